@@ -1,0 +1,273 @@
+"""prototxt + weights → ONNX model: runs the stages in order."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from caffeconv.bind import Bound, bind
+from caffeconv.build import build
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.ir import Dims, Graph, NetDef, Phase, Shape
+from caffeconv.read.caffemodel import WeightsFile, read_caffemodel
+from caffeconv.read.hdf5 import is_hdf5, read_hdf5_weights
+from caffeconv.read.netdef import State, define_net
+from caffeconv.read.prototxt import NetSource, UnknownField, read_prototxt
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+PathLike = str | os.PathLike[str]
+Weights = PathLike | Sequence[PathLike] | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A net with its weights, and what is to be said about them."""
+
+    net: NetDef
+    bound: Bound
+    files: tuple[Path, ...]
+    dropped: tuple[UnknownField, ...] = ()
+
+    @property
+    def graph(self) -> Graph:
+        return self.bound.graph
+
+
+def weight_paths(weights: Weights) -> tuple[Path, ...]:
+    """One path, several or none, as a tuple."""
+    if weights is None:
+        return ()
+    if isinstance(weights, (str, os.PathLike)):
+        return (Path(weights),)
+    return tuple(Path(path) for path in weights)
+
+
+def read_net(path: PathLike, *, ignore_unknown_fields: bool = False) -> NetSource:
+    """The net definition of a prototxt, or the one that a caffemodel carries (by its suffix)."""
+    path = Path(path)
+    if path.suffix == ".caffemodel":
+        net = read_caffemodel(path).net()
+        return NetSource(net, (0,) * len(net.layer or net.layers), path, path.parent)
+    return read_prototxt(path, ignore_unknown_fields=ignore_unknown_fields)
+
+
+def read_weights(path: Path) -> WeightsFile:
+    """A weights file of any kind: caffemodel or Caffe's HDF5."""
+    return read_hdf5_weights(path) if is_hdf5(path) else read_caffemodel(path)
+
+
+def load(
+    net: PathLike, weights: Weights = None, *, state: State | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0, ignore_unknown_fields: bool = False,
+) -> Loaded:  # fmt: skip
+    """Reads, builds and binds; raises CaffeconvError with every problem found."""
+    source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
+    paths = weight_paths(weights)
+    if not paths and Path(net).suffix == ".caffemodel":
+        paths = (Path(net),)
+    definition = define_net(source, state or State())
+    graph = build(definition, shapes)
+    bound = bind(graph, [read_weights(path) for path in paths], seed=seed)
+    errors = [d for d in bound.diagnostics if d.severity == "error"]
+    if errors:
+        raise InvalidNetError(errors)
+    return Loaded(definition, bound, (Path(net), *paths), source.dropped)
+
+
+def convert(
+    net: PathLike, weights: Weights = None, *, phase: Phase = "TEST", level: int = 0, stages: Sequence[str] = (),
+    outputs: Sequence[str] | Literal["all"] | None = None, batch: int | Literal["dynamic", "keep"] = "dynamic",
+    shapes: Mapping[str, Sequence[int]] | None = None, layout: Literal["nchw", "nhwc"] = "nchw",
+    opset: int | None = None, seed: int = 0, ignore_unknown_fields: bool = False,
+) -> ModelProto:  # fmt: skip
+    """The ONNX model of a Caffe net, checked by onnx.checker.
+
+    Args:
+        net: the prototxt, or a caffemodel that carries its own net.
+        weights: caffemodel or Caffe's HDF5; several are applied in order. None: parameters stay at their fillers.
+        phase, level, stages: Caffe's NetState.
+        outputs: blobs that the model gives; "all": every blob; None: those that no layer reads.
+        batch: "dynamic": any batch size where every layer allows it; "keep": the prototxt's; or a number.
+        shapes: blob → shape of an input, instead of the prototxt's (axis order as in Caffe, NCHW).
+        layout: axis order of the model's inputs and outputs.
+        opset: ONNX operator set, 17 where None.
+        seed: for fillers that draw at random.
+        ignore_unknown_fields: go on without prototxt fields that the schema lacks.
+
+    Raises:
+        CaffeconvError: whatever is wrong with the net, the weights or the arguments.
+    """
+    if layout != "nchw":
+        raise CaffeconvError(f"layout {layout!r}: only 'nchw' is written yet")
+    loaded = load(
+        net, weights, state=State(phase, level, tuple(stages)), shapes=shapes, seed=seed,
+        ignore_unknown_fields=ignore_unknown_fields,
+    )  # fmt: skip
+    return convert_loaded(loaded, outputs=outputs, batch=batch, shapes=shapes, opset=opset)
+
+
+def convert_loaded(
+    loaded: Loaded, *, outputs: Sequence[str] | Literal["all"] | None = None,
+    batch: int | Literal["dynamic", "keep"] = "dynamic", shapes: Mapping[str, Sequence[int]] | None = None,
+    opset: int | None = None, notes: list[Diagnostic] | None = None,
+) -> ModelProto:  # fmt: skip
+    """As `convert`, from a net already loaded; what is worth saying is added to `notes`."""
+    from caffeconv.emit.check import check_model
+    from caffeconv.emit.model import DEFAULT_OPSET, emit_model
+    from caffeconv.emit.onnx_builder import NeedsFixedBatch
+
+    opset = _checked_opset(opset or DEFAULT_OPSET)
+    graph = loaded.graph
+    if isinstance(batch, int):
+        graph = _with_batch(loaded, batch, shapes)
+    wanted = choose_outputs(graph, outputs)
+    metadata = _metadata(loaded)
+    if batch == "dynamic":
+        for dims, which in dynamic_candidates(loaded.net, graph, shapes):
+            try:
+                model = emit_model(replace(graph, dims=dims), wanted, opset=opset, metadata=metadata)
+            except NeedsFixedBatch as reason:
+                if notes is not None:
+                    notes.append(Diagnostic("note", "", f"{which} cannot have a dynamic batch: {reason}"))
+                continue
+            return check_model(model)
+        if notes is not None:
+            notes.append(Diagnostic("note", "", "the batch size is fixed"))
+    model = emit_model(replace(graph, dims=dict(graph.shapes)), wanted, opset=opset, metadata=metadata)
+    return check_model(model)
+
+
+def _checked_opset(opset: int) -> int:
+    import onnx
+
+    from caffeconv.emit.model import LEAST_OPSET
+
+    newest = onnx.defs.onnx_opset_version()
+    if not LEAST_OPSET <= opset <= newest:
+        raise CaffeconvError(f"opset {opset}: {LEAST_OPSET} to {newest} can be written")
+    return opset
+
+
+def _with_batch(loaded: Loaded, batch: int, shapes: Mapping[str, Sequence[int]] | None) -> Graph:
+    if batch < 1:
+        raise CaffeconvError(f"batch {batch}: at least 1 was needed")
+    graph = loaded.graph
+    asked = {**input_shapes(graph), **{k: tuple(v) for k, v in (shapes or {}).items()}}
+    main = next((shape[0] for shape in asked.values() if shape), None)
+    asked = {blob: (batch, *shape[1:]) if shape and shape[0] == main else shape for blob, shape in asked.items()}
+    return with_params(build(loaded.net, asked), graph)
+
+
+def with_params(graph: Graph, bound: Graph) -> Graph:
+    """A graph of other input shapes with the parameters of one already bound; CaffeconvError where these change shape."""
+    nodes = []
+    for node, known in zip(graph.nodes, bound.nodes, strict=True):
+        if [param.shape for param in node.params] != [param.shape for param in known.params]:
+            raise CaffeconvError(
+                f"{node.definition.where}: its parameters would have other shapes for these input shapes, "
+                "so the weights no longer fit"
+            )
+        nodes.append(replace(node, params=known.params))
+    return replace(graph, nodes=tuple(nodes))
+
+
+def input_shapes(graph: Graph) -> dict[str, Shape]:
+    """Blob → shape of every input."""
+    return {
+        blob: graph.shapes[value]
+        for node in graph.nodes
+        if node.layer.is_input
+        for blob, value in zip(node.definition.tops, node.tops, strict=True)
+    }
+
+
+def dynamic_candidates(
+    net: NetDef, graph: Graph, shapes: Mapping[str, Sequence[int]] | None
+) -> Iterable[tuple[dict[str, Dims], str]]:
+    """Shapes with None where they vary with the batch: first for all inputs, then for those as large as the first.
+
+    An axis varies where two builds with other batch sizes differ; a set of inputs is left out where such a build fails
+    or gives parameters other shapes.
+    """
+    given = input_shapes(graph)
+    firsts = {blob: shape[0] for blob, shape in given.items() if shape}
+    if not firsts:
+        return
+    main = next(iter(firsts.values()))
+    groups = [set(firsts), {blob for blob, size in firsts.items() if size == main}, {next(iter(firsts))}]
+    tried: list[set[str]] = []
+    for group in groups:
+        if group in tried:
+            continue
+        tried.append(group)
+        dims = _varying(net, graph, given, group)
+        if dims is not None:
+            yield dims, ", ".join(sorted(group))
+
+
+def _varying(net: NetDef, graph: Graph, given: Mapping[str, Shape], group: set[str]) -> dict[str, Dims] | None:
+    # sizes that are equal stay equal, so that labels go on matching their predictions; none divides another by chance
+    primes = dict(zip(sorted({given[blob][0] for blob in group}), (7, 11, 13, 17, 19, 23, 29), strict=False))
+    dims: dict[str, Dims] = dict(graph.shapes)
+    for factor in (1, 31):
+        asked = {
+            blob: (primes[shape[0]] * factor, *shape[1:]) if blob in group and shape[0] in primes else shape
+            for blob, shape in given.items()
+        }
+        try:
+            other = with_params(build(net, asked), graph)
+        except CaffeconvError:
+            return None
+        for value, shape in other.shapes.items():
+            if len(shape) != len(dims[value]):
+                return None
+            dims[value] = tuple(a if a == b else None for a, b in zip(dims[value], shape, strict=True))
+    return dims
+
+
+def choose_outputs(graph: Graph, outputs: Sequence[str] | Literal["all"] | None) -> tuple[str, ...]:
+    """The values that become outputs; CaffeconvError names a blob that the net lacks."""
+    last = dict(graph.net.last_value)
+    for node in graph.nodes:
+        for value in node.tops[len(node.definition.tops) :]:
+            last[value] = value
+    if outputs is None:
+        return graph.outputs
+    inputs = set(graph.inputs)
+    if outputs == "all":
+        return tuple(value for value in last.values() if value not in inputs)
+    missing = [name for name in outputs if name not in last]
+    if missing:
+        import difflib
+
+        near = difflib.get_close_matches(missing[0], last, 3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else f" Blobs: {', '.join(list(last)[:20])}"
+        raise CaffeconvError(f"the net has no blob '{missing[0]}'.{hint}")
+    chosen = dict.fromkeys(last[name] for name in outputs)
+    if inputs.intersection(chosen):
+        raise CaffeconvError(f"'{next(iter(inputs.intersection(chosen)))}' is an input of the net; a blob that a layer makes was needed")
+    return tuple(chosen)
+
+
+def _metadata(loaded: Loaded) -> dict[str, str]:
+    net = loaded.net
+    metadata = {"caffe.phase": net.phase}
+    for i, path in enumerate(loaded.files):
+        kind = "prototxt" if i == 0 else "weights" if i == 1 else f"weights{i}"
+        metadata[f"caffe.{kind}.name"] = path.name
+        metadata[f"caffe.{kind}.sha256"] = _sha256(path)
+    return metadata
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,98 @@
+"""Writes a graph as an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import FunctionProto, ModelProto, TensorProto, ValueInfoProto, helper
+
+from caffeconv.emit.onnx_builder import OUR_DOMAIN, Array, OnnxBuilder
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import Dims, Graph, Param
+from caffeconv.layers.base import LayerError
+from caffeconv.version import __version__
+
+DEFAULT_OPSET = 17
+LEAST_OPSET = 13
+BATCH = "batch"
+
+
+def emit_model(
+    graph: Graph, outputs: Sequence[str], *, opset: int = DEFAULT_OPSET, metadata: Mapping[str, str] | None = None
+) -> ModelProto:
+    """The ONNX model of a bound graph, with `outputs` (values of the graph) as its outputs.
+
+    Inputs and outputs are float32; an axis that varies with the batch is the symbol ``batch``. Raises CaffeconvError
+    where a layer cannot be written, NeedsFixedBatch where one cannot be for a batch size not known.
+    """
+    builder = OnnxBuilder(opset, graph.dims)
+    for node in graph.nodes:
+        builder.enter(node)
+        try:
+            node.layer.lower(node, builder)
+        except LayerError as error:
+            raise CaffeconvError(f"{node.definition.where}: {error}") from None
+    values = {value: graph.dims[value] for value in graph.dims}
+    proto = helper.make_graph(
+        _reached(builder, outputs),
+        graph.net.name or "net",
+        [_value_info(value, values[value], graph) for value in graph.inputs],
+        [_value_info(value, values[value], graph) for value in outputs],
+    )
+    used = {name for node in proto.node for name in node.input}
+    proto.initializer.extend(_tensor(name, value) for name, value in builder.initializers.items() if name in used)
+    return _model(proto, [f for f in builder.functions.values() if _calls(proto, f)], opset, metadata or {})
+
+
+def _calls(proto: onnx.GraphProto, function: FunctionProto) -> bool:
+    return any(n.domain == OUR_DOMAIN and (n.op_type, n.overload) == (function.name, function.overload) for n in proto.node)
+
+
+def _reached(builder: OnnxBuilder, outputs: Iterable[str]) -> list[onnx.NodeProto]:
+    """The nodes that the outputs need, in order."""
+    needed = set(outputs)
+    kept = []
+    for node in reversed(builder.nodes):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    return kept[::-1]
+
+
+def _model(
+    proto: onnx.GraphProto, functions: Sequence[FunctionProto], opset: int, metadata: Mapping[str, str]
+) -> ModelProto:
+    imports = [helper.make_opsetid("", opset)]
+    if functions:
+        imports.append(helper.make_opsetid(OUR_DOMAIN, 1))
+    model = helper.make_model(proto, opset_imports=imports, functions=list(functions), producer_name="caffeconv")
+    model.producer_version = __version__
+    # a function's `overload` came with IR version 10; without one, an older version is read by more runtimes
+    overloaded = any(function.overload for function in functions)
+    model.ir_version = max(helper.find_min_ir_version_for(imports[:1]), 10 if overloaded else 8)
+    for key in sorted(metadata):
+        entry = model.metadata_props.add()
+        entry.key, entry.value = key, metadata[key]
+    return model
+
+
+def _value_info(value: str, dims: Dims, graph: Graph) -> ValueInfoProto:
+    shape = [dim if dim is not None else _symbol(graph, value, axis) for axis, dim in enumerate(dims)]
+    return helper.make_tensor_value_info(value, TensorProto.FLOAT, shape)
+
+
+def _symbol(graph: Graph, value: str, axis: int) -> str:
+    """``batch`` for an axis that is the batch itself, a name of its own for one that only varies with it."""
+    first = next((v for v in graph.inputs if graph.dims[v] and graph.dims[v][0] is None), None)
+    if first is not None and graph.shapes[value][axis] == graph.shapes[first][0]:
+        return BATCH
+    return f"{value}_{axis}"
+
+
+def _tensor(name: str, value: Array | Param) -> TensorProto:
+    array = value.array() if isinstance(value, Param) else value
+    tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
+    tensor.raw_data = np.ascontiguousarray(array).tobytes()
+    return tensor

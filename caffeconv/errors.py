@@ -1,0 +1,36 @@
+"""What goes wrong: one exception for wrong input, and the record of one problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning", "note"]
+
+
+class CaffeconvError(Exception):
+    """Wrong input. ``str()`` is the message a user sees: where: what is; what was needed; what to try."""
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One problem: where it is, what it is, and what to try."""
+
+    severity: Severity
+    where: str
+    message: str
+    hint: str = ""
+    layer: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text}\n  {self.hint}" if self.hint else text
+
+
+class InvalidNetError(CaffeconvError):
+    """Several problems found in one go, reported together."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        super().__init__("\n".join(str(d) for d in self.diagnostics))

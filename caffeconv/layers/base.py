@@ -1,0 +1,110 @@
+"""What a layer type is: what it reads from the prototxt, its shape rules, and how it becomes ONNX."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import LayerDef, Node, Shape, Shapes
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.layers.filler import Filler
+
+
+class LayerError(CaffeconvError):
+    """A layer's own complaint: what is; what was needed; what to try. The caller adds where."""
+
+
+@dataclass(frozen=True)
+class Arity:
+    """How many bottoms or tops a layer takes; ``most`` None: any number from ``least`` on."""
+
+    least: int
+    most: int | None
+
+    def fits(self, number: int) -> bool:
+        return self.least <= number and (self.most is None or number <= self.most)
+
+    def __str__(self) -> str:
+        if self.least == self.most:
+            return str(self.least)
+        return f"at least {self.least}" if self.most is None else f"{self.least} to {self.most}"
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """A bottom that holds labels or row numbers: truncated toward zero they must lie in 0…classes-1.
+
+    Caffe's release build reads outside its arrays otherwise, ONNX wraps negative ones: the caller checks them first.
+    """
+
+    bottom: int
+    classes: int
+    ignore_label: int | None = None
+
+
+def exactly(number: int) -> Arity:
+    return Arity(number, number)
+
+
+def at_least(number: int) -> Arity:
+    return Arity(number, None)
+
+
+@dataclass(frozen=True)
+class Layer(ABC):
+    """A Caffe layer type. Shapes are in Caffe's axis order (NCHW for image blobs)."""
+
+    bottoms: ClassVar[Arity] = exactly(1)
+    tops: ClassVar[Arity] = exactly(1)
+    makes_missing_tops: ClassVar[bool] = False
+    """Whether a top that the prototxt leaves out is made all the same (caffe: AutoTopBlobs, for losses)."""
+    is_input: ClassVar[bool] = False
+    """Whether the tops come from outside the net, and so become graph inputs."""
+    is_loss: ClassVar[bool] = False
+    """Whether the first top has loss weight 1 unless the prototxt says otherwise."""
+    in_place: ClassVar[bool] = True
+    """Whether Caffe lets the layer write into its own bottom."""
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        """Reads the layer's parameters; raises LayerError where Caffe would refuse them."""
+
+    @abstractmethod
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        """The tops' shapes, given the bottoms'; raises LayerError where Caffe would refuse them."""
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        """The parameters' shapes in Caffe's order: name → shape."""
+        return {}
+
+    def fillers(self) -> Mapping[str, Filler]:
+        """What each parameter starts from where no weights are given; zero for one not named here."""
+        return {}
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        """Multiply-adds of one forward pass."""
+        return 0
+
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        """Which bottoms' values have to be checked before a run."""
+        return ()
+
+    @abstractmethod
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        """Writes the layer as ONNX nodes; the last ones make `node.tops`."""
+
+
+def canonical_axis(axis: int, rank: int, shape: Shape | None = None) -> int:
+    """A non-negative axis; raises LayerError outside -rank…rank-1 (caffe: Blob::CanonicalAxisIndex)."""
+    if not -rank <= axis < rank:
+        of = f" of {'×'.join(map(str, shape))}" if shape else ""
+        raise LayerError(f"axis {axis} out of range for {rank}-D Blob{of}; {-rank} to {rank - 1} was needed")
+    return axis % rank if rank else 0

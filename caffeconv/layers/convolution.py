@@ -1,0 +1,183 @@
+"""Convolution and Deconvolution (caffe: base_conv_layer.cpp, conv_layer.cpp, deconv_layer.cpp), and Im2col."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from caffeconv.caffe_pb2 import ConvolutionParameter
+from caffeconv.ir import Dims, LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.base import Arity, Layer, LayerError, at_least, canonical_axis, exactly
+from caffeconv.layers.filler import Filler
+from caffeconv.layers.window import Window, conv_window
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.emit.onnx_builder import OnnxBuilder
+
+
+@dataclass(frozen=True)
+class Convolution(Layer):
+    """y = w ∗ x + b over the axes after the channels; one or more bottoms of one shape, a top for each.
+
+    Bottom N×C×spatial…; weight num_output × C/group × kernel…; bias num_output; top N×num_output×spatial….
+    """
+
+    bottoms: ClassVar[Arity] = at_least(1)
+    tops: ClassVar[Arity] = at_least(1)
+    transposed: ClassVar[bool] = False
+
+    num_output: int
+    group: int
+    axis: int
+    bias: bool
+    param: ConvolutionParameter
+    weight_filler: Filler
+    bias_filler: Filler
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.convolution_param
+        if p.num_output < 1:
+            raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
+        if p.group < 1 or p.num_output % p.group:
+            raise LayerError(
+                f"num_output {p.num_output} is not a multiple of group {p.group}; Number of output should be multiples of group."
+            )
+        if len(layer.bottoms) != len(layer.tops):
+            raise LayerError(f"{len(layer.bottoms)} bottoms and {len(layer.tops)} tops; one top for each bottom was needed")
+        fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
+        return cls(p.num_output, p.group, p.axis, p.bias_term, p, *fillers)
+
+    def channel_axis(self, bottom: Shape) -> int:
+        return canonical_axis(self.axis, len(bottom), bottom)
+
+    def channels(self, bottom: Shape) -> int:
+        channels = bottom[self.channel_axis(bottom)]
+        if channels % self.group:
+            raise LayerError(
+                f"{channels} channels cannot be split into {self.group} groups (channels % group == {channels % self.group}); "
+                f"a multiple of `group: {self.group}` was needed"
+            )
+        return channels
+
+    def window(self, bottom: Shape) -> Window:
+        return conv_window(self.param, len(bottom) - self.channel_axis(bottom) - 1)
+
+    def output_size(self, window: Window, spatial: Shape) -> Shape:
+        return window.conv_size(spatial)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        for i, bottom in enumerate(bottoms):
+            if bottom != bottoms[0]:
+                raise LayerError(
+                    f"shape mismatch - bottom[0]: {by_x(bottoms[0])} vs. bottom[{i}]: {by_x(bottom)}; "
+                    "All bottoms must have the same shape."
+                )
+        axis = self.channel_axis(bottoms[0])
+        self.channels(bottoms[0])
+        spatial = bottoms[0][axis + 1 :]
+        window = self.window(bottoms[0])
+        sizes = self.output_size(window, spatial)
+        if any(size < 0 for size in sizes):
+            raise LayerError(
+                f"the output would be {by_x(sizes)}: input {by_x(spatial)}, kernel {by_x(window.kernel)}, "
+                f"stride {by_x(window.stride)}, pad {by_x(window.pad)}, dilation {by_x(window.dilation)}. "
+                "Use a larger input, more pad or a smaller kernel_size."
+            )
+        return [(*bottoms[0][:axis], self.num_output, *sizes)] * len(bottoms)
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        inside, outside = self.num_output, self.channels(bottoms[0])
+        if not self.transposed:
+            inside, outside = outside, inside
+        weight = (outside, inside // self.group, *self.window(bottoms[0]).kernel)
+        return {"weight": weight, "bias": (self.num_output,)} if self.bias else {"weight": weight}
+
+    def fillers(self) -> Mapping[str, Filler]:
+        return {"weight": self.weight_filler, "bias": self.bias_filler}
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        weights = count(self.weight_shapes(bottoms)["weight"])
+        per_place = bottoms if self.transposed else tops
+        axis = self.channel_axis(bottoms[0])
+        return sum(weights * count(shape, 0, axis) * count(shape, axis + 1) for shape in per_place)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        weights = [onnx.weight(param.name) for param in node.params]
+        axis = self.channel_axis(node.bottom_shapes[0])
+        window = self.window(node.bottom_shapes[0])
+        if not window.kernel:  # no spatial axis: a product over the channels alone, written as a 1×1 window
+            weights[0] = onnx.reshape(weights[0], (*node.params[0].shape, 1), what="weight_1d")
+            window = Window((1,), (1,), (0,), (1,))
+        plain = axis == 1 and len(node.bottom_shapes[0]) > 2
+        for bottom, top in zip(node.bottoms, node.tops, strict=True):
+            x = bottom if plain else onnx.reshape(bottom, _as_batch(onnx, bottom, axis))
+            attributes = {
+                "kernel_shape": window.kernel, "strides": window.stride, "dilations": window.dilation,
+                "pads": (*window.pad, *window.pad), "group": self.group,
+            }  # fmt: skip
+            op_type = "ConvTranspose" if self.transposed else "Conv"
+            if plain:
+                onnx.emit(op_type, [x, *weights], [top], **attributes)
+            else:
+                y = onnx.op(op_type, [x, *weights], **attributes)
+                onnx.reshape(y, onnx.dims(top), to=top, what="back")
+
+
+def _as_batch(onnx: OnnxBuilder, value: str, axis: int) -> Dims:
+    """The shape in which all axes before the channels are one, and there is at least one spatial axis."""
+    dims = onnx.dims(value)
+    before = dims[:axis]
+    batch = None if None in before else count([dim for dim in before if dim is not None])
+    return (batch, *dims[axis:], *([1] if len(dims) == axis + 1 else []))
+
+
+@dataclass(frozen=True)
+class Deconvolution(Convolution):
+    """The transpose of Convolution: weight C × num_output/group × kernel…, so sizes grow by the stride."""
+
+    transposed: ClassVar[bool] = True
+
+    def output_size(self, window: Window, spatial: Shape) -> Shape:
+        return window.deconv_size(spatial)
+
+
+@dataclass(frozen=True)
+class Im2col(Layer):
+    """Every window as a column: N×C×H×W → N×(C·kernel_h·kernel_w)×H'×W' (caffe: im2col_layer.cpp)."""
+
+    in_place: ClassVar[bool] = False
+
+    axis: int
+    param: ConvolutionParameter
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls(layer.proto.convolution_param.axis, layer.proto.convolution_param)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
+        window = conv_window(self.param, len(bottoms[0]) - axis - 1)
+        sizes = window.conv_size(bottoms[0][axis + 1 :])
+        if any(size < 1 for size in sizes):
+            raise LayerError(f"the output would be {by_x(sizes)}; use a larger input or a smaller kernel_size")
+        return [(*bottoms[0][:axis], bottoms[0][axis] * count(window.kernel), *sizes)]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        # a convolution whose filters are one-hot picks the windows' elements, whatever the number of axes
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        channels = node.bottom_shapes[0][axis]
+        window = conv_window(self.param, len(node.bottom_shapes[0]) - axis - 1)
+        import numpy as np
+
+        picks = np.eye(count(window.kernel), dtype=np.float32).reshape(-1, 1, *window.kernel)
+        weight = onnx.floats("picks", np.tile(picks, (channels, 1, *([1] * len(window.kernel)))))
+        x = onnx.reshape(node.bottoms[0], _as_batch(onnx, node.bottoms[0], axis))
+        y = onnx.op(
+            "Conv", [x, weight], kernel_shape=window.kernel, strides=window.stride, dilations=window.dilation,
+            pads=(*window.pad, *window.pad), group=channels,
+        )  # fmt: skip
+        onnx.reshape(y, onnx.dims(node.tops[0]), to=node.tops[0], what="back")

@@ -1,0 +1,112 @@
+"""InnerProduct (caffe: inner_product_layer.cpp) and Embed (caffe: embed_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from caffeconv.ir import LayerDef, Node, Shape, Shapes, count
+from caffeconv.layers.base import LabelRule, Layer, LayerError, canonical_axis
+from caffeconv.layers.filler import Filler
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.emit.onnx_builder import OnnxBuilder
+
+
+@dataclass(frozen=True)
+class InnerProduct(Layer):
+    """y = x·Wᵀ + b over the axes from `axis` on, taken as one of length K.
+
+    Weight num_output × K (K × num_output with `transpose`); bias num_output.
+    """
+
+    num_output: int
+    axis: int
+    transpose: bool
+    bias: bool
+    weight_filler: Filler
+    bias_filler: Filler
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.inner_product_param
+        if p.num_output < 1:
+            raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
+        fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
+        return cls(p.num_output, p.axis, p.transpose, p.bias_term, *fillers)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
+        return [(*bottoms[0][:axis], self.num_output)]
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        k = count(bottoms[0], canonical_axis(self.axis, len(bottoms[0])))
+        weight = (k, self.num_output) if self.transpose else (self.num_output, k)
+        return {"weight": weight, "bias": (self.num_output,)} if self.bias else {"weight": weight}
+
+    def fillers(self) -> Mapping[str, Filler]:
+        return {"weight": self.weight_filler, "bias": self.bias_filler}
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(bottoms[0]) * self.num_output
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        rank = len(node.bottom_shapes[0])
+        axis = canonical_axis(self.axis, rank)
+        x = node.bottoms[0]
+        if axis != 1 or rank != 2:
+            x = onnx.op("Flatten", [x], axis=axis)
+        inputs = [x, *(onnx.weight(param.name) for param in node.params)]
+        if axis == 1:
+            onnx.emit("Gemm", inputs, node.tops, transB=int(not self.transpose))
+        else:
+            y = onnx.op("Gemm", inputs, transB=int(not self.transpose))
+            onnx.reshape(y, onnx.dims(node.tops[0]), to=node.tops[0])
+
+
+@dataclass(frozen=True)
+class Embed(Layer):
+    """Rows of a table: top = W[x] (+ b); the bottom's values are row numbers, truncated toward zero.
+
+    Weight input_dim × num_output; bias num_output; the top has one axis more than the bottom.
+    """
+
+    num_output: int
+    input_dim: int
+    bias: bool
+    weight_filler: Filler
+    bias_filler: Filler
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.embed_param
+        if p.num_output < 1:
+            raise LayerError("Embed num_output must be positive.")
+        if p.input_dim < 1:
+            raise LayerError("Embed input_dim must be positive.")
+        fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
+        return cls(p.num_output, p.input_dim, p.bias_term, *fillers)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        return [(*bottoms[0], self.num_output)]
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        weight = (self.input_dim, self.num_output)
+        return {"weight": weight, "bias": (self.num_output,)} if self.bias else {"weight": weight}
+
+    def fillers(self) -> Mapping[str, Filler]:
+        return {"weight": self.weight_filler, "bias": self.bias_filler}
+
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return (LabelRule(0, self.input_dim),)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        rows = onnx.op("Cast", [node.bottoms[0]], what="rows", to=7)
+        if not self.bias:
+            onnx.emit("Gather", [onnx.weight("weight"), rows], node.tops, axis=0)
+            return
+        picked = onnx.op("Gather", [onnx.weight("weight"), rows], axis=0)
+        onnx.emit("Add", [picked, onnx.weight("bias")], node.tops)

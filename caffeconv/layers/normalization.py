@@ -1,0 +1,214 @@
+"""BatchNorm, LRN and MVN (caffe: batch_norm_layer.cpp, lrn_layer.cpp, mvn_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.base import Layer, LayerError
+from caffeconv.layers.pooling import divisor_correction
+from caffeconv.layers.window import Window
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.emit.onnx_builder import OnnxBuilder
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """y = (x - mean_c) / √(variance_c + eps), per channel (axis 1).
+
+    Parameters: mean C, variance C, and a scale factor (1) by which both are to be divided. In TRAIN, unless
+    `use_global_stats` says otherwise, mean and (biased) variance are those of the batch.
+    """
+
+    eps: float
+    use_global_stats: bool
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.batch_norm_param
+        for spec in layer.proto.param:
+            if spec.lr_mult != 0:
+                raise LayerError(
+                    f"lr_mult is {spec.lr_mult:g}; Cannot configure batch normalization statistics as layer parameters. "
+                    "Set `lr_mult: 0`, or leave `param` out."
+                )
+        if len(layer.proto.param) > 3:
+            raise LayerError(f"{len(layer.proto.param)} param given; BatchNorm has 3 parameters")
+        global_stats = p.use_global_stats if p.HasField("use_global_stats") else layer.phase == "TEST"
+        return cls(p.eps, global_stats)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        if not bottoms[0]:
+            raise LayerError("the bottom has no axis; at least one was needed")
+        return [bottoms[0]]
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        channels = 1 if len(bottoms[0]) == 1 else bottoms[0][1]
+        return {"mean": (channels,), "variance": (channels,), "scale_factor": (1,)}
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(bottoms[0])
+
+    def statistics(self, node: Node) -> tuple[FloatArray, FloatArray]:
+        """Mean and variance, C each, with the scale factor applied."""
+        factor = node.param("scale_factor").array()[0]
+        # caffe: scale factor 0 means "no statistics yet"
+        scale = np.float32(0) if factor == 0 else np.float32(1) / factor
+        return node.param("mean").array() * scale, node.param("variance").array() * scale
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        rank = len(node.bottom_shapes[0])
+        if not self.use_global_stats:
+            axes = [0] if rank == 1 else [axis for axis in range(rank) if axis != 1]
+            lower_mean_variance(onnx, node.bottoms[0], axes, self.eps, node.tops[0])
+            return
+        mean, variance = self.statistics(node)
+        if rank == 1:
+            centred = onnx.op("Sub", [node.bottoms[0], onnx.floats("mean", mean)], what="centred")
+            onnx.emit("Div", [centred, onnx.floats("deviation", np.sqrt(variance + np.float32(self.eps)))], node.tops)
+            return
+        constants = [
+            onnx.floats("ones", np.ones_like(mean)), onnx.floats("zeros", np.zeros_like(mean)),
+            onnx.floats("mean", mean), onnx.floats("variance", variance),
+        ]  # fmt: skip
+        onnx.emit("BatchNormalization", [node.bottoms[0], *constants], node.tops, epsilon=self.eps)
+
+
+def lower_mean_variance(onnx: OnnxBuilder, x: str, axes: list[int], eps: float, top: str) -> None:
+    """(x - mean) / √(variance + eps), both taken over `axes`."""
+    mean = onnx.reduce("ReduceMean", x, axes, keepdims=True, what="mean")
+    centred = onnx.op("Sub", [x, mean], what="centred")
+    square = onnx.op("Mul", [centred, centred], what="square")
+    variance = onnx.reduce("ReduceMean", square, axes, keepdims=True, what="variance")
+    deviation = onnx.op("Sqrt", [onnx.op("Add", [variance, onnx.floats("eps", eps)], what="guarded")], what="deviation")
+    onnx.emit("Div", [centred, deviation], [top])
+
+
+@dataclass(frozen=True)
+class LRN(Layer):
+    """Local response normalisation of N×C×H×W.
+
+    ACROSS_CHANNELS: y = x · (k + alpha/size · Σ x² over `size` channels)^-beta.
+    WITHIN_CHANNEL: y = x · (1 + alpha · average of x² over size×size places)^-beta; Caffe ignores k there, and the
+    average is that of its AVE pooling.
+    """
+
+    in_place: ClassVar[bool] = False
+
+    size: int
+    alpha: float
+    beta: float
+    k: float
+    within: bool
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.lrn_param
+        if p.local_size % 2 == 0:
+            raise LayerError(f"local_size is {p.local_size}; LRN only supports odd values for local_size")
+        return cls(p.local_size, p.alpha, p.beta, p.k, p.norm_region == p.WITHIN_CHANNEL)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        if len(bottoms[0]) != 4:
+            raise LayerError(
+                f"the bottom is {by_x(bottoms[0])}; Input must have 4 axes, corresponding to (num, channels, height, width)"
+            )
+        return [bottoms[0]]
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(bottoms[0]) * self.size * (self.size if self.within else 1)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        x = node.bottoms[0]
+        square = onnx.op("Mul", [x, x], what="square")
+        if self.within:
+            average = self._plane_average(square, node, onnx)
+            total = onnx.op("Mul", [average, onnx.floats("alpha", self.alpha)], what="weighted")
+            scale = onnx.op("Add", [total, onnx.floats("one", 1)], what="scale")
+        else:
+            total = self._channel_sum(square, node, onnx)
+            weighted = onnx.op("Mul", [total, onnx.floats("alpha_over_size", self.alpha / self.size)], what="weighted")
+            scale = onnx.op("Add", [weighted, onnx.floats("k", self.k)], what="scale")
+        if self.beta == 0.75:
+            # onnxruntime's Pow is slow, and so is its LRN
+            root = onnx.op("Sqrt", [scale], what="root")
+            power = onnx.op("Mul", [root, onnx.op("Sqrt", [root], what="fourth_root")], what="power")
+            onnx.emit("Div", [x, power], node.tops)
+        else:
+            power = onnx.op("Pow", [scale, onnx.floats("minus_beta", -self.beta)], what="power")
+            onnx.emit("Mul", [x, power], node.tops)
+
+    def _channel_sum(self, square: str, node: Node, onnx: OnnxBuilder) -> str:
+        """Σ over `size` channels: shifted slices of the padded squares, or a product by a band matrix for wide sums."""
+        channels, half = node.bottom_shapes[0][1], self.size // 2
+        if self.size == 1:
+            return square
+        if self.size > 9 or self.size > channels:
+            index = np.arange(channels)
+            band = np.abs(index[:, None] - index[None, :]) <= half
+            return onnx.op("Conv", [square, onnx.floats("band", band[:, :, None, None])], what="sum")
+        pads = onnx.ints("pads", [0, half, 0, 0, 0, half, 0, 0])
+        padded = onnx.op("Pad", [square, pads], what="padded")
+        axis = onnx.ints("channel_axis", [1])
+        slices = [
+            onnx.op("Slice", [padded, onnx.ints(f"from{i}", [i]), onnx.ints(f"to{i}", [i + channels]), axis])
+            for i in range(self.size)
+        ]
+        return onnx.op("Sum", slices)
+
+    def _plane_average(self, square: str, node: Node, onnx: OnnxBuilder) -> str:
+        spatial = node.bottom_shapes[0][2:]
+        half = (self.size - 1) // 2
+        window = Window((self.size,) * 2, (1, 1), (half,) * 2, (1, 1))
+        average = onnx.op(
+            "AveragePool", [square], kernel_shape=window.kernel, strides=window.stride, pads=window.pad * 2,
+            count_include_pad=1,
+        )  # fmt: skip
+        factor = divisor_correction(window, spatial, window.pool_size(spatial))
+        if (factor == 1).all():
+            return average
+        return onnx.op("Mul", [average, onnx.floats("window_share", factor)], what="average")
+
+
+@dataclass(frozen=True)
+class MVN(Layer):
+    """y = (x - mean) / (deviation + eps) over H×W, or C×H×W with `across_channels`; the top always has 4 axes."""
+
+    in_place: ClassVar[bool] = False
+
+    normalize_variance: bool
+    across_channels: bool
+    eps: float
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.mvn_param
+        return cls(p.normalize_variance, p.across_channels, p.eps)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        if len(bottoms[0]) > 4:
+            raise LayerError(f"the bottom is {by_x(bottoms[0])}; at most 4 axes were needed (num, channels, height, width)")
+        return [(*bottoms[0], *([1] * (4 - len(bottoms[0]))))]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        x = node.bottoms[0]
+        if len(node.bottom_shapes[0]) != 4:
+            x = onnx.reshape(x, onnx.dims(node.tops[0]))
+        axes = [1, 2, 3] if self.across_channels else [2, 3]
+        mean = onnx.reduce("ReduceMean", x, axes, keepdims=True, what="mean")
+        if not self.normalize_variance:
+            onnx.emit("Sub", [x, mean], node.tops)
+            return
+        centred = onnx.op("Sub", [x, mean], what="centred")
+        square = onnx.op("Mul", [centred, centred], what="square")
+        variance = onnx.reduce("ReduceMean", square, axes, keepdims=True, what="variance")
+        # caffe: eps is added to the deviation, not to the variance
+        deviation = onnx.op("Add", [onnx.op("Sqrt", [variance]), onnx.floats("eps", self.eps)], what="deviation")
+        onnx.emit("Div", [centred, deviation], node.tops)

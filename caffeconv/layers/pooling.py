@@ -1,0 +1,226 @@
+"""Pooling (caffe: pooling_layer.cpp) and SPP, the pyramid made of it (caffe: spp_layer.cpp)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from caffeconv.caffe_pb2 import PoolingParameter
+from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.base import Arity, Layer, LayerError
+from caffeconv.layers.window import Window
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.emit.onnx_builder import OnnxBuilder
+
+Method = Literal["MAX", "AVE", "STOCHASTIC"]
+_METHODS: tuple[Method, ...] = ("MAX", "AVE", "STOCHASTIC")
+LOWEST = float(np.finfo(np.float32).min)
+
+
+@dataclass(frozen=True)
+class Pooling(Layer):
+    """The greatest value, or the average, of each window of N×C×H×W.
+
+    A second top, for MAX, gets each winner's place in its H×W plane. Sizes round up unless `round_mode: FLOOR`
+    (or a fork's `ceil_mode: false`). AVE divides by the part of the window that lies in the padded input.
+    """
+
+    tops: ClassVar[Arity] = Arity(1, 2)
+    in_place: ClassVar[bool] = False
+
+    method: Method
+    kernel: tuple[int, int] | None
+    """None: the whole plane."""
+    stride: tuple[int, int]
+    pad: tuple[int, int]
+    ceil: bool
+    mask: bool
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.pooling_param
+        if len(layer.tops) > 1 and p.pool != p.MAX:
+            raise LayerError("a second top (the mask) is made by `pool: MAX` only")
+        ceil = p.round_mode == p.CEIL if p.HasField("round_mode") else p.ceil_mode
+        pad = (p.pad_h, p.pad_w) if p.HasField("pad_h") or p.HasField("pad_w") else (p.pad, p.pad)
+        by_axis = p.HasField("stride_h") or p.HasField("stride_w")
+        stride = (p.stride_h, p.stride_w) if by_axis else (p.stride, p.stride)
+        kernel = _pool_kernel(p)
+        if kernel is None and (any(pad) or stride != (1, 1)):
+            raise LayerError("With Global_pooling: true; only pad = 0 and stride = 1")
+        if min(stride) < 1:
+            raise LayerError(f"stride is {by_x(stride)}; at least 1 was needed")
+        if any(pad) and kernel is not None and (pad[0] >= kernel[0] or pad[1] >= kernel[1]):
+            raise LayerError(f"pad {by_x(pad)} must be smaller than kernel {by_x(kernel)} (pad_h_ < kernel_h_)")
+        return cls(_METHODS[p.pool], kernel, stride, pad, ceil, len(layer.tops) > 1)
+
+    def window(self, bottom: Shape) -> Window:
+        kernel = self.kernel or bottom[2:]
+        return Window(kernel, self.stride, self.pad, (1, 1))
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        bottom = bottoms[0]
+        if len(bottom) != 4:
+            raise LayerError(_not_4d(bottom))
+        sizes = self.window(bottom).pool_size(bottom[2:], ceil=self.ceil)
+        if any(size < 0 for size in sizes):
+            raise LayerError(f"the output would be {by_x(sizes)}; use a larger input or a smaller kernel_size")
+        return [(*bottom[:2], *sizes)] * (2 if self.mask else 1)
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(tops[0]) * count(self.window(bottoms[0]).kernel)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        if self.method == "STOCHASTIC":
+            raise LayerError("`pool: STOCHASTIC` has no CPU form in Caffe either (Not Implemented Yet); use MAX or AVE")
+        bottom, top = node.bottom_shapes[0], node.top_shapes[0]
+        lower_pooling(onnx, self.method, self.window(bottom), bottom, top[2:], node.bottoms[0], node.tops)
+
+
+def _pool_kernel(p: PoolingParameter) -> tuple[int, int] | None:
+    by_axis = p.HasField("kernel_h") or p.HasField("kernel_w")
+    if p.global_pooling:
+        if p.HasField("kernel_size") or by_axis:
+            raise LayerError("With Global_pooling: true Filter size cannot specified")
+        return None
+    if p.HasField("kernel_size") == by_axis:
+        raise LayerError("Filter size is kernel_size OR kernel_h and kernel_w; not both")
+    kernel = (p.kernel_h, p.kernel_w) if by_axis else (p.kernel_size, p.kernel_size)
+    if min(kernel) < 1:
+        raise LayerError("Filter dimensions cannot be zero.")
+    return kernel
+
+
+def _not_4d(bottom: Shape) -> str:
+    remedy = ""
+    if len(bottom) == 5:
+        n, c, d, h, w = bottom
+        remedy = (
+            f" Reshape {by_x(bottom)} to {by_x((n, c * d, h, w))}, pool, and Reshape back, "
+            f"which pools every one of the {d} planes by itself."
+        )
+    return (
+        f"the bottom is {by_x(bottom)}; Input must have 4 axes, corresponding to (num, channels, height, width)."
+        + remedy
+    )
+
+
+def lower_pooling(
+    onnx: OnnxBuilder, method: Method, window: Window, shape: Shape, pooled: Shape, bottom: str, tops: tuple[str, ...]
+) -> None:
+    """Writes pooling of `bottom` (N×C×H×W: `shape`) into tops[0], and the mask into tops[1] where there is one."""
+    end = tuple(max(0, e) for e in window.pool_end_padding(shape[2:], pooled))
+    pads = (*window.pad, *end)
+    x = bottom
+    padded = shape[2:]
+    if any(pad >= kernel for pad, kernel in zip(pads, window.kernel * 2, strict=True)):
+        # onnxruntime wants pads smaller than the kernel: a window that lies beyond the input needs a Pad of its own
+        fill = LOWEST if method == "MAX" else 0.0
+        x = onnx.op("Pad", [x, onnx.ints("pads", [0, 0, *pads[:2], 0, 0, *pads[2:]]), onnx.floats("fill", fill)])
+        padded = (padded[0] + pads[0] + pads[2], padded[1] + pads[1] + pads[3])
+        pads = (0, 0, 0, 0)
+    attributes = {"kernel_shape": window.kernel, "strides": window.stride, "pads": pads}
+    if method == "AVE":
+        factor = divisor_correction(window, shape[2:], pooled)
+        if (factor == 1).all():
+            onnx.emit("AveragePool", [x], tops[:1], count_include_pad=1, **attributes)
+            return
+        average = onnx.op("AveragePool", [x], count_include_pad=1, **attributes)
+        onnx.emit("Mul", [average, onnx.floats("window_share", factor)], tops[:1])
+    elif len(tops) == 1:
+        onnx.emit("MaxPool", [x], tops, **attributes)
+    else:
+        _lower_mask(window, shape, padded, x, onnx, tops, attributes)
+
+
+def _lower_mask(
+    window: Window, shape: Shape, padded: Shape, x: str, onnx: OnnxBuilder, tops: tuple[str, ...],
+    attributes: dict[str, tuple[int, ...]],
+) -> None:  # fmt: skip
+    """Max pooling with each winner's index in its own plane; ONNX's index runs over the whole blob."""
+    indices = f"{tops[1]}/indices"
+    onnx.emit("MaxPool", [x], [tops[0], indices], **attributes)
+    place = onnx.op("Mod", [indices, onnx.ints("plane", count(padded))], what="place")
+    if padded != shape[2:]:
+        row = onnx.op("Div", [place, onnx.ints("padded_width", padded[1])], what="row")
+        column = onnx.op("Mod", [place, onnx.ints("padded_width", padded[1])], what="column")
+        row = onnx.op("Sub", [row, onnx.ints("pad_h", window.pad[0])], what="row")
+        column = onnx.op("Sub", [column, onnx.ints("pad_w", window.pad[1])], what="column")
+        place = onnx.op("Mul", [row, onnx.ints("width", shape[3])], what="place")
+        place = onnx.op("Add", [place, column], what="place")
+        empty = onnx.op("Equal", [tops[0], onnx.floats("lowest", LOWEST)], what="empty")
+        # caffe: max_idx starts at -1, and an empty window leaves it there
+        place = onnx.op("Where", [empty, onnx.ints("none", -1), place], what="place")
+    onnx.emit("Cast", [place], [tops[1]], to=1)
+
+
+def divisor_correction(window: Window, spatial: Shape, pooled: Shape) -> FloatArray:
+    """kernel area ÷ Caffe's divisor for each output place, 1×1×H'×W'.
+
+    Caffe divides by the window's part that ends at size + pad: padding counts, but nothing beyond it.
+    """
+    sizes = []
+    for i, size in enumerate(spatial):
+        start = np.arange(pooled[i]) * window.stride[i] - window.pad[i]
+        end = np.minimum(start + window.kernel[i], size + window.pad[i])
+        sizes.append(end - start)
+    divisor = (sizes[0][:, None] * sizes[1][None, :]).astype(np.float32)
+    with np.errstate(divide="ignore"):
+        factor: FloatArray = np.float32(count(window.kernel)) / divisor
+    return factor[None, None]
+
+
+@dataclass(frozen=True)
+class SPP(Layer):
+    """Spatial pyramid: level i pools N×C×H×W into 2^i × 2^i cells; all cells of all levels follow one another."""
+
+    in_place: ClassVar[bool] = False
+
+    method: Method
+    pyramid_height: int
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.spp_param
+        if p.pyramid_height < 1:
+            raise LayerError("pyramid_height must be at least 1")
+        return cls(_METHODS[p.pool], p.pyramid_height)
+
+    def level_window(self, level: int, spatial: Shape) -> Window:
+        bins = 2**level
+        kernel = tuple(-(-size // bins) for size in spatial)
+        pad = tuple((k * bins - size + 1) // 2 for k, size in zip(kernel, spatial, strict=True))
+        return Window(kernel, kernel, pad, (1, 1))
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        bottom = bottoms[0]
+        if len(bottom) != 4:
+            raise LayerError(_not_4d(bottom))
+        if 2 ** (self.pyramid_height - 1) > min(bottom[2:]):
+            raise LayerError(f"a pyramid of {self.pyramid_height} levels needs more than {by_x(bottom[2:])} places")
+        if self.pyramid_height == 1:
+            return [(*bottom[:2], *self.level_window(0, bottom[2:]).pool_size(bottom[2:]))]
+        cells = sum(count(self.level_window(i, bottom[2:]).pool_size(bottom[2:])) for i in range(self.pyramid_height))
+        return [(bottom[0], bottom[1] * cells)]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        if self.method == "STOCHASTIC":
+            raise LayerError("`pool: STOCHASTIC` has no CPU form in Caffe either (Not Implemented Yet); use MAX or AVE")
+        bottom, spatial = node.bottoms[0], node.bottom_shapes[0][2:]
+        shape = node.bottom_shapes[0]
+        windows = [self.level_window(i, spatial) for i in range(self.pyramid_height)]
+        if self.pyramid_height == 1:
+            pooled = windows[0].pool_size(spatial)
+            lower_pooling(onnx, self.method, windows[0], shape, pooled, bottom, node.tops)
+            return
+        levels = []
+        for i, window in enumerate(windows):
+            level = f"{node.tops[0]}/level{i}"
+            lower_pooling(onnx, self.method, window, shape, window.pool_size(spatial), bottom, (level,))
+            levels.append(onnx.op("Flatten", [level], axis=1))
+        onnx.emit("Concat", levels, node.tops, axis=1)

@@ -1,0 +1,134 @@
+"""Scale and Bias: products and sums along chosen axes (caffe: scale_layer.cpp, bias_layer.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from caffeconv.ir import Dims, LayerDef, Node, Shape, Shapes
+from caffeconv.layers.base import Arity, Layer, LayerError, canonical_axis
+from caffeconv.layers.filler import Filler
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.emit.onnx_builder import OnnxBuilder
+
+
+@dataclass(frozen=True)
+class _AlongAxes(Layer):
+    """A factor or summand laid along axes axis…axis+num_axes-1 of the bottom: a parameter, or the second bottom."""
+
+    bottoms: ClassVar[Arity] = Arity(1, 2)
+    word: ClassVar[str]
+
+    axis: int
+    num_axes: int
+    filler: Filler
+    second_bottom: bool
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        self.operand_shape(bottoms)
+        return [bottoms[0]]
+
+    def start(self, bottoms: Shapes) -> int:
+        """The axis at which the operand starts; caffe takes 0 for an operand without axes."""
+        if len(bottoms) > 1 and not bottoms[1]:
+            return 0
+        return canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
+
+    def operand_shape(self, bottoms: Shapes) -> Shape:
+        x, axis = bottoms[0], self.start(bottoms)
+        if len(bottoms) == 1:
+            end = len(x) if self.num_axes == -1 else axis + self.num_axes
+            if end > len(x):
+                raise LayerError(
+                    f"{self.word} blob's shape extends past bottom[0]'s shape when applied starting with bottom[0] "
+                    f"axis = {axis} (num_axes {self.num_axes}, bottom of {len(x)} axes)"
+                )
+            return x[axis:end]
+        operand = bottoms[1]
+        if axis + len(operand) > len(x):
+            raise LayerError(
+                f"{self.word} blob's shape extends past bottom[0]'s shape when applied starting with bottom[0] axis = {axis}"
+            )
+        for i, dim in enumerate(operand):
+            if x[axis + i] != dim:
+                raise LayerError(
+                    f"dimension mismatch between bottom[0]->shape({axis + i}) and {self.word}->shape({i}): "
+                    f"{x[axis + i]} vs. {dim}"
+                )
+        return operand
+
+    def lined_up(self, shape: Dims, bottoms: Shapes) -> Dims:
+        """The operand's shape with ones after it, since ONNX lines shapes up at their last axis."""
+        return (*shape, *([1] * (len(bottoms[0]) - self.start(bottoms) - len(shape))))
+
+    def operand(self, node: Node, onnx: OnnxBuilder, name: str) -> str:
+        """The operand in a shape that broadcasts."""
+        if not self.second_bottom:
+            shape = self.lined_up(self.operand_shape(node.bottom_shapes), node.bottom_shapes)
+            return onnx.weight(name, onnx.fixed(shape, "a parameter's shape"))
+        dims = onnx.dims(node.bottoms[1])
+        lined_up = self.lined_up(dims, node.bottom_shapes)
+        return node.bottoms[1] if lined_up == dims else onnx.reshape(node.bottoms[1], lined_up, what=name)
+
+
+@dataclass(frozen=True)
+class Bias(_AlongAxes):
+    """y = x + b, b laid along axes `axis`… ; `num_axes` -1: to the last, 0: one number."""
+
+    word: ClassVar[str] = "bias"
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.bias_param
+        return cls(p.axis, p.num_axes, Filler.parse(p.filler), len(layer.bottoms) > 1)
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        return {} if self.second_bottom else {"bias": self.operand_shape(bottoms)}
+
+    def fillers(self) -> Mapping[str, Filler]:
+        return {"bias": self.filler}
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.emit("Add", [node.bottoms[0], self.operand(node, onnx, "bias")], node.tops)
+
+
+@dataclass(frozen=True)
+class Scale(_AlongAxes):
+    """y = a · x (+ b), a and b laid along axes `axis`… ; `num_axes` -1: to the last, 0: one number."""
+
+    word: ClassVar[str] = "scale"
+
+    bias: bool
+    bias_filler: Filler
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.scale_param
+        filler = Filler.parse(p.filler) if p.HasField("filler") else Filler(value=1.0)
+        return cls(p.axis, p.num_axes, filler, len(layer.bottoms) > 1, p.bias_term, Filler.parse(p.bias_filler))
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        shape = self.operand_shape(bottoms)
+        scale = {} if self.second_bottom else {"scale": shape}
+        return {**scale, "bias": shape} if self.bias else scale
+
+    def fillers(self) -> Mapping[str, Filler]:
+        return {"scale": self.filler, "bias": self.bias_filler}
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        import math
+
+        return math.prod(tops[0])
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        inputs = [node.bottoms[0], self.operand(node, onnx, "scale")]
+        if not self.bias:
+            onnx.emit("Mul", inputs, node.tops)
+            return
+        shape = self.lined_up(node.param("bias").shape, node.bottom_shapes)
+        bias = onnx.weight("bias", onnx.fixed(shape, "a parameter's shape"))
+        onnx.emit("Add", [onnx.op("Mul", inputs), bias], node.tops)

@@ -1,0 +1,394 @@
+"""Layers that move values about without changing them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from caffeconv.ir import Dims, LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.base import Arity, LabelRule, Layer, LayerError, at_least, canonical_axis, exactly
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.emit.onnx_builder import OnnxBuilder
+
+
+@dataclass(frozen=True)
+class Split(Layer):
+    """Every top is the bottom (caffe: split_layer.cpp)."""
+
+    tops: ClassVar[Arity] = at_least(1)
+    in_place: ClassVar[bool] = False
+
+    copies: int
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls(len(layer.tops))
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        return [bottoms[0]] * self.copies
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        for top in node.tops:
+            onnx.emit("Identity", node.bottoms, [top])
+
+
+@dataclass(frozen=True)
+class Silence(Layer):
+    """Takes any bottoms and makes nothing, so that they are no outputs of the net (caffe: silence_layer.cpp)."""
+
+    bottoms: ClassVar[Arity] = at_least(1)
+    tops: ClassVar[Arity] = exactly(0)
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls()
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        return []
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        return
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """Makes one axis of the axes `axis` to `end_axis` (caffe: flatten_layer.cpp)."""
+
+    in_place: ClassVar[bool] = False
+
+    axis: int
+    end_axis: int
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls(layer.proto.flatten_param.axis, layer.proto.flatten_param.end_axis)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        x = bottoms[0]
+        start, end = canonical_axis(self.axis, len(x), x), canonical_axis(self.end_axis, len(x), x)
+        if end < start:
+            raise LayerError(f"end_axis {end} lies before axis {start}")
+        return [(*x[:start], count(x, start, end + 1), *x[end + 1 :])]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])
+
+
+@dataclass(frozen=True)
+class Reshape(Layer):
+    """Another shape for the same values: 0 copies the bottom's axis, -1 is inferred (caffe: reshape_layer.cpp).
+
+    Only axes axis…axis+num_axes-1 are replaced; axis -1 means after the last axis.
+    """
+
+    in_place: ClassVar[bool] = False
+
+    dims: tuple[int, ...]
+    axis: int
+    num_axes: int
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.reshape_param
+        dims = tuple(p.shape.dim)
+        if dims.count(-1) > 1:
+            raise LayerError("new shape contains multiple -1 dims; at most a single (1) value of -1 may be specified")
+        if any(dim < -1 for dim in dims):
+            raise LayerError(f"new shape {by_x(dims)} contains a size below -1")
+        if p.num_axes < -1:
+            raise LayerError("num_axes must be >= 0, or -1 for all")
+        return cls(dims, p.axis, p.num_axes)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        x = bottoms[0]
+        start = self.axis if self.axis >= 0 else len(x) + self.axis + 1
+        if not 0 <= start <= len(x):
+            raise LayerError(f"axis {self.axis} out of range for a bottom of {len(x)} axes")
+        end = len(x) if self.num_axes == -1 else start + self.num_axes
+        if end > len(x):
+            raise LayerError("end_axis = axis + num_axes is out of range")
+        middle = []
+        for i, dim in enumerate(self.dims):
+            if dim == 0 and start + i >= len(x):
+                raise LayerError(
+                    f"new shape contains a 0, but there was no corresponding bottom axis to copy (axis {start + i} of {by_x(x)})"
+                )
+            middle.append(x[start + i] if dim == 0 else dim)
+        return [_inferred(x, (*x[:start], *middle, *x[end:]))]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])
+
+
+def _inferred(x: Shape, shape: Shape) -> Shape:
+    total = count(x)
+    if -1 in shape:
+        explicit = -math.prod(shape)
+        if explicit == 0 or total % explicit:
+            raise LayerError(f"bottom count ({total}) must be divisible by the product of the specified dimensions ({explicit})")
+        shape = tuple(total // explicit if dim == -1 else dim for dim in shape)
+    if count(shape) != total:
+        raise LayerError(
+            f"output count must match input count: {by_x(shape)} has {count(shape)} values, the bottom {by_x(x)} has {total}"
+        )
+    return shape
+
+
+@dataclass(frozen=True)
+class Concat(Layer):
+    """Lays the bottoms one after the other along an axis (caffe: concat_layer.cpp)."""
+
+    bottoms: ClassVar[Arity] = at_least(1)
+    in_place: ClassVar[bool] = False
+
+    axis: int
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.concat_param
+        if p.HasField("axis") and p.HasField("concat_dim"):
+            raise LayerError("Either axis or concat_dim should be specified; not both.")
+        return cls(p.concat_dim if p.HasField("concat_dim") else p.axis)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        first = bottoms[0]
+        axis = canonical_axis(self.axis, len(first), first)
+        for i, bottom in enumerate(bottoms):
+            if len(bottom) != len(first):
+                raise LayerError(
+                    f"All inputs must have the same #axes: bottom[0] is {by_x(first)}, bottom[{i}] is {by_x(bottom)}"
+                )
+            if any(j != axis and dim != first[j] for j, dim in enumerate(bottom)):
+                raise LayerError(
+                    "All inputs must have the same shape, except at concat_axis: "
+                    f"bottom[0] is {by_x(first)}, bottom[{i}] is {by_x(bottom)}, axis {axis}"
+                )
+        return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.emit("Concat", node.bottoms, node.tops, axis=canonical_axis(self.axis, len(node.bottom_shapes[0])))
+
+
+@dataclass(frozen=True)
+class Slice(Layer):
+    """Cuts the bottom into its tops along an axis, evenly or at `slice_point`s (caffe: slice_layer.cpp)."""
+
+    tops: ClassVar[Arity] = at_least(1)
+    in_place: ClassVar[bool] = False
+
+    axis: int
+    points: tuple[int, ...]
+    parts: int
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.slice_param
+        if p.HasField("axis") and p.HasField("slice_dim"):
+            raise LayerError("Either axis or slice_dim should be specified; not both.")
+        if p.slice_point and len(p.slice_point) != len(layer.tops) - 1:
+            raise LayerError(
+                f"{len(p.slice_point)} slice_point for {len(layer.tops)} tops; {len(layer.tops) - 1} were needed "
+                "(slice_point_.size() == top.size() - 1)"
+            )
+        return cls(p.slice_dim if p.HasField("slice_dim") else p.axis, tuple(p.slice_point), len(layer.tops))
+
+    def sizes(self, bottom: Shape) -> tuple[int, ...]:
+        """How much of the axis each top gets."""
+        size = bottom[canonical_axis(self.axis, len(bottom), bottom)]
+        if not self.points:
+            if size % self.parts:
+                raise LayerError(
+                    f"Number of top blobs ({self.parts}) should evenly divide input slice axis ({size}); or give slice_point"
+                )
+            return (size // self.parts,) * self.parts
+        edges = (0, *self.points, size)
+        sizes = tuple(after - before for before, after in zip(edges, edges[1:], strict=False))
+        if any(part <= 0 for part in sizes):
+            raise LayerError(f"slice_point {list(self.points)} must rise, and end below the axis's size {size}")
+        return sizes
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        x = bottoms[0]
+        sizes = self.sizes(x)
+        axis = canonical_axis(self.axis, len(x), x)
+        return [(*x[:axis], size, *x[axis + 1 :]) for size in sizes]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        if self.parts == 1:
+            onnx.emit("Identity", node.bottoms, node.tops)
+            return
+        axis_of_tops = tuple(onnx.dims(top)[axis] for top in node.tops)
+        sizes = onnx.fixed(axis_of_tops, "a Slice along the batch axis needs to know the batch size")
+        onnx.emit("Split", [node.bottoms[0], onnx.ints("sizes", sizes)], node.tops, axis=axis)
+
+
+@dataclass(frozen=True)
+class Permute(Layer):
+    """Axes in another order; those that `order` leaves out follow in their own order (ssd: permute_layer.cpp)."""
+
+    order: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        order = tuple(layer.proto.permute_param.order)
+        if len(set(order)) != len(order):
+            raise LayerError(f"order {list(order)} names an axis twice; there are duplicate orders")
+        return cls(order)
+
+    def full_order(self, rank: int) -> tuple[int, ...]:
+        if any(axis >= rank for axis in self.order):
+            raise LayerError(f"order {list(self.order)} names an axis that a blob of {rank} axes lacks")
+        return (*self.order, *(axis for axis in range(rank) if axis not in self.order))
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        return [tuple(bottoms[0][axis] for axis in self.full_order(len(bottoms[0])))]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.emit("Transpose", node.bottoms, node.tops, perm=self.full_order(len(node.bottom_shapes[0])))
+
+
+@dataclass(frozen=True)
+class Crop(Layer):
+    """Cuts the first bottom to the second's size from `axis` on, at `offset` (caffe: crop_layer.cpp)."""
+
+    bottoms: ClassVar[Arity] = exactly(2)
+    in_place: ClassVar[bool] = False
+
+    axis: int
+    offset: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls(layer.proto.crop_param.axis, tuple(layer.proto.crop_param.offset))
+
+    def start(self, bottom: Shape) -> int:
+        start = canonical_axis(self.axis, len(bottom), bottom)
+        if len(self.offset) > 1 and len(self.offset) != len(bottom) - start:
+            raise LayerError(
+                f"{len(self.offset)} offsets for {len(bottom) - start} axes; number of offset values specified must be "
+                "equal to the number of dimensions following axis."
+            )
+        return start
+
+    def offsets(self, bottom: Shape) -> tuple[int, ...]:
+        axes = len(bottom) - self.start(bottom)
+        return self.offset if len(self.offset) > 1 else (self.offset or (0,)) * axes
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        x, like = bottoms
+        if len(x) != len(like):
+            raise LayerError(f"bottom[0] is {by_x(x)}, bottom[1] is {by_x(like)}; the same number of axes was needed")
+        start = self.start(x)
+        for i, offset in enumerate(self.offsets(x), start):
+            if x[i] - offset < like[i]:
+                raise LayerError(
+                    f"the crop for dimension {i} is out-of-bounds with size {like[i]} and offset {offset} "
+                    f"(bottom[0] is {by_x(x)}, bottom[1] is {by_x(like)})"
+                )
+        return [(*x[:start], *like[start:])]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        x = node.bottom_shapes[0]
+        start = self.start(x)
+        sizes = onnx.fixed(onnx.dims(node.tops[0])[start:], "a Crop along the batch axis needs to know the batch size")
+        begin = self.offsets(x)
+        end = [offset + size for offset, size in zip(begin, sizes, strict=True)]
+        axes = list(range(start, len(x)))
+        inputs = [node.bottoms[0], onnx.ints("begin", begin), onnx.ints("end", end), onnx.ints("axes", axes)]
+        onnx.emit("Slice", inputs, node.tops)
+
+
+@dataclass(frozen=True)
+class Tile(Layer):
+    """Repeats the bottom along an axis (caffe: tile_layer.cpp)."""
+
+    in_place: ClassVar[bool] = False
+
+    axis: int
+    tiles: int
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.tile_param
+        if not p.HasField("tiles"):
+            raise LayerError("Number of tiles must be specified")
+        if p.tiles < 1:
+            raise LayerError("Number of tiles must be positive.")
+        return cls(p.axis, p.tiles)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        x = bottoms[0]
+        axis = canonical_axis(self.axis, len(x), x)
+        return [(*x[:axis], x[axis] * self.tiles, *x[axis + 1 :])]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        rank = len(node.bottom_shapes[0])
+        axis = canonical_axis(self.axis, rank)
+        repeats = [self.tiles if i == axis else 1 for i in range(rank)]
+        onnx.emit("Tile", [node.bottoms[0], onnx.ints("repeats", repeats)], node.tops)
+
+
+@dataclass(frozen=True)
+class BatchReindex(Layer):
+    """Picks items of the batch: top[i] = bottom[0][bottom[1][i]] (caffe: batch_reindex_layer.cpp)."""
+
+    bottoms: ClassVar[Arity] = exactly(2)
+    in_place: ClassVar[bool] = False
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls()
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        if len(bottoms[1]) != 1:
+            raise LayerError(f"the indices are {by_x(bottoms[1])}; one axis was needed")
+        return [(*bottoms[1], *bottoms[0][1:])]
+
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return (LabelRule(1, node.bottom_shapes[0][0]),)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        rows = onnx.op("Cast", [node.bottoms[1]], what="rows", to=7)
+        onnx.emit("Gather", [node.bottoms[0], rows], node.tops, axis=0)
+
+
+@dataclass(frozen=True)
+class Filter(Layer):
+    """Passes on the items of each bottom for which the last bottom, the selector, is not 0 (caffe: filter_layer.cpp)."""
+
+    bottoms: ClassVar[Arity] = at_least(2)
+    tops: ClassVar[Arity] = at_least(1)
+    in_place: ClassVar[bool] = False
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        if len(layer.tops) != len(layer.bottoms) - 1:
+            raise LayerError(f"{len(layer.bottoms)} bottoms need {len(layer.bottoms) - 1} tops: all but the selector pass")
+        return cls()
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        selector = bottoms[-1]
+        if count(selector, 1) != 1:
+            raise LayerError(f"the selector is {by_x(selector)}; Selector blob must have shape N × 1 × …")
+        for i, bottom in enumerate(bottoms[:-1]):
+            if bottom[0] != selector[0]:
+                raise LayerError(
+                    f"bottom[{i}] is {by_x(bottom)}, the selector {by_x(selector)}; "
+                    "Each bottom should have the same 0th dimension as the selector blob"
+                )
+        return bottoms[:-1]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        selector = onnx.op("Cast", [onnx.reshape(node.bottoms[-1], _flat(onnx, node.bottoms[-1]))], what="selected", to=9)
+        for bottom, top in zip(node.bottoms[:-1], node.tops, strict=True):
+            onnx.emit("Compress", [bottom, selector], [top], axis=0)
+
+
+def _flat(onnx: OnnxBuilder, value: str) -> Dims:
+    return (onnx.dims(value)[0],)

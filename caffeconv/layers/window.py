@@ -1,0 +1,117 @@
+"""All window arithmetic: kernel, stride, pad and dilation of convolution, pooling and im2col.
+
+caffe: BaseConvolutionLayer::LayerSetUp, ConvolutionLayer::compute_output_shape, PoolingLayer::Reshape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from caffeconv.caffe_pb2 import ConvolutionParameter
+from caffeconv.ir import Shape
+from caffeconv.layers.base import LayerError
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window over n spatial axes (order: as the blob's, so height before width)."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    pad: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    def extent(self, axis: int) -> int:
+        """How many input positions the window spans along a spatial axis."""
+        return self.dilation[axis] * (self.kernel[axis] - 1) + 1
+
+    def conv_size(self, spatial: Shape) -> Shape:
+        """Output sizes of a convolution, rounded down. May be ≤ 0; the caller refuses that."""
+        return tuple(
+            _truncated_division(size + 2 * self.pad[i] - self.extent(i), self.stride[i]) + 1
+            for i, size in enumerate(spatial)
+        )
+
+    def deconv_size(self, spatial: Shape) -> Shape:
+        """Output sizes of a deconvolution. May be ≤ 0; the caller refuses that."""
+        return tuple(
+            self.stride[i] * (size - 1) + self.extent(i) - 2 * self.pad[i] for i, size in enumerate(spatial)
+        )
+
+    def pool_size(self, spatial: Shape, *, ceil: bool = True) -> Shape:
+        """Output sizes of pooling: rounded up, then the last window dropped where it would start beyond the input.
+
+        Caffe looks for such windows only where there is padding, and padding on either axis makes it look on both.
+        """
+        sizes = []
+        for i, size in enumerate(spatial):
+            span = size + 2 * self.pad[i] - self.kernel[i]
+            steps = -(-span // self.stride[i]) if ceil else _truncated_division(span, self.stride[i])
+            pooled = steps + 1
+            if any(self.pad) and (pooled - 1) * self.stride[i] >= size + self.pad[i]:
+                pooled -= 1
+            sizes.append(pooled)
+        return tuple(sizes)
+
+    def pool_end_padding(self, spatial: Shape, pooled: Shape) -> tuple[int, ...]:
+        """What must be added at each axis's end so that windows fit exactly; negative: positions never reached."""
+        return tuple(
+            (pooled[i] - 1) * self.stride[i] + self.kernel[i] - self.pad[i] - size for i, size in enumerate(spatial)
+        )
+
+
+def _truncated_division(numerator: int, denominator: int) -> int:
+    """C's integer division, which rounds toward zero."""
+    quotient = abs(numerator) // denominator
+    return quotient if numerator >= 0 else -quotient
+
+
+def conv_window(p: ConvolutionParameter, spatial_axes: int) -> Window:
+    """The window of a ConvolutionParameter over that many axes; raises LayerError as Caffe does."""
+    kernel = _kernel(p, spatial_axes)
+    if p.HasField("stride_h") or p.HasField("stride_w"):
+        stride = _pair("stride", len(p.stride), p.stride_h, p.stride_w, spatial_axes)
+    else:
+        stride = _spread("stride", p.stride, spatial_axes, 1)
+    if p.HasField("pad_h") or p.HasField("pad_w"):
+        pad = _pair("pad", len(p.pad), p.pad_h, p.pad_w, spatial_axes)
+    else:
+        pad = _spread("pad", p.pad, spatial_axes, 0)
+    dilation = _spread("dilation", p.dilation, spatial_axes, 1)
+    for name, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
+        if any(value < 1 for value in values):
+            raise LayerError(f"{name} is {list(values)}; each must be at least 1")
+    return Window(kernel, stride, pad, dilation)
+
+
+def _kernel(p: ConvolutionParameter, spatial_axes: int) -> tuple[int, ...]:
+    if p.HasField("kernel_h") or p.HasField("kernel_w"):
+        return _pair("kernel_size", len(p.kernel_size), p.kernel_h, p.kernel_w, spatial_axes)
+    given = len(p.kernel_size)
+    if given not in (1, spatial_axes):
+        raise LayerError(
+            "kernel_size must be specified once, or once per spatial dimension "
+            f"(kernel_size specified {given} times; {spatial_axes} spatial dims)."
+        )
+    return tuple(p.kernel_size) * (spatial_axes if given == 1 else 1)
+
+
+def _pair(name: str, repeated: int, height: int, width: int, spatial_axes: int) -> tuple[int, int]:
+    short = name.removesuffix("_size")
+    if spatial_axes != 2:
+        raise LayerError(f"{short}_h & {short}_w can only be used for 2D convolution; there are {spatial_axes} axes")
+    if repeated:
+        raise LayerError(f"Either {name} or {short}_h/w should be specified; not both.")
+    return height, width
+
+
+def _spread(name: str, values: Sequence[int], spatial_axes: int, default: int) -> tuple[int, ...]:
+    if len(values) not in (0, 1, spatial_axes):
+        raise LayerError(
+            f"{name} must be specified once, or once per spatial dimension "
+            f"({name} specified {len(values)} times; {spatial_axes} spatial dims)."
+        )
+    if not values:
+        return (default,) * spatial_axes
+    return tuple(values) if len(values) == spatial_axes else (values[0],) * spatial_axes

@@ -1,0 +1,346 @@
+"""Reads a caffemodel by mapping the file and walking the wire format: weights stay where they are, as views.
+
+Only the headers of fields are looked at; no float is parsed or copied before it is needed. Nothing is believed: every
+length is held against the bytes that are there. Wire format: protobuf's encoding guide; field numbers: proto/caffe.proto.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from caffeconv import caffe_pb2
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import FloatArray, Shape, by_x
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_NET_LAYER, _NET_LAYERS_V1 = 100, 2
+_LEGACY_DIMS = {1: 0, 2: 1, 3: 2, 4: 3}  # num, channels, height, width
+_DATA, _SHAPE, _DOUBLE_DATA, _RAW_TYPE, _RAW_DATA = 5, 7, 8, 10, 12
+# NVIDIA Caffe's Type enum in BlobProto.raw_data_type
+_RAW_DTYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
+
+
+@dataclass(frozen=True)
+class _LayerFields:
+    """Where a layer message of one dialect keeps its name, type and blobs."""
+
+    name: int
+    type: int
+    blobs: int
+
+
+_V2, _V1, _V0 = _LayerFields(1, 2, 7), _LayerFields(4, 5, 6), _LayerFields(1, 2, 50)
+_V1_INNER = 1
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A run of numbers in the file: where it starts, how many, of which dtype, and the bytes from one to the next."""
+
+    offset: int
+    count: int
+    dtype: str
+    step: int
+
+
+class Blob(Protocol):
+    """A parameter blob of any weights file."""
+
+    @property
+    def shape(self) -> Shape: ...
+    @property
+    def legacy(self) -> bool: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def offset(self) -> int | None: ...
+    def array(self) -> FloatArray: ...
+
+
+@dataclass(frozen=True)
+class StoredBlob:
+    """A parameter blob as a weights file holds it."""
+
+    shape: Shape
+    legacy: bool
+    """Whether the file gives num/channels/height/width instead of a shape."""
+    count: int
+    buffer: NDArray[np.uint8]
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def offset(self) -> int | None:
+        """Byte offset of contiguous little-endian float32 values in the file; None where they are stored otherwise."""
+        contiguous = len(self.chunks) == 1 and self.chunks[0].dtype == "<f4" and self.chunks[0].step == 4
+        return self.chunks[0].offset if contiguous else None
+
+    def array(self) -> FloatArray:
+        """The values, 1-D float32; a view into the mapped file where they lie there contiguous as float32."""
+        parts = [_strided(self.buffer, chunk) for chunk in self.chunks]
+        if len(parts) == 1:
+            return parts[0].astype(np.float32, copy=False)
+        return np.concatenate([np.empty(0, np.float32), *parts]).astype(np.float32, copy=False)
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """A layer of a weights file: its name, its type where the file gives one, and its blobs."""
+
+    name: str
+    type: str
+    blobs: tuple[Blob, ...]
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The layers of one weights file, in the file's order."""
+
+    path: Path
+    layers: tuple[StoredLayer, ...]
+    net_bytes: bytes = b""
+
+    def net(self) -> caffe_pb2.NetParameter:
+        """The net definition that the file carries, without blobs; CaffeconvError where it does not parse."""
+        try:
+            return caffe_pb2.NetParameter.FromString(self.net_bytes)
+        except DecodeError as error:
+            raise CaffeconvError(f"{self.path}: the net definition inside does not parse: {error}") from None
+
+
+class _Scan:
+    """A cursor over the fields of nested messages in one buffer."""
+
+    def __init__(self, buffer: mmap.mmap, path: Path) -> None:
+        self.buffer = buffer
+        self.path = path
+        self.values = np.frombuffer(buffer, np.uint8)
+
+    def fail(self, offset: int, what: str) -> CaffeconvError:
+        return CaffeconvError(
+            f"{self.path}: {what} at byte {offset} of {len(self.buffer)}; a complete caffemodel was needed. "
+            "The file is truncated, damaged or something else: copy or download it again."
+        )
+
+    def varint(self, position: int, end: int) -> tuple[int, int]:
+        result = shift = 0
+        for at in range(position, min(end, position + 10)):
+            byte = self.buffer[at]
+            result |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return result, at + 1
+            shift += 7
+        raise self.fail(position, "a number without end")
+
+    def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+        """Yields (field, wire type, start of tag, start of value, end of value); a varint's value is its span."""
+        position = start
+        while position < end:
+            tag_start = position
+            tag, position = self.varint(position, end)
+            number, wire = tag >> 3, tag & 7
+            if number == 0:
+                raise self.fail(tag_start, "field number 0")
+            value_start = position
+            if wire == _VARINT:
+                _, position = self.varint(position, end)
+            elif wire == _BYTES:
+                length, value_start = self.varint(position, end)
+                position = value_start + length
+            elif wire in (_FIXED64, _FIXED32):
+                position += 8 if wire == _FIXED64 else 4
+            else:
+                raise self.fail(tag_start, f"wire type {wire}, which no field of a caffemodel has,")
+            if position > end:
+                raise self.fail(tag_start, f"a field of {position - value_start} bytes where {end - value_start} are left")
+            if wire in (_FIXED32, _FIXED64) and position - tag_start in (5, 9):
+                position = self._run_end(tag_start, position - tag_start, end)
+            yield number, wire, tag_start, value_start, position
+
+    def _run_end(self, tag_start: int, step: int, end: int) -> int:
+        """The end of a run of equal one-byte tags with a fixed-size value each: an unpacked repeated field."""
+        tags = self.values[tag_start : tag_start + (end - tag_start) // step * step : step]
+        different = np.flatnonzero(tags[:64] != tags[0])
+        if not different.size and tags.size > 64:
+            different = np.flatnonzero(tags != tags[0])
+        return tag_start + step * int(different[0] if different.size else tags.size)
+
+    def text(self, start: int, end: int) -> str:
+        return bytes(self.buffer[start:end]).decode("utf-8", "replace")
+
+
+def read_caffemodel(path: Path) -> WeightsFile:
+    """Maps a caffemodel and finds its blobs; raises CaffeconvError where it is damaged or something else."""
+    try:
+        with path.open("rb") as file:
+            buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise CaffeconvError(f"{path}: no such file; weights (caffemodel) were needed") from None
+    except IsADirectoryError:
+        raise CaffeconvError(f"{path}: this is a folder; a weights file (caffemodel) was needed") from None
+    except ValueError:
+        raise CaffeconvError(f"{path}: the file is empty; weights (caffemodel) were needed") from None
+    except OSError as error:
+        raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; weights (caffemodel) were needed") from None
+    _refuse_other_formats(buffer, path)
+    scan = _Scan(buffer, path)
+    layers, kept = [], []
+    for number, wire, tag, start, end in scan.fields(0, len(buffer)):
+        if wire == _BYTES and number == _NET_LAYER:
+            layers.append(_read_layer(scan, start, end, _V2))
+        elif wire == _BYTES and number == _NET_LAYERS_V1:
+            layers.append(_read_v1_layer(scan, start, end))
+        kept.append(_without_blobs(scan, number, wire, tag, start, end))
+    if not layers:
+        raise CaffeconvError(f"{path}: no layer in it; weights (caffemodel) were needed")
+    return WeightsFile(path, tuple(layers), b"".join(kept))
+
+
+def _refuse_other_formats(buffer: mmap.mmap, path: Path) -> None:
+    head = bytes(buffer[:512])
+    known = {b"\x89HDF\r\n\x1a\n": "an HDF5 file", b"PK\x03\x04": "a zip or npz file", b"\x1f\x8b": "gzip data"}
+    for magic, what in known.items():
+        if head.startswith(magic):
+            raise CaffeconvError(f"{path}: this is {what}; a caffemodel was needed")
+    text = head.decode("utf-8", "replace")
+    if "<html" in text.lower() or text.startswith("version https://git-lfs"):
+        raise CaffeconvError(f"{path}: a web page or download pointer, not the weights themselves: download it again")
+    if all(char.isprintable() or char in "\r\n\t" for char in text):
+        raise CaffeconvError(
+            f"{path}: this is text; weights (caffemodel, binary) were needed. Give the prototxt first, then the weights."
+        )
+
+
+def _read_v1_layer(scan: _Scan, start: int, end: int) -> StoredLayer:
+    for number, wire, _, inner_start, inner_end in scan.fields(start, end):
+        if number == _V1_INNER and wire == _BYTES:
+            return _read_layer(scan, inner_start, inner_end, _V0)
+    return _read_layer(scan, start, end, _V1)
+
+
+def _read_layer(scan: _Scan, start: int, end: int, at: _LayerFields) -> StoredLayer:
+    name = kind = ""
+    spans = []
+    for number, wire, _, value_start, value_end in scan.fields(start, end):
+        if number == at.name and wire == _BYTES:
+            name = scan.text(value_start, value_end)
+        elif number == at.type and wire == _BYTES:
+            kind = scan.text(value_start, value_end)
+        elif number == at.blobs and wire == _BYTES:
+            spans.append((value_start, value_end))
+    return StoredLayer(name, kind, tuple(_read_blob(scan, *span, name) for span in spans))
+
+
+def _read_blob(scan: _Scan, start: int, end: int, layer: str) -> StoredBlob:
+    legacy = [0, 0, 0, 0]  # what Caffe's schema gives for one that is not set
+    shape: Shape | None = None
+    has_legacy, raw_type = False, 1
+    chunks: dict[int, list[Chunk]] = {_DATA: [], _DOUBLE_DATA: [], _RAW_DATA: []}
+    for number, wire, tag, value_start, value_end in scan.fields(start, end):
+        if number in _LEGACY_DIMS and wire == _VARINT:
+            legacy[_LEGACY_DIMS[number]] = scan.varint(value_start, value_end)[0]
+            has_legacy = True
+        elif number == _SHAPE and wire == _BYTES:
+            shape = _read_shape(scan, value_start, value_end)
+        elif number == _RAW_TYPE and wire == _VARINT:
+            raw_type = scan.varint(value_start, value_end)[0]
+        elif number == _RAW_DATA and wire == _BYTES:
+            chunks[_RAW_DATA].append(Chunk(value_start, value_end - value_start, "", 1))
+        elif number in (_DATA, _DOUBLE_DATA):
+            chunks[number].append(_chunk(scan, number, wire, tag, value_start, value_end))
+    if any(chunk.count for chunk in chunks[_RAW_DATA]):
+        found = _raw_chunks(scan, chunks[_RAW_DATA], raw_type, layer)
+    else:
+        found = tuple(chunks[_DOUBLE_DATA] or chunks[_DATA])  # caffe: Blob::FromProto prefers double_data
+    count = sum(chunk.count for chunk in found)
+    # caffe: Blob::FromProto — the four old fields win over `shape` where both are given
+    return StoredBlob(tuple(legacy) if has_legacy else shape or (), has_legacy, count, scan.values, found)
+
+
+def _read_shape(scan: _Scan, start: int, end: int) -> Shape:
+    dims: list[int] = []
+    for number, wire, _, position, value_end in scan.fields(start, end):
+        if number != 1:
+            continue
+        while position < value_end:
+            dim, position = scan.varint(position, value_end)
+            dims.append(dim)
+        if wire not in (_VARINT, _BYTES) or len(dims) > 32:
+            raise scan.fail(start, "a shape that is none")
+    if dims and math.prod(dims) > 1 << 40:
+        raise scan.fail(start, f"a blob of {by_x(dims)} values")
+    return tuple(dims)
+
+
+def _chunk(scan: _Scan, number: int, wire: int, tag: int, start: int, end: int) -> Chunk:
+    size, dtype = (4, "<f4") if number == _DATA else (8, "<f8")
+    if wire == (_FIXED32 if size == 4 else _FIXED64):
+        return Chunk(start, (end - tag) // (size + 1), dtype, size + 1)
+    if wire != _BYTES or (end - start) % size:
+        raise scan.fail(start, "blob data that is no list of numbers")
+    return Chunk(start, (end - start) // size, dtype, size)
+
+
+def _raw_chunks(scan: _Scan, chunks: list[Chunk], raw_type: int, layer: str) -> tuple[Chunk, ...]:
+    dtype = _RAW_DTYPES.get(raw_type)
+    if dtype is None:
+        raise CaffeconvError(
+            f"{scan.path}: layer '{layer}' stores raw data of type {raw_type}; double, float or half was needed"
+        )
+    size = int(dtype[-1])
+    if any(chunk.count % size for chunk in chunks):
+        raise scan.fail(chunks[0].offset, "blob data that is no list of numbers")
+    return tuple(Chunk(chunk.offset, chunk.count // size, dtype, size) for chunk in chunks if chunk.count)
+
+
+def _strided(buffer: NDArray[np.uint8], chunk: Chunk) -> FloatArray:
+    size = int(chunk.dtype[-1])
+    if chunk.count == 0:
+        return np.empty(0, np.float32)
+    if chunk.step == size:
+        flat: FloatArray = buffer[chunk.offset : chunk.offset + chunk.count * size].view(chunk.dtype)
+        return flat
+    spread = np.lib.stride_tricks.as_strided(buffer[chunk.offset :], (chunk.count, size), (chunk.step, 1))
+    values: FloatArray = np.ascontiguousarray(spread).view(chunk.dtype).ravel()
+    return values
+
+
+def _without_blobs(scan: _Scan, number: int, wire: int, tag: int, start: int, end: int) -> bytes:
+    """The bytes of one field of the net, its layers without their blobs."""
+    if wire != _BYTES or number not in (_NET_LAYER, _NET_LAYERS_V1):
+        return bytes(scan.buffer[tag:end])
+    body = bytearray()
+    drop = _V2.blobs if number == _NET_LAYER else _V1.blobs
+    for inner, inner_wire, inner_tag, inner_start, inner_end in scan.fields(start, end):
+        if inner == drop and inner_wire == _BYTES:
+            continue
+        if number == _NET_LAYERS_V1 and inner == _V1_INNER and inner_wire == _BYTES:
+            kept = b"".join(
+                bytes(scan.buffer[f_tag:f_end])
+                for f, _, f_tag, _, f_end in scan.fields(inner_start, inner_end)
+                if f != _V0.blobs
+            )
+            body += _length_delimited(_V1_INNER, kept)
+        else:
+            body += scan.buffer[inner_tag:inner_end]
+    return _length_delimited(number, bytes(body))
+
+
+def _length_delimited(number: int, body: bytes) -> bytes:
+    return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(body)) + body
+
+
+def _encode_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])

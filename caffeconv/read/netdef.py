@@ -1,0 +1,162 @@
+"""From a net as read to the layers that run: NetState rules, and in-place writes given names of their own.
+
+caffe: Net::FilterNet, Net::StateMeetsRule, InsertSplits, Net::AppendTop.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.ir import LayerDef, NetDef, Phase
+from caffeconv.read import upgrade
+from caffeconv.read.prototxt import NetSource
+
+INPUT_TYPES = frozenset(
+    ("Input", "Data", "HDF5Data", "ImageData", "WindowData", "MemoryData", "AnnotatedData", "VideoData", "DenseImageData")
+)
+"""Layer types whose tops come from outside the net."""
+
+
+@dataclass(frozen=True)
+class State:
+    """Caffe's NetState as the caller gives it: the phase, the level and stages that are added to the net's own."""
+
+    phase: Phase = "TEST"
+    level: int = 0
+    stages: tuple[str, ...] = ()
+
+
+def define_net(source: NetSource, state: State) -> NetDef:
+    """The layers that `state` keeps; raises InvalidNetError with every faulty bottom and top."""
+    source = upgrade.upgrade_net(source)
+    net = source.net
+    where = str(source.path or "net")
+    stages = (*net.state.stage, *state.stages)  # pycaffe adds stages to the net's own and replaces phase and level
+    full_state = _net_state(state.phase, state.level, stages)
+    layers = []
+    for proto, line in zip(net.layer, source.lines, strict=True):
+        if proto.include and proto.exclude:
+            raise CaffeconvError(
+                f"{where}: layer '{proto.name}', line {line}: Specify either include rules or exclude rules; not both."
+            )
+        if keeps_layer(proto, full_state):
+            layers.append((proto, line))
+    definitions = [_definition(proto, line, state.phase, source) for proto, line in layers]
+    named, last_value = _name_values(definitions)
+    return NetDef(net.name, tuple(named), state.phase, source.directory, source.path, last_value)
+
+
+def _net_state(phase: Phase, level: int, stages: Sequence[str]) -> NetState:
+    from caffeconv import caffe_pb2
+
+    return NetState(phase=caffe_pb2.Phase.Value(phase), level=level, stage=stages)
+
+
+def keeps_layer(layer: LayerParameter, state: NetState) -> bool:
+    """Whether a layer's rules keep it in this state: any include rule that is met, or no exclude rule that is."""
+    if layer.include:
+        return any(meets_rule(state, rule) for rule in layer.include)
+    return not any(meets_rule(state, rule) for rule in layer.exclude)
+
+
+def meets_rule(state: NetState, rule: NetStateRule) -> bool:
+    """Whether a state satisfies everything that one rule asks for (caffe: Net::StateMeetsRule)."""
+    if rule.HasField("phase") and rule.phase != state.phase:
+        return False
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        return False
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        return False
+    stages = set(state.stage)
+    return stages.issuperset(rule.stage) and stages.isdisjoint(rule.not_stage)
+
+
+def _definition(proto: LayerParameter, line: int, phase: Phase, source: NetSource) -> LayerDef:
+    own: Phase = ("TRAIN", "TEST")[proto.phase] if proto.HasField("phase") else phase
+    return LayerDef(
+        proto.name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own, source.directory,
+        line or None, source.net.force_backward,
+    )  # fmt: skip
+
+
+def _name_values(layers: Sequence[LayerDef]) -> tuple[list[LayerDef], dict[str, str]]:
+    """Gives each write of a blob a value name of its own; the last write has the blob's name."""
+    uses, problems = _count_uses(layers)
+    writes: dict[str, list[tuple[int, int]]] = {}
+    for i, layer in enumerate(layers):
+        for j, top in enumerate(layer.tops):
+            before = writes.setdefault(top, [])
+            in_place = j < len(layer.bottoms) and layer.bottoms[j] == top and bool(before) and uses[before[-1]] == 1
+            if before and not in_place:
+                problems.append(_multiple_sources(layer, top, layers[before[-1][0]], j < len(layer.bottoms)))
+            before.append((i, j))
+    if problems:
+        raise InvalidNetError(problems)
+    return _assign(layers, writes)
+
+
+def _assign(
+    layers: Sequence[LayerDef], writes: dict[str, list[tuple[int, int]]]
+) -> tuple[list[LayerDef], dict[str, str]]:
+    taken = set(writes)
+    value_of: dict[tuple[int, int], str] = {}
+    for blob, where in writes.items():
+        overwrites_input = len(where) > 1 and layers[where[0][0]].type in INPUT_TYPES
+        keeper = where[0] if overwrites_input else where[-1]
+        for i, j in where:
+            value_of[i, j] = blob if (i, j) == keeper else _unused(f"{blob}/{layers[i].name}", taken)
+    current: dict[str, str] = {}
+    named = []
+    for i, layer in enumerate(layers):
+        bottoms = tuple(current[bottom] for bottom in layer.bottoms)
+        tops = tuple(value_of[i, j] for j in range(len(layer.tops)))
+        current.update(zip(layer.tops, tops, strict=True))
+        named.append(replace(layer, bottom_values=bottoms, top_values=tops))
+    return named, current
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    taken.add(candidate)
+    return candidate
+
+
+def _count_uses(layers: Sequence[LayerDef]) -> tuple[Counter[tuple[int, int]], list[Diagnostic]]:
+    """How many layers read each write of a blob; a loss weight on it counts as one more (caffe: InsertSplits)."""
+    uses: Counter[tuple[int, int]] = Counter()
+    current: dict[str, tuple[int, int]] = {}
+    problems = []
+    for i, layer in enumerate(layers):
+        for j, bottom in enumerate(layer.bottoms):
+            if bottom in current:
+                uses[current[bottom]] += 1
+            else:
+                problems.append(_unknown_bottom(layer, bottom, j, current))
+        current.update((top, (i, j)) for j, top in enumerate(layer.tops))
+        for weight, top in zip(layer.proto.loss_weight, layer.tops, strict=False):
+            uses[current[top]] += bool(weight)
+    return uses, problems
+
+
+def _unknown_bottom(layer: LayerDef, bottom: str, index: int, known: dict[str, tuple[int, int]]) -> Diagnostic:
+    near = difflib.get_close_matches(bottom, known, 1)
+    hint = f"Did you mean '{near[0]}'? " if near else ""
+    hint += "No layer above makes this blob in this phase; an input needs a shape (`input_shape`, or an Input layer)."
+    message = f"Unknown bottom blob '{bottom}' (layer '{layer.name}', bottom index {index})"
+    return Diagnostic("error", layer.where, message, hint, layer.name)
+
+
+def _multiple_sources(layer: LayerDef, top: str, first: LayerDef, may_be_in_place: bool) -> Diagnostic:
+    hint = f"'{first.name}' makes it too. Give one of them another top name"
+    if may_be_in_place and top in layer.bottoms:
+        hint = "A blob that another layer reads as well cannot be overwritten in place: give this layer its own top"
+    message = f"Top blob '{top}' produced by multiple sources."
+    return Diagnostic("error", layer.where, message, hint + ".", layer.name)

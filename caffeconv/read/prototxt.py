@@ -1,0 +1,360 @@
+"""Reads protobuf's text format into a message, with the line of every layer and every field that the schema lacks.
+
+protobuf's own reader stops at the first unknown field and knows no layers; people with a net from a fork need the whole
+list, with the layer and the nearest known name. The grammar is that of protobuf's TextFormat.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from caffeconv import caffe_pb2
+from caffeconv.errors import CaffeconvError
+
+MAX_BYTES = 256 << 20
+MAX_DEPTH = 64
+_TOKEN = re.compile(
+    r"""(?P<space>(?:\s+|\#[^\n]*)+)
+      | (?P<name>[A-Za-z_][A-Za-z0-9_.]*)
+      | (?P<number>(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)[fF]?)
+      | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
+      | (?P<mark>[{}<>\[\]:;,\-/])""",
+    re.VERBOSE,
+)
+_CLOSING = {"{": "}", "<": ">"}
+_ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|(.))", re.DOTALL)
+_ESCAPED = dict(zip(b"abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
+_INT_RANGE = {
+    FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, (1 << 32) - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1),
+}
+_FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
+_TRUTH = {"true": True, "True": True, "t": True, "1": True, "false": False, "False": False, "f": False, "0": False}
+Scalar = int | float | bool | str | bytes
+
+
+@dataclass(frozen=True)
+class UnknownField:
+    """A field that the schema lacks: its line, the layer it stands in and the nearest known name."""
+
+    line: int
+    layer: str
+    message: str
+    field: str
+    nearest: str = ""
+
+    def __str__(self) -> str:
+        layer = f"layer '{self.layer}': " if self.layer else ""
+        hint = f"; did you mean `{self.nearest}`?" if self.nearest else ""
+        return f"line {self.line}: {layer}{self.message} has no field named `{self.field}`{hint}"
+
+
+@dataclass(frozen=True)
+class NetSource:
+    """A net as read. ``lines`` gives the line of each ``layer`` (or old ``layers``) in order, 0 where unknown."""
+
+    net: caffe_pb2.NetParameter
+    lines: tuple[int, ...]
+    path: Path | None
+    directory: Path
+    dropped: tuple[UnknownField, ...] = ()
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """A whole file's bytes; CaffeconvError with what to try where that fails."""
+    try:
+        if path.is_dir():
+            raise CaffeconvError(f"{path}: this is a folder; {what} was needed")
+        if path.stat().st_size > MAX_BYTES:
+            raise CaffeconvError(f"{path}: {path.stat().st_size} bytes are too many for {what}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise CaffeconvError(f"{path}: no such file; {what} was needed{_similar(path)}") from None
+    except OSError as error:
+        raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; {what} was needed") from None
+
+
+def _similar(path: Path) -> str:
+    parent = path.parent
+    names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, 1)
+    return f". Did you mean {parent / close[0]}?" if close else ""
+
+
+def read_prototxt(path: Path, *, ignore_unknown_fields: bool = False) -> NetSource:
+    """Reads a net definition; raises CaffeconvError that lists every field the schema lacks."""
+    content = read_bytes(path, "a net definition (prototxt)")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    if "\0" in text or (content[:2] in (b"\x0a", b"\x1f\x8b") and not text.isprintable()):
+        hint = " It looks like a caffemodel: give the prototxt first, then the weights." if b"\0" in content else ""
+        raise CaffeconvError(f"{path}: binary data; a net definition in text form (prototxt) was needed.{hint}")
+    net = caffe_pb2.NetParameter()
+    parser = _Parser(text, str(path))
+    parser.read(net)
+    if parser.unknown and not ignore_unknown_fields:
+        lines = "\n  ".join(str(unknown) for unknown in parser.unknown)
+        raise CaffeconvError(
+            f"{path}: fields that the schema does not have (a dropped field can change the result):\n  {lines}\n"
+            "  Correct them, or go on without them with --ignore-unknown-fields."
+        )
+    return NetSource(net, tuple(parser.layer_lines), path, path.parent, tuple(parser.unknown))
+
+
+def parse_text(text: str, message: Message, where: str) -> None:
+    """Reads text format into `message`; raises CaffeconvError on any fault."""
+    parser = _Parser(text, where)
+    parser.read(message)
+    if parser.unknown:
+        raise CaffeconvError(f"{where}: " + "; ".join(str(unknown) for unknown in parser.unknown))
+
+
+class _Parser:
+    def __init__(self, text: str, where: str) -> None:
+        self.text = text
+        self.where = where
+        self.unknown: list[UnknownField] = []
+        self.layer_lines: list[int] = []
+        self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self._position = 0
+        self._kind = ""
+        self._token = ""
+        self._start = 0
+        self._layer_unknown: list[tuple[int, str, str, str]] = []
+        self._advance()
+
+    def read(self, message: Message) -> None:
+        self._message(message, "", 0)
+        missing = message.FindInitializationErrors()
+        if missing:
+            raise CaffeconvError(f"{self.where}: required fields are missing: {', '.join(missing)}")
+
+    def _line(self, position: int) -> int:
+        return bisect_right(self._line_starts, position)
+
+    def _fail(self, what: str) -> CaffeconvError:
+        line = self._line(self._start)
+        column = self._start - self._line_starts[line - 1] + 1
+        found = f"`{self._token[:40]}`" if self._token else "the end of the file"
+        return CaffeconvError(f"{self.where}:{line}:{column}: {what}, found {found}")
+
+    def _advance(self) -> str:
+        token = self._token
+        while True:
+            match = _TOKEN.match(self.text, self._position)
+            if match is None:
+                self._start = self._position
+                self._token = self.text[self._position : self._position + 1]
+                self._kind = "end"
+                if self._token:
+                    raise self._fail("this is not text format")
+                return token
+            self._start, self._position = match.span()
+            self._kind = match.lastgroup or ""
+            if self._kind != "space":
+                self._token = match.group()
+                return token
+
+    def _expect(self, mark: str) -> None:
+        if self._token != mark or self._kind != "mark":
+            raise self._fail(f"expected `{mark}`")
+        self._advance()
+
+    def _take(self, mark: str) -> bool:
+        if self._kind == "mark" and self._token == mark:
+            self._advance()
+            return True
+        return False
+
+    def _message(self, message: Message, closing: str, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise self._fail(f"messages nested more than {MAX_DEPTH} deep")
+        fields = message.DESCRIPTOR.fields_by_name
+        while not (self._kind == "end" if not closing else self._kind == "mark" and self._token == closing):
+            if self._kind != "name":
+                raise self._fail(f"expected a field name or `{closing}`" if closing else "expected a field name")
+            start, name = self._start, self._advance()
+            descriptor = fields.get(name)
+            if descriptor is None:
+                self._note_unknown(message.DESCRIPTOR, start, name, depth)
+                self._skip_value(depth)
+            else:
+                self._field(message, descriptor, start, depth)
+            if not self._take(";"):
+                self._take(",")
+        if closing:
+            self._advance()
+
+    def _note_unknown(self, descriptor: Descriptor, start: int, name: str, depth: int) -> None:
+        nearest = difflib.get_close_matches(name, descriptor.fields_by_name.keys(), 1, 0.6)
+        entry = (self._line(start), descriptor.name, name, nearest[0] if nearest else "")
+        if depth == 0:
+            self.unknown.append(UnknownField(entry[0], "", *entry[1:]))
+        else:
+            self._layer_unknown.append(entry)
+
+    def _field(self, message: Message, descriptor: FieldDescriptor, start: int, depth: int) -> None:
+        name, repeated = descriptor.name, is_repeated(descriptor)
+        if not repeated and message.HasField(name):
+            self._start = start
+            self._token = name
+            raise self._fail(f'Non-repeated field "{name}" is specified multiple times')
+        if descriptor.message_type is not None:
+            self._take(":")
+            values = self._elements(repeated, lambda: self._child(message, descriptor, repeated, start, depth))
+            return
+        self._expect(":")
+        values = self._elements(repeated, lambda: self._scalar(descriptor))
+        if repeated:
+            getattr(message, name).extend(values)
+        else:
+            setattr(message, name, values[0])
+
+    def _elements(self, repeated: bool, one: Callable[[], Scalar]) -> list[Scalar]:
+        if not (repeated and self._take("[")):
+            return [one()]
+        values: list[Scalar] = []
+        while not self._take("]"):
+            values.append(one())
+            if not (self._kind == "mark" and self._token == "]"):
+                self._expect(",")
+        return values
+
+    def _child(self, message: Message, field: FieldDescriptor, repeated: bool, start: int, depth: int) -> Scalar:
+        if self._token not in _CLOSING or self._kind != "mark":
+            raise self._fail("expected `{`")
+        closing = _CLOSING[self._advance()]
+        child = getattr(message, field.name)
+        if repeated:
+            child = child.add()
+        else:
+            child.SetInParent()
+        is_layer = depth == 0 and field.name in ("layer", "layers")
+        if is_layer:
+            self.layer_lines.append(self._line(start))
+        self._message(child, closing, depth + 1)
+        if depth == 0:
+            name = (child.name or child.layer.name if field.name == "layers" else child.name) if is_layer else ""
+            self.unknown += [UnknownField(line, name, *rest) for line, *rest in self._layer_unknown]
+            self._layer_unknown.clear()
+        return 0
+
+    def _scalar(self, field: FieldDescriptor) -> Scalar:
+        kind = field.cpp_type
+        if kind == FieldDescriptor.CPPTYPE_STRING:
+            return self._string(as_bytes=field.type == FieldDescriptor.TYPE_BYTES)
+        if kind == FieldDescriptor.CPPTYPE_BOOL:
+            if self._token not in _TRUTH:
+                raise self._fail(f"{field.name}: expected true or false")
+            return _TRUTH[self._advance()]
+        if kind == FieldDescriptor.CPPTYPE_ENUM:
+            return self._enum(field)
+        sign = -1 if self._take("-") else 1
+        return sign * self._float(field) if kind in _FLOATS else self._integer(field, sign)
+
+    def _enum(self, field: FieldDescriptor) -> int:
+        values = field.enum_type.values_by_name
+        if self._kind == "number" and self._token.isdigit() and int(self._token) in field.enum_type.values_by_number:
+            return int(self._advance())
+        if self._token not in values:
+            near = difflib.get_close_matches(self._token, values, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            listed = ", ".join(values) if len(values) <= 12 else f"a value of {field.enum_type.name}"
+            raise self._fail(f"{field.name}: expected {listed}{hint}")
+        return values[self._advance()].number
+
+    def _integer(self, field: FieldDescriptor, sign: int) -> int:
+        text = self._token
+        base = 16 if text[:2] in ("0x", "0X") else 8 if len(text) > 1 and text[0] == "0" else 10
+        try:
+            value = sign * int(text, base)
+        except ValueError:
+            raise self._fail(f"{field.name}: expected an integer") from None
+        low, high = _INT_RANGE[field.cpp_type]
+        if self._kind != "number" or not low <= value <= high:
+            raise self._fail(f"{field.name}: expected an integer in {low}…{high}")
+        self._advance()
+        return value
+
+    def _float(self, field: FieldDescriptor) -> float:
+        text = self._token.lower()
+        if self._kind == "name" and text in ("inf", "infinity", "nan", "inff", "nanf"):
+            self._advance()
+            return float(text.removesuffix("f") if text in ("inff", "nanf") else text)
+        if self._kind != "number":
+            raise self._fail(f"{field.name}: expected a number")
+        try:
+            value = float(int(text, 16)) if text.startswith("0x") else float(text.removesuffix("f"))
+        except (ValueError, OverflowError):
+            raise self._fail(f"{field.name}: expected a number") from None
+        self._advance()
+        return value
+
+    def _string(self, *, as_bytes: bool) -> str | bytes:
+        if self._kind != "string":
+            raise self._fail('expected a string in quotes ("…")')
+        parts = []
+        while self._kind == "string":
+            parts.append(_ESCAPE.sub(_unescape, self._advance()[1:-1].encode()))
+        raw = b"".join(parts)
+        return raw if as_bytes else raw.decode("utf-8", "replace")
+
+    def _skip_value(self, depth: int) -> None:
+        """Steps over the value of an unknown field, whatever it is."""
+        if depth > MAX_DEPTH:
+            raise self._fail(f"messages nested more than {MAX_DEPTH} deep")
+        had_colon = self._take(":")
+        if self._kind == "mark" and self._token in _CLOSING:
+            closing = _CLOSING[self._advance()]
+            while not self._take(closing):
+                if self._kind != "name":
+                    raise self._fail(f"expected a field name or `{closing}`")
+                self._advance()
+                self._skip_value(depth + 1)
+                if not self._take(";"):
+                    self._take(",")
+        elif self._take("["):
+            while not self._take("]"):
+                if self._kind == "end":
+                    raise self._fail("expected `]`")
+                if self._token in _CLOSING:
+                    self._skip_value(depth + 1)
+                else:
+                    self._advance()
+        elif had_colon:
+            self._take("-")
+            if self._kind not in ("name", "number", "string"):
+                raise self._fail("expected a value")
+            string = self._kind == "string"
+            self._advance()
+            while string and self._kind == "string":
+                self._advance()
+        else:
+            raise self._fail("expected `:` or `{`")
+
+
+def is_repeated(field: FieldDescriptor) -> bool:
+    """Whether a field is repeated, on every protobuf runtime from 4 on (`label` goes away in newer ones)."""
+    known = getattr(field, "is_repeated", None)
+    return known if isinstance(known, bool) else field.label == FieldDescriptor.LABEL_REPEATED
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    octal, hexadecimal, letter = match.groups()
+    if octal is not None:
+        return bytes([int(octal, 8) & 0xFF])
+    if hexadecimal is not None:
+        return bytes([int(hexadecimal, 16)])
+    return bytes([_ESCAPED.get(letter[0], letter[0])])
