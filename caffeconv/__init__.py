@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from caffeconv import ops
 from caffeconv.convert import convert
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.net import Net
+from caffeconv.report import Report, inspect
 from caffeconv.version import __version__
 
-__all__ = ["CaffeconvError", "Diagnostic", "InvalidNetError", "__version__", "convert"]
+__all__ = ["CaffeconvError", "Diagnostic", "InvalidNetError", "Net", "Report", "__version__", "convert", "inspect", "ops"]

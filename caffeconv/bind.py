@@ -129,7 +129,11 @@ def _copy_from(file: WeightsFile, nodes: Sequence[Node], diagnostics: list[Diagn
 
 def _fit(node: Node, layer: StoredLayer, file: WeightsFile) -> tuple[list[tuple[int, Blob]], list[Diagnostic]]:
     where = f"{node.definition.where} in {file.path}"
-    if len(layer.blobs) != len(node.params):
+    blobs = layer.blobs
+    if layer.may_leave_out and len(blobs) < len(node.params):
+        blobs = (*blobs, *([None] * (len(node.params) - len(blobs))))
+    left_out = any(blob is None and not param.owner for blob, param in zip(blobs, node.params, strict=False))
+    if len(blobs) != len(node.params) or left_out:
         names = ", ".join(f"{param.name} {shape_string(param.shape)}" for param in node.params) or "none"
         message = (
             f"Incompatible number of blobs for layer {node.name}: the file has {len(layer.blobs)}, "
@@ -137,7 +141,9 @@ def _fit(node: Node, layer: StoredLayer, file: WeightsFile) -> tuple[list[tuple[
         )
         return [], [Diagnostic("error", where, message, _blob_count_hint(node, layer), node.name)]
     fits, problems = [], []
-    for i, (param, blob) in enumerate(zip(node.params, layer.blobs, strict=True)):
+    for i, (param, blob) in enumerate(zip(node.params, blobs, strict=True)):
+        if blob is None:
+            continue
         if not shape_fits(param.shape, blob):
             problems.append(Diagnostic("error", where, mismatch_line(node.name, i, blob, param.shape), layer=node.name))
         elif blob.count != count(param.shape):

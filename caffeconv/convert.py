@@ -71,9 +71,9 @@ def load(
     paths = weight_paths(weights)
     if not paths and Path(net).suffix == ".caffemodel":
         paths = (Path(net),)
+    files = [read_weights(path) for path in paths]
     definition = define_net(source, state or State())
-    graph = build(definition, shapes)
-    bound = bind(graph, [read_weights(path) for path in paths], seed=seed)
+    bound = bind(build(definition, shapes), files, seed=seed)
     errors = [d for d in bound.diagnostics if d.severity == "error"]
     if errors:
         raise InvalidNetError(errors)
@@ -109,15 +109,15 @@ def convert(
         net, weights, state=State(phase, level, tuple(stages)), shapes=shapes, seed=seed,
         ignore_unknown_fields=ignore_unknown_fields,
     )  # fmt: skip
-    return convert_loaded(loaded, outputs=outputs, batch=batch, shapes=shapes, opset=opset)
+    values = choose_outputs(loaded.graph, outputs)
+    return convert_loaded(loaded, values, batch=batch, shapes=shapes, opset=opset)
 
 
 def convert_loaded(
-    loaded: Loaded, *, outputs: Sequence[str] | Literal["all"] | None = None,
-    batch: int | Literal["dynamic", "keep"] = "dynamic", shapes: Mapping[str, Sequence[int]] | None = None,
-    opset: int | None = None, notes: list[Diagnostic] | None = None,
+    loaded: Loaded, outputs: Sequence[str], *, batch: int | Literal["dynamic", "keep"] = "dynamic",
+    shapes: Mapping[str, Sequence[int]] | None = None, opset: int | None = None, notes: list[Diagnostic] | None = None,
 ) -> ModelProto:  # fmt: skip
-    """As `convert`, from a net already loaded; what is worth saying is added to `notes`."""
+    """As `convert`, from a net already loaded; `outputs` are values of its graph. Notes worth saying go to `notes`."""
     from caffeconv.emit.check import check_model
     from caffeconv.emit.model import DEFAULT_OPSET, emit_model
     from caffeconv.emit.onnx_builder import NeedsFixedBatch
@@ -126,12 +126,11 @@ def convert_loaded(
     graph = loaded.graph
     if isinstance(batch, int):
         graph = _with_batch(loaded, batch, shapes)
-    wanted = choose_outputs(graph, outputs)
     metadata = _metadata(loaded)
     if batch == "dynamic":
         for dims, which in dynamic_candidates(loaded.net, graph, shapes):
             try:
-                model = emit_model(replace(graph, dims=dims), wanted, opset=opset, metadata=metadata)
+                model = emit_model(replace(graph, dims=dims), outputs, opset=opset, metadata=metadata)
             except NeedsFixedBatch as reason:
                 if notes is not None:
                     notes.append(Diagnostic("note", "", f"{which} cannot have a dynamic batch: {reason}"))
@@ -139,7 +138,7 @@ def convert_loaded(
             return check_model(model)
         if notes is not None:
             notes.append(Diagnostic("note", "", "the batch size is fixed"))
-    model = emit_model(replace(graph, dims=dict(graph.shapes)), wanted, opset=opset, metadata=metadata)
+    model = emit_model(replace(graph, dims=dict(graph.shapes)), outputs, opset=opset, metadata=metadata)
     return check_model(model)
 
 

@@ -43,7 +43,19 @@ def emit_model(
     )
     used = {name for node in proto.node for name in node.input}
     proto.initializer.extend(_tensor(name, value) for name, value in builder.initializers.items() if name in used)
-    return _model(proto, [f for f in builder.functions.values() if _calls(proto, f)], opset, metadata or {})
+    functions = [f for f in builder.functions.values() if _calls(proto, f)]
+    return _model(proto, functions, opset, {**(metadata or {}), **_kinds(graph, outputs)})
+
+
+def _kinds(graph: Graph, outputs: Sequence[str]) -> dict[str, str]:
+    """What each output means (probabilities, detections, …), for whoever shows it."""
+    wanted = set(outputs)
+    return {
+        f"caffeconv.kind.{top}": kind
+        for node in graph.nodes
+        for top, kind in zip(node.tops, node.layer.top_kinds, strict=False)
+        if kind and top in wanted
+    }
 
 
 def _calls(proto: onnx.GraphProto, function: FunctionProto) -> bool:

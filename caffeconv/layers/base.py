@@ -72,6 +72,9 @@ class Layer(ABC):
     in_place: ClassVar[bool] = True
     """Whether Caffe lets the layer write into its own bottom."""
 
+    top_kinds: ClassVar[tuple[str, ...]] = ()
+    """What the tops mean to whoever runs the model: probabilities, detections, loss, accuracy."""
+
     @classmethod
     @abstractmethod
     def parse(cls, layer: LayerDef) -> Self:

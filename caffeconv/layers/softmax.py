@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class Softmax(Layer):
     """exp x / Σ exp x along one axis."""
 
+    top_kinds: ClassVar[tuple[str, ...]] = ("probabilities",)
+
     axis: int
 
     @classmethod

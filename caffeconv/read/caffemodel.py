@@ -11,10 +11,10 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
 from caffeconv import caffe_pb2
@@ -23,6 +23,9 @@ from caffeconv.ir import FloatArray, Shape, by_x
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _NET_LAYER, _NET_LAYERS_V1 = 100, 2
+# LayerParameter: a message of its own for each kind of layer from 100 on, BVLC's last is clip_param
+_FIRST_PARAM, _LAST_BVLC_PARAM = 100, 148
+_V1_PARAM_NAMES = (1001, 1002)
 _LEGACY_DIMS = {1: 0, 2: 1, 3: 2, 4: 3}  # num, channels, height, width
 _DATA, _SHAPE, _DOUBLE_DATA, _RAW_TYPE, _RAW_DATA = 5, 7, 8, 10, 12
 # NVIDIA Caffe's Type enum in BlobProto.raw_data_type
@@ -97,7 +100,9 @@ class StoredLayer:
 
     name: str
     type: str
-    blobs: tuple[Blob, ...]
+    blobs: tuple[Blob | None, ...]
+    """None for one that the file leaves out (Caffe's HDF5 files hold a shared parameter once)."""
+    may_leave_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,17 +114,18 @@ class WeightsFile:
     net_bytes: bytes = b""
 
     def net(self) -> caffe_pb2.NetParameter:
-        """The net definition that the file carries, without blobs; CaffeconvError where it does not parse."""
-        try:
-            return caffe_pb2.NetParameter.FromString(self.net_bytes)
-        except DecodeError as error:
-            raise CaffeconvError(f"{self.path}: the net definition inside does not parse: {error}") from None
+        """The net definition that the file carries, without blobs; CaffeconvError where it does not parse.
+
+        Forks gave the same numbers to different fields. Where a layer does not parse, its fields that are not BVLC's
+        are left out.
+        """
+        return _parse_net(_Scan(self.net_bytes, self.path))
 
 
 class _Scan:
     """A cursor over the fields of nested messages in one buffer."""
 
-    def __init__(self, buffer: mmap.mmap, path: Path) -> None:
+    def __init__(self, buffer: mmap.mmap | bytes, path: Path) -> None:
         self.buffer = buffer
         self.path = path
         self.values = np.frombuffer(buffer, np.uint8)
@@ -335,12 +341,78 @@ def _without_blobs(scan: _Scan, number: int, wire: int, tag: int, start: int, en
 
 
 def _length_delimited(number: int, body: bytes) -> bytes:
-    return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(body)) + body
+    return encode_varint(number << 3 | _BYTES) + encode_varint(len(body)) + body
 
 
-def _encode_varint(value: int) -> bytes:
+def encode_varint(value: int) -> bytes:
+    """A number from 0 on as protobuf's varint."""
     encoded = bytearray()
     while value >= 0x80:
         encoded.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*encoded, value])
+
+
+# -- the net definition inside -----------------------------------------------------------------------------------------
+
+
+def _parse_net(scan: _Scan) -> caffe_pb2.NetParameter:
+    net = caffe_pb2.NetParameter()
+    others = bytearray()
+    for number, wire, tag, start, end in scan.fields(0, len(scan.buffer)):
+        if wire == _BYTES and number == _NET_LAYER:
+            net.layer.append(_parse_layer(scan, start, end, caffe_pb2.LayerParameter))
+        elif wire == _BYTES and number == _NET_LAYERS_V1:
+            net.layers.append(_parse_layer(scan, start, end, caffe_pb2.V1LayerParameter))
+        else:
+            others += scan.buffer[tag:end]
+    try:
+        net.MergeFromString(bytes(others))
+    except DecodeError as error:
+        raise CaffeconvError(f"{scan.path}: the net definition inside does not parse: {error}") from None
+    _decode_text(net)
+    return net
+
+
+_LayerMessage = TypeVar("_LayerMessage", caffe_pb2.LayerParameter, caffe_pb2.V1LayerParameter)
+
+
+def _parse_layer(scan: _Scan, start: int, end: int, kind: type[_LayerMessage]) -> _LayerMessage:
+    try:
+        return kind.FromString(bytes(scan.buffer[start:end]))
+    except DecodeError:
+        kept = b"".join(
+            bytes(scan.buffer[field_tag:field_end])
+            for number, _, field_tag, _, field_end in scan.fields(start, end)
+            if _is_bvlc(number) and (number < _FIRST_PARAM or _parses(bytes(scan.buffer[field_tag:field_end]), kind))
+        )
+    try:
+        return kind.FromString(kept)
+    except DecodeError as error:
+        name = _read_layer(scan, start, end, _V2 if kind is caffe_pb2.LayerParameter else _V1).name
+        raise CaffeconvError(f"{scan.path}: the definition of layer '{name}' inside does not parse: {error}") from None
+
+
+def _is_bvlc(number: int) -> bool:
+    return number <= _LAST_BVLC_PARAM or number in _V1_PARAM_NAMES
+
+
+def _parses(field: bytes, kind: type[_LayerMessage]) -> bool:
+    try:
+        kind.FromString(field)
+    except DecodeError:
+        return False
+    return True
+
+
+def _decode_text(message: Message) -> None:
+    """Makes text of names that are not UTF-8, which protobuf hands out as bytes."""
+    for field, value in message.ListFields():
+        if field.cpp_type == field.CPPTYPE_MESSAGE:
+            for child in [value] if isinstance(value, Message) else value:
+                _decode_text(child)
+        elif field.type == field.TYPE_STRING:
+            if isinstance(value, bytes):
+                setattr(message, field.name, value.decode("utf-8", "replace"))
+            elif not isinstance(value, str):
+                value[:] = [part.decode("utf-8", "replace") if isinstance(part, bytes) else part for part in value]

@@ -10,6 +10,8 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray
 from caffeconv.read.caffemodel import StoredLayer, WeightsFile
 
+MAX_BLOBS = 1000
+
 
 class HDF5Blob:
     """A parameter blob in an HDF5 file; its values are read when asked for. """
@@ -61,11 +63,13 @@ def _read_layer(path: Path, name: str, group: object) -> StoredLayer:
 
     if not isinstance(group, h5py.Group):
         raise CaffeconvError(f"{path}: /data/{name} is no group of blobs")
-    keys = sorted((key for key in group if key.isdigit()), key=int)
-    blobs = []
-    for key in keys:
-        blob = group[key]
+    indices = [int(key) for key in group if key.isdigit()]
+    if max(indices, default=0) > MAX_BLOBS:
+        raise CaffeconvError(f"{path}: /data/{name}/{max(indices)}: no layer has so many parameters")
+    blobs: list[HDF5Blob | None] = [None] * (max(indices, default=-1) + 1)
+    for index in indices:
+        blob = group[str(index)]
         if not isinstance(blob, h5py.Dataset) or blob.dtype.kind not in "fiu":
-            raise CaffeconvError(f"{path}: /data/{name}/{key} holds no numbers")
-        blobs.append(HDF5Blob(path, f"/data/{name}/{key}", tuple(blob.shape)))
-    return StoredLayer(name, "", tuple(blobs))
+            raise CaffeconvError(f"{path}: /data/{name}/{index} holds no numbers")
+        blobs[index] = HDF5Blob(path, f"/data/{name}/{index}", tuple(blob.shape))
+    return StoredLayer(name, "", tuple(blobs), may_leave_out=True)

@@ -1,0 +1,5 @@
+"""python -m caffeconv"""
+
+from caffeconv.cli import main
+
+main()

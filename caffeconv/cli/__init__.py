@@ -1,0 +1,58 @@
+"""The command line: resolves arguments, calls one function, prints. Commands are imported when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.version import __version__
+
+COMMANDS = {
+    "convert": "write a net as ONNX",
+    "inspect": "check every shape and parameter, and whether weights fit",
+    "run": "run a net on pictures or arrays",
+    "make-h": "write the matrix H of an InfogainLoss layer",
+    "upgrade": "write an old prototxt or caffemodel in today's form",
+}
+
+
+class _Commands(click.Group):
+    """Commands by name, each in a module of its own, imported only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        command = getattr(importlib.import_module(f"caffeconv.cli.{name}"), f"{name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except CaffeconvError as error:
+            click.echo(f"caffeconv: error: {error}", err=True)
+            ctx.exit(1)
+        except BrokenPipeError:
+            # whoever read our output has gone; let the interpreter close stdout in silence
+            sys.stderr.close()
+            ctx.exit(1)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="caffeconv")
+def main() -> None:
+    """Keep your Caffe models, drop Caffe.
+
+    Each command has its own help: caffeconv COMMAND --help
+    """

@@ -1,0 +1,72 @@
+"""caffeconv convert"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caffeconv.cli.options import net_argument, net_options, note, parse_shapes, talk_options, weights_argument
+
+
+@click.command("convert")
+@net_argument
+@weights_argument
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The model to write: OUT.onnx.")
+@click.option("--output", "outputs", multiple=True, metavar="BLOB",
+              help="Make these blobs the outputs and cut the rest; `all`: every blob. May be repeated.")
+@click.option("--batch", default="dynamic", show_default=True, metavar="dynamic|keep|N",
+              help="Batch size: any, where every layer allows it; the prototxt's; or N.")
+@click.option("--opset", type=int, help="ONNX operator set.  [default: 17]")
+@click.option("--seed", type=int, default=0, help="For fillers that draw at random, where weights are missing.")
+@net_options
+@talk_options
+def convert_command(
+    net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str, opset: int | None, seed: int,
+    phase: str, level: int, stages: tuple[str, ...], shapes: tuple[str, ...], ignore_unknown_fields: bool,
+    quiet: bool, verbose: bool,
+) -> None:  # fmt: skip
+    """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs.
+
+    Example, from the project's folder:
+
+    \b
+        caffeconv convert fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel -o digits.onnx
+    """
+    from caffeconv.convert import choose_outputs, convert_loaded, load
+    from caffeconv.emit.atomic import refuse_input_as_output, whole_file
+    from caffeconv.errors import CaffeconvError, Diagnostic
+    from caffeconv.read.netdef import State
+
+    if out.suffix.lower() != ".onnx":
+        raise CaffeconvError(f"{out}: only ONNX models are written yet; a name that ends in .onnx was needed")
+    if batch not in ("dynamic", "keep") and not batch.isdigit():
+        raise click.UsageError(f"--batch {batch}: dynamic, keep or a number was needed")
+    refuse_input_as_output(out, (net, *weights))
+    notes: list[Diagnostic] = []
+    asked = parse_shapes(shapes)
+    state = State("TRAIN" if phase == "train" else "TEST", level, stages)
+    loaded = load(net, weights, state=state, shapes=asked, seed=seed, ignore_unknown_fields=ignore_unknown_fields)
+    values = choose_outputs(loaded.graph, "all" if outputs == ("all",) else outputs or None)
+    size = int(batch) if batch.isdigit() else batch
+    model = convert_loaded(loaded, values, batch=size, shapes=asked, opset=opset, notes=notes)  # type: ignore[arg-type]
+    with whole_file(out) as file:
+        written = file.write(model.SerializeToString(deterministic=True))
+    _report(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)
+    if not quiet:
+        described = " ".join(_describe(value) for value in model.graph.input)
+        results = " ".join(_describe(value) for value in model.graph.output)
+        click.echo(f"{out}: {len(model.graph.node)} nodes, {written / 1e6:.2f} MB; {described or 'no input'} → {results}")
+
+
+def _report(dropped: tuple[object, ...], diagnostics: list[object], *, quiet: bool, verbose: bool) -> None:
+    for unknown in dropped:
+        note(f"dropped: {unknown}", quiet=quiet)
+    for diagnostic in diagnostics:
+        if verbose or getattr(diagnostic, "severity", "") == "warning":
+            note(str(diagnostic), quiet=quiet)
+
+
+def _describe(value: object) -> str:
+    dims = value.type.tensor_type.shape.dim  # type: ignore[attr-defined]
+    return f"{value.name}[{','.join(d.dim_param or str(d.dim_value) for d in dims)}]"  # type: ignore[attr-defined]

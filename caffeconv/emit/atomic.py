@@ -1,0 +1,82 @@
+"""Writes a file whole or not at all: beside its place first, then renamed over it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from caffeconv.errors import CaffeconvError
+
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A new binary file, open for writing and reading, that takes the name `path` when the block ends well.
+
+    Where the block raises, what stood at `path` before stays as it was. A device or pipe (``/dev/stdout``) is written
+    to as it is. Raises CaffeconvError where nothing can be written there, or where the space runs out.
+    """
+    # a link stays a link: the file that it points to is the one that is replaced
+    target = Path(os.path.realpath(path))
+    shown = Path(path)
+    _refuse_place(target, shown)
+    if target.exists() and not target.is_file():
+        with _explained(shown), target.open("wb") as device:
+            yield device
+        return
+    # a name of its own instead of tempfile's, whose files only their owner can read
+    part = target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}.part")
+    with _explained(shown):
+        file = part.open("x+b")
+        try:
+            with file:
+                yield file
+            if target.exists():
+                part.chmod(target.stat().st_mode & 0o777)
+            part.replace(target)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink()
+            raise
+
+
+def refuse_input_as_output(output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Raises CaffeconvError where `output` is one of the files that are read."""
+    for source in inputs:
+        if os.path.realpath(output) == os.path.realpath(source) or _same_file(Path(output), Path(source)):
+            raise CaffeconvError(f"{output}: this is the input, and is not overwritten; choose another output file")
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _refuse_place(target: Path, shown: Path) -> None:
+    if target.is_dir():
+        raise CaffeconvError(f"{shown}: this is a folder; the name of a file to write was needed")
+    if not target.parent.is_dir():
+        raise CaffeconvError(f"{shown}: there is no folder {shown.parent}; make it first, or choose another place")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise CaffeconvError(f"{shown}: this file may not be overwritten (it is read-only); choose another name")
+
+
+@contextmanager
+def _explained(shown: Path) -> Iterator[None]:
+    """Turns the failures of this file itself into CaffeconvError; what the block does with other files passes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OUT_OF_SPACE:
+            raise CaffeconvError(f"{shown}: could not be written whole: {error.strerror}. Nothing was kept.") from None
+        if error.filename is not None and Path(error.filename).name.endswith((".part", shown.name)):
+            raise CaffeconvError(f"{shown}: cannot be written: {error.strerror}; choose another place") from None
+        raise

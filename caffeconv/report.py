@@ -1,0 +1,133 @@
+"""What `inspect` finds: every layer's shapes, parameters and costs, and every problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from caffeconv.bind import bind
+from caffeconv.build import Draft, draft_graph, finish
+from caffeconv.convert import PathLike, Weights, read_net, read_weights, weight_paths
+from caffeconv.errors import Diagnostic, InvalidNetError
+from caffeconv.ir import NetDef, Node, Phase, Shape, count
+from caffeconv.read.netdef import State, define_net
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer: its blobs with their shapes (axis order as in Caffe), its parameters, and what it costs."""
+
+    name: str
+    type: str
+    line: int | None
+    bottoms: tuple[str, ...]
+    tops: tuple[tuple[str, Shape], ...]
+    params: tuple[tuple[str, Shape], ...]
+    parameter_count: int
+    """Numbers in parameters of the layer's own; shared ones count with their owner."""
+    multiply_adds: int
+    activation_bytes: int
+    """Bytes that its tops take, float32; 0 where it works in place."""
+    problems: tuple[Diagnostic, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of `inspect`."""
+
+    net: str
+    layers: tuple[LayerReport, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    blobs: Mapping[str, Shape]
+    """Blob → shape, in the order in which Caffe makes them."""
+    params: Mapping[str, list[Shape]]
+    """Layer → shapes of its parameters, for layers that have any."""
+    inputs: Mapping[str, Shape] = field(default_factory=dict)
+    outputs: Mapping[str, Shape] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the net can be built and the weights fit."""
+        return not any(d.severity == "error" for d in self.diagnostics)
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(layer.parameter_count for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    @property
+    def activation_bytes(self) -> int:
+        return sum(layer.activation_bytes for layer in self.layers)
+
+
+def inspect(
+    net: PathLike, weights: Weights = None, *, phase: Phase = "TEST", level: int = 0, stages: Sequence[str] = (),
+    shapes: Mapping[str, Sequence[int]] | None = None, ignore_unknown_fields: bool = False,
+) -> Report:  # fmt: skip
+    """Checks every shape and parameter of a net, and whether the weights fit it.
+
+    Arguments as for `convert`. Problems of the net and of the weights are in the report (`ok`, `diagnostics`).
+
+    Raises:
+        CaffeconvError: a file that cannot be read at all.
+    """
+    source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
+    files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]
+    dropped = [Diagnostic("warning", str(net), f"dropped: {unknown}") for unknown in source.dropped]
+    try:
+        definition = define_net(source, State(phase, level, tuple(stages)))
+    except InvalidNetError as error:
+        return Report(source.net.name, (), (*dropped, *error.diagnostics), {}, {})
+    draft = draft_graph(definition, shapes)
+    graph = finish(definition, draft)
+    bound = bind(graph, files)
+    notes = bound.diagnostics
+    if draft.unbuilt:  # a layer that could not be built is no reason to say that the file has one too many
+        unbuilt = {layer.name for layer in draft.unbuilt}
+        notes = tuple(d for d in notes if d.layer not in unbuilt)
+    diagnostics = (*dropped, *draft.problems, *notes)
+    last = {value: blob for blob, value in definition.last_value.items()}
+    return Report(
+        net=definition.name,
+        layers=_layer_reports(definition, draft, bound.graph.nodes, diagnostics),
+        diagnostics=diagnostics,
+        blobs={blob: draft.shapes[definition.last_value[blob]] for blob in definition.blob_order()
+               if definition.last_value[blob] in draft.shapes},
+        params={node.name: [param.shape for param in node.params] for node in bound.graph.nodes if node.params},
+        inputs={last.get(value, value): graph.shapes[value] for value in graph.inputs},
+        outputs={last.get(value, value): graph.shapes[value] for value in graph.outputs},
+    )  # fmt: skip
+
+
+def _own_weights(net: PathLike) -> tuple[Path, ...]:
+    return (Path(net),) if Path(net).suffix == ".caffemodel" else ()
+
+
+def _layer_reports(
+    net: NetDef, draft: Draft, nodes: Sequence[Node], diagnostics: Sequence[Diagnostic]
+) -> tuple[LayerReport, ...]:
+    built = iter(nodes)
+    unbuilt = {id(layer) for layer in draft.unbuilt}
+    reports = []
+    for definition in net.layers:
+        node = None if id(definition) in unbuilt else next(built)
+        problems = tuple(d for d in diagnostics if d.layer == definition.name and d.severity == "error")
+        common = (definition.name, definition.type, definition.line, definition.bottoms)
+        if node is None:
+            reports.append(LayerReport(*common, (), (), 0, 0, 0, problems))
+            continue
+        names = (*definition.tops, *node.tops[len(definition.tops) :])
+        tops = tuple(zip(names, node.top_shapes, strict=True))
+        fresh = sum(count(shape) for name, shape in tops if name not in definition.bottoms)
+        own = sum(count(param.shape) for param in node.params if param.owner is None)
+        cost = node.layer.multiply_adds(node.bottom_shapes, node.top_shapes)
+        params = tuple((param.name, param.shape) for param in node.params)
+        reports.append(LayerReport(*common, tops, params, own, cost, fresh * FLOAT_BYTES, problems))
+    return tuple(reports)
+

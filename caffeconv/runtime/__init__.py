@@ -1,0 +1,1 @@
+"""Runs ONNX models: sessions, pictures and arrays in, predictions out. Nothing here knows Caffe's nets."""

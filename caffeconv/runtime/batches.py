@@ -1,0 +1,101 @@
+"""Runs a session over sources, a batch at a time, and gathers its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import FloatArray
+from caffeconv.runtime.session import Session
+from caffeconv.runtime.sources import Source
+
+DEFAULT_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one pass gave: outputs by blob for items start…start+size-1."""
+
+    start: int
+    size: int
+    outputs: Mapping[str, FloatArray]
+
+
+def batch_size_of(session: Session, asked: int | None) -> int:
+    """Items per pass: the model's batch size where it is fixed, else what is asked for."""
+    fixed = {shape[0] for shape in session.inputs.values() if shape and isinstance(shape[0], int)}
+    if not fixed:
+        return asked or DEFAULT_BATCH
+    size = max(fixed)
+    if asked not in (None, size):
+        raise CaffeconvError(f"--batch-size {asked}: the model's batch size is fixed at {size}")
+    return size
+
+
+def run_batches(session: Session, sources: Mapping[str, Source], batch_size: int | None = None) -> Iterator[Batch]:
+    """Yields the outputs of every batch; the last one may be smaller.
+
+    Where the model's batch size is fixed, a last batch that is too small is filled up with its last item, and the rows
+    that come of that are dropped.
+    """
+    missing = [name for name in session.inputs if name not in sources]
+    if missing:
+        raise CaffeconvError(f"input '{missing[0]}' has no source; give --input {missing[0]}=FILE (.npy, .npz or a picture)")
+    lengths = {name: len(source) for name, source in sources.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+        raise CaffeconvError(f"the inputs have different numbers of items ({listed}); as many for each were needed")
+    total = next(iter(lengths.values()), 1)
+    if total == 0:
+        raise CaffeconvError(f"input '{next(iter(lengths))}' holds no item")
+    fixed = any(shape and isinstance(shape[0], int) for shape in session.inputs.values())
+    step = batch_size_of(session, batch_size)
+    for start in range(0, total, step):
+        size = min(step, total - start)
+        feeds = {name: source.read(start, start + size) for name, source in sources.items()}
+        if fixed and size < step:
+            feeds = {name: _filled_up(array, step) for name, array in feeds.items()}
+        outputs = session.run(feeds)
+        if fixed and size < step:
+            outputs = {name: _trimmed(array, step, size, session.kind(name)) for name, array in outputs.items()}
+        yield Batch(start, size, outputs)
+
+
+def _filled_up(array: FloatArray, size: int) -> FloatArray:
+    return np.concatenate([array, np.repeat(array[-1:], size - len(array), axis=0)])
+
+
+def _trimmed(array: FloatArray, step: int, size: int, kind: str) -> FloatArray:
+    if kind == "detections":
+        rows = array.reshape(-1, 7)
+        return rows[rows[:, 0] < size].reshape(1, 1, -1, 7)
+    return array[:size] if array.ndim and array.shape[0] == step else array
+
+
+def join(batches: list[Batch], kinds: Mapping[str, str]) -> dict[str, FloatArray]:
+    """One array for each output: rows one after another; a value without a batch axis is averaged over the items."""
+    joined: dict[str, FloatArray] = {}
+    total = sum(batch.size for batch in batches)
+    for name, first in batches[0].outputs.items():
+        arrays = [batch.outputs[name] for batch in batches]
+        if kinds.get(name) == "detections":
+            joined[name] = np.concatenate([_renumbered(b.outputs[name], b.start) for b in batches], axis=2)
+        elif len(batches) == 1:
+            joined[name] = first
+        elif first.ndim and all(len(a) == b.size for a, b in zip(arrays, batches, strict=True)):
+            joined[name] = np.concatenate(arrays)
+        else:
+            weights = [np.float64(batch.size) / total for batch in batches]
+            mean = sum(a.astype(np.float64) * w for a, w in zip(arrays, weights, strict=True))
+            joined[name] = np.asarray(mean, np.float32)
+    return joined
+
+
+def _renumbered(detections: FloatArray, start: int) -> FloatArray:
+    """Detections whose picture numbers count from the run's first picture, not from the batch's."""
+    moved = detections.copy()
+    moved[..., 0] += start
+    return moved

@@ -1,0 +1,124 @@
+"""Pictures as Caffe's nets want them: BGR, resized, cropped, mean subtracted, scaled (caffe: data_transformer.cpp).
+
+Pictures are decoded and resized by OpenCV, as Caffe did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import FloatArray, by_x
+
+SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
+MAX_PIXELS = 1 << 28
+
+
+@dataclass(frozen=True)
+class Transform:
+    """picture → C×H×W float32: (crop(resize(picture)) - mean) · scale."""
+
+    channels: int
+    size: tuple[int, int]
+    """Height and width that the net takes."""
+    resize: tuple[int, int] | None = None
+    """Height and width before the centre crop to `size`; None: `size`, or that of a mean that is a picture itself."""
+    mean: FloatArray | None = None
+    """C values, or C×H×W, in the order of the net's channels."""
+    scale: float = 1.0
+    rgb: bool = False
+    """Whether the net's channels are red, green, blue; Caffe's are blue, green, red."""
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise CaffeconvError(f"the net takes {self.channels} channels; a picture has 1 or 3. Give an array (.npy)")
+        if self.mean is not None and self.mean.shape[0] not in (1, self.channels):
+            raise CaffeconvError(f"the mean has {self.mean.shape[0]} channels, the net takes {self.channels}")
+        height, width = self.before_crop
+        if height < self.size[0] or width < self.size[1]:
+            raise CaffeconvError(f"a picture of {height}×{width} cannot be cropped to the net's {by_x(self.size)}")
+
+    @property
+    def before_crop(self) -> tuple[int, int]:
+        """Height and width that a picture is resized to."""
+        if self.resize is not None:
+            return self.resize
+        if self.mean is not None and self.mean.ndim == 3 and self.mean.shape[1:] != (1, 1):
+            return (self.mean.shape[1], self.mean.shape[2])
+        return self.size
+
+    def apply(self, picture: FloatArray) -> FloatArray:
+        """C×H×W of one decoded picture (H×W×C, BGR or grey)."""
+        import cv2
+
+        height, width = self.before_crop
+        resized = picture
+        if picture.shape[:2] != (height, width):
+            resized = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR))
+        planes = resized.reshape(height, width, self.channels).transpose(2, 0, 1).astype(np.float32)
+        if self.rgb:
+            planes = planes[::-1]
+        top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
+        crop = (slice(None), slice(top, top + self.size[0]), slice(left, left + self.size[1]))
+        values = planes[crop]
+        if self.mean is not None:
+            values = values - self._mean_for(crop)
+        return np.ascontiguousarray(values * np.float32(self.scale), np.float32)
+
+    def _mean_for(self, crop: tuple[slice, ...]) -> FloatArray:
+        assert self.mean is not None
+        if self.mean.ndim == 1:
+            return self.mean[:, None, None]
+        if self.mean.shape[1:] == (1, 1):
+            return self.mean
+        if self.mean.shape[1:] != self.before_crop:
+            raise CaffeconvError(
+                f"the mean is {by_x(self.mean.shape)}, the picture {by_x(self.before_crop)} before the crop; "
+                "leave --resize out, or give a mean value per channel (--mean 104,117,123)"
+            )
+        return self.mean[crop]
+
+    def read(self, path: Path) -> FloatArray:
+        """C×H×W of one picture file; CaffeconvError where it cannot be read."""
+        return self.apply(read_picture(path, self.channels))
+
+
+def read_picture(path: Path, channels: int) -> FloatArray:
+    """A picture file as H×W×C (BGR) or H×W (grey), uint8; CaffeconvError where it cannot be read."""
+    import cv2
+
+    try:
+        content = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError as error:
+        raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; a picture was needed") from None
+    flags = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
+    try:
+        picture = cv2.imdecode(content, flags) if content.size else None
+    except cv2.error:
+        picture = None
+    if picture is None:
+        raise CaffeconvError(f"{path}: not a readable picture; JPEG, PNG, BMP, PPM, TIFF or WebP was needed")
+    decoded: FloatArray = np.asarray(picture)
+    return decoded
+
+
+def find_pictures(source: Path) -> list[Path]:
+    """The pictures that a file name, a folder or a glob stands for, in order; CaffeconvError where there are none."""
+    if source.is_dir():
+        found: Iterable[Path] = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+        pictures = sorted(path for path in found if path.is_file())
+        if not pictures:
+            raise CaffeconvError(f"{source}: no picture in this folder ({', '.join(sorted(SUFFIXES))})")
+        return pictures
+    if source.exists():
+        return [source]
+    if any(mark in source.name for mark in "*?["):
+        pictures = sorted(path for path in source.parent.glob(source.name) if path.is_file())
+        if not pictures:
+            raise CaffeconvError(f"{source}: no file matches this pattern")
+        return pictures
+    raise CaffeconvError(f"{source}: no such file; a picture, a folder or pattern of pictures, or an array (.npy, .npz) was needed")

@@ -1,0 +1,141 @@
+"""An onnxruntime session whose errors are ours, with our operator library registered where the model uses it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import FloatArray
+
+if TYPE_CHECKING:
+    import onnxruntime
+    from onnx import ModelProto
+
+Provider = Literal["auto", "cpu", "cuda"]
+_NODE_NAME = re.compile(r"Name:\s?'([^']*)'")
+_STATUS = re.compile(r"Status Message: (.*)", re.DOTALL)
+
+
+class Session:
+    """A model ready to run.
+
+    ``inputs`` and ``outputs``: name → dims, a symbol where a size is open.
+    """
+
+    def __init__(self, model: ModelProto | Path, provider: Provider = "auto", threads: int | None = None) -> None:
+        ort = import_onnxruntime()
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what matters arrives as an exception
+        if threads:
+            options.intra_op_num_threads = threads
+        content = str(model) if isinstance(model, Path) else model.SerializeToString()
+        if _uses_our_operators(model):
+            _register_library(options)
+        try:
+            self._session = ort.InferenceSession(content, options, providers=choose_providers(provider, ort))
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            what = model if isinstance(model, Path) else "the model"
+            raise CaffeconvError(f"{what}: onnxruntime cannot load it: {_first_line(error)}") from error
+        self.inputs: dict[str, list[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
+        self.outputs: dict[str, list[int | str]] = {o.name: o.shape for o in self._session.get_outputs()}
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+
+    @property
+    def providers(self) -> list[str]:
+        """What the session computes on, first choice first."""
+        names: list[str] = self._session.get_providers()
+        return names
+
+    def kind(self, output: str) -> str:
+        """What an output means, as the model says: probabilities, detections, loss, accuracy; empty where it does not."""
+        return self.metadata.get(f"caffeconv.kind.{output}", "")
+
+    def run(self, feeds: Mapping[str, FloatArray], outputs: Sequence[str] | None = None) -> dict[str, FloatArray]:
+        """The outputs by name; CaffeconvError names the layer at fault."""
+        names = list(outputs if outputs is not None else self.outputs)
+        try:
+            values = self._session.run(names, {name: np.asarray(a, np.float32, order="C") for name, a in feeds.items()})
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise CaffeconvError(_explain(error)) from error
+        return dict(zip(names, values, strict=True))
+
+
+def import_onnxruntime() -> onnxruntime:  # type: ignore[valid-type]
+    """The module; CaffeconvError says how to install it where it is missing, or where two copies broke each other."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise CaffeconvError(
+            f"onnxruntime cannot be imported ({error}); it is needed to run nets. "
+            "Install one: pip install 'caffeconv[cpu]', or for an NVIDIA GPU: pip install 'caffeconv[gpu]'"
+        ) from None
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise CaffeconvError(f"onnxruntime is broken.{_both_installed() or ' Install it again.'}")
+    return onnxruntime
+
+
+def _both_installed() -> str:
+    """What to do where onnxruntime and onnxruntime-gpu, which overwrite each other's files, are both installed."""
+    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
+    if len(found) < 2:
+        return ""
+    return (
+        " onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files. Keep one: "
+        "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu (or onnxruntime)"
+    )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def choose_providers(provider: Provider, ort: onnxruntime) -> list[str]:  # type: ignore[valid-type]
+    """onnxruntime's provider names, first choice first; CaffeconvError where CUDA is asked for and missing."""
+    available = ort.get_available_providers()  # type: ignore[attr-defined]
+    has_cuda = "CUDAExecutionProvider" in available
+    if provider == "cuda" and not has_cuda:
+        raise CaffeconvError(
+            f"--provider cuda: this onnxruntime {_version('onnxruntime') or _version('onnxruntime-gpu')} has no CUDA provider "
+            f"(it has {', '.join(available)}).{_both_installed()} Install the GPU build: "
+            "pip uninstall -y onnxruntime && pip install 'caffeconv[gpu]'"
+        )
+    if provider == "cpu" or not has_cuda:
+        return ["CPUExecutionProvider"]
+    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def _uses_our_operators(model: ModelProto | Path) -> bool:
+    if isinstance(model, Path):
+        return True
+    return any(node.domain == "caffeconv" for node in model.graph.node)
+
+
+def _register_library(options: onnxruntime.SessionOptions) -> None:
+    from caffeconv import ops
+
+    try:
+        options.register_custom_ops_library(ops.library_path())
+    except CaffeconvError:
+        return  # the model's own functions do the same, more slowly
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _explain(error: Exception) -> str:
+    """onnxruntime's message with the layer's name first and its source paths left out."""
+    text = str(error).strip()
+    name, status = _NODE_NAME.search(text), _STATUS.search(text)
+    message = (status.group(1) if status else _first_line(error)).strip().splitlines()[0]
+    message = re.sub(r"^\S+\.(?:cc|h):\d+ .*?(?=\S+ was false|\w)", "", message) if ".cc:" in message else message
+    return f"{name.group(1)}: {message}" if name else message

@@ -1,0 +1,100 @@
+"""Where a run's inputs come from: arrays and pictures, item by item along the batch axis."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import FloatArray, by_x
+from caffeconv.runtime.pictures import Transform
+
+
+class Source(Protocol):
+    """Items for one input, in order."""
+
+    def __len__(self) -> int: ...
+    def read(self, start: int, end: int) -> FloatArray:
+        """Items start…end-1 along axis 0, float32."""
+        ...
+
+    def label(self, index: int) -> str:
+        """What to call an item."""
+        ...
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Rows of an array."""
+
+    name: str
+    array: FloatArray
+
+    def __len__(self) -> int:
+        return self.array.shape[0] if self.array.ndim else 1
+
+    def read(self, start: int, end: int) -> FloatArray:
+        return self.array[start:end] if self.array.ndim else self.array
+
+    def label(self, index: int) -> str:
+        return f"{self.name}[{index}]"
+
+
+@dataclass(frozen=True)
+class PictureSource:
+    """Picture files, decoded when read."""
+
+    paths: tuple[Path, ...]
+    transform: Transform
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, start: int, end: int) -> FloatArray:
+        return np.stack([self.transform.read(path) for path in self.paths[start:end]])
+
+    def label(self, index: int) -> str:
+        return str(self.paths[index])
+
+
+def read_array(path: Path, blob: str) -> FloatArray:
+    """A float32 array from .npy, or from .npz (the array called `blob`, ``in/blob``, or the only one)."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            array = loaded
+        else:
+            array = _from_archive(path, blob, loaded)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise CaffeconvError(f"{path}: no such file; an array (.npy, .npz) was needed") from None
+        raise CaffeconvError(f"{path}: not a readable array file: {str(error).splitlines()[0]}") from None
+    if array.dtype.kind not in "fiub":
+        raise CaffeconvError(f"{path}: holds {array.dtype}; numbers were needed")
+    return np.asarray(array, np.float32)
+
+
+def _from_archive(path: Path, blob: str, archive: np.lib.npyio.NpzFile) -> FloatArray:
+    names = archive.files
+    for name in (blob, f"in/{blob}", *(names if len(names) == 1 else ())):
+        if name in names:
+            array: FloatArray = archive[name]
+            return array
+    raise CaffeconvError(f"{path}: no array called '{blob}'; it has {', '.join(names[:10]) or 'none'}")
+
+
+def fit_array(array: FloatArray, shape: list[int | str], name: str) -> FloatArray:
+    """The array, given a batch axis where it lacks one; CaffeconvError where it is of another shape than the input."""
+    if array.ndim == len(shape) - 1:
+        array = array[None]
+    wanted = by_x([size if isinstance(size, int) else -1 for size in shape]).replace("-1", "N")
+    mismatch = array.ndim != len(shape) or any(
+        isinstance(size, int) and size != actual for size, actual in list(zip(shape, array.shape, strict=False))[1:]
+    )
+    if mismatch:
+        raise CaffeconvError(f"input '{name}': the array is {by_x(array.shape)}; {wanted} was needed")
+    return array
