@@ -5,13 +5,14 @@ from its filler (caffe: Net::CopyTrainedLayersFrom, Net::AppendParam).
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from caffeconv.errors import Diagnostic
-from caffeconv.ir import FloatArray, Graph, LayerDef, Node, Param, Shape, count, shape_string
+from caffeconv.ir import FloatArray, Graph, LayerDef, Node, Shape, count, shape_string
 from caffeconv.layers.filler import Filler
 from caffeconv.read.caffemodel import Blob, StoredLayer, WeightsFile
 
@@ -38,11 +39,13 @@ def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> Bound:
     # caffe: a layer that shares copies too, into the blob that its owner holds; the last copy wins
     held = {owners[slot]: found for slot, found in given.items()}
     by_name = {node.name: node for node in reversed(nodes)}
+    sharers = Counter(owners.values())
     bound = []
     for node in nodes:
         params = []
         for i, param in enumerate(node.params):
             owner, j = owners[node.name, i]
+            param = replace(param, shared=sharers[owner, j] > 1)
             if (owner, j) in held:
                 blob, source = held[owner, j]
                 params.append(replace(param, values=blob.array, source=source))

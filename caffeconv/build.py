@@ -22,12 +22,15 @@ class Draft:
     unbuilt: list[LayerDef] = field(default_factory=list)
 
 
-def build(net: NetDef, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
+def build(
+    net: NetDef, input_shapes: Mapping[str, Sequence[int]] | None = None, *, data_size: int | None = None
+) -> Graph:
     """The net's graph; `input_shapes` (blob → shape) replaces what the net says of its inputs.
 
-    Raises InvalidNetError with every problem: unknown types, faulty parameters, shapes that do not go together.
+    Axes whose size follows from values (Filter, DetectionOutput) have the size that Caffe's Reshape guesses, or
+    `data_size`. Raises InvalidNetError with every problem: unknown types, faulty parameters, shapes that do not go together.
     """
-    draft = draft_graph(net, input_shapes)
+    draft = draft_graph(net, input_shapes, data_size=data_size)
     if draft.problems:
         raise InvalidNetError(draft.problems)
     return finish(net, draft)
@@ -42,13 +45,15 @@ def finish(net: NetDef, draft: Draft) -> Graph:
     return Graph(net, tuple(draft.nodes), inputs, tuple(outputs), draft.shapes)
 
 
-def draft_graph(net: NetDef, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Draft:
+def draft_graph(
+    net: NetDef, input_shapes: Mapping[str, Sequence[int]] | None = None, *, data_size: int | None = None
+) -> Draft:
     """As `build`, going on past problems as far as shapes are known."""
     draft = Draft()
     asked = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
     for definition in net.layers:
         try:
-            node = _node(definition, draft.shapes, asked)
+            node = _node(definition, draft.shapes, asked, data_size)
         except LayerError as error:
             draft.problems.append(Diagnostic("error", definition.where, str(error), layer=definition.name))
             node = None
@@ -70,7 +75,9 @@ def _no_such_input(name: str, inputs: list[str]) -> Diagnostic:
     return Diagnostic("error", "", f"shape given for '{name}', which is no input of the net; inputs: {', '.join(inputs)}", hint)
 
 
-def _node(definition: LayerDef, shapes: Mapping[str, Shape], asked: Mapping[str, Shape]) -> Node | None:
+def _node(
+    definition: LayerDef, shapes: Mapping[str, Shape], asked: Mapping[str, Shape], data_size: int | None
+) -> Node | None:
     """The layer in its place; None where a bottom's shape is not known because of an earlier problem."""
     kind = layer_class(definition)
     _check_arity(definition, kind)
@@ -92,6 +99,9 @@ def _node(definition: LayerDef, shapes: Mapping[str, Shape], asked: Mapping[str,
     if len(tops) != len(top_values):
         raise LayerError(f"{len(top_values)} tops; {len(tops)} were needed")
     _check_sizes(definition, tops)
+    axis = kind.data_axis
+    if data_size is not None and axis is not None:
+        tops = tuple((*shape[:axis], data_size, *shape[axis + 1 :]) for shape in tops)
     params = tuple(Param(name, tuple(shape)) for name, shape in wanted.items())
     return Node(definition, layer, definition.bottom_values, top_values, bottoms, tops, params)
 

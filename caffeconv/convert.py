@@ -13,6 +13,7 @@ from caffeconv.bind import Bound, bind
 from caffeconv.build import build
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.ir import Dims, Graph, NetDef, Phase, Shape
+from caffeconv.passes import run_passes
 from caffeconv.read.caffemodel import WeightsFile, read_caffemodel
 from caffeconv.read.hdf5 import is_hdf5, read_hdf5_weights
 from caffeconv.read.netdef import State, define_net
@@ -84,7 +85,7 @@ def convert(
     net: PathLike, weights: Weights = None, *, phase: Phase = "TEST", level: int = 0, stages: Sequence[str] = (),
     outputs: Sequence[str] | Literal["all"] | None = None, batch: int | Literal["dynamic", "keep"] = "dynamic",
     shapes: Mapping[str, Sequence[int]] | None = None, layout: Literal["nchw", "nhwc"] = "nchw",
-    opset: int | None = None, seed: int = 0, ignore_unknown_fields: bool = False,
+    opset: int | None = None, fold: bool = True, seed: int = 0, ignore_unknown_fields: bool = False,
 ) -> ModelProto:  # fmt: skip
     """The ONNX model of a Caffe net, checked by onnx.checker.
 
@@ -97,6 +98,7 @@ def convert(
         shapes: blob → shape of an input, instead of the prototxt's (axis order as in Caffe, NCHW).
         layout: axis order of the model's inputs and outputs.
         opset: ONNX operator set, 17 where None.
+        fold: take out layers that change nothing and fold BatchNorm, Scale and Bias into the layer before them.
         seed: for fillers that draw at random.
         ignore_unknown_fields: go on without prototxt fields that the schema lacks.
 
@@ -110,35 +112,36 @@ def convert(
         ignore_unknown_fields=ignore_unknown_fields,
     )  # fmt: skip
     values = choose_outputs(loaded.graph, outputs)
-    return convert_loaded(loaded, values, batch=batch, shapes=shapes, opset=opset)
+    return convert_loaded(loaded, values, batch=batch, shapes=shapes, opset=opset, fold=fold)
 
 
 def convert_loaded(
     loaded: Loaded, outputs: Sequence[str], *, batch: int | Literal["dynamic", "keep"] = "dynamic",
-    shapes: Mapping[str, Sequence[int]] | None = None, opset: int | None = None, notes: list[Diagnostic] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None, opset: int | None = None, fold: bool = True,
+    notes: list[Diagnostic] | None = None,
 ) -> ModelProto:  # fmt: skip
     """As `convert`, from a net already loaded; `outputs` are values of its graph. Notes worth saying go to `notes`."""
     from caffeconv.emit.check import check_model
     from caffeconv.emit.model import DEFAULT_OPSET, emit_model
-    from caffeconv.emit.onnx_builder import NeedsFixedBatch
+    from caffeconv.emit.onnx_builder import NeedsFixedBatchError
 
     opset = _checked_opset(opset or DEFAULT_OPSET)
-    graph = loaded.graph
-    if isinstance(batch, int):
-        graph = _with_batch(loaded, batch, shapes)
+    graph = loaded.graph if not isinstance(batch, int) else _with_batch(loaded, batch, shapes)
+    lean = replace(graph, outputs=tuple(outputs))
+    lean = run_passes(lean) if fold else lean
     metadata = _metadata(loaded)
     if batch == "dynamic":
         for dims, which in dynamic_candidates(loaded.net, graph, shapes):
             try:
-                model = emit_model(replace(graph, dims=dims), outputs, opset=opset, metadata=metadata)
-            except NeedsFixedBatch as reason:
+                model = emit_model(replace(lean, dims=dims), outputs, opset=opset, metadata=metadata)
+            except NeedsFixedBatchError as reason:
                 if notes is not None:
                     notes.append(Diagnostic("note", "", f"{which} cannot have a dynamic batch: {reason}"))
                 continue
             return check_model(model)
         if notes is not None:
             notes.append(Diagnostic("note", "", "the batch size is fixed"))
-    model = emit_model(replace(graph, dims=dict(graph.shapes)), outputs, opset=opset, metadata=metadata)
+    model = emit_model(replace(lean, dims=dict(graph.shapes)), outputs, opset=opset, metadata=metadata)
     return check_model(model)
 
 
@@ -256,7 +259,7 @@ def choose_outputs(graph: Graph, outputs: Sequence[str] | Literal["all"] | None)
 
 def _metadata(loaded: Loaded) -> dict[str, str]:
     net = loaded.net
-    metadata = {"caffe.phase": net.phase}
+    metadata: dict[str, str] = {"caffe.phase": net.phase}
     for i, path in enumerate(loaded.files):
         kind = "prototxt" if i == 0 else "weights" if i == 1 else f"weights{i}"
         metadata[f"caffe.{kind}.name"] = path.name

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 Shapes = Sequence[Shape]
 Dims = tuple[int | None, ...]
-"""A shape in which an axis that varies with the batch is None."""
+"""A shape in which an axis that varies with the batch, or follows from values, is None."""
+BATCH = "batch"
+"""The name of the first input's batch axis."""
 Phase = Literal["TRAIN", "TEST"]
 FloatArray = NDArray[np.float32]
 
@@ -92,6 +94,8 @@ class Param:
     values: Callable[[], FloatArray] | None = None
     owner: tuple[str, str] | None = None
     """(layer, parameter) that owns a shared blob, None for a blob of the layer's own."""
+    shared: bool = False
+    """Whether another layer uses this blob too."""
     source: str = ""
     """Where the values come from: a file's name, or the filler."""
 
@@ -143,4 +147,6 @@ class Graph:
     outputs: tuple[str, ...]
     shapes: Mapping[str, Shape]
     dims: Mapping[str, Dims] = field(default_factory=dict)
-    """As `shapes`, with None for an axis that varies with the batch; filled by the dynamic-batch analysis."""
+    """As `shapes`, with None for an axis that varies with the batch or follows from values; filled before emission."""
+    symbols: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """(value, axis) → name, for those axes among them that are an input's batch axis."""

@@ -119,7 +119,7 @@ class _Params(Mapping[str, list[ParamBlob]]):
             params = []
             for param in node.params:
                 held = self._owned.get(param.owner or (node.name, param.name))
-                params.append(param if held is None else replace(param, values=lambda held=held: held.data.ravel()))
+                params.append(param if held is None else replace(param, values=held.data.ravel))
             nodes.append(replace(node, params=tuple(params)))
         return replace(graph, nodes=tuple(nodes))
 

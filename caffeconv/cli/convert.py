@@ -18,11 +18,13 @@ from caffeconv.cli.options import net_argument, net_options, note, parse_shapes,
 @click.option("--batch", default="dynamic", show_default=True, metavar="dynamic|keep|N",
               help="Batch size: any, where every layer allows it; the prototxt's; or N.")
 @click.option("--opset", type=int, help="ONNX operator set.  [default: 17]")
+@click.option("--no-fold", is_flag=True, help="Keep BatchNorm, Scale, Bias and Dropout as layers of their own.")
 @click.option("--seed", type=int, default=0, help="For fillers that draw at random, where weights are missing.")
 @net_options
 @talk_options
 def convert_command(
-    net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str, opset: int | None, seed: int,
+    net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str, opset: int | None,
+    no_fold: bool, seed: int,
     phase: str, level: int, stages: tuple[str, ...], shapes: tuple[str, ...], ignore_unknown_fields: bool,
     quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
@@ -49,7 +51,7 @@ def convert_command(
     loaded = load(net, weights, state=state, shapes=asked, seed=seed, ignore_unknown_fields=ignore_unknown_fields)
     values = choose_outputs(loaded.graph, "all" if outputs == ("all",) else outputs or None)
     size = int(batch) if batch.isdigit() else batch
-    model = convert_loaded(loaded, values, batch=size, shapes=asked, opset=opset, notes=notes)  # type: ignore[arg-type]
+    model = convert_loaded(loaded, values, batch=size, shapes=asked, opset=opset, fold=not no_fold, notes=notes)  # type: ignore[arg-type]
     with whole_file(out) as file:
         written = file.write(model.SerializeToString(deterministic=True))
     _report(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)

@@ -7,63 +7,84 @@ are written by hand. Wire format: protobuf's encoding guide; field numbers: prot
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.ir import FloatArray, Shape, by_x, count
 from caffeconv.read.caffemodel import encode_varint
 
-_BYTES = 2
+_VARINT, _BYTES = 0, 2
 _NET_LAYER, _LAYER_BLOBS, _BLOB_DATA, _BLOB_SHAPE, _SHAPE_DIM = 100, 7, 5, 7, 1
-
-ShapedBlob = tuple[Shape, FloatArray]
-"""A parameter blob: its shape, and its values in C order (of any shape with as many elements)."""
+_LEGACY_DIMS = (1, 2, 3, 4)  # num, channels, height, width
 
 
-def write_caffemodel(file: BinaryIO, net_name: str, layers: Iterable[tuple[str, str, Sequence[ShapedBlob]]]) -> None:
+@dataclass(frozen=True)
+class WrittenBlob:
+    """A BlobProto in pieces: what stands before the numbers, the numbers, what stands after them."""
+
+    before: bytes
+    values: NDArray[np.uint8]
+    after: bytes
+
+    @classmethod
+    def of(cls, shape: Shape, values: FloatArray, *, legacy: bool = False) -> WrittenBlob:
+        """`data`, then `shape`, as Caffe writes it; or num, channels, height, width, then `data`, as it did until 2015.
+
+        `values` are float32 in C order, in any shape with as many elements.
+        """
+        if values.size != count(shape):
+            raise ValueError(f"{values.size} values for a blob of {by_x(shape)}")
+        data = np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8)
+        head = _tag(_BLOB_DATA, _BYTES) + encode_varint(data.size) if data.size else b""
+        if not legacy:
+            return cls(head, data, _shape(shape))
+        dims = zip(_LEGACY_DIMS, shape, strict=True)
+        return cls(b"".join(_tag(number, _VARINT) + encode_varint(dim) for number, dim in dims) + head, data, b"")
+
+    def __len__(self) -> int:
+        return len(self.before) + self.values.size + len(self.after)
+
+    def write(self, file: BinaryIO) -> None:
+        file.write(self.before)
+        file.write(self.values.data)
+        file.write(self.after)
+
+
+def write_caffemodel(
+    file: BinaryIO, net_name: str, layers: Iterable[tuple[str, str, Sequence[tuple[Shape, FloatArray]]]]
+) -> None:
     """Writes a caffemodel that holds weights only.
 
     Args:
         file: where to; only `write` is called.
         net_name: the net's name, "" for none.
-        layers: (name, type, blobs) of each layer; taken one at a time.
+        layers: name, type and blobs (shape, values) of each layer; taken one at a time.
     """
     file.write(NetParameter(name=net_name or None).SerializeToString())
     for name, kind, blobs in layers:
-        write_layer(file, LayerParameter(name=name, type=kind or None).SerializeToString(), blobs)
+        definition = LayerParameter(name=name, type=kind or None).SerializeToString()
+        write_layer(file, definition, [WrittenBlob.of(shape, values) for shape, values in blobs])
 
 
-def write_layer(file: BinaryIO, definition: bytes, blobs: Sequence[ShapedBlob]) -> None:
+def write_layer(file: BinaryIO, definition: bytes, blobs: Sequence[WrittenBlob]) -> None:
     """Writes one `layer` of a net: its definition (a LayerParameter without blobs, serialized), then its blobs."""
-    heads, sizes = [], []
-    for shape, values in blobs:
-        if values.size != count(shape):
-            raise ValueError(f"{values.size} values for a blob of {by_x(shape)}")
-        heads.append(_tag(_BLOB_DATA) + encode_varint(4 * values.size) if values.size else b"")
-        sizes.append(len(heads[-1]) + 4 * values.size + len(_shape(shape)))
-    blob_tags = [_tag(_LAYER_BLOBS) + encode_varint(size) for size in sizes]
-    length = len(definition) + sum(map(len, blob_tags)) + sum(sizes)
-    file.write(_tag(_NET_LAYER) + encode_varint(length) + definition)
-    for (shape, values), tag, head in zip(blobs, blob_tags, heads, strict=True):
-        file.write(tag + head)
-        if values.size:
-            file.write(np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8).data)
-        file.write(_shape(shape))
-
-
-def blob_bytes(shape: Shape, values: FloatArray) -> bytes:
-    """One BlobProto as Caffe writes it: `data`, then `shape`."""
-    data = np.ascontiguousarray(values, "<f4").tobytes()
-    return (_tag(_BLOB_DATA) + encode_varint(len(data)) + data if data else b"") + _shape(shape)
+    heads = [_tag(_LAYER_BLOBS, _BYTES) + encode_varint(len(blob)) for blob in blobs]
+    length = len(definition) + sum(len(head) + len(blob) for head, blob in zip(heads, blobs, strict=True))
+    file.write(_tag(_NET_LAYER, _BYTES) + encode_varint(length) + definition)
+    for head, blob in zip(heads, blobs, strict=True):
+        file.write(head)
+        blob.write(file)
 
 
 def _shape(shape: Shape) -> bytes:
     dims = b"".join(map(encode_varint, shape))
-    packed = _tag(_SHAPE_DIM) + encode_varint(len(dims)) + dims if dims else b""
-    return _tag(_BLOB_SHAPE) + encode_varint(len(packed)) + packed
+    packed = _tag(_SHAPE_DIM, _BYTES) + encode_varint(len(dims)) + dims if dims else b""
+    return _tag(_BLOB_SHAPE, _BYTES) + encode_varint(len(packed)) + packed
 
 
-def _tag(number: int) -> bytes:
-    return encode_varint(number << 3 | _BYTES)
+def _tag(number: int, wire: int) -> bytes:
+    return encode_varint(number << 3 | wire)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -16,18 +16,21 @@ from caffeconv.version import __version__
 
 DEFAULT_OPSET = 17
 LEAST_OPSET = 13
-BATCH = "batch"
 
 
 def emit_model(
-    graph: Graph, outputs: Sequence[str], *, opset: int = DEFAULT_OPSET, metadata: Mapping[str, str] | None = None
-) -> ModelProto:
+    graph: Graph, outputs: Sequence[str], *, opset: int = DEFAULT_OPSET, metadata: Mapping[str, str] | None = None,
+    stateful: bool = False,
+) -> ModelProto:  # fmt: skip
     """The ONNX model of a bound graph, with `outputs` (values of the graph) as its outputs.
 
     Inputs and outputs are float32; an axis that varies with the batch is the symbol ``batch``. Raises CaffeconvError
-    where a layer cannot be written, NeedsFixedBatch where one cannot be for a batch size not known.
+    where a layer cannot be written, NeedsFixedBatchError where one cannot be for a batch size not known.
+
+    stateful: what layers keep from pass to pass (Layer.state_shapes) becomes further inputs ``layer/state_in``, to be
+    fed zeros at first, and outputs ``layer/state_out``, to be fed the next time; of the layers that `outputs` need.
     """
-    builder = OnnxBuilder(opset, graph.dims)
+    builder = OnnxBuilder(opset, graph.dims, stateful=stateful)
     for node in graph.nodes:
         builder.enter(node)
         try:
@@ -41,7 +44,7 @@ def emit_model(
         [_value_info(value, values[value], graph) for value in graph.inputs],
         [_value_info(value, values[value], graph) for value in outputs],
     )
-    used = {name for node in proto.node for name in node.input}
+    used = {name for node in proto.node for name in _reads(node)}
     proto.initializer.extend(_tensor(name, value) for name, value in builder.initializers.items() if name in used)
     functions = [f for f in builder.functions.values() if _calls(proto, f)]
     return _model(proto, functions, opset, {**(metadata or {}), **_kinds(graph, outputs)})
@@ -69,8 +72,16 @@ def _reached(builder: OnnxBuilder, outputs: Iterable[str]) -> list[onnx.NodeProt
     for node in reversed(builder.nodes):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(node.input)
+            needed.update(_reads(node))
     return kept[::-1]
+
+
+def _reads(node: onnx.NodeProto) -> Iterator[str]:
+    """What the node reads, the bodies of a Loop or an If included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in attribute.g.node:
+            yield from _reads(inner)
 
 
 def _model(
@@ -91,16 +102,11 @@ def _model(
 
 
 def _value_info(value: str, dims: Dims, graph: Graph) -> ValueInfoProto:
-    shape = [dim if dim is not None else _symbol(graph, value, axis) for axis, dim in enumerate(dims)]
+    # onnxruntime shares memory between axes of one name, so an axis that is not just an input's batch has its own
+    shape = [
+        dim if dim is not None else graph.symbols.get((value, axis), f"{value}_{axis}") for axis, dim in enumerate(dims)
+    ]
     return helper.make_tensor_value_info(value, TensorProto.FLOAT, shape)
-
-
-def _symbol(graph: Graph, value: str, axis: int) -> str:
-    """``batch`` for an axis that is the batch itself, a name of its own for one that only varies with it."""
-    first = next((v for v in graph.inputs if graph.dims[v] and graph.dims[v][0] is None), None)
-    if first is not None and graph.shapes[value][axis] == graph.shapes[first][0]:
-        return BATCH
-    return f"{value}_{axis}"
 
 
 def _tensor(name: str, value: Array | Param) -> TensorProto:

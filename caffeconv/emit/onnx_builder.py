@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, helper
+from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import Dims, FloatArray, Node, Param, Shape
 
 OUR_DOMAIN = "caffeconv"
 Attribute = int | float | str | Sequence[int] | Sequence[float] | TensorProto | GraphProto
+Step = Callable[[Sequence[str], Sequence[str]], tuple[Sequence[str], Sequence[str]]]
+"""(states, items of this step) → (next states, outputs of this step)."""
 Array = NDArray[np.float32] | NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.int32] | NDArray[np.float64]
 
 
-class NeedsFixedBatch(CaffeconvError):
+class NeedsFixedBatchError(CaffeconvError):
     """A layer can be written only for a known batch size; the message says why."""
 
 
@@ -26,13 +28,22 @@ class OnnxBuilder:
 
     Values are named by strings. `emit` writes a node that makes the layer's tops; `op` one that makes something in
     between, named ``layer/what``. Attributes are ONNX's own, by their ONNX names.
+
+    stateful: states that a layer keeps from pass to pass become graph inputs ``layer/name_in`` and outputs
+    ``layer/name_out``; otherwise every pass starts from zeros. unroll: a loop is written out step by step where the
+    number of steps is known, so that no node has a body.
     """
 
-    def __init__(self, opset: int, dims: Mapping[str, Dims]) -> None:
+    def __init__(self, opset: int, dims: Mapping[str, Dims], *, stateful: bool = False, unroll: bool = False) -> None:
         self.opset = opset
+        self.stateful = stateful
+        self.unroll = unroll
+        self.states: dict[str, tuple[str, Shape]] = {}
+        """Where `stateful`: graph input of a state → the value that leaves it, and its shape."""
         self.nodes: list[NodeProto] = []
         self.functions: dict[tuple[str, str], FunctionProto] = {}
         self.initializers: dict[str, Array | Param] = {}
+        self._bodies: dict[str, dict[str, str]] = {}
         self._dims = dict(dims)
         self._names: set[str] = set(dims)
         self._node_names: set[str] = set()
@@ -58,20 +69,17 @@ class OnnxBuilder:
         return self._dims[value]
 
     def fixed(self, dims: Dims, why: str) -> Shape:
-        """A shape without varying axes; raises NeedsFixedBatch, saying why the layer needs it, where there are."""
+        """A shape without varying axes; raises NeedsFixedBatchError, saying why the layer needs it, where there are."""
         shape = tuple(dim for dim in dims if dim is not None)
         if len(shape) != len(dims):
-            raise NeedsFixedBatch(f"{self._scope}: {why}")
+            raise NeedsFixedBatchError(f"{self._scope}: {why}")
         return shape
 
     # -- nodes ----------------------------------------------------------------------------------------------------
 
-    def emit(
-        self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], *, domain: str = "", overload: str = "",
-        **attributes: Attribute,
-    ) -> None:  # fmt: skip
+    def emit(self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Attribute) -> None:
         """Writes the node that makes `outputs`, the layer's tops; the node has the layer's name."""
-        self._add(op_type, inputs, outputs, self._fresh_node_name(""), domain, overload, attributes)
+        self._add(op_type, inputs, outputs, self._fresh_node_name(""), "", "", attributes)
 
     def op(self, op_type: str, inputs: Sequence[str], *, what: str = "", **attributes: Attribute) -> str:
         """Writes a node within the layer and returns the value that it makes, ``layer/what``."""
@@ -94,11 +102,13 @@ class OnnxBuilder:
         known = self.functions.setdefault(key, function)
         if known.SerializeToString(deterministic=True) != function.SerializeToString(deterministic=True):
             raise RuntimeError(f"two bodies for {key}")
-        self.emit(function.name, inputs, outputs, domain=OUR_DOMAIN, overload=function.overload, **attributes)
+        name = self._fresh_node_name("")
+        self._add(function.name, inputs, outputs, name, OUR_DOMAIN, function.overload, attributes)
 
     def overload_for(self, name: str, body_key: str) -> str:
-        """An `overload` for a function: empty for the first body of that name, then one for each other body."""
-        return "" if not any(n == name for n, _ in self.functions) else body_key
+        """An `overload` for a function: empty for the first body of that name, `body_key` for each other body."""
+        overloads = self._bodies.setdefault(name, {})
+        return overloads.setdefault(body_key, body_key if overloads else "")
 
     def _add(
         self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], name: str, domain: str, overload: str,
@@ -110,6 +120,57 @@ class OnnxBuilder:
         # in order of their names, so that the same net always gives the same bytes
         node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
         self.nodes.append(node)
+
+    # -- steps and states -----------------------------------------------------------------------------------------
+
+    def state(self, name: str, shape: Shape) -> str:
+        """What the last pass left of the layer's state `name`, float32; zeros unless `stateful`."""
+        if not self.stateful:
+            return self.floats(f"{name}_0", np.zeros(shape))
+        value = self._fresh(f"{name}_in")
+        self.states[value] = self._fresh(f"{name}_out"), shape
+        return value
+
+    def keep_state(self, state: str, value: str) -> None:
+        """Leaves `value` as that state for the next pass; `state` is what the method of that name gave."""
+        if self.stateful:
+            kept = self.states[state][0]
+            self._add("Identity", [value], [kept], self._fresh_node_name(kept.removeprefix(self._scope + "/")), "", "", {})
+
+    def scan(
+        self, step: Step, states: Sequence[str], sequences: Sequence[str], *, steps: int | None
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        """Calls for every item along axis 0 of `sequences` one `step`; gives the last states, and the outputs stacked.
+
+        steps: the length of that axis where it is known. All values are float32.
+        """
+        if self.unroll and steps:
+            return self._unrolled(step, states, sequences, steps)
+        state_inputs = [self._fresh(f"step/state_{i}") for i in range(len(states))]
+        items = [self._fresh(f"step/item_{i}") for i in range(len(sequences))]
+        outside, self.nodes = self.nodes, []
+        next_states, outputs = step(state_inputs, items)
+        # an output of a body may not be a value that is named as another one as well
+        results = [self.op("Identity", [value], what="step/result") for value in (*next_states, *outputs)]
+        inside, self.nodes = self.nodes, outside
+        body = helper.make_graph(
+            inside, "step", [_any_shape(value) for value in (*state_inputs, *items)], [_any_shape(v) for v in results]
+        )
+        values = self.ops(
+            "Scan", [*states, *sequences], len(results), what="scan", body=body, num_scan_inputs=len(sequences)
+        )
+        return values[: len(states)], values[len(states) :]
+
+    def _unrolled(
+        self, step: Step, states: Sequence[str], sequences: Sequence[str], steps: int
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        axis, ones = self.ints("time_axis", [0]), self.ints("one_step_each", [1] * steps)
+        items = [self.ops("Split", [sequence, ones], steps, what="steps", axis=0) for sequence in sequences]
+        collected: list[Sequence[str]] = []
+        for now in zip(*items, strict=True):
+            states, outputs = step(states, [self.op("Squeeze", [item, axis], what="item") for item in now])
+            collected.append([self.op("Unsqueeze", [output, axis], what="output") for output in outputs])
+        return states, [self.op("Concat", stacked, axis=0, what="outputs") for stacked in zip(*collected, strict=True)]
 
     # -- values ---------------------------------------------------------------------------------------------------
 
@@ -176,31 +237,35 @@ class OnnxBuilder:
     # -- what many layers need --------------------------------------------------------------------------------------
 
     def reshape(self, value: str, dims: Dims, *, to: str | None = None, what: str = "reshape") -> str:
-        """Reshapes to `dims`, of which at most one may vary with the batch; raises NeedsFixedBatch otherwise."""
+        """Reshapes to `dims`, of which at most one may vary with the batch; raises NeedsFixedBatchError otherwise."""
         if sum(dim is None for dim in dims) > 1:
-            raise NeedsFixedBatch(f"{self._scope}: a shape with more than one axis that varies with the batch")
+            raise NeedsFixedBatchError(f"{self._scope}: a shape with more than one axis that varies with the batch")
         target = self.ints(f"{what}_shape", [-1 if dim is None else dim for dim in dims])
-        # allowzero: a 0 is a size, not a copy
-        attributes = {"allowzero": 1} if 0 in dims and self.opset >= 14 and None not in dims else {}
-        if to is None:
-            return self.op("Reshape", [value, target], what=what, **attributes)
-        self.emit("Reshape", [value, target], [to], **attributes)
-        return to
+        made = self._fresh(what) if to is None else to
+        name = self._fresh_node_name(what if to is None else "")
+        # a 0 is a size here, not a copy of the input's axis
+        attributes: dict[str, Attribute] = {"allowzero": 1} if 0 in dims and self.opset >= 14 and None not in dims else {}
+        self._add("Reshape", [value, target], [made], name, "", "", attributes)
+        return made
 
-    def reduce(self, op_type: str, value: str, axes: Sequence[int] | None, *, keepdims: bool, what: str = "") -> str:
+    def reduce(
+        self, op_type: str, value: str, axes: Sequence[int] | None, *, keepdims: bool, what: str = "", to: str | None = None
+    ) -> str:
         """A Reduce… node; `axes` are an attribute or an input, as the opset wants it; None: all axes."""
-        inputs, attributes = self.reduction(op_type, value, axes)
-        return self.op(op_type, inputs, what=what, keepdims=int(keepdims), **attributes)
+        inputs = [value]
+        attributes: dict[str, Attribute] = {"keepdims": int(keepdims)}
+        if axes is not None and (self.opset >= 18 or op_type == "ReduceSum"):  # ReduceSum changed in 13, the others in 18
+            inputs.append(self.ints("axes" + "_".join(map(str, axes)), axes))
+        elif axes is not None:
+            attributes["axes"] = axes
+        made = self._fresh(what or op_type.lower()) if to is None else to
+        name = self._fresh_node_name((what or op_type.lower()) if to is None else "")
+        self._add(op_type, inputs, [made], name, "", "", attributes)
+        return made
 
-    def reduction(
-        self, op_type: str, value: str, axes: Sequence[int] | None
-    ) -> tuple[list[str], dict[str, Sequence[int]]]:
-        """Inputs and attributes of a Reduce… node in this opset (ReduceSum changed in 13, the others in 18)."""
-        if axes is None:
-            return [value], {}
-        if self.opset >= 18 or op_type == "ReduceSum":
-            return [value, self.ints("axes" + "_".join(map(str, axes)), axes)], {}
-        return [value], {"axes": axes}
+
+def _any_shape(value: str) -> ValueInfoProto:
+    return helper.make_tensor_value_info(value, TensorProto.FLOAT, None)
 
 
 def same(a: Array, b: Array) -> bool:

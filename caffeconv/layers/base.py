@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import LayerDef, Node, Shape, Shapes
+from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -72,6 +72,9 @@ class Layer(ABC):
     in_place: ClassVar[bool] = True
     """Whether Caffe lets the layer write into its own bottom."""
 
+    data_axis: ClassVar[int | None] = None
+    """The axis of every top whose size follows from values, if any; Caffe's Reshape, and `top_shapes`, only guess it."""
+
     top_kinds: ClassVar[tuple[str, ...]] = ()
     """What the tops mean to whoever runs the model: probabilities, detections, loss, accuracy."""
 
@@ -92,9 +95,25 @@ class Layer(ABC):
         """What each parameter starts from where no weights are given; zero for one not named here."""
         return {}
 
+    def state_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        """What the layer keeps from one pass to the next, zero at first: name → shape."""
+        return {}
+
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         """Multiply-adds of one forward pass."""
         return 0
+
+    def is_identity(self, node: Node) -> bool:
+        """Whether the only top is always the only bottom."""
+        return False
+
+    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
+        """(a, b), a value per channel (axis 1) each, where the layer is y = a·x + b; None where it is something else."""
+        return None
+
+    def absorb(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+        """Parameters with which the layer makes factor·y + shift instead of y, per channel; None where none do."""
+        return None
 
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         """Which bottoms' values have to be checked before a run."""

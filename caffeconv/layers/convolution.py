@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from caffeconv.caffe_pb2 import ConvolutionParameter
-from caffeconv.ir import Dims, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Layer, LayerError, at_least, canonical_axis, exactly
+from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
+from caffeconv.layers.base import Arity, Layer, LayerError, at_least, canonical_axis
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.window import Window, conv_window
 
@@ -105,6 +107,15 @@ class Convolution(Layer):
         axis = self.channel_axis(bottoms[0])
         return sum(weights * count(shape, 0, axis) * count(shape, axis + 1) for shape in per_place)
 
+    def absorb(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+        if self.channel_axis(node.bottom_shapes[0]) != 1 or len(node.tops) != 1:
+            return None
+        return absorbed(node, factor, shift, self.output_axis_factor(node.param("weight").shape, factor))
+
+    def output_axis_factor(self, weight: Shape, factor: FloatArray) -> FloatArray:
+        """One factor for each output, shaped to be multiplied with the weight."""
+        return factor.reshape(-1, *([1] * (len(weight) - 1)))
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         weights = [onnx.weight(param.name) for param in node.params]
         axis = self.channel_axis(node.bottom_shapes[0])
@@ -115,15 +126,12 @@ class Convolution(Layer):
         plain = axis == 1 and len(node.bottom_shapes[0]) > 2
         for bottom, top in zip(node.bottoms, node.tops, strict=True):
             x = bottom if plain else onnx.reshape(bottom, _as_batch(onnx, bottom, axis))
-            attributes = {
-                "kernel_shape": window.kernel, "strides": window.stride, "dilations": window.dilation,
-                "pads": (*window.pad, *window.pad), "group": self.group,
-            }  # fmt: skip
-            op_type = "ConvTranspose" if self.transposed else "Conv"
-            if plain:
-                onnx.emit(op_type, [x, *weights], [top], **attributes)
-            else:
-                y = onnx.op(op_type, [x, *weights], **attributes)
+            y = top if plain else f"{top}/as_batch"
+            onnx.emit(
+                "ConvTranspose" if self.transposed else "Conv", [x, *weights], [y], kernel_shape=window.kernel,
+                strides=window.stride, dilations=window.dilation, pads=(*window.pad, *window.pad), group=self.group,
+            )  # fmt: skip
+            if not plain:
                 onnx.reshape(y, onnx.dims(top), to=top, what="back")
 
 
@@ -135,11 +143,28 @@ def _as_batch(onnx: OnnxBuilder, value: str, axis: int) -> Dims:
     return (batch, *dims[axis:], *([1] if len(dims) == axis + 1 else []))
 
 
+def absorbed(node: Node, factor: FloatArray, shift: FloatArray, weight_factor: FloatArray) -> tuple[Param, ...]:
+    """weight·factor, and bias·factor + shift, made where there was no bias; computed in float64."""
+    weight = node.param("weight")
+    scaled = (weight.array().astype(np.float64) * weight_factor).astype(np.float32)
+    bias = node.param("bias").array().astype(np.float64) if node.has_param("bias") else np.float64(0)
+    moved = (bias * factor + shift).astype(np.float32)
+    return (
+        replace(weight, values=scaled.ravel, source="folded"),
+        Param("bias", moved.shape, moved.ravel, source="folded"),
+    )
+
+
 @dataclass(frozen=True)
 class Deconvolution(Convolution):
     """The transpose of Convolution: weight C × num_output/group × kernel…, so sizes grow by the stride."""
 
     transposed: ClassVar[bool] = True
+
+    def output_axis_factor(self, weight: Shape, factor: FloatArray) -> FloatArray:
+        # the weight is C × num_output/group × kernel…: rows of one group share that group's outputs
+        by_group = np.repeat(factor.reshape(self.group, -1), weight[0] // self.group, axis=0)
+        return by_group.reshape(*weight[:2], *([1] * (len(weight) - 2)))
 
     def output_size(self, window: Window, spatial: Shape) -> Shape:
         return window.deconv_size(spatial)
@@ -171,8 +196,6 @@ class Im2col(Layer):
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         channels = node.bottom_shapes[0][axis]
         window = conv_window(self.param, len(node.bottom_shapes[0]) - axis - 1)
-        import numpy as np
-
         picks = np.eye(count(window.kernel), dtype=np.float32).reshape(-1, 1, *window.kernel)
         weight = onnx.floats("picks", np.tile(picks, (channels, 1, *([1] * len(window.kernel)))))
         x = onnx.reshape(node.bottoms[0], _as_batch(onnx, node.bottoms[0], axis))

@@ -297,6 +297,9 @@ class Dropout(Elementwise):
             raise LayerError(f"dropout_ratio is {ratio:g}; a value between 0 and 1 was needed")
         return cls(ratio, layer.phase)
 
+    def is_identity(self, node: Node) -> bool:
+        return self.phase == "TEST"
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.phase == "TEST":
             onnx.emit("Identity", node.bottoms, node.tops)

@@ -45,7 +45,8 @@ class Filler:
         if self.type == "positive_unitball":
             values = rng.uniform(0, 1, shape)
             per_row = values.reshape(shape[0] if shape else 1, -1)
-            return (per_row / per_row.sum(axis=1, keepdims=True)).reshape(shape).astype(np.float32)
+            balls: FloatArray = (per_row / per_row.sum(axis=1, keepdims=True)).reshape(shape).astype(np.float32)
+            return balls
         if self.type in ("xavier", "msra"):
             return self._scaled(shape, rng)
         raise ValueError(f"Unknown filler name: {self.type}")
@@ -55,7 +56,8 @@ class Filler:
         if self.sparse >= 0 and shape:
             # caffe: GaussianFiller — each weight is kept with probability sparse / num_outputs
             values *= rng.random(shape) < self.sparse / shape[0]
-        return values.astype(np.float32)
+        drawn: FloatArray = values.astype(np.float32)
+        return drawn
 
     def _scaled(self, shape: Shape, rng: np.random.Generator) -> FloatArray:
         total = count(shape)
@@ -77,5 +79,5 @@ def _bilinear(shape: Shape) -> FloatArray:
     f = math.ceil(width / 2.0)
     c = np.float32((width - 1) / (2.0 * f))
     ramp = np.float32(1) - np.abs(np.arange(width, dtype=np.float32) / np.float32(f) - c)
-    kernel = (ramp[None, :] * ramp[:, None]).astype(np.float32)
+    kernel: FloatArray = (ramp[None, :] * ramp[:, None]).astype(np.float32)
     return np.broadcast_to(kernel, shape).copy()

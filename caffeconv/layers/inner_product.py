@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from caffeconv.ir import LayerDef, Node, Shape, Shapes, count
+from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, count
 from caffeconv.layers.base import LabelRule, Layer, LayerError, canonical_axis
+from caffeconv.layers.convolution import absorbed
 from caffeconv.layers.filler import Filler
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ class InnerProduct(Layer):
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return count(bottoms[0]) * self.num_output
+
+    def absorb(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+        if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
+            return None
+        return absorbed(node, factor, shift, factor[None, :] if self.transpose else factor[:, None])
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rank = len(node.bottom_shapes[0])

@@ -63,6 +63,13 @@ class BatchNorm(Layer):
         scale = np.float32(0) if factor == 0 else np.float32(1) / factor
         return node.param("mean").array() * scale, node.param("variance").array() * scale
 
+    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
+        if not self.use_global_stats or len(node.bottom_shapes[0]) < 2:
+            return None
+        mean, variance = self.statistics(node)
+        factor = 1 / np.sqrt(variance.astype(np.float64) + self.eps)
+        return factor.astype(np.float32), (-mean * factor).astype(np.float32)
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rank = len(node.bottom_shapes[0])
         if not self.use_global_stats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -124,13 +125,14 @@ def lower_pooling(
         x = onnx.op("Pad", [x, onnx.ints("pads", [0, 0, *pads[:2], 0, 0, *pads[2:]]), onnx.floats("fill", fill)])
         padded = (padded[0] + pads[0] + pads[2], padded[1] + pads[1] + pads[3])
         pads = (0, 0, 0, 0)
-    attributes = {"kernel_shape": window.kernel, "strides": window.stride, "pads": pads}
+    attributes: dict[str, Sequence[int]] = {"kernel_shape": window.kernel, "strides": window.stride, "pads": pads}
     if method == "AVE":
         factor = divisor_correction(window, shape[2:], pooled)
         if (factor == 1).all():
             onnx.emit("AveragePool", [x], tops[:1], count_include_pad=1, **attributes)
             return
-        average = onnx.op("AveragePool", [x], count_include_pad=1, **attributes)
+        average = f"{tops[0]}/average"
+        onnx.emit("AveragePool", [x], [average], count_include_pad=1, **attributes)
         onnx.emit("Mul", [average, onnx.floats("window_share", factor)], tops[:1])
     elif len(tops) == 1:
         onnx.emit("MaxPool", [x], tops, **attributes)
@@ -140,7 +142,7 @@ def lower_pooling(
 
 def _lower_mask(
     window: Window, shape: Shape, padded: Shape, x: str, onnx: OnnxBuilder, tops: tuple[str, ...],
-    attributes: dict[str, tuple[int, ...]],
+    attributes: dict[str, Sequence[int]],
 ) -> None:  # fmt: skip
     """Max pooling with each winner's index in its own plane; ONNX's index runs over the whole blob."""
     indices = f"{tops[1]}/indices"

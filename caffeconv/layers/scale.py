@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from caffeconv.ir import Dims, LayerDef, Node, Shape, Shapes
+import numpy as np
+
+from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Shape, Shapes, count
 from caffeconv.layers.base import Arity, Layer, LayerError, canonical_axis
 from caffeconv.layers.filler import Filler
 
@@ -61,6 +63,10 @@ class _AlongAxes(Layer):
                 )
         return operand
 
+    def is_per_channel(self, node: Node) -> bool:
+        """Whether the operand is a value for each channel (axis 1)."""
+        return self.start(node.bottom_shapes) == 1 and len(self.operand_shape(node.bottom_shapes)) == 1
+
     def lined_up(self, shape: Dims, bottoms: Shapes) -> Dims:
         """The operand's shape with ones after it, since ONNX lines shapes up at their last axis."""
         return (*shape, *([1] * (len(bottoms[0]) - self.start(bottoms) - len(shape))))
@@ -92,6 +98,12 @@ class Bias(_AlongAxes):
     def fillers(self) -> Mapping[str, Filler]:
         return {"bias": self.filler}
 
+    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
+        if self.second_bottom or not self.is_per_channel(node):
+            return None
+        bias = node.param("bias").array()
+        return np.ones_like(bias), bias
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Add", [node.bottoms[0], self.operand(node, onnx, "bias")], node.tops)
 
@@ -120,9 +132,13 @@ class Scale(_AlongAxes):
         return {"scale": self.filler, "bias": self.bias_filler}
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        import math
+        return count(tops[0])
 
-        return math.prod(tops[0])
+    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
+        if self.second_bottom or not self.is_per_channel(node):
+            return None
+        scale = node.param("scale").array()
+        return scale, node.param("bias").array() if self.bias else np.zeros_like(scale)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         inputs = [node.bottoms[0], self.operand(node, onnx, "scale")]

@@ -32,6 +32,9 @@ class Split(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return [bottoms[0]] * self.copies
 
+    def is_identity(self, node: Node) -> bool:
+        return self.copies == 1
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         for top in node.tops:
             onnx.emit("Identity", node.bottoms, [top])
@@ -365,6 +368,7 @@ class Filter(Layer):
     bottoms: ClassVar[Arity] = at_least(2)
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
+    data_axis: ClassVar[int | None] = 0
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:

@@ -120,9 +120,8 @@ class Reduction(Layer):
         rank = len(node.bottom_shapes[0])
         axes = list(range(canonical_axis(self.axis, rank), rank))
         op_type = {"SUM": "ReduceSum", "ASUM": "ReduceL1", "SUMSQ": "ReduceSumSquare", "MEAN": "ReduceMean"}
-        inputs, attributes = onnx.reduction(op_type[self.operation], node.bottoms[0], axes or None)
         if self.coeff == 1:
-            onnx.emit(op_type[self.operation], inputs, node.tops, keepdims=0, **attributes)
+            onnx.reduce(op_type[self.operation], node.bottoms[0], axes or None, keepdims=False, to=node.tops[0])
             return
-        reduced = onnx.op(op_type[self.operation], inputs, keepdims=0, **attributes)
+        reduced = onnx.reduce(op_type[self.operation], node.bottoms[0], axes or None, keepdims=False)
         onnx.emit("Mul", [reduced, onnx.floats("coeff", self.coeff)], node.tops)

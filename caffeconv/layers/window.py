@@ -70,6 +70,8 @@ def _truncated_division(numerator: int, denominator: int) -> int:
 def conv_window(p: ConvolutionParameter, spatial_axes: int) -> Window:
     """The window of a ConvolutionParameter over that many axes; raises LayerError as Caffe does."""
     kernel = _kernel(p, spatial_axes)
+    stride: tuple[int, ...]
+    pad: tuple[int, ...]
     if p.HasField("stride_h") or p.HasField("stride_w"):
         stride = _pair("stride", len(p.stride), p.stride_h, p.stride_w, spatial_axes)
     else:

@@ -148,17 +148,9 @@ Attributes attributes_of(const OrtApi* api, const OrtKernelInfo* info, const std
 }
 
 const InfogainKernels& best_kernels() {
-#if defined(CAFFECONV_WITH_AVX512)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    return infogain_kernels_avx512();
-  }
-#endif
-#if defined(CAFFECONV_WITH_AVX2)
-  // Every processor with AVX2 has F16C.
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return infogain_kernels_avx2();
-#endif
-  return infogain_kernels_portable();
+  const InfogainKernels* builds[3];
+  runnable_kernels(builds);
+  return *builds[0];
 }
 
 // The inputs and outputs of one call, checked.
@@ -207,6 +199,9 @@ Call checked_call(const OrtApi* api, OrtKernelContext* context, const std::strin
   shape.classes = dims[axis];
   shape.inner = product(dims, axis + 1, dims.size());
   const int64_t predictions = shape.outer * shape.inner;
+  if (shape.classes == 0 && predictions > 0) {
+    refuse(api, op + ": " + scores + " have no classes on axis " + text_of(attributes.axis));
+  }
   if (call.labels.count != predictions) {
     refuse(api, op + ": " + text_of(call.labels.count) + " labels (shape " + text_of(call.labels.dims) + ") for " +
                     text_of(predictions) + " predictions; " + scores + " with classes on axis " +
@@ -288,7 +283,7 @@ InfogainJob job_of(const Call& call, const InfogainKernels& kernels, std::vector
   job.h = static_cast<const float*>(call.h.data);
   job.columns_width = kernels.table_width(call.shape);
   if (job.columns_width > 0 && call.scores.count > 0) {
-    columns.resize(static_cast<size_t>((call.shape.classes + 1) * job.columns_width));
+    columns.resize(static_cast<size_t>(call.shape.classes * job.columns_width));
     fill_columns(call.shape, job.h, job.columns_width, columns.data());
     job.columns = columns.data();
   }

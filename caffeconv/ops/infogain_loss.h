@@ -76,6 +76,7 @@ CAFFECONV_HD double normalizer(const InfogainShape& shape, int64_t valid) {
 template <typename T>
 struct Integers {
   using type = int32_t;
+  using unsigned_type = uint32_t;
 };
 
 template <typename To, typename From>
@@ -89,7 +90,10 @@ CAFFECONV_HD To bits_of(const From& from) {
 // exp(d) for d ≤ 0, to about 1 ulp; 0 below the smallest normal float; NaN stays NaN.
 template <typename T>
 CAFFECONV_HD T exp_nonpositive(T d) {
-  using I = typename Integers<T>::type;
+#if defined(__CUDA_ARCH__)
+  return expf(d);
+#else
+  using U = typename Integers<T>::unsigned_type;
   const T lowest = T{} - 87.33654f;
   const T x = d < lowest ? lowest : d;
   // Adding 1.5·2^23 rounds to the nearest integer n and leaves n in the low bits: exp(x) = 2^n·exp(r), |r| ≤ ln2/2.
@@ -104,8 +108,9 @@ CAFFECONV_HD T exp_nonpositive(T d) {
   q = q * r + 5.0000001201e-1f;
   q = q * (r * r) + r + 1.f;
   // The exponent of 12582912 vanishes in the shift; what is left adds n to q's own.
-  const T e = bits_of<T>(bits_of<I>(q) + (bits_of<I>(shifted) << 23));
+  const T e = bits_of<T>(bits_of<U>(q) + (bits_of<U>(shifted) << 23));
   return d < lowest ? T{} : e;
+#endif
 }
 
 // log(u) for normal u > 0, to about 1 ulp. u = NaN or infinity give garbage: the callers see to them.
@@ -186,6 +191,77 @@ CAFFECONV_HD T z_of(const SoftmaxSums<T>& sums) {
 template <typename T>
 CAFFECONV_HD T log_of_z(const SoftmaxSums<T>& sums) {
   return log1p_nonnegative((sums.ones - 1.f) + sums.rest);
+}
+
+// ---- One sweep without the maximum ----------------------------------------------------------------------------------
+// The GPU kernels see each score once: the sums refer to the highest score so far, and move when a higher one comes.
+struct RunningSums {
+  float highest;
+  float lowest;
+  float ones;
+  float rest;
+  float dot;  // Σ H[y,l]·(x_l − highest)
+  float h;    // Σ H[y,l]
+};
+
+constexpr float kLargestFloat = 3.402823466e38f;
+
+// No score yet. Not −infinity: −infinity less itself is no number.
+CAFFECONV_HD RunningSums no_sums() { return {-kLargestFloat, kLargestFloat, 0, 0, 0, 0}; }
+
+CAFFECONV_HD void rebase(RunningSums& sums, float highest) {
+  const float change = sums.highest - highest;
+  sums.rest = (sums.rest + sums.ones) * exp_nonpositive(change);
+  sums.ones = 0;
+  sums.dot += sums.h * (change < -kLargestFloat ? -kLargestFloat : change);
+  sums.highest = highest;
+}
+
+// Scores x[0..count-1] and their elements of H's row; x may live in registers, so every index is known at compile time.
+template <int Size>
+CAFFECONV_HD void add_scores(RunningSums& sums, const float (&x)[Size], const float (&h)[Size], int64_t count) {
+  float highest = sums.highest;
+#if defined(__CUDA_ARCH__)
+#pragma unroll
+#endif
+  for (int k = 0; k < Size; ++k) highest = k < count && x[k] > highest ? x[k] : highest;
+  if (highest > sums.highest) rebase(sums, highest);
+  float ones = 0, rest = 0, dot = 0, h_sum = 0;  // summed up before they join the rest: rounding grows with the terms added
+#if defined(__CUDA_ARCH__)
+#pragma unroll
+#endif
+  for (int k = 0; k < Size; ++k) {
+    if (k < count) {
+      const float d = x[k] - highest;
+      const float e = exp_nonpositive(d);
+      ones += d == 0.f ? 1.f : 0.f;
+      rest += d == 0.f ? 0.f : e;
+      dot += h[k] * d;
+      h_sum += h[k];
+      sums.lowest = x[k] < sums.lowest ? x[k] : sums.lowest;
+    }
+  }
+  sums.ones += ones;
+  sums.rest += rest;
+  sums.dot += dot;
+  sums.h += h_sum;
+}
+
+// The sums of two sets of classes of one prediction.
+CAFFECONV_HD RunningSums merged(RunningSums a, RunningSums b) {
+  const float highest = b.highest > a.highest ? b.highest : a.highest;
+  if (highest > a.highest) rebase(a, highest);
+  if (highest > b.highest) rebase(b, highest);
+  return {highest, b.lowest < a.lowest ? b.lowest : a.lowest, a.ones + b.ones, a.rest + b.rest, a.dot + b.dot, a.h + b.h};
+}
+
+CAFFECONV_HD float z_of(const RunningSums& sums) { return sums.ones + sums.rest; }
+
+CAFFECONV_HD float log_of_z(const RunningSums& sums) { return log1p_nonnegative((sums.ones - 1.f) + sums.rest); }
+
+// Whether the loss has to be taken term by term.
+CAFFECONV_HD bool is_clamped(const RunningSums& sums, float log_z) {
+  return !(sums.lowest - sums.highest - log_z >= kLogThreshold);
 }
 
 }  // namespace caffeconv

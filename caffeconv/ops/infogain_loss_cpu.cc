@@ -31,9 +31,11 @@ constexpr int kLanes = 1;
 #if defined(__GNUC__)
 typedef float Floats __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t UnsignedInts __attribute__((vector_size(4 * kLanes)));
 #else
 using Floats = float;
 using Ints = int32_t;
+using UnsignedInts = uint32_t;
 #endif
 
 #if defined(__GNUC__)
@@ -46,11 +48,14 @@ struct Half {
   uint16_t bits;
 };
 
+constexpr int64_t kRun = 64;  // vectors summed up before their sum joins the total: rounding grows with the terms added
+
 }  // namespace
 
 template <>
 struct Integers<Floats> {
   using type = Ints;
+  using unsigned_type = UnsignedInts;
 };
 
 namespace {
@@ -172,12 +177,13 @@ CAFFECONV_HD float add_lanes(V value) {
   return values[0];
 }
 
-// Σ of n floats, n a multiple of 4, in double.
 CAFFECONV_HD double sum_of(const float* values, int64_t n) {
   double sums[4] = {};
-  for (int64_t k = 0; k < n; k += 4) {
+  int64_t k = 0;
+  for (; k + 4 <= n; k += 4) {
     for (int u = 0; u < 4; ++u) sums[u] += values[k + u];
   }
+  for (; k < n; ++k) sums[0] += values[k];
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
@@ -261,20 +267,27 @@ CAFFECONV_HD RowSums sums_of(const Row<V, S>& row, const float* h_row, float hig
   SoftmaxSums<V> sums[2] = {};
   V h_sum[2] = {};
   const V top = broadcast<V>(highest);
+  const int64_t whole = row.classes / lanes * lanes;
   int64_t l = 0;
-  for (; l + 2 * lanes <= row.classes; l += 2 * lanes) {
-    for (int u = 0; u < 2; ++u) {
-      const V d = row.at(l + u * lanes) - top;
-      const V h = load<V>(h_row + l + u * lanes);
-      add_class(sums[u], d, exp_nonpositive(d), h);
-      h_sum[u] += h;
+  while (l < whole) {
+    const int64_t end = l + kRun * lanes < whole ? l + kRun * lanes : whole;
+    SoftmaxSums<V> run[2] = {};
+    V h_run[2] = {};
+    const auto add = [&](int u, int64_t at) {
+      const V d = row.at(at) - top;
+      const V h = load<V>(h_row + at);
+      add_class(run[u], d, exp_nonpositive(d), h);
+      h_run[u] += h;
+    };
+    for (; l + 2 * lanes <= end; l += 2 * lanes) {
+      add(0, l);
+      add(1, l + lanes);
     }
-  }
-  for (; l + lanes <= row.classes; l += lanes) {
-    const V d = row.at(l) - top;
-    const V h = load<V>(h_row + l);
-    add_class(sums[0], d, exp_nonpositive(d), h);
-    h_sum[0] += h;
+    for (; l < end; l += lanes) add(0, l);
+    for (int u = 0; u < 2; ++u) {
+      add_sums(sums[u], run[u]);
+      h_sum[u] += h_run[u];
+    }
   }
   if constexpr (lanes > 1) {
     if (l < row.classes) {
@@ -489,22 +502,19 @@ struct FromRows {
   }
 };
 
-constexpr int kUnroll = 2;                    // vectors side by side
-constexpr int kGroup = kUnroll * kLanes;      // predictions in one sweep over the classes
-constexpr int64_t kMaxBlock = 1024;           // predictions in one block, a multiple of kGroup
-constexpr int64_t kBlockFloats = 16 * 1024;   // aim for this many scores in one block
+constexpr int64_t kMaxBlock = 1024;           // predictions in one block, a multiple of kLanes
+constexpr int64_t kBlockFloats = 8 * 1024;    // aim for this many scores in one block
 constexpr int64_t kLargestBlock = 256 * 1024;
-constexpr int64_t kRun = 64;  // classes summed up before the sum joins the total: rounding grows with the root of few terms
 
 int64_t block_width(const InfogainShape& shape) {
-  const int64_t width = kBlockFloats / shape.classes / kGroup * kGroup;
-  return width < kGroup ? kGroup : width > kMaxBlock ? kMaxBlock : width;
+  const int64_t width = kBlockFloats / shape.classes / kLanes * kLanes;
+  return width < kLanes ? kLanes : width > kMaxBlock ? kMaxBlock : width;
 }
 
 struct Block {
   int64_t begin;  // first prediction
   int64_t count;
-  int64_t width;  // count, rounded up to whole groups
+  int64_t width;  // count, rounded up to whole vectors
   float* x;       // classes × width: scores, then exponentials, then the output
   float* e;       // where the exponentials go: x, or a second buffer where x is still needed
   int32_t label[kMaxBlock];   // 0 where not active
@@ -513,7 +523,7 @@ struct Block {
   float loss[kMaxBlock];
 };
 
-// Predictions begin.. lie side by side in one plane up to `planes` end; f(first lane, lanes, offset of class 0).
+// The block's predictions, cut where a plane ends: f(first lane, how many, offset of their class 0 in the scores).
 template <typename F>
 CAFFECONV_HD void each_run(const InfogainShape& shape, const Block& block, F f) {
   for (int64_t lane = 0; lane < block.count;) {
@@ -536,7 +546,7 @@ CAFFECONV_HD int64_t take_labels(const InfogainJob& job, Block& block, InfogainP
   for (int64_t k = 0; k < block.count; ++k) {
     const int32_t label = truncated_label(labels[k]);
     const int32_t ignored = label == ignore ? has_ignore : 0;
-    const int32_t inside = (label >= 0) & (label < classes) ? -1 : 0;
+    const int32_t inside = ((label >= 0) & (label < classes)) ? -1 : 0;
     const int32_t active = inside & ~ignored;
     block.label[k] = label & active;
     block.active[k] = active;
@@ -597,98 +607,78 @@ void give_output(const InfogainJob& job, const Block& block) {
   });
 }
 
-// One group of predictions: sums over the classes, the loss, and the output in the buffer.
+// One vector of predictions: sums over the classes, the losses, and the output in the buffer.
 template <typename H, Output Out>
-CAFFECONV_HD void softmax_group(const InfogainJob& job, Block& block, int64_t first) {
+CAFFECONV_HD void softmax_vector(const InfogainJob& job, Block& block, int64_t lane) {
   const int64_t classes = job.shape.classes;
   const int64_t width = block.width;
-  float* x = block.x + first;
-  float* e_to = block.e + first;
-  H h[kUnroll];
-  Floats highest[kUnroll];
-  SoftmaxSums<Floats> sums[kUnroll] = {};
-  Floats h_sum[kUnroll] = {};
-  for (int u = 0; u < kUnroll; ++u) {
-    h[u].take(job, block.label + first + u * kLanes);
-    highest[u] = load<Floats>(block.highest + first + u * kLanes);
-  }
+  const float* x = block.x + lane;
+  float* out = block.e + lane;
+  const Floats highest = load<Floats>(block.highest + lane);
+  H h;
+  h.take(job, block.label + lane);
+  SoftmaxSums<Floats> sums = {};
+  Floats h_sum = {};
   for (int64_t begin = 0; begin < classes; begin += kRun) {
     const int64_t end = begin + kRun < classes ? begin + kRun : classes;
-    SoftmaxSums<Floats> run[kUnroll] = {};
-    Floats h_run[kUnroll] = {};
+    SoftmaxSums<Floats> run = {};
+    Floats h_run = {};
     for (int64_t l = begin; l < end; ++l) {
-      for (int u = 0; u < kUnroll; ++u) {
-        const Floats d = load<Floats>(x + l * width + u * kLanes) - highest[u];
-        const Floats e = exp_nonpositive(d);
-        const Floats h_l = h[u].at(l);
-        add_class(run[u], d, e, h_l);
-        h_run[u] += h_l;
-        if constexpr (Out != Output::kNone) store(e_to + l * width + u * kLanes, e);
-      }
+      const Floats d = load<Floats>(x + l * width) - highest;
+      const Floats e = exp_nonpositive(d);
+      const Floats h_l = h.at(l);
+      add_class(run, d, e, h_l);
+      h_run += h_l;
+      if constexpr (Out != Output::kNone) store(out + l * width, e);
     }
-    for (int u = 0; u < kUnroll; ++u) {
-      add_sums(sums[u], run[u]);
-      h_sum[u] += h_run[u];
-    }
+    add_sums(sums, run);
+    h_sum += h_run;
   }
-  Ints active[kUnroll];
-  for (int u = 0; u < kUnroll; ++u) {
-    memcpy(&active[u], block.active + first + u * kLanes, sizeof(Ints));
-    if (!job.want_loss) continue;
-    const Floats log_z = log_of_z(sums[u]);
-    Floats loss = log_z * h_sum[u] - sums[u].dot;
-    if (any_lane(active[u] & ~(sums[u].lowest - log_z >= kLogThreshold))) {
+  Ints active;
+  memcpy(&active, block.active + lane, sizeof(active));
+  if (job.want_loss) {
+    const Floats log_z = log_of_z(sums);
+    Floats loss = log_z * h_sum - sums.dot;
+    if (any_lane(sums.lowest - log_z >= kLogThreshold ? Ints{} : active)) {
       loss = Floats{};
       for (int64_t l = 0; l < classes; ++l) {
-        const Floats d = load<Floats>(x + l * width + u * kLanes) - highest[u];
-        loss -= h[u].at(l) * log_softmax_clamped(d, log_z);
+        loss -= h.at(l) * log_softmax_clamped(load<Floats>(x + l * width) - highest, log_z);
       }
     }
-    store(block.loss + first + u * kLanes, active[u] ? loss : Floats{});
+    store(block.loss + lane, active ? loss : Floats{});
   }
-  if constexpr (Out == Output::kNone) return;
-  Floats scale[kUnroll];
-  for (int u = 0; u < kUnroll; ++u) {
-    const Floats inverse = 1.f / z_of(sums[u]);
-    scale[u] = Out == Output::kGradient ? inverse * h_sum[u] * job.gradient_scale : inverse;
-  }
-  for (int64_t l = 0; l < classes; ++l) {
-    for (int u = 0; u < kUnroll; ++u) {
-      float* e = e_to + l * width + u * kLanes;
-      Floats value = load<Floats>(e) * scale[u];
-      if constexpr (Out == Output::kGradient) {
-        value -= h[u].at(l) * job.gradient_scale;
-        value = active[u] ? value : Floats{};
-      }
-      store(e, value);
+  if constexpr (Out == Output::kProbabilities) {
+    const Floats scale = 1.f / z_of(sums);
+    for (int64_t l = 0; l < classes; ++l) store(out + l * width, load<Floats>(out + l * width) * scale);
+  } else if constexpr (Out == Output::kGradient) {
+    const Floats scale = 1.f / z_of(sums) * h_sum * job.gradient_scale;
+    for (int64_t l = 0; l < classes; ++l) {
+      const Floats value = load<Floats>(out + l * width) * scale - h.at(l) * job.gradient_scale;
+      store(out + l * width, active ? value : Floats{});
     }
   }
 }
 
 // The form before 2017.
 template <typename H, Output Out>
-CAFFECONV_HD void probability_group(const InfogainJob& job, Block& block, int64_t first) {
-  const int64_t classes = job.shape.classes;
-  for (int u = 0; u < kUnroll; ++u) {
-    const int64_t lane = first + u * kLanes;
-    H h;
-    h.take(job, block.label + lane);
-    Ints active;
-    memcpy(&active, block.active + lane, sizeof(Ints));
-    Floats loss = {};
-    for (int64_t l = 0; l < classes; ++l) {
-      const Floats p = load<Floats>(block.x + l * block.width + lane);
-      if (job.want_loss) loss -= h.at(l) * log_clamped(p);
-      if constexpr (Out == Output::kGradient) {
-        const Floats clamped = p < kThreshold ? broadcast<Floats>(kThreshold) : p;
-        const Floats value = h.at(l) * -job.gradient_scale / clamped;
-        store(block.e + l * block.width + lane, active ? value : Floats{});
-      } else if constexpr (Out == Output::kProbabilities) {
-        store(block.e + l * block.width + lane, p);
-      }
+CAFFECONV_HD void probability_vector(const InfogainJob& job, Block& block, int64_t lane) {
+  H h;
+  h.take(job, block.label + lane);
+  Ints active;
+  memcpy(&active, block.active + lane, sizeof(active));
+  Floats loss = {};
+  for (int64_t l = 0; l < job.shape.classes; ++l) {
+    const Floats p = load<Floats>(block.x + l * block.width + lane);
+    float* out = block.e + l * block.width + lane;
+    if (job.want_loss) loss -= h.at(l) * log_clamped(p);
+    if constexpr (Out == Output::kGradient) {
+      const Floats clamped = p < kThreshold ? broadcast<Floats>(kThreshold) : p;
+      store(out, active ? h.at(l) * -job.gradient_scale / clamped : Floats{});
+    } else if constexpr (Out == Output::kProbabilities) {
+      store(out, p);
     }
-    store(block.loss + lane, active ? loss : Floats{});
   }
+  store(block.loss + lane, active ? loss : Floats{});
 }
 
 template <typename S, typename H, Output Out>
@@ -696,18 +686,18 @@ void run_lanes(const InfogainJob& job, int64_t begin, int64_t end, Block& block,
   const int64_t widest = block_width(job.shape);
   for (block.begin = begin; block.begin < end; block.begin += block.count) {
     block.count = end - block.begin < widest ? end - block.begin : widest;
-    block.width = (block.count + kGroup - 1) / kGroup * kGroup;
+    block.width = (block.count + kLanes - 1) / kLanes * kLanes;
     const int64_t legal = take_labels(job, block, part);
     if (legal == 0 && Out == Output::kNone) continue;
     take_scores<S>(job, block);
-    for (int64_t first = 0; first < block.width; first += kGroup) {
+    for (int64_t lane = 0; lane < block.width; lane += kLanes) {
       if (job.shape.probabilities) {
-        probability_group<H, Out>(job, block, first);
+        probability_vector<H, Out>(job, block, lane);
       } else {
-        softmax_group<H, Out>(job, block, first);
+        softmax_vector<H, Out>(job, block, lane);
       }
     }
-    if (job.want_loss) part->loss += sum_of(block.loss, block.width);
+    if (job.want_loss) part->loss += sum_of(block.loss, block.count);
     if (Out != Output::kNone) give_output<S>(job, block);
   }
 }
@@ -723,7 +713,7 @@ void run_lanes(const InfogainJob& job, int64_t begin, int64_t end, Block& block,
 bool use_lanes(const InfogainShape& shape) {
   // Classes side by side are best taken as they lie, unless they fill hardly a vector.
   if (shape.inner == 1 && shape.classes >= 2 * kLanes) return false;
-  return shape.classes * kGroup <= kLargestBlock;
+  return shape.classes * kLanes <= kLargestBlock;
 }
 
 int64_t table_width(const InfogainShape& shape) {

@@ -38,17 +38,28 @@ const InfogainKernels& infogain_kernels_portable();
 const InfogainKernels& infogain_kernels_avx2();
 const InfogainKernels& infogain_kernels_avx512();
 
-// columns[l·width + y] = H[y,l], 0 for y ≥ classes; after the last class one more row with the sums of H's rows.
+// The builds that this processor can run, best first; returns how many.
+inline int runnable_kernels(const InfogainKernels* (&builds)[3]) {
+  int count = 0;
+#if defined(CAFFECONV_WITH_AVX512)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    builds[count++] = &infogain_kernels_avx512();
+  }
+#endif
+#if defined(CAFFECONV_WITH_AVX2)
+  // Every processor with AVX2 has F16C.
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) builds[count++] = &infogain_kernels_avx2();
+#endif
+  builds[count++] = &infogain_kernels_portable();
+  return count;
+}
+
+// columns[l·width + y] = H[y,l], 0 for y ≥ classes.
 inline void fill_columns(const InfogainShape& shape, const float* h, int64_t width, float* columns) {
   const int64_t classes = shape.classes;
-  memset(columns, 0, sizeof(float) * static_cast<size_t>((classes + 1) * width));
-  for (int64_t y = 0; y < classes; ++y) {
-    double sum = 0;
-    for (int64_t l = 0; l < classes; ++l) {
-      columns[l * width + y] = h[y * classes + l];
-      sum += h[y * classes + l];
-    }
-    columns[classes * width + y] = static_cast<float>(sum);
+  for (int64_t l = 0; l < classes; ++l) {
+    for (int64_t y = 0; y < width; ++y) columns[l * width + y] = y < classes ? h[y * classes + l] : 0.f;
   }
 }
 

@@ -1,0 +1,37 @@
+"""Passes over a bound graph: each takes a graph and returns one that computes the same outputs. In this order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from caffeconv.ir import Graph
+from caffeconv.passes.fold import fold_affine
+from caffeconv.passes.identity import drop_identities
+
+PASSES: tuple[Callable[[Graph], Graph], ...] = (drop_identities, fold_affine)
+
+
+def run_passes(graph: Graph) -> Graph:
+    """The graph after every pass, validated after each."""
+    for apply in PASSES:
+        graph = apply(graph)
+        validate(graph)
+    return graph
+
+
+def validate(graph: Graph) -> None:
+    """Raises RuntimeError, a bug of ours, where a value is read before it is made, made twice, or has no shape."""
+    made: set[str] = set()
+    for node in graph.nodes:
+        missing = [value for value in node.bottoms if value not in made]
+        if missing:
+            raise RuntimeError(f"{node.name} reads {missing[0]}, which nothing makes")
+        for top, shape in zip(node.tops, node.top_shapes, strict=True):
+            if top in made:
+                raise RuntimeError(f"{node.name} makes {top} a second time")
+            if graph.shapes.get(top) != shape:
+                raise RuntimeError(f"{node.name} makes {top} of shape {shape}, not {graph.shapes.get(top)}")
+            made.add(top)
+    missing = [value for value in graph.outputs if value not in made]
+    if missing:
+        raise RuntimeError(f"nothing makes the output {missing[0]}")

@@ -125,14 +125,15 @@ class WeightsFile:
 class _Scan:
     """A cursor over the fields of nested messages in one buffer."""
 
-    def __init__(self, buffer: mmap.mmap | bytes, path: Path) -> None:
+    def __init__(self, buffer: mmap.mmap | bytes, path: Path, needed: str = "caffemodel") -> None:
         self.buffer = buffer
         self.path = path
+        self.needed = needed
         self.values = np.frombuffer(buffer, np.uint8)
 
     def fail(self, offset: int, what: str) -> CaffeconvError:
         return CaffeconvError(
-            f"{self.path}: {what} at byte {offset} of {len(self.buffer)}; a complete caffemodel was needed. "
+            f"{self.path}: {what} at byte {offset} of {len(self.buffer)}; a complete {self.needed} was needed. "
             "The file is truncated, damaged or something else: copy or download it again."
         )
 
@@ -185,17 +186,7 @@ class _Scan:
 
 def read_caffemodel(path: Path) -> WeightsFile:
     """Maps a caffemodel and finds its blobs; raises CaffeconvError where it is damaged or something else."""
-    try:
-        with path.open("rb") as file:
-            buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise CaffeconvError(f"{path}: no such file; weights (caffemodel) were needed") from None
-    except IsADirectoryError:
-        raise CaffeconvError(f"{path}: this is a folder; a weights file (caffemodel) was needed") from None
-    except ValueError:
-        raise CaffeconvError(f"{path}: the file is empty; weights (caffemodel) were needed") from None
-    except OSError as error:
-        raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; weights (caffemodel) were needed") from None
+    buffer = _map(path, "a weights file (caffemodel)")
     _refuse_other_formats(buffer, path)
     scan = _Scan(buffer, path)
     layers, kept = [], []
@@ -210,6 +201,32 @@ def read_caffemodel(path: Path) -> WeightsFile:
     return WeightsFile(path, tuple(layers), b"".join(kept))
 
 
+def read_binaryproto(path: Path) -> StoredBlob:
+    """Maps a file that holds one blob (a mean image, the H of InfogainLoss); CaffeconvError where it is none."""
+    buffer = _map(path, "a blob (binaryproto)")
+    if _is_text(bytes(buffer[:512]).decode("utf-8", "replace")):
+        raise CaffeconvError(f"{path}: this is text; a blob in binary form (binaryproto) was needed")
+    blob = _read_blob(_Scan(buffer, path, "binaryproto"), 0, len(buffer), "")
+    if blob.count != math.prod(blob.shape) or not blob.count:
+        shape = f"{by_x(blob.shape)} = {math.prod(blob.shape)} were needed" if blob.count else "a blob was needed"
+        raise CaffeconvError(f"{path}: {blob.count} numbers in it; {shape}. Is it a binaryproto, and whole?")
+    return blob
+
+
+def _map(path: Path, needed: str) -> mmap.mmap:
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError:
+        raise CaffeconvError(f"{path}: no such file; {needed} was needed") from None
+    except IsADirectoryError:
+        raise CaffeconvError(f"{path}: this is a folder; {needed} was needed") from None
+    except ValueError:
+        raise CaffeconvError(f"{path}: the file is empty; {needed} was needed") from None
+    except OSError as error:
+        raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; {needed} was needed") from None
+
+
 def _refuse_other_formats(buffer: mmap.mmap, path: Path) -> None:
     head = bytes(buffer[:512])
     known = {b"\x89HDF\r\n\x1a\n": "an HDF5 file", b"PK\x03\x04": "a zip or npz file", b"\x1f\x8b": "gzip data"}
@@ -219,10 +236,14 @@ def _refuse_other_formats(buffer: mmap.mmap, path: Path) -> None:
     text = head.decode("utf-8", "replace")
     if "<html" in text.lower() or text.startswith("version https://git-lfs"):
         raise CaffeconvError(f"{path}: a web page or download pointer, not the weights themselves: download it again")
-    if all(char.isprintable() or char in "\r\n\t" for char in text):
+    if _is_text(text):
         raise CaffeconvError(
             f"{path}: this is text; weights (caffemodel, binary) were needed. Give the prototxt first, then the weights."
         )
+
+
+def _is_text(head: str) -> bool:
+    return all(char.isprintable() or char in "\r\n\t" for char in head)
 
 
 def _read_v1_layer(scan: _Scan, start: int, end: int) -> StoredLayer:

@@ -37,7 +37,7 @@ def define_net(source: NetSource, state: State) -> NetDef:
     net = source.net
     where = str(source.path or "net")
     stages = (*net.state.stage, *state.stages)  # pycaffe adds stages to the net's own and replaces phase and level
-    full_state = _net_state(state.phase, state.level, stages)
+    full_state = NetState(phase=state.phase, level=state.level, stage=stages)
     layers = []
     for proto, line in zip(net.layer, source.lines, strict=True):
         if proto.include and proto.exclude:
@@ -49,12 +49,6 @@ def define_net(source: NetSource, state: State) -> NetDef:
     definitions = [_definition(proto, line, state.phase, source) for proto, line in layers]
     named, last_value = _name_values(definitions)
     return NetDef(net.name, tuple(named), state.phase, source.directory, source.path, last_value)
-
-
-def _net_state(phase: Phase, level: int, stages: Sequence[str]) -> NetState:
-    from caffeconv import caffe_pb2
-
-    return NetState(phase=caffe_pb2.Phase.Value(phase), level=level, stage=stages)
 
 
 def keeps_layer(layer: LayerParameter, state: NetState) -> bool:

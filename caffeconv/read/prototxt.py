@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import re
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from caffeconv import caffe_pb2
@@ -137,7 +137,7 @@ class _Parser:
 
     def read(self, message: Message) -> None:
         self._message(message, "", 0)
-        missing = message.FindInitializationErrors()
+        missing: list[str] = message.FindInitializationErrors()  # type: ignore[attr-defined]
         if missing:
             raise CaffeconvError(f"{self.where}: required fields are missing: {', '.join(missing)}")
 
@@ -181,14 +181,14 @@ class _Parser:
     def _message(self, message: Message, closing: str, depth: int) -> None:
         if depth > MAX_DEPTH:
             raise self._fail(f"messages nested more than {MAX_DEPTH} deep")
-        fields = message.DESCRIPTOR.fields_by_name
+        fields: Mapping[str, FieldDescriptor] = message.DESCRIPTOR.fields_by_name  # type: ignore[assignment]
         while not (self._kind == "end" if not closing else self._kind == "mark" and self._token == closing):
             if self._kind != "name":
                 raise self._fail(f"expected a field name or `{closing}`" if closing else "expected a field name")
             start, name = self._start, self._advance()
             descriptor = fields.get(name)
             if descriptor is None:
-                self._note_unknown(message.DESCRIPTOR, start, name, depth)
+                self._note_unknown(message.DESCRIPTOR.name, fields, start, name, depth)
                 self._skip_value(depth)
             else:
                 self._field(message, descriptor, start, depth)
@@ -197,9 +197,9 @@ class _Parser:
         if closing:
             self._advance()
 
-    def _note_unknown(self, descriptor: Descriptor, start: int, name: str, depth: int) -> None:
-        nearest = difflib.get_close_matches(name, descriptor.fields_by_name.keys(), 1, 0.6)
-        entry = (self._line(start), descriptor.name, name, nearest[0] if nearest else "")
+    def _note_unknown(self, message: str, fields: Iterable[str], start: int, name: str, depth: int) -> None:
+        nearest = difflib.get_close_matches(name, list(fields), 1, 0.6)
+        entry = (self._line(start), message, name, nearest[0] if nearest else "")
         if depth == 0:
             self.unknown.append(UnknownField(entry[0], "", *entry[1:]))
         else:
@@ -265,6 +265,7 @@ class _Parser:
         return sign * self._float(field) if kind in _FLOATS else self._integer(field, sign)
 
     def _enum(self, field: FieldDescriptor) -> int:
+        assert field.enum_type is not None
         values = field.enum_type.values_by_name
         if self._kind == "number" and self._token.isdigit() and int(self._token) in field.enum_type.values_by_number:
             return int(self._advance())
@@ -348,7 +349,7 @@ class _Parser:
 def is_repeated(field: FieldDescriptor) -> bool:
     """Whether a field is repeated, on every protobuf runtime from 4 on (`label` goes away in newer ones)."""
     known = getattr(field, "is_repeated", None)
-    return known if isinstance(known, bool) else field.label == FieldDescriptor.LABEL_REPEATED
+    return known if isinstance(known, bool) else field.label == FieldDescriptor.LABEL_REPEATED  # type: ignore[attr-defined]
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:

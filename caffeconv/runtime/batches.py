@@ -71,7 +71,8 @@ def _filled_up(array: FloatArray, size: int) -> FloatArray:
 def _trimmed(array: FloatArray, step: int, size: int, kind: str) -> FloatArray:
     if kind == "detections":
         rows = array.reshape(-1, 7)
-        return rows[rows[:, 0] < size].reshape(1, 1, -1, 7)
+        kept: FloatArray = rows[rows[:, 0] < size].reshape(1, 1, -1, 7)
+        return kept
     return array[:size] if array.ndim and array.shape[0] == step else array
 
 
@@ -96,6 +97,6 @@ def join(batches: list[Batch], kinds: Mapping[str, str]) -> dict[str, FloatArray
 
 def _renumbered(detections: FloatArray, start: int) -> FloatArray:
     """Detections whose picture numbers count from the run's first picture, not from the batch's."""
-    moved = detections.copy()
+    moved: FloatArray = detections.copy()
     moved[..., 0] += start
     return moved

@@ -6,6 +6,7 @@ import importlib.metadata
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -66,7 +67,7 @@ class Session:
         return dict(zip(names, values, strict=True))
 
 
-def import_onnxruntime() -> onnxruntime:  # type: ignore[valid-type]
+def import_onnxruntime() -> ModuleType:
     """The module; CaffeconvError says how to install it where it is missing, or where two copies broke each other."""
     try:
         import onnxruntime
@@ -77,7 +78,8 @@ def import_onnxruntime() -> onnxruntime:  # type: ignore[valid-type]
         ) from None
     if not hasattr(onnxruntime, "InferenceSession"):
         raise CaffeconvError(f"onnxruntime is broken.{_both_installed() or ' Install it again.'}")
-    return onnxruntime
+    module: ModuleType = onnxruntime
+    return module
 
 
 def _both_installed() -> str:
@@ -98,9 +100,9 @@ def _version(distribution: str) -> str:
         return ""
 
 
-def choose_providers(provider: Provider, ort: onnxruntime) -> list[str]:  # type: ignore[valid-type]
+def choose_providers(provider: Provider, ort: ModuleType) -> list[str]:
     """onnxruntime's provider names, first choice first; CaffeconvError where CUDA is asked for and missing."""
-    available = ort.get_available_providers()  # type: ignore[attr-defined]
+    available = ort.get_available_providers()
     has_cuda = "CUDAExecutionProvider" in available
     if provider == "cuda" and not has_cuda:
         raise CaffeconvError(

@@ -1,0 +1,36 @@
+"""Takes out layers that change nothing, such as Dropout in TEST."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from caffeconv.ir import Graph, Node
+
+
+def drop_identities(graph: Graph) -> Graph:
+    """Given  fc6 → drop6 → fc7   Result  fc6 → fc7 , where no output needs drop6's top.
+
+    Where drop6's top is an output, fc6 makes it instead, unless fc6's own top is an output or an input too.
+    """
+    kept_names = {*graph.outputs, *graph.inputs}
+    renamed: dict[str, str] = {}
+    for node in graph.nodes:
+        if not node.layer.is_identity(node) or len(node.tops) != 1:
+            continue
+        bottom, top = renamed.get(node.bottoms[0], node.bottoms[0]), node.tops[0]
+        if top not in kept_names:
+            renamed[top] = bottom
+        elif bottom not in kept_names:
+            renamed = {value: top if name == bottom else name for value, name in renamed.items()}
+            renamed[bottom] = top
+    nodes = tuple(_rename(node, renamed) for node in graph.nodes)
+    return replace(graph, nodes=tuple(n for n in nodes if not (n.layer.is_identity(n) and n.bottoms == n.tops)))
+
+
+def _rename(node: Node, renamed: Mapping[str, str]) -> Node:
+    return replace(
+        node,
+        bottoms=tuple(renamed.get(value, value) for value in node.bottoms),
+        tops=tuple(renamed.get(value, value) for value in node.tops),
+    )
