@@ -1,0 +1,148 @@
+"""Wrong input on every command: one clear message on stderr, exit code 1, no traceback, nothing half written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from golden_cases import GOLDENS
+
+from caffeconv.cli import main
+
+LENET = GOLDENS / "nets" / "lenet"
+NET, WEIGHTS = str(LENET / "net.prototxt"), str(LENET / "weights.caffemodel")
+OTHER = str(GOLDENS / "nets" / "alexnet" / "weights.caffemodel")
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def assert_refused(result: Result, *parts: str) -> None:
+    assert result.exit_code == 1, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert "Traceback" not in result.output
+    assert result.stdout == "" or "error" not in result.stdout
+    for part in parts:
+        assert part in result.stderr
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> dict[str, str]:
+    """Files that are wrong in some way, by what they are."""
+    content = Path(WEIGHTS).read_bytes()
+    made = {
+        "truncated": content[: len(content) // 2],
+        "binary.prototxt": b"\x00\x01\x02\xff" * 50,
+        "text.png": b"no picture",
+        "empty.caffemodel": b"",
+    }
+    for name, data in made.items():
+        (tmp_path / name).write_bytes(data)
+    np.save(tmp_path / "wrong.npy", np.zeros((2, 7), np.float32))
+    np.save(tmp_path / "words.npy", np.array(["a", "b"]))
+    return {name: str(tmp_path / name) for name in (*made, "wrong.npy", "words.npy", "absent", "out.onnx")}
+
+
+COMMANDS: dict[str, Sequence[str]] = {"convert": ("-o", "{out.onnx}"), "inspect": (), "run": ()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("{absent}",), ("absent", "no such file")),
+        ((NET, "{absent}"), ("absent", "no such file")),
+        ((WEIGHTS, NET), ("net.prototxt", "this is text", "Give the prototxt first")),
+        (("{binary.prototxt}", WEIGHTS), ("binary.prototxt", "binary data", "prototxt")),
+        ((NET, "{truncated}"), ("truncated", "a complete caffemodel was needed")),
+        ((NET, "{empty.caffemodel}"), ("the file is empty",)),
+        ((NET, OTHER), ("conv1 (Convolution)", "Cannot copy param 0 weights from layer 'conv1'; shape mismatch.")),
+        ((NET, WEIGHTS, "--shape", "dat=1,1,28,28"), ("'dat'", "no input", "Did you mean 'data'?")),
+    ],
+    ids=["missing net", "missing weights", "swapped", "binary net", "truncated", "empty", "weights of another net", "shape"],
+)  # fmt: skip
+def test_files(command: str, arguments: Sequence[str], parts: Sequence[str], broken: dict[str, str], tmp_path: Path) -> None:
+    filled = [broken[a[1:-1]] if a.startswith("{") else a for a in (*arguments, *COMMANDS[command])]
+    before = sorted(tmp_path.iterdir())
+    assert_refused(call(command, *filled), *parts)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("--input", "dat={wrong.npy}"), ("no input 'dat'", "did you mean 'data'?")),
+        (("--input", "{wrong.npy}"), ("input 'data'", "the array is 2×7", "was needed")),
+        (("--input", "{words.npy}"), ("words.npy", "numbers were needed")),
+        (("--input", "{text.png}"), ("text.png", "not a readable picture")),
+        (("--input", "{absent}"), ("absent", "no such file")),
+        (("--input", "{absent}*.png"), ("no file matches",)),
+        ((), ("input 'data' has no source", "--input data=")),
+        (("--input", "{wrong.npy}", "-o", "{absent}.xyz"), ("results are written as", ".npz")),
+        (("--input", "{wrong.npy}", "--blobs", "conv9"), ("no blob 'conv9'", "Did you mean conv")),
+        (("--input", "{text.png}", "--mean", "{absent}"), ("absent",)),
+        (("--input", "{text.png}", "--mean", "1,2"), ("the mean has 2 channels",)),
+        (("--input", "{text.png}", "--labels", "{absent}"), ("absent", "class names")),
+        (("--input", "{text.png}", "--resize", "20"), ("cannot be cropped",)),
+    ],
+)
+def test_run(arguments: Sequence[str], parts: Sequence[str], broken: dict[str, str]) -> None:
+    filled = []
+    for argument in arguments:
+        for name, path in broken.items():
+            argument = argument.replace("{" + name + "}", path)
+        filled.append(argument)
+    assert_refused(call("run", NET, WEIGHTS, *filled), *parts)
+
+
+@pytest.mark.parametrize("arguments", [("--shape", "data"), ("--shape", "data=1,x"), ("--batch", "some"), ("--phase", "both")])
+def test_usage(arguments: Sequence[str], tmp_path: Path) -> None:
+    result = call("convert", NET, WEIGHTS, "-o", tmp_path / "m.onnx", *arguments)
+    assert result.exit_code == 2
+    assert "Usage:" in result.stderr
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+    assert_refused(call("convert", NET, WEIGHTS, "-o", tmp_path / "no" / "m.onnx"), "m.onnx")
+    assert_refused(call("convert", NET, WEIGHTS, "-o", tmp_path / "m.xyz"), ".onnx")
+    (tmp_path / "m.onnx").mkdir()
+    assert_refused(call("convert", NET, WEIGHTS, "-o", tmp_path / "m.onnx"), "m.onnx")
+
+
+def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
+    net = tmp_path / "net.onnx"
+    net.write_bytes(Path(NET).read_bytes())
+    assert_refused(call("convert", net, WEIGHTS, "-o", net), "this is the input")
+    assert net.read_bytes() == Path(NET).read_bytes()
+
+
+def test_the_old_output_stays_when_the_net_is_wrong(tmp_path: Path) -> None:
+    out = tmp_path / "m.onnx"
+    out.write_bytes(b"old")
+    assert_refused(call("convert", NET, OTHER, "-o", out), "shape mismatch")
+    assert out.read_bytes() == b"old"
+
+
+def test_unknown_fields(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text(Path(NET).read_text().replace("kernel_size", "kernel_sise"))
+    result = call("convert", net, WEIGHTS, "-o", tmp_path / "m.onnx")
+    assert_refused(result, "has no field named `kernel_sise`; did you mean `kernel_size`?", "--ignore-unknown-fields")
+    assert result.stderr.count("kernel_sise") == Path(NET).read_text().count("kernel_size")
+
+
+def test_the_real_command() -> None:
+    script = Path(sys.executable).with_name("caffeconv")
+    command = [str(script)] if script.exists() else [sys.executable, "-m", "caffeconv"]
+    environment = {**os.environ, "PYTHONPATH": str(GOLDENS.parent.parent)} if not script.exists() else None
+    run = subprocess.run([*command, "inspect", "absent.prototxt"], capture_output=True, text=True, check=False, env=environment)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == "caffeconv: error: absent.prototxt: no such file; a net definition (prototxt) was needed\n"

@@ -1,0 +1,67 @@
+"""What the documentation shows is what happens."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from golden_cases import ROOT
+
+from caffeconv.cli import COMMANDS, main
+
+README = (ROOT / "README.md").read_text()
+EXAMPLES = re.findall(r"```console\n\$ (caffeconv [^\n]*)\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which the examples' relative paths hold, and where they may write."""
+    (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize(("command", "output"), EXAMPLES, ids=lambda text: " ".join(text.split()[:2]))
+def test_readme_examples(command: str, output: str) -> None:
+    result = CliRunner().invoke(main, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.stderr
+    assert [line.rstrip() for line in result.stdout.splitlines()] == [line.rstrip() for line in output.splitlines()]
+
+
+def test_every_command_has_an_example() -> None:
+    assert {command.split()[1] for command, _ in EXAMPLES} == set(COMMANDS)
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_that_works(name: str) -> None:
+    text = CliRunner().invoke(main, [name, "--help"]).output
+    example = re.search(rf"^ +(caffeconv {name} .*?)\n\n", text, re.DOTALL | re.MULTILINE)
+    assert example, text
+    result = CliRunner().invoke(main, shlex.split(" ".join(example.group(1).split()))[1:])
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.usefixtures("project")
+def test_readme_python() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    Path("example.py").write_text("import numpy\npicture = numpy.zeros((1, 1, 28, 28), numpy.float32)\n" + code)
+    names = runpy.run_path("example.py")
+    assert names["probabilities"].shape == (1, 10)
+    assert names["features"].shape == (1, 64)
+
+
+def test_layer_table_is_fresh() -> None:
+    page = runpy.run_path(str(ROOT / "docs" / "generate_layers.py"))["layers_page"]()
+    assert (ROOT / "docs" / "layers.md").read_text() == page, "run: python docs/generate_layers.py"
+
+
+def test_links() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
