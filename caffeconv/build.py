@@ -28,7 +28,8 @@ def build(
     """The net's graph; `input_shapes` (blob → shape) replaces what the net says of its inputs.
 
     Axes whose size follows from values (Filter, DetectionOutput) have the size that Caffe's Reshape guesses, or
-    `data_size`. Raises InvalidNetError with every problem: unknown types, faulty parameters, shapes that do not go together.
+    `data_size`. Raises InvalidNetError with every problem: unknown types, faulty parameters, shapes that do not go
+    together.
     """
     draft = draft_graph(net, input_shapes, data_size=data_size)
     if draft.problems:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from caffeconv.bind import Bound, bind
 from caffeconv.build import build
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
-from caffeconv.ir import Dims, Graph, NetDef, Phase, Shape
+from caffeconv.ir import BATCH, Dims, Graph, NetDef, Phase, Shape
+from caffeconv.layers import LAYERS
 from caffeconv.passes import run_passes
 from caffeconv.read.caffemodel import WeightsFile, read_caffemodel
 from caffeconv.read.hdf5 import is_hdf5, read_hdf5_weights
@@ -55,7 +56,8 @@ def read_net(path: PathLike, *, ignore_unknown_fields: bool = False) -> NetSourc
     if path.suffix == ".caffemodel":
         net = read_caffemodel(path).net()
         return NetSource(net, (0,) * len(net.layer or net.layers), path, path.parent)
-    return read_prototxt(path, ignore_unknown_fields=ignore_unknown_fields)
+    extra_fields = {name: kind.extra_fields for name, kind in LAYERS.items() if kind.extra_fields}
+    return read_prototxt(path, ignore_unknown_fields=ignore_unknown_fields, extra_fields=extra_fields)
 
 
 def read_weights(path: Path) -> WeightsFile:
@@ -118,9 +120,12 @@ def convert(
 def convert_loaded(
     loaded: Loaded, outputs: Sequence[str], *, batch: int | Literal["dynamic", "keep"] = "dynamic",
     shapes: Mapping[str, Sequence[int]] | None = None, opset: int | None = None, fold: bool = True,
-    notes: list[Diagnostic] | None = None,
+    notes: list[Diagnostic] | None = None, stateful: bool = False,
 ) -> ModelProto:  # fmt: skip
-    """As `convert`, from a net already loaded; `outputs` are values of its graph. Notes worth saying go to `notes`."""
+    """As `convert`, from a net already loaded; `outputs` are values of its graph. Notes worth saying go to `notes`.
+
+    stateful: see emit_model.
+    """
     from caffeconv.emit.check import check_model
     from caffeconv.emit.model import DEFAULT_OPSET, emit_model
     from caffeconv.emit.onnx_builder import NeedsFixedBatchError
@@ -131,9 +136,10 @@ def convert_loaded(
     lean = run_passes(lean) if fold else lean
     metadata = _metadata(loaded)
     if batch == "dynamic":
-        for dims, which in dynamic_candidates(loaded.net, graph, shapes):
+        for dims, symbols, which in dynamic_candidates(loaded.net, graph):
             try:
-                model = emit_model(replace(lean, dims=dims), outputs, opset=opset, metadata=metadata)
+                varying = replace(lean, dims=dims, symbols=symbols)
+                model = emit_model(varying, outputs, opset=opset, metadata=metadata, stateful=stateful)
             except NeedsFixedBatchError as reason:
                 if notes is not None:
                     notes.append(Diagnostic("note", "", f"{which} cannot have a dynamic batch: {reason}"))
@@ -141,7 +147,8 @@ def convert_loaded(
             return check_model(model)
         if notes is not None:
             notes.append(Diagnostic("note", "", "the batch size is fixed"))
-    model = emit_model(replace(lean, dims=dict(graph.shapes)), outputs, opset=opset, metadata=metadata)
+    fixed = replace(lean, dims=fixed_dims(loaded.net, graph))
+    model = emit_model(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
     return check_model(model)
 
 
@@ -189,44 +196,90 @@ def input_shapes(graph: Graph) -> dict[str, Shape]:
     }
 
 
-def dynamic_candidates(
-    net: NetDef, graph: Graph, shapes: Mapping[str, Sequence[int]] | None
-) -> Iterable[tuple[dict[str, Dims], str]]:
-    """Shapes with None where they vary with the batch: first for all inputs, then for those as large as the first.
+Symbols = dict[tuple[str, int], str]
+_BATCH_SIZES = (7, 11, 13, 17, 19, 23, 29)
+_DATA_SIZE = 37
+# primes, so that a size tells what it follows from, and none divides another by chance
 
-    An axis varies where two builds with other batch sizes differ; a set of inputs is left out where such a build fails
-    or gives parameters other shapes.
+
+def dynamic_candidates(net: NetDef, graph: Graph) -> Iterable[tuple[dict[str, Dims], Symbols, str]]:
+    """Shapes with None where they vary with the batch, names for those axes, and the inputs whose batch that is.
+
+    An axis varies where builds with other batch sizes differ. First every input has a batch of its own (rois are no
+    pictures); where that does not go together, as with labels, those that are equal stay equal; then only those as
+    large as the first vary; then only the first. What does not build, or changes the parameters' shapes, is left out.
     """
     given = input_shapes(graph)
-    firsts = {blob: shape[0] for blob, shape in given.items() if shape}
-    if not firsts:
+    sizes = {blob: shape[0] for blob, shape in given.items() if shape}
+    if not sizes:
         return
-    main = next(iter(firsts.values()))
-    groups = [set(firsts), {blob for blob, size in firsts.items() if size == main}, {next(iter(firsts))}]
-    tried: list[set[str]] = []
-    for group in groups:
-        if group in tried:
+    lead = next(iter(sizes))
+    order = list(dict.fromkeys(sizes.values()))
+    candidates: list[dict[str, int]] = []  # each: input → which of the batch sizes it follows
+    for follows in (
+        {blob: i for i, blob in enumerate(sizes)},
+        {blob: order.index(size) for blob, size in sizes.items()},
+        {blob: 0 for blob, size in sizes.items() if size == sizes[lead]},
+        {lead: 0},
+    ):
+        if follows in candidates or max(follows.values()) >= len(_BATCH_SIZES):
             continue
-        tried.append(group)
-        dims = _varying(net, graph, given, group)
-        if dims is not None:
-            yield dims, ", ".join(sorted(group))
+        candidates.append(follows)
+        varying = _varying(net, graph, given, follows)
+        if varying is not None:
+            yield *varying, ", ".join(sorted(follows))
 
 
-def _varying(net: NetDef, graph: Graph, given: Mapping[str, Shape], group: set[str]) -> dict[str, Dims] | None:
-    # sizes that are equal stay equal, so that labels go on matching their predictions; none divides another by chance
-    primes = dict(zip(sorted({given[blob][0] for blob in group}), (7, 11, 13, 17, 19, 23, 29), strict=False))
-    dims: dict[str, Dims] = dict(graph.shapes)
+def _varying(
+    net: NetDef, graph: Graph, given: Mapping[str, Shape], follows: Mapping[str, int]
+) -> tuple[dict[str, Dims], Symbols] | None:
+    names: dict[int, str] = {0: BATCH}
+    for blob, number in follows.items():
+        names.setdefault(number, f"{blob}_0")
+    others = []
     for factor in (1, 31):
-        asked = {
-            blob: (primes[shape[0]] * factor, *shape[1:]) if blob in group and shape[0] in primes else shape
-            for blob, shape in given.items()
-        }
+        asked = {blob: (_BATCH_SIZES[follows[blob]] * factor, *given[blob][1:]) for blob in follows}
         try:
-            other = with_params(build(net, asked), graph)
+            other = build(net, {**given, **asked}, data_size=_DATA_SIZE * factor)
+            others.append(with_params(other, graph).shapes)
         except CaffeconvError:
             return None
-        for value, shape in other.shapes.items():
+    dims = _differing(graph.shapes, others)
+    if dims is None:
+        return None
+    named = {(size, size * 31): names[number] for number, size in enumerate(_BATCH_SIZES) if number in names}
+    symbols: Symbols = {}
+    for value, shape in dims.items():
+        for axis, dim in enumerate(shape):
+            seen = others[0][value][axis], others[1][value][axis]
+            if dim is None and seen in named:
+                symbols[value, axis] = named[seen]
+    return dims, symbols
+
+
+def fixed_dims(net: NetDef, graph: Graph) -> dict[str, Dims]:
+    """The graph's shapes, with None only for what follows from values (Filter, DetectionOutput)."""
+    if all(node.layer.data_axis is None for node in graph.nodes):
+        return dict(graph.shapes)
+    try:
+        dims = _differing(graph.shapes, [build(net, input_shapes(graph), data_size=_DATA_SIZE).shapes])
+    except CaffeconvError:  # a later layer wants the size that Caffe guesses; the run will tell
+        dims = None
+    return dims or {
+        **graph.shapes,
+        **{
+            top: tuple(None if axis == node.layer.data_axis else dim for axis, dim in enumerate(shape))
+            for node in graph.nodes
+            for top, shape in zip(node.tops, node.top_shapes, strict=True)
+        },
+    }
+
+
+def _differing(shapes: Mapping[str, Shape], others: Iterable[Mapping[str, Shape]]) -> dict[str, Dims] | None:
+    """The shapes with None where others differ; None where the number of axes does."""
+    dims: dict[str, Dims] = dict(shapes)
+    for other in others:
+        for value, shape in other.items():
             if len(shape) != len(dims[value]):
                 return None
             dims[value] = tuple(a if a == b else None for a, b in zip(dims[value], shape, strict=True))

@@ -22,6 +22,8 @@ Dims = tuple[int | None, ...]
 BATCH = "batch"
 """The name of the first input's batch axis."""
 Phase = Literal["TRAIN", "TEST"]
+ExtraValue = int | float | str | list["ExtraValue"] | dict[str, "ExtraValue"]
+"""A field that the schema lacks: a number, a word or string, a message, or a list where it is given several times."""
 FloatArray = NDArray[np.float32]
 
 
@@ -55,6 +57,10 @@ class LayerDef:
     directory: Path
     line: int | None = None
     force_backward: bool = False
+    extended: bool = False
+    """Whether the caller asks for more than Caffe allows (5-D pooling)."""
+    extra: Mapping[str, ExtraValue] = field(default_factory=dict)
+    """Fields of the prototxt that the schema lacks and the layer's class knows (`Layer.extra_fields`), as written."""
 
     @property
     def where(self) -> str:

@@ -1,4 +1,4 @@
-"""The matrix H of an InfogainLoss layer: made, read, checked and written as the binaryproto that the layer's `source` names.
+"""The matrix H of an InfogainLoss layer: made, read, checked, and written as the binaryproto that `source` names.
 
 H is L×L for L classes: row = the true label, column = the predicted class. The loss of one item with label n is
 -Σₖ H[n, k]·log(pₖ) (caffe: infogain_loss_layer.cpp).
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from caffeconv.ir import FloatArray, by_x
 from caffeconv.read.caffemodel import read_binaryproto
 from caffeconv.read.prototxt import read_bytes
 
-_SEPARATOR = re.compile(r"[,;\s]\s*")
+_SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
 _KINDS = "an array (.npy, .npz), a table (.csv, .txt) or a .binaryproto"
 
 
@@ -38,7 +37,11 @@ def make_h(array: ArrayLike, path: str | os.PathLike[str], *, legacy: bool = Fal
     Raises:
         CaffeconvError: the array is no square matrix of finite numbers, or the file cannot be written.
     """
-    matrix = _checked(np.asarray(array), "H")
+    try:
+        given = np.asarray(array)
+    except ValueError:
+        raise CaffeconvError("H: its rows have different lengths; L×L numbers were needed") from None
+    matrix = _checked(given, "H")
     blob = WrittenBlob.of((1, 1, *matrix.shape), matrix, legacy=legacy)
     with whole_file(path) as file:
         blob.write(file)
@@ -64,7 +67,9 @@ def read_matrix(path: str | os.PathLike[str]) -> FloatArray:
     if kind in (".csv", ".txt", ".tsv"):
         return _checked(_read_table(path), str(path))
     if kind in (".npy", ".npz"):
-        return _checked(_read_numpy(path), str(path))
+        from caffeconv.runtime.sources import read_array
+
+        return _checked(read_array(path, "H"), str(path))
     if kind == ".binaryproto":
         return _checked(read_blob(path), str(path))
     read_bytes(path, "a matrix")
@@ -77,9 +82,10 @@ def identity(size: int) -> FloatArray:
 
 
 def from_frequencies(counts: Sequence[float]) -> FloatArray:
-    """H for unbalanced classes: on the diagonal N / (L·nₙ), so that each class weighs as much as the others together do.
+    """H for unbalanced classes: on the diagonal N / (L·count), so that all classes weigh the same in the whole loss.
 
-    `counts` are the numbers of training items, or shares, one for each class. A balanced set gives the identity.
+    `counts` are the numbers of training items, or shares, one for each of L classes, N their sum. A balanced set gives
+    the identity.
     """
     if len(counts) < 1 or not all(math.isfinite(n) and n > 0 for n in counts):
         raise CaffeconvError(f"class frequencies {_short(counts)}: a number above 0 for each class was needed")
@@ -88,9 +94,9 @@ def from_frequencies(counts: Sequence[float]) -> FloatArray:
 
 
 def from_distances(positions: Sequence[float], spread: float) -> FloatArray:
-    """H for graded classes: a miss costs less the nearer it is. Rows are exp(-|xₙ - xₖ| / spread), divided by their sum.
+    """H for graded classes, where a near miss costs less: exp(-|xₙ - xₖ| / spread), each row divided by its sum.
 
-    `positions` says where each class lies (0, 1, 2, … for grades); `spread` is in the same unit, above 0.
+    `positions` x says where each class lies (0, 1, 2, … for grades); `spread` is in the same unit, above 0.
     """
     if len(positions) < 1 or not all(map(math.isfinite, positions)) or not (math.isfinite(spread) and spread > 0):
         raise CaffeconvError(
@@ -98,14 +104,15 @@ def from_distances(positions: Sequence[float], spread: float) -> FloatArray:
         )
     x = np.asarray(positions, np.float64)
     nearness = np.exp(-np.abs(x[:, None] - x[None, :]) / spread)
-    return (nearness / nearness.sum(axis=1, keepdims=True)).astype(np.float32)
+    matrix: FloatArray = (nearness / nearness.sum(axis=1, keepdims=True)).astype(np.float32)
+    return matrix
 
 
 def remarks(matrix: FloatArray) -> tuple[str, ...]:
-    """What about this H might not be meant; none of it is an error."""
+    """What about this H might not be meant; rows counted from 0, as labels are. None of it is an error."""
     found = []
     if np.array_equal(matrix, np.eye(len(matrix), dtype=np.float32)):
-        found.append("H is the identity: InfogainLoss is then the same as SoftmaxWithLoss")
+        found.append("H is the identity: InfogainLoss then computes what SoftmaxWithLoss does")
     if not np.array_equal(matrix, matrix.T):
         found.append(
             "H is not symmetric: its rows are the true labels, its columns the predicted classes; "
@@ -155,23 +162,6 @@ def _checked(array: NDArray[np.generic], where: str) -> FloatArray:
     return matrix
 
 
-def _read_numpy(path: Path) -> NDArray[np.generic]:
-    read_bytes(path, "a matrix")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            names = list(loaded)
-            if len(names) != 1 and "H" not in names:
-                found = ", ".join(names) or "nothing"
-                raise CaffeconvError(f"{path}: {found} in it; one array, or one called H, was needed")
-            matrix: NDArray[np.generic] = loaded["H" if "H" in names else names[0]]
-            return matrix
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise CaffeconvError(f"{path}: not readable as {path.suffix}: {error}") from None
-
-
 def _read_table(path: Path) -> NDArray[np.generic]:
     text = read_bytes(path, "a matrix").decode("utf-8-sig", "replace")
     rows: list[list[float]] = []
@@ -181,7 +171,9 @@ def _read_table(path: Path) -> NDArray[np.generic]:
             continue
         row = [_number(item, path, line) for item in _SEPARATOR.split(content)]
         if rows and len(row) != len(rows[0]):
-            raise CaffeconvError(f"{path}, line {line}: {len(row)} numbers; {len(rows[0])}, as in the lines above, were needed")
+            raise CaffeconvError(
+                f"{path}, line {line}: {len(row)} numbers; {len(rows[0])}, as in the lines above, were needed"
+            )
         rows.append(row)
     return np.array(rows, np.float64)
 

@@ -159,6 +159,10 @@ class Net:
         self._ran: dict[str, FloatArray] | None = None
         self._kept: set[str] = set()
         self._sessions: dict[tuple[object, ...], Session] = {}
+        self._states: dict[str, FloatArray] = {}
+        """What recurrent layers left after the last forward: the model's input for it → values."""
+        self._started_from: dict[str, FloatArray] = {}
+        """The states from which the last forward started."""
         self.params: Mapping[str, list[ParamBlob]] = _Params(self._graph.nodes)
         definition = self._loaded.net
         self.blobs: dict[str, NetBlob] = {name: NetBlob(self, name) for name in definition.blob_order()}
@@ -195,7 +199,8 @@ class Net:
                 self._computed[blob] = np.zeros(self.shape_of(blob), np.float32)
             else:
                 self._kept.add(blob)
-                self._computed |= self._run(self._ran, [name for name in self.blobs if name not in self._buffers])
+                names = [name for name in self.blobs if name not in self._buffers]
+                self._computed |= self._run(self._ran, names, self._started_from)[0]
         return self._computed[blob]
 
     def reshape_input(self, blob: str, shape: Sequence[int]) -> None:
@@ -250,7 +255,8 @@ class Net:
         feeds = {name: buffer.copy() for name, buffer in self._buffers.items()}
         self._check_labels(feeds)
         self._forget()
-        results = self._run(feeds, [name for name in dict.fromkeys([*wanted, *self._kept])])
+        self._started_from = self._states
+        results, self._states = self._run(feeds, list(dict.fromkeys([*wanted, *self._kept])), self._states)
         self._ran = feeds
         self._computed = {name: value for name, value in results.items() if name not in self._buffers}
         for name in self._buffers:
@@ -277,17 +283,30 @@ class Net:
             self.reshape_input(name, array.shape)
         self._buffers[name] = np.array(array)
 
-    def _run(self, feeds: Mapping[str, FloatArray], names: Sequence[str]) -> dict[str, FloatArray]:
+    def _run(
+        self, feeds: Mapping[str, FloatArray], names: Sequence[str], states: Mapping[str, FloatArray]
+    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+        """The blobs `names`, and the states that this pass leaves, by the input that takes them in the next one."""
         last = self._last_values()
         graph = self._reshaped()
         inputs = set(graph.inputs)
         values = {name: last[name] for name in names if last[name] not in inputs}
         if not values:
-            return {name: feeds[name] for name in names}
+            return {name: feeds[name] for name in names}, dict(states)
         session = self._session(tuple(values.values()))
-        results = session.run({name: feeds[name] for name in session.inputs}, list(values.values()))
+        kept = {name: f"{name.removesuffix('_in')}_out" for name in session.inputs if name not in inputs}
+        held = {name: self._state(states, name, session) for name in kept}
+        needed = {name: feeds[name] for name in session.inputs if name in inputs}
+        results = session.run({**needed, **held}, [*values.values(), *kept.values()])
         found = {name: results[value] for name, value in values.items()}
-        return {name: found[name] if name in found else feeds[name] for name in names}
+        blobs = {name: found[name] if name in found else feeds[name] for name in names}
+        return blobs, {**states, **{name: results[value] for name, value in kept.items()}}
+
+    def _state(self, states: Mapping[str, FloatArray], name: str, session: Session) -> FloatArray:
+        shape = tuple(int(size) for size in session.inputs[name])
+        held = states.get(name)
+        # caffe: RecurrentLayer::Reshape — another batch size starts from zeros
+        return held if held is not None and held.shape == shape else np.zeros(shape, np.float32)
 
     def _session(self, values: tuple[str, ...]) -> Session:
         from caffeconv.runtime.session import Session
@@ -302,7 +321,7 @@ class Net:
             if len(self._sessions) >= MAX_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
             loaded = replace(self._loaded, bound=replace(self._loaded.bound, graph=params.apply(graph)))
-            model = convert_loaded(loaded, values, batch="keep")
+            model = convert_loaded(loaded, values, batch="keep", stateful=True)
             self._sessions[key] = Session(model, self._provider)
         return self._sessions[key]
 

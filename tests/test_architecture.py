@@ -26,7 +26,7 @@ ORDER = (
     ("emit",),
     ("runtime",),
     ("convert", "make_h", "upgrade"),
-    ("report", "net"),
+    ("report", "net", "deploy"),
     ("cli",),
 )
 """Stages from first to last; a module imports from its own stage and those before it."""

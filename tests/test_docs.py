@@ -65,3 +65,32 @@ def test_links() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_custom_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    import caffeconv
+    from caffeconv.layers import LAYERS
+
+    page = (ROOT / "docs" / "custom_layers.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (layer,) = re.findall(r"```\n(layer \{.*?)```", page, re.DOTALL)
+    (tmp_path / "gain.py").write_text(code)
+    (tmp_path / "net.prototxt").write_text(
+        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 } } }\n' + layer
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(caffeconv.CaffeconvError, match="no field named `channel_gain_param`"):
+        caffeconv.Net("net.prototxt")
+    try:
+        runpy.run_path("gain.py")
+        net = caffeconv.Net("net.prototxt")
+        net.params["gain"][0].data[...] = [1, 2, 3]
+        x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+        expected = x * np.array([1, 2, 3], np.float32)[:, None] + np.float32(0.5)
+        np.testing.assert_allclose(net.forward(x=x)["y"], expected)
+        with pytest.raises(ValueError, match="there is a layer type ReLU already"):
+            caffeconv.register_layer(LAYERS["ChannelGain"], "ReLU")
+    finally:
+        LAYERS.pop("ChannelGain", None)

@@ -25,14 +25,14 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     # a link stays a link: the file that it points to is the one that is replaced
     target = Path(os.path.realpath(path))
     shown = Path(path)
-    _refuse_place(target, shown)
-    if target.exists() and not target.is_file():
-        with _explained(shown), target.open("wb") as device:
-            yield device
-        return
-    # a name of its own instead of tempfile's, whose files only their owner can read
-    part = target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}.part")
     with _explained(shown):
+        _refuse_place(target, shown)
+        if target.exists() and not target.is_file():
+            with target.open("wb") as device:
+                yield device
+            return
+        # a name of its own instead of tempfile's, whose files only their owner can read
+        part = target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}.part")
         file = part.open("x+b")
         try:
             with file:

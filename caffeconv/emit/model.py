@@ -20,7 +20,7 @@ LEAST_OPSET = 13
 
 def emit_model(
     graph: Graph, outputs: Sequence[str], *, opset: int = DEFAULT_OPSET, metadata: Mapping[str, str] | None = None,
-    stateful: bool = False,
+    stateful: bool = False, unroll: bool = False,
 ) -> ModelProto:  # fmt: skip
     """The ONNX model of a bound graph, with `outputs` (values of the graph) as its outputs.
 
@@ -29,8 +29,9 @@ def emit_model(
 
     stateful: what layers keep from pass to pass (Layer.state_shapes) becomes further inputs ``layer/state_in``, to be
     fed zeros at first, and outputs ``layer/state_out``, to be fed the next time; of the layers that `outputs` need.
+    unroll: no Scan node, but its steps one after another, where their number is known.
     """
-    builder = OnnxBuilder(opset, graph.dims, stateful=stateful)
+    builder = OnnxBuilder(opset, graph.dims, stateful=stateful, unroll=unroll)
     for node in graph.nodes:
         builder.enter(node)
         try:
@@ -38,11 +39,15 @@ def emit_model(
         except LayerError as error:
             raise CaffeconvError(f"{node.definition.where}: {error}") from None
     values = {value: graph.dims[value] for value in graph.dims}
+    used = {name for node in _reached(builder, outputs) for name in _reads(node)}
+    states = {value: kept for value, kept in builder.states.items() if value in used}
     proto = helper.make_graph(
-        _reached(builder, outputs),
+        _reached(builder, [*outputs, *(kept for kept, _ in states.values())]),
         graph.net.name or "net",
-        [_value_info(value, values[value], graph) for value in graph.inputs],
-        [_value_info(value, values[value], graph) for value in outputs],
+        [_value_info(value, values[value], graph) for value in graph.inputs]
+        + [helper.make_tensor_value_info(value, TensorProto.FLOAT, shape) for value, (_, shape) in states.items()],
+        [_value_info(value, values[value], graph) for value in outputs]
+        + [helper.make_tensor_value_info(kept, TensorProto.FLOAT, shape) for kept, shape in states.values()],
     )
     used = {name for node in proto.node for name in _reads(node)}
     proto.initializer.extend(_tensor(name, value) for name, value in builder.initializers.items() if name in used)

@@ -135,7 +135,8 @@ class OnnxBuilder:
         """Leaves `value` as that state for the next pass; `state` is what the method of that name gave."""
         if self.stateful:
             kept = self.states[state][0]
-            self._add("Identity", [value], [kept], self._fresh_node_name(kept.removeprefix(self._scope + "/")), "", "", {})
+            name = self._fresh_node_name(kept.removeprefix(self._scope + "/"))
+            self._add("Identity", [value], [kept], name, "", "", {})
 
     def scan(
         self, step: Step, states: Sequence[str], sequences: Sequence[str], *, steps: int | None
@@ -206,13 +207,13 @@ class OnnxBuilder:
 
     def _initializer(self, name: str, value: Array | Param) -> str:
         held = self.initializers.get(name)
-        if held is None:
-            self._names.add(name)
-            self.initializers[name] = value
-            return name
         if held is value or (isinstance(held, np.ndarray) and isinstance(value, np.ndarray) and same(held, value)):
             return name
-        return self._initializer(self._fresh(name.removeprefix(self._scope + "/")), value)
+        if name in self._names or held is not None:  # a node's value, or another constant, has that name
+            name = self._fresh(name.removeprefix(self._scope + "/"))
+        self._names.add(name)
+        self.initializers[name] = value
+        return name
 
     def _fresh(self, what: str) -> str:
         name, number = f"{self._scope}/{what}", 1

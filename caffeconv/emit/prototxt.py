@@ -45,9 +45,9 @@ def _scalar(field: FieldDescriptor, value: str | bytes | float) -> str:
     if isinstance(value, str):
         return f'"{value.translate(_ESCAPES)}"'
     if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT:
-        return _shortest(str(np.float32(value)))
+        return _shortest(float(str(np.float32(value))))
     if field.cpp_type == FieldDescriptor.CPPTYPE_DOUBLE:
-        return _shortest(repr(value))
+        return _shortest(value)
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         return "true" if value else "false"
     if field.enum_type is not None:
@@ -55,5 +55,5 @@ def _scalar(field: FieldDescriptor, value: str | bytes | float) -> str:
     return str(value)
 
 
-def _shortest(number: str) -> str:
-    return number.removesuffix(".0")
+def _shortest(number: float) -> str:
+    return repr(number).removesuffix(".0")

@@ -5,62 +5,149 @@ from __future__ import annotations
 from caffeconv.layers.base import Layer
 from caffeconv.layers.convolution import Convolution, Deconvolution, Im2col
 from caffeconv.layers.data import DummyData, Input, MemoryData, Parameter
+from caffeconv.layers.detection import DetectionOutput, Normalize, PriorBox
 from caffeconv.layers.elementwise import (
-    BNLL, ELU, AbsVal, Clip, Dropout, Eltwise, Exp, Log, Power, PReLU, ReLU, Sigmoid, Swish, TanH, Threshold,
+    BNLL,
+    ELU,
+    AbsVal,
+    Clip,
+    Dropout,
+    Eltwise,
+    Exp,
+    Log,
+    Power,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    Swish,
+    TanH,
+    Threshold,
 )  # fmt: skip
+from caffeconv.layers.forks import BN, Axpy, ConvolutionDepthwise, Local, Mish, ReLU6, ReLUX, SeLu
 from caffeconv.layers.inner_product import Embed, InnerProduct
+from caffeconv.layers.losses import (
+    Accuracy,
+    ContrastiveLoss,
+    EuclideanLoss,
+    HingeLoss,
+    InfogainLoss,
+    MultinomialLogisticLoss,
+    SigmoidCrossEntropyLoss,
+    SmoothL1Loss,
+    SoftmaxWithLoss,
+)  # fmt: skip
 from caffeconv.layers.normalization import LRN, MVN, BatchNorm
 from caffeconv.layers.pooling import SPP, Pooling
+from caffeconv.layers.recurrent import LSTM, RNN, LSTMUnit
+from caffeconv.layers.resampling import Interp, Reorg, ShuffleChannel, Upsample
+from caffeconv.layers.rois import PSROIPooling, ROIPooling
 from caffeconv.layers.scale import Bias, Scale
 from caffeconv.layers.shape import (
-    BatchReindex, Concat, Crop, Filter, Flatten, Permute, Reshape, Silence, Slice, Split, Tile,
+    BatchReindex,
+    Concat,
+    Crop,
+    Filter,
+    Flatten,
+    Permute,
+    Reshape,
+    Silence,
+    Slice,
+    Split,
+    Tile,
 )  # fmt: skip
 from caffeconv.layers.softmax import ArgMax, Reduction, Softmax
+from caffeconv.layers.video import Convolution3D, Pooling3D
 
 LAYERS: dict[str, type[Layer]] = {
     "AbsVal": AbsVal,
+    "Accuracy": Accuracy,
     "ArgMax": ArgMax,
+    "Axpy": Axpy,
+    "BN": BN,
     "BNLL": BNLL,
     "BatchNorm": BatchNorm,
     "BatchReindex": BatchReindex,
     "Bias": Bias,
     "Clip": Clip,
     "Concat": Concat,
+    "ContrastiveLoss": ContrastiveLoss,
     "Convolution": Convolution,
+    "Convolution3D": Convolution3D,
+    "ConvolutionDepthwise": ConvolutionDepthwise,
     "Crop": Crop,
     "Deconvolution": Deconvolution,
+    "DepthwiseConvolution": Convolution,
+    "DetectionOutput": DetectionOutput,
     "Dropout": Dropout,
     "DummyData": DummyData,
     "ELU": ELU,
     "Eltwise": Eltwise,
     "Embed": Embed,
+    "EuclideanLoss": EuclideanLoss,
     "Exp": Exp,
     "Filter": Filter,
     "Flatten": Flatten,
+    "HingeLoss": HingeLoss,
     "Im2col": Im2col,
+    "InfogainLoss": InfogainLoss,
     "InnerProduct": InnerProduct,
     "Input": Input,
+    "Interp": Interp,
     "LRN": LRN,
+    "LSTM": LSTM,
+    "LSTMUnit": LSTMUnit,
+    "Local": Local,
     "Log": Log,
     "MVN": MVN,
     "MemoryData": MemoryData,
+    "Mish": Mish,
+    "MultinomialLogisticLoss": MultinomialLogisticLoss,
+    "Normalize": Normalize,
     "PReLU": PReLU,
+    "PSROIPooling": PSROIPooling,
     "Parameter": Parameter,
     "Permute": Permute,
     "Pooling": Pooling,
+    "Pooling3D": Pooling3D,
     "Power": Power,
+    "PriorBox": PriorBox,
+    "RNN": RNN,
+    "ROIPooling": ROIPooling,
     "ReLU": ReLU,
+    "ReLU6": ReLU6,
+    "ReLUX": ReLUX,
     "Reduction": Reduction,
+    "Reorg": Reorg,
     "Reshape": Reshape,
     "SPP": SPP,
     "Scale": Scale,
+    "SeLu": SeLu,
+    "ShuffleChannel": ShuffleChannel,
     "Sigmoid": Sigmoid,
+    "SigmoidCrossEntropyLoss": SigmoidCrossEntropyLoss,
     "Silence": Silence,
     "Slice": Slice,
+    "SmoothL1Loss": SmoothL1Loss,
     "Softmax": Softmax,
+    "SoftmaxWithLoss": SoftmaxWithLoss,
     "Split": Split,
     "Swish": Swish,
     "TanH": TanH,
     "Threshold": Threshold,
     "Tile": Tile,
+    "Upsample": Upsample,
 }
+
+
+def register_layer(kind: type[Layer], name: str | None = None) -> type[Layer]:
+    """Adds a layer type from outside, under its class's name or `name`; gives the class back, so it can decorate one.
+
+    Raises TypeError for what is no `Layer`, ValueError for a type that caffeconv has already.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, Layer)):
+        raise TypeError(f"{kind!r} is no class derived from caffeconv.layers.base.Layer")
+    name = name or kind.__name__
+    if LAYERS.get(name, kind) is not kind:
+        raise ValueError(f"there is a layer type {name} already: {LAYERS[name].__module__}.{LAYERS[name].__qualname__}")
+    LAYERS[name] = kind
+    return kind

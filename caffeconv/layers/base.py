@@ -69,12 +69,18 @@ class Layer(ABC):
     """Whether the tops come from outside the net, and so become graph inputs."""
     is_loss: ClassVar[bool] = False
     """Whether the first top has loss weight 1 unless the prototxt says otherwise."""
+    label_bottoms: ClassVar[tuple[int, ...]] = ()
+    """Which bottoms hold what is known beforehand (labels, weights of labels) rather than predicted; no gradient."""
+    prediction: ClassVar[str] = ""
+    """The layer type that a loss leaves behind in a deploy net, over its first bottom; empty: nothing."""
     in_place: ClassVar[bool] = True
     """Whether Caffe lets the layer write into its own bottom."""
 
     data_axis: ClassVar[int | None] = None
     """The axis of every top whose size follows from values, if any; Caffe's Reshape, and `top_shapes`, only guess it."""
 
+    extra_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields of `layer { … }` that the schema lacks and the class reads from `LayerDef.extra`."""
     top_kinds: ClassVar[tuple[str, ...]] = ()
     """What the tops mean to whoever runs the model: probabilities, detections, loss, accuracy."""
 

@@ -285,27 +285,37 @@ class Threshold(Elementwise):
 
 @dataclass(frozen=True)
 class Dropout(Elementwise):
-    """TEST: y = x. TRAIN: each element is kept, and grown by 1/(1-ratio), or made 0 (caffe: dropout_layer.cpp)."""
+    """TEST: y = x. TRAIN: each element is kept, and grown by 1/(1-ratio), or made 0 (caffe: dropout_layer.cpp).
+
+    `scale_train: false` (caffe-fast-rcnn) moves the factor: TEST: y = (1-ratio) · x; TRAIN: kept ones do not grow.
+    """
 
     ratio: float
     phase: Phase
+    scale_train: bool
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         ratio = layer.proto.dropout_param.dropout_ratio
         if not 0 < ratio < 1:
             raise LayerError(f"dropout_ratio is {ratio:g}; a value between 0 and 1 was needed")
-        return cls(ratio, layer.phase)
+        return cls(ratio, layer.phase, layer.proto.dropout_param.scale_train)
 
     def is_identity(self, node: Node) -> bool:
-        return self.phase == "TEST"
+        return self.phase == "TEST" and self.scale_train
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        if self.phase == "TEST":
+        if self.is_identity(node):
             onnx.emit("Identity", node.bottoms, node.tops)
             return
-        training = onnx.bools("training", True)
-        onnx.emit("Dropout", [node.bottoms[0], onnx.floats("ratio", self.ratio), training], node.tops)
+        x, kept = node.bottoms[0], onnx.floats("kept_share", 1 - self.ratio)
+        dropped = [x, onnx.floats("ratio", self.ratio), onnx.bools("training", True)]
+        if self.phase == "TEST":
+            onnx.emit("Mul", [x, kept], node.tops)
+        elif self.scale_train:
+            onnx.emit("Dropout", dropped, node.tops)
+        else:
+            onnx.emit("Mul", [onnx.op("Dropout", dropped, what="dropped"), kept], node.tops)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from caffeconv.caffe_pb2 import FillerParameter
-from caffeconv.ir import FloatArray, Shape, count
+from caffeconv.ir import FloatArray, Shape, by_x, count
+from caffeconv.layers.base import LayerError
+
+TYPES = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Filler:
 
     @classmethod
     def parse(cls, p: FillerParameter) -> Filler:
+        if p.type not in TYPES:
+            raise LayerError(f"Unknown filler name: {p.type} (in FillerParameter); {', '.join(TYPES)} are known")
         return cls(p.type, p.value, p.min, p.max, p.mean, p.std, p.sparse, p.variance_norm)
 
     @property
@@ -33,7 +38,7 @@ class Filler:
         return self.type not in ("constant", "bilinear")
 
     def fill(self, shape: Shape, rng: np.random.Generator) -> FloatArray:
-        """float32 values of that shape; raises ValueError for a type that Caffe does not know."""
+        """float32 values of that shape; raises LayerError for a shape that it cannot fill."""
         if self.type == "constant":
             return np.full(shape, self.value, np.float32)
         if self.type == "bilinear":
@@ -49,7 +54,7 @@ class Filler:
             return balls
         if self.type in ("xavier", "msra"):
             return self._scaled(shape, rng)
-        raise ValueError(f"Unknown filler name: {self.type}")
+        raise LayerError(f"Unknown filler name: {self.type}")
 
     def _gaussian(self, shape: Shape, rng: np.random.Generator) -> FloatArray:
         values = rng.normal(self.mean, self.std, shape)
@@ -74,10 +79,11 @@ class Filler:
 def _bilinear(shape: Shape) -> FloatArray:
     """Weights that upsample: (1-|x/f-c|)·(1-|y/f-c|) for every filter (caffe: BilinearFiller)."""
     if len(shape) != 4 or shape[2] != shape[3]:
-        raise ValueError(f"a bilinear filler needs a blob of 4 axes with a square kernel, not {shape}")
+        raise LayerError(f"a bilinear filler needs a blob of 4 axes with a square kernel; this one is {by_x(shape)}")
     width = shape[3]
     f = math.ceil(width / 2.0)
     c = np.float32((width - 1) / (2.0 * f))
     ramp = np.float32(1) - np.abs(np.arange(width, dtype=np.float32) / np.float32(f) - c)
     kernel: FloatArray = (ramp[None, :] * ramp[:, None]).astype(np.float32)
-    return np.broadcast_to(kernel, shape).copy()
+    filled: FloatArray = np.broadcast_to(kernel, shape).copy()
+    return filled

@@ -10,6 +10,7 @@ import numpy as np
 
 from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
 from caffeconv.layers.base import Layer, LayerError
+from caffeconv.layers.filler import Filler
 from caffeconv.layers.pooling import divisor_correction
 from caffeconv.layers.window import Window
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from caffeconv.emit.onnx_builder import OnnxBuilder
 
+NVIDIA_LEAST_EPS = 1e-5
+
 
 @dataclass(frozen=True)
 class BatchNorm(Layer):
@@ -25,14 +28,27 @@ class BatchNorm(Layer):
 
     Parameters: mean C, variance C, and a scale factor (1) by which both are to be divided. In TRAIN, unless
     `use_global_stats` says otherwise, mean and (biased) variance are those of the batch.
+
+    NVIDIA's `scale_bias`, or either filler, adds the parameters scale and bias, C each: y = scale · … + bias. eps is
+    then at least 1e-5, TEST always takes the stored statistics, TRAIN the batch's, and the third parameter counts for
+    nothing (NVIDIA/caffe: batch_norm_layer.cpp).
     """
 
     eps: float
     use_global_stats: bool
+    scale_bias: bool
+    scale_filler: Filler
+    bias_filler: Filler
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.batch_norm_param
+        scale_filler = Filler.parse(p.scale_filler) if p.HasField("scale_filler") else Filler(value=1.0)
+        fillers = scale_filler, Filler.parse(p.bias_filler)
+        if p.scale_bias or p.HasField("scale_filler") or p.HasField("bias_filler"):
+            if len(layer.proto.param) > 5:
+                raise LayerError(f"{len(layer.proto.param)} param given; BatchNorm with scale_bias has 5 parameters")
+            return cls(max(p.eps, NVIDIA_LEAST_EPS), layer.phase == "TEST", True, *fillers)
         for spec in layer.proto.param:
             if spec.lr_mult != 0:
                 raise LayerError(
@@ -42,22 +58,32 @@ class BatchNorm(Layer):
         if len(layer.proto.param) > 3:
             raise LayerError(f"{len(layer.proto.param)} param given; BatchNorm has 3 parameters")
         global_stats = p.use_global_stats if p.HasField("use_global_stats") else layer.phase == "TEST"
-        return cls(p.eps, global_stats)
+        return cls(p.eps, global_stats, False, *fillers)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if not bottoms[0]:
             raise LayerError("the bottom has no axis; at least one was needed")
+        if self.scale_bias and len(bottoms[0]) < 2:
+            raise LayerError(f"the bottom is {by_x(bottoms[0])}; with scale_bias at least 2 axes were needed")
         return [bottoms[0]]
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         channels = 1 if len(bottoms[0]) == 1 else bottoms[0][1]
-        return {"mean": (channels,), "variance": (channels,), "scale_factor": (1,)}
+        shapes: dict[str, Shape] = {"mean": (channels,), "variance": (channels,), "scale_factor": (1,)}
+        return {**shapes, "scale": (channels,), "bias": (channels,)} if self.scale_bias else shapes
+
+    def fillers(self) -> Mapping[str, Filler]:
+        if not self.scale_bias:
+            return {}
+        return {"scale_factor": Filler(value=1.0), "scale": self.scale_filler, "bias": self.bias_filler}
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return count(bottoms[0])
 
     def statistics(self, node: Node) -> tuple[FloatArray, FloatArray]:
         """Mean and variance, C each, with the scale factor applied."""
+        if self.scale_bias:
+            return node.param("mean").array(), node.param("variance").array()
         factor = node.param("scale_factor").array()[0]
         # caffe: scale factor 0 means "no statistics yet"
         scale = np.float32(0) if factor == 0 else np.float32(1) / factor
@@ -68,24 +94,34 @@ class BatchNorm(Layer):
             return None
         mean, variance = self.statistics(node)
         factor = 1 / np.sqrt(variance.astype(np.float64) + self.eps)
-        return factor.astype(np.float32), (-mean * factor).astype(np.float32)
+        summand = -mean * factor
+        if self.scale_bias:
+            scale, bias = (node.param(name).array().astype(np.float64) for name in ("scale", "bias"))
+            factor, summand = factor * scale, summand * scale + bias
+        return factor.astype(np.float32), summand.astype(np.float32)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rank = len(node.bottom_shapes[0])
         if not self.use_global_stats:
             axes = [0] if rank == 1 else [axis for axis in range(rank) if axis != 1]
-            lower_mean_variance(onnx, node.bottoms[0], axes, self.eps, node.tops[0])
+            normalized = f"{node.tops[0]}/normalized" if self.scale_bias else node.tops[0]
+            lower_mean_variance(onnx, node.bottoms[0], axes, self.eps, normalized)
+            if self.scale_bias:
+                spread = (node.bottom_shapes[0][1], *([1] * (rank - 2)))
+                scaled = onnx.op("Mul", [normalized, onnx.weight("scale", spread)], what="scaled")
+                onnx.emit("Add", [scaled, onnx.weight("bias", spread)], node.tops)
             return
         mean, variance = self.statistics(node)
         if rank == 1:
             centred = onnx.op("Sub", [node.bottoms[0], onnx.floats("mean", mean)], what="centred")
             onnx.emit("Div", [centred, onnx.floats("deviation", np.sqrt(variance + np.float32(self.eps)))], node.tops)
             return
-        constants = [
-            onnx.floats("ones", np.ones_like(mean)), onnx.floats("zeros", np.zeros_like(mean)),
-            onnx.floats("mean", mean), onnx.floats("variance", variance),
-        ]  # fmt: skip
-        onnx.emit("BatchNormalization", [node.bottoms[0], *constants], node.tops, epsilon=self.eps)
+        if self.scale_bias:
+            affine = [onnx.weight("scale"), onnx.weight("bias")]
+        else:
+            affine = [onnx.floats("ones", np.ones_like(mean)), onnx.floats("zeros", np.zeros_like(mean))]
+        statistics = [onnx.floats("mean", mean), onnx.floats("variance", variance)]
+        onnx.emit("BatchNormalization", [node.bottoms[0], *affine, *statistics], node.tops, epsilon=self.eps)
 
 
 def lower_mean_variance(onnx: OnnxBuilder, x: str, axes: list[int], eps: float, top: str) -> None:

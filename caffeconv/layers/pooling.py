@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from caffeconv.emit.onnx_builder import OnnxBuilder
 
 Method = Literal["MAX", "AVE", "STOCHASTIC"]
-_METHODS: tuple[Method, ...] = ("MAX", "AVE", "STOCHASTIC")
+METHODS: tuple[Method, ...] = ("MAX", "AVE", "STOCHASTIC")
 LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -45,6 +45,12 @@ class Pooling(Layer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.pooling_param
+        if p.HasField("kernel_depth") or p.HasField("temporal_stride"):
+            raise LayerError(
+                "kernel_depth and temporal_stride are fields of C3D's Pooling3D; use `type: \"Pooling3D\"`"
+            )
+        if p.HasField("round_mode") and p.HasField("ceil_mode"):
+            raise LayerError("round_mode and ceil_mode say the same in different forks; one of them was needed")
         if len(layer.tops) > 1 and p.pool != p.MAX:
             raise LayerError("a second top (the mask) is made by `pool: MAX` only")
         ceil = p.round_mode == p.CEIL if p.HasField("round_mode") else p.ceil_mode
@@ -58,7 +64,7 @@ class Pooling(Layer):
             raise LayerError(f"stride is {by_x(stride)}; at least 1 was needed")
         if any(pad) and kernel is not None and (pad[0] >= kernel[0] or pad[1] >= kernel[1]):
             raise LayerError(f"pad {by_x(pad)} must be smaller than kernel {by_x(kernel)} (pad_h_ < kernel_h_)")
-        return cls(_METHODS[p.pool], kernel, stride, pad, ceil, len(layer.tops) > 1)
+        return cls(METHODS[p.pool], kernel, stride, pad, ceil, len(layer.tops) > 1)
 
     def window(self, bottom: Shape) -> Window:
         kernel = self.kernel or bottom[2:]
@@ -114,7 +120,7 @@ def _not_4d(bottom: Shape) -> str:
 def lower_pooling(
     onnx: OnnxBuilder, method: Method, window: Window, shape: Shape, pooled: Shape, bottom: str, tops: tuple[str, ...]
 ) -> None:
-    """Writes pooling of `bottom` (N×C×H×W: `shape`) into tops[0], and the mask into tops[1] where there is one."""
+    """Writes pooling of `bottom` (N×C×spatial…: `shape`) into tops[0], and the mask into tops[1] where there is one."""
     end = tuple(max(0, e) for e in window.pool_end_padding(shape[2:], pooled))
     pads = (*window.pad, *end)
     x = bottom
@@ -122,9 +128,9 @@ def lower_pooling(
     if any(pad >= kernel for pad, kernel in zip(pads, window.kernel * 2, strict=True)):
         # onnxruntime wants pads smaller than the kernel: a window that lies beyond the input needs a Pad of its own
         fill = LOWEST if method == "MAX" else 0.0
-        x = onnx.op("Pad", [x, onnx.ints("pads", [0, 0, *pads[:2], 0, 0, *pads[2:]]), onnx.floats("fill", fill)])
-        padded = (padded[0] + pads[0] + pads[2], padded[1] + pads[1] + pads[3])
-        pads = (0, 0, 0, 0)
+        x = onnx.op("Pad", [x, onnx.ints("pads", [0, 0, *window.pad, 0, 0, *end]), onnx.floats("fill", fill)])
+        padded = tuple(before + size + after for before, size, after in zip(window.pad, padded, end, strict=True))
+        pads = (0,) * len(pads)
     attributes: dict[str, Sequence[int]] = {"kernel_shape": window.kernel, "strides": window.stride, "pads": pads}
     if method == "AVE":
         factor = divisor_correction(window, shape[2:], pooled)
@@ -162,16 +168,15 @@ def _lower_mask(
 
 
 def divisor_correction(window: Window, spatial: Shape, pooled: Shape) -> FloatArray:
-    """kernel area ÷ Caffe's divisor for each output place, 1×1×H'×W'.
+    """kernel area ÷ Caffe's divisor for each output place, 1×1×spatial….
 
     Caffe divides by the window's part that ends at size + pad: padding counts, but nothing beyond it.
     """
-    sizes = []
+    divisor = np.ones((), np.float32)
     for i, size in enumerate(spatial):
         start = np.arange(pooled[i]) * window.stride[i] - window.pad[i]
         end = np.minimum(start + window.kernel[i], size + window.pad[i])
-        sizes.append(end - start)
-    divisor = (sizes[0][:, None] * sizes[1][None, :]).astype(np.float32)
+        divisor = np.multiply.outer(divisor, (end - start).astype(np.float32))
     with np.errstate(divide="ignore"):
         factor: FloatArray = np.float32(count(window.kernel)) / divisor
     return factor[None, None]
@@ -191,7 +196,7 @@ class SPP(Layer):
         p = layer.proto.spp_param
         if p.pyramid_height < 1:
             raise LayerError("pyramid_height must be at least 1")
-        return cls(_METHODS[p.pool], p.pyramid_height)
+        return cls(METHODS[p.pool], p.pyramid_height)
 
     def level_window(self, level: int, spatial: Shape) -> Window:
         bins = 2**level

@@ -13,6 +13,9 @@ from caffeconv.ir import Shape
 from caffeconv.layers.base import LayerError
 
 
+C3D_FIELDS = ("kernel_depth", "temporal_stride", "temporal_pad", "filter_group")
+
+
 @dataclass(frozen=True)
 class Window:
     """A window over n spatial axes (order: as the blob's, so height before width)."""
@@ -80,11 +83,23 @@ def conv_window(p: ConvolutionParameter, spatial_axes: int) -> Window:
         pad = _pair("pad", len(p.pad), p.pad_h, p.pad_w, spatial_axes)
     else:
         pad = _spread("pad", p.pad, spatial_axes, 0)
-    dilation = _spread("dilation", p.dilation, spatial_axes, 1)
+    dilation = _dilation(p, spatial_axes)
+    if any(p.HasField(name) for name in C3D_FIELDS):
+        raise LayerError(f"{', '.join(C3D_FIELDS)} are fields of C3D's Convolution3D; use `type: \"Convolution3D\"`")
     for name, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
         if any(value < 1 for value in values):
             raise LayerError(f"{name} is {list(values)}; each must be at least 1")
     return Window(kernel, stride, pad, dilation)
+
+
+def _dilation(p: ConvolutionParameter, spatial_axes: int) -> tuple[int, ...]:
+    """`dilation`, or DeepLab's older names for it: `hole`, or `hole_h` and `hole_w`."""
+    by_axis = p.HasField("hole_h") or p.HasField("hole_w")
+    if not by_axis and not p.HasField("hole"):
+        return _spread("dilation", p.dilation, spatial_axes, 1)
+    if p.dilation or (by_axis and p.HasField("hole")):
+        raise LayerError("dilation, hole, and hole_h/hole_w are names of one thing; one of them was needed")
+    return _pair("hole", 0, p.hole_h, p.hole_w, spatial_axes) if by_axis else (p.hole,) * spatial_axes
 
 
 def _kernel(p: ConvolutionParameter, spatial_axes: int) -> tuple[int, ...]:

@@ -1,11 +1,12 @@
 """The operators of domain ``caffeconv`` spelled out in standard ONNX, as model-local functions.
 
-A node ``caffeconv.InfogainLoss`` whose model carries the function runs in any onnxruntime; where the custom-op library is
-registered, onnxruntime takes the fused kernel instead. Both give the same result for legal labels. A label outside
+A node ``caffeconv.InfogainLoss`` whose model carries the function runs in any onnxruntime; where the custom-op library
+is registered, onnxruntime takes the fused kernel instead. Both give the same result for legal labels. A label outside
 0..C-1 is an error for the kernel; ONNX can raise none, so the function answers NaN.
 
-The attributes of :func:`infogain_attributes` belong on the node, for the kernel. A function's body is written for one set
-of them, so nodes that differ get functions that differ in ``overload`` (IR version 10): node and function name the same.
+The attributes of :func:`infogain_attributes` belong on the node, for the kernel. A function's body is written for one
+set of them, so nodes that differ get functions that differ in ``overload`` (IR version 10), the same on node and
+function.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ _LOG_THRESHOLD = np.float32(np.log(1e-20))
 def infogain_attributes(
     *, axis: int, normalization: str, ignore_label: int | None, probabilities: bool
 ) -> dict[str, int | str]:
-    """The attributes of a node ``InfogainLoss`` or ``InfogainLossGrad``, for ``onnx.helper.make_node(..., **attributes)``.
+    """The attributes of a node ``InfogainLoss`` or ``InfogainLossGrad``.
 
-    axis: where the classes are, counted from the front. normalization: FULL, VALID, BATCH_SIZE or NONE, Caffe's defaults
-    already resolved. ignore_label: compared with the label after truncation towards zero. probabilities: the scores are
-    probabilities, as before 2017.
+    axis: where the classes are, counted from the front. normalization: FULL, VALID, BATCH_SIZE or NONE, Caffe's
+    defaults already resolved. ignore_label: compared with the label after truncation towards zero. probabilities: the
+    scores are probabilities, as before 2017.
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization {normalization!r} is none of {', '.join(NORMALIZATIONS)}")
@@ -60,7 +61,9 @@ class _Body:
         self, op_type: str, inputs: Sequence[str], name: str = "", **attributes: int | Sequence[int] | TensorProto
     ) -> str:
         output = name or f"{op_type}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op_type, list(inputs), [output], **attributes))
+        node = helper.make_node(op_type, list(inputs), [output])
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.nodes.append(node)
         return output
 
     def constant(self, value: np.ndarray[tuple[int, ...], np.dtype[np.generic]] | np.generic) -> str:
@@ -86,7 +89,9 @@ class _Body:
 
     def reshape(self, value: str, shape: str) -> str:
         # allowzero: an empty batch stays empty instead of copying a dimension of the input
-        return self.op("Reshape", [value, shape], **({"allowzero": 1} if self.opset >= 14 else {}))
+        if self.opset >= 14:
+            return self.op("Reshape", [value, shape], allowzero=1)
+        return self.op("Reshape", [value, shape])
 
 
 class _Problem:
@@ -215,8 +220,8 @@ def infogain_loss_function(
     elements as there are predictions, any shape. H: float32, C·C elements, any shape. loss: float32, shape []; prob: as
     scores, the softmax (of `probabilities`, the scores themselves). NaN where a label is outside 0..C-1.
 
-    The node lists both outputs exactly where `with_prob`; it carries ``infogain_attributes(...)`` and the same overload.
-    The model needs IR version 10 and imports domain ``caffeconv`` version 1. float16 scores need opset 15.
+    The node lists both outputs exactly where `with_prob`; it carries ``infogain_attributes(...)`` and the same
+    overload. The model needs IR version 10 and imports domain ``caffeconv`` version 1. float16 scores need opset 15.
     """
     body = _Body(opset)
     problem = _Problem(
@@ -252,8 +257,8 @@ def infogain_loss_grad_function(
 ) -> FunctionProto:
     """``InfogainLossGrad(scores, labels, H, loss_diff) -> scores_diff`` in standard operators.
 
-    loss_diff: float32 scalar, the gradient that arrives at the loss (Caffe: its loss_weight). scores_diff: as scores; 0 in
-    rows whose label is ignored, NaN in rows whose label is outside 0..C-1. The rest is as in infogain_loss_function.
+    loss_diff: float32 scalar, the gradient that arrives at the loss (Caffe: its loss_weight). scores_diff: as scores; 0
+    in rows whose label is ignored, NaN in rows whose label is outside 0..C-1. The rest is as in infogain_loss_function.
     """
     body = _Body(opset)
     problem = _Problem(

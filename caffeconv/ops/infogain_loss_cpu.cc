@@ -503,8 +503,9 @@ struct FromRows {
 };
 
 constexpr int64_t kMaxBlock = 1024;           // predictions in one block, a multiple of kLanes
-constexpr int64_t kBlockFloats = 8 * 1024;    // aim for this many scores in one block
+constexpr int64_t kBlockFloats = 16 * 1024;   // aim for this many scores in one block
 constexpr int64_t kLargestBlock = 256 * 1024;
+constexpr int64_t kAhead = 2;  // classes
 
 int64_t block_width(const InfogainShape& shape) {
   const int64_t width = kBlockFloats / shape.classes / kLanes * kLanes;
@@ -534,6 +535,14 @@ CAFFECONV_HD void each_run(const InfogainShape& shape, const Block& block, F f) 
     f(lane, n, i / shape.inner * shape.classes * shape.inner + j);
     lane += n;
   }
+}
+
+CAFFECONV_HD void prefetch(const void* address) {
+#if defined(__GNUC__)
+  __builtin_prefetch(address);
+#else
+  static_cast<void>(address);
+#endif
 }
 
 // Labels of the block; returns how many are legal.
@@ -571,9 +580,12 @@ void take_scores(const InfogainJob& job, Block& block) {
     float* __restrict highest = block.highest + lane;
     for (int64_t l = 0; l < shape.classes; ++l) {
       const S* __restrict from = scores + offset + l * shape.inner;
+      // Each class is a short run of memory far from the last one; the processor finds out too late where it is.
+      const S* ahead = l + kAhead < shape.classes ? from + kAhead * shape.inner : from;
       float* __restrict to = block.x + l * block.width + lane;
       int64_t k = 0;
       for (; k + kLanes <= n; k += kLanes) {
+        prefetch(ahead + k);
         const Floats x = load<Floats>(from + k);
         const Floats before = l == 0 ? x : load<Floats>(highest + k);
         store(to + k, x);

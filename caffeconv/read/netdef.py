@@ -24,11 +24,13 @@ INPUT_TYPES = frozenset(
 
 @dataclass(frozen=True)
 class State:
-    """Caffe's NetState as the caller gives it: the phase, the level and stages that are added to the net's own."""
+    """Caffe's NetState as the caller gives it: the phase, the level, and stages that are added to the net's own."""
 
     phase: Phase = "TEST"
     level: int = 0
     stages: tuple[str, ...] = ()
+    extended: bool = False
+    """Whether layers may do what Caffe refuses, where that has one clear meaning (5-D pooling)."""
 
 
 def define_net(source: NetSource, state: State) -> NetDef:
@@ -46,7 +48,7 @@ def define_net(source: NetSource, state: State) -> NetDef:
             )
         if keeps_layer(proto, full_state):
             layers.append((proto, line))
-    definitions = [_definition(proto, line, state.phase, source) for proto, line in layers]
+    definitions = [_definition(proto, line, state, source) for proto, line in layers]
     named, last_value = _name_values(definitions)
     return NetDef(net.name, tuple(named), state.phase, source.directory, source.path, last_value)
 
@@ -70,11 +72,11 @@ def meets_rule(state: NetState, rule: NetStateRule) -> bool:
     return stages.issuperset(rule.stage) and stages.isdisjoint(rule.not_stage)
 
 
-def _definition(proto: LayerParameter, line: int, phase: Phase, source: NetSource) -> LayerDef:
-    own: Phase = ("TRAIN", "TEST")[proto.phase] if proto.HasField("phase") else phase
+def _definition(proto: LayerParameter, line: int, state: State, source: NetSource) -> LayerDef:
+    own: Phase = ("TRAIN", "TEST")[proto.phase] if proto.HasField("phase") else state.phase
     return LayerDef(
         proto.name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own, source.directory,
-        line or None, source.net.force_backward,
+        line or None, source.net.force_backward, state.extended, source.extra.get(line, {}),
     )  # fmt: skip
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 
 from caffeconv import caffe_pb2
 from caffeconv.errors import CaffeconvError
+from caffeconv.ir import ExtraValue
 
 MAX_BYTES = 256 << 20
 MAX_DEPTH = 64
@@ -52,6 +53,7 @@ class UnknownField:
     message: str
     field: str
     nearest: str = ""
+    layer_type: str = ""
 
     def __str__(self) -> str:
         layer = f"layer '{self.layer}': " if self.layer else ""
@@ -68,6 +70,8 @@ class NetSource:
     path: Path | None
     directory: Path
     dropped: tuple[UnknownField, ...] = ()
+    extra: Mapping[int, Mapping[str, ExtraValue]] = field(default_factory=dict)
+    """Line of a layer → its fields that the schema lacks."""
 
 
 def read_bytes(path: Path, what: str) -> bytes:
@@ -91,8 +95,13 @@ def _similar(path: Path) -> str:
     return f". Did you mean {parent / close[0]}?" if close else ""
 
 
-def read_prototxt(path: Path, *, ignore_unknown_fields: bool = False) -> NetSource:
-    """Reads a net definition; raises CaffeconvError that lists every field the schema lacks."""
+def read_prototxt(
+    path: Path, *, ignore_unknown_fields: bool = False, extra_fields: Mapping[str, Collection[str]] | None = None
+) -> NetSource:
+    """Reads a net definition; raises CaffeconvError that lists every field the schema lacks.
+
+    `extra_fields` (layer type → fields) are known to whoever asks, though the schema lacks them.
+    """
     content = read_bytes(path, "a net definition (prototxt)")
     try:
         text = content.decode("utf-8-sig")
@@ -104,13 +113,15 @@ def read_prototxt(path: Path, *, ignore_unknown_fields: bool = False) -> NetSour
     net = caffe_pb2.NetParameter()
     parser = _Parser(text, str(path))
     parser.read(net)
-    if parser.unknown and not ignore_unknown_fields:
-        lines = "\n  ".join(str(unknown) for unknown in parser.unknown)
+    known = extra_fields or {}
+    unknown = [u for u in parser.unknown if u.message != "LayerParameter" or u.field not in known.get(u.layer_type, ())]
+    if unknown and not ignore_unknown_fields:
+        lines = "\n  ".join(str(field) for field in unknown)
         raise CaffeconvError(
             f"{path}: fields that the schema does not have (a dropped field can change the result):\n  {lines}\n"
             "  Correct them, or go on without them with --ignore-unknown-fields."
         )
-    return NetSource(net, tuple(parser.layer_lines), path, path.parent, tuple(parser.unknown))
+    return NetSource(net, tuple(parser.layer_lines), path, path.parent, tuple(unknown), parser.extra)
 
 
 def parse_text(text: str, message: Message, where: str) -> None:
@@ -132,7 +143,9 @@ class _Parser:
         self._kind = ""
         self._token = ""
         self._start = 0
+        self.extra: dict[int, dict[str, ExtraValue]] = {}
         self._layer_unknown: list[tuple[int, str, str, str]] = []
+        self._layer_extra: dict[str, ExtraValue] = {}
         self._advance()
 
     def read(self, message: Message) -> None:
@@ -189,7 +202,9 @@ class _Parser:
             descriptor = fields.get(name)
             if descriptor is None:
                 self._note_unknown(message.DESCRIPTOR.name, fields, start, name, depth)
-                self._skip_value(depth)
+                value = self._any_value(depth)
+                if depth == 1:
+                    _add(self._layer_extra, name, value)
             else:
                 self._field(message, descriptor, start, depth)
             if not self._take(";"):
@@ -247,8 +262,15 @@ class _Parser:
         self._message(child, closing, depth + 1)
         if depth == 0:
             name = (child.name or child.layer.name if field.name == "layers" else child.name) if is_layer else ""
-            self.unknown += [UnknownField(line, name, *rest) for line, *rest in self._layer_unknown]
+            kind = child.type if field.name == "layer" else ""
+            self.unknown += [
+                UnknownField(line, name, message, unknown, nearest, kind)
+                for line, message, unknown, nearest in self._layer_unknown
+            ]
             self._layer_unknown.clear()
+            if is_layer and self._layer_extra:
+                self.extra[self._line(start)] = self._layer_extra
+            self._layer_extra = {}
         return 0
 
     def _scalar(self, field: FieldDescriptor) -> Scalar:
@@ -312,38 +334,59 @@ class _Parser:
         raw = b"".join(parts)
         return raw if as_bytes else raw.decode("utf-8", "replace")
 
-    def _skip_value(self, depth: int) -> None:
-        """Steps over the value of an unknown field, whatever it is."""
+    def _any_value(self, depth: int) -> ExtraValue:
+        """The value of a field that the schema lacks, whatever it is."""
         if depth > MAX_DEPTH:
             raise self._fail(f"messages nested more than {MAX_DEPTH} deep")
         had_colon = self._take(":")
         if self._kind == "mark" and self._token in _CLOSING:
-            closing = _CLOSING[self._advance()]
-            while not self._take(closing):
-                if self._kind != "name":
-                    raise self._fail(f"expected a field name or `{closing}`")
-                self._advance()
-                self._skip_value(depth + 1)
-                if not self._take(";"):
-                    self._take(",")
-        elif self._take("["):
-            while not self._take("]"):
-                if self._kind == "end":
-                    raise self._fail("expected `]`")
-                if self._token in _CLOSING:
-                    self._skip_value(depth + 1)
-                else:
-                    self._advance()
-        elif had_colon:
-            self._take("-")
-            if self._kind not in ("name", "number", "string"):
-                raise self._fail("expected a value")
-            string = self._kind == "string"
-            self._advance()
-            while string and self._kind == "string":
-                self._advance()
-        else:
+            return self._any_message(_CLOSING[self._advance()], depth)
+        if not had_colon:
             raise self._fail("expected `:` or `{`")
+        if not self._take("["):
+            return self._any_scalar()
+        values: list[ExtraValue] = []
+        while not self._take("]"):
+            is_message = self._kind == "mark" and self._token in _CLOSING
+            values.append(self._any_message(_CLOSING[self._advance()], depth) if is_message else self._any_scalar())
+            if not (self._kind == "mark" and self._token == "]"):
+                self._expect(",")
+        return values
+
+    def _any_message(self, closing: str, depth: int) -> dict[str, ExtraValue]:
+        fields: dict[str, ExtraValue] = {}
+        while not self._take(closing):
+            if self._kind != "name":
+                raise self._fail(f"expected a field name or `{closing}`")
+            name = self._advance()
+            _add(fields, name, self._any_value(depth + 1))
+            if not self._take(";"):
+                self._take(",")
+        return fields
+
+    def _any_scalar(self) -> ExtraValue:
+        if self._kind == "string":
+            return str(self._string(as_bytes=False))
+        sign = -1 if self._take("-") else 1
+        if self._kind == "name":
+            word = self._advance()
+            return word if sign == 1 else f"-{word}"
+        if self._kind != "number":
+            raise self._fail("expected a value")
+        text = self._advance()
+        try:
+            return sign * int(text, 0)
+        except ValueError:
+            return sign * float(text.rstrip("fF"))
+
+
+def _add(fields: dict[str, ExtraValue], name: str, value: ExtraValue) -> None:
+    """Adds a field; one given several times becomes a list."""
+    if name not in fields:
+        fields[name] = value
+        return
+    held = fields[name]
+    fields[name] = [*(held if isinstance(held, list) else [held]), *(value if isinstance(value, list) else [value])]
 
 
 def is_repeated(field: FieldDescriptor) -> bool:

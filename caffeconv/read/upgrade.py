@@ -8,39 +8,33 @@ upgrade_proto.cpp; where Caffe loses a part of the net without a word, the net i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from dataclasses import replace
 
 from google.protobuf.message import Message
 
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter, V0LayerParameter, V1LayerParameter
 from caffeconv.errors import CaffeconvError
+from caffeconv.read.crop_offset import CannotAlignError, crop_offset
 from caffeconv.read.prototxt import NetSource, is_repeated
 
 
 def upgrade_net(source: NetSource) -> NetSource:
     """The net in today's form; `source` itself is left as it is. Raises CaffeconvError where Caffe refuses the net."""
+    return upgrade_and_tell(source)[0]
+
+
+def upgrade_and_tell(source: NetSource) -> tuple[NetSource, tuple[str, ...]]:
+    """As `upgrade_net`, with what was done: a line for each upgrade that was needed, and for each field left out."""
     net = NetParameter()
     net.CopyFrom(source.net)
+    told = list(_ignored_v0_fields(source)) if has_v0_layers(net) else []
     source = replace(source, net=net)
-    for needed, upgrade in UPGRADES:
+    for needed, upgrade, what in UPGRADES:
         if needed(source.net):
             source = upgrade(source)
-    return source
-
-
-def ignored_fields(source: NetSource) -> tuple[str, ...]:
-    """What a V0 net says that its layers do not read; Caffe warns of it and goes on without it."""
-    notes = []
-    for line, layer in zip(source.lines, source.net.layers, strict=True):
-        kind = layer.layer.type
-        for field, _ in layer.layer.ListFields():
-            if kind != "padding" and kind not in _V0_FIELDS.get(field.name, {kind: ""}):
-                notes.append(
-                    f"{_where(source, layer.layer.name, line)}: Unknown parameter {field.name} for layer type {kind}; "
-                    "it is left out, as Caffe does"
-                )
-    return tuple(notes)
+            told.append(what)
+    return source, tuple(told)
 
 
 def _where(source: NetSource, name: str, line: int) -> str:
@@ -127,6 +121,17 @@ _V0_TRANSFORM = {"scale": "scale", "meanfile": "mean_file", "cropsize": "crop_si
 """Field of a V0 layer of any type → field of transform_param."""
 
 
+def _ignored_v0_fields(source: NetSource) -> Iterator[str]:
+    """What V0 layers say that their types do not read; Caffe warns of it and goes on without it."""
+    # where the net has both forms, the upgrade says so
+    for line, layer in zip(source.lines, source.net.layers, strict=False):
+        kind = layer.layer.type
+        for field, _ in layer.layer.ListFields():
+            if kind != "padding" and field.name in _V0_FIELDS and kind not in _V0_FIELDS[field.name]:
+                where = _where(source, layer.layer.name, line)
+                yield f"{where}: Unknown parameter {field.name} for layer type {kind}; left out, as Caffe does"
+
+
 def has_v0_layers(net: NetParameter) -> bool:
     return any(layer.HasField("layer") for layer in net.layers)
 
@@ -148,8 +153,8 @@ def upgrade_v0(source: NetSource) -> NetSource:
 
 
 def _refuse_what_v0_loses(source: NetSource) -> None:
-    net = source.net
     _refuse_layer_and_layers(source)
+    net = source.net
     for line, layer in zip(source.lines, net.layers, strict=True):
         if not layer.HasField("layer"):
             raise CaffeconvError(
@@ -367,6 +372,16 @@ def upgrade_v1(source: NetSource) -> NetSource:
     net.CopyFrom(source.net)
     del net.layers[:]
     net.layer.extend(_upgrade_v1_layer(layer) for layer in source.net.layers)
+    for i, (layer, line) in enumerate(zip(net.layer, source.lines, strict=True)):
+        if layer.type != "Crop":
+            continue
+        try:
+            layer.crop_param.offset.extend(crop_offset(layer, net.layer[:i], net.input))
+        except CannotAlignError as error:
+            raise CaffeconvError(
+                f"{_where(source, layer.name, line)}: {error}. The old CROP layer finds its offset itself; write the "
+                'net in today\'s form, with `layer { type: "Crop" crop_param { axis: 2 offset: … } }`.'
+            ) from None
     return replace(source, net=net)
 
 
@@ -471,7 +486,12 @@ def _check_input_sizes(source: NetSource) -> None:
 
 
 def has_batch_norm_params(net: NetParameter) -> bool:
-    return any(layer.type == "BatchNorm" and len(layer.param) == 3 for layer in net.layer)
+    return any(
+        layer.type == "BatchNorm"
+        and len(layer.param) == 3
+        and any(spec.lr_mult or spec.decay_mult for spec in layer.param)
+        for layer in net.layer
+    )
 
 
 def upgrade_batch_norm(source: NetSource) -> NetSource:
@@ -483,11 +503,16 @@ def upgrade_batch_norm(source: NetSource) -> NetSource:
     return source
 
 
-Upgrade = tuple[Callable[[NetParameter], bool], Callable[[NetSource], NetSource]]
+Upgrade = tuple[Callable[[NetParameter], bool], Callable[[NetSource], NetSource], str]
+"""Needed?, the upgrade, and what it does in words."""
 UPGRADES: tuple[Upgrade, ...] = (
-    (has_v0_layers, upgrade_v0),
-    (has_data_transformation, upgrade_data_transformation),
-    (has_v1_layers, upgrade_v1),
-    (has_input_fields, upgrade_input_fields),
-    (has_batch_norm_params, upgrade_batch_norm),
+    (has_v0_layers, upgrade_v0, "`layers { layer { … } }` (V0) became `layers { type: … }` (V1)"),
+    (
+        has_data_transformation,
+        upgrade_data_transformation,
+        "scale, mean_file, crop_size and mirror of data layers moved to transform_param",
+    ),
+    (has_v1_layers, upgrade_v1, '`layers { type: … }` (V1) became `layer { type: "…" }`'),
+    (has_input_fields, upgrade_input_fields, "`input` fields became an Input layer"),
+    (has_batch_norm_params, upgrade_batch_norm, "BatchNorm's three parameters: lr_mult and decay_mult became 0"),
 )

@@ -215,7 +215,7 @@ V1_TYPES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("old", V1LayerParameter.LayerType.keys())
+@pytest.mark.parametrize("old", sorted(V1_TYPES.keys() - {"CROP"}))
 def test_v1_type(old: str) -> None:
     assert upgraded(f"layers {{ type: {old} }}") == message(f'layer {{ type: "{V1_TYPES[old]}" }}')
 
@@ -260,6 +260,7 @@ def test_every_v1_field_is_known() -> None:
 
     known = {*PARAMS, *upgrade._V1_SAME, *upgrade._V1_PARAM_SPEC, "name", "type", "layer"}
     assert {field.name for field in V1LayerParameter.DESCRIPTOR.fields} == known
+    assert set(V1LayerParameter.LayerType.keys()) == V1_TYPES.keys()
     assert set(PARAMS) <= {field.name for field in LayerParameter.DESCRIPTOR.fields}
 
 

@@ -1,0 +1,350 @@
+"""Layer types of single forks: BN, Axpy, ReLU6, ReLUX, SeLu, Mish, ConvolutionDepthwise and Local."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from caffeconv.caffe_pb2 import BNParameter, ConvolutionParameter, LocalParameter
+from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
+from caffeconv.layers.base import Arity, Layer, LayerError, exactly
+from caffeconv.layers.convolution import Convolution
+from caffeconv.layers.elementwise import Elementwise
+from caffeconv.layers.filler import Filler
+from caffeconv.layers.normalization import lower_mean_variance
+from caffeconv.layers.window import Window, conv_window
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.emit.onnx_builder import OnnxBuilder
+
+# -- BN ----------------------------------------------------------------------------------------------------------------
+
+_SEGNET = {"scale_filler", "shift_filler", "bn_mode"}
+_PSPNET = {"slope_filler", "bias_filler", "momentum", "eps", "frozen"}
+SEGNET_EPS = 1e-9
+
+
+@dataclass(frozen=True)
+class BN(Layer):
+    """y = slope · (x - mean) / √(variance + eps) + bias, per channel: two layers of one name.
+
+    SegNet's (caffe-segnet: bn_layer.cpp) has the parameters scale and shift, 1×C×1×1 each. LEARN, the default, takes
+    mean and (biased) variance of this batch, in TEST too, with eps 1e-9; INFERENCE takes none, y = scale · x + shift.
+    The top has 4 axes. PSPNet's (PSPNet: bn_layer.cpp) has slope, bias, mean and variance, 1×C×1×1 each; in TRAIN,
+    unless `frozen`, mean and (biased) variance are those of the batch. The fields of bn_param tell one from the other.
+    """
+
+    segnet: bool
+    statistics: Literal["stored", "batch", "none"]
+    eps: float
+    slope_filler: Filler
+    bias_filler: Filler
+    variance: float
+    """What the stored variance starts from."""
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.bn_param
+        given = {field.name for field, _ in p.ListFields()}
+        segnet, pspnet = sorted(given & _SEGNET), sorted(given & _PSPNET)
+        if p.icnet:
+            raise LayerError("icnet: true changes what BN computes, and no source says how; that is not supported")
+        if segnet and pspnet:
+            raise LayerError(f"{segnet[0]} is of SegNet's BN, {pspnet[0]} of PSPNet's; fields of one were needed")
+        if not segnet and not pspnet:
+            raise LayerError(
+                "bn_param does not tell whose BN this is; add `bn_param { bn_mode: LEARN }` (or INFERENCE) for "
+                "SegNet's with 2 parameters, `bn_param { frozen: false }` for PSPNet's with 4"
+            )
+        if segnet:
+            learns = p.bn_mode == BNParameter.LEARN
+            fillers = Filler.parse(p.scale_filler), Filler.parse(p.shift_filler)
+            return cls(True, "batch" if learns else "none", SEGNET_EPS, *fillers, 0.0)
+        stored = p.frozen or layer.phase == "TEST"
+        fillers = Filler.parse(p.slope_filler), Filler.parse(p.bias_filler)
+        return cls(False, "stored" if stored else "batch", p.eps, *fillers, 1.0 if p.frozen else 0.0)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the factor and the summand are called."""
+        return ("scale", "shift") if self.segnet else ("slope", "bias")
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        bottom = bottoms[0]
+        if not 2 <= len(bottom) <= 4:
+            raise LayerError(f"the bottom is {by_x(bottom)}; 2 to 4 axes were needed")
+        return [(*bottom, *([1] * (4 - len(bottom))))] if self.segnet else [bottom]
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        names = self.names if self.segnet else (*self.names, "mean", "variance")
+        return dict.fromkeys(names, (1, bottoms[0][1], 1, 1))
+
+    def fillers(self) -> Mapping[str, Filler]:
+        factor, summand = self.names
+        return {factor: self.slope_filler, summand: self.bias_filler, "variance": Filler(value=self.variance)}
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(bottoms[0])
+
+    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
+        if self.statistics == "batch" or len(node.top_shapes[0]) != len(node.bottom_shapes[0]):
+            return None
+        factor, summand = (node.param(name).array().reshape(-1).astype(np.float64) for name in self.names)
+        if self.statistics == "stored":
+            mean, variance = (node.param(name).array().reshape(-1) for name in ("mean", "variance"))
+            factor = factor / np.sqrt(variance.astype(np.float64) + self.eps)
+            summand = summand - mean * factor
+        return factor.astype(np.float32), summand.astype(np.float32)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        x, rank = node.bottoms[0], len(node.top_shapes[0])
+        if len(node.bottom_shapes[0]) != rank:
+            x = onnx.reshape(x, onnx.dims(node.tops[0]))
+        channels = node.bottom_shapes[0][1]
+        if self.statistics == "stored":
+            names = (*self.names, "mean", "variance")
+            weights = [onnx.weight(name, (channels,)) for name in names]
+            onnx.emit("BatchNormalization", [x, *weights], node.tops, epsilon=self.eps)
+            return
+        if self.statistics == "batch":
+            normalized = f"{node.tops[0]}/normalized"
+            lower_mean_variance(onnx, x, [axis for axis in range(rank) if axis != 1], self.eps, normalized)
+            x = normalized
+        factor, summand = (onnx.weight(name, (channels, *([1] * (rank - 2)))) for name in self.names)
+        onnx.emit("Add", [onnx.op("Mul", [x, factor], what="scaled"), summand], node.tops)
+
+
+# -- without parameters ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Axpy(Layer):
+    """top = a · x + y, a number a for each channel of each picture (SENet: axpy_layer.cpp).
+
+    Bottoms: a N×C (or N×C×1×1), x N×C×…, y as x.
+    """
+
+    bottoms: ClassVar[Arity] = exactly(3)
+    in_place: ClassVar[bool] = False
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls()
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        factor, x, y = bottoms
+        if x != y:
+            raise LayerError(f"x (bottom[1]) is {by_x(x)}, y (bottom[2]) is {by_x(y)}; one shape was needed")
+        if len(x) < 2 or factor[:2] != x[:2] or count(factor, 2) != 1:
+            raise LayerError(
+                f"a (bottom[0]) is {by_x(factor)}, x (bottom[1]) is {by_x(x)}; for a {by_x(x[:2])}, one number for "
+                "each channel, was needed"
+            )
+        return [x]
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(tops[0])
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        factor, x, y = node.bottoms
+        spread = (*onnx.dims(factor)[:2], *([1] * (len(node.bottom_shapes[1]) - 2)))
+        if spread != onnx.dims(factor):
+            factor = onnx.reshape(factor, spread, what="factor")
+        onnx.emit("Add", [onnx.op("Mul", [factor, x], what="scaled"), y], node.tops)
+
+
+@dataclass(frozen=True)
+class ReLU6(Elementwise):
+    """y = min(max(x, 0) + negative_slope · min(x, 0), 6) (MobileNet-YOLO: relu6_layer.cpp; others have no slope)."""
+
+    negative_slope: float
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls(layer.proto.relu6_param.negative_slope)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        most = onnx.floats("most", 6)
+        if self.negative_slope == 0:
+            onnx.emit("Clip", [node.bottoms[0], onnx.floats("least", 0), most], node.tops)
+            return
+        leaky = onnx.op("LeakyRelu", node.bottoms, alpha=self.negative_slope, what="leaky")
+        onnx.emit("Min", [leaky, most], node.tops)
+
+
+@dataclass(frozen=True)
+class ReLUX(Elementwise):
+    """y = min(max(x, 0), maximal_value) + negative_slope · min(x, 0) (py-RFCN-priv: relux_layer.cpp)."""
+
+    negative_slope: float
+    maximal_value: float
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.relux_param
+        if p.maximal_value < 0:
+            raise LayerError(f"maximal_value is {p.maximal_value:g}; maximal_value must be non-negative.")
+        return cls(p.negative_slope, p.maximal_value)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        limits = [onnx.floats("zero", 0), onnx.floats("maximal_value", self.maximal_value)]
+        if self.negative_slope == 0:
+            onnx.emit("Clip", [node.bottoms[0], *limits], node.tops)
+            return
+        positive = onnx.op("Clip", [node.bottoms[0], *limits], what="positive")
+        negative = onnx.op("Min", [node.bottoms[0], limits[0]], what="negative")
+        sloped = onnx.op("Mul", [negative, onnx.floats("negative_slope", self.negative_slope)], what="sloped")
+        onnx.emit("Add", [positive, sloped], node.tops)
+
+
+@dataclass(frozen=True)
+class SeLu(Elementwise):
+    """y = λ · x for x > 0, else λ · α · (exp x - 1); λ 1.0507…, α 1.6733… (py-RFCN-priv: selu_layer.cpp)."""
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.emit("Selu", node.bottoms, node.tops, alpha=1.6732632423543772, gamma=1.0507009873554805)
+
+
+@dataclass(frozen=True)
+class Mish(Elementwise):
+    """y = x · tanh(log(1 + exp x)) (darknet and its ports to Caffe: mish_layer.cpp)."""
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        gate = onnx.op("Tanh", [onnx.op("Softplus", node.bottoms)], what="gate")
+        onnx.emit("Mul", [node.bottoms[0], gate], node.tops)
+
+
+# -- convolutions ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ConvolutionDepthwise(Layer):
+    """A convolution with one filter for each channel: N×C×H×W → N×C×H'×W'; weight C×1×kernel, bias C.
+
+    `num_output` and `group` are not read: both are the number of channels (sp2823/caffe: conv_dw_layer.cpp).
+    """
+
+    param: ConvolutionParameter
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls(layer.proto.convolution_param)
+
+    def grouped(self, bottoms: Shapes) -> Convolution:
+        """The same as a Convolution, which it is once the number of channels is known."""
+        if len(bottoms[0]) != 4:
+            raise LayerError(f"the bottom is {by_x(bottoms[0])}; N×C×H×W was needed")
+        channels, p = bottoms[0][1], self.param
+        fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
+        return Convolution(channels, channels, 1, p.bias_term, p, *fillers)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        return self.grouped(bottoms).top_shapes(bottoms)
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        return self.grouped(bottoms).weight_shapes(bottoms)
+
+    def fillers(self) -> Mapping[str, Filler]:
+        return {"weight": Filler.parse(self.param.weight_filler), "bias": Filler.parse(self.param.bias_filler)}
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return self.grouped(bottoms).multiply_adds(bottoms, tops)
+
+    def absorb(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+        return self.grouped(node.bottom_shapes).absorb(node, factor, shift)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        self.grouped(node.bottom_shapes).lower(node, onnx)
+
+
+@dataclass(frozen=True)
+class Local(Layer):
+    """A convolution that has filters of its own for each place: N×C×H×W → N×num_output×H'×W'.
+
+    Parameters: weight num_output × 1 × (C·kernel_h·kernel_w) × (H'·W'), bias 1 × 1 × num_output × (H'·W'). The fields
+    are those of `local_param`, or of `convolution_param` where there is none (many forks: local_layer.cpp).
+    """
+
+    num_output: int
+    bias: bool
+    window: Window
+    weight_filler: Filler
+    bias_filler: Filler
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        if layer.proto.HasField("local_param"):
+            p: LocalParameter | ConvolutionParameter = layer.proto.local_param
+            window = _local_window(layer.proto.local_param)
+        else:
+            p = layer.proto.convolution_param
+            window = conv_window(layer.proto.convolution_param, 2)
+        if p.num_output < 1:
+            raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
+        return cls(p.num_output, p.bias_term, window, Filler.parse(p.weight_filler), Filler.parse(p.bias_filler))
+
+    def places(self, bottom: Shape) -> Shape:
+        """H', W'."""
+        return self.window.conv_size(bottom[2:])
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        bottom = bottoms[0]
+        if len(bottom) != 4:
+            raise LayerError(f"the bottom is {by_x(bottom)}; N×C×H×W was needed")
+        for name, size, kernel in zip(("height", "width"), bottom[2:], self.window.kernel, strict=True):
+            if size < kernel:
+                raise LayerError(f"the bottom is {by_x(bottom)}, the kernel {by_x(self.window.kernel)}; {name} smaller "
+                                 "than kernel size")  # fmt: skip
+        places = self.places(bottom)
+        if min(places) < 1:
+            raise LayerError(f"the output would be {by_x(places)}; use a larger input or a smaller kernel_size")
+        return [(bottom[0], self.num_output, *places)]
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        places = count(self.places(bottoms[0]))
+        weight = (self.num_output, 1, bottoms[0][1] * count(self.window.kernel), places)
+        return {"weight": weight, "bias": (1, 1, self.num_output, places)} if self.bias else {"weight": weight}
+
+    def fillers(self) -> Mapping[str, Filler]:
+        return {"weight": self.weight_filler, "bias": self.bias_filler}
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return bottoms[0][0] * count(self.weight_shapes(bottoms)["weight"])
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        channels, window = node.bottom_shapes[0][1], self.window
+        values, places = channels * count(window.kernel), count(node.top_shapes[0], 2)
+        num, *_ = onnx.dims(node.bottoms[0])
+        # each window as a column, by a convolution whose filters are one-hot (see Im2col)
+        picks = np.eye(count(window.kernel), dtype=np.float32).reshape(-1, 1, *window.kernel)
+        columns = onnx.op(
+            "Conv", [node.bottoms[0], onnx.floats("picks", np.tile(picks, (channels, 1, 1, 1)))], what="columns",
+            kernel_shape=window.kernel, strides=window.stride, dilations=window.dilation, pads=window.pad * 2,
+            group=channels,
+        )  # fmt: skip
+        columns = onnx.reshape(columns, (num, values, places), what="columns")
+        columns = onnx.op("Transpose", [columns], perm=[2, 0, 1], what="by_place")  # place, picture, value
+        weight = onnx.weight("weight", (self.num_output, values, places))
+        weight = onnx.op("Transpose", [weight], perm=[2, 1, 0], what="weight_by_place")  # place, value, output
+        product = onnx.op("MatMul", [columns, weight], what="product")
+        product = onnx.op("Transpose", [product], perm=[1, 2, 0], what="outputs")
+        top = onnx.dims(node.tops[0])
+        if not self.bias:
+            onnx.reshape(product, top, to=node.tops[0])
+            return
+        product = onnx.reshape(product, top, what="planes")
+        onnx.emit("Add", [product, onnx.weight("bias", (1, *node.top_shapes[0][1:]))], node.tops)
+
+
+def _local_window(p: LocalParameter) -> Window:
+    kernel = (p.kernel_h, p.kernel_w) if p.HasField("kernel_h") or p.HasField("kernel_w") else (p.kernel_size,) * 2
+    stride = (p.stride_h, p.stride_w) if p.HasField("stride_h") or p.HasField("stride_w") else (p.stride,) * 2
+    pad = (p.pad_h, p.pad_w) if p.HasField("pad_h") or p.HasField("pad_w") else (p.pad,) * 2
+    if min(kernel) < 1 or min(stride) < 1:
+        raise LayerError(f"kernel_size is {by_x(kernel)}, stride {by_x(stride)}; each must be at least 1")
+    return Window(kernel, stride, pad, (1, 1))

@@ -1,0 +1,247 @@
+"""LSTM, RNN (caffe: recurrent_layer.cpp, lstm_layer.cpp, rnn_layer.cpp) and LSTMUnit (caffe: lstm_unit_layer.cpp)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.base import Arity, Layer, LayerError, canonical_axis, exactly
+from caffeconv.layers.filler import Filler
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.emit.onnx_builder import OnnxBuilder
+
+
+@dataclass(frozen=True)
+class Recurrent(Layer):
+    """A net over T time steps of N streams; what it keeps from step to step it also keeps from pass to pass.
+
+    bottoms: x, T×N×…; cont, T×N, by which the state of the step before is multiplied: 0 starts a new sequence;
+    x_static, N×…, where given, joins every step; with `expose_hidden` the first states, 1×N×num_output each.
+    tops: T×N×num_output; with `expose_hidden` the last states. The state comes from the pass before, zero at first,
+    unless it is exposed.
+    """
+
+    bottoms: ClassVar[Arity] = Arity(2, 5)
+    tops: ClassVar[Arity] = Arity(1, 3)
+    states: ClassVar[tuple[str, ...]] = ()
+    """Names of the states, in the order of their bottoms and tops."""
+
+    num_output: int
+    static_input: bool
+    expose_hidden: bool
+    weight_filler: Filler
+    bias_filler: Filler
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.recurrent_param
+        exposed = len(cls.states) if p.expose_hidden else 0
+        if len(layer.bottoms) not in (2 + exposed, 3 + exposed):
+            hidden = f", {exposed} of them states (expose_hidden)" if exposed else ""
+            raise LayerError(
+                f"{len(layer.bottoms)} bottoms; {layer.type} Layer takes {2 + exposed} to {3 + exposed} bottom blob(s) "
+                f"as input{hidden}: x, cont, and x_static where there is one"
+            )
+        number = len(layer.tops)
+        if number != 1 + exposed:
+            raise LayerError(f"{number} tops; {layer.type} Layer produces {1 + exposed} top blob(s) as output.")
+        if p.num_output < 1:
+            raise LayerError(f"num_output is {p.num_output}; num_output must be positive. Add it to recurrent_param.")
+        fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
+        return cls(p.num_output, len(layer.bottoms) == 3 + exposed, p.expose_hidden, *fillers)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        x, cont = bottoms[:2]
+        if len(x) < 2:
+            raise LayerError(f"bottom[0] is {by_x(x)}; it must have at least 2 axes -- (#timesteps, #streams, ...)")
+        if len(cont) != 2:
+            raise LayerError(f"bottom[1] is {by_x(cont)}; it must have exactly 2 axes -- (#timesteps, #streams)")
+        if cont != x[:2]:
+            raise LayerError(f"bottom[1] is {by_x(cont)}, bottom[0] {by_x(x)}; {by_x(x[:2])} was needed (T_, N_)")
+        canonical_axis(2, len(x), x)
+        if self.static_input:
+            self._check_static(bottoms[2], x[1])
+        state = (1, x[1], self.num_output)
+        for i, bottom in enumerate(bottoms[2 + self.static_input :], 2 + self.static_input):
+            if bottom != state:
+                raise LayerError(
+                    f"bottom[{i}] is {by_x(bottom)}; "
+                    f"bottom[{i}] shape must match hidden state input shape: {by_x(state)}"
+                )
+        return [(*x[:2], self.num_output), *([state] * len(self.states) if self.expose_hidden else [])]
+
+    def _check_static(self, x_static: Shape, streams: int) -> None:
+        if not x_static or x_static[0] != streams:
+            raise LayerError(
+                f"bottom[2], the static input, is {by_x(x_static)}; {streams}×… was needed (N_ == bottom[2]->shape(0))"
+            )
+        canonical_axis(1, len(x_static), x_static)
+
+    def state_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        if self.expose_hidden:
+            return {}
+        return dict.fromkeys(self.states, (1, bottoms[0][1], self.num_output))
+
+    def fillers(self) -> Mapping[str, Filler]:
+        return {
+            **dict.fromkeys(("W_xc", "W_xc_static", "W_hc", "W_xh", "W_xh_static", "W_hh", "W_ho"), self.weight_filler),
+            **dict.fromkeys(("b_c", "b_h", "b_o"), self.bias_filler),
+        }
+
+    @abstractmethod
+    def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
+        """One step: states N×num_output, x what the inputs add to the gates, cont N×1 → next states, output."""
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        x = self._inputs(node, onnx, *list(self.weight_shapes(node.bottom_shapes))[: 2 + self.static_input])
+        cont = onnx.op("Unsqueeze", [node.bottoms[1], onnx.ints("last_axis", [-1])], what="cont")
+        before = self._first_states(node, onnx)
+        first_axis = onnx.ints("first_axis", [0])
+        starts = [onnx.op("Squeeze", [state, first_axis], what="state") for state in before]
+
+        def step(states: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+            following, output = self.step(onnx, states, *items)
+            return following, [output]
+
+        ends, outputs = onnx.scan(step, starts, [x, cont], steps=onnx.dims(node.bottoms[0])[0])
+        if self.expose_hidden:
+            for end, top in zip(ends, node.tops[1:], strict=True):
+                onnx.emit("Unsqueeze", [end, first_axis], [top])
+        else:
+            for state, end in zip(before, ends, strict=True):
+                onnx.keep_state(state, onnx.op("Unsqueeze", [end, first_axis], what="kept"))
+        onnx.emit("Identity", outputs, node.tops[:1])
+
+    def _inputs(self, node: Node, onnx: OnnxBuilder, weight: str, bias: str, weight_static: str = "") -> str:
+        """What x, and x_static, add to the gates at every step: T×N×gates, in one product."""
+        flat = onnx.op("Flatten", [node.bottoms[0]], what="x", axis=2)
+        gates = onnx.op("Gemm", [flat, onnx.weight(weight), onnx.weight(bias)], what=f"{weight}_x", transB=1)
+        size = node.param(weight).shape[0]
+        gates = onnx.reshape(gates, (*onnx.dims(node.bottoms[0])[:2], size), what=f"{weight}_x_steps")
+        if not weight_static:
+            return gates
+        flat = onnx.op("Flatten", [node.bottoms[2]], what="x_static", axis=1)
+        static = onnx.op("Gemm", [flat, onnx.weight(weight_static)], what=f"{weight_static}_x", transB=1)
+        return onnx.op("Add", [gates, static], what="gates_x")
+
+    def _first_states(self, node: Node, onnx: OnnxBuilder) -> Sequence[str]:
+        if self.expose_hidden:
+            return node.bottoms[2 + self.static_input :]
+        streams = onnx.fixed(
+            onnx.dims(node.bottoms[0])[1:2], "the first state needs to know the number of streams (axis 1 of x)"
+        )
+        return [onnx.state(name, (1, *streams, self.num_output)) for name in self.states]
+
+
+@dataclass(frozen=True)
+class LSTM(Recurrent):
+    """c = f·cont·c' + i·g, h = o·tanh c, the output being h.
+
+    i, f, o, g are σ, σ, σ, tanh of the four parts of W_xc·x + b_c + W_xc_static·x_static + W_hc·(cont·h').
+    Parameters: W_xc 4D×K, b_c 4D, W_xc_static 4D×K_static (only with x_static), W_hc 4D×D; D is num_output.
+    """
+
+    states: ClassVar[tuple[str, ...]] = ("h", "c")
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        gates = 4 * self.num_output
+        static = {"W_xc_static": (gates, count(bottoms[2], 1))} if self.static_input else {}
+        return {"W_xc": (gates, count(bottoms[0], 2)), "b_c": (gates,), **static, "W_hc": (gates, self.num_output)}
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        static = count(bottoms[2]) if self.static_input else 0
+        return 4 * self.num_output * (count(bottoms[0]) + count(tops[0]) + static)
+
+    def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
+        h, c = states
+        kept = onnx.op("Mul", [h, cont], what="h_conted")
+        gates = onnx.op("Gemm", [kept, onnx.weight("W_hc"), x], what="gate_input", transB=1)
+        cell, gated = lower_unit(onnx, c, gates, cont, self.num_output)
+        h = onnx.op("Mul", gated, what="h")
+        return [h, cell], h
+
+
+@dataclass(frozen=True)
+class RNN(Recurrent):
+    """h = tanh(W_xh·x + b_h + W_xh_static·x_static + W_hh·(cont·h')), o = tanh(W_ho·h + b_o).
+
+    Parameters: W_xh D×K, b_h D, W_xh_static D×K_static (only with x_static), W_hh D×D, W_ho D×D, b_o D.
+    """
+
+    states: ClassVar[tuple[str, ...]] = ("h",)
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        d = self.num_output
+        static = {"W_xh_static": (d, count(bottoms[2], 1))} if self.static_input else {}
+        return {"W_xh": (d, count(bottoms[0], 2)), "b_h": (d,), **static, "W_hh": (d, d), "W_ho": (d, d), "b_o": (d,)}
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        static = count(bottoms[2]) if self.static_input else 0
+        return self.num_output * (count(bottoms[0]) + 2 * count(tops[0]) + static)
+
+    def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
+        kept = onnx.op("Mul", [states[0], cont], what="h_conted")
+        neuron_input = onnx.op("Gemm", [kept, onnx.weight("W_hh"), x], what="h_neuron_input", transB=1)
+        h = onnx.op("Tanh", [neuron_input], what="h")
+        output = onnx.op("Gemm", [h, onnx.weight("W_ho"), onnx.weight("b_o")], what="W_ho_h", transB=1)
+        return [h], onnx.op("Tanh", [output], what="o")
+
+
+@dataclass(frozen=True)
+class LSTMUnit(Layer):
+    """One LSTM step: c = σ(f)·cont·c' + σ(i)·tanh(g), h = σ(o)·tanh c.
+
+    bottoms: c', 1×N×D; the gates' inputs i, f, o, g in this order, 1×N×4D; cont, 1×N. tops: c and h, 1×N×D.
+    """
+
+    bottoms: ClassVar[Arity] = exactly(3)
+    tops: ClassVar[Arity] = exactly(2)
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls()
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        c, gates = bottoms[:2]
+        for i, (bottom, axes) in enumerate(zip(bottoms, (3, 3, 2), strict=True)):
+            if len(bottom) != axes:
+                raise LayerError(f"bottom[{i}] is {by_x(bottom)}; {axes} == bottom[{i}]->num_axes() was needed")
+            if bottom[:2] != (1, c[1]):
+                raise LayerError(f"bottom[{i}] is {by_x(bottom)}; 1 step of {c[1]} num_instances was needed")
+        if gates[2] != 4 * c[2]:
+            raise LayerError(
+                f"bottom[1] is {by_x(gates)}; 4 * hidden_dim_ == bottom[1]->shape(2) ({4 * c[2]} vs. {gates[2]})"
+            )
+        return [c, c]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        c, gates, cont = node.bottoms
+        cont = onnx.op("Unsqueeze", [cont, onnx.ints("last_axis", [-1])], what="cont")
+        cell, gated = lower_unit(onnx, c, gates, cont, node.bottom_shapes[0][2], node.tops[0])
+        onnx.emit("Mul", gated, node.tops[1:])
+        assert cell == node.tops[0]
+
+
+def lower_unit(
+    onnx: OnnxBuilder, c: str, gates: str, cont: str, size: int, top: str | None = None
+) -> tuple[str, tuple[str, str]]:
+    """The next cell state (named `top`, where given), and the two factors of the next hidden state."""
+    parts = onnx.ints("gate_sizes", [3 * size, size])
+    three, g = onnx.ops("Split", [gates, parts], 2, what="gates", axis=-1)
+    opened = onnx.op("Sigmoid", [three], what="i_f_o")
+    i, f, o = onnx.ops("Split", [opened, onnx.ints("i_f_o_sizes", [size] * 3)], 3, what="i_f_o_gates", axis=-1)
+    forget = onnx.op("Mul", [f, cont], what="f_conted")
+    added = onnx.op("Mul", [i, onnx.op("Tanh", [g], what="g")], what="c_added")
+    kept = onnx.op("Mul", [forget, c], what="c_kept")
+    if top is None:
+        cell = onnx.op("Add", [kept, added], what="c")
+    else:
+        cell = top
+        onnx.emit("Add", [kept, added], [top])
+    return cell, (o, onnx.op("Tanh", [cell], what="tanh_c"))

@@ -1,0 +1,285 @@
+"""Layers that enlarge, shrink or re-order planes: Upsample, Interp, Reorg, ShuffleChannel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from caffeconv.caffe_pb2 import UpsampleParameter
+from caffeconv.ir import Dims, LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.base import Arity, Layer, LayerError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.emit.onnx_builder import OnnxBuilder
+
+INT64 = 7  # TensorProto
+
+
+def _check_4d(bottom: Shape, what: str = "the bottom") -> None:
+    if len(bottom) != 4:
+        raise LayerError(
+            f"{what} is {by_x(bottom)}; Input must have 4 axes, corresponding to (num, channels, height, width)"
+        )
+
+
+def _shape_of(onnx: OnnxBuilder, value: str, dims: Dims) -> str:
+    """`dims` as a value, whose first one, where it varies, is that of `value`."""
+    if None not in dims:
+        return onnx.ints("top_shape", onnx.fixed(dims, ""))
+    batch = onnx.op("Gather", [onnx.op("Shape", [value]), onnx.ints("none", [0])], axis=0, what="batch")
+    rest = onnx.fixed(dims[1:], "an axis other than the first that varies")
+    return onnx.op("Concat", [batch, onnx.ints("item_shape", rest)], axis=0, what="top_shape")
+
+
+@dataclass(frozen=True)
+class Upsample(Layer):
+    """With a mask: each value goes to its place of the mask, the rest is 0. Without: each value becomes scale × scale.
+
+    Bottoms: N×C×H×W and, of the same shape, the mask of a MAX Pooling layer, whose numbers count the places of a plane
+    row by row. Top N×C×upsample_h×upsample_w, or `scale` times as high and wide, less 1 where `pad_out_h`, `pad_out_w`
+    (caffe-segnet: upsample_layer.cpp). One bottom is another layer of that name, which repeats values and knows `scale`
+    only (MobileNet-YOLO: upsample_layer.cpp).
+    """
+
+    bottoms: ClassVar[Arity] = Arity(1, 2)
+    in_place: ClassVar[bool] = False
+
+    scale: tuple[int, int]
+    size: tuple[int, int] | None
+    """height, width of the top; None: by the scale."""
+    less: tuple[int, int]
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.upsample_param
+        if len(layer.bottoms) == 1:
+            return cls._repeating(p)
+        if p.HasField("upsample_h") and p.HasField("upsample_w"):
+            if min(p.upsample_h, p.upsample_w) < 2:
+                raise LayerError(f"upsample_h is {p.upsample_h}, upsample_w {p.upsample_w}; both must be above 1")
+            return cls((1, 1), (p.upsample_h, p.upsample_w), (0, 0))
+        by_axis = p.HasField("scale_h"), p.HasField("scale_w")
+        if any(by_axis) and (not all(by_axis) or p.HasField("scale")):
+            raise LayerError(
+                "upsample_h & upsample_w are required, else (DEPRECATED) scale OR scale_h & scale_w are required."
+            )
+        scale = (p.scale_h, p.scale_w) if all(by_axis) else (p.scale, p.scale)
+        if min(scale) < 2:
+            raise LayerError(f"scale is {by_x(scale)} (height × width); both must be above 1")
+        less = (int(p.pad_out_h), int(p.pad_out_w))
+        for name, off, times in zip(("height", "width"), less, scale, strict=True):
+            if off and times != 2:
+                raise LayerError(
+                    f"scale is {by_x(scale)}; Output {name} padding compensation requires a scale of 2, otherwise the "
+                    "output size is ill-defined. Use upsample_h and upsample_w."
+                )
+        return cls(scale, None, less)
+
+    @classmethod
+    def _repeating(cls, p: UpsampleParameter) -> Self:
+        foreign = [field.name for field, _ in p.ListFields() if field.name != "scale"]
+        if foreign:
+            raise LayerError(
+                f"one bottom and {foreign[0]}; with one bottom only `scale` is known. For SegNet's unpooling give the "
+                "mask of the Pooling layer as a second bottom"
+            )
+        scale = p.scale if p.HasField("scale") else 1
+        if scale < 1:
+            raise LayerError(f"scale is {scale}; at least 1 was needed")
+        return cls((scale, scale), None, (0, 0))
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        _check_4d(bottoms[0])
+        if len(bottoms) == 2 and bottoms[1] != bottoms[0]:
+            raise LayerError(f"the mask is {by_x(bottoms[1])}, the bottom {by_x(bottoms[0])}; one shape was needed")
+        if self.size is not None:
+            return [(*bottoms[0][:2], *self.size)]
+        sizes = zip(bottoms[0][2:], self.scale, self.less, strict=True)
+        return [(*bottoms[0][:2], *(size * scale - less for size, scale, less in sizes))]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        x = node.bottoms[0]
+        if len(node.bottoms) == 1:
+            scales = onnx.floats("scales", [1, 1, *self.scale])
+            onnx.emit(
+                "Resize", [x, "", scales], node.tops, mode="nearest", coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            )  # fmt: skip
+            return
+        dims, top = onnx.dims(x), onnx.dims(node.tops[0])
+        places, made = count(node.bottom_shapes[0], 2), count(node.top_shapes[0], 2)
+        values = onnx.reshape(x, (*dims[:2], places), what="values")
+        mask = onnx.reshape(node.bottoms[1], (*dims[:2], places), what="mask")
+        mask = onnx.op("Cast", [mask], to=INT64, what="place")
+        empty = onnx.op("Expand", [onnx.floats("nothing", 0), _shape_of(onnx, x, (*dims[:2], made))], what="empty")
+        filled = onnx.op("ScatterElements", [empty, mask, values], axis=2, what="filled")
+        onnx.reshape(filled, top, to=node.tops[0])
+
+
+@dataclass(frozen=True)
+class Interp(Layer):
+    """Bilinear interpolation between the corners, which keep their values (DeepLab, PSPNet: interp_layer.cpp).
+
+    N×C×H×W, from which pad_beg rows and columns (≤ 0) are first cut at the start and pad_end at the end, becomes
+    N×C×height×width. With `shrink_factor` s a size n becomes (n-1)/s + 1 (rounded down), with `zoom_factor` z
+    n + (n-1)·(z-1), with both the one after the other; `height` and `width` count where not just one factor is given. A
+    second bottom, where nothing else says the size, gives its own.
+    """
+
+    bottoms: ClassVar[Arity] = Arity(1, 2)
+    in_place: ClassVar[bool] = False
+
+    shrink: int | None
+    zoom: int | None
+    size: tuple[int, int] | None
+    """height, width; None: by the factors, or the second bottom's."""
+    crop: tuple[int, int]
+    """How much is cut off at start and end."""
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.interp_param
+        shrink = p.shrink_factor if p.HasField("shrink_factor") else None
+        zoom = p.zoom_factor if p.HasField("zoom_factor") else None
+        size = (p.height, p.width) if p.HasField("height") and p.HasField("width") else None
+        if p.pad_beg > 0 or p.pad_end > 0:
+            raise LayerError(
+                f"pad_beg is {p.pad_beg}, pad_end {p.pad_end}; Only supports non-pos padding (cropping) for now"
+            )
+        for name, factor in (("shrink_factor", shrink), ("zoom_factor", zoom)):
+            if factor is not None and factor < 1:
+                raise LayerError(f"{name} is {factor}; it must be positive")
+        given = any(value is not None for value in (shrink, zoom, size))
+        if len(layer.bottoms) == 2 and given:
+            raise LayerError("a second bottom and a size or factor; one of them was needed to say the top's size")
+        if len(layer.bottoms) == 1 and not given:
+            raise LayerError("no size; give height and width, shrink_factor or zoom_factor")
+        return cls(shrink, zoom, size, (-p.pad_beg, -p.pad_end))
+
+    def _size(self, kept: int, given: int | None) -> int:
+        if given is not None and (self.shrink is None) == (self.zoom is None):
+            return given
+        if self.shrink is not None:
+            kept = (kept - 1) // self.shrink + 1
+        return kept + (kept - 1) * ((self.zoom or 1) - 1)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        _check_4d(bottoms[0])
+        kept = self._kept(bottoms[0])
+        if min(kept) < 1:
+            raise LayerError(
+                f"the bottom is {by_x(bottoms[0])}, of which {by_x(kept)} is left; height should be positive"
+            )
+        given = self.size
+        if len(bottoms) == 2:
+            _check_4d(bottoms[1], "the second bottom")
+            given = bottoms[1][2], bottoms[1][3]
+        sizes = [self._size(size, given and given[i]) for i, size in enumerate(kept)]
+        if min(sizes) < 1:
+            raise LayerError(f"the top would be {by_x(sizes)} (height × width); height should be positive")
+        return [(*bottoms[0][:2], *sizes)]
+
+    def _kept(self, bottom: Shape) -> tuple[int, int]:
+        return bottom[2] - sum(self.crop), bottom[3] - sum(self.crop)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        x, bottom, top = node.bottoms[0], node.bottom_shapes[0], node.top_shapes[0]
+        kept = self._kept(bottom)
+        if any(self.crop):
+            begin = [self.crop[0]] * 2
+            end = [start + size for start, size in zip(begin, kept, strict=True)]
+            x = onnx.op(
+                "Slice", [x, onnx.ints("begin", begin), onnx.ints("end", end), onnx.ints("plane_axes", [2, 3])],
+                what="kept",
+            )  # fmt: skip
+        if kept == top[2:]:
+            onnx.emit("Identity", [x], node.tops)
+            return
+        sizes = _shape_of(onnx, x, onnx.dims(node.tops[0]))
+        inputs = [x, "", "", sizes]
+        onnx.emit("Resize", inputs, node.tops, mode="linear", coordinate_transformation_mode="align_corners")
+
+
+@dataclass(frozen=True)
+class Reorg(Layer):
+    """Darknet's `reorg`: stride × stride places become channels, or with `reverse` channels become places.
+
+    N×C×H×W → N×(C·s²)×(H/s)×(W/s). Darknet counts as if the bottom had C/s² channels of s times the height and width,
+    so this is no plain space-to-depth. `reverse`: N×C×H×W → N×(C/s²)×(H·s)×(W·s) (MobileNet-YOLO: reorg_layer.cpp,
+    darknet: reorg_cpu).
+    """
+
+    in_place: ClassVar[bool] = False
+
+    stride: int
+    reverse: bool
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.reorg_param
+        if not p.HasField("stride"):
+            raise LayerError("Reorg Layer needs stride param.")
+        if p.stride < 1:
+            raise LayerError(f"stride is {p.stride}; at least 1 was needed")
+        return cls(p.stride, p.reverse)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        _check_4d(bottoms[0])
+        (num, channels, height, width), s = bottoms[0], self.stride
+        if channels % s**2:
+            raise LayerError(f"{channels} channels and stride {s}; a multiple of stride × stride = {s**2} was needed")
+        if self.reverse:
+            return [(num, channels // s**2, height * s, width * s)]
+        if height % s or width % s:
+            raise LayerError(f"a plane of {by_x((height, width))} and stride {s}; multiples of the stride were needed")
+        return [(num, channels * s**2, height // s, width // s)]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        (_, channels, height, width), s = node.bottom_shapes[0], self.stride
+        num, fewer = onnx.dims(node.bottoms[0])[0], channels // self.stride**2
+        if self.reverse:  # row and column within a cell, channel, cell's row, cell's column
+            split: Dims = (num, s, s, fewer, height, width)
+            perm = [0, 3, 4, 1, 5, 2]
+        else:  # channel, row, row within a cell, column, column within a cell, of planes s times as high and wide
+            split = (num, fewer, height, s, width, s)
+            perm = [0, 3, 5, 1, 2, 4]
+        cells = onnx.reshape(node.bottoms[0], split, what="cells")
+        moved = onnx.op("Transpose", [cells], perm=perm, what="moved")
+        onnx.reshape(moved, onnx.dims(node.tops[0]), to=node.tops[0])
+
+
+@dataclass(frozen=True)
+class ShuffleChannel(Layer):
+    """Channel i of group g goes to place i·group + g: N×(group·n)×… seen as a matrix of channels, transposed.
+
+    The top has 4 axes (ShuffleNet: shuffle_channel_layer.cpp).
+    """
+
+    in_place: ClassVar[bool] = False
+
+    group: int
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        group = layer.proto.shuffle_channel_param.group
+        if group < 1:
+            raise LayerError(f"group is {group}; group must be greater than 0")
+        return cls(group)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        bottom = bottoms[0]
+        if not 2 <= len(bottom) <= 4:
+            raise LayerError(f"the bottom is {by_x(bottom)}; 2 to 4 axes were needed")
+        if bottom[1] % self.group:
+            raise LayerError(f"{bottom[1]} channels and group {self.group}; Wrong group size.")
+        return [(*bottom, *([1] * (4 - len(bottom))))]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        num, channels, *_ = onnx.dims(node.bottoms[0])
+        assert channels is not None
+        places = count(node.bottom_shapes[0], 2)
+        groups = onnx.reshape(node.bottoms[0], (num, self.group, channels // self.group, places), what="groups")
+        shuffled = onnx.op("Transpose", [groups], perm=[0, 2, 1, 3], what="shuffled")
+        onnx.reshape(shuffled, onnx.dims(node.tops[0]), to=node.tops[0])

@@ -1,0 +1,168 @@
+"""Pooling of regions of interest: ROIPooling (Fast R-CNN) and PSROIPooling (R-FCN).
+
+A region is a row (picture, x1, y1, x2, y2) in pixels of the picture; `spatial_scale` brings it to the feature map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from caffeconv.ir import LayerDef, Node, Shapes, by_x, count
+from caffeconv.layers.base import Arity, Layer, LayerError, exactly
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.emit.onnx_builder import OnnxBuilder
+
+FLOAT, INT64, DOUBLE = 1, 7, 11  # TensorProto
+
+
+def _check_bottoms(bottoms: Shapes) -> None:
+    features, rois = bottoms
+    if len(features) != 4:
+        raise LayerError(f"the features are {by_x(features)}; N×C×H×W was needed")
+    if not rois or count(rois, 1) != 5:
+        raise LayerError(
+            f"the rois are {by_x(rois)}; R×5 was needed, rows (picture, x1, y1, x2, y2) (ROI layer C x W x H must == 5)"
+        )
+
+
+@dataclass(frozen=True)
+class ROIPooling(Layer):
+    """The greatest value in each of pooled_h × pooled_w bins of each region; 0 where a bin lies outside the features.
+
+    Bottoms: features N×C×H×W, regions R×5; top R×C×pooled_h×pooled_w. Corners are scaled and rounded (halves away
+    from 0), both ends belong to the region, which is at least 1×1; a bin goes from the floor of its start to the
+    ceiling of its end (caffe-fast-rcnn: roi_pooling_layer.cpp). onnxruntime's MaxRoiPool does just this.
+    """
+
+    bottoms: ClassVar[Arity] = exactly(2)
+    in_place: ClassVar[bool] = False
+
+    pooled: tuple[int, int]
+    spatial_scale: float
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.roi_pooling_param
+        if p.pooled_h < 1 or p.pooled_w < 1:
+            raise LayerError(f"pooled_h is {p.pooled_h}, pooled_w {p.pooled_w}; both must be > 0")
+        return cls((p.pooled_h, p.pooled_w), p.spatial_scale)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        _check_bottoms(bottoms)
+        return [(bottoms[1][0], bottoms[0][1], *self.pooled)]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        rois = _as_rows(node, onnx)
+        onnx.emit(
+            "MaxRoiPool", [node.bottoms[0], rois], node.tops, pooled_shape=self.pooled, spatial_scale=self.spatial_scale
+        )
+
+
+@dataclass(frozen=True)
+class PSROIPooling(Layer):
+    """The average in each of group_size × group_size bins, each bin in channels of its own; 0 for an empty bin.
+
+    Bottoms: features N×(output_dim·g·g)×H×W, regions R×5; top R×output_dim×g×g, where bin (i, j) of output d reads
+    channel (d·g + i)·g + j. Corners are rounded (halves away from 0), the end moved by 1, then both scaled; a region is
+    at least 0.1 wide and high; a bin goes from the floor of its start to the ceiling of its end (R-FCN:
+    psroi_pooling_layer.cu).
+    """
+
+    bottoms: ClassVar[Arity] = exactly(2)
+    in_place: ClassVar[bool] = False
+
+    spatial_scale: float
+    output_dim: int
+    group_size: int
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.psroi_pooling_param
+        if p.spatial_scale <= 0:
+            raise LayerError(f"spatial_scale is {p.spatial_scale:g}; spatial_scale must be > 0")
+        if p.output_dim < 1 or p.group_size < 1:
+            raise LayerError(f"output_dim is {p.output_dim}, group_size {p.group_size}; both must be > 0")
+        return cls(p.spatial_scale, p.output_dim, p.group_size)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        _check_bottoms(bottoms)
+        wanted = self.output_dim * self.group_size**2
+        if bottoms[0][1] != wanted:
+            raise LayerError(
+                f"the features have {bottoms[0][1]} channels; output_dim × group_size × group_size = {wanted} were "
+                "needed (input channel number does not match layer parameters)"
+            )
+        return [(bottoms[1][0], self.output_dim, self.group_size, self.group_size)]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        # sums over rectangles from sums over everything above and left of a corner, in double, where none get lost
+        size, (channels, height, width) = self.group_size, node.bottom_shapes[0][1:]
+        x = onnx.op("Pad", [node.bottoms[0], onnx.ints("border", [0, 0, 1, 1, 0, 0, 0, 0])], what="bordered")
+        x = onnx.op("Cast", [x], to=DOUBLE, what="double")
+        for axis in (2, 3):
+            x = onnx.op("CumSum", [x, onnx.ints(f"axis_{axis}", axis)], what="summed")
+        sums = onnx.reshape(x, (None,), what="sums")
+
+        rois = _as_rows(node, onnx)
+        columns = [onnx.op("Gather", [rois, onnx.ints(f"column_{i}", [i])], axis=1, what="column") for i in range(5)]
+        top, bottom = self._bins(onnx, columns[2], columns[4], height)
+        left, right = self._bins(onnx, columns[1], columns[3], width)
+        left, right = (onnx.op("Unsqueeze", [edge, onnx.ints("x_axes", [1, 2])], what="x") for edge in (left, right))
+        top, bottom = (onnx.op("Unsqueeze", [edge, onnx.ints("y_axes", [1, 3])], what="y") for edge in (top, bottom))
+
+        plane = (height + 1) * (width + 1)
+        picture = onnx.op("Cast", [columns[0]], to=INT64, what="picture")
+        picture = onnx.op("Mul", [picture, onnx.ints("picture_size", channels * plane)], what="picture_start")
+        picture = onnx.op("Unsqueeze", [picture, onnx.ints("bin_axes", [2, 3])], what="picture_start")
+        starts = np.arange(channels).reshape(self.output_dim, size, size) * plane
+        start = onnx.op("Add", [picture, onnx.ints("channel_start", starts)], what="plane_start")
+
+        def corner(y: str, x: str) -> str:
+            row = onnx.op("Mul", [y, onnx.ints("row_size", width + 1)], what="row_start")
+            place = onnx.op("Add", [onnx.op("Add", [start, row], what="row"), x], what="place")
+            return onnx.op("Gather", [sums, place], axis=0, what="corner")
+
+        below = onnx.op("Sub", [corner(bottom, right), corner(bottom, left)], what="below")
+        above = onnx.op("Sub", [corner(top, right), corner(top, left)], what="above")
+        total = onnx.op("Sub", [below, above], what="total")
+        area = onnx.op("Mul", [onnx.op("Sub", [bottom, top]), onnx.op("Sub", [right, left])], what="area")
+        # an empty bin sums to nothing; its start may lie behind its end only where both are clipped
+        divisor = onnx.op("Cast", [onnx.op("Max", [area, onnx.ints("one", 1)])], to=DOUBLE, what="divisor")
+        onnx.emit("Cast", [onnx.op("Div", [total, divisor], what="average")], node.tops, to=FLOAT)
+
+    def _bins(self, onnx: OnnxBuilder, low: str, high: str, size: int) -> tuple[str, str]:
+        """Where the bins of each region start and end along one axis: R×group_size, int64, within 0…size."""
+        scale = onnx.floats("spatial_scale", self.spatial_scale)
+        start = onnx.op("Mul", [_rounded(onnx, low), scale], what="start")
+        end = onnx.op("Add", [_rounded(onnx, high), onnx.floats("one_more", 1)], what="end")
+        extent = onnx.op("Sub", [onnx.op("Mul", [end, scale], what="end"), start], what="extent")
+        extent = onnx.op("Max", [extent, onnx.floats("least", 0.1)], what="extent")
+        step = onnx.op("Div", [extent, onnx.floats("group_size", self.group_size)], what="bin")
+        edges = []
+        for what, first, rounding in (("bin_start", 0, "Floor"), ("bin_end", 1, "Ceil")):
+            numbers = onnx.floats(f"{what}s", np.arange(first, first + self.group_size))
+            edge = onnx.op("Add", [onnx.op("Mul", [step, numbers], what=what), start], what=what)
+            edge = onnx.op("Cast", [onnx.op(rounding, [edge], what=what)], to=INT64, what=what)
+            edges.append(onnx.op("Clip", [edge, onnx.ints("zero", 0), onnx.ints(f"size_{size}", size)], what=what))
+        return edges[0], edges[1]
+
+
+def _as_rows(node: Node, onnx: OnnxBuilder) -> str:
+    """The regions, R×5."""
+    rois, dims = node.bottoms[1], onnx.dims(node.bottoms[1])
+    return rois if len(dims) == 2 else onnx.reshape(rois, (dims[0], 5), what="rois")
+
+
+def _rounded(onnx: OnnxBuilder, value: str) -> str:
+    """C's round: halves away from 0, where ONNX's goes to the even number."""
+    size = onnx.op("Abs", [value], what="size")
+    whole = onnx.op("Floor", [size], what="whole")
+    rest = onnx.op("GreaterOrEqual", [onnx.op("Sub", [size, whole], what="rest"), onnx.floats("half", 0.5)])
+    whole = onnx.op("Add", [whole, onnx.op("Cast", [rest], to=FLOAT, what="carry")], what="whole")
+    return onnx.op("Mul", [whole, onnx.op("Sign", [value])], what="rounded")

@@ -1,0 +1,154 @@
+"""Convolution3D and Pooling3D over N×C×length×height×width (C3D)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from caffeconv.caffe_pb2 import Convolution3DParameter, ConvolutionParameter
+from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.base import Layer, LayerError
+from caffeconv.layers.filler import Filler
+from caffeconv.layers.pooling import METHODS, Method, lower_pooling
+from caffeconv.layers.window import Window
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.emit.onnx_builder import OnnxBuilder
+
+
+def _check_5d(bottom: Shape) -> None:
+    if len(bottom) != 5:
+        raise LayerError(f"the bottom is {by_x(bottom)}; 5 axes (num, channels, length, height, width) were needed")
+
+
+@dataclass(frozen=True)
+class Convolution3D(Layer):
+    """y = w ∗ x + b over length, height and width: N×C×L×H×W → N×num_output×L'×H'×W', sizes rounded down.
+
+    Parameters: weight num_output × C × kernel_depth × kernel_size × kernel_size, bias 1×1×1×1×num_output.
+    `filter_group` only splits the work, `group` is not read. The fields are those of convolution3d_param (C3D 1.1), or
+    of convolution_param where there is none (C3D 1.0: convolution3d_layer.cpp).
+    """
+
+    num_output: int
+    bias: bool
+    window: Window
+    """Axes: length, height, width."""
+    weight_filler: Filler
+    bias_filler: Filler
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.convolution3d_param if layer.proto.HasField("convolution3d_param") else _as_3d(layer)
+        if p.num_output < 1 or p.filter_group < 1 or p.num_output % p.filter_group:
+            raise LayerError(
+                f"num_output is {p.num_output}, filter_group {p.filter_group}; a multiple of filter_group was needed"
+            )
+        window = Window(
+            (p.kernel_depth, p.kernel_size, p.kernel_size), (p.temporal_stride, p.stride, p.stride),
+            (p.temporal_pad, p.pad, p.pad), (1, 1, 1),
+        )  # fmt: skip
+        _check_window(window)
+        return cls(p.num_output, p.bias_term, window, Filler.parse(p.weight_filler), Filler.parse(p.bias_filler))
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        _check_5d(bottoms[0])
+        sizes = self.window.conv_size(bottoms[0][2:])
+        if min(sizes) < 1:
+            raise LayerError(
+                f"the output would be {by_x(sizes)}: input {by_x(bottoms[0][2:])}, kernel {by_x(self.window.kernel)} "
+                "(length × height × width). Use a larger input or a smaller kernel."
+            )
+        return [(bottoms[0][0], self.num_output, *sizes)]
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        weight = (self.num_output, bottoms[0][1], *self.window.kernel)
+        return {"weight": weight, "bias": (1, 1, 1, 1, self.num_output)} if self.bias else {"weight": weight}
+
+    def fillers(self) -> Mapping[str, Filler]:
+        return {"weight": self.weight_filler, "bias": self.bias_filler}
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(tops[0]) * bottoms[0][1] * count(self.window.kernel)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        inputs = [node.bottoms[0], onnx.weight("weight")]
+        if self.bias:
+            inputs.append(onnx.weight("bias", (self.num_output,)))
+        onnx.emit(
+            "Conv", inputs, node.tops, kernel_shape=self.window.kernel, strides=self.window.stride,
+            pads=self.window.pad * 2,
+        )  # fmt: skip
+
+
+def _as_3d(layer: LayerDef) -> Convolution3DParameter:
+    """C3D 1.0's fields of convolution_param, in the form of C3D 1.1."""
+    p: ConvolutionParameter = layer.proto.convolution_param
+    for name in ("kernel_size", "stride", "pad"):
+        values = getattr(p, name)
+        if len(values) > 1:
+            raise LayerError(f"{name} is given {len(values)} times; once was needed: height and width are alike")
+    return Convolution3DParameter(
+        num_output=p.num_output, bias_term=p.bias_term, kernel_depth=p.kernel_depth, filter_group=p.filter_group,
+        kernel_size=p.kernel_size[0] if p.kernel_size else 0, stride=p.stride[0] if p.stride else 1,
+        pad=p.pad[0] if p.pad else 0, temporal_stride=p.temporal_stride, temporal_pad=p.temporal_pad,
+        weight_filler=p.weight_filler, bias_filler=p.bias_filler,
+    )  # fmt: skip
+
+
+def _check_window(window: Window) -> None:
+    if min(window.kernel) < 1 or min(window.stride) < 1:
+        raise LayerError(
+            f"the kernel is {by_x(window.kernel)}, the stride {by_x(window.stride)} (length × height × width); each "
+            "must be at least 1. kernel_size and kernel_depth are both required."
+        )
+
+
+@dataclass(frozen=True)
+class Pooling3D(Layer):
+    """The greatest value, or the average, of each window of N×C×length×height×width, sizes rounded up.
+
+    Only AVE knows `pad`, and it counts: AVE divides by the part of the window that lies in the padded input. The fields
+    are those of pooling3d_param (C3D 1.1), or of pooling_param where there is none (C3D 1.0: pool3d_layer.cpp).
+    """
+
+    in_place: ClassVar[bool] = False
+
+    method: Method
+    window: Window
+    """Axes: length, height, width."""
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.pooling3d_param if layer.proto.HasField("pooling3d_param") else layer.proto.pooling_param
+        method = METHODS[p.pool]
+        if p.pad and method != "AVE":
+            raise LayerError(f"pad is {p.pad} and pool {method}; Padding implemented only for average pooling.")
+        window = Window(
+            (p.kernel_depth, p.kernel_size, p.kernel_size), (p.temporal_stride, p.stride, p.stride), (0, p.pad, p.pad),
+            (1, 1, 1),
+        )  # fmt: skip
+        _check_window(window)
+        return cls(method, window)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        _check_5d(bottoms[0])
+        window = self.window
+        # c3d: no window is dropped, as the two-dimensional layer does
+        spans = (size + 2 * window.pad[i] - window.kernel[i] for i, size in enumerate(bottoms[0][2:]))
+        sizes = [-(-span // stride) + 1 for span, stride in zip(spans, window.stride, strict=True)]
+        if min(sizes) < 1:
+            raise LayerError(f"the output would be {by_x(sizes)}; use a larger input or a smaller kernel")
+        return [(*bottoms[0][:2], *sizes)]
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(tops[0]) * count(self.window.kernel)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        if self.method == "STOCHASTIC":
+            raise LayerError("`pool: STOCHASTIC` has no CPU form in C3D either (Not Implemented Yet); use MAX or AVE")
+        bottom, top = node.bottom_shapes[0], node.top_shapes[0]
+        lower_pooling(onnx, self.method, self.window, bottom, top[2:], node.bottoms[0], node.tops)
