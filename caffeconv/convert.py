@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from caffeconv.bind import Bound, bind
 from caffeconv.build import build
+from caffeconv.deploy import to_deploy
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.ir import BATCH, Dims, Graph, NetDef, Phase, Shape
 from caffeconv.layers import LAYERS
@@ -75,7 +76,10 @@ def load(
     if not paths and Path(net).suffix == ".caffemodel":
         paths = (Path(net),)
     files = [read_weights(path) for path in paths]
-    definition = define_net(source, state or State())
+    state = state or State()
+    if state.deploy:
+        source = to_deploy(source, state, shapes)
+    definition = define_net(source, state)
     bound = bind(build(definition, shapes), files, seed=seed)
     errors = [d for d in bound.diagnostics if d.severity == "error"]
     if errors:
@@ -87,7 +91,8 @@ def convert(
     net: PathLike, weights: Weights = None, *, phase: Phase = "TEST", level: int = 0, stages: Sequence[str] = (),
     outputs: Sequence[str] | Literal["all"] | None = None, batch: int | Literal["dynamic", "keep"] = "dynamic",
     shapes: Mapping[str, Sequence[int]] | None = None, layout: Literal["nchw", "nhwc"] = "nchw",
-    opset: int | None = None, fold: bool = True, seed: int = 0, ignore_unknown_fields: bool = False,
+    opset: int | None = None, fold: bool = True, deploy: bool = False, extended: bool = False, seed: int = 0,
+    ignore_unknown_fields: bool = False,
 ) -> ModelProto:  # fmt: skip
     """The ONNX model of a Caffe net, checked by onnx.checker.
 
@@ -101,6 +106,8 @@ def convert(
         layout: axis order of the model's inputs and outputs.
         opset: ONNX operator set, 17 where None.
         fold: take out layers that change nothing and fold BatchNorm, Scale and Bias into the layer before them.
+        deploy: turn a training net into a deploy net first: no data layers, labels and losses, but predictions.
+        extended: let layers do what Caffe refuses, where that has one clear meaning (pooling of 5-D blobs).
         seed: for fillers that draw at random.
         ignore_unknown_fields: go on without prototxt fields that the schema lacks.
 
@@ -110,7 +117,7 @@ def convert(
     if layout != "nchw":
         raise CaffeconvError(f"layout {layout!r}: only 'nchw' is written yet")
     loaded = load(
-        net, weights, state=State(phase, level, tuple(stages)), shapes=shapes, seed=seed,
+        net, weights, state=State(phase, level, tuple(stages), extended, deploy), shapes=shapes, seed=seed,
         ignore_unknown_fields=ignore_unknown_fields,
     )  # fmt: skip
     values = choose_outputs(loaded.graph, outputs)

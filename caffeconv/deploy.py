@@ -6,19 +6,19 @@ Data layers become one Input layer of the crop size; layers that read labels go;
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
-from caffeconv.ir import LayerDef, NetDef, Shape
+from caffeconv.ir import LayerDef, Shape
 from caffeconv.layers import LAYERS
 from caffeconv.layers.base import Layer, LayerError
 from caffeconv.read.netdef import State, define_net
 from caffeconv.read.prototxt import NetSource
 
 
-def to_deploy(source: NetSource, state: State, shapes: dict[str, Shape] | None = None) -> NetSource:
+def to_deploy(source: NetSource, state: State, shapes: Mapping[str, Sequence[int]] | None = None) -> NetSource:
     """The deploy form of the net that `state` keeps, in today's form; `shapes` gives inputs that the net does not.
 
     Raises CaffeconvError where an input's shape cannot be known.
@@ -33,7 +33,7 @@ def to_deploy(source: NetSource, state: State, shapes: dict[str, Shape] | None =
         for proto in _deployed(layer, kind, labels, made, predictions, shapes or {}):
             kept.append((proto, layer.line or 0))
             made.update(proto.top)
-    kept = _without_unread_branches(kept, net, labels)
+    kept = _without_cut_branches(kept)
     deployed = NetParameter(name=net.name)
     deployed.layer.extend(proto for proto, _ in kept)
     return replace(source, net=deployed, lines=tuple(line for _, line in kept))
@@ -71,7 +71,7 @@ def _reads_as_label(layer: LayerDef, blobs: set[str], labels: set[str]) -> bool:
 
 def _deployed(
     layer: LayerDef, kind: type[Layer] | None, labels: set[str], made: set[str],
-    predictions: dict[tuple[str, str], str], shapes: dict[str, Shape],
+    predictions: dict[tuple[str, str], str], shapes: Mapping[str, Sequence[int]],
 ) -> Iterable[LayerParameter]:  # fmt: skip
     """What stands for a layer in the deploy net: itself, something else, or nothing."""
     if kind is not None and kind.is_input:
@@ -82,7 +82,7 @@ def _deployed(
         if prediction and key not in predictions and layer.bottoms[0] not in labels:
             predictions[key] = _free_name("prob", layer, made)
             yield _prediction(layer, prediction, predictions[key])
-    elif not (set(layer.bottoms) & labels) and not set(layer.tops) <= labels or not (layer.bottoms or layer.tops):
+    elif not set(layer.bottoms) & labels and not (layer.tops and set(layer.tops) <= labels):
         proto = LayerParameter()
         proto.CopyFrom(layer.proto)
         for name in ("include", "exclude", "loss_weight", "propagate_down", "phase"):
@@ -95,7 +95,7 @@ def _free_name(name: str, layer: LayerDef, made: set[str]) -> str:
 
 
 def _input(
-    layer: LayerDef, kind: type[Layer], labels: set[str], shapes: dict[str, Shape]
+    layer: LayerDef, kind: type[Layer], labels: set[str], shapes: Mapping[str, Sequence[int]]
 ) -> Iterable[LayerParameter]:
     wanted = [top for top in layer.tops if top not in labels]
     if not wanted:
@@ -127,12 +127,13 @@ def _axis(proto: LayerParameter) -> int:
     return param.axis
 
 
-def _without_unread_branches(
-    layers: list[tuple[LayerParameter, int]], net: NetDef, labels: set[str]
-) -> list[tuple[LayerParameter, int]]:
-    """Drops layers that only fed what is gone, such as a Silence's; what gave a net's output stays."""
-    produced = {top for proto, _ in layers for top in proto.top}
-    return [(proto, line) for proto, line in layers if all(bottom in produced for bottom in proto.bottom)]
+def _without_cut_branches(layers: list[tuple[LayerParameter, int]]) -> list[tuple[LayerParameter, int]]:
+    """Drops layers that read what is gone."""
+    kept: list[tuple[LayerParameter, int]] = []
+    made: set[str] = set()
+    for proto, line in layers:
+        if made.issuperset(proto.bottom):
+            kept.append((proto, line))
+            made.update(proto.top)
+    return kept
 
-
-__all__ = ["to_deploy"]

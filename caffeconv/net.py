@@ -138,6 +138,7 @@ class Net:
         allow_python: import and run the module of a `type: "Python"` layer.
         provider: "auto", "cpu" or "cuda".
         seed: for fillers that draw at random.
+        deploy, extended: as for `convert`.
 
     Raises:
         CaffeconvError: whatever is wrong with the net or the weights.
@@ -146,11 +147,12 @@ class Net:
     def __init__(
         self, net: PathLike, weights: Weights = None, phase: Phase = "TEST", *, level: int = 0,
         stages: Sequence[str] = (), allow_python: bool = False, provider: Provider = "auto", seed: int = 0,
-        ignore_unknown_fields: bool = False,
+        deploy: bool = False, extended: bool = False, ignore_unknown_fields: bool = False,
     ) -> None:  # fmt: skip
         self._loaded: Loaded = load(
-            net, weights, state=State(phase, level, tuple(stages)), seed=seed, ignore_unknown_fields=ignore_unknown_fields
-        )
+            net, weights, state=State(phase, level, tuple(stages), extended, deploy), seed=seed,
+            ignore_unknown_fields=ignore_unknown_fields,
+        )  # fmt: skip
         self.allow_python = allow_python
         self._provider: Provider = provider
         self._graph = self._loaded.graph

@@ -9,6 +9,7 @@ from pathlib import Path
 from caffeconv.bind import bind
 from caffeconv.build import Draft, draft_graph, finish
 from caffeconv.convert import PathLike, Weights, read_net, read_weights, weight_paths
+from caffeconv.deploy import to_deploy
 from caffeconv.errors import Diagnostic, InvalidNetError
 from caffeconv.ir import NetDef, Node, Phase, Shape, count
 from caffeconv.read.netdef import State, define_net
@@ -68,7 +69,8 @@ class Report:
 
 def inspect(
     net: PathLike, weights: Weights = None, *, phase: Phase = "TEST", level: int = 0, stages: Sequence[str] = (),
-    shapes: Mapping[str, Sequence[int]] | None = None, ignore_unknown_fields: bool = False,
+    shapes: Mapping[str, Sequence[int]] | None = None, deploy: bool = False, extended: bool = False,
+    ignore_unknown_fields: bool = False,
 ) -> Report:  # fmt: skip
     """Checks every shape and parameter of a net, and whether the weights fit it.
 
@@ -80,8 +82,9 @@ def inspect(
     source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
     files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]
     dropped = [Diagnostic("warning", str(net), f"dropped: {unknown}") for unknown in source.dropped]
+    state = State(phase, level, tuple(stages), extended, deploy)
     try:
-        definition = define_net(source, State(phase, level, tuple(stages)))
+        definition = define_net(to_deploy(source, state, shapes) if deploy else source, state)
     except InvalidNetError as error:
         return Report(source.net.name, (), (*dropped, *error.diagnostics), {}, {})
     draft = draft_graph(definition, shapes)

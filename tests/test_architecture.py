@@ -21,12 +21,13 @@ ORDER = (
     ("ops",),
     ("layers",),
     ("build",),
+    ("deploy",),
     ("bind", "diagnose"),
     ("passes",),
     ("emit",),
     ("runtime",),
     ("convert", "make_h", "upgrade"),
-    ("report", "net", "deploy"),
+    ("report", "net"),
     ("cli",),
 )
 """Stages from first to last; a module imports from its own stage and those before it."""

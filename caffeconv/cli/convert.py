@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from caffeconv.cli.options import net_argument, net_options, note, parse_shapes, talk_options, weights_argument
+from caffeconv.cli.options import NetOptions, net_argument, net_options, note, talk_options, weights_argument
 
 
 @click.command("convert")
@@ -25,8 +25,7 @@ from caffeconv.cli.options import net_argument, net_options, note, parse_shapes,
 def convert_command(
     net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str, opset: int | None,
     no_fold: bool, seed: int,
-    phase: str, level: int, stages: tuple[str, ...], shapes: tuple[str, ...], ignore_unknown_fields: bool,
-    quiet: bool, verbose: bool,
+    options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs.
 
@@ -38,7 +37,6 @@ def convert_command(
     from caffeconv.convert import choose_outputs, convert_loaded, load
     from caffeconv.emit.atomic import refuse_input_as_output, whole_file
     from caffeconv.errors import CaffeconvError, Diagnostic
-    from caffeconv.read.netdef import State
 
     if out.suffix.lower() != ".onnx":
         raise CaffeconvError(f"{out}: only ONNX models are written yet; a name that ends in .onnx was needed")
@@ -46,12 +44,13 @@ def convert_command(
         raise click.UsageError(f"--batch {batch}: dynamic, keep or a number was needed")
     refuse_input_as_output(out, (net, *weights))
     notes: list[Diagnostic] = []
-    asked = parse_shapes(shapes)
-    state = State("TRAIN" if phase == "train" else "TEST", level, stages)
-    loaded = load(net, weights, state=state, shapes=asked, seed=seed, ignore_unknown_fields=ignore_unknown_fields)
+    loaded = load(
+        net, weights, state=options.state, shapes=options.shapes, seed=seed,
+        ignore_unknown_fields=options.ignore_unknown_fields,
+    )  # fmt: skip
     values = choose_outputs(loaded.graph, "all" if outputs == ("all",) else outputs or None)
     size = int(batch) if batch.isdigit() else batch
-    model = convert_loaded(loaded, values, batch=size, shapes=asked, opset=opset, fold=not no_fold, notes=notes)  # type: ignore[arg-type]
+    model = convert_loaded(loaded, values, batch=size, shapes=options.shapes, opset=opset, fold=not no_fold, notes=notes)  # type: ignore[arg-type]
     with whole_file(out) as file:
         written = file.write(model.SerializeToString(deterministic=True))
     _report(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caffeconv.cli.options import net_argument, net_options, parse_shapes, talk_options, weights_argument
+from caffeconv.cli.options import NetOptions, net_argument, net_options, talk_options, weights_argument
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,8 +25,7 @@ UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 @net_options
 @talk_options
 def inspect_command(
-    net: Path, weights: tuple[Path, ...], as_json: bool, phase: str, level: int, stages: tuple[str, ...],
-    shapes: tuple[str, ...], ignore_unknown_fields: bool, quiet: bool, verbose: bool,
+    net: Path, weights: tuple[Path, ...], as_json: bool, options: NetOptions, quiet: bool, verbose: bool
 ) -> None:  # fmt: skip
     """Shows every layer of NET with its shapes, parameters and costs, and says whether WEIGHTS fit.
 
@@ -38,8 +37,8 @@ def inspect_command(
     from caffeconv.report import inspect
 
     report = inspect(
-        net, weights, phase="TRAIN" if phase == "train" else "TEST", level=level, stages=stages,
-        shapes=parse_shapes(shapes), ignore_unknown_fields=ignore_unknown_fields,
+        net, weights, phase=options.phase, level=options.level, stages=options.stages, shapes=options.shapes,
+        deploy=options.deploy, extended=options.extended, ignore_unknown_fields=options.ignore_unknown_fields,
     )  # fmt: skip
     if as_json:
         click.echo(to_json(report))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import click
+
+from caffeconv.ir import Phase
+from caffeconv.read.netdef import State
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -22,21 +27,52 @@ def weights_argument(command: Command) -> Command:
     return click.argument("weights", type=click.Path(path_type=Path), nargs=-1)(command)
 
 
-def net_options(command: Command) -> Command:
-    """Caffe's NetState, input shapes and unknown fields."""
-    options = (
+@dataclass(frozen=True)
+class NetOptions:
+    """Which form of a net is wanted."""
+
+    phase: Phase
+    level: int
+    stages: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    deploy: bool
+    extended: bool
+    ignore_unknown_fields: bool
+
+    @property
+    def state(self) -> State:
+        return State(self.phase, self.level, self.stages, self.extended, self.deploy)
+
+
+def net_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Caffe's NetState, input shapes and the like, handed to the command as one `options`."""
+
+    @functools.wraps(command)
+    def gathered(
+        *args: object, phase: str, level: int, stages: tuple[str, ...], shapes: tuple[str, ...], deploy: bool,
+        extended: bool, ignore_unknown_fields: bool, **rest: object,
+    ) -> None:  # fmt: skip
+        full_phase: Phase = "TRAIN" if phase == "train" else "TEST"
+        options = NetOptions(full_phase, level, stages, parse_shapes(shapes), deploy, extended, ignore_unknown_fields)
+        command(*args, options=options, **rest)
+
+    decorators = (
         click.option("--phase", type=click.Choice(["test", "train"]), default="test", show_default=True,
                      help="Caffe's phase: which layers take part."),
         click.option("--level", type=int, default=0, help="NetState level."),
         click.option("--stage", "stages", multiple=True, metavar="NAME", help="NetState stage; may be repeated."),
         click.option("--shape", "shapes", multiple=True, metavar="BLOB=1,3,224,224",
                      help="Shape of an input instead of the prototxt's; may be repeated."),
+        click.option("--deploy", is_flag=True,
+                     help="Turn a training net into a deploy net first: no data layers, labels and losses, but predictions."),
+        click.option("--extended", is_flag=True, help="Let layers do what Caffe refuses: pooling of 5-D blobs."),
         click.option("--ignore-unknown-fields", is_flag=True,
                      help="Go on without prototxt fields that the schema lacks; lists what was dropped."),
     )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+    decorated: Callable[..., None] = gathered
+    for decorator in reversed(decorators):
+        decorated = decorator(decorated)
+    return decorated
 
 
 def talk_options(command: Command) -> Command:

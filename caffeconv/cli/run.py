@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from caffeconv.cli.options import net_argument, net_options, note, parse_shapes, parse_size, talk_options, weights_argument
+from caffeconv.cli.options import NetOptions, net_argument, net_options, note, parse_size, talk_options, weights_argument
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from caffeconv.runtime.session import Session
+    from caffeconv.runtime.session import Provider, Session
     from caffeconv.runtime.sources import Source
 
 ARRAYS = (".npy", ".npz")
@@ -43,8 +44,7 @@ ARRAYS = (".npy", ".npz")
 def run_command(
     net: Path, weights: tuple[Path, ...], inputs: tuple[str, ...], blobs: tuple[str, ...], out: Path | None, top_k: int,
     labels: Path | None, threshold: float, mean: str | None, scale: float, resize: str | None, crop: str | None, rgb: bool,
-    batch_size: int | None, provider: str, threads: int | None, phase: str, level: int, stages: tuple[str, ...],
-    shapes: tuple[str, ...], ignore_unknown_fields: bool, quiet: bool, verbose: bool,
+    batch_size: int | None, provider: Provider, threads: int | None, options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Runs NET (a prototxt with WEIGHTS, or an ONNX model) on pictures or arrays.
 
@@ -59,10 +59,8 @@ def run_command(
     from caffeconv.runtime.sinks import check_output, write_results
 
     names = _read_labels(labels)
-    asked = parse_shapes(shapes)
-    state = ("TRAIN" if phase == "train" else "TEST", level, stages)
     crop_size = parse_size(crop, "--crop") if crop else None
-    session = _open(net, weights, blobs, asked, state, crop_size, ignore_unknown_fields, provider, threads, quiet=quiet)
+    session = _open(net, weights, blobs, options, crop_size, provider, threads, quiet=quiet)
     if out is not None:
         check_output(out, list(session.outputs))
         refuse_input_as_output(out, (net, *weights))
@@ -89,31 +87,32 @@ def run_command(
 
 
 def _open(
-    net: Path, weights: tuple[Path, ...], blobs: tuple[str, ...], shapes: Mapping[str, Sequence[int]],
-    state: tuple[str, int, tuple[str, ...]], crop: tuple[int, int] | None, ignore_unknown_fields: bool,
-    provider: str, threads: int | None, *, quiet: bool,
+    net: Path, weights: tuple[Path, ...], blobs: tuple[str, ...], options: NetOptions, crop: tuple[int, int] | None,
+    provider: Provider, threads: int | None, *, quiet: bool,
 ) -> Session:  # fmt: skip
     """The session of an ONNX file, or of a net that is converted on the way."""
     from caffeconv.convert import choose_outputs, convert_loaded, input_shapes, load
     from caffeconv.errors import CaffeconvError
-    from caffeconv.read.netdef import State
     from caffeconv.runtime.session import Session
 
     if net.suffix.lower() == ".onnx":
-        if weights or blobs or shapes or crop:
-            raise CaffeconvError(f"{net}: an ONNX model has its weights, blobs and shapes; leave WEIGHTS, --blobs, --shape and --crop out")
+        if weights or blobs or options.shapes or crop:
+            raise CaffeconvError(
+                f"{net}: an ONNX model has its weights, blobs and shapes; leave WEIGHTS, --blobs, --shape and --crop out"
+            )
         if not net.is_file():
             raise CaffeconvError(f"{net}: no such file; an ONNX model was needed")
-        return Session(net, provider, threads)  # type: ignore[arg-type]
-    full_state = State(state[0], state[1], state[2])  # type: ignore[arg-type]
-    loaded = load(net, weights, state=full_state, shapes=shapes, ignore_unknown_fields=ignore_unknown_fields)
+        return Session(net, provider, threads)
+    shapes = options.shapes
+    read = functools.partial(load, net, weights, state=options.state, ignore_unknown_fields=options.ignore_unknown_fields)
+    loaded = read(shapes=shapes)
     if crop is not None:
         given = input_shapes(loaded.graph)
         picture = next((name for name, shape in given.items() if len(shape) == 4), None)
         if picture is None:
             raise CaffeconvError("--crop: the net has no input of 4 axes")
         shapes = {**shapes, picture: (*given[picture][:2], *crop)}
-        loaded = load(net, weights, state=full_state, shapes=shapes, ignore_unknown_fields=ignore_unknown_fields)
+        loaded = read(shapes=shapes)
     for diagnostic in loaded.bound.diagnostics:
         if diagnostic.severity == "warning":
             note(str(diagnostic), quiet=quiet)
@@ -124,7 +123,7 @@ def _open(
     else:
         values = tuple(dict.fromkeys((*choose_outputs(loaded.graph, None), *(choose_outputs(loaded.graph, blobs) if blobs else ()))))
     model = convert_loaded(loaded, values, shapes=shapes)
-    return Session(model, provider, threads)  # type: ignore[arg-type]
+    return Session(model, provider, threads)
 
 
 def _sources(

@@ -31,6 +31,8 @@ class State:
     stages: tuple[str, ...] = ()
     extended: bool = False
     """Whether layers may do what Caffe refuses, where that has one clear meaning (5-D pooling)."""
+    deploy: bool = False
+    """Whether the net is wanted in its deploy form, without data layers, labels and losses."""
 
 
 def define_net(source: NetSource, state: State) -> NetDef:
