@@ -13,12 +13,17 @@ from caffeconv.cli.options import note, talk_options
 @click.argument("source", required=False, type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The file to write: H.binaryproto.")
 @click.option("--identity", type=click.IntRange(1, 1 << 14), metavar="L", help="The identity for L classes.")
-@click.option("--frequencies", metavar="N,N,…",
-              help="How often each class occurs: rare classes then weigh as much as common ones.")
-@click.option("--distances", metavar="X,X,…",
-              help="Where graded classes lie: a near miss then costs less than a far one.")
-@click.option("--spread", type=float, default=1.0, show_default=True,
-              help="For --distances: how far a miss is still near.")
+@click.option(
+    "--frequencies",
+    metavar="N,N,…",
+    help="How often each class occurs: rare classes then weigh as much as common ones.",
+)
+@click.option(
+    "--distances", metavar="X,X,…", help="Where graded classes lie: a near miss then costs less than a far one."
+)
+@click.option(
+    "--spread", type=float, default=1.0, show_default=True, help="For --distances: how far a miss is still near."
+)
 @click.option("--legacy", is_flag=True, help="Write num, channels, height, width, for a Caffe from before 2015.")
 @talk_options
 def make_h_command(

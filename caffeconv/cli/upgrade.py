@@ -11,10 +11,18 @@ from caffeconv.cli.options import note, talk_options
 
 @click.command("upgrade")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True,
-              help="The file to write: NEW.prototxt or NEW.caffemodel.")
-@click.option("--ignore-unknown-fields", is_flag=True,
-              help="Go on without prototxt fields that the schema lacks; lists what was dropped.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The file to write: NEW.prototxt or NEW.caffemodel.",
+)
+@click.option(
+    "--ignore-unknown-fields",
+    is_flag=True,
+    help="Go on without prototxt fields that the schema lacks; lists what was dropped.",
+)
 @talk_options
 def upgrade_command(
     source: Path, out: Path, ignore_unknown_fields: bool, quiet: bool, verbose: bool
