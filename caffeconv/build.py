@@ -28,8 +28,8 @@ def build(
     """The net's graph; `input_shapes` (blob → shape) replaces what the net says of its inputs.
 
     Axes whose size follows from values (Filter, DetectionOutput) have the size that Caffe's Reshape guesses, or
-    `data_size`. Raises InvalidNetError with every problem: unknown types, faulty parameters, shapes that do not go
-    together.
+    `data_size`, which also lifts Caffe's limit on a blob's size: such a graph is not for running. Raises
+    InvalidNetError with every problem: unknown types, faulty parameters, shapes that do not go together.
     """
     draft = draft_graph(net, input_shapes, data_size=data_size)
     if draft.problems:
@@ -87,24 +87,27 @@ def _node(
     if any(value not in shapes for value in definition.bottom_values):
         return None
     bottoms = tuple(shapes[value] for value in definition.bottom_values)
-    try:
-        tops = tuple(tuple(shape) for shape in layer.top_shapes(bottoms))
-        wanted = layer.weight_shapes(bottoms)
-    except RecursionError:
-        raise
+    tops = infer_tops(definition, layer, bottoms, asked, data_size)
     top_values = definition.top_values
     if kind.makes_missing_tops and len(top_values) < len(tops):
         top_values = (*top_values, *_automatic_tops(definition, shapes, len(tops) - len(top_values)))
-    if kind.is_input:
-        tops = tuple(asked.get(blob, shape) for blob, shape in zip(definition.tops, tops, strict=True))
     if len(tops) != len(top_values):
         raise LayerError(f"{len(top_values)} tops; {len(tops)} were needed")
-    _check_sizes(definition, tops)
-    axis = kind.data_axis
-    if data_size is not None and axis is not None:
-        tops = tuple((*shape[:axis], data_size, *shape[axis + 1 :]) for shape in tops)
-    params = tuple(Param(name, tuple(shape)) for name, shape in wanted.items())
+    params = tuple(Param(name, tuple(shape)) for name, shape in layer.weight_shapes(bottoms).items())
     return Node(definition, layer, definition.bottom_values, top_values, bottoms, tops, params)
+
+
+def infer_tops(
+    definition: LayerDef, layer: Layer, bottoms: tuple[Shape, ...], asked: Mapping[str, Shape], data_size: int | None
+) -> tuple[Shape, ...]:
+    """A layer's top shapes: the caller's for an input, else by its rule; `data_size` as for `build`."""
+    made = layer.input_shapes(definition.tops, asked) if layer.is_input else layer.top_shapes(bottoms)
+    tops = tuple(tuple(shape) for shape in made)
+    _check_sizes(definition, tops, limited=data_size is None)
+    axis = layer.data_axis
+    if data_size is None or axis is None:
+        return tops
+    return tuple((*shape[:axis], data_size, *shape[axis + 1 :]) for shape in tops)
 
 
 def _with_shapes(definition: LayerDef, kind: type[Layer], asked: Mapping[str, Shape]) -> LayerDef:
@@ -165,14 +168,14 @@ def _check_arity(definition: LayerDef, kind: type[Layer]) -> None:
         raise LayerError("propagate_down param must be specified either 0 or bottom_size times")
 
 
-def _check_sizes(definition: LayerDef, tops: Sequence[Shape]) -> None:
+def _check_sizes(definition: LayerDef, tops: Sequence[Shape], *, limited: bool) -> None:
     for blob, shape in zip(definition.tops, tops, strict=False):
         if len(shape) > 32 or any(dim < 0 for dim in shape):
             raise LayerError(f"blob '{blob}' would be {'×'.join(map(str, shape))}; sizes of at least 0 on at most 32 axes are possible")
         total = 1
         for dim in shape:
             total *= dim
-        if total > (1 << 31) - 1:
+        if limited and total > (1 << 31) - 1:
             # caffe: Blob::Reshape — a blob's size must fit an int
             raise LayerError(f"blob '{blob}' would be {'×'.join(map(str, shape))}: blob size exceeds INT_MAX")
 

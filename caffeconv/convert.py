@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from caffeconv.batch import dynamic_candidates, fixed_dims, for_any_batch, with_batch
 from caffeconv.bind import Bound, bind
 from caffeconv.build import build
 from caffeconv.deploy import to_deploy
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
-from caffeconv.ir import BATCH, Dims, Graph, NetDef, Phase, Shape
+from caffeconv.ir import Graph, NetDef, Phase
 from caffeconv.layers import LAYERS
 from caffeconv.passes import run_passes
 from caffeconv.read.caffemodel import WeightsFile, read_caffemodel
@@ -138,12 +139,13 @@ def convert_loaded(
     from caffeconv.emit.onnx_builder import NeedsFixedBatchError
 
     opset = _checked_opset(opset or DEFAULT_OPSET)
-    graph = loaded.graph if not isinstance(batch, int) else _with_batch(loaded, batch, shapes)
+    graph = loaded.graph if not isinstance(batch, int) else with_batch(loaded.graph, batch)
+    graph = for_any_batch(graph) if batch == "dynamic" else graph
     lean = replace(graph, outputs=tuple(outputs))
     lean = run_passes(lean) if fold else lean
     metadata = _metadata(loaded)
     if batch == "dynamic":
-        for dims, symbols, which in dynamic_candidates(loaded.net, graph):
+        for dims, symbols, which in dynamic_candidates(graph):
             try:
                 varying = replace(lean, dims=dims, symbols=symbols)
                 model = emit_model(varying, outputs, opset=opset, metadata=metadata, stateful=stateful)
@@ -154,7 +156,7 @@ def convert_loaded(
             return check_model(model)
         if notes is not None:
             notes.append(Diagnostic("note", "", "the batch size is fixed"))
-    fixed = replace(lean, dims=fixed_dims(loaded.net, graph))
+    fixed = replace(lean, dims=fixed_dims(graph))
     model = emit_model(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
     return check_model(model)
 
@@ -168,129 +170,6 @@ def _checked_opset(opset: int) -> int:
     if not LEAST_OPSET <= opset <= newest:
         raise CaffeconvError(f"opset {opset}: {LEAST_OPSET} to {newest} can be written")
     return opset
-
-
-def _with_batch(loaded: Loaded, batch: int, shapes: Mapping[str, Sequence[int]] | None) -> Graph:
-    if batch < 1:
-        raise CaffeconvError(f"batch {batch}: at least 1 was needed")
-    graph = loaded.graph
-    asked = {**input_shapes(graph), **{k: tuple(v) for k, v in (shapes or {}).items()}}
-    main = next((shape[0] for shape in asked.values() if shape), None)
-    asked = {blob: (batch, *shape[1:]) if shape and shape[0] == main else shape for blob, shape in asked.items()}
-    return with_params(build(loaded.net, asked), graph)
-
-
-def with_params(graph: Graph, bound: Graph) -> Graph:
-    """A graph of other input shapes with the parameters of one already bound; CaffeconvError where these change shape."""
-    nodes = []
-    for node, known in zip(graph.nodes, bound.nodes, strict=True):
-        if [param.shape for param in node.params] != [param.shape for param in known.params]:
-            raise CaffeconvError(
-                f"{node.definition.where}: its parameters would have other shapes for these input shapes, "
-                "so the weights no longer fit"
-            )
-        nodes.append(replace(node, params=known.params))
-    return replace(graph, nodes=tuple(nodes))
-
-
-def input_shapes(graph: Graph) -> dict[str, Shape]:
-    """Blob → shape of every input."""
-    return {
-        blob: graph.shapes[value]
-        for node in graph.nodes
-        if node.layer.is_input
-        for blob, value in zip(node.definition.tops, node.tops, strict=True)
-    }
-
-
-Symbols = dict[tuple[str, int], str]
-_BATCH_SIZES = (7, 11, 13, 17, 19, 23, 29)
-_DATA_SIZE = 37
-# primes, so that a size tells what it follows from, and none divides another by chance
-
-
-def dynamic_candidates(net: NetDef, graph: Graph) -> Iterable[tuple[dict[str, Dims], Symbols, str]]:
-    """Shapes with None where they vary with the batch, names for those axes, and the inputs whose batch that is.
-
-    An axis varies where builds with other batch sizes differ. First every input has a batch of its own (rois are no
-    pictures); where that does not go together, as with labels, those that are equal stay equal; then only those as
-    large as the first vary; then only the first. What does not build, or changes the parameters' shapes, is left out.
-    """
-    given = input_shapes(graph)
-    sizes = {blob: shape[0] for blob, shape in given.items() if shape}
-    if not sizes:
-        return
-    lead = next(iter(sizes))
-    order = list(dict.fromkeys(sizes.values()))
-    candidates: list[dict[str, int]] = []  # each: input → which of the batch sizes it follows
-    for follows in (
-        {blob: i for i, blob in enumerate(sizes)},
-        {blob: order.index(size) for blob, size in sizes.items()},
-        {blob: 0 for blob, size in sizes.items() if size == sizes[lead]},
-        {lead: 0},
-    ):
-        if follows in candidates or max(follows.values()) >= len(_BATCH_SIZES):
-            continue
-        candidates.append(follows)
-        varying = _varying(net, graph, given, follows)
-        if varying is not None:
-            yield *varying, ", ".join(sorted(follows))
-
-
-def _varying(
-    net: NetDef, graph: Graph, given: Mapping[str, Shape], follows: Mapping[str, int]
-) -> tuple[dict[str, Dims], Symbols] | None:
-    names: dict[int, str] = {0: BATCH}
-    for blob, number in follows.items():
-        names.setdefault(number, f"{blob}_0")
-    others = []
-    for factor in (1, 31):
-        asked = {blob: (_BATCH_SIZES[follows[blob]] * factor, *given[blob][1:]) for blob in follows}
-        try:
-            other = build(net, {**given, **asked}, data_size=_DATA_SIZE * factor)
-            others.append(with_params(other, graph).shapes)
-        except CaffeconvError:
-            return None
-    dims = _differing(graph.shapes, others)
-    if dims is None:
-        return None
-    named = {(size, size * 31): names[number] for number, size in enumerate(_BATCH_SIZES) if number in names}
-    symbols: Symbols = {}
-    for value, shape in dims.items():
-        for axis, dim in enumerate(shape):
-            seen = others[0][value][axis], others[1][value][axis]
-            if dim is None and seen in named:
-                symbols[value, axis] = named[seen]
-    return dims, symbols
-
-
-def fixed_dims(net: NetDef, graph: Graph) -> dict[str, Dims]:
-    """The graph's shapes, with None only for what follows from values (Filter, DetectionOutput)."""
-    if all(node.layer.data_axis is None for node in graph.nodes):
-        return dict(graph.shapes)
-    try:
-        dims = _differing(graph.shapes, [build(net, input_shapes(graph), data_size=_DATA_SIZE).shapes])
-    except CaffeconvError:  # a later layer wants the size that Caffe guesses; the run will tell
-        dims = None
-    return dims or {
-        **graph.shapes,
-        **{
-            top: tuple(None if axis == node.layer.data_axis else dim for axis, dim in enumerate(shape))
-            for node in graph.nodes
-            for top, shape in zip(node.tops, node.top_shapes, strict=True)
-        },
-    }
-
-
-def _differing(shapes: Mapping[str, Shape], others: Iterable[Mapping[str, Shape]]) -> dict[str, Dims] | None:
-    """The shapes with None where others differ; None where the number of axes does."""
-    dims: dict[str, Dims] = dict(shapes)
-    for other in others:
-        for value, shape in other.items():
-            if len(shape) != len(dims[value]):
-                return None
-            dims[value] = tuple(a if a == b else None for a, b in zip(dims[value], shape, strict=True))
-    return dims
 
 
 def choose_outputs(graph: Graph, outputs: Sequence[str] | Literal["all"] | None) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from caffeconv.build import build
-from caffeconv.convert import Loaded, PathLike, Weights, convert_loaded, input_shapes, load, with_params
+from caffeconv.batch import input_shapes, reshape_graph
+from caffeconv.convert import Loaded, PathLike, Weights, convert_loaded, load
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray, Graph, Node, Phase, Shape, by_x, count
 from caffeconv.layers.base import LabelRule
@@ -227,7 +227,7 @@ class Net:
     def _reshaped(self) -> Graph:
         shapes = {name: buffer.shape for name, buffer in self._buffers.items()}
         if shapes != input_shapes(self._graph):
-            self._graph = with_params(build(self._loaded.net, shapes), self._graph)
+            self._graph = reshape_graph(self._graph, shapes)
         return self._graph
 
     # -- running ---------------------------------------------------------------------------------------------------

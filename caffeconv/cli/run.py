@@ -91,7 +91,8 @@ def _open(
     provider: Provider, threads: int | None, *, quiet: bool,
 ) -> Session:  # fmt: skip
     """The session of an ONNX file, or of a net that is converted on the way."""
-    from caffeconv.convert import choose_outputs, convert_loaded, input_shapes, load
+    from caffeconv.batch import input_shapes
+    from caffeconv.convert import choose_outputs, convert_loaded, load
     from caffeconv.errors import CaffeconvError
     from caffeconv.runtime.session import Session
 

@@ -11,8 +11,11 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
     from typing_extensions import Self
 
+    from caffeconv.data.hdf5_output import DataSink
+    from caffeconv.data.sources import DataSource
     from caffeconv.emit.onnx_builder import OnnxBuilder
     from caffeconv.layers.filler import Filler
 
@@ -93,6 +96,20 @@ class Layer(ABC):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         """The tops' shapes, given the bottoms'; raises LayerError where Caffe would refuse them."""
 
+    def input_shapes(self, tops: Sequence[str], asked: Mapping[str, Shape]) -> Shapes:
+        """The tops' shapes of an input layer, of which the caller asks for some: blob → shape."""
+        if all(top in asked for top in tops):
+            return [asked[top] for top in tops]
+        return [asked.get(top, shape) for top, shape in zip(tops, self.top_shapes(()), strict=True)]
+
+    def data_source(self, tops: Sequence[str], random: Generator) -> DataSource | None:
+        """What fills the tops, called `tops`, where the caller does not; None where only the caller can."""
+        return None
+
+    def data_sink(self) -> DataSink | None:
+        """What takes the bottoms out of the net; None where nothing does."""
+        return None
+
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         """The parameters' shapes in Caffe's order: name → shape."""
         return {}
@@ -120,6 +137,10 @@ class Layer(ABC):
     def absorb(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
         """Parameters with which the layer makes factor·y + shift instead of y, per channel; None where none do."""
         return None
+
+    def for_any_batch(self, bottoms: Shapes) -> Layer:
+        """The same layer over `bottoms`, but one that means the batch where it names the batch size as a number."""
+        return self
 
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         """Which bottoms' values have to be checked before a run."""

@@ -479,10 +479,12 @@ class DetectionOutput(Layer):
             stays = onnx.op("Mul", [is_above, onnx.op("Sub", [onnx.floats("sure", 1), beaten])], what="stays")
             place = onnx.op("Cast", [onnx.op("Equal", [numbers, number])], to=FLOAT, what="place")
             kept = onnx.op("Max", [kept, onnx.op("Mul", [stays, place])], what="kept")
-            high_yet = onnx.op("Greater", [threshold, onnx.floats("half_way", 0.5)], what="high_yet")
-            sinks = onnx.op("And", [onnx.op("Greater", [stays, zero]), high_yet], what="sinks")
-            lower = onnx.op("Mul", [threshold, onnx.floats("eta", self.eta)], what="lower")
-            return [kept, onnx.op("Where", [sinks, lower, threshold], what="threshold")], []
+            high_yet = onnx.op("Cast", [onnx.op("Greater", [threshold, onnx.floats("half_way", 0.5)])], to=FLOAT)
+            stands = onnx.op("Sub", [onnx.floats("sure", 1), onnx.op("Mul", [stays, high_yet])], what="stands")  # or 0
+            factor = onnx.op("Max", [stands, onnx.floats("eta", self.eta)], what="factor")
+            threshold = onnx.op("Mul", [threshold, factor], what="threshold")
+            # before opset 16 a Scan forgets its states' shapes, and onnxruntime wants to know them
+            return [onnx.reshape(kept, (None, candidates)), onnx.reshape(threshold, (None, 1))], []
 
         groups = _length(onnx, scores)
         thresholds = onnx.op("Concat", [groups, onnx.ints("a_column", [1])], axis=0, what="threshold_shape")

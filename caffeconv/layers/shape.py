@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.ir import Dims, LayerDef, Node, Shape, Shapes, by_x, count
@@ -123,6 +123,12 @@ class Reshape(Layer):
                 )
             middle.append(x[start + i] if dim == 0 else dim)
         return [_inferred(x, (*x[:start], *middle, *x[end:]))]
+
+    def for_any_batch(self, bottoms: Shapes) -> Layer:
+        # an explicit first size that is the batch's own copies it: every item then gives what it gives alone
+        if self.axis == 0 and self.dims and bottoms[0] and self.dims[0] == bottoms[0][0]:
+            return replace(self, dims=(0, *self.dims[1:]))
+        return self
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])

@@ -12,7 +12,6 @@ from caffeconv.caffe_pb2 import ConvolutionParameter
 from caffeconv.ir import Shape
 from caffeconv.layers.base import LayerError
 
-
 C3D_FIELDS = ("kernel_depth", "temporal_stride", "temporal_pad", "filter_group")
 
 
