@@ -29,6 +29,9 @@ class Pooling(Layer):
 
     A second top, for MAX, gets each winner's place in its H×W plane. Sizes round up unless `round_mode: FLOOR`
     (or a fork's `ceil_mode: false`). AVE divides by the part of the window that lies in the padded input.
+
+    Beyond Caffe, where the caller asks for it (`extended`): N×C×D×H×W, with `kernel_size`, `stride` and `pad` for the
+    depth too, and 1, 1 and 0 there where they are given as `…_h` and `…_w`; the rules are those of the other axes.
     """
 
     tops: ClassVar[Arity] = Arity(1, 2)
@@ -41,6 +44,8 @@ class Pooling(Layer):
     pad: tuple[int, int]
     ceil: bool
     mask: bool
+    depth: Window | None
+    """The window along the depth of a 5-D blob; None: such a blob is refused, as in Caffe."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -64,16 +69,26 @@ class Pooling(Layer):
             raise LayerError(f"stride is {by_x(stride)}; at least 1 was needed")
         if any(pad) and kernel is not None and (pad[0] >= kernel[0] or pad[1] >= kernel[1]):
             raise LayerError(f"pad {by_x(pad)} must be smaller than kernel {by_x(kernel)} (pad_h_ < kernel_h_)")
-        return cls(METHODS[p.pool], kernel, stride, pad, ceil, len(layer.tops) > 1)
+        depth = _depth_window(p) if layer.extended else None
+        return cls(METHODS[p.pool], kernel, stride, pad, ceil, len(layer.tops) > 1, depth)
 
     def window(self, bottom: Shape) -> Window:
-        kernel = self.kernel or bottom[2:]
-        return Window(kernel, self.stride, self.pad, (1, 1))
+        if self.kernel is None:
+            axes = len(bottom) - 2
+            return Window(bottom[2:], (1,) * axes, (0,) * axes, (1,) * axes)
+        if len(bottom) == 4 or self.depth is None:
+            return Window(self.kernel, self.stride, self.pad, (1, 1))
+        depth = self.depth
+        return Window(
+            (*depth.kernel, *self.kernel), (*depth.stride, *self.stride), (*depth.pad, *self.pad), (1, 1, 1)
+        )
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
-        if len(bottom) != 4:
+        if len(bottom) != 4 and not (len(bottom) == 5 and self.depth is not None):
             raise LayerError(_not_4d(bottom))
+        if len(bottom) == 5 and self.mask:
+            raise LayerError("the mask of a 5-D blob has no meaning in Caffe; leave the second top out")
         sizes = self.window(bottom).pool_size(bottom[2:], ceil=self.ceil)
         if any(size < 0 for size in sizes):
             raise LayerError(f"the output would be {by_x(sizes)}; use a larger input or a smaller kernel_size")
@@ -103,13 +118,20 @@ def _pool_kernel(p: PoolingParameter) -> tuple[int, int] | None:
     return kernel
 
 
+def _depth_window(p: PoolingParameter) -> Window:
+    kernel = p.kernel_size if p.HasField("kernel_size") else 1
+    stride = 1 if p.HasField("stride_h") or p.HasField("stride_w") else p.stride
+    pad = 0 if p.HasField("pad_h") or p.HasField("pad_w") else p.pad
+    return Window((kernel,), (stride,), (pad,), (1,))
+
+
 def _not_4d(bottom: Shape) -> str:
     remedy = ""
     if len(bottom) == 5:
         n, c, d, h, w = bottom
         remedy = (
             f" Reshape {by_x(bottom)} to {by_x((n, c * d, h, w))}, pool, and Reshape back, "
-            f"which pools every one of the {d} planes by itself."
+            f"which pools every one of the {d} planes by itself; or pool the depth too with --extended."
         )
     return (
         f"the bottom is {by_x(bottom)}; Input must have 4 axes, corresponding to (num, channels, height, width)."
@@ -134,11 +156,13 @@ def lower_pooling(
     attributes: dict[str, Sequence[int]] = {"kernel_shape": window.kernel, "strides": window.stride, "pads": pads}
     if method == "AVE":
         factor = divisor_correction(window, shape[2:], pooled)
+        # onnxruntime fuses a Pad of its own into a pooling that counts padding, and then refuses pads that large
+        counts = int(any(pads))
         if (factor == 1).all():
-            onnx.emit("AveragePool", [x], tops[:1], count_include_pad=1, **attributes)
+            onnx.emit("AveragePool", [x], tops[:1], count_include_pad=counts, **attributes)
             return
         average = f"{tops[0]}/average"
-        onnx.emit("AveragePool", [x], [average], count_include_pad=1, **attributes)
+        onnx.emit("AveragePool", [x], [average], count_include_pad=counts, **attributes)
         onnx.emit("Mul", [average, onnx.floats("window_share", factor)], tops[:1])
     elif len(tops) == 1:
         onnx.emit("MaxPool", [x], tops, **attributes)

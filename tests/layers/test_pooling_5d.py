@@ -1,0 +1,67 @@
+"""Pooling of 5-D blobs: refused as in Caffe, with the remedy; done where the caller asks for more than Caffe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_nets import Array, run_model, write_net
+
+import caffeconv
+
+
+def slow_pool(x: Array, method: str, kernel: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]) -> Array:
+    """Every window looked at by itself."""
+    sizes = []
+    for axis, length in enumerate(x.shape[2:]):
+        count = -(-(length + 2 * pad[axis] - kernel[axis]) // stride[axis]) + 1
+        sizes.append(count - 1 if any(pad) and (count - 1) * stride[axis] >= length + pad[axis] else count)
+    y = np.zeros((*x.shape[:2], *sizes), np.float32)
+    for place in np.ndindex(*sizes):
+        starts = [i * s - p for i, s, p in zip(place, stride, pad, strict=True)]
+        ends = [min(a + k, n + p) for a, k, n, p in zip(starts, kernel, x.shape[2:], pad, strict=True)]
+        cells = tuple(slice(max(a, 0), min(b, n)) for a, b, n in zip(starts, ends, x.shape[2:], strict=True))
+        window = x[(slice(None), slice(None), *cells)].reshape(*x.shape[:2], -1)
+        divisor = np.prod([b - a for a, b in zip(starts, ends, strict=True)])
+        y[(slice(None), slice(None), *place)] = window.max(-1) if method == "MAX" else window.sum(-1) / divisor
+    return y
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.tuples(st.integers(3, 6), st.integers(3, 7), st.integers(3, 7)), st.integers(1, 3), st.integers(1, 3),
+    st.integers(0, 2), st.sampled_from(["MAX", "AVE"]), st.booleans(),
+)  # fmt: skip
+def test_extended(  # noqa: PLR0913
+    tmp_path: Path, sizes: tuple[int, int, int], kernel: int, stride: int, pad: int, method: str, by_axis: bool  # noqa: FBT001
+) -> None:  # fmt: skip
+    pad, stride = min(pad, kernel - 1), min(stride, kernel)
+    x = np.random.default_rng(0).normal(size=(2, 2, *sizes)).astype(np.float32)
+    if by_axis:
+        given_as = f"kernel_h: {kernel} kernel_w: 2 stride_h: {stride} stride_w: 1 pad_h: {pad} pad_w: 0"
+        window = (1, kernel, 2), (1, stride, 1), (0, pad, 0)
+    else:
+        given_as = f"kernel_size: {kernel} stride: {stride} pad: {pad}"
+        window = (kernel,) * 3, (stride,) * 3, (pad,) * 3
+    layer = f'layer {{ name: "p" type: "Pooling" bottom: "x" top: "y" pooling_param {{ pool: {method} {given_as} }} }}'
+    model = caffeconv.convert(write_net(tmp_path, {"x": x.shape}, layer), extended=True)
+    np.testing.assert_allclose(run_model(model, {"x": x})["y"], slow_pool(x, method, *window), rtol=1e-5, atol=1e-6)
+
+
+def test_global(tmp_path: Path) -> None:
+    layer = 'layer { name: "p" type: "Pooling" bottom: "x" top: "y" pooling_param { pool: AVE global_pooling: true } }'
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5, 6)).astype(np.float32)
+    model = caffeconv.convert(write_net(tmp_path, {"x": x.shape}, layer), extended=True)
+    np.testing.assert_allclose(run_model(model, {"x": x})["y"], x.mean(axis=(2, 3, 4), keepdims=True), rtol=1e-4, atol=1e-6)
+
+
+def test_refused_with_the_remedy(tmp_path: Path) -> None:
+    layer = 'layer { name: "p" type: "Pooling" bottom: "x" top: "y" pooling_param { pool: MAX kernel_size: 2 } }'
+    net = write_net(tmp_path, {"x": (2, 3, 4, 5, 6)}, layer)
+    with pytest.raises(caffeconv.CaffeconvError) as caught:
+        caffeconv.convert(net)
+    assert "Reshape 2×3×4×5×6 to 2×12×5×6, pool, and Reshape back" in str(caught.value)
+    assert "--extended" in str(caught.value)
