@@ -3,9 +3,10 @@
     python benchmarks/infogain.py [--rounds 15] [--threads 2]
 
 Every round times every candidate once; a ratio is the median of the rounds' ratios, so that whatever else the machine
-does strikes all of them alike. torch is left out where it is not installed. "exp pass" is the fastest exp over the
-scores into memory that is already there; "of bandwidth" is the scores' bytes, read once (forward) or read twice and
-written once (forward + backward, two operators), over the time, as a share of what the same threads can read.
+does strikes all of them alike. torch is left out where it is not installed. Forward + backward is one operator, the
+gradient with the loss beside it. "exp pass" is the fastest exp over the scores into memory that is already there; "of
+bandwidth" is the scores' bytes, read once (forward) or read and written once (forward + backward), over the time, as a
+share of what the same threads can read.
 """
 
 from __future__ import annotations
@@ -66,30 +67,27 @@ Candidate = Callable[[], float]
 
 
 def onnx_candidate(case: Case, *, backward: bool, library: bool, threads: int) -> Candidate:
-    """A model of one node, or of the node and its gradient; standard operators where `library` is false."""
-    rank = case.scores.ndim
+    """A model of one node, the loss or the gradient with the loss; in standard operators where `library` is false."""
     attributes = infogain_attributes(axis=1, normalization="VALID", ignore_label=None, probabilities=False)
     inputs = [("scores", case.scores), ("labels", case.labels), ("H", case.h), ("loss_diff", np.array(1, np.float32))]
-    inputs = inputs if backward else inputs[:3]
-    nodes = [helper.make_node("InfogainLoss", ["scores", "labels", "H"], ["loss"], domain="caffeconv", overload="here")]
     outputs = [helper.make_tensor_value_info("loss", TensorProto.FLOAT, [])]
-    common = "here", rank, case.scores.shape[1]
-    functions = [_loss_function(*common)]
     if backward:
-        names = [name for name, _ in inputs]
-        nodes.append(helper.make_node("InfogainLossGrad", names, ["scores_diff"], domain="caffeconv", overload="here"))
-        outputs.append(helper.make_tensor_value_info("scores_diff", TensorProto.FLOAT, list(case.scores.shape)))
-        functions.append(_grad_function(*common))
-    for node in nodes:
-        node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+        function = _grad_function(case)
+        outputs.insert(0, helper.make_tensor_value_info("scores_diff", TensorProto.FLOAT, list(case.scores.shape)))
+    else:
+        function = _loss_function(case)
+        inputs.pop()
+    names = [name for name, _ in inputs]
+    node = helper.make_node(function.name, names, [o.name for o in outputs], domain="caffeconv", overload="here")
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
     model = helper.make_model(
         helper.make_graph(
-            nodes,
+            [node],
             "infogain",
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(value.shape)) for name, value in inputs],
             outputs,
         ),
-        functions=functions,
+        functions=[function],
         opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("caffeconv", 1)],
         ir_version=10,
     )
@@ -99,33 +97,34 @@ def onnx_candidate(case: Case, *, backward: bool, library: bool, threads: int) -
         options.register_custom_ops_library(library_path())
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     feeds = dict(inputs)
-    return lambda: float(session.run(None, feeds)[0])
+    return lambda: float(session.run(None, feeds)[-1])
 
 
-def _loss_function(overload: str, rank: int, classes: int) -> onnx.FunctionProto:
+def _loss_function(case: Case) -> onnx.FunctionProto:
     return infogain_loss_function(
-        overload,
-        rank=rank,
+        "here",
+        rank=case.scores.ndim,
         axis=1,
         normalization="VALID",
         ignore_label=None,
-        num_classes=classes,
+        num_classes=case.h.shape[0],
         probabilities=False,
         with_prob=False,
         opset=17,
     )
 
 
-def _grad_function(overload: str, rank: int, classes: int) -> onnx.FunctionProto:
+def _grad_function(case: Case) -> onnx.FunctionProto:
     return infogain_loss_grad_function(
-        overload,
-        rank=rank,
+        "here",
+        rank=case.scores.ndim,
         axis=1,
         normalization="VALID",
         ignore_label=None,
-        num_classes=classes,
+        num_classes=case.h.shape[0],
         probabilities=False,
         opset=17,
+        with_loss=True,
     )
 
 
@@ -290,7 +289,7 @@ def main() -> None:
         truth = truth_of(case)
         for backward in (False, True):
             timings = measure(case, backward=backward, rounds=arguments.rounds, threads=threads)
-            moved = case.scores.nbytes * (3 if backward else 1)
+            moved = case.scores.nbytes * (2 if backward else 1)
             cells = ["×".join(map(str, shape)), "forward + backward" if backward else "forward"]
             cells += [f"{timings.median(name) * 1e3:.2f}" for name in (OURS, *rivals, "exp")]
             cells.append(f"{min(timings.ratio(name) for name in rivals):.1f}×")

@@ -11,6 +11,7 @@ from typing import Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+import caffeconv
 from caffeconv.layers import LAYERS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,6 +93,11 @@ def cases(*sets: str, root: Path = GOLDENS) -> list[Case]:
 def runnable(case: Case) -> bool:
     """Whether the case needs nothing but arrays, and only layer types that are known."""
     return not case.types & DATABASES and not case.about.get("memory_data") and case.types <= LAYERS.keys()
+
+
+def forward(net: caffeconv.Net, feeds: dict[str, Array], blobs: list[str] | None = None) -> dict[str, Array]:
+    """net.forward with inputs by name from a dict."""
+    return net.forward(blobs, **feeds)  # type: ignore[arg-type]
 
 
 def part(record: dict[str, Array], prefix: str) -> dict[str, Array]:

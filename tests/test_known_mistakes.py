@@ -203,7 +203,7 @@ def test_v1_layers_and_new_ones_do_the_same(tmp_path: Path) -> None:
         net = tmp_path / "net.prototxt"
         net.write_text(f'input: "x" input_dim: 1 input_dim: 2 input_dim: 5 input_dim: 5 {text}')
         results.append(run_model(caffeconv.convert(net, weights), {"x": x})["y"])
-    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(results[0], results[1])
 
 
 def test_in_place_chain_in_order(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ def model_of(
     *,
     gradient: bool = False,
     with_prob: bool = False,
+    with_loss: bool = False,
     opset: int = 17,
     half: bool = False,
 ) -> onnx.ModelProto:
@@ -105,6 +106,8 @@ def model_of(
     if gradient:
         inputs.append(helper.make_tensor_value_info("loss_diff", TensorProto.FLOAT, []))
         outputs = [helper.make_tensor_value_info("scores_diff", kind, dims)]
+        if with_loss:
+            outputs.append(helper.make_tensor_value_info("loss", TensorProto.FLOAT, []))
         function = infogain_loss_grad_function(
             "here",
             rank=rank,
@@ -114,6 +117,7 @@ def model_of(
             num_classes=None,
             probabilities=spec.probabilities,
             opset=opset,
+            with_loss=with_loss,
         )
     else:
         outputs = [helper.make_tensor_value_info("loss", TensorProto.FLOAT, [])]
@@ -198,6 +202,14 @@ def diff_of(way: str, spec: Spec, scores: Array, labels: Array, h: Array, loss_d
     return diff
 
 
+def diff_and_loss_of(way: str, spec: Spec, scores: Array, labels: Array, h: Array) -> tuple[Array, float]:
+    model = model_of(spec, scores.ndim, scores.shape[spec.axis], gradient=True, with_loss=True)
+    feeds = {"scores": scores, "labels": labels, "H": h, "loss_diff": np.array(1, "f4")}
+    diff, loss = session_of(model, way).run(None, feeds)
+    assert loss.shape == ()
+    return diff, float(loss)
+
+
 @dataclass(frozen=True)
 class Problem:
     spec: Spec
@@ -243,9 +255,12 @@ def test_any_shape(way: str, problem: Problem) -> None:
     assert loss == pytest.approx(truth.loss, rel=1e-6, abs=1e-6 * truth.size + 1e-12)
     assert loss_of(way, *inputs) == pytest.approx(loss, rel=1e-6, abs=1e-7 * truth.size)
     np.testing.assert_allclose(prob, truth.prob, rtol=1e-5, atol=1e-9)
-    reach = np.abs(problem.h).sum(-1).max() * (1 / 1e-20 if problem.spec.probabilities else 1)
-    atol = 1e-6 if problem.spec.probabilities else 1e-6 * reach
+    # p·ΣH − H may cancel; −H/p does not.
+    atol = 1e-6 if problem.spec.probabilities else 1e-6 * float(np.abs(problem.h).sum(-1).max())
     np.testing.assert_allclose(diff_of(way, *inputs, loss_diff=-2.5), -2.5 * truth.diff, rtol=1e-5, atol=2.5 * atol)
+    diff, again = diff_and_loss_of(way, *inputs)
+    np.testing.assert_allclose(diff, truth.diff, rtol=1e-5, atol=atol)
+    assert again == pytest.approx(loss, rel=1e-6, abs=1e-7 * truth.size)
 
 
 @given(problem=problems(spread=1, probabilities=False))
@@ -483,7 +498,7 @@ def test_counts_must_agree(feeds: dict[str, Array], message: str) -> None:
         (helper.make_attribute("axis", 2), "axis is 2, but scores of shape 4x5 have 2 axes"),
         (helper.make_attribute("axis", -1), "axis is -1; it must be counted from the front"),
         (helper.make_attribute("normalization", "MEAN"), "normalization is 'MEAN'; it must be FULL"),
-        (helper.make_attribute("input", "logit"), "input is 'logit'; it must be logits or probabilities"),
+        (helper.make_attribute("bottom", "logit"), "bottom is 'logit'; it must be logits or probabilities"),
     ],
 )
 def test_kernel_refuses_attribute(attribute: onnx.AttributeProto, message: str) -> None:
@@ -543,8 +558,8 @@ def test_two_overloads_in_one_model() -> None:
 @pytest.mark.parametrize("opset", [13, 14, 15, 17, 18, 21, 23])
 @pytest.mark.parametrize("gradient", [False, True])
 def test_valid_onnx(opset: int, *, gradient: bool) -> None:
-    for with_prob in (False, True):
-        model = model_of(Spec(ignore_label=1), 4, 5, gradient=gradient, with_prob=with_prob, opset=opset)
+    for both in (False, True):
+        model = model_of(Spec(ignore_label=1), 4, 5, gradient=gradient, with_prob=both, with_loss=both, opset=opset)
         onnx.checker.check_model(model, full_check=True)
         feeds = {
             "scores": np.zeros((2, 5, 2, 2), "f4"),

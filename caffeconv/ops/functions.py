@@ -21,7 +21,7 @@ __all__ = ["DOMAIN", "infogain_attributes", "infogain_loss_function", "infogain_
 DOMAIN = "caffeconv"
 NORMALIZATIONS = ("FULL", "VALID", "BATCH_SIZE", "NONE")
 
-_ATTRIBUTES = ("axis", "normalization", "has_ignore_label", "ignore_label", "input")
+_ATTRIBUTES = ("axis", "normalization", "has_ignore_label", "ignore_label", "bottom")
 _THRESHOLD = np.float32(1e-20)  # caffe: kLOG_THRESHOLD
 _LOG_THRESHOLD = np.float32(np.log(1e-20))
 
@@ -44,7 +44,7 @@ def infogain_attributes(
         "normalization": normalization,
         "has_ignore_label": int(ignore_label is not None),
         "ignore_label": 0 if ignore_label is None else ignore_label,
-        "input": "probabilities" if probabilities else "logits",
+        "bottom": "probabilities" if probabilities else "logits",
     }
 
 
@@ -189,6 +189,19 @@ def _at_least(body: _Body, value: str, bound: np.float32) -> str:
     return body.op("Where", [body.op("Less", [value, limit]), limit, value])
 
 
+def _add_loss(problem: _Problem, rows: str, *, probabilities: bool) -> None:
+    """The nodes that end in `loss`."""
+    body = problem.body
+    if probabilities:
+        log_p = body.op("Log", [_at_least(body, rows, _THRESHOLD)])
+    else:
+        log_p = _at_least(body, body.op("LogSoftmax", [rows], axis=1), _LOG_THRESHOLD)
+    losses = body.op("Neg", [body.sum(body.op("Mul", [problem.h_rows, log_p]), 1)])
+    # In double: Caffe's own float32 sum over a million pixels is off by percents.
+    total = body.sum(body.cast(problem.marked(losses, as_column=False), TensorProto.DOUBLE), 0)
+    body.op("Cast", [body.op("Div", [total, problem.normalizer])], "loss", to=TensorProto.FLOAT)
+
+
 def _function(name: str, overload: str, inputs: list[str], outputs: list[str], body: _Body) -> FunctionProto:
     return helper.make_function(
         DOMAIN,
@@ -228,14 +241,7 @@ def infogain_loss_function(
         body, rank=rank, axis=axis, normalization=normalization, ignore_label=ignore_label, num_classes=num_classes
     )
     rows = problem.rows(problem.scores)
-    if probabilities:
-        log_p = body.op("Log", [_at_least(body, rows, _THRESHOLD)])
-    else:
-        log_p = _at_least(body, body.op("LogSoftmax", [rows], axis=1), _LOG_THRESHOLD)
-    losses = body.op("Neg", [body.sum(body.op("Mul", [problem.h_rows, log_p]), 1)])
-    # In double: Caffe's own float32 sum over a million pixels is off by percents.
-    total = body.sum(body.cast(problem.marked(losses, as_column=False), TensorProto.DOUBLE), 0)
-    body.op("Cast", [body.op("Div", [total, problem.normalizer])], "loss", to=TensorProto.FLOAT)
+    _add_loss(problem, rows, probabilities=probabilities)
     if not with_prob:
         return _function("InfogainLoss", overload, ["scores", "labels", "H"], ["loss"], body)
 
@@ -254,11 +260,13 @@ def infogain_loss_grad_function(
     num_classes: int | None,
     probabilities: bool,
     opset: int,
+    with_loss: bool = False,
 ) -> FunctionProto:
-    """``InfogainLossGrad(scores, labels, H, loss_diff) -> scores_diff`` in standard operators.
+    """``InfogainLossGrad(scores, labels, H, loss_diff) -> (scores_diff[, loss])`` in standard operators.
 
     loss_diff: float32 scalar, the gradient that arrives at the loss (Caffe: its loss_weight). scores_diff: as scores; 0
-    in rows whose label is ignored, NaN in rows whose label is outside 0..C-1. The rest is as in infogain_loss_function.
+    in rows whose label is ignored, NaN in rows whose label is outside 0..C-1. loss: that of InfogainLoss; the kernel
+    takes both in one pass. The rest is as in infogain_loss_function.
     """
     body = _Body(opset)
     problem = _Problem(
@@ -275,4 +283,7 @@ def infogain_loss_grad_function(
     scale = body.op("Div", [body.cast(scalar, TensorProto.DOUBLE), problem.normalizer])
     scaled = body.op("Mul", [slopes, body.cast(scale, TensorProto.FLOAT)])
     body.cast_like(problem.from_rows(problem.marked(scaled, as_column=True)), "scores", "scores_diff")
-    return _function("InfogainLossGrad", overload, ["scores", "labels", "H", "loss_diff"], ["scores_diff"], body)
+    if with_loss:
+        _add_loss(problem, rows, probabilities=probabilities)
+    outputs = ["scores_diff", "loss"] if with_loss else ["scores_diff"]
+    return _function("InfogainLossGrad", overload, ["scores", "labels", "H", "loss_diff"], outputs, body)

@@ -2,10 +2,11 @@
 // The arithmetic is in infogain_loss.h, the loops in infogain_loss_cpu.cc and infogain_loss.cu.
 //
 //   InfogainLoss(scores, labels, H) -> (loss, prob?)
-//   InfogainLossGrad(scores, labels, H, loss_diff) -> (scores_diff)
+//   InfogainLossGrad(scores, labels, H, loss_diff) -> (scores_diff, loss?)
 //
 // scores: float32 or float16, any rank, classes on `axis`. labels: float32, one per prediction. H: float32, classes²
-// elements. loss, loss_diff: float32 scalars. prob, scores_diff: as scores.
+// elements. loss, loss_diff: float32 scalars. prob, scores_diff: as scores. The gradient's loss is InfogainLoss's: both
+// at once cost little more than one.
 #include <cstdio>
 #include <new>
 #include <string>
@@ -134,11 +135,11 @@ Attributes attributes_of(const OrtApi* api, const OrtKernelInfo* info, const std
   } else {
     refuse(api, op + ": normalization is '" + normalization + "'; it must be FULL, VALID, BATCH_SIZE or NONE");
   }
-  const std::string input = string_attribute(api, info, "input", "logits");
-  if (input != "logits" && input != "probabilities") {
-    refuse(api, op + ": input is '" + input + "'; it must be logits or probabilities");
+  const std::string bottom = string_attribute(api, info, "bottom", "logits");
+  if (bottom != "logits" && bottom != "probabilities") {
+    refuse(api, op + ": bottom is '" + bottom + "'; it must be logits or probabilities");
   }
-  shape.probabilities = input == "probabilities";
+  shape.probabilities = bottom == "probabilities";
   shape.has_ignore_label = integer_attribute(api, info, "has_ignore_label", 0) != 0;
   const int64_t ignore_label = integer_attribute(api, info, "ignore_label", 0);
   // A label that no int32 holds never occurs (labels are truncated to int32, as in Caffe).
@@ -304,16 +305,18 @@ struct CpuDevice {
     *loss = static_cast<float>(total.loss / normalizer(call.shape, total.valid));
   }
 
-  static void gradient(const Call& call, const float* loss_diff, void* scores_diff) {
+  static void gradient(const Call& call, const float* loss_diff, void* scores_diff, float* loss) {
     const InfogainKernels& kernels = best_kernels();
     std::vector<float> columns;
     InfogainJob job = job_of(call, kernels, columns);
     int64_t valid = 0;
     if (call.shape.normalization == Normalization::kValid) valid = run_all(call, job, kernels.count, 1 << 16).valid;
+    job.want_loss = loss != nullptr;
     job.output = Output::kGradient;
     job.out = scores_diff;
     job.gradient_scale = static_cast<float>(*loss_diff / normalizer(call.shape, valid));
-    run_all(call, job, kernels.run, chunk_predictions(call.shape));
+    const InfogainPart total = run_all(call, job, kernels.run, chunk_predictions(call.shape));
+    if (loss != nullptr) *loss = static_cast<float>(total.loss / normalizer(call.shape, total.valid));
   }
 };
 
@@ -349,8 +352,9 @@ struct CudaDevice {
     finish(call, infogain_loss_cuda(job));
   }
 
-  static void gradient(const Call& call, const float* loss_diff, void* scores_diff) {
+  static void gradient(const Call& call, const float* loss_diff, void* scores_diff, float* loss) {
     CudaJob job = job_of(call);
+    job.loss = loss;
     job.loss_diff = loss_diff;
     job.scores_diff = scores_diff;
     finish(call, infogain_loss_grad_cuda(job));
@@ -386,9 +390,9 @@ struct LossGrad {
   using Target = Device;
   static constexpr const char* kName = "InfogainLossGrad";
   static constexpr size_t kInputs = 4;
-  static constexpr size_t kOutputs = 1;
-  static constexpr bool kLikeScores[] = {true};
-  static constexpr int kCharacteristic[] = {ort::kRequired};
+  static constexpr size_t kOutputs = 2;
+  static constexpr bool kLikeScores[] = {true, false};
+  static constexpr int kCharacteristic[] = {ort::kRequired, ort::kOptional};
 
   static void compute(const Call& call) {
     const Tensor loss_diff = input_of(call.api, call.context, 3);
@@ -396,7 +400,8 @@ struct LossGrad {
       refuse(call.api, call.op + ": the loss's gradient has shape " + text_of(loss_diff.dims) + "; it must be a scalar");
     }
     void* scores_diff = output_of(call, 0, call.scores.dims);
-    Device::gradient(call, static_cast<const float*>(loss_diff.data), scores_diff);
+    float* loss = static_cast<float*>(output_of(call, 1, {}));
+    Device::gradient(call, static_cast<const float*>(loss_diff.data), scores_diff, loss);
   }
 };
 

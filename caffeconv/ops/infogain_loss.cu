@@ -29,6 +29,7 @@ struct Arguments {
   const InfogainPart* total;  // of the labels, for the gradient's normalizer
   InfogainPart* parts;        // one a block
   bool share_h;
+  bool want_loss;
 };
 
 __device__ __forceinline__ float value_of(const float* from) { return __ldg(from); }
@@ -120,7 +121,7 @@ __device__ __forceinline__ RunningSums sum_of_lanes(RunningSums sums) {
 
 // One prediction; returns its loss. Kept: scores a thread keeps, 0 where it reads them again for the output.
 template <typename S, Mode M, int Lanes, int Kept>
-__device__ __forceinline__ float softmax_prediction(const Classes<S, Lanes>& classes, bool active, float scale, S* out) {
+__device__ __forceinline__ float softmax_prediction(const Classes<S, Lanes>& classes, bool want_loss, float scale, S* out) {
   constexpr int size = Kept > 0 ? Kept : kChunk;
   const int64_t mine = classes.mine();
   float x[size];
@@ -137,7 +138,7 @@ __device__ __forceinline__ float softmax_prediction(const Classes<S, Lanes>& cla
   sums = sum_of_lanes<Lanes>(sums);
   const float log_z = log_of_z(sums);
   float loss = 0;
-  if (M == Mode::kLoss && active) {
+  if (want_loss) {
     loss = log_z * sums.h - sums.dot;
     if (is_clamped(sums, log_z)) {
       loss = 0;
@@ -167,13 +168,14 @@ __device__ __forceinline__ float softmax_prediction(const Classes<S, Lanes>& cla
 
 // The form before 2017: the bottom holds probabilities.
 template <typename S, Mode M, int Lanes>
-__device__ __forceinline__ float probability_prediction(const Classes<S, Lanes>& classes, bool active, float scale, S* out) {
+__device__ __forceinline__ float probability_prediction(const Classes<S, Lanes>& classes, bool want_loss, float scale,
+                                                        S* out) {
   const int64_t mine = classes.mine();
   float loss = 0;
   for (int64_t k = 0; k < mine; ++k) {
     const float p = classes.score(k);
     const float h = classes.h[classes.at(k)];
-    if (M == Mode::kLoss && active) loss -= h * log_clamped(p);
+    if (want_loss) loss -= h * log_clamped(p);
     if (out != nullptr) {
       const float clamped = p < kThreshold ? kThreshold : p;
       put(out + classes.at(k) * classes.stride, M == Mode::kGradient ? h * -scale / clamped : p);
@@ -218,9 +220,10 @@ __global__ void __launch_bounds__(kThreads) run_predictions(Arguments arguments,
       for (int64_t k = 0; k < classes.mine(); ++k) put(to + classes.at(k) * shape.inner, 0.f);
       continue;
     }
+    const bool want_loss = arguments.want_loss && active;
     const float loss = shape.probabilities
-                           ? probability_prediction<S, M, Lanes>(classes, active, scale, to)
-                           : softmax_prediction<S, M, Lanes, Kept>(classes, active, scale, to);
+                           ? probability_prediction<S, M, Lanes>(classes, want_loss, scale, to)
+                           : softmax_prediction<S, M, Lanes, Kept>(classes, want_loss, scale, to);
     if (lane == 0) part.loss += loss;
   }
   part = sum_of_block(part);
@@ -296,6 +299,13 @@ class Workspace {
 
 CudaResult failed(cudaError_t status) { return {cudaGetErrorString(status), -1, 0}; }
 
+// No prediction: the loss is 0.
+CudaResult empty(const CudaJob& job) {
+  if (job.loss == nullptr) return {nullptr, -1, 0};
+  const cudaError_t status = cudaMemsetAsync(job.loss, 0, sizeof(float), static_cast<cudaStream_t>(job.stream));
+  return status == cudaSuccess ? CudaResult{nullptr, -1, 0} : failed(status);
+}
+
 // Waits for the stream, to say which label is illegal. A graph being captured cannot be waited for: its loss is NaN then.
 CudaResult finish(const CudaJob& job, const Workspace& workspace) {
   cudaStream_t stream = static_cast<cudaStream_t>(job.stream);
@@ -324,6 +334,7 @@ Arguments arguments_of(const CudaJob& job, const Workspace& workspace) {
   arguments.loss_diff = job.loss_diff;
   arguments.total = workspace.total();
   arguments.parts = workspace.parts();
+  arguments.want_loss = job.loss != nullptr;
   arguments.share_h = job.shape.classes <= kSharedClasses;
   return arguments;
 }
@@ -331,10 +342,7 @@ Arguments arguments_of(const CudaJob& job, const Workspace& workspace) {
 }  // namespace
 
 CudaResult infogain_loss_cuda(const CudaJob& job) {
-  if (job.shape.outer * job.shape.inner == 0) {
-    const cudaError_t status = cudaMemsetAsync(job.loss, 0, sizeof(float), static_cast<cudaStream_t>(job.stream));
-    return status == cudaSuccess ? CudaResult{nullptr, -1, 0} : failed(status);
-  }
+  if (job.shape.outer * job.shape.inner == 0) return empty(job);
   const Workspace workspace(job.stream);
   if (workspace.status() != cudaSuccess) return failed(workspace.status());
   const int parts = launch<Mode::kLoss>(job, arguments_of(job, workspace), job.prob);
@@ -344,7 +352,7 @@ CudaResult infogain_loss_cuda(const CudaJob& job) {
 
 CudaResult infogain_loss_grad_cuda(const CudaJob& job) {
   const int64_t predictions = job.shape.outer * job.shape.inner;
-  if (predictions == 0) return {nullptr, -1, 0};
+  if (predictions == 0) return empty(job);
   const Workspace workspace(job.stream);
   if (workspace.status() != cudaSuccess) return failed(workspace.status());
   const Arguments arguments = arguments_of(job, workspace);
@@ -352,7 +360,10 @@ CudaResult infogain_loss_grad_cuda(const CudaJob& job) {
   const int parts = blocks_for(predictions, kThreads);
   start(count_labels, parts, job.stream, arguments, predictions);
   start(sum_parts, 1, job.stream, workspace.parts(), parts, job.shape, workspace.total(), nullptr);
-  launch<Mode::kGradient>(job, arguments, job.scores_diff);
+  const int gradients = launch<Mode::kGradient>(job, arguments, job.scores_diff);
+  if (job.loss != nullptr) {
+    start(sum_parts, 1, job.stream, workspace.parts(), gradients, job.shape, workspace.total(), job.loss);
+  }
   return finish(job, workspace);
 }
 

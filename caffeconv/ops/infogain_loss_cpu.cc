@@ -214,6 +214,11 @@ CAFFECONV_HD float lowest_lane(V value) {
   return values[0];
 }
 
+// Where class 0 of a prediction is.
+CAFFECONV_HD int64_t offset_of(const InfogainShape& shape, int64_t prediction) {
+  return prediction / shape.inner * shape.classes * shape.inner + prediction % shape.inner;
+}
+
 // ---- Rows ---------------------------------------------------------------------------------------------------------
 // The classes of one prediction. V is Floats, with neighbouring classes side by side, or float, `stride` apart.
 template <typename V, typename S>
@@ -399,7 +404,7 @@ void run_rows(const InfogainJob& job, int64_t begin, int64_t end, InfogainPart* 
     if (kind == LabelKind::kIllegal && part->bad_label < 0) part->bad_label = i;
     const bool active = kind == LabelKind::kLegal;
     if (!active && job.output == Output::kNone) continue;
-    const int64_t offset = i / shape.inner * shape.classes * shape.inner + i % shape.inner;
+    const int64_t offset = offset_of(shape, i);
     const Row<V, S> row = {static_cast<const S*>(job.scores) + offset, shape.inner, shape.classes};
     const float* h_row = job.h + (active ? label : 0) * shape.classes;
     S* out = job.out == nullptr ? nullptr : static_cast<S*>(job.out) + offset;
@@ -505,7 +510,7 @@ struct FromRows {
 constexpr int64_t kMaxBlock = 1024;           // predictions in one block, a multiple of kLanes
 constexpr int64_t kBlockFloats = 16 * 1024;   // aim for this many scores in one block
 constexpr int64_t kLargestBlock = 256 * 1024;
-constexpr int64_t kAhead = 2;  // classes
+constexpr int64_t kAhead = 2;  // classes; what one block fetches for the next may not all arrive
 
 int64_t block_width(const InfogainShape& shape) {
   const int64_t width = kBlockFloats / shape.classes / kLanes * kLanes;
@@ -515,7 +520,10 @@ int64_t block_width(const InfogainShape& shape) {
 struct Block {
   int64_t begin;  // first prediction
   int64_t count;
-  int64_t width;  // count, rounded up to whole vectors
+  int64_t width;           // count, rounded up to whole vectors
+  const char* next;        // the next block's scores: class 0 of its first prediction
+  int64_t next_class;      // bytes to the next class, and to the next prediction; 0 where there is no next block
+  int64_t next_prediction;
   float* x;       // classes × width: scores, then exponentials, then the output
   float* e;       // where the exponentials go: x, or a second buffer where x is still needed
   int32_t label[kMaxBlock];   // 0 where not active
@@ -532,7 +540,7 @@ CAFFECONV_HD void each_run(const InfogainShape& shape, const Block& block, F f) 
     const int64_t j = i % shape.inner;
     const int64_t rest = shape.inner - j;
     const int64_t n = rest < block.count - lane ? rest : block.count - lane;
-    f(lane, n, i / shape.inner * shape.classes * shape.inner + j);
+    f(lane, n, offset_of(shape, i));
     lane += n;
   }
 }
@@ -604,6 +612,17 @@ void take_scores(const InfogainJob& job, Block& block) {
   }
 }
 
+// While a block is worked on, the next one is on its way from memory.
+template <typename S>
+CAFFECONV_HD void look_ahead(const InfogainJob& job, int64_t end, Block& block) {
+  const int64_t inner = job.shape.inner;
+  const int64_t i = block.begin + block.count;
+  const bool near = i + block.count <= end && i % inner + block.count <= inner;
+  block.next = reinterpret_cast<const char*>(static_cast<const S*>(job.scores) + (near ? offset_of(job.shape, i) : 0));
+  block.next_class = near ? inner * static_cast<int64_t>(sizeof(S)) : 0;
+  block.next_prediction = near ? static_cast<int64_t>(sizeof(S)) : 0;
+}
+
 template <typename S>
 void give_output(const InfogainJob& job, const Block& block) {
   const InfogainShape& shape = job.shape;
@@ -626,6 +645,7 @@ CAFFECONV_HD void softmax_vector(const InfogainJob& job, Block& block, int64_t l
   const int64_t width = block.width;
   const float* x = block.x + lane;
   float* out = block.e + lane;
+  const char* next = block.next + lane * block.next_prediction;
   const Floats highest = load<Floats>(block.highest + lane);
   H h;
   h.take(job, block.label + lane);
@@ -636,6 +656,7 @@ CAFFECONV_HD void softmax_vector(const InfogainJob& job, Block& block, int64_t l
     SoftmaxSums<Floats> run = {};
     Floats h_run = {};
     for (int64_t l = begin; l < end; ++l) {
+      prefetch(next + l * block.next_class);
       const Floats d = load<Floats>(x + l * width) - highest;
       const Floats e = exp_nonpositive(d);
       const Floats h_l = h.at(l);
@@ -702,6 +723,7 @@ void run_lanes(const InfogainJob& job, int64_t begin, int64_t end, Block& block,
     const int64_t legal = take_labels(job, block, part);
     if (legal == 0 && Out == Output::kNone) continue;
     take_scores<S>(job, block);
+    look_ahead<S>(job, end, block);
     for (int64_t lane = 0; lane < block.width; lane += kLanes) {
       if (job.shape.probabilities) {
         probability_vector<H, Out>(job, block, lane);

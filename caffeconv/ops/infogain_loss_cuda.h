@@ -12,7 +12,7 @@ struct CudaJob {
   bool half;
   const float* labels;
   const float* h;
-  float* loss;             // forward
+  float* loss;             // forward; backward, where it may be null
   void* prob;              // forward, may be null
   const float* loss_diff;  // backward
   void* scores_diff;       // backward

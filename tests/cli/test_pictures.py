@@ -87,7 +87,7 @@ def test_features_are_written(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out.{suffix}"
     blobs = [] if suffix == "npy" else ["--blobs", "ip1"]
     run(DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel", "--input", DIGITS, "-o", out, *blobs)
-    found: dict[str, np.ndarray] = {}  # type: ignore[type-arg]
+    found: dict[str, np.ndarray] = {}
     if suffix == "npz":
         found = dict(np.load(out))
     elif suffix == "npy":

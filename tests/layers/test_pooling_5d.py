@@ -24,9 +24,11 @@ def slow_pool(x: Array, method: str, kernel: tuple[int, ...], stride: tuple[int,
         starts = [i * s - p for i, s, p in zip(place, stride, pad, strict=True)]
         ends = [min(a + k, n + p) for a, k, n, p in zip(starts, kernel, x.shape[2:], pad, strict=True)]
         cells = tuple(slice(max(a, 0), min(b, n)) for a, b, n in zip(starts, ends, x.shape[2:], strict=True))
-        window = x[(slice(None), slice(None), *cells)].reshape(*x.shape[:2], -1)
+        where = (slice(None), slice(None), *cells)
+        window = x[where].reshape(*x.shape[:2], -1)
         divisor = np.prod([b - a for a, b in zip(starts, ends, strict=True)])
-        y[(slice(None), slice(None), *place)] = window.max(-1) if method == "MAX" else window.sum(-1) / divisor
+        there = (slice(None), slice(None), *place)
+        y[there] = window.max(-1) if method == "MAX" else window.sum(-1) / divisor
     return y
 
 

@@ -148,6 +148,7 @@ Answer answer_of(const Problem& problem) {
 
 struct Result {
   float loss = kNan;
+  float loss_of_gradient = kNan;
   int64_t bad_label = -1;
   std::vector<float> prob, diff;
 };
@@ -208,11 +209,12 @@ Result run_cpu(const Problem& problem, const InfogainKernels& kernels, bool with
   result.bad_label = total.bad_label;
   const InfogainPart count = all(kernels.count);
   EXPECT(count.valid == total.valid && count.bad_label == total.bad_label, "count and run disagree on the labels");
-  job.want_loss = false;
+  job.want_loss = with_prob;  // the gradient with the loss, or alone
   job.output = Output::kGradient;
   job.out = diff.data();
   job.gradient_scale = static_cast<float>(problem.loss_diff / normalizer(problem.shape, total.valid));
-  all(kernels.run);
+  const double loss = all(kernels.run).loss;
+  if (with_prob) result.loss_of_gradient = static_cast<float>(loss / normalizer(problem.shape, total.valid));
   if (with_prob) result.prob = prob.values();
   result.diff = diff.values();
   return result;
@@ -233,6 +235,8 @@ Result run_cuda(const Problem& problem, bool with_prob) {
   job.loss = loss.get();
   job.prob = with_prob ? prob.data() : nullptr;
   const CudaResult forward = infogain_loss_cuda(job);
+  const auto loss_of_gradient = std::make_unique<float>(kNan);
+  job.loss = with_prob ? loss_of_gradient.get() : nullptr;
   job.loss_diff = loss_diff.get();
   job.scores_diff = diff.data();
   const CudaResult backward = infogain_loss_grad_cuda(job);
@@ -241,6 +245,7 @@ Result run_cuda(const Problem& problem, bool with_prob) {
   result.loss = *loss;
   result.bad_label = forward.bad_label;
   if (with_prob) result.prob = prob.values();
+  if (with_prob) result.loss_of_gradient = *loss_of_gradient;
   result.diff = diff.values();
   return result;
 }
@@ -256,6 +261,9 @@ void expect_close(const Problem& problem, const Result& result, const std::strin
   const double loss_error = std::fabs(result.loss - answer.loss);
   EXPECT(loss_error <= 1e-6 * answer.loss_size + 1e-12, "%s: loss %.9g, should be %.9g", what.c_str(),
          static_cast<double>(result.loss), answer.loss);
+  EXPECT(result.prob.empty() || std::fabs(result.loss_of_gradient - answer.loss) <= 1e-6 * answer.loss_size + 1e-12,
+         "%s: the gradient's loss %.9g, should be %.9g", what.c_str(), static_cast<double>(result.loss_of_gradient),
+         answer.loss);
   for (size_t k = 0; k < result.prob.size(); ++k) {
     const double error = std::fabs(result.prob[k] - answer.prob[k]);
     EXPECT(error <= (relative + slack(answer.prob[k])) * answer.prob[k] + absolute, "%s: prob[%zu] %.9g, should be %.9g", what.c_str(), k,

@@ -35,7 +35,7 @@ def test_same_values_as_protobuf(path: Path) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(arrays(np.float32, array_shapes(max_dims=5), elements=st.floats(width=32, allow_nan=False)), st.booleans(), st.text(max_size=9))
-def test_packed_and_unpacked(tmp_path: Path, values: np.ndarray, packed: bool, name: str) -> None:  # type: ignore[type-arg]  # noqa: FBT001
+def test_packed_and_unpacked(tmp_path: Path, values: np.ndarray, packed: bool, name: str) -> None:  # noqa: FBT001
     blob = caffe_pb2.BlobProto(shape=caffe_pb2.BlobShape(dim=values.shape))
     body = blob.SerializeToString()
     if packed:
