@@ -38,8 +38,9 @@ class Session:
         content = str(model) if isinstance(model, Path) else model.SerializeToString()
         if _uses_our_operators(model):
             _register_library(options)
+        providers = choose_providers(provider, ort)
         try:
-            self._session = ort.InferenceSession(content, options, providers=choose_providers(provider, ort))
+            self._session = ort.InferenceSession(content, options, providers=providers)
         except Exception as error:  # onnxruntime's exceptions share no base class
             what = model if isinstance(model, Path) else "the model"
             raise CaffeconvError(f"{what}: onnxruntime cannot load it: {_first_line(error)}") from error

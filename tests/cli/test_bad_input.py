@@ -146,3 +146,17 @@ def test_the_real_command() -> None:
     run = subprocess.run([*command, "inspect", "absent.prototxt"], capture_output=True, text=True, check=False, env=environment)
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == "caffeconv: error: absent.prototxt: no such file; a net definition (prototxt) was needed\n"
+
+
+def test_a_caffemodel_without_a_net() -> None:
+    digits = GOLDENS.parent / "digits" / "digits.caffemodel"
+    assert_refused(call("inspect", digits), "holds weights, but no net around them; give the prototxt first")
+
+
+def test_cuda_that_is_not_there() -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    result = call("run", NET, WEIGHTS, "--input", "{absent}", "--provider", "cuda")
+    assert_refused(result, "caffeconv: error: --provider cuda: this onnxruntime", "pip install 'caffeconv[gpu]'")
