@@ -36,6 +36,7 @@ def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> Bound:
         given |= _copy_from(file, nodes, diagnostics)
     if files:
         diagnostics += _left_alone(nodes, files)
+    diagnostics += _remarks(nodes)
     # caffe: a layer that shares copies too, into the blob that its owner holds; the last copy wins
     held = {owners[slot]: found for slot, found in given.items()}
     by_name = {node.name: node for node in reversed(nodes)}
@@ -55,6 +56,16 @@ def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> Bound:
                 params.append(replace(param, values=values, source=f"filler {filler.type}"))
         bound.append(replace(node, params=tuple(params)))
     return Bound(replace(graph, nodes=tuple(bound)), tuple(diagnostics))
+
+
+def _remarks(nodes: Sequence[Node]) -> Iterable[Diagnostic]:
+    """What layers say of where they stand."""
+    made_by: dict[str, Node] = {}
+    for node in nodes:
+        sources = [made_by.get(value) for value in node.bottoms]
+        yield from node.layer.remarks(node, sources)
+        maker = sources[0] if node.layer.is_identity(node) else None
+        made_by.update((top, maker or node) for top in node.tops)
 
 
 # -- sharing -----------------------------------------------------------------------------------------------------------
@@ -148,7 +159,8 @@ def _fit(node: Node, layer: StoredLayer, file: WeightsFile) -> tuple[list[tuple[
         if blob is None:
             continue
         if not shape_fits(param.shape, blob):
-            problems.append(Diagnostic("error", where, mismatch_line(node.name, i, blob, param.shape), layer=node.name))
+            line = hdf5_line(blob, param.shape) if layer.may_leave_out else mismatch_line(node.name, i, blob, param.shape)
+            problems.append(Diagnostic("error", where, line, layer=node.name))
         elif blob.count != count(param.shape):
             message = (
                 f"param {i} ({param.name}) holds {blob.count} values where its shape {shape_string(blob.shape)} "
@@ -173,6 +185,14 @@ def mismatch_line(layer: str, index: int, blob: Blob, target: Shape) -> str:
     return (
         f"Cannot copy param {index} weights from layer '{layer}'; shape mismatch.  "
         f"Source param shape is {shape_string(blob.shape)}; target param shape is {shape_string(target)}. {RENAME}"
+    )
+
+
+def hdf5_line(blob: Blob, target: Shape) -> str:
+    """The sentence in which Caffe says the same of a file in HDF5."""
+    return (
+        f"Cannot load blob from hdf5; shape mismatch. Source shape is {shape_string(blob.shape)} "
+        f"target shape is {shape_string(target)}"
     )
 
 

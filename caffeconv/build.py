@@ -80,10 +80,8 @@ def _node(
     definition: LayerDef, shapes: Mapping[str, Shape], asked: Mapping[str, Shape], data_size: int | None
 ) -> Node | None:
     """The layer in its place; None where a bottom's shape is not known because of an earlier problem."""
-    kind = layer_class(definition)
-    _check_arity(definition, kind)
-    definition = _with_shapes(definition, kind, asked)
-    layer = kind.parse(definition)
+    definition, layer = parse_layer(definition, asked)
+    kind = type(layer)
     if any(value not in shapes for value in definition.bottom_values):
         return None
     bottoms = tuple(shapes[value] for value in definition.bottom_values)
@@ -95,6 +93,14 @@ def _node(
         raise LayerError(f"{len(top_values)} tops; {len(tops)} were needed")
     params = tuple(Param(name, tuple(shape)) for name, shape in layer.weight_shapes(bottoms).items())
     return Node(definition, layer, definition.bottom_values, top_values, bottoms, tops, params)
+
+
+def parse_layer(definition: LayerDef, asked: Mapping[str, Shape]) -> tuple[LayerDef, Layer]:
+    """The definition with the shapes that the caller asks for, and what it says; raises LayerError."""
+    kind = layer_class(definition)
+    _check_arity(definition, kind)
+    definition = _with_shapes(definition, kind, asked)
+    return definition, kind.parse(definition)
 
 
 def infer_tops(

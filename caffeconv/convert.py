@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 from caffeconv.batch import dynamic_candidates, fixed_dims, for_any_batch, with_batch
 from caffeconv.bind import Bound, bind
-from caffeconv.build import build
+from caffeconv.build import Draft, draft_graph, finish
 from caffeconv.deploy import to_deploy
+from caffeconv.diagnose import QUICK, diagnose
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
-from caffeconv.ir import Graph, NetDef, Phase
+from caffeconv.ir import Graph, Infogain, NetDef, Phase
 from caffeconv.layers import LAYERS
 from caffeconv.passes import run_passes
 from caffeconv.read.caffemodel import WeightsFile, read_caffemodel
@@ -57,6 +58,10 @@ def read_net(path: PathLike, *, ignore_unknown_fields: bool = False) -> NetSourc
     path = Path(path)
     if path.suffix == ".caffemodel":
         net = read_caffemodel(path).net()
+        if not any(layer.top for layer in (*net.layer, *net.layers)):
+            raise CaffeconvError(
+                f"{path}: this caffemodel holds weights, but no net around them; give the prototxt first, then the weights"
+            )
         return NetSource(net, (0,) * len(net.layer or net.layers), path, path.parent)
     extra_fields = {name: kind.extra_fields for name, kind in LAYERS.items() if kind.extra_fields}
     return read_prototxt(path, ignore_unknown_fields=ignore_unknown_fields, extra_fields=extra_fields)
@@ -81,11 +86,18 @@ def load(
     if state.deploy:
         source = to_deploy(source, state, shapes)
     definition = define_net(source, state)
-    bound = bind(build(definition, shapes), files, seed=seed)
-    errors = [d for d in bound.diagnostics if d.severity == "error"]
+    draft = draft_graph(definition, shapes)
+    bound = bind(finish(definition, draft), files, seed=seed)
+    errors = [d for d in (*draft.problems, *of_built(draft, bound)) if d.severity == "error"]
     if errors:
-        raise InvalidNetError(errors)
+        raise InvalidNetError(diagnose(definition, files, errors, shapes, effort=QUICK).with_advice)
     return Loaded(definition, bound, (Path(net), *paths), source.dropped)
+
+
+def of_built(draft: Draft, bound: Bound) -> tuple[Diagnostic, ...]:
+    """What is to be said of a net's weights, but for layers that could not be built: the file may well have these."""
+    unbuilt = {layer.name for layer in draft.unbuilt}
+    return tuple(d for d in bound.diagnostics if d.layer not in unbuilt)
 
 
 def convert(
@@ -93,7 +105,7 @@ def convert(
     outputs: Sequence[str] | Literal["all"] | None = None, batch: int | Literal["dynamic", "keep"] = "dynamic",
     shapes: Mapping[str, Sequence[int]] | None = None, layout: Literal["nchw", "nhwc"] = "nchw",
     opset: int | None = None, fold: bool = True, deploy: bool = False, extended: bool = False, seed: int = 0,
-    ignore_unknown_fields: bool = False,
+    infogain: Infogain | None = None, ignore_unknown_fields: bool = False,
 ) -> ModelProto:  # fmt: skip
     """The ONNX model of a Caffe net, checked by onnx.checker.
 
@@ -110,6 +122,7 @@ def convert(
         deploy: turn a training net into a deploy net first: no data layers, labels and losses, but predictions.
         extended: let layers do what Caffe refuses, where that has one clear meaning (pooling of 5-D blobs).
         seed: for fillers that draw at random.
+        infogain: what InfogainLoss layers are given: "logits" (Caffe 1.0), or "probabilities" (before April 2017).
         ignore_unknown_fields: go on without prototxt fields that the schema lacks.
 
     Raises:
@@ -118,7 +131,7 @@ def convert(
     if layout != "nchw":
         raise CaffeconvError(f"layout {layout!r}: only 'nchw' is written yet")
     loaded = load(
-        net, weights, state=State(phase, level, tuple(stages), extended, deploy), shapes=shapes, seed=seed,
+        net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain), shapes=shapes, seed=seed,
         ignore_unknown_fields=ignore_unknown_fields,
     )  # fmt: skip
     values = choose_outputs(loaded.graph, outputs)

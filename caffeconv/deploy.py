@@ -34,7 +34,7 @@ def to_deploy(source: NetSource, state: State, shapes: Mapping[str, Sequence[int
             kept.append((proto, layer.line or 0))
             made.update(proto.top)
     kept = _without_cut_branches(kept)
-    deployed = NetParameter(name=net.name)
+    deployed = NetParameter(name=net.name or None)
     deployed.layer.extend(proto for proto, _ in kept)
     return replace(source, net=deployed, lines=tuple(line for _, line in kept))
 
@@ -77,7 +77,7 @@ def _deployed(
     if kind is not None and kind.is_input:
         yield from _input(layer, kind, labels, shapes)
     elif kind is not None and (kind.is_loss or kind.label_bottoms):
-        prediction = kind.prediction
+        prediction = kind.prediction_of(layer)
         key = (prediction, layer.bottoms[0]) if layer.bottoms else ("", "")
         if prediction and key not in predictions and layer.bottoms[0] not in labels:
             predictions[key] = _free_name("prob", layer, made)
@@ -87,6 +87,8 @@ def _deployed(
         proto.CopyFrom(layer.proto)
         for name in ("include", "exclude", "loss_weight", "propagate_down", "phase"):
             proto.ClearField(name)
+        # a loss over what is such a prediction already leaves none behind
+        predictions.update(((layer.type, top), top) for top in layer.tops)
         yield proto
 
 

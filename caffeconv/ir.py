@@ -22,6 +22,8 @@ Dims = tuple[int | None, ...]
 BATCH = "batch"
 """The name of the first input's batch axis."""
 Phase = Literal["TRAIN", "TEST"]
+Infogain = Literal["logits", "probabilities"]
+"""What InfogainLoss layers are given: scores, as in Caffe 1.0, or probabilities, as in Caffe before April 2017."""
 ExtraValue = int | float | str | list["ExtraValue"] | dict[str, "ExtraValue"]
 """A field that the schema lacks: a number, a word or string, a message, or a list where it is given several times."""
 FloatArray = NDArray[np.float32]
@@ -61,6 +63,8 @@ class LayerDef:
     """Whether the caller asks for more than Caffe allows (5-D pooling)."""
     extra: Mapping[str, ExtraValue] = field(default_factory=dict)
     """Fields of the prototxt that the schema lacks and the layer's class knows (`Layer.extra_fields`), as written."""
+    infogain: Infogain | None = None
+    """What the caller says that InfogainLoss layers are given; None: nothing, so scores."""
 
     @property
     def where(self) -> str:

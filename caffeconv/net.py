@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,8 +13,18 @@ from numpy.typing import ArrayLike
 
 from caffeconv.batch import input_shapes, reshape_graph
 from caffeconv.convert import Loaded, PathLike, Weights, convert_loaded, load
-from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, Graph, Node, Phase, Shape, by_x, count
+from caffeconv.data.sources import DataSource
+from caffeconv.errors import CaffeconvError, Diagnostic
+from caffeconv.gradient import (
+    BackwardModel,
+    Slot,
+    emit_backward,
+    goes_backward,
+    loss_weights,
+    open_tops,
+    plan_backward,
+)  # fmt: skip
+from caffeconv.ir import FloatArray, Graph, Infogain, Node, Phase, Shape, by_x, count
 from caffeconv.layers.base import LabelRule
 from caffeconv.read.netdef import State
 
@@ -38,6 +49,14 @@ class NetBlob:
     def data(self) -> FloatArray:
         """The values, float32. Assign into an input's (``blob.data[...] = x``); any other is computed when read."""
         return self._net.value_of(self.name)
+
+    @property
+    def diff(self) -> FloatArray:
+        """The gradient that the last backward left, float32; 0 where none was computed, an output's loss weight.
+
+        Assign into an output's, or a top's of the layer that `backward` starts at, to go backward from there.
+        """
+        return self._net.diff_of(self.name)
 
     @property
     def count(self) -> int:
@@ -65,10 +84,11 @@ class NetBlob:
 
 
 class ParamBlob:
-    """One parameter blob: `data` is float32 and may be assigned into (net surgery)."""
+    """One parameter blob, float32: `data` may be assigned into (net surgery); `diff` is what backward passes added."""
 
-    def __init__(self, values: FloatArray) -> None:
+    def __init__(self, values: FloatArray, diff: FloatArray) -> None:
         self.data = values
+        self.diff = diff
 
     @property
     def shape(self) -> Shape:
@@ -84,8 +104,9 @@ class _Params(Mapping[str, list[ParamBlob]]):
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._nodes = {node.name: node for node in nodes if node.params}
-        self._owned: dict[tuple[str, str], ParamBlob] = {}
-        self._marks: dict[tuple[str, str], int] = {}
+        self._owned: dict[Slot, ParamBlob] = {}
+        self._diffs: dict[Slot, FloatArray] = {}
+        self._marks: dict[Slot, int] = {}
 
     def __getitem__(self, layer: str) -> list[ParamBlob]:
         node = self._nodes[layer]
@@ -99,11 +120,24 @@ class _Params(Mapping[str, list[ParamBlob]]):
 
     def _blob(self, key: tuple[str, str], node: Node, index: int) -> ParamBlob:
         if key not in self._owned:
-            self._owned[key] = ParamBlob(np.array(node.params[index].array()))
+            values = np.array(node.params[index].array())
+            diff = self._diffs.setdefault(key, np.zeros(values.shape, np.float32))
+            self._owned[key] = ParamBlob(values, diff.reshape(values.shape))
             self._marks[key] = _mark(self._owned[key].data)
         blob = self._owned[key]
         shape = node.params[index].shape
-        return blob if blob.shape == shape else ParamBlob(blob.data.reshape(shape))
+        return blob if blob.shape == shape else ParamBlob(blob.data.reshape(shape), blob.diff.reshape(shape))
+
+    def add_diffs(self, diffs: Mapping[Slot, FloatArray]) -> None:
+        for key, diff in diffs.items():
+            if key in self._diffs:
+                self._diffs[key] += diff.reshape(self._diffs[key].shape)
+            else:
+                self._diffs[key] = diff
+
+    def clear_diffs(self) -> None:
+        for diff in self._diffs.values():
+            diff[...] = 0
 
     def changed(self) -> bool:
         """Whether any blob that was handed out has other values than at the last call."""
@@ -138,7 +172,7 @@ class Net:
         allow_python: import and run the module of a `type: "Python"` layer.
         provider: "auto", "cpu" or "cuda".
         seed: for fillers that draw at random.
-        deploy, extended: as for `convert`.
+        deploy, extended, infogain: as for `convert`.
 
     Raises:
         CaffeconvError: whatever is wrong with the net or the weights.
@@ -147,12 +181,15 @@ class Net:
     def __init__(
         self, net: PathLike, weights: Weights = None, phase: Phase = "TEST", *, level: int = 0,
         stages: Sequence[str] = (), allow_python: bool = False, provider: Provider = "auto", seed: int = 0,
-        deploy: bool = False, extended: bool = False, ignore_unknown_fields: bool = False,
+        deploy: bool = False, extended: bool = False, infogain: Infogain | None = None,
+        ignore_unknown_fields: bool = False,
     ) -> None:  # fmt: skip
         self._loaded: Loaded = load(
-            net, weights, state=State(phase, level, tuple(stages), extended, deploy), seed=seed,
+            net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain), seed=seed,
             ignore_unknown_fields=ignore_unknown_fields,
         )  # fmt: skip
+        self.diagnostics: tuple[Diagnostic, ...] = self._loaded.bound.diagnostics
+        """What might not be meant: layers without weights, probabilities where scores belong, …"""
         self.allow_python = allow_python
         self._provider: Provider = provider
         self._graph = self._loaded.graph
@@ -161,11 +198,17 @@ class Net:
         self._ran: dict[str, FloatArray] | None = None
         self._kept: set[str] = set()
         self._sessions: dict[tuple[object, ...], Session] = {}
+        self._backward_sessions: dict[tuple[object, ...], tuple[Session, BackwardModel]] = {}
         self._states: dict[str, FloatArray] = {}
         """What recurrent layers left after the last forward: the model's input for it → values."""
         self._started_from: dict[str, FloatArray] = {}
         """The states from which the last forward started."""
-        self.params: Mapping[str, list[ParamBlob]] = _Params(self._graph.nodes)
+        self._diffs: dict[str, FloatArray] = {}
+        self._went_back: _WentBack | None = None
+        self._keeps_diffs = False
+        """Whether a diff was read that backward had not been asked for, so that from now on it computes all."""
+        self._params = _Params(self._graph.nodes)
+        self.params: Mapping[str, list[ParamBlob]] = self._params
         definition = self._loaded.net
         self.blobs: dict[str, NetBlob] = {name: NetBlob(self, name) for name in definition.blob_order()}
         self._automatic = [
@@ -173,7 +216,10 @@ class Net:
         ]
         self.blobs |= {name: NetBlob(self, name) for name in self._automatic}
         self.name = definition.name
-        self.inputs: list[str] = list(self._buffers)
+        self._sources = _sources(self._graph, seed)
+        self._sinks = [(node, sink) for node in self._graph.nodes if (sink := node.layer.data_sink()) is not None]
+        filled = {top for node, _ in self._sources for top in node.definition.tops}
+        self.inputs: list[str] = [name for name in self._buffers if name not in filled]
         self.layer_names: list[str] = [layer.name for layer in definition.layers]
         self.top_names: dict[str, list[str]] = {layer.name: list(layer.tops) for layer in definition.layers}
         self.bottom_names: dict[str, list[str]] = {layer.name: list(layer.bottoms) for layer in definition.layers}
@@ -228,6 +274,8 @@ class Net:
         shapes = {name: buffer.shape for name, buffer in self._buffers.items()}
         if shapes != input_shapes(self._graph):
             self._graph = reshape_graph(self._graph, shapes)
+            self._diffs.clear()
+            self._went_back = None
         return self._graph
 
     # -- running ---------------------------------------------------------------------------------------------------
@@ -241,35 +289,71 @@ class Net:
             blobs: further blobs to return.
             start: not supported yet: CaffeconvError.
             end: the layer after which to stop; its tops are returned instead of the outputs.
-            inputs: blob=array; float32, the blob's shape; another batch size reshapes the net.
+            inputs: blob=array; float32, the blob's shape; another batch size reshapes the net. A data layer whose tops
+                are not given takes the next batch of its database, list or file; a MemoryData layer that of its arrays.
 
         Raises:
-            CaffeconvError: an unknown blob, a wrong shape, a label out of range.
+            CaffeconvError: an unknown blob, a wrong shape, a label out of range, a source that is missing or damaged.
         """
         if start is not None:
             raise CaffeconvError("forward(start=…) is not supported yet; run the whole net")
-        for name, value in inputs.items():
-            self._assign(name, value)
         wanted = list(dict.fromkeys([*(self._tops_of(end) if end is not None else self.outputs), *(blobs or ())]))
-        unknown = [name for name in wanted if name not in self.blobs]
-        if unknown:
-            raise CaffeconvError(f"the net has no blob '{unknown[0]}'; it has {', '.join(self.blobs)}")
+        self._check_known(wanted)
+        running = self.layer_names if end is None else self.layer_names[: self.layer_names.index(end) + 1]
+        sinks = [(node, sink) for node, sink in self._sinks if node.name in running]
+        written = [blob for node, _ in sinks for blob in node.definition.bottoms]
+        handed = {name: np.asarray(value, np.float32) for name, value in inputs.items()}
+        self._fill(handed, running, [*wanted, *written])
         feeds = {name: buffer.copy() for name, buffer in self._buffers.items()}
         self._check_labels(feeds)
         self._forget()
         self._started_from = self._states
-        results, self._states = self._run(feeds, list(dict.fromkeys([*wanted, *self._kept])), self._states)
+        results, self._states = self._run(feeds, list(dict.fromkeys([*wanted, *written, *self._kept])), self._states)
         self._ran = feeds
         self._computed = {name: value for name, value in results.items() if name not in self._buffers}
         for name in self._buffers:
             if name in results:  # caffe: a layer in place overwrites the input itself
                 self._buffers[name] = results[name]
+        for node, sink in sinks:
+            with _placed(node):
+                sink.write([results[blob] for blob in node.definition.bottoms])
         return {name: self._buffers[name] if name in self._buffers else self._computed[name] for name in wanted}
+
+    def _check_known(self, blobs: Sequence[str]) -> None:
+        unknown = [name for name in blobs if name not in self.blobs]
+        if unknown:
+            raise CaffeconvError(f"the net has no blob '{unknown[0]}'; it has {', '.join(self.blobs)}")
 
     def _tops_of(self, layer: str) -> list[str]:
         if layer not in self.top_names:
             raise CaffeconvError(f"the net has no layer '{layer}'; it has {', '.join(self.layer_names)}")
         return self.top_names[layer]
+
+    def _fill(self, handed: Mapping[str, FloatArray], running: Sequence[str], wanted: Sequence[str]) -> None:
+        """Puts what the caller hands over, and the next batch of every data layer among `running`, into the inputs."""
+        needed = self._inputs_of([*wanted, *self._kept])
+        rest = dict(handed)
+        for node, source in self._sources:
+            given = {top: rest.pop(top) for top in node.definition.tops if top in rest}
+            if not given and node.name not in running:
+                continue
+            with _placed(node):
+                batch = source.next_batch(given, needed)
+            for name, values in batch.items():
+                if values is not given.get(name):
+                    self.reshape_input(name, values.shape)
+                self._assign(name, values)
+        for name, values in rest.items():
+            self._assign(name, values)
+
+    def _inputs_of(self, names: Sequence[str]) -> set[str]:
+        """The inputs that some blobs depend on."""
+        last = self._last_values()
+        values = {last[name] for name in names}
+        for node in reversed(self._graph.nodes):
+            if values.intersection(node.tops):
+                values.update(node.bottoms)
+        return values.intersection(self._graph.inputs)
 
     def _assign(self, name: str, value: ArrayLike) -> None:
         if name not in self._buffers:
@@ -313,19 +397,24 @@ class Net:
     def _session(self, values: tuple[str, ...]) -> Session:
         from caffeconv.runtime.session import Session
 
-        params = self.params
-        assert isinstance(params, _Params)
-        if params.changed():
-            self._sessions.clear()
+        self._drop_outdated_sessions()
         graph = self._reshaped()
         key = (values, tuple(sorted(input_shapes(graph).items())))
         if key not in self._sessions:
             if len(self._sessions) >= MAX_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
-            loaded = replace(self._loaded, bound=replace(self._loaded.bound, graph=params.apply(graph)))
+            loaded = replace(self._loaded, bound=replace(self._loaded.bound, graph=self._params.apply(graph)))
             model = convert_loaded(loaded, values, batch="keep", stateful=True)
             self._sessions[key] = Session(model, self._provider)
         return self._sessions[key]
+
+    def _drop_outdated_sessions(self) -> bool:
+        """Forgets sessions that hold other parameters than `params` does now; says whether there could be any."""
+        changed = self._params.changed()
+        if changed:
+            self._sessions.clear()
+            self._backward_sessions.clear()
+        return changed
 
     def _check_labels(self, feeds: Mapping[str, FloatArray]) -> None:
         graph = self._reshaped()
@@ -334,6 +423,162 @@ class Net:
                 value = node.bottoms[rule.bottom]
                 if value in feeds:
                     check_labels(node, rule, value, feeds[value])
+
+
+    # -- backward --------------------------------------------------------------------------------------------------
+
+    def backward(
+        self, diffs: Sequence[str] | None = None, start: str | None = None, end: str | None = None,
+        **top_diffs: ArrayLike,
+    ) -> dict[str, FloatArray]:  # fmt: skip
+        """Runs the net backward from its losses and returns {blob: gradient} of its inputs and of `diffs`.
+
+        Gradients are those that Caffe computes: of what lies between a loss and something that learns (lr_mult other
+        than 0), or of everything with `force_backward: true` in the net. They are then in ``blobs[…].diff``, 0
+        elsewhere; in ``params[…][i].diff`` they add up from pass to pass until `clear_param_diffs`. The pass belongs to
+        the last forward, its inputs and states.
+
+        Args:
+            diffs: further blobs to return.
+            start: the layer to start at; the diffs of its tops are what ``blobs[…].diff`` holds.
+            end: the layer to stop after; its bottoms are returned instead of the inputs.
+            top_diffs: output=gradient to start from, shaped as the blob, instead of its loss weight.
+
+        Raises:
+            CaffeconvError: no forward before, an unknown blob or layer, a wrong shape, a layer whose gradient is not
+                known, a gradient that Caffe refuses (of labels), a net in which nothing goes backward.
+        """
+        if self._ran is None:
+            raise CaffeconvError("backward() needs a forward() before it, whose gradients it computes")
+        last = len(self.layer_names) - 1 if start is None else self._place_of(start)
+        first = 0 if end is None else self._place_of(end)
+        graph = self._reshaped()
+        if not goes_backward(graph):
+            raise CaffeconvError(
+                "nothing goes backward in this net: no top has a loss_weight, and force_backward is not set. "
+                "Add a loss, or write `force_backward: true` at the top of the prototxt"
+            )
+        wanted = [*(self.inputs if end is None else self.bottom_names[end]), *(diffs or ())]
+        self._check_known(wanted)
+        opened = open_tops(plan_backward(graph)[first : last + 1])
+        self._give_diffs(top_diffs, {*opened, *self.outputs})
+        held = {blob: self.diff_of(blob) for blob in opened}
+        seeds = {blob: diff.copy() for blob, diff in held.items() if not (diff == self._first_diff(blob)).all()}
+        if self._went_back is not None and (start, end) != (None, None):
+            for blob in self._went_back.reached:  # those that this pass does not come to stay as they are
+                self.diff_of(blob)
+        going = _WentBack(slice(first, last + 1), self._ran, self._started_from, seeds)
+        found, params, reached = self._run_back(going, self.blobs if self._keeps_diffs else wanted)
+        self._params.add_diffs(params)
+        self._diffs = {blob: diff for blob, diff in self._diffs.items() if blob not in reached} | found
+        self._went_back = replace(going, reached=reached)
+        return {blob: self.diff_of(blob) for blob in dict.fromkeys(wanted)}
+
+    def clear_param_diffs(self) -> None:
+        """Sets the gradients of all parameters to 0; backward passes add to them."""
+        self._params.clear_diffs()
+
+    def diff_of(self, blob: str) -> FloatArray:
+        """A blob's gradient; one that the last backward did not compute is computed now, and from then on each time."""
+        if blob in self._diffs:
+            return self._diffs[blob]
+        if self._went_back is None or blob not in self._went_back.reached:
+            self._diffs[blob] = np.full(self.shape_of(blob), self._first_diff(blob), np.float32)
+            return self._diffs[blob]
+        if self._drop_outdated_sessions():
+            raise CaffeconvError(
+                f"the gradient of '{blob}' was not computed by the last backward(), and parameters have been changed "
+                f"since. Ask for it: backward(diffs=['{blob}'])"
+            )
+        self._keeps_diffs = True
+        self._diffs = {**self._run_back(self._went_back, self.blobs)[0], **self._diffs}
+        return self._diffs[blob]
+
+    def _first_diff(self, blob: str) -> float:
+        # caffe: Layer::SetLossWeights
+        for node in self._graph.nodes:
+            for value, weight in zip(node.tops, loss_weights(node), strict=True):
+                if weight and self._blob_of.get(value) == blob:
+                    return weight
+        return 0.0
+
+    def _place_of(self, layer: str) -> int:
+        self._tops_of(layer)
+        return self.layer_names.index(layer)
+
+    def _give_diffs(self, given: Mapping[str, ArrayLike], allowed: set[str]) -> None:
+        for blob, values in given.items():
+            if blob not in allowed:
+                raise CaffeconvError(
+                    f"backward({blob}=…): a gradient can be given of {', '.join(sorted(allowed))}; '{blob}' is no output"
+                )
+            diff, shape = np.array(values, np.float32), self.shape_of(blob)
+            if diff.shape != shape:
+                raise CaffeconvError(f"backward({blob}=…): the array is {by_x(diff.shape)}, the blob {by_x(shape)}")
+            self._diffs[blob] = diff
+
+    def _run_back(
+        self, going: _WentBack, wanted: Collection[str]
+    ) -> tuple[dict[str, FloatArray], dict[Slot, FloatArray], frozenset[str]]:
+        """The diffs of the blobs `wanted`, as far as there are any, and of the parameters; and which blobs get one."""
+        graph = self._reshaped()
+        session, backward = self._backward_session(going.span, going.seeds.keys(), wanted)
+        outputs = [*backward.blobs.values(), *backward.params.values()]
+        if not outputs:
+            return {}, {}, backward.reached
+        feeds = {name: going.feeds[name] for name in session.inputs if name in going.feeds and name in graph.inputs}
+        feeds |= {name: going.seeds[blob] for blob, name in backward.seeds.items() if name in session.inputs}
+        states = {name: self._state(going.states, name, session) for name in session.inputs if name not in feeds}
+        results = session.run({**feeds, **states}, outputs)
+        blobs = {blob: results[name] for blob, name in backward.blobs.items()}
+        return blobs, {slot: results[name] for slot, name in backward.params.items()}, backward.reached
+
+    def _backward_session(
+        self, span: slice, seeded: Collection[str], wanted: Collection[str]
+    ) -> tuple[Session, BackwardModel]:
+        from caffeconv.runtime.session import Session
+
+        self._drop_outdated_sessions()
+        graph = self._reshaped()
+        shapes = tuple(sorted(input_shapes(graph).items()))
+        key = (span.start, span.stop, tuple(sorted(seeded)), tuple(sorted(wanted)), shapes)
+        if key not in self._backward_sessions:
+            if len(self._backward_sessions) >= MAX_SESSIONS:
+                del self._backward_sessions[next(iter(self._backward_sessions))]
+            backward = emit_backward(self._params.apply(graph), span, seeded=seeded, wanted=wanted)
+            self._backward_sessions[key] = Session(backward.model, self._provider), backward
+        return self._backward_sessions[key]
+
+
+@dataclass(frozen=True)
+class _WentBack:
+    """What a backward pass started from, so that it can give further diffs."""
+
+    span: slice
+    feeds: Mapping[str, FloatArray]
+    states: Mapping[str, FloatArray]
+    seeds: Mapping[str, FloatArray]
+    reached: frozenset[str] = frozenset()
+
+
+def _sources(graph: Graph, seed: int) -> list[tuple[Node, DataSource]]:
+    """The layers that fill their tops themselves; each draws from a seed of its own."""
+    found = []
+    for node in graph.nodes:
+        random = np.random.default_rng((seed, zlib.crc32(node.name.encode())))
+        source = node.layer.data_source(node.definition.tops, random)
+        if source is not None:
+            found.append((node, source))
+    return found
+
+
+@contextmanager
+def _placed(node: Node) -> Iterator[None]:
+    """Names the layer in what goes wrong inside."""
+    try:
+        yield
+    except CaffeconvError as error:
+        raise CaffeconvError(f"{node.definition.where}: {error}") from None
 
 
 def check_labels(node: Node, rule: LabelRule, blob: str, values: FloatArray) -> None:

@@ -8,11 +8,15 @@ from pathlib import Path
 
 from caffeconv.bind import bind
 from caffeconv.build import Draft, draft_graph, finish
-from caffeconv.convert import PathLike, Weights, read_net, read_weights, weight_paths
+from caffeconv.caffe_pb2 import NetParameter
+from caffeconv.convert import PathLike, Weights, of_built, read_net, read_weights, weight_paths
 from caffeconv.deploy import to_deploy
+from caffeconv.diagnose import Cure, diagnose
 from caffeconv.errors import Diagnostic, InvalidNetError
-from caffeconv.ir import NetDef, Node, Phase, Shape, count
+from caffeconv.ir import Infogain, NetDef, Node, Phase, Shape, count
 from caffeconv.read.netdef import State, define_net
+from caffeconv.read.prototxt import NetSource
+from caffeconv.read.upgrade import upgrade_net
 
 FLOAT_BYTES = 4
 
@@ -48,6 +52,12 @@ class Report:
     """Layer → shapes of its parameters, for layers that have any."""
     inputs: Mapping[str, Shape] = field(default_factory=dict)
     outputs: Mapping[str, Shape] = field(default_factory=dict)
+    cures: tuple[Cure, ...] = ()
+    """Edits after which the net is whole and takes all its weights, best first, at most three; each was checked."""
+    fixed: NetParameter | None = None
+    """The net with the edits of the first cure, in today's form."""
+    advice: str = ""
+    """The cures as text, with what else can be done."""
 
     @property
     def ok(self) -> bool:
@@ -70,7 +80,7 @@ class Report:
 def inspect(
     net: PathLike, weights: Weights = None, *, phase: Phase = "TEST", level: int = 0, stages: Sequence[str] = (),
     shapes: Mapping[str, Sequence[int]] | None = None, deploy: bool = False, extended: bool = False,
-    ignore_unknown_fields: bool = False,
+    infogain: Infogain | None = None, ignore_unknown_fields: bool = False,
 ) -> Report:  # fmt: skip
     """Checks every shape and parameter of a net, and whether the weights fit it.
 
@@ -82,19 +92,17 @@ def inspect(
     source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
     files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]
     dropped = [Diagnostic("warning", str(net), f"dropped: {unknown}") for unknown in source.dropped]
-    state = State(phase, level, tuple(stages), extended, deploy)
+    state = State(phase, level, tuple(stages), extended, deploy, infogain)
     try:
-        definition = define_net(to_deploy(source, state, shapes) if deploy else source, state)
+        upgraded = to_deploy(source, state, shapes) if deploy else upgrade_net(source)
+        definition = define_net(upgraded, state)
     except InvalidNetError as error:
         return Report(source.net.name, (), (*dropped, *error.diagnostics), {}, {})
     draft = draft_graph(definition, shapes)
     graph = finish(definition, draft)
     bound = bind(graph, files)
-    notes = bound.diagnostics
-    if draft.unbuilt:  # a layer that could not be built is no reason to say that the file has one too many
-        unbuilt = {layer.name for layer in draft.unbuilt}
-        notes = tuple(d for d in notes if d.layer not in unbuilt)
-    diagnostics = (*dropped, *draft.problems, *notes)
+    diagnosis = diagnose(definition, files, (*dropped, *draft.problems, *of_built(draft, bound)), shapes)
+    diagnostics = diagnosis.diagnostics
     last = {value: blob for blob, value in definition.last_value.items()}
     return Report(
         net=definition.name,
@@ -105,7 +113,21 @@ def inspect(
         params={node.name: [param.shape for param in node.params] for node in bound.graph.nodes if node.params},
         inputs={last.get(value, value): graph.shapes[value] for value in graph.inputs},
         outputs={last.get(value, value): graph.shapes[value] for value in graph.outputs},
+        cures=diagnosis.cures,
+        fixed=_with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None,
+        advice=diagnosis.advice,
     )  # fmt: skip
+
+
+def _with_edits(source: NetSource, definition: NetDef, cure: Cure) -> NetParameter:
+    """The whole net, layers of other phases too, with the edits made."""
+    net = NetParameter()
+    net.CopyFrom(source.net)
+    waiting = list(zip(definition.layers, cure.net.layers, strict=True))
+    for proto in net.layer:
+        if waiting and proto == waiting[0][0].proto:
+            proto.CopyFrom(waiting.pop(0)[1].proto)
+    return net
 
 
 def _own_weights(net: PathLike) -> tuple[Path, ...]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from caffeconv.caffe_pb2 import NetParameter
+from caffeconv.deploy import to_deploy
 from caffeconv.emit.atomic import refuse_input_as_output, whole_file
 from caffeconv.emit.caffemodel import WrittenBlob, write_layer
 from caffeconv.emit.prototxt import net_to_text
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import Shape, count, shape_string
+from caffeconv.ir import Shape, by_x, count, shape_string
 from caffeconv.read.caffemodel import Blob, WeightsFile, read_caffemodel
 from caffeconv.read.hdf5 import is_hdf5
+from caffeconv.read.netdef import State
 from caffeconv.read.prototxt import NetSource, read_bytes, read_prototxt
 from caffeconv.read.upgrade import has_v0_layers, upgrade_and_tell
 
@@ -34,18 +36,24 @@ class Upgraded:
     notes: tuple[str, ...]
 
 
-def upgrade_file(source: PathLike, out: PathLike, *, ignore_unknown_fields: bool = False) -> Upgraded:
+def upgrade_file(
+    source: PathLike, out: PathLike, *, state: State | None = None, shapes: Mapping[str, Sequence[int]] | None = None,
+    ignore_unknown_fields: bool = False,
+) -> Upgraded:  # fmt: skip
     """Writes a prototxt or caffemodel in today's form; Caffe itself reads the result.
 
     Args:
         source: a prototxt or a caffemodel, V0, V1 or with any other outdated field; numbers stored as double, half,
             one by one or under num/channels/height/width become packed float32 with a shape.
         out: the file to write, of the same kind as `source`; or a prototxt for the net that a caffemodel carries.
+        state: with `deploy`, the prototxt is that of the deploy net: what this state keeps, without data layers, labels
+            and losses. Else all layers stay, whatever the state.
+        shapes: blob → shape of a deploy net's inputs, where the net does not say it.
         ignore_unknown_fields: go on without prototxt fields that the schema lacks.
 
     Raises:
         CaffeconvError: the file is damaged or something else, Caffe refuses its net, or `out` cannot be written or is
-            the input.
+            the input; an input of the deploy net has no known shape.
     """
     source, out = Path(source), Path(out)
     refuse_input_as_output(out, [source])
@@ -55,11 +63,16 @@ def upgrade_file(source: PathLike, out: PathLike, *, ignore_unknown_fields: bool
                 f"{out}: {source} is a prototxt, and becomes one; a name that ends in .prototxt was needed. "
                 "Upgrade the caffemodel by itself."
             )
-        return _upgrade_prototxt(source, out, ignore_unknown_fields=ignore_unknown_fields)
+        read = read_prototxt(source, ignore_unknown_fields=ignore_unknown_fields)
+        return _upgrade_prototxt(read, source, out, state, shapes)
     if is_hdf5(source):
         raise CaffeconvError(f"{source}: this is HDF5, which Caffe never changed; there is nothing to upgrade in it")
     file = read_caffemodel(source)
-    return _extract_net(file, out) if out.suffix.lower() in _TEXT_SUFFIXES else _upgrade_caffemodel(file, out)
+    if out.suffix.lower() in _TEXT_SUFFIXES:
+        return _extract_net(file, out, state, shapes)
+    if state is not None and state.deploy:
+        raise CaffeconvError(f"{out}: a deploy net is written as text; a name that ends in .prototxt was needed")
+    return _upgrade_caffemodel(file, out)
 
 
 def _is_binary(path: Path) -> bool:
@@ -72,11 +85,16 @@ def _is_binary(path: Path) -> bool:
         raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; a prototxt or caffemodel was needed") from None
 
 
-def _upgrade_prototxt(path: Path, out: Path, *, ignore_unknown_fields: bool) -> Upgraded:
-    source = read_prototxt(path, ignore_unknown_fields=ignore_unknown_fields)
+Shapes = Mapping[str, Sequence[int]] | None
+
+
+def _upgrade_prototxt(source: NetSource, path: Path, out: Path, state: State | None, shapes: Shapes) -> Upgraded:
     upgraded, told = upgrade_and_tell(source)
     notes = [f"dropped: {field}" for field in source.dropped]
     notes += told or ["nothing to upgrade: this is today's form"]
+    if state is not None and state.deploy:
+        upgraded, told = _deployed(upgraded, state, shapes)
+        notes += told
     if _COMMENT.search(read_bytes(path, "a prototxt").decode("utf-8", "replace")):
         notes.append(f"the comments of {path} are lost; keep it")
     # the user wrote these blobs, if any, by hand: they belong to the text
@@ -86,10 +104,33 @@ def _upgrade_prototxt(path: Path, out: Path, *, ignore_unknown_fields: bool) -> 
     return Upgraded(out, tuple(notes))
 
 
-def _extract_net(file: WeightsFile, out: Path) -> Upgraded:
+def _deployed(source: NetSource, state: State, shapes: Shapes) -> tuple[NetSource, tuple[str, ...]]:
+    """The deploy net, and what became of the layers."""
+    deployed = to_deploy(source, state, shapes)
+    kept = {layer.name: layer.type for layer in deployed.net.layer}
+    gone = dict.fromkeys(layer.name for layer in source.net.layer if layer.name not in kept)
+    made = [name for name in kept if name not in {layer.name for layer in source.net.layer}]
+    inputs = [
+        f"{top} {by_x(shape.dim)}"
+        for layer in deployed.net.layer
+        if layer.type == "Input"
+        for top, shape in zip(layer.top, layer.input_param.shape, strict=False)
+    ]
+    notes = [f"deploy net of phase {state.phase}; inputs: {', '.join(inputs) or 'none'}"]
+    if gone:
+        notes.append(f"layers that are gone: {', '.join(gone)}")
+    if made:
+        notes.append(f"layers that are new: {', '.join(f'{name} ({kept[name]})' for name in made)}")
+    return deployed, tuple(notes)
+
+
+def _extract_net(file: WeightsFile, out: Path, state: State | None, shapes: Shapes) -> Upgraded:
     upgraded, told = _upgraded_net(file)
     if not any(layer.bottom or layer.top for layer in upgraded.net.layer):
         raise CaffeconvError(f"{file.path}: its layers have no bottoms and tops: it holds weights, but no net to write")
+    if state is not None and state.deploy:
+        upgraded, deployed = _deployed(upgraded, state, shapes)
+        told = (*told, *deployed)
     with whole_file(out) as target:
         target.write(net_to_text(upgraded.net).encode())
     return Upgraded(out, (*told, f"this is the net that {file.path} carries, as it was when the weights were saved"))

@@ -25,6 +25,23 @@ this type whose every blob is held against what Caffe, or the fork that the laye
 """
 
 
+LEFT_OUT = """
+## Left out, and why
+
+Refused with a message rather than guessed at:
+
+| type | why |
+|---|---|
+| L2Norm, L2Normalize | forks of this name differ in their epsilon and in the axes they sum over |
+| HSwish, HardSwish | one fork computes x · clip(0.4·x + 0.5), others x · ReLU6(x + 3) / 6 |
+| NdConvolution, MatMul, RReLU | no one rule could be established; `Convolution` takes any number of axes |
+| BN with `icnet: true` | what ICNet's own fork does there is not published with the layer |
+| MultiBoxLoss and other layers for training only | `--deploy` takes them out of a net |
+
+A type of your own can be added from outside: [custom_layers.md](custom_layers.md).
+"""
+
+
 def recorded_cases() -> Counter[str]:
     """Layer type → number of recorded cases that use it."""
     counts: Counter[str] = Counter()
@@ -54,7 +71,7 @@ def layers_page() -> str:
     page = HEADER + "## Caffe 1.0\n\n" + table([name for name in known if name in CAFFE_TYPES], counts)
     if missing:
         page += f"\nNot known yet: {', '.join(missing)}.\n"
-    return page + "\n## Forks\n\n" + table([name for name in known if name not in CAFFE_TYPES], counts)
+    return page + "\n## Forks\n\n" + table([name for name in known if name not in CAFFE_TYPES], counts) + LEFT_OUT
 
 
 if __name__ == "__main__":

@@ -95,6 +95,11 @@ def runnable(case: Case) -> bool:
     return not case.types & DATABASES and not case.about.get("memory_data") and case.types <= LAYERS.keys()
 
 
+def runs_in_a_net(case: Case) -> bool:
+    """Whether all its layer types are known; such a case may read a database of its own, or write a file."""
+    return case.types <= LAYERS.keys()
+
+
 def forward(net: caffeconv.Net, feeds: dict[str, Array], blobs: list[str] | None = None) -> dict[str, Array]:
     """net.forward with inputs by name from a dict."""
     return net.forward(blobs, **feeds)  # type: ignore[arg-type]

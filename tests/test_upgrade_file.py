@@ -13,6 +13,7 @@ import caffeconv
 from caffeconv import CaffeconvError
 from caffeconv.caffe_pb2 import BlobProto, LayerParameter, NetParameter
 from caffeconv.read.caffemodel import read_caffemodel
+from caffeconv.read.netdef import State
 from caffeconv.read.prototxt import read_prototxt
 from caffeconv.read.upgrade import upgrade_net
 from caffeconv.upgrade import todays_shape, upgrade_file
@@ -203,3 +204,58 @@ def test_refused(tmp_path: Path, source: str, content: bytes, out: str, message:
 def test_no_file(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(CaffeconvError, match=message):
         upgrade_file(tmp_path / name, tmp_path / "new.prototxt")
+
+
+# -- the deploy net ----------------------------------------------------------------------------------------------------
+
+DEPLOY = State(deploy=True)
+TRAINING = """
+layers { name: "d" type: DATA top: "data" top: "label" data_param { source: "absent" batch_size: 8 }
+  transform_param { crop_size: 5 mean_value: 1 mean_value: 2 mean_value: 3 } }
+layers { name: "fc" type: INNER_PRODUCT bottom: "data" top: "fc" inner_product_param { num_output: 4 } }
+layers { name: "aux" type: INNER_PRODUCT bottom: "data" top: "aux" include { phase: TRAIN }
+  inner_product_param { num_output: 2 } }
+layers { name: "silence" type: SILENCE bottom: "aux" include { phase: TRAIN } }
+layers { name: "loss" type: SOFTMAX_LOSS bottom: "fc" bottom: "label" top: "loss" }
+"""
+
+
+def test_deploy_net(tmp_path: Path) -> None:
+    """What is written is the net that `convert` makes of the training net on the way."""
+    old, new = tmp_path / "train.prototxt", tmp_path / "deploy.prototxt"
+    old.write_text(TRAINING)
+    upgraded = upgrade_file(old, new, state=DEPLOY)
+    assert upgraded.notes[-3:] == (
+        "deploy net of phase TEST; inputs: data 1×3×5×5",
+        "layers that are gone: aux, silence, loss",
+        "layers that are new: prob (Softmax)",
+    )
+    text = new.read_text()
+    assert text.startswith('layer {\n  name: "d"\n  type: "Input"\n')
+    assert "phase" not in text
+    models = [caffeconv.convert(old, deploy=True), caffeconv.convert(new)]
+    for model in models:
+        del model.metadata_props[:]
+    assert models[0] == models[1]
+    train = upgrade_file(old, new, state=State("TRAIN", deploy=True), shapes={"data": (2, 3, 7, 7)})
+    assert train.notes[-3] == "deploy net of phase TRAIN; inputs: data 2×3×7×7"
+    assert [layer.name for layer in read_prototxt(new).net.layer] == ["d", "fc", "aux", "silence", "prob"]
+
+
+def test_deploy_net_that_a_caffemodel_carries(tmp_path: Path) -> None:
+    net = read_prototxt(GOLDENS / "layers" / "v1_infogain_loss" / "net.prototxt").net
+    carried = tmp_path / "net.caffemodel"
+    carried.write_bytes(net.SerializeToString())
+    upgraded = upgrade_file(carried, tmp_path / "deploy.prototxt", state=DEPLOY)
+    assert "layers that are gone: loss" in upgraded.notes
+    assert [layer.type for layer in read_prototxt(upgraded.path).net.layer] == ["Input", "InnerProduct", "Softmax"]
+    with pytest.raises(CaffeconvError, match=r"a deploy net is written as text; a name that ends in \.prototxt"):
+        upgrade_file(carried, tmp_path / "deploy.caffemodel", state=DEPLOY)
+
+
+def test_deploy_net_of_unknown_size(tmp_path: Path) -> None:
+    old = tmp_path / "train.prototxt"
+    old.write_text(TRAINING.replace("crop_size: 5 ", ""))
+    with pytest.raises(CaffeconvError, match="--shape data="):
+        upgrade_file(old, tmp_path / "deploy.prototxt", state=DEPLOY)
+    assert list(tmp_path.iterdir()) == [old]

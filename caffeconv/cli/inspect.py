@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caffeconv.cli.options import NetOptions, net_argument, net_options, talk_options, weights_argument
+from caffeconv.cli.options import NetOptions, net_argument, net_options, note, talk_options, weights_argument
+from caffeconv.errors import CaffeconvError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,10 +23,13 @@ UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 @net_argument
 @weights_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--fix", "fix", type=click.Path(path_type=Path), metavar="OUT.prototxt",
+              help="Write the net with the first of the edits that mend it.")
 @net_options
 @talk_options
 def inspect_command(
-    net: Path, weights: tuple[Path, ...], as_json: bool, options: NetOptions, quiet: bool, verbose: bool
+    net: Path, weights: tuple[Path, ...], as_json: bool, fix: Path | None, options: NetOptions,
+    quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Shows every layer of NET with its shapes, parameters and costs, and says whether WEIGHTS fit.
 
@@ -38,7 +42,8 @@ def inspect_command(
 
     report = inspect(
         net, weights, phase=options.phase, level=options.level, stages=options.stages, shapes=options.shapes,
-        deploy=options.deploy, extended=options.extended, ignore_unknown_fields=options.ignore_unknown_fields,
+        deploy=options.deploy, extended=options.extended, infogain=options.infogain,
+        ignore_unknown_fields=options.ignore_unknown_fields,
     )  # fmt: skip
     if as_json:
         click.echo(to_json(report))
@@ -48,11 +53,30 @@ def inspect_command(
     for diagnostic in report.diagnostics:
         if diagnostic.severity in shown:
             click.echo(f"{diagnostic.severity}: {diagnostic}", err=True)
+    if report.advice:
+        click.echo(report.advice, err=True)
+    if fix is not None:
+        _write_fix(report, fix, (net, *weights), quiet=quiet)
     if not report.ok:
         raise SystemExit(1)
     if not quiet and not as_json:
         fits = "The weights fit." if weights else "The shapes go together; no weights were given."
         click.echo(fits)
+
+
+def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool) -> None:
+    from caffeconv.emit.atomic import refuse_input_as_output, whole_file
+    from caffeconv.emit.prototxt import net_to_text
+
+    if report.fixed is None:
+        if report.ok:
+            note(f"nothing to mend; {out} is not written", quiet=quiet)
+            return
+        raise CaffeconvError(f"{out}: not written: no edits were found after which everything fits")
+    refuse_input_as_output(out, inputs)
+    with whole_file(out) as file:
+        file.write(net_to_text(report.fixed).encode())
+    note(f"{out}: written, with {report.cures[0]}", quiet=quiet)
 
 
 def to_json(report: Report) -> str:

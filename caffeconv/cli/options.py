@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import click
 
-from caffeconv.ir import Phase
+from caffeconv.ir import Infogain, Phase
 from caffeconv.read.netdef import State
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -37,11 +37,12 @@ class NetOptions:
     shapes: Mapping[str, tuple[int, ...]]
     deploy: bool
     extended: bool
+    infogain: Infogain | None
     ignore_unknown_fields: bool
 
     @property
     def state(self) -> State:
-        return State(self.phase, self.level, self.stages, self.extended, self.deploy)
+        return State(self.phase, self.level, self.stages, self.extended, self.deploy, self.infogain)
 
 
 def net_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -50,10 +51,12 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def gathered(
         *args: object, phase: str, level: int, stages: tuple[str, ...], shapes: tuple[str, ...], deploy: bool,
-        extended: bool, ignore_unknown_fields: bool, **rest: object,
+        extended: bool, infogain: Infogain | None, ignore_unknown_fields: bool, **rest: object,
     ) -> None:  # fmt: skip
         full_phase: Phase = "TRAIN" if phase == "train" else "TEST"
-        options = NetOptions(full_phase, level, stages, parse_shapes(shapes), deploy, extended, ignore_unknown_fields)
+        options = NetOptions(
+            full_phase, level, stages, parse_shapes(shapes), deploy, extended, infogain, ignore_unknown_fields
+        )
         command(*args, options=options, **rest)
 
     decorators = (
@@ -66,6 +69,9 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--deploy", is_flag=True,
                      help="Turn a training net into a deploy net first: no data layers, labels and losses, but predictions."),
         click.option("--extended", is_flag=True, help="Let layers do what Caffe refuses: pooling of 5-D blobs."),
+        click.option("--infogain", type=click.Choice(["logits", "probabilities"]),
+                     help="What InfogainLoss layers are given: scores, as in Caffe 1.0 (so by default), or probabilities, "
+                     "as before April 2017."),
         click.option("--ignore-unknown-fields", is_flag=True,
                      help="Go on without prototxt fields that the schema lacks; lists what was dropped."),
     )  # fmt: skip

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from caffeconv.cli.options import note, talk_options
+from caffeconv.cli.options import NetOptions, net_options, note, talk_options
+from caffeconv.read.netdef import State
 
 
 @click.command("upgrade")
@@ -18,18 +19,13 @@ from caffeconv.cli.options import note, talk_options
     required=True,
     help="The file to write: NEW.prototxt or NEW.caffemodel.",
 )
-@click.option(
-    "--ignore-unknown-fields",
-    is_flag=True,
-    help="Go on without prototxt fields that the schema lacks; lists what was dropped.",
-)
+@net_options
 @talk_options
-def upgrade_command(
-    source: Path, out: Path, ignore_unknown_fields: bool, quiet: bool, verbose: bool
-) -> None:  # fmt: skip
+def upgrade_command(source: Path, out: Path, options: NetOptions, quiet: bool, verbose: bool) -> None:
     """Writes an old prototxt or caffemodel (SOURCE) in today's form, which Caffe itself reads too.
 
-    A caffemodel given with -o NEW.prototxt: writes the net that it carries.
+    A caffemodel given with -o NEW.prototxt: writes the net that it carries. All layers stay, whatever their phase; with
+    --deploy, the prototxt is that of the net as it is used after training: without data layers, labels and losses.
 
     Example, from the project's folder:
 
@@ -38,7 +34,14 @@ def upgrade_command(
     """
     from caffeconv.upgrade import upgrade_file
 
-    upgraded = upgrade_file(source, out, ignore_unknown_fields=ignore_unknown_fields)
+    if not options.deploy and (options.shapes or options.state != State()):
+        raise click.UsageError(
+            "--phase, --level, --stage, --shape, --extended and --infogain choose a form of the net, and an upgrade "
+            "keeps them all; they were given without --deploy"
+        )
+    upgraded = upgrade_file(
+        source, out, state=options.state, shapes=options.shapes, ignore_unknown_fields=options.ignore_unknown_fields
+    )
     for told in upgraded.notes:
         note(told, quiet=quiet)
     if not quiet and out.is_file():

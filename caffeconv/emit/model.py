@@ -31,6 +31,17 @@ def emit_model(
     fed zeros at first, and outputs ``layer/state_out``, to be fed the next time; of the layers that `outputs` need.
     unroll: no Scan node, but its steps one after another, where their number is known.
     """
+    builder = lower_graph(graph, opset=opset, stateful=stateful, unroll=unroll)
+    used = {name for node in _reached(builder, outputs) for name in _reads(node)}
+    kept = {kept: shape for value, (kept, shape) in builder.states.items() if value in used}
+    dims = {value: graph.dims[value] for value in outputs}
+    return finish_model(graph, builder, {**dims, **kept}, metadata=metadata)
+
+
+def lower_graph(
+    graph: Graph, *, opset: int = DEFAULT_OPSET, stateful: bool = False, unroll: bool = False
+) -> OnnxBuilder:
+    """Every layer as ONNX nodes; raises as `emit_model`."""
     builder = OnnxBuilder(opset, graph.dims, stateful=stateful, unroll=unroll)
     for node in graph.nodes:
         builder.enter(node)
@@ -38,24 +49,33 @@ def emit_model(
             node.layer.lower(node, builder)
         except LayerError as error:
             raise CaffeconvError(f"{node.definition.where}: {error}") from None
-    values = {value: graph.dims[value] for value in graph.dims}
-    used = {name for node in _reached(builder, outputs) for name in _reads(node)}
-    states = {value: kept for value, kept in builder.states.items() if value in used}
+    return builder
+
+
+def finish_model(
+    graph: Graph, builder: OnnxBuilder, outputs: Mapping[str, Dims], *, more_inputs: Mapping[str, Dims] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> ModelProto:  # fmt: skip
+    """The model of the nodes that `outputs` (name → dims) need.
+
+    Its inputs are the graph's, `more_inputs`, and the states that those nodes read.
+    """
+    nodes = _reached(builder, outputs)
+    used = {name for node in nodes for name in _reads(node)}
+    states = {value: shape for value, (_, shape) in builder.states.items() if value in used}
+    inputs = {**{value: graph.dims[value] for value in graph.inputs}, **(more_inputs or {}), **states}
     proto = helper.make_graph(
-        _reached(builder, [*outputs, *(kept for kept, _ in states.values())]),
+        nodes,
         graph.net.name or "net",
-        [_value_info(value, values[value], graph) for value in graph.inputs]
-        + [helper.make_tensor_value_info(value, TensorProto.FLOAT, shape) for value, (_, shape) in states.items()],
-        [_value_info(value, values[value], graph) for value in outputs]
-        + [helper.make_tensor_value_info(kept, TensorProto.FLOAT, shape) for kept, shape in states.values()],
+        [_value_info(value, dims, graph) for value, dims in inputs.items()],
+        [_value_info(value, dims, graph) for value, dims in outputs.items()],
     )
-    used = {name for node in proto.node for name in _reads(node)}
     proto.initializer.extend(_tensor(name, value) for name, value in builder.initializers.items() if name in used)
     functions = [f for f in builder.functions.values() if _calls(proto, f)]
-    return _model(proto, functions, opset, {**(metadata or {}), **_kinds(graph, outputs)})
+    return _model(proto, functions, builder.opset, {**(metadata or {}), **_kinds(graph, outputs)})
 
 
-def _kinds(graph: Graph, outputs: Sequence[str]) -> dict[str, str]:
+def _kinds(graph: Graph, outputs: Iterable[str]) -> dict[str, str]:
     """What each output means (probabilities, detections, …), for whoever shows it."""
     wanted = set(outputs)
     return {

@@ -48,6 +48,8 @@ class OnnxBuilder:
         self._names: set[str] = set(dims)
         self._node_names: set[str] = set()
         self._node: Node | None = None
+        self._scopes: dict[tuple[str, ...], str] = {}
+        self._kept: dict[tuple[str, str], str] = {}
         self._scope = ""
         self._scope_used = False
 
@@ -60,7 +62,20 @@ class OnnxBuilder:
             number += 1
             self._scope = f"{node.name}_{number}"
         self._node_names.add(self._scope)
+        self._scopes[(node.name, *node.tops)] = self._scope
         self._scope_used = False
+
+    def resume(self, node: Node) -> None:
+        """Goes back into the scope of a layer that was entered before, for its gradient."""
+        self._node = node
+        self._scope = self._scopes[(node.name, *node.tops)]
+
+    def keep(self, what: str, value: str) -> None:
+        """Notes a value of the layer's forward pass for its gradient, which finds it by `kept`."""
+        self._kept[self._scope, what] = value
+
+    def kept(self, what: str) -> str:
+        return self._kept[self._scope, what]
 
     # -- shapes ---------------------------------------------------------------------------------------------------
 
@@ -98,11 +113,24 @@ class OnnxBuilder:
         self, function: FunctionProto, inputs: Sequence[str], outputs: Sequence[str], **attributes: Attribute
     ) -> None:
         """Writes a node of our domain that makes the layer's tops, with the model-local function that spells it out."""
+        self._call(function, inputs, outputs, self._fresh_node_name(""), attributes)
+
+    def function_value(
+        self, function: FunctionProto, inputs: Sequence[str], *, what: str, **attributes: Attribute
+    ) -> str:
+        """As `function_op`, for a value within the layer."""
+        made = self._fresh(what)
+        self._call(function, inputs, [made], self._fresh_node_name(what), attributes)
+        return made
+
+    def _call(
+        self, function: FunctionProto, inputs: Sequence[str], outputs: Sequence[str], name: str,
+        attributes: Mapping[str, Attribute],
+    ) -> None:  # fmt: skip
         key = (function.name, function.overload)
         known = self.functions.setdefault(key, function)
         if known.SerializeToString(deterministic=True) != function.SerializeToString(deterministic=True):
             raise RuntimeError(f"two bodies for {key}")
-        name = self._fresh_node_name("")
         self._add(function.name, inputs, outputs, name, OUR_DOMAIN, function.overload, attributes)
 
     def overload_for(self, name: str, body_key: str) -> str:
@@ -120,6 +148,16 @@ class OnnxBuilder:
         # in order of their names, so that the same net always gives the same bytes
         node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
         self.nodes.append(node)
+
+    def new_input(self, name: str) -> str:
+        """A free name, `name` where that is one, for an input of the model that is no blob of the net."""
+        return self._free(name)
+
+    def as_output(self, value: str, name: str) -> str:
+        """`value` under a free name, `name` where that is one, for an output that is no blob of the net."""
+        made = self._free(name)
+        self._add("Identity", [value], [made], self._fresh_node_name("output"), "", "", {})
+        return made
 
     # -- steps and states -----------------------------------------------------------------------------------------
 
@@ -207,7 +245,9 @@ class OnnxBuilder:
 
     def _initializer(self, name: str, value: Array | Param) -> str:
         held = self.initializers.get(name)
-        if held is value or (isinstance(held, np.ndarray) and isinstance(value, np.ndarray) and same(held, value)):
+        if held is value or (isinstance(held, Param) and isinstance(value, Param) and held == value):
+            return name
+        if isinstance(held, np.ndarray) and isinstance(value, np.ndarray) and same(held, value):
             return name
         if name in self._names or held is not None:  # a node's value, or another constant, has that name
             name = self._fresh(name.removeprefix(self._scope + "/"))
@@ -216,10 +256,13 @@ class OnnxBuilder:
         return name
 
     def _fresh(self, what: str) -> str:
-        name, number = f"{self._scope}/{what}", 1
+        return self._free(f"{self._scope}/{what}")
+
+    def _free(self, wanted: str) -> str:
+        name, number = wanted, 1
         while name in self._names or name in self.initializers:
             number += 1
-            name = f"{self._scope}/{what}_{number}"
+            name = f"{wanted}_{number}"
         self._names.add(name)
         return name
 

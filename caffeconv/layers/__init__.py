@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from caffeconv.layers.base import Layer
 from caffeconv.layers.convolution import Convolution, Deconvolution, Im2col
-from caffeconv.layers.data import DummyData, Input, MemoryData, Parameter
+from caffeconv.layers.data import (
+    Data,
+    DummyData,
+    HDF5Data,
+    HDF5Output,
+    ImageData,
+    Input,
+    MemoryData,
+    Parameter,
+    WindowData,
+)  # fmt: skip
 from caffeconv.layers.detection import DetectionOutput, Normalize, PriorBox
 from caffeconv.layers.elementwise import (
     BNLL,
@@ -75,6 +85,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Convolution3D": Convolution3D,
     "ConvolutionDepthwise": ConvolutionDepthwise,
     "Crop": Crop,
+    "Data": Data,
     "Deconvolution": Deconvolution,
     "DepthwiseConvolution": Convolution,
     "DetectionOutput": DetectionOutput,
@@ -87,8 +98,11 @@ LAYERS: dict[str, type[Layer]] = {
     "Exp": Exp,
     "Filter": Filter,
     "Flatten": Flatten,
+    "HDF5Data": HDF5Data,
+    "HDF5Output": HDF5Output,
     "HingeLoss": HingeLoss,
     "Im2col": Im2col,
+    "ImageData": ImageData,
     "InfogainLoss": InfogainLoss,
     "InnerProduct": InnerProduct,
     "Input": Input,
@@ -136,6 +150,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Threshold": Threshold,
     "Tile": Tile,
     "Upsample": Upsample,
+    "WindowData": WindowData,
 }
 
 

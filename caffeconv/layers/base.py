@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes
 
 if TYPE_CHECKING:
@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from caffeconv.data.sources import DataSource
     from caffeconv.emit.onnx_builder import OnnxBuilder
     from caffeconv.layers.filler import Filler
+    from caffeconv.layers.window import Window
+
+
+Setting = int | bool | tuple[int, ...]
+"""A field's value; for one of a window, a number per spatial axis, or one number for all of them."""
+Settings = Mapping[str, Setting]
+"""Fields of the message that `Layer.settings` names, with their values."""
+
+
+NO_GRADIENT = (
+    "no rule for the gradient of this layer type is known; one was needed, as a loss lies above the layer and something "
+    "that learns below. `propagate_down: false` in the layer above, or backward(start=…) with a layer below, keeps the "
+    "backward pass away from it."
+)
 
 
 class LayerError(CaffeconvError):
@@ -52,6 +66,17 @@ class LabelRule:
     ignore_label: int | None = None
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """What a layer's backward pass makes, as ONNX values.
+
+    bottoms: the diff of each bottom, shaped as it; None where there is none. params: parameter → its diff.
+    """
+
+    bottoms: Sequence[str | None]
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
 def exactly(number: int) -> Arity:
     return Arity(number, number)
 
@@ -84,8 +109,33 @@ class Layer(ABC):
 
     extra_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields of `layer { … }` that the schema lacks and the class reads from `LayerDef.extra`."""
+    never_forced: ClassVar[tuple[int, ...]] = ()
+    """Bottoms that `force_backward` leaves without a diff (caffe: AllowForceBackward)."""
+    propagates_always: ClassVar[bool] = False
+    """Whether Caffe's Backward writes every diff it can, asked for or not."""
+    keeps_bottoms: ClassVar[bool] = False
+    """Whether Caffe's layer keeps what its bottoms held; others find in place what later layers wrote there."""
     top_kinds: ClassVar[tuple[str, ...]] = ()
     """What the tops mean to whoever runs the model: probabilities, detections, loss, accuracy."""
+
+    settings: ClassVar[str] = ""
+    """The message that holds the layer's fields: ``convolution_param``."""
+    size_settings: ClassVar[tuple[str, ...]] = ()
+    """Fields of it that decide the sizes of the spatial axes: ``pad``, ``stride``, …"""
+    channel_setting: ClassVar[str] = ""
+    """The field of it that decides the channels of the tops."""
+    param_axes: ClassVar[Mapping[str, str]] = {}
+    """What the axes of each parameter are: ``num_output × inputs``."""
+
+    @property
+    def first_loss_weight(self) -> float:
+        """The first top's loss weight where the prototxt gives none (caffe: LossLayer::LayerSetUp)."""
+        return 1.0 if self.is_loss else 0.0
+
+    @classmethod
+    def prediction_of(cls, layer: LayerDef) -> str:
+        """As `prediction`, for one layer of this type."""
+        return cls.prediction
 
     @classmethod
     @abstractmethod
@@ -113,6 +163,24 @@ class Layer(ABC):
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         """The parameters' shapes in Caffe's order: name → shape."""
         return {}
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        """Settings with which the parameters would have the shapes `stored`, as far as these tell; likeliest first."""
+        return ()
+
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        """The channels (axis 1) that bottom 0 would need for parameters of the shapes `stored`; None: they do not tell."""
+        return None
+
+    def window_over(self, bottom: Shape) -> Window | None:
+        """The window that slides over the axes after the channels; None where there is none."""
+        return None
+
+    def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
+        """How each spatial size of the top comes about, with the numbers filled in; none where there is no rule."""
+        return ()
 
     def fillers(self) -> Mapping[str, Filler]:
         """What each parameter starts from where no weights are given; zero for one not named here."""
@@ -142,6 +210,10 @@ class Layer(ABC):
         """The same layer over `bottoms`, but one that means the batch where it names the batch size as a number."""
         return self
 
+    def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        """What might not be meant; `sources` are the layers that make the bottoms, layers that change nothing aside."""
+        return ()
+
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         """Which bottoms' values have to be checked before a run."""
         return ()
@@ -149,6 +221,17 @@ class Layer(ABC):
     @abstractmethod
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         """Writes the layer as ONNX nodes; the last ones make `node.tops`."""
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        """Writes the layer's backward pass (caffe: Backward_cpu): the diffs of bottoms and parameters, given the tops'.
+
+        Every diff is shaped as its blob. propagate_down: which bottoms' diffs are asked for; further ones may be given
+        and are left out of the model. Raises LayerError where Caffe refuses what is asked for, and, for a layer type
+        without a rule of its own, always.
+        """
+        raise LayerError(NO_GRADIENT)
 
 
 def canonical_axis(axis: int, rank: int, shape: Shape | None = None) -> int:

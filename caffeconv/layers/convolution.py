@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from caffeconv.caffe_pb2 import ConvolutionParameter
 from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Layer, LayerError, at_least, canonical_axis
+from caffeconv.layers.base import Arity, Layer, LayerError, Setting, Settings, at_least, canonical_axis
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.window import Window, conv_window
 
@@ -30,6 +30,12 @@ class Convolution(Layer):
     bottoms: ClassVar[Arity] = at_least(1)
     tops: ClassVar[Arity] = at_least(1)
     transposed: ClassVar[bool] = False
+    settings: ClassVar[str] = "convolution_param"
+    size_settings: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "pad", "dilation")
+    channel_setting: ClassVar[str] = "num_output"
+    param_axes: ClassVar[Mapping[str, str]] = {
+        "weight": "num_output × channels/group × kernel_h × kernel_w", "bias": "num_output",
+    }  # fmt: skip
 
     num_output: int
     group: int
@@ -52,6 +58,43 @@ class Convolution(Layer):
             raise LayerError(f"{len(layer.bottoms)} bottoms and {len(layer.tops)} tops; one top for each bottom was needed")
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
         return cls(p.num_output, p.group, p.axis, p.bias_term, p, *fillers)
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        if not stored or len(stored[0]) < 3:
+            return ()
+        outside, inside, *kernel = stored[0]
+        settings: dict[str, Setting] = {"kernel_size": tuple(kernel), "bias_term": len(stored) > 1}
+        channels = bottoms[0][1] if len(bottoms[0]) > 1 else 0
+        if cls.transposed:
+            outputs = count(stored[1]) if len(stored) > 1 else inside * layer.proto.convolution_param.group
+            group = outputs // inside if inside and outputs % inside == 0 else 0
+            settings["num_output"] = outputs
+            if len(stored) == 1:
+                known_group = layer.proto.convolution_param.num_output // inside if inside else 0
+                group = known_group if known_group and outside % known_group == 0 else group
+                settings["num_output"] = inside * group if group else outputs
+        else:
+            group = channels // inside if inside and channels % inside == 0 else 0
+            settings["num_output"] = outside
+        known = [settings]
+        if group and outside % group == 0:
+            known.insert(0, {**settings, "group": group})
+        return known
+
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        if not stored or len(stored[0]) < 3:
+            return None
+        return stored[0][0] if cls.transposed else stored[0][1] * layer.proto.convolution_param.group
+
+    def window_over(self, bottom: Shape) -> Window | None:
+        return self.window(bottom)
+
+    def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
+        window, spatial = self.window(bottom), bottom[self.channel_axis(bottom) + 1 :]
+        formula = window.deconv_formula if self.transposed else window.conv_formula
+        return tuple(formula(i, size) for i, size in enumerate(spatial))
 
     def channel_axis(self, bottom: Shape) -> int:
         return canonical_axis(self.axis, len(bottom), bottom)
@@ -160,6 +203,9 @@ class Deconvolution(Convolution):
     """The transpose of Convolution: weight C × num_output/group × kernel…, so sizes grow by the stride."""
 
     transposed: ClassVar[bool] = True
+    param_axes: ClassVar[Mapping[str, str]] = {
+        "weight": "channels × num_output/group × kernel_h × kernel_w", "bias": "num_output",
+    }  # fmt: skip
 
     def output_axis_factor(self, weight: Shape, factor: FloatArray) -> FloatArray:
         # the weight is C × num_output/group × kernel…: rows of one group share that group's outputs

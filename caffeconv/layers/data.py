@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from caffeconv.ir import LayerDef, Node, Shape, Shapes
+from caffeconv.data.database import DatabaseSource, first_shape
+from caffeconv.data.errors import SourceUnavailableError
+from caffeconv.data.hdf5 import HDF5Files, HDF5Source
+from caffeconv.data.hdf5_output import DataSink, HDF5Sink
+from caffeconv.data.picture_list import PictureList, PictureListSource
+from caffeconv.data.records import Backend
+from caffeconv.data.sources import DataSource, MemorySource
+from caffeconv.data.transform import Transform
+from caffeconv.data.windows import Sampling, WindowSource
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x
 from caffeconv.layers.base import Arity, Layer, LayerError, at_least, exactly
 from caffeconv.layers.filler import Filler
+from caffeconv.layers.labels import legacy_shape
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
     from typing_extensions import Self
 
     from caffeconv.emit.onnx_builder import OnnxBuilder
@@ -114,25 +128,269 @@ class Parameter(Layer):
 
 
 @dataclass(frozen=True)
-class MemoryData(Layer):
-    """Data and labels that the caller hands over (caffe: memory_data_layer.cpp)."""
+class DataLayer(Layer):
+    """A layer that fills its tops itself: data, and labels where there is a second top.
+
+    In a converted model the tops are inputs; a Net fills them from `data_source`.
+    """
 
     bottoms: ClassVar[Arity] = exactly(0)
     tops: ClassVar[Arity] = exactly(2)
     is_input: ClassVar[bool] = True
 
+    number_of_tops: int
+    batch_size: int
+
+    @abstractmethod
+    def item_shape(self) -> Shape:
+        """The shape of one item of the first top; LayerError where it cannot be known."""
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        shapes: list[Shape] = [(self.batch_size, *self.item_shape()), (self.batch_size,)]
+        return shapes[: self.number_of_tops]
+
+    def input_shapes(self, tops: Sequence[str], asked: Mapping[str, Shape]) -> Shapes:
+        if tops[0] not in asked:
+            return super().input_shapes(tops, asked)
+        data = asked[tops[0]]
+        return [data, *(asked.get(top, data[:1]) for top in tops[1:])]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        return
+
+
+def _batch_size(size: int) -> int:
+    if size < 1:
+        raise LayerError(f"batch_size is {size}; Positive batch size required")
+    return size
+
+
+def _transform(layer: LayerDef) -> Transform:
+    try:
+        return Transform.parse(layer)
+    except CaffeconvError as error:
+        raise LayerError(str(error)) from None
+
+
+_RESHAPE = "name the shape (--shape TOP=N,C,H,W), or give a crop_size in transform_param"
+
+
+@dataclass(frozen=True)
+class Data(DataLayer):
+    """Items of an LMDB or LevelDB, in the order of their keys (caffe: data_layer.cpp).
+
+    top[0]: N×C×H×W; top[1], where there is one: N labels. The first record decides about C, H and W; without the
+    database these are guessed from transform_param.
+    """
+
+    tops: ClassVar[Arity] = Arity(1, 2)
+
+    source: Path
+    backend: Backend
+    transform: Transform
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p, transform = layer.proto.data_param, _transform(layer)
+        if p.shuffle:  # NVIDIA's
+            transform = replace(transform, foreign=(*transform.foreign, "shuffle"))
+        return cls(
+            len(layer.tops), _batch_size(p.batch_size), layer.find_file(p.source),
+            "LMDB" if p.backend == p.LMDB else "LEVELDB", transform,
+        )  # fmt: skip
+
+    def item_shape(self) -> Shape:
+        try:
+            return first_shape(self.source, self.backend, self.transform)
+        except SourceUnavailableError as error:
+            guess = self.transform.guess_shape()
+            if guess is None:
+                raise LayerError(f"{error}. Without it, {_RESHAPE}") from None
+            return guess
+        except CaffeconvError as error:
+            raise LayerError(str(error)) from None
+
+    def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
+        return DatabaseSource(tops, self.source, self.backend, self.batch_size, self.transform, random)
+
+
+@dataclass(frozen=True)
+class ImageData(DataLayer):
+    """Pictures that a file lists, `name label` a line (caffe: image_data_layer.cpp).
+
+    top[0]: N×C×H×W, C 3 (blue, green, red) or, with `is_color: false`, 1; top[1]: N labels.
+    """
+
+    pictures: PictureList
+    transform: Transform
+    shuffle: bool
+    rand_skip: int
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.image_data_param
+        if (p.new_height > 0) != (p.new_width > 0):
+            raise LayerError(
+                f"new_height {p.new_height}, new_width {p.new_width}; "
+                "Current implementation requires new_height and new_width to be set at the same time."
+            )
+        size = (p.new_height, p.new_width) if p.new_height else None
+        pictures = PictureList(layer.find_file(p.source), p.root_folder, layer.directory, p.is_color, size)
+        return cls(
+            len(layer.tops), _batch_size(p.batch_size), pictures, _transform(layer), p.shuffle, p.rand_skip
+        )
+
+    def item_shape(self) -> Shape:
+        channels = 3 if self.pictures.color else 1
+        try:
+            if self.pictures.size is not None:
+                return self.transform.shape((channels, *self.pictures.size), "transform_param")
+            if self.transform.crop_size:
+                return channels, self.transform.crop_size, self.transform.crop_size
+            line = self.pictures.lines()[0]
+            height, width, _ = self.pictures.read(line).shape
+        except SourceUnavailableError as error:
+            guess = self.transform.guess_shape(channels)
+            if guess is None:
+                raise LayerError(f"{error}. Without it, {_RESHAPE}") from None
+            return guess
+        except CaffeconvError as error:
+            raise LayerError(str(error)) from None
+        return channels, height, width
+
+    def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
+        return PictureListSource(
+            tops, self.pictures, self.batch_size, self.transform, random, shuffle=self.shuffle, rand_skip=self.rand_skip
+        )
+
+
+@dataclass(frozen=True)
+class WindowData(DataLayer):
+    """Windows of pictures, drawn at random in either phase (caffe: window_data_layer.cpp).
+
+    top[0]: N×3×crop_size×crop_size, background first, then objects; top[1]: N labels, 0 for background.
+    """
+
+    sampling: Sampling
+    transform: Transform
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p, transform = layer.proto.window_data_param, _transform(layer)
+        crop_size = transform.crop_size
+        if crop_size < 1:
+            raise LayerError("crop_size is 0; transform_param { crop_size } of at least 1 was needed")
+        if 2 * p.context_pad >= crop_size:
+            raise LayerError(f"context_pad {p.context_pad} fills a crop of {crop_size}; less than half was needed")
+        batch_size = _batch_size(p.batch_size)
+        sampling = Sampling(
+            layer.find_file(p.source), p.root_folder, layer.directory, batch_size, crop_size, p.context_pad,
+            "square" if p.crop_mode == "square" else "warp", p.fg_threshold, p.bg_threshold, p.fg_fraction, p.scale,
+            p.cache_images,
+        )  # fmt: skip
+        return cls(len(layer.tops), batch_size, sampling, transform)
+
+    def item_shape(self) -> Shape:
+        return 3, self.sampling.crop_size, self.sampling.crop_size
+
+    def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
+        return WindowSource(tops, self.sampling, self.transform, random)
+
+
+@dataclass(frozen=True)
+class MemoryData(DataLayer):
+    """Data and labels that the caller hands over, any multiple of the batch (caffe: memory_data_layer.cpp).
+
+    top[0]: N×C×H×W; top[1]: N labels, N×1×1×1 once values were handed over.
+    """
+
     shape: Shape
+    """C×H×W."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.memory_data_param
-        shape = (p.batch_size, p.channels, p.height, p.width)
-        if min(shape) < 1:
-            raise LayerError("batch_size, channels, height, and width must be specified and positive in memory_data_param")
-        return cls(shape)
+        shape = (p.channels, p.height, p.width)
+        if min(p.batch_size, *shape) < 1:
+            sizes = "batch_size, channels, height, and width"
+            raise LayerError(f"{sizes} must be specified and positive in memory_data_param")
+        return cls(len(layer.tops), p.batch_size, shape)
+
+    def item_shape(self) -> Shape:
+        return self.shape
+
+    def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
+        return MemorySource(tops, (self.batch_size, *self.shape))
+
+
+@dataclass(frozen=True)
+class HDF5Data(Layer):
+    """Rows of datasets in the files that a file lists (caffe: hdf5_data_layer.cpp).
+
+    top[i]: N×…, the dataset called as the top is; the list's first file decides about the rest of the axes.
+    """
+
+    bottoms: ClassVar[Arity] = exactly(0)
+    tops: ClassVar[Arity] = at_least(1)
+    is_input: ClassVar[bool] = True
+
+    batch_size: int
+    files: HDF5Files
+    shuffle: bool
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.hdf5_data_param
+        if layer.proto.HasField("transform_param"):
+            raise LayerError("HDF5Data does not transform data; take transform_param out, and store what the net needs")
+        files = HDF5Files(layer.find_file(p.source), layer.directory, layer.tops)
+        return cls(_batch_size(p.batch_size), files, p.shuffle)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
-        return [self.shape, self.shape[:1]]
+        try:
+            return [(self.batch_size, *row) for row in self.files.row_shapes()]
+        except SourceUnavailableError as error:
+            raise LayerError(f"{error}. Without it, name the shape of each top (--shape TOP=N,…)") from None
+        except CaffeconvError as error:
+            raise LayerError(str(error)) from None
+
+    def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
+        return HDF5Source(self.files, self.batch_size, random, shuffle=self.shuffle)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        return
+
+
+@dataclass(frozen=True)
+class HDF5Output(Layer):
+    """Writes bottom[0] as `data` and bottom[1] as `label` into an HDF5 file (caffe: hdf5_output_layer.cpp).
+
+    Only a Net does so; in a converted model the layer is nothing.
+    """
+
+    bottoms: ClassVar[Arity] = exactly(2)
+    tops: ClassVar[Arity] = exactly(0)
+
+    file_name: str
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.hdf5_output_param
+        if not p.file_name:
+            raise LayerError("no file_name; hdf5_output_param { file_name } was needed")
+        return cls(p.file_name)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        data, label = legacy_shape(bottoms[0], 0), legacy_shape(bottoms[1], 1)
+        if data[0] != label[0]:
+            raise LayerError(
+                f"bottoms are {by_x(bottoms[0])} and {by_x(bottoms[1])}; "
+                "data blob and label blob must have the same batch size"
+            )
+        return []
+
+    def data_sink(self) -> DataSink:
+        return HDF5Sink(Path(self.file_name))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         return

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from caffeconv.ir import LayerDef, Node, Phase, Shape, Shapes, by_x, shape_string
-from caffeconv.layers.base import Arity, Layer, LayerError, at_least
+from caffeconv.ir import LayerDef, Node, Phase, Shape, Shapes, by_x, count, shape_string
+from caffeconv.layers.base import NO_GRADIENT, Arity, Gradients, Layer, LayerError, Settings, at_least
 from caffeconv.layers.filler import Filler
+from caffeconv.layers.gradients import class_sums, filled_like, refuse_all, sum_over, times
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,6 +29,15 @@ class Elementwise(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return [bottoms[0]]
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return Gradients((self.bottom_diff(node, onnx, top_diffs[0]),))
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        """The bottom's diff, given the top's; raises LayerError where no rule is known."""
+        raise LayerError(NO_GRADIENT)
+
 
 @dataclass(frozen=True)
 class AbsVal(Elementwise):
@@ -37,6 +47,9 @@ class AbsVal(Elementwise):
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Abs", node.bottoms, node.tops)
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        return times(onnx, diff, onnx.op("Sign", node.bottoms))
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,9 @@ class BNLL(Elementwise):
         positive = onnx.op("Relu", node.bottoms)
         onnx.emit("Add", [positive, onnx.op("Log", [grown])], node.tops)
 
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        return times(onnx, diff, onnx.op("Sigmoid", node.bottoms, what="slope"))
+
 
 @dataclass(frozen=True)
 class Sigmoid(Elementwise):
@@ -58,6 +74,10 @@ class Sigmoid(Elementwise):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Sigmoid", node.bottoms, node.tops)
 
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        rest = onnx.op("Sub", [onnx.floats("one", 1), node.tops[0]], what="rest")
+        return times(onnx, diff, onnx.op("Mul", [node.tops[0], rest], what="slope"))
+
 
 @dataclass(frozen=True)
 class TanH(Elementwise):
@@ -65,6 +85,10 @@ class TanH(Elementwise):
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Tanh", node.bottoms, node.tops)
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        square = onnx.op("Mul", [node.tops[0], node.tops[0]], what="square")
+        return times(onnx, diff, onnx.op("Sub", [onnx.floats("one", 1), square], what="slope"))
 
 
 @dataclass(frozen=True)
@@ -83,10 +107,19 @@ class ReLU(Elementwise):
         else:
             onnx.emit("LeakyRelu", node.bottoms, node.tops, alpha=self.negative_slope)
 
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        zero = onnx.floats("zero", 0)
+        below = zero if self.negative_slope == 0 else times(onnx, diff, self.negative_slope, "negative_diff")
+        return onnx.op("Where", [onnx.op("Greater", [node.bottoms[0], zero]), diff, below], what="bottom_diff")
+
 
 @dataclass(frozen=True)
 class PReLU(Elementwise):
     """y = max(x, 0) + slope_c · min(x, 0); weight C, or a scalar with `channel_shared` (caffe: prelu_layer.cpp)."""
+
+    keeps_bottoms: ClassVar[bool] = True
+    settings: ClassVar[str] = "prelu_param"
+    param_axes: ClassVar[Mapping[str, str]] = {"slope": "channels"}
 
     channel_shared: bool
     filler: Filler
@@ -95,6 +128,16 @@ class PReLU(Elementwise):
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.prelu_param
         return cls(p.channel_shared, Filler.parse(p.filler) if p.HasField("filler") else Filler(value=0.25))
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        if not stored or count(stored[0]) not in (1, bottoms[0][1]):
+            return ()
+        return ({"channel_shared": count(stored[0]) == 1},)
+
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        return count(stored[0]) if stored and stored[0] else None
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if not 2 <= len(bottoms[0]) <= 4:
@@ -111,10 +154,27 @@ class PReLU(Elementwise):
         return {"slope": self.filler}
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.emit("PRelu", [node.bottoms[0], self._slope(node, onnx)], node.tops)
+
+    def _slope(self, node: Node, onnx: OnnxBuilder) -> str:
         rank = len(node.bottom_shapes[0])
         # ONNX lines shapes up at their last axis, Caffe's slope belongs to axis 1
-        shape = (1,) if self.channel_shared else (node.bottom_shapes[0][1], *([1] * (rank - 2)))
-        onnx.emit("PRelu", [node.bottoms[0], onnx.weight("slope", shape)], node.tops)
+        return onnx.weight("slope", (1,) if self.channel_shared else (node.bottom_shapes[0][1], *([1] * (rank - 2))))
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        x, rank, zero = node.bottoms[0], len(node.bottom_shapes[0]), onnx.floats("zero", 0)
+        positive = onnx.op("Greater", [x, zero], what="positive")
+        sloped = onnx.op("Mul", [top_diffs[0], self._slope(node, onnx)], what="negative_diff")
+        diff = onnx.op("Where", [positive, top_diffs[0], sloped], what="bottom_diff")
+        product = onnx.op("Mul", [top_diffs[0], x], what="diff_x")
+        negative = onnx.op("Where", [positive, zero, product], what="negative_diff_x")
+        if self.channel_shared:
+            slope_diff = sum_over(onnx, negative, range(rank), "slope_diff")
+        else:
+            slope_diff = class_sums(onnx, negative, rank, 1, "slope_diff")
+        return Gradients((diff,), {"slope": slope_diff})
 
 
 @dataclass(frozen=True)
@@ -129,6 +189,11 @@ class ELU(Elementwise):
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Elu", node.bottoms, node.tops, alpha=self.alpha)
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        slope = onnx.op("Add", [node.tops[0], onnx.floats("alpha", self.alpha)], what="slope")
+        positive = onnx.op("Greater", [node.bottoms[0], onnx.floats("zero", 0)], what="positive")
+        return onnx.op("Where", [positive, diff, times(onnx, diff, slope, "negative_diff")], what="bottom_diff")
 
 
 @dataclass(frozen=True)
@@ -153,6 +218,9 @@ class Exp(Elementwise):
         else:
             onnx.emit("Mul", [onnx.op("Exp", [x]), onnx.floats("outer_scale", self.outer)], node.tops)
 
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        return times(onnx, times(onnx, diff, node.tops[0], "diff_y"), self.inner)
+
 
 @dataclass(frozen=True)
 class Log(Elementwise):
@@ -176,6 +244,10 @@ class Log(Elementwise):
             onnx.emit("Log", [x], node.tops)
         else:
             onnx.emit("Mul", [onnx.op("Log", [x]), onnx.floats("base_scale", self.base_scale)], node.tops)
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        x = scaled_and_shifted(onnx, node.bottoms[0], self.scale, self.shift)
+        return onnx.op("Div", [times(onnx, diff, self.scale * self.base_scale, "scaled_diff"), x], what="bottom_diff")
 
 
 def _log_base(base: float) -> float:
@@ -224,6 +296,17 @@ class Power(Elementwise):
         else:
             onnx.emit("Pow", [x, onnx.floats("power", self.power)], node.tops)
 
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        factor = self.power * self.scale
+        if factor == 0:
+            return filled_like(onnx, diff, 0, "bottom_diff")
+        if self.power == 1:
+            return times(onnx, diff, factor)
+        x = scaled_and_shifted(onnx, node.bottoms[0], self.scale, self.shift)
+        # caffe: y / (shift + scale · x) for the power less one, so NaN where that is 0
+        slope = x if self.power == 2 else onnx.op("Div", [node.tops[0], x], what="slope")
+        return times(onnx, times(onnx, diff, slope, "diff_slope"), factor)
+
 
 def _c_pow(base: float, exponent: float) -> float:
     import numpy as np
@@ -250,10 +333,18 @@ class Clip(Elementwise):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Clip", [node.bottoms[0], onnx.floats("min", self.low), onnx.floats("max", self.high)], node.tops)
 
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        above = onnx.op("GreaterOrEqual", [node.bottoms[0], onnx.floats("min", self.low)], what="above_min")
+        below = onnx.op("LessOrEqual", [node.bottoms[0], onnx.floats("max", self.high)], what="below_max")
+        inside = onnx.op("And", [above, below], what="inside")
+        return onnx.op("Where", [inside, diff, onnx.floats("zero", 0)], what="bottom_diff")
+
 
 @dataclass(frozen=True)
 class Swish(Elementwise):
     """y = x · sigmoid(beta · x) (caffe: swish_layer.cpp)."""
+
+    keeps_bottoms: ClassVar[bool] = True
 
     beta: float
 
@@ -262,10 +353,16 @@ class Swish(Elementwise):
         return cls(layer.proto.swish_param.beta)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        inner = node.bottoms[0]
-        if self.beta != 1:
-            inner = onnx.op("Mul", [inner, onnx.floats("beta", self.beta)], what="scaled")
-        onnx.emit("Mul", [node.bottoms[0], onnx.op("Sigmoid", [inner])], node.tops)
+        onnx.emit("Mul", [node.bottoms[0], self._gate(node, onnx)], node.tops)
+
+    def _gate(self, node: Node, onnx: OnnxBuilder) -> str:
+        return onnx.op("Sigmoid", [times(onnx, node.bottoms[0], self.beta, "scaled")])
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        part = times(onnx, node.tops[0], self.beta, "part")
+        rest = onnx.op("Sub", [onnx.floats("one", 1), part], what="rest")
+        gated = onnx.op("Mul", [self._gate(node, onnx), rest], what="gated_rest")
+        return times(onnx, diff, onnx.op("Add", [part, gated], what="slope"))
 
 
 @dataclass(frozen=True)
@@ -281,6 +378,11 @@ class Threshold(Elementwise):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         above = onnx.op("Greater", [node.bottoms[0], onnx.floats("threshold", self.threshold)])
         onnx.emit("Cast", [above], node.tops, to=1)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return refuse_all(propagate_down)
 
 
 @dataclass(frozen=True)
@@ -309,13 +411,23 @@ class Dropout(Elementwise):
             onnx.emit("Identity", node.bottoms, node.tops)
             return
         x, kept = node.bottoms[0], onnx.floats("kept_share", 1 - self.ratio)
-        dropped = [x, onnx.floats("ratio", self.ratio), onnx.bools("training", True)]
         if self.phase == "TEST":
             onnx.emit("Mul", [x, kept], node.tops)
-        elif self.scale_train:
-            onnx.emit("Dropout", dropped, node.tops)
+            return
+        given = [x, onnx.floats("ratio", self.ratio), onnx.bools("training", True)]
+        onnx.keep("mask", f"{node.tops[0]}/mask")
+        if self.scale_train:
+            onnx.emit("Dropout", given, [*node.tops, onnx.kept("mask")])
         else:
-            onnx.emit("Mul", [onnx.op("Dropout", dropped, what="dropped"), kept], node.tops)
+            dropped = f"{node.tops[0]}/dropped"
+            onnx.emit("Dropout", given, [dropped, onnx.kept("mask")])
+            onnx.emit("Mul", [dropped, kept], node.tops)
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        if self.phase == "TEST":
+            return diff if self.scale_train else times(onnx, diff, 1 - self.ratio)
+        grown = times(onnx, diff, 1 / (1 - self.ratio), "grown_diff") if self.scale_train else diff
+        return onnx.op("Where", [onnx.kept("mask"), grown, onnx.floats("zero", 0)], what="bottom_diff")
 
 
 @dataclass(frozen=True)
@@ -326,6 +438,8 @@ class Eltwise(Layer):
 
     operation: str
     coefficients: tuple[float, ...]
+    stable_prod_grad: bool
+    """Whether the gradient of a product multiplies the other bottoms, and not divides the top by the bottom."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -337,7 +451,7 @@ class Eltwise(Layer):
             )
         if p.coeff and operation == "PROD":
             raise LayerError("Eltwise layer only takes coefficients for summation.")
-        return cls(operation, tuple(p.coeff) or (1.0,) * len(layer.bottoms))
+        return cls(operation, tuple(p.coeff) or (1.0,) * len(layer.bottoms), p.stable_prod_grad)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         for i, bottom in enumerate(bottoms):
@@ -367,3 +481,41 @@ class Eltwise(Layer):
         for term in terms[1:-1]:
             total = onnx.op(op_type, [total, term], what="partial")
         onnx.emit(op_type, [total, terms[-1]], node.tops)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        diff = top_diffs[0]
+        if self.operation == "SUM":
+            return Gradients([times(onnx, diff, coefficient) for coefficient in self.coefficients])
+        if self.operation == "PROD":
+            return Gradients([times(onnx, diff, factor) for factor in self._factors(node, onnx)])
+        zero = onnx.floats("zero", 0)
+        return Gradients(
+            [onnx.op("Where", [greatest, diff, zero], what="bottom_diff") for greatest in self._greatest(node, onnx)]
+        )
+
+    def _factors(self, node: Node, onnx: OnnxBuilder) -> list[str]:
+        """By what each bottom was multiplied."""
+        if not self.stable_prod_grad:
+            return [onnx.op("Div", [node.tops[0], bottom], what="others") for bottom in node.bottoms]
+        factors = []
+        for i in range(len(node.bottoms)):
+            first, *rest = (bottom for j, bottom in enumerate(node.bottoms) if j != i)
+            for other in rest:
+                first = onnx.op("Mul", [first, other], what="others")
+            factors.append(first)
+        return factors
+
+    def _greatest(self, node: Node, onnx: OnnxBuilder) -> list[str]:
+        """Where each bottom is the greatest, boolean; of equal ones, the second of the first two, else the earliest."""
+        first, second, *rest = node.bottoms
+        wins = [onnx.op("Greater", [first, second], what="wins")]  # caffe: only a greater first bottom wins
+        wins.append(onnx.op("Not", wins, what="wins"))
+        greatest = onnx.op("Max", [first, second], what="greatest")
+        for bottom in rest:
+            beats = onnx.op("Greater", [bottom, greatest], what="beats")
+            stays = onnx.op("Not", [beats], what="stays")
+            wins = [*(onnx.op("And", [won, stays], what="wins") for won in wins), beats]
+            greatest = onnx.op("Max", [greatest, bottom], what="greatest")
+        return wins

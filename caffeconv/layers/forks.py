@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from caffeconv.caffe_pb2 import BNParameter, ConvolutionParameter, LocalParameter
 from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Layer, LayerError, exactly
+from caffeconv.layers.base import Arity, Layer, LayerError, Settings, exactly
 from caffeconv.layers.convolution import Convolution
 from caffeconv.layers.elementwise import Elementwise
 from caffeconv.layers.filler import Filler
@@ -229,11 +229,29 @@ class ConvolutionDepthwise(Layer):
     `num_output` and `group` are not read: both are the number of channels (sp2823/caffe: conv_dw_layer.cpp).
     """
 
+    settings: ClassVar[str] = "convolution_param"
+    size_settings: ClassVar[tuple[str, ...]] = Convolution.size_settings
+    param_axes: ClassVar[Mapping[str, str]] = {"weight": "channels × 1 × kernel_h × kernel_w", "bias": "channels"}
+
     param: ConvolutionParameter
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         return cls(layer.proto.convolution_param)
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        return ({"kernel_size": stored[0][2:], "bias_term": len(stored) > 1},) if stored and len(stored[0]) > 2 else ()
+
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        return stored[0][0] if stored else None
+
+    def window_over(self, bottom: Shape) -> Window | None:
+        return self.grouped([bottom]).window(bottom)
+
+    def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
+        return self.grouped([bottom]).size_formulas(bottom)
 
     def grouped(self, bottoms: Shapes) -> Convolution:
         """The same as a Convolution, which it is once the number of channels is known."""

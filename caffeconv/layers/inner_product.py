@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, count
-from caffeconv.layers.base import LabelRule, Layer, LayerError, canonical_axis
+from caffeconv.layers.base import LabelRule, Layer, LayerError, Settings, canonical_axis
 from caffeconv.layers.convolution import absorbed
 from caffeconv.layers.filler import Filler
 
@@ -24,6 +24,10 @@ class InnerProduct(Layer):
     Weight num_output × K (K × num_output with `transpose`); bias num_output.
     """
 
+    settings: ClassVar[str] = "inner_product_param"
+    channel_setting: ClassVar[str] = "num_output"
+    param_axes: ClassVar[Mapping[str, str]] = {"weight": "num_output × inputs", "bias": "num_output"}
+
     num_output: int
     axis: int
     transpose: bool
@@ -38,6 +42,29 @@ class InnerProduct(Layer):
             raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
         return cls(p.num_output, p.axis, p.transpose, p.bias_term, *fillers)
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        if not stored or len(stored[0]) < 2:
+            return ()
+        p = layer.proto.inner_product_param
+        bias = len(stored) > 1
+        rows, columns = stored[0][-2:]
+        as_it_is = (columns, rows) if p.transpose else (rows, columns)
+        turned = as_it_is[::-1]
+        inputs = count(bottoms[0], canonical_axis(p.axis, len(bottoms[0]), bottoms[0]))
+        known: list[Settings] = [{"num_output": as_it_is[0], "bias_term": bias}]
+        if turned[1] == inputs and (not bias or count(stored[1]) == turned[0]):
+            known.insert(0, {"num_output": turned[0], "transpose": not p.transpose, "bias_term": bias})
+        return known
+
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        if not stored or len(stored[0]) < 2 or len(bottoms[0]) < 2:
+            return None
+        p = layer.proto.inner_product_param
+        inputs, places = stored[0][-2 if p.transpose else -1], count(bottoms[0], 2)
+        return inputs // places if p.axis == 1 and places and inputs % places == 0 else None
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])

@@ -10,12 +10,13 @@ import numpy as np
 
 from caffeconv.ir import Dims, Node, Shape, Shapes, by_x, count
 from caffeconv.layers.base import LabelRule, LayerError, canonical_axis
+from caffeconv.layers.gradients import INT64, like_bottom, times
 
 if TYPE_CHECKING:
     from caffeconv.caffe_pb2 import LossParameter
     from caffeconv.emit.onnx_builder import OnnxBuilder
 
-INT64, FLOAT = 7, 1
+FLOAT = 1
 
 
 # -- Caffe's checks ----------------------------------------------------------------------------------------------------
@@ -129,6 +130,16 @@ def emit_quotient(onnx: OnnxBuilder, total: str, divisor: Divisor, top: str) -> 
     onnx.emit("Div", [total, divisor], [top])
 
 
+def weighted(onnx: OnnxBuilder, slope: str, loss_diff: str, divisor: Divisor, factor: float = 1) -> str:
+    """slope · factor · loss_diff / divisor: the gradient of a loss that was divided so."""
+    if isinstance(divisor, float):
+        scale = onnx.op("Mul", [loss_diff, onnx.floats("slope_factor", factor / divisor)], what="slope_scale")
+    else:
+        scale = onnx.op("Div", [loss_diff, divisor], what="slope_scale")
+        scale = times(onnx, scale, factor, "slope_scale")
+    return onnx.op("Mul", [slope, scale], what="weighted_slope")
+
+
 # -- labels in ONNX ----------------------------------------------------------------------------------------------------
 
 
@@ -212,3 +223,16 @@ def rows(onnx: OnnxBuilder, node: Node, numbers: Sequence[int]) -> list[str]:
     if len({node.bottom_shapes[i] for i in numbers}) == 1:
         return [node.bottoms[i] for i in numbers]
     return [onnx.op("Flatten", [node.bottoms[i]], what=f"rows_{i}", axis=1) for i in numbers]
+
+
+def from_rows(onnx: OnnxBuilder, node: Node, diff: str, bottom: int, numbers: Sequence[int]) -> str:
+    """A diff of a bottom that `rows` of those numbers gave, in the bottom's own shape."""
+    if len({node.bottom_shapes[i] for i in numbers}) == 1:
+        return diff
+    return unflattened(onnx, node, diff, bottom)
+
+
+def unflattened(onnx: OnnxBuilder, node: Node, diff: str, bottom: int = 0) -> str:
+    """A diff N×K in the shape of its bottom."""
+    shape = node.bottom_shapes[bottom]
+    return like_bottom(onnx, node, diff, bottom, shape=(shape[0], count(shape, 1)))

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.ir import LayerDef, Node, Shapes, by_x, count, shape_string
-from caffeconv.layers.base import Arity, LabelRule, Layer, LayerError, canonical_axis, exactly
+from caffeconv.layers.base import Arity, Gradients, LabelRule, Layer, LayerError, canonical_axis, exactly
+from caffeconv.layers.gradients import INT64, refuse_to
 from caffeconv.layers.labels import (
     FLOAT,
-    INT64,
+    Divisor,
+    Labels,
     Normalization,
     at_least_one,
     check_label_count,
@@ -25,12 +27,15 @@ from caffeconv.layers.labels import (
     extent,
     first_label_rule,
     first_labels,
+    from_rows,
     label_rule,
     legacy_shape,
     not_below,
     one_hot,
     read_labels,
     rows,
+    unflattened,
+    weighted,
 )  # fmt: skip
 from caffeconv.read.caffemodel import StoredBlob, read_binaryproto
 
@@ -52,6 +57,7 @@ class Loss(Layer):
     is_loss: ClassVar[bool] = True
     top_kinds: ClassVar[tuple[str, ...]] = ("loss",)
     label_bottoms: ClassVar[tuple[int, ...]] = (1,)
+    never_forced: ClassVar[tuple[int, ...]] = (1,)
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -124,11 +130,29 @@ class SoftmaxWithLoss(Loss):
             weights = onnx.op("Gather", [by_class, labels.index], what="weights")
             terms = onnx.op("Mul", [terms, weights], what="weighted")
         total = onnx.reduce("ReduceSum", labels.marked(onnx, terms), None, keepdims=False, what="total")
-        divisor = self.normalization.divisor(
+        emit_quotient(onnx, total, self._divisor(node, onnx, axis, labels), node.tops[0])
+
+    def _divisor(self, node: Node, onnx: OnnxBuilder, axis: int, labels: Labels) -> Divisor:
+        return self.normalization.divisor(
             onnx, everything=extent(onnx, node.bottoms[1], range(len(node.bottom_shapes[1])), "everything"),
-            batch=extent(onnx, scores, range(axis), "batch"), ignored=labels.ignored,
+            batch=extent(onnx, node.bottoms[0], range(axis), "batch"), ignored=labels.ignored,
         )  # fmt: skip
-        emit_quotient(onnx, total, divisor, node.tops[0])
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        refuse_to("label inputs", propagate_down, 1)
+        shape = node.bottom_shapes[0]
+        axis = canonical_axis(self.axis, len(shape))
+        labels = read_labels(onnx, node, axis, self.normalization.ignore_label)
+        prob = onnx.op("Softmax", node.bottoms[:1], what="prob", axis=axis)
+        at_label = onnx.op("Cast", [one_hot(onnx, labels.index, shape[axis], axis, len(shape))], what="wanted", to=FLOAT)
+        slope = onnx.op("Sub", [prob, at_label], what="slope")
+        if self.class_weights:
+            weights = onnx.op("Gather", [onnx.floats("class_weights", self.class_weights), labels.index], what="weights")
+            slope = onnx.op("Mul", [slope, weights], what="weighted")
+        divisor = self._divisor(node, onnx, axis, labels)
+        return Gradients((weighted(onnx, labels.marked(onnx, slope), top_diffs[0], divisor), None))
 
 
 @dataclass(frozen=True)
@@ -179,7 +203,12 @@ class InfogainLoss(Loss):
             )
         p_own = layer.proto.infogain_loss_param
         stored = _read_h(layer) if len(layer.bottoms) < 3 else None
-        return cls(p_own.axis, normalization, p_own.source, stored, len(layer.tops) == 2)
+        probabilities = layer.infogain == "probabilities"
+        return cls(p_own.axis, normalization, p_own.source, stored, len(layer.tops) == 2, probabilities)
+
+    @classmethod
+    def prediction_of(cls, layer: LayerDef) -> str:
+        return "" if layer.infogain == "probabilities" else cls.prediction
 
     def check(self, bottoms: Shapes) -> None:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
@@ -196,6 +225,21 @@ class InfogainLoss(Loss):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         loss = super().top_shapes(bottoms)
         return [*loss, bottoms[0]] if self.gives_prob else loss
+
+    def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        source = sources[0]
+        if node.definition.infogain is not None or source is None or source.layer.top_kinds != ("probabilities",):
+            return ()
+        message = (
+            f"bottom '{node.definition.bottoms[0]}' holds the probabilities of {source.name} ({source.type}); "
+            "scores were needed: in Caffe 1.0 InfogainLoss applies softmax itself, so here it is applied twice"
+        )
+        hint = (
+            "If the net was written for Caffe before April 2017, whose InfogainLoss took probabilities, say "
+            f"--infogain probabilities. Else give the layer what goes into {source.name}. --infogain logits leaves the "
+            "net as it is, without this warning."
+        )
+        return [Diagnostic("warning", node.definition.where, message, hint, node.name)]
 
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         return label_rule(node, self.axis, self.normalization.ignore_label)
@@ -219,6 +263,30 @@ class InfogainLoss(Loss):
         )
         h = node.bottoms[2] if self.stored is None else self._constant_h(onnx, node.bottom_shapes[0][axis])
         onnx.function_op(function, [scores, labels, h], node.tops, **attributes)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        from caffeconv.ops.functions import infogain_attributes, infogain_loss_grad_function
+
+        refuse_to("label inputs", propagate_down, 1)
+        refuse_to("infogain inputs", propagate_down, 2)
+        scores, labels = node.bottoms[:2]
+        rank = len(node.bottom_shapes[0])
+        axis = canonical_axis(self.axis, rank)
+        classes, ignored = onnx.dims(scores)[axis], self.normalization.ignore_label
+        kind = "probabilities" if self.probabilities else "logits"
+        key = f"{rank}d_axis{axis}_{classes}_{self.normalization.mode}_{ignored}_{kind}"
+        function = infogain_loss_grad_function(
+            onnx.overload_for("InfogainLossGrad", key), rank=rank, axis=axis, normalization=self.normalization.mode,
+            ignore_label=ignored, num_classes=classes, probabilities=self.probabilities, opset=onnx.opset,
+        )  # fmt: skip
+        attributes = infogain_attributes(
+            axis=axis, normalization=self.normalization.mode, ignore_label=ignored, probabilities=self.probabilities
+        )
+        h = node.bottoms[2] if self.stored is None else self._constant_h(onnx, node.bottom_shapes[0][axis])
+        diff = onnx.function_value(function, [scores, labels, h, top_diffs[0]], what="bottom_diff", **attributes)
+        return Gradients((diff, *([None] * (len(node.bottoms) - 1))))
 
     def _constant_h(self, onnx: OnnxBuilder, classes: int) -> str:
         assert self.stored is not None
@@ -269,6 +337,19 @@ class MultinomialLogisticLoss(Loss):
         total = onnx.reduce("ReduceSum", labels.marked(onnx, terms), None, keepdims=False, what="total")
         emit_quotient(onnx, total, extent(onnx, node.bottoms[0], [0], "items"), node.tops[0])
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        refuse_to("label inputs", propagate_down, 1)
+        classes = count(node.bottom_shapes[0], 1)
+        labels = class_numbers(onnx, first_labels(onnx, node, 1), classes, None)
+        prob = onnx.op("Flatten", [node.bottoms[0]], what="prob", axis=1)
+        inverse = onnx.op("Reciprocal", [not_below(onnx, prob, LOG_THRESHOLD, "guarded_all")], what="inverse")
+        at_label = one_hot(onnx, labels.index, classes, 1, 2)
+        slope = onnx.op("Where", [at_label, onnx.op("Neg", [inverse]), onnx.floats("zero", 0)], what="slope")
+        diff = weighted(onnx, labels.marked(onnx, slope), top_diffs[0], extent(onnx, node.bottoms[0], [0], "items"))
+        return Gradients((unflattened(onnx, node, diff), None))
+
 
 @dataclass(frozen=True)
 class HingeLoss(Loss):
@@ -293,6 +374,13 @@ class HingeLoss(Loss):
         return first_label_rule(node)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        kept, labels, _ = self._margins(node, onnx)
+        op_type = "ReduceSumSquare" if self.squared else "ReduceSum"
+        total = onnx.reduce(op_type, labels.marked(onnx, kept), None, keepdims=False, what="total")
+        emit_quotient(onnx, total, extent(onnx, node.bottoms[0], [0], "items"), node.tops[0])
+
+    def _margins(self, node: Node, onnx: OnnxBuilder) -> tuple[str, Labels, str]:
+        """max(0, 1 ∓ x), N×K; the labels; and where they are, boolean, N×K."""
         classes = count(node.bottom_shapes[0], 1)
         labels = class_numbers(onnx, first_labels(onnx, node, 1), classes, None)
         scores = onnx.op("Flatten", [node.bottoms[0]], what="scores", axis=1)
@@ -301,10 +389,18 @@ class HingeLoss(Loss):
         margin = onnx.op("Add", [signed, onnx.floats("one", 1)], what="margin")
         # caffe: max(0, margin), which is 0 where the margin is NaN
         positive = onnx.op("Greater", [margin, onnx.floats("zero", 0)], what="positive")
-        kept = onnx.op("Where", [positive, margin, onnx.floats("zero", 0)], what="kept")
-        op_type = "ReduceSumSquare" if self.squared else "ReduceSum"
-        total = onnx.reduce(op_type, labels.marked(onnx, kept), None, keepdims=False, what="total")
-        emit_quotient(onnx, total, extent(onnx, node.bottoms[0], [0], "items"), node.tops[0])
+        return onnx.op("Where", [positive, margin, onnx.floats("zero", 0)], what="kept"), labels, at_label
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        refuse_to("label inputs", propagate_down, 1)
+        kept, labels, at_label = self._margins(node, onnx)
+        slope = onnx.op("Where", [at_label, onnx.op("Neg", [kept]), kept], what="slope")
+        slope = slope if self.squared else onnx.op("Sign", [slope], what="slope_sign")
+        items, factor = extent(onnx, node.bottoms[0], [0], "items"), 2 if self.squared else 1
+        diff = weighted(onnx, labels.marked(onnx, slope), top_diffs[0], items, factor)
+        return Gradients((unflattened(onnx, node, diff), None))
 
 
 # -- losses of values --------------------------------------------------------------------------------------------------
@@ -313,6 +409,8 @@ class HingeLoss(Loss):
 @dataclass(frozen=True)
 class EuclideanLoss(Loss):
     """loss = Σ (a - b)² / 2N; a, b: N×…, as many values for each item (caffe: euclidean_loss_layer.cpp)."""
+
+    never_forced: ClassVar[tuple[int, ...]] = ()
 
     def check(self, bottoms: Shapes) -> None:
         a, b = bottoms
@@ -328,6 +426,14 @@ class EuclideanLoss(Loss):
         total = onnx.reduce("ReduceSumSquare", diff, None, keepdims=False, what="total")
         half = onnx.op("Mul", [total, onnx.floats("half", 0.5)], what="half_total")
         emit_quotient(onnx, half, extent(onnx, node.bottoms[0], [0], "items"), node.tops[0])
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        diff = onnx.op("Sub", rows(onnx, node, (0, 1)), what="diff")
+        items = extent(onnx, node.bottoms[0], [0], "items")
+        both = (weighted(onnx, diff, top_diffs[0], items, sign) for sign in (1, -1))
+        return Gradients([from_rows(onnx, node, found, i, (0, 1)) for i, found in enumerate(both)])
 
 
 @dataclass(frozen=True)
@@ -361,18 +467,34 @@ class SigmoidCrossEntropyLoss(Loss):
         decayed = onnx.op("Exp", [onnx.op("Neg", [onnx.op("Abs", [x])])], what="decayed")
         curved = onnx.op("Log", [onnx.op("Add", [decayed, onnx.floats("one", 1)], what="grown")], what="curved")
         terms = onnx.op("Sub", [curved, linear], what="terms")
-        ignored = None
-        if self.normalization.ignore_label is not None:
-            whole = onnx.op("Cast", [target], what="whole_target", to=INT64)
-            ignore_label = onnx.ints("ignore_label", self.normalization.ignore_label)
-            ignored = onnx.op("Equal", [whole, ignore_label], what="ignored")
-            terms = onnx.op("Where", [ignored, onnx.floats("zero", 0), terms], what="counted_only")
-        total = onnx.reduce("ReduceSum", terms, None, keepdims=False, what="total")
-        divisor = self.normalization.divisor(
+        counted, ignored = self._counted(onnx, terms, target)
+        total = onnx.reduce("ReduceSum", counted, None, keepdims=False, what="total")
+        emit_quotient(onnx, total, self._divisor(node, onnx, ignored), node.tops[0])
+
+    def _counted(self, onnx: OnnxBuilder, values: str, target: str) -> tuple[str, str | None]:
+        """The values, but 0 where the target is `ignore_label`; and where that is, boolean."""
+        if self.normalization.ignore_label is None:
+            return values, None
+        whole = onnx.op("Cast", [target], what="whole_target", to=INT64)
+        ignore_label = onnx.ints("ignore_label", self.normalization.ignore_label)
+        ignored = onnx.op("Equal", [whole, ignore_label], what="ignored")
+        return onnx.op("Where", [ignored, onnx.floats("zero", 0), values], what="counted_only"), ignored
+
+    def _divisor(self, node: Node, onnx: OnnxBuilder, ignored: str | None) -> Divisor:
+        return self.normalization.divisor(
             onnx, everything=extent(onnx, node.bottoms[0], range(len(node.bottom_shapes[0])), "everything"),
             batch=extent(onnx, node.bottoms[0], [0], "batch"), ignored=ignored,
         )  # fmt: skip
-        emit_quotient(onnx, total, divisor, node.tops[0])
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        refuse_to("label inputs", propagate_down, 1)
+        x, target = rows(onnx, node, (0, 1))
+        slope = onnx.op("Sub", [onnx.op("Sigmoid", [x], what="prob"), target], what="slope")
+        counted, ignored = self._counted(onnx, slope, target)
+        diff = weighted(onnx, counted, top_diffs[0], self._divisor(node, onnx, ignored))
+        return Gradients((from_rows(onnx, node, diff, 0, (0, 1)), None))
 
 
 @dataclass(frozen=True)
@@ -384,6 +506,7 @@ class ContrastiveLoss(Loss):
     """
 
     label_bottoms: ClassVar[tuple[int, ...]] = (2,)
+    never_forced: ClassVar[tuple[int, ...]] = (2,)
     bottoms: ClassVar[Arity] = exactly(3)
 
     margin: float
@@ -413,23 +536,52 @@ class ContrastiveLoss(Loss):
             raise LayerError(f"bottom[2] is {by_x(bottoms[2])}; a number for each of {a[0]} pairs was needed")
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        a, b = (onnx.op("Flatten", [node.bottoms[i]], what=f"rows_{i}", axis=1) for i in (0, 1))
-        diff = onnx.op("Sub", [a, b], what="diff")
-        distance_sq = onnx.reduce("ReduceSumSquare", diff, [1], keepdims=True, what="distance_sq")
-        margin = onnx.floats("margin", self.margin)
-        if self.legacy_version:
-            short = onnx.op("Sub", [margin, distance_sq], what="short")
-            apart = not_below(onnx, short, 0, "apart")
-        else:
-            short = onnx.op("Sub", [margin, onnx.op("Sqrt", [distance_sq], what="distance")], what="short")
-            missing = not_below(onnx, short, 0, "missing")
-            apart = onnx.op("Mul", [missing, missing], what="apart")
-        whole = onnx.op("Cast", [first_labels(onnx, node, 2)], what="whole_label", to=INT64)
-        unlike = onnx.op("Equal", [whole, onnx.ints("unlike", 0)], what="unlike")
-        terms = onnx.op("Where", [unlike, apart, distance_sq], what="terms")
+        pairs = self._pairs(node, onnx)
+        missing = not_below(onnx, pairs.short, 0, "missing")
+        apart = missing if self.legacy_version else onnx.op("Mul", [missing, missing], what="apart")
+        terms = onnx.op("Where", [pairs.unlike, apart, pairs.distance_sq], what="terms")
         total = onnx.reduce("ReduceSum", terms, None, keepdims=False, what="total")
         half = onnx.op("Mul", [total, onnx.floats("half", 0.5)], what="half_total")
         emit_quotient(onnx, half, extent(onnx, node.bottoms[0], [0], "items"), node.tops[0])
+
+    def _pairs(self, node: Node, onnx: OnnxBuilder) -> _Pairs:
+        a, b = (onnx.op("Flatten", [node.bottoms[i]], what=f"rows_{i}", axis=1) for i in (0, 1))
+        diff = onnx.op("Sub", [a, b], what="diff")
+        distance_sq = onnx.reduce("ReduceSumSquare", diff, [1], keepdims=True, what="distance_sq")
+        distance = onnx.op("Sqrt", [distance_sq], what="distance")
+        margin = onnx.floats("margin", self.margin)
+        short = onnx.op("Sub", [margin, distance_sq if self.legacy_version else distance], what="short")
+        whole = onnx.op("Cast", [first_labels(onnx, node, 2)], what="whole_label", to=INT64)
+        unlike = onnx.op("Equal", [whole, onnx.ints("unlike", 0)], what="unlike")
+        return _Pairs(diff, distance_sq, distance, short, unlike)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        pairs, zero = self._pairs(node, onnx), onnx.floats("zero", 0)
+        pull = onnx.floats("minus_one", -1)
+        if not self.legacy_version:
+            # caffe: 1e-4 keeps the distance from being 0
+            guarded = onnx.op("Add", [pairs.distance, onnx.floats("least_distance", 1e-4)], what="guarded_distance")
+            pull = onnx.op("Neg", [onnx.op("Div", [pairs.short, guarded], what="push")], what="pull")
+        near = onnx.op("Greater", [pairs.short, zero], what="near")
+        factor = onnx.op("Where", [near, pull, zero], what="unlike_factor")
+        factor = onnx.op("Where", [pairs.unlike, factor, onnx.floats("one", 1)], what="factor")
+        slope, items = onnx.op("Mul", [pairs.diff, factor], what="slope"), extent(onnx, node.bottoms[0], [0], "items")
+        both = (weighted(onnx, slope, top_diffs[0], items, sign) for sign in (1, -1))
+        return Gradients((*(unflattened(onnx, node, found, i) for i, found in enumerate(both)), None))
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Values of ContrastiveLoss: a - b, N×C; the rest N×1."""
+
+    diff: str
+    distance_sq: str
+    distance: str
+    short: str
+    """By how much the distance (legacy: its square) falls short of the margin."""
+    unlike: str
 
 
 @dataclass(frozen=True)
@@ -441,9 +593,16 @@ class SmoothL1Loss(Loss):
     """
 
     label_bottoms: ClassVar[tuple[int, ...]] = (1, 2, 3)
+    never_forced: ClassVar[tuple[int, ...]] = ()
     bottoms: ClassVar[Arity] = Arity(2, 4)
 
     sigma_sq: float
+    fast_rcnn: bool
+
+    @property
+    def first_loss_weight(self) -> float:
+        # caffe-fast-rcnn: its LayerSetUp does not call LossLayer's, which sets the weight; SSD's does
+        return 0.0 if self.fast_rcnn else 1.0
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -453,7 +612,8 @@ class SmoothL1Loss(Loss):
                 f"3 bottoms and sigma {sigma:g}; If weights are used, must specify both inside and outside weights "
                 "(SSD's form, with inside weights only, knows no sigma)"
             )
-        return cls(sigma * sigma)
+        # SSD's form has no parameters, and no outside weights
+        return cls(sigma * sigma, len(layer.bottoms) == 4 or layer.proto.HasField("smooth_l1_loss_param"))
 
     def check(self, bottoms: Shapes) -> None:
         wanted = legacy_shape(bottoms[0], 0)
@@ -465,22 +625,43 @@ class SmoothL1Loss(Loss):
                 )
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        a, b, *weights = rows(onnx, node, range(len(node.bottoms)))
-        diff = onnx.op("Sub", [a, b], what="diff")
-        if weights:
-            diff = onnx.op("Mul", [diff, weights[0]], what="inside")
-        size = onnx.op("Abs", [diff], what="size")
+        diff, size, small, weights = self._differences(node, onnx)
         square = onnx.op("Mul", [diff, diff], what="square")
         parabola = onnx.op("Mul", [square, onnx.floats("half_sigma_sq", 0.5 * self.sigma_sq)], what="parabola")
-        # σ 0: every difference is small, and 1/σ² infinite
-        bend = 1 / self.sigma_sq if self.sigma_sq else math.inf
-        line = onnx.op("Sub", [size, onnx.floats("half_bend", 0.5 * bend)], what="line")
-        small = onnx.op("Less", [size, onnx.floats("bend", bend)], what="small")
+        line = onnx.op("Sub", [size, onnx.floats("half_bend", 0.5 * self.bend)], what="line")
         terms = onnx.op("Where", [small, parabola, line], what="terms")
         if len(weights) == 2:
             terms = onnx.op("Mul", [terms, weights[1]], what="outside")
         total = onnx.reduce("ReduceSum", terms, None, keepdims=False, what="total")
         emit_quotient(onnx, total, extent(onnx, node.bottoms[0], [0], "items"), node.tops[0])
+
+    @property
+    def bend(self) -> float:
+        """Where the parabola ends; with σ 0 every difference is small."""
+        return 1 / self.sigma_sq if self.sigma_sq else math.inf
+
+    def _differences(self, node: Node, onnx: OnnxBuilder) -> tuple[str, str, str, Sequence[str]]:
+        """w_in · (a - b), its absolute value, where that is small (boolean), and the weights."""
+        a, b, *weights = rows(onnx, node, range(len(node.bottoms)))
+        diff = onnx.op("Sub", [a, b], what="diff")
+        if weights:
+            diff = onnx.op("Mul", [diff, weights[0]], what="inside")
+        size = onnx.op("Abs", [diff], what="size")
+        return diff, size, onnx.op("Less", [size, onnx.floats("bend", self.bend)], what="small"), weights
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        diff, _, small, weights = self._differences(node, onnx)
+        steep = onnx.op("Mul", [diff, onnx.floats("sigma_sq", self.sigma_sq)], what="steep")
+        slope = onnx.op("Where", [small, steep, onnx.op("Sign", [diff])], what="slope")
+        # caffe-ssd: the inside weights alone, its third bottom, do not come into the gradient again
+        for weight in weights if len(weights) == 2 else ():
+            slope = onnx.op("Mul", [slope, weight], what="weighted")
+        items, numbers = extent(onnx, node.bottoms[0], [0], "items"), range(len(node.bottoms))
+        both = (weighted(onnx, slope, top_diffs[0], items, sign) for sign in (1, -1))
+        found = [from_rows(onnx, node, diff, i, numbers) for i, diff in enumerate(both)]
+        return Gradients((*found, *([None] * len(weights))))
 
 
 # -- accuracy ----------------------------------------------------------------------------------------------------------

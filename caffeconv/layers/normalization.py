@@ -34,6 +34,12 @@ class BatchNorm(Layer):
     nothing (NVIDIA/caffe: batch_norm_layer.cpp).
     """
 
+    settings: ClassVar[str] = "batch_norm_param"
+    param_axes: ClassVar[Mapping[str, str]] = {
+        "mean": "channels", "variance": "channels", "scale_factor": "the number that mean and variance are divided by",
+        "scale": "channels", "bias": "channels",
+    }  # fmt: skip
+
     eps: float
     use_global_stats: bool
     scale_bias: bool
@@ -59,6 +65,10 @@ class BatchNorm(Layer):
             raise LayerError(f"{len(layer.proto.param)} param given; BatchNorm has 3 parameters")
         global_stats = p.use_global_stats if p.HasField("use_global_stats") else layer.phase == "TEST"
         return cls(p.eps, global_stats, False, *fillers)
+
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        return count(stored[0]) if stored else None
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if not bottoms[0]:

@@ -36,6 +36,8 @@ class Pooling(Layer):
 
     tops: ClassVar[Arity] = Arity(1, 2)
     in_place: ClassVar[bool] = False
+    settings: ClassVar[str] = "pooling_param"
+    size_settings: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "pad", "round_mode")
 
     method: Method
     kernel: tuple[int, int] | None
@@ -156,13 +158,14 @@ def lower_pooling(
     attributes: dict[str, Sequence[int]] = {"kernel_shape": window.kernel, "strides": window.stride, "pads": pads}
     if method == "AVE":
         factor = divisor_correction(window, shape[2:], pooled)
-        # onnxruntime fuses a Pad of its own into a pooling that counts padding, and then refuses pads that large
-        counts = int(any(pads))
+        if padded != shape[2:]:
+            # onnxruntime would fuse the Pad into the pooling, and then refuse it; a sign between them prevents that
+            x, factor = onnx.op("Neg", [x], what="negative"), -factor
         if (factor == 1).all():
-            onnx.emit("AveragePool", [x], tops[:1], count_include_pad=counts, **attributes)
+            onnx.emit("AveragePool", [x], tops[:1], count_include_pad=1, **attributes)
             return
         average = f"{tops[0]}/average"
-        onnx.emit("AveragePool", [x], [average], count_include_pad=counts, **attributes)
+        onnx.emit("AveragePool", [x], [average], count_include_pad=1, **attributes)
         onnx.emit("Mul", [average, onnx.floats("window_share", factor)], tops[:1])
     elif len(tops) == 1:
         onnx.emit("MaxPool", [x], tops, **attributes)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Shape, Shapes, count
-from caffeconv.layers.base import Arity, Layer, LayerError, canonical_axis
+from caffeconv.layers.base import Arity, Layer, LayerError, Settings, canonical_axis
 from caffeconv.layers.filler import Filler
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ class _AlongAxes(Layer):
     num_axes: int
     filler: Filler
     second_bottom: bool
+
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        return stored[0][0] if stored and len(stored[0]) == 1 else None
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         self.operand_shape(bottoms)
@@ -86,6 +90,8 @@ class Bias(_AlongAxes):
     """y = x + b, b laid along axes `axis`… ; `num_axes` -1: to the last, 0: one number."""
 
     word: ClassVar[str] = "bias"
+    settings: ClassVar[str] = "bias_param"
+    param_axes: ClassVar[Mapping[str, str]] = {"bias": "channels"}
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -113,6 +119,8 @@ class Scale(_AlongAxes):
     """y = a · x (+ b), a and b laid along axes `axis`… ; `num_axes` -1: to the last, 0: one number."""
 
     word: ClassVar[str] = "scale"
+    settings: ClassVar[str] = "scale_param"
+    param_axes: ClassVar[Mapping[str, str]] = {"scale": "channels", "bias": "channels"}
 
     bias: bool
     bias_filler: Filler
@@ -122,6 +130,10 @@ class Scale(_AlongAxes):
         p = layer.proto.scale_param
         filler = Filler.parse(p.filler) if p.HasField("filler") else Filler(value=1.0)
         return cls(p.axis, p.num_axes, filler, len(layer.bottoms) > 1, p.bias_term, Filler.parse(p.bias_filler))
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        return ({"bias_term": len(stored) > len(bottoms) % 2},)
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         shape = self.operand_shape(bottoms)

@@ -63,6 +63,33 @@ class Window:
         )
 
 
+    def conv_formula(self, axis: int, size: int) -> str:
+        """``(7 + 2·1 − 1)/1 + 1 = 9``: how `conv_size` comes about on a spatial axis."""
+        result = self.conv_size((size,) * len(self.kernel))[axis]
+        span = size + 2 * self.pad[axis] - self.extent(axis)
+        rounded = ", rounded down" if span % self.stride[axis] else ""
+        return f"({size} + 2·{self.pad[axis]} − {self._extent_words(axis)})/{self.stride[axis]} + 1 = {result}{rounded}"
+
+    def deconv_formula(self, axis: int, size: int) -> str:
+        """``2·(7 − 1) + 4 − 2·1 = 14``: how `deconv_size` comes about on a spatial axis."""
+        result = self.deconv_size((size,) * len(self.kernel))[axis]
+        return f"{self.stride[axis]}·({size} − 1) + {self._extent_words(axis)} − 2·{self.pad[axis]} = {result}"
+
+    def pool_formula(self, axis: int, spatial: Shape, *, ceil: bool) -> str:
+        """``(112 + 2·0 − 3)/2 + 1 = 56, rounded up``: how `pool_size` comes about on a spatial axis."""
+        size, result = spatial[axis], self.pool_size(spatial, ceil=ceil)[axis]
+        span = size + 2 * self.pad[axis] - self.kernel[axis]
+        rounded = (", rounded up" if ceil else ", rounded down") if span % self.stride[axis] else ""
+        whole = -(-span // self.stride[axis]) + 1 if ceil else span // self.stride[axis] + 1
+        if whole > result:
+            rounded += ", less the window that would start beyond the input"
+        return f"({size} + 2·{self.pad[axis]} − {self.kernel[axis]})/{self.stride[axis]} + 1 = {result}{rounded}"
+
+    def _extent_words(self, axis: int) -> str:
+        kernel, dilation = self.kernel[axis], self.dilation[axis]
+        return str(kernel) if dilation == 1 else f"({dilation}·({kernel} − 1) + 1)"
+
+
 def _truncated_division(numerator: int, denominator: int) -> int:
     """C's integer division, which rounds toward zero."""
     quotient = abs(numerator) // denominator

@@ -175,8 +175,8 @@ Tensor input_of(const OrtApi* api, OrtKernelContext* context, size_t index) {
 void* output_of(const Call& call, size_t index, const std::vector<int64_t>& dims) {
   static const int64_t none = 0;
   OrtValue* value = nullptr;
-  check(ort::KernelContextGetOutput::call(call.api, call.context, index, dims.empty() ? &none : dims.data(), dims.size(),
-                                          &value));
+  check(ort::KernelContextGetOutput::call(call.api, call.context, index, dims.empty() ? &none : dims.data(),
+                                          dims.size(), &value));
   if (value == nullptr) return nullptr;
   void* data = nullptr;
   check(ort::GetTensorMutableData::call(call.api, value, &data));
@@ -362,7 +362,8 @@ struct CudaDevice {
 };
 #endif
 
-// ---- The operators ----------------------------------------------------------------------------------------------------
+// ---- The operators
+// ----------------------------------------------------------------------------------------------------
 struct Kernel {
   const OrtApi* api;
   std::string op;
@@ -397,7 +398,8 @@ struct LossGrad {
   static void compute(const Call& call) {
     const Tensor loss_diff = input_of(call.api, call.context, 3);
     if (loss_diff.count != 1) {
-      refuse(call.api, call.op + ": the loss's gradient has shape " + text_of(loss_diff.dims) + "; it must be a scalar");
+      refuse(call.api,
+             call.op + ": the loss's gradient has shape " + text_of(loss_diff.dims) + "; it must be a scalar");
     }
     void* scores_diff = output_of(call, 0, call.scores.dims);
     float* loss = static_cast<float*>(output_of(call, 1, {}));
@@ -426,9 +428,7 @@ const OrtCustomOp* custom_op() {
     made.GetStartVersion = [](const OrtCustomOp*) { return 1; };
     made.GetEndVersion = [](const OrtCustomOp*) { return INT32_MAX; };
     made.CreateKernelV2 = [](const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
-      return guarded(api, [&] {
-        *kernel = new Kernel{api, Op::kName, attributes_of(api, info, Op::kName)};
-      });
+      return guarded(api, [&] { *kernel = new Kernel{api, Op::kName, attributes_of(api, info, Op::kName)}; });
     };
     made.KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
       const Kernel& self = *static_cast<const Kernel*>(kernel);
@@ -464,8 +464,8 @@ extern "C" ORT_EXPORT OrtStatus* ORT_CALL RegisterCustomOps(OrtSessionOptions* o
     return ort::CreateStatus::call(base->GetApi(1), int{ort::kFail}, message.c_str());
   }
   return caffeconv::guarded(api, [&] {
-    // A domain lives as long as the sessions that were made with it, and they do not say how long that is: one domain for
-    // the life of the process, used by every session.
+    // A domain lives as long as the sessions that were made with it, and they do not say how long that is: one domain
+    // for the life of the process, used by every session.
     static OrtCustomOpDomain* const domain = [&] {
       OrtCustomOpDomain* made = nullptr;
       caffeconv::check(ort::CreateCustomOpDomain::call(api, "caffeconv", &made));

@@ -1,7 +1,7 @@
 // InfogainLoss on the GPU. Spatial scores: one thread a prediction, so that neighbouring threads read neighbouring
 // scores. Classes side by side: one warp a prediction. Either way every score is read from memory once, and kept in
-// registers for the gradient where the classes are few enough. Sums are taken in a fixed order, without atomics: the same
-// input gives the same bits.
+// registers for the gradient where the classes are few enough. Sums are taken in a fixed order, without atomics: the
+// same input gives the same bits.
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
@@ -14,8 +14,8 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kWarp = 32;
-constexpr int kMaxBlocks = 4096;  // a constant, not what the device likes: the order of summation depends on it
-constexpr int kChunk = 8;         // scores in flight where they are not kept
+constexpr int kMaxBlocks = 4096;    // a constant, not what the device likes: the order of summation depends on it
+constexpr int kChunk = 8;           // scores in flight where they are not kept
 constexpr int kSharedClasses = 64;  // H lies in shared memory up to here
 constexpr unsigned kAllLanes = 0xffffffffu;
 
@@ -60,8 +60,8 @@ __device__ InfogainPart sum_of_block(InfogainPart part) {
   return part;
 }
 
-__global__ void __launch_bounds__(kThreads) sum_parts(const InfogainPart* parts, int count, InfogainShape shape,
-                                                      InfogainPart* total, float* loss) {
+__global__ void __launch_bounds__(kThreads)
+    sum_parts(const InfogainPart* parts, int count, InfogainShape shape, InfogainPart* total, float* loss) {
   InfogainPart part = {0, 0, -1};
   for (int i = threadIdx.x; i < count; i += kThreads) part = merged(part, parts[i]);
   part = sum_of_block(part);
@@ -69,7 +69,8 @@ __global__ void __launch_bounds__(kThreads) sum_parts(const InfogainPart* parts,
   *total = part;
   if (loss == nullptr) return;
   // NaN for whoever cannot be told of an illegal label, as while a CUDA graph is captured.
-  *loss = part.bad_label >= 0 ? bits_of<float>(0x7fc00000) : static_cast<float>(part.loss / normalizer(shape, part.valid));
+  *loss =
+      part.bad_label >= 0 ? bits_of<float>(0x7fc00000) : static_cast<float>(part.loss / normalizer(shape, part.valid));
 }
 
 __global__ void __launch_bounds__(kThreads) count_labels(Arguments arguments, int64_t predictions) {
@@ -121,7 +122,8 @@ __device__ __forceinline__ RunningSums sum_of_lanes(RunningSums sums) {
 
 // One prediction; returns its loss. Kept: scores a thread keeps, 0 where it reads them again for the output.
 template <typename S, Mode M, int Lanes, int Kept>
-__device__ __forceinline__ float softmax_prediction(const Classes<S, Lanes>& classes, bool want_loss, float scale, S* out) {
+__device__ __forceinline__ float softmax_prediction(const Classes<S, Lanes>& classes, bool want_loss, float scale,
+                                                    S* out) {
   constexpr int size = Kept > 0 ? Kept : kChunk;
   const int64_t mine = classes.mine();
   float x[size];
@@ -221,9 +223,8 @@ __global__ void __launch_bounds__(kThreads) run_predictions(Arguments arguments,
       continue;
     }
     const bool want_loss = arguments.want_loss && active;
-    const float loss = shape.probabilities
-                           ? probability_prediction<S, M, Lanes>(classes, want_loss, scale, to)
-                           : softmax_prediction<S, M, Lanes, Kept>(classes, want_loss, scale, to);
+    const float loss = shape.probabilities ? probability_prediction<S, M, Lanes>(classes, want_loss, scale, to)
+                                           : softmax_prediction<S, M, Lanes, Kept>(classes, want_loss, scale, to);
     if (lane == 0) part.loss += loss;
   }
   part = sum_of_block(part);
@@ -270,9 +271,11 @@ template <Mode M>
 int launch(const CudaJob& job, const Arguments& arguments, void* out) {
   const bool by_thread = job.shape.inner >= kWarp;
   if (job.half) {
-    return by_thread ? launch_lanes<__half, M, 1>(job, arguments, out) : launch_lanes<__half, M, kWarp>(job, arguments, out);
+    return by_thread ? launch_lanes<__half, M, 1>(job, arguments, out)
+                     : launch_lanes<__half, M, kWarp>(job, arguments, out);
   }
-  return by_thread ? launch_lanes<float, M, 1>(job, arguments, out) : launch_lanes<float, M, kWarp>(job, arguments, out);
+  return by_thread ? launch_lanes<float, M, 1>(job, arguments, out)
+                   : launch_lanes<float, M, kWarp>(job, arguments, out);
 }
 
 // What a call needs on the device beside its inputs and outputs; given back on the same stream.
@@ -306,7 +309,8 @@ CudaResult empty(const CudaJob& job) {
   return status == cudaSuccess ? CudaResult{nullptr, -1, 0} : failed(status);
 }
 
-// Waits for the stream, to say which label is illegal. A graph being captured cannot be waited for: its loss is NaN then.
+// Waits for the stream, to say which label is illegal. A graph being captured cannot be waited for: its loss is NaN
+// then.
 CudaResult finish(const CudaJob& job, const Workspace& workspace) {
   cudaStream_t stream = static_cast<cudaStream_t>(job.stream);
   cudaError_t status = cudaGetLastError();

@@ -117,7 +117,7 @@ CAFFECONV_HD T exp_nonpositive(T d) {
 template <typename T>
 CAFFECONV_HD T log_normal(T u) {
   using I = typename Integers<T>::type;
-  const I offset = bits_of<I>(u) - 0x3f3504f3;                     // sqrt(1/2): mantissa in [sqrt(1/2), sqrt(2))
+  const I offset = bits_of<I>(u) - 0x3f3504f3;  // sqrt(1/2): mantissa in [sqrt(1/2), sqrt(2))
   const T m = bits_of<T>((offset & 0x007fffff) + 0x3f3504f3);
   const I exponent = offset >> 23;
 #if defined(__CUDA_ARCH__) || !defined(__GNUC__)
@@ -130,7 +130,8 @@ CAFFECONV_HD T log_normal(T u) {
   const T s = f / (f + 2.f);
   const T z = s * s;
   const T w = z * z;
-  const T r = z * (w * 0.28498786688f + 0.66666662693f) + w * (w * 0.24279078841f + 0.40000972152f);  // as FreeBSD's logf
+  const T r =
+      z * (w * 0.28498786688f + 0.66666662693f) + w * (w * 0.24279078841f + 0.40000972152f);  // as FreeBSD's logf
   const T half = f * f * 0.5f;
   return s * (half + r) + e * 9.0580006145e-6f - half + f + e * 6.9313812256e-1f;
 }
@@ -226,7 +227,8 @@ CAFFECONV_HD void add_scores(RunningSums& sums, const float (&x)[Size], const fl
 #endif
   for (int k = 0; k < Size; ++k) highest = k < count && x[k] > highest ? x[k] : highest;
   if (highest > sums.highest) rebase(sums, highest);
-  float ones = 0, rest = 0, dot = 0, h_sum = 0;  // summed up before they join the rest: rounding grows with the terms added
+  // Summed up before they join the totals: rounding grows with the terms added.
+  float ones = 0, rest = 0, dot = 0, h_sum = 0;
 #if defined(__CUDA_ARCH__)
 #pragma unroll
 #endif
@@ -252,7 +254,8 @@ CAFFECONV_HD RunningSums merged(RunningSums a, RunningSums b) {
   const float highest = b.highest > a.highest ? b.highest : a.highest;
   if (highest > a.highest) rebase(a, highest);
   if (highest > b.highest) rebase(b, highest);
-  return {highest, b.lowest < a.lowest ? b.lowest : a.lowest, a.ones + b.ones, a.rest + b.rest, a.dot + b.dot, a.h + b.h};
+  return {highest,  b.lowest < a.lowest ? b.lowest : a.lowest, a.ones + b.ones, a.rest + b.rest, a.dot + b.dot,
+          a.h + b.h};
 }
 
 CAFFECONV_HD float z_of(const RunningSums& sums) { return sums.ones + sums.rest; }

@@ -317,7 +317,8 @@ CAFFECONV_HD RowSums sums_of(const Row<V, S>& row, const float* h_row, float hig
 
 // Σ H[y,l]·log(max(p_l, 1e-20)), term by term.
 template <typename S>
-CAFFECONV_HD float clamped_dot(const S* x, int64_t stride, int64_t classes, const float* h_row, float highest, float log_z) {
+CAFFECONV_HD float clamped_dot(const S* x, int64_t stride, int64_t classes, const float* h_row, float highest,
+                               float log_z) {
   double dot = 0;
   for (int64_t l = 0; l < classes; ++l) {
     dot += h_row[l] * log_softmax_clamped(to_float(x[l * stride]) - highest, log_z);
@@ -370,7 +371,8 @@ CAFFECONV_HD float softmax_row(const InfogainJob& job, const Row<V, S>& row, con
 
 // The form before 2017: the bottom holds probabilities.
 template <typename V, typename S>
-CAFFECONV_HD float probability_row(const InfogainJob& job, const Row<V, S>& row, const float* h_row, bool active, S* out) {
+CAFFECONV_HD float probability_row(const InfogainJob& job, const Row<V, S>& row, const float* h_row, bool active,
+                                   S* out) {
   constexpr int lanes = lanes_of<V>();
   float loss = 0;
   int64_t l = 0;
@@ -408,8 +410,8 @@ void run_rows(const InfogainJob& job, int64_t begin, int64_t end, InfogainPart* 
     const Row<V, S> row = {static_cast<const S*>(job.scores) + offset, shape.inner, shape.classes};
     const float* h_row = job.h + (active ? label : 0) * shape.classes;
     S* out = job.out == nullptr ? nullptr : static_cast<S*>(job.out) + offset;
-    part->loss += shape.probabilities ? probability_row(job, row, h_row, active, out)
-                                      : softmax_row(job, row, h_row, active, out);
+    part->loss +=
+        shape.probabilities ? probability_row(job, row, h_row, active, out) : softmax_row(job, row, h_row, active, out);
   }
 }
 
@@ -420,7 +422,6 @@ void run_rows(const InfogainJob& job, int64_t begin, int64_t end, InfogainPart* 
 #if defined(__AVX512F__)
 template <int Width>
 struct FromTable {
-  static constexpr int64_t kWidth = Width;
   const float* columns;
   __m512i label;
   __mmask16 bit5;
@@ -454,7 +455,6 @@ struct FromTable {
 #elif defined(__AVX2__)
 template <int Width>
 struct FromTable {
-  static constexpr int64_t kWidth = Width;
   const float* columns;
   __m256i label;
   __m256 bit3;  // as sign bits
@@ -497,8 +497,7 @@ struct FromRows {
 #if defined(__AVX512F__)
     return bits_of<Floats>(_mm512_i32gather_ps(_mm512_loadu_si512(offset), h + l, 4));
 #elif defined(__AVX2__)
-    return bits_of<Floats>(
-        _mm256_i32gather_ps(h + l, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(offset)), 4));
+    return bits_of<Floats>(_mm256_i32gather_ps(h + l, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(offset)), 4));
 #else
     float values[kLanes];
     for (int k = 0; k < kLanes; ++k) values[k] = h[l + offset[k]];
@@ -507,8 +506,8 @@ struct FromRows {
   }
 };
 
-constexpr int64_t kMaxBlock = 1024;           // predictions in one block, a multiple of kLanes
-constexpr int64_t kBlockFloats = 16 * 1024;   // aim for this many scores in one block
+constexpr int64_t kMaxBlock = 1024;          // predictions in one block, a multiple of kLanes
+constexpr int64_t kBlockFloats = 16 * 1024;  // aim for this many scores in one block
 constexpr int64_t kLargestBlock = 256 * 1024;
 constexpr int64_t kAhead = 2;  // classes; what one block fetches for the next may not all arrive
 
@@ -520,12 +519,12 @@ int64_t block_width(const InfogainShape& shape) {
 struct Block {
   int64_t begin;  // first prediction
   int64_t count;
-  int64_t width;           // count, rounded up to whole vectors
-  const char* next;        // the next block's scores: class 0 of its first prediction
-  int64_t next_class;      // bytes to the next class, and to the next prediction; 0 where there is no next block
+  int64_t width;       // count, rounded up to whole vectors
+  const char* next;    // the next block's scores: class 0 of its first prediction
+  int64_t next_class;  // bytes to the next class, and to the next prediction; 0 where there is no next block
   int64_t next_prediction;
-  float* x;       // classes × width: scores, then exponentials, then the output
-  float* e;       // where the exponentials go: x, or a second buffer where x is still needed
+  float* x;                   // classes × width: scores, then exponentials, then the output
+  float* e;                   // where the exponentials go: x, or a second buffer where x is still needed
   int32_t label[kMaxBlock];   // 0 where not active
   int32_t active[kMaxBlock];  // all bits, or none
   float highest[kMaxBlock];

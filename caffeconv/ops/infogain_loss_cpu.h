@@ -8,8 +8,8 @@ namespace caffeconv {
 
 enum class Output { kNone, kProbabilities, kGradient };
 
-// One call of the operator. Buffers hold what InfogainShape says: scores and out outer·classes·inner elements (float, or
-// IEEE half where `half`), labels outer·inner, h classes·classes.
+// One call of the operator. Buffers hold what InfogainShape says: scores and out outer·classes·inner elements (float,
+// or IEEE half where `half`), labels outer·inner, h classes·classes.
 struct InfogainJob {
   InfogainShape shape;
   const void* scores;

@@ -1,6 +1,7 @@
-// The part of onnxruntime's C interface that a custom-op library needs, declared here because onnxruntime's wheels carry
-// no headers. OrtApi is a table of function pointers that only ever grows at its end, so a slot's number is a promise;
-// OrtCustomOp is a struct of callbacks whose first field says how much of it there is. Interface facts, nothing else.
+// The part of onnxruntime's C interface that a custom-op library needs, declared here because onnxruntime's wheels
+// carry no headers. OrtApi is a table of function pointers that only ever grows at its end, so a slot's number is a
+// promise; OrtCustomOp is a struct of callbacks whose first field says how much of it there is. Interface facts,
+// nothing else.
 #pragma once
 
 #include <cstddef>
@@ -89,23 +90,27 @@ using AddCustomOpDomain = Slot<28, OrtStatus* ORT_CALL(OrtSessionOptions* option
 using GetTensorMutableData = Slot<51, OrtStatus* ORT_CALL(OrtValue* value, void** data)>;
 using GetTensorElementType = Slot<60, OrtStatus* ORT_CALL(const OrtTensorTypeAndShapeInfo* info, int* type)>;
 using GetDimensionsCount = Slot<61, OrtStatus* ORT_CALL(const OrtTensorTypeAndShapeInfo* info, size_t* count)>;
-using GetDimensions = Slot<62, OrtStatus* ORT_CALL(const OrtTensorTypeAndShapeInfo* info, int64_t* dims, size_t count)>;
+using GetDimensions =
+    Slot<62, OrtStatus* ORT_CALL(const OrtTensorTypeAndShapeInfo* info, int64_t* dims, size_t count)>;
 using GetTensorShapeElementCount = Slot<64, OrtStatus* ORT_CALL(const OrtTensorTypeAndShapeInfo* info, size_t* count)>;
 using GetTensorTypeAndShape = Slot<65, OrtStatus* ORT_CALL(const OrtValue* value, OrtTensorTypeAndShapeInfo** info)>;
-using KernelInfoGetAttributeInt64 = Slot<86, OrtStatus* ORT_CALL(const OrtKernelInfo* info, const char* name, int64_t* out)>;
+using KernelInfoGetAttributeInt64 =
+    Slot<86, OrtStatus* ORT_CALL(const OrtKernelInfo* info, const char* name, int64_t* out)>;
 using KernelInfoGetAttributeString =
     Slot<87, OrtStatus* ORT_CALL(const OrtKernelInfo* info, const char* name, char* out, size_t* size)>;
 using KernelContextGetInputCount = Slot<88, OrtStatus* ORT_CALL(const OrtKernelContext* context, size_t* count)>;
 using KernelContextGetOutputCount = Slot<89, OrtStatus* ORT_CALL(const OrtKernelContext* context, size_t* count)>;
 using KernelContextGetInput =
     Slot<90, OrtStatus* ORT_CALL(const OrtKernelContext* context, size_t index, const OrtValue** value)>;
-using KernelContextGetOutput = Slot<91, OrtStatus* ORT_CALL(OrtKernelContext* context, size_t index, const int64_t* dims,
-                                                            size_t rank, OrtValue** value)>;
+using KernelContextGetOutput = Slot<91, OrtStatus* ORT_CALL(OrtKernelContext* context, size_t index,
+                                                             const int64_t* dims, size_t rank, OrtValue** value)>;
 using ReleaseStatus = Slot<93, void ORT_CALL(OrtStatus* status)>;
 using ReleaseTensorTypeAndShapeInfo = Slot<99, void ORT_CALL(OrtTensorTypeAndShapeInfo* info)>;
 using ReleaseCustomOpDomain = Slot<101, void ORT_CALL(OrtCustomOpDomain* domain)>;
-using KernelContextGetGpuComputeStream = Slot<193, OrtStatus* ORT_CALL(const OrtKernelContext* context, void** stream)>;
-using KernelContextParallelFor = Slot<274, OrtStatus* ORT_CALL(const OrtKernelContext* context, void (*run)(void*, size_t),
-                                                               size_t total, size_t batches, void* user)>;
+using KernelContextGetGpuComputeStream =
+    Slot<193, OrtStatus* ORT_CALL(const OrtKernelContext* context, void** stream)>;
+using KernelContextParallelFor =
+    Slot<274, OrtStatus* ORT_CALL(const OrtKernelContext* context, void (*run)(void*, size_t), size_t total,
+                                   size_t batches, void* user)>;
 
 }  // namespace ort

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
-from caffeconv.ir import LayerDef, NetDef, Phase
+from caffeconv.ir import Infogain, LayerDef, NetDef, Phase
 from caffeconv.read import upgrade
 from caffeconv.read.prototxt import NetSource
 
@@ -33,6 +33,8 @@ class State:
     """Whether layers may do what Caffe refuses, where that has one clear meaning (5-D pooling)."""
     deploy: bool = False
     """Whether the net is wanted in its deploy form, without data layers, labels and losses."""
+    infogain: Infogain | None = None
+    """What InfogainLoss layers are given; None: scores, as in Caffe 1.0, with a warning where that is doubtful."""
 
 
 def define_net(source: NetSource, state: State) -> NetDef:
@@ -79,6 +81,7 @@ def _definition(proto: LayerParameter, line: int, state: State, source: NetSourc
     return LayerDef(
         proto.name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own, source.directory,
         line or None, source.net.force_backward, state.extended, source.extra.get(line, {}),
+        state.infogain,
     )  # fmt: skip
 
 

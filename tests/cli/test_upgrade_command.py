@@ -61,3 +61,18 @@ def test_refused(tmp_path: Path, out: str) -> None:
 
 def test_no_output_named() -> None:
     assert upgrade(OLD).exit_code == 2
+
+
+def test_deploy(tmp_path: Path) -> None:
+    out = tmp_path / "deploy.prototxt"
+    result = upgrade("fixtures/digits/train_val.prototxt", "-o", out, "--deploy")
+    assert result.exit_code == 0, result.stderr
+    assert "deploy net of phase TEST; inputs: data 1×1×28×28" in result.stderr
+
+
+@pytest.mark.parametrize("option", [("--phase", "train"), ("--shape", "data=1,3,8,8"), ("--infogain", "logits")])
+def test_a_form_without_deploy(tmp_path: Path, option: tuple[str, str]) -> None:
+    result = upgrade(OLD, "-o", tmp_path / "new.prototxt", *option)
+    assert result.exit_code == 2
+    assert "they were given without --deploy" in result.stderr
+    assert list(tmp_path.iterdir()) == []

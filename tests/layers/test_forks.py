@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from small_nets import Array, run_model, run_net, write_net, write_weights
 
 import caffeconv
 
-few = settings(max_examples=30, deadline=None)
+few = settings(max_examples=50, deadline=None)
 F = np.float32
 seeds = st.integers(0, 2**32)
 
@@ -31,7 +32,8 @@ def layer(kind: str, bottoms: Sequence[str], extra: str = "", tops: Sequence[str
 
 
 def normal(seed: int, *shape: int) -> Array:
-    return np.random.default_rng(seed).normal(0, 2, shape).astype(F)
+    drawn: Array = np.random.default_rng(seed).normal(0, 2, shape).astype(F)
+    return drawn
 
 
 def close(got: Array, want: object, rtol: float = 2e-5, atol: float = 2e-5) -> None:
@@ -61,11 +63,15 @@ def regions(rng: np.random.Generator, pictures: int, size: tuple[int, int], scal
     rois = rng.uniform(-0.4, 1.4, (5, 5)) * np.array([1, width, height, width, height]) / scale
     rois = np.round(rois * 4) / 4
     rois[:, 0] = rng.integers(0, pictures, 5)
-    return rois.astype(F)
+    rows: Array = rois.astype(F)
+    return rows
+
+
+scales = st.sampled_from([1 / 16, 0.25, 1.0, 0.3])
 
 
 @few
-@given(seeds, st.integers(1, 3), st.integers(3, 12), st.integers(3, 12), st.sampled_from([1 / 16, 0.25, 1.0, 0.3]), st.data())
+@given(seeds, st.integers(1, 3), st.integers(3, 12), st.integers(3, 12), scales, st.data())
 def test_roi_pooling(
     folder: Path, seed: int, pictures: int, height: int, width: int, scale: float, data: st.DataObject
 ) -> None:
@@ -88,7 +94,7 @@ def test_roi_pooling(
 
 
 @few
-@given(seeds, st.integers(1, 3), st.integers(3, 12), st.integers(3, 12), st.sampled_from([1 / 16, 0.25, 1.0, 0.3]), st.data())
+@given(seeds, st.integers(1, 3), st.integers(3, 12), st.integers(3, 12), scales, st.data())
 def test_psroi_pooling(
     folder: Path, seed: int, pictures: int, height: int, width: int, scale: float, data: st.DataObject
 ) -> None:
@@ -235,10 +241,9 @@ def darknet_reorg(x: Array, stride: int, *, reverse: bool) -> list[float]:
 
 
 @few
-@given(seeds, st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.integers(1, 2), st.integers(1, 3), st.booleans())
-def test_reorg_is_darknets(
-    folder: Path, seed: int, n: int, c: int, h: int, w: int, stride: int, reverse: bool
-) -> None:
+@given(seeds, st.lists(st.integers(1, 3), min_size=4, max_size=4), st.integers(1, 3), st.booleans())
+def test_reorg_is_darknets(folder: Path, seed: int, shape: list[int], stride: int, reverse: bool) -> None:
+    n, c, h, w = shape
     x = normal(seed, n, c * stride**2, h * stride, w * stride)
     said = f"reorg_param {{ stride: {stride} reverse: {str(reverse).lower()} }}"
     got = run_net(folder, layer("Reorg", ["x"], said), {"x": x}, written_batch=2)["y"]
@@ -265,15 +270,21 @@ def test_shuffle_channel(folder: Path, seed: int, n: int, group: int, size: int,
 PSPNET = 'bn_param { slope_filler { type: "constant" value: 1 } eps: 0.25 FROZEN }'
 
 
-def per_channel(x: Array, function: Callable[[NDArray64, int], object]) -> Array:
+Doubles = NDArray[np.float64]
+
+
+def per_channel(x: Array, function: Callable[[Doubles, int], Doubles]) -> Doubles:
     """`function` of each channel's values and its number, put together again."""
     want = np.empty(x.shape)
     for c in range(x.shape[1]):
         want[:, c] = function(x[:, c].astype(np.float64), c)
-    return want.astype(F)
+    return want
 
 
-NDArray64 = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+def affine(values: Doubles, *numbers: object) -> Doubles:
+    """factor · (values - mean) / √variance + summand; `numbers`: mean, variance, factor, summand."""
+    mean, variance, factor, summand = (float(np.asarray(number).item()) for number in numbers)
+    return factor * (values - mean) / math.sqrt(variance) + summand
 
 
 @few
@@ -284,10 +295,9 @@ def test_bn_of_segnet(folder: Path, seed: int, n: int, c: int, spatial: list[int
     mode = "LEARN" if learns else "INFERENCE"
     got = run_net(folder, layer("BN", ["x"], f"bn_param {{ bn_mode: {mode} }}"), {"x": x}, weights=weights)["y"]
 
-    def want(values: NDArray64, channel: int) -> NDArray64:
-        if learns:
-            values = (values - values.mean()) / np.sqrt(values.var() + 1e-9)
-        return values * scale[0, channel, 0, 0] + shift[0, channel, 0, 0]
+    def want(values: Doubles, c: int) -> Doubles:
+        middle, spread = (values.mean(), values.var() + 1e-9) if learns else (0, 1)
+        return affine(values, middle, spread, scale[0, c], shift[0, c])
 
     if learns:
         assume(all(values.std() > 0.1 for values in x.swapaxes(0, 1)))
@@ -305,28 +315,36 @@ def test_bn_of_pspnet(folder: Path, seed: int, n: int, c: int, phase: str, froze
     path = write_net(folder, {"x": x.shape}, layer("BN", ["x"], said))
     model = caffeconv.convert(path, weights, phase="TRAIN" if phase == "TRAIN" else "TEST")
 
-    def want(values: NDArray64, channel: int) -> NDArray64:
+    def want(values: Doubles, c: int) -> Doubles:
         stored = frozen or phase == "TEST"
-        middle = mean[0, channel, 0, 0] if stored else values.mean()
-        spread = variance[0, channel, 0, 0] if stored else values.var()
-        return (values - middle) / np.sqrt(spread + 0.25) * slope[0, channel, 0, 0] + bias[0, channel, 0, 0]
+        middle, spread = (mean[0, c], variance[0, c] + 0.25) if stored else (values.mean(), values.var() + 0.25)
+        return affine(values, middle, spread, slope[0, c], bias[0, c])
 
     close(run_model(model, {"x": x})["y"], per_channel(x, want), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("said", ["bn_mode: INFERENCE", "eps: 0.25"])
-def test_bn_folds_into_the_convolution_before_it(folder: Path, said: str) -> None:
-    x, parameters = normal(0, 2, 3, 4, 4), [normal(i, 1, 5, 1, 1) for i in (1, 2, 3)]
-    parameters.append(normal(4, 1, 5, 1, 1) ** 2)
+def folds(folder: Path, behind: str, parameters: list[Array]) -> None:
+    """Asserts that a layer goes into the convolution before it, and that nothing changes."""
+    x = normal(0, 2, 3, 4, 4)
     conv = layer(
         "Convolution", ["x"], 'convolution_param { num_output: 5 kernel_size: 3 weight_filler { type: "xavier" } }',
         ["c"], "conv",
     )  # fmt: skip
-    path = write_net(folder, {"x": x.shape}, conv + layer("BN", ["c"], f"bn_param {{ {said} }}"))
-    weights = write_weights(folder / "bn.caffemodel", "l", parameters[: 2 if "mode" in said else 4])
+    path = write_net(folder, {"x": x.shape}, conv + behind)
+    weights = write_weights(folder / "bn.caffemodel", "l", parameters)
     folded, whole = caffeconv.convert(path, weights), caffeconv.convert(path, weights, fold=False)
     assert [node.op_type for node in folded.graph.node] == ["Conv"]
-    close(run_model(folded, {"x": x})["y"], run_model(whole, {"x": x})["y"])
+    assert [node.op_type for node in whole.graph.node] != ["Conv"]
+    close(run_model(folded, {"x": x})["y"], run_model(whole, {"x": x})["y"], rtol=1e-4, atol=1e-4)
+
+
+def test_bn_folds_into_the_convolution_before_it(folder: Path) -> None:
+    parameters = [normal(i, 1, 5, 1, 1) for i in (1, 2, 3)]
+    folds(folder, layer("BN", ["c"], "bn_param { bn_mode: INFERENCE }"), parameters[:2])
+    folds(folder, layer("BN", ["c"], "bn_param { eps: 0.25 }"), [*parameters, normal(4, 1, 5, 1, 1) ** 2])
+    flat = [normal(i, 5) for i in (1, 2, 3)]
+    nvidia = [flat[0], normal(4, 5) ** 2, np.array([3], F), *flat[1:]]
+    folds(folder, layer("BatchNorm", ["c"], "batch_norm_param { scale_bias: true }"), nvidia)
 
 
 @pytest.mark.parametrize(
@@ -348,14 +366,13 @@ def test_batch_norm_with_nvidias_scale_and_bias(
     path = write_net(
         folder, {"x": x.shape}, layer("BatchNorm", ["x"], f"batch_norm_param {{ scale_bias: true eps: {eps} }}")
     )
+
+    def want(values: Doubles, c: int) -> Doubles:
+        middle, spread = (mean[c], variance[c]) if phase == "TEST" else (values.mean(), values.var())
+        return affine(values, middle, spread + max(eps, 1e-5), scale[c], bias[c])
+
     for fold in (True, False):
         model = caffeconv.convert(path, weights, phase="TRAIN" if phase == "TRAIN" else "TEST", fold=fold)
-
-        def want(values: NDArray64, channel: int) -> NDArray64:
-            middle = mean[channel] if phase == "TEST" else values.mean()
-            spread = variance[channel] if phase == "TEST" else values.var()
-            return (values - middle) / np.sqrt(spread + max(eps, 1e-5)) * scale[channel] + bias[channel]
-
         close(run_model(model, {"x": x})["y"], per_channel(x, want), rtol=1e-4, atol=1e-4)
 
 
@@ -408,23 +425,25 @@ def test_dropout_that_scales_in_test(folder: Path, ratio: float) -> None:
 # -- convolutions ------------------------------------------------------------------------------------------------------
 
 
+def everything(places: Sequence[slice | int]) -> tuple[slice | int, ...]:
+    """These places of every item and channel."""
+    return (slice(None), slice(None), *places)
+
+
 def convolved(
     x: Array, weight: Array, bias: Array, stride: Sequence[int], pad: Sequence[int], dilation: Sequence[int]
-) -> Array:
+) -> Doubles:
     """Any number of spatial axes; weight outputs × channels × kernel."""
     padded = np.pad(x.astype(np.float64), [(0, 0), (0, 0), *((p, p) for p in pad)])
     extent = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:], strict=True)]
     sizes = [(s - e) // t + 1 for s, e, t in zip(padded.shape[2:], extent, stride, strict=True)]
+    rows = weight.reshape(len(weight), -1).astype(np.float64)
     want = np.empty((len(x), len(weight), *sizes))
     for place in itertools.product(*map(range, sizes)):
-        window = tuple(
-            slice(i * t, i * t + e, d) for i, t, e, d in zip(place, stride, extent, dilation, strict=True)
-        )
-        values = padded[(slice(None), slice(None), *window)]
-        want[(slice(None), slice(None), *place)] = np.einsum(
-            "ncx,ocx->no", values.reshape(*values.shape[:2], -1), weight.reshape(*weight.shape[:2], -1)
-        )
-    return (want + bias.reshape(-1, *[1] * len(sizes))).astype(F)
+        window = [slice(i * t, i * t + e, d) for i, t, e, d in zip(place, stride, extent, dilation, strict=True)]
+        values = padded[everything(window)].reshape(len(x), -1)
+        want[everything(place)] = values @ rows.T + bias.ravel()
+    return want
 
 
 def depthwise(weight: Array) -> Array:
@@ -461,12 +480,15 @@ def test_depthwise_convolution_folds_the_batch_norm_behind_it(folder: Path) -> N
     close(run_model(folded, {"x": x})["z"], run_model(whole, {"x": x})["z"])
 
 
-@pytest.mark.parametrize(("said", "dilation"), [("hole: 2", (2, 2)), ("hole_h: 2 hole_w: 1", (2, 1)), ("hole: 1", (1, 1))])
+@pytest.mark.parametrize(
+    ("said", "dilation"), [("hole: 2", (2, 2)), ("hole_h: 2 hole_w: 1", (2, 1)), ("hole: 1", (1, 1))]
+)
 def test_hole_is_dilation(folder: Path, said: str, dilation: tuple[int, int]) -> None:
     x, weight = normal(0, 1, 2, 7, 8), normal(1, 3, 2, 3, 2)
     weights = write_weights(folder / "hole.caffemodel", "l", [weight])
     window = "num_output: 3 kernel_h: 3 kernel_w: 2 pad: 1 bias_term: false"
-    got = run_net(folder, layer("Convolution", ["x"], f"convolution_param {{ {window} {said} }}"), {"x": x}, weights=weights)
+    layers = layer("Convolution", ["x"], f"convolution_param {{ {window} {said} }}")
+    got = run_net(folder, layers, {"x": x}, weights=weights)
     close(got["y"], convolved(x, weight, np.zeros(3, F), (1, 1), (1, 1), dilation))
 
 
@@ -476,11 +498,13 @@ def test_local(folder: Path, seed: int, n: int, c: int, k_h: int, k_w: int, stri
     pad, bias_term, outputs = data.draw(st.integers(0, 1)), data.draw(st.booleans()), data.draw(st.integers(1, 3))
     x = normal(seed, n, c, 4, 5)
     rows, columns = (4 + 2 * pad - k_h) // stride + 1, (5 + 2 * pad - k_w) // stride + 1
-    weight, bias = normal(seed + 1, outputs, 1, c * k_h * k_w, rows * columns), normal(seed + 2, 1, 1, outputs, rows * columns)
+    weight = normal(seed + 1, outputs, 1, c * k_h * k_w, rows * columns)
+    bias = normal(seed + 2, 1, 1, outputs, rows * columns)
     weights = write_weights(folder / "local.caffemodel", "l", [weight, bias][: 1 + bias_term])
     said = f"num_output: {outputs} stride: {stride} pad: {pad} bias_term: {str(bias_term).lower()} "
     said += f"kernel_size: {k_h}" if k_h == k_w else f"kernel_h: {k_h} kernel_w: {k_w}"
-    got = run_net(folder, layer("Local", ["x"], f"local_param {{ {said} }}"), {"x": x}, weights=weights, written_batch=1)
+    layers = layer("Local", ["x"], f"local_param {{ {said} }}")
+    got = run_net(folder, layers, {"x": x}, weights=weights, written_batch=1)
     padded = np.pad(x, [(0, 0), (0, 0), (pad, pad), (pad, pad)])
     want = np.empty((n, outputs, rows, columns))
     for i, m, y, z in itertools.product(*map(range, want.shape)):
@@ -527,40 +551,48 @@ def test_pooling_3d(
             start, stop = i * s - p, min(i * s - p + k, n + p)
             divisor *= stop - start
             window.append(slice(max(start, 0), max(min(stop, n), 0)))
-        values = x[(slice(None), slice(None), *window)].reshape(2, 2, -1)
+        values = x[everything(window)].reshape(2, 2, -1)
         assume(divisor > 0)
         if pool == "MAX":
             assume(values.shape[2] > 0)
-            want[(slice(None), slice(None), *place)] = values.max(axis=2)
+            want[everything(place)] = values.max(axis=2)
         else:
-            want[(slice(None), slice(None), *place)] = values.sum(axis=2) / divisor
-    said = f"pool: {pool} kernel_size: {size} kernel_depth: {depth} stride: {stride} temporal_stride: {steps} pad: {pad}"
+            want[everything(place)] = values.sum(axis=2) / divisor
+    said = f"pool: {pool} kernel_size: {size} kernel_depth: {depth} stride: {stride} temporal_stride: {steps} "
+    said += f"pad: {pad}"
     got = run_net(folder, layer("Pooling3D", ["x"], f"{name} {{ {said} }}"), {"x": x}, written_batch=1)["y"]
     close(got, want)
 
 
+def test_a_window_beyond_the_input_averages_nothing(folder: Path) -> None:
+    x = np.arange(16, dtype=F).reshape(1, 1, 4, 4)
+    layers = layer("Pooling", ["x"], "pooling_param { pool: AVE kernel_size: 1 stride: 2 }")
+    got = run_net(folder, layers, {"x": x})["y"]
+    np.testing.assert_array_equal(got[0, 0], [[0, 2, np.nan], [8, 10, np.nan], [np.nan] * 3])
+
+
 # -- all together ------------------------------------------------------------------------------------------------------
 
+XAVIER = 'weight_filler { type: "xavier" }'
 CHAIN = "".join(
-    [
-        layer("ConvolutionDepthwise", ["data"], 'convolution_param { kernel_size: 3 pad: 1 weight_filler { type: "msra" } }',
-              ["a"], "a"),
-        layer("BN", ["a"], 'bn_param { bn_mode: INFERENCE scale_filler { value: 2 } shift_filler { value: 1 } }', ["b"], "b"),
-        layer("ReLU6", ["b"], "", ["c"], "c"),
-        layer("Pooling", ["c"], "pooling_param { pool: MAX kernel_size: 2 stride: 2 }", ["d", "mask"], "d"),
-        layer("ShuffleChannel", ["d"], "shuffle_channel_param { group: 2 }", ["e"], "e"),
-        layer("Upsample", ["e", "mask"], "upsample_param { scale: 2 }", ["f"], "f"),
-        layer("Interp", ["f"], "interp_param { zoom_factor: 2 pad_end: -1 }", ["g"], "g"),
-        layer("Reorg", ["f"], "reorg_param { stride: 2 }", ["h"], "h"),
-        layer("Pooling", ["f"], "pooling_param { pool: AVE global_pooling: true }", ["s"], "s"),
-        layer("Axpy", ["s", "f", "a"], "", ["i"], "i"),
-        layer("Local", ["d"], 'local_param { num_output: 3 kernel_size: 2 weight_filler { type: "xavier" } }', ["j"], "j"),
-        layer("Mish", ["j"], "", ["k"], "k"),
-        layer("PSROIPooling", ["f", "rois"], "psroi_pooling_param { spatial_scale: 0.5 output_dim: 1 group_size: 2 }",
-              ["l"], "l"),
-        layer("ROIPooling", ["f", "rois"], "roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.5 }", ["m"], "m"),
-    ]
-)  # fmt: skip
+    layer(kind, bottoms.split(), said, tops.split(), tops.split()[0])
+    for kind, bottoms, tops, said in (
+        ("ConvolutionDepthwise", "data", "a", f"convolution_param {{ kernel_size: 3 pad: 1 {XAVIER} }}"),
+        ("BN", "a", "b", "bn_param { bn_mode: INFERENCE scale_filler { value: 2 } shift_filler { value: 1 } }"),
+        ("ReLU6", "b", "c", ""),
+        ("Pooling", "c", "d mask", "pooling_param { pool: MAX kernel_size: 2 stride: 2 }"),
+        ("ShuffleChannel", "d", "e", "shuffle_channel_param { group: 2 }"),
+        ("Upsample", "e mask", "f", "upsample_param { scale: 2 }"),
+        ("Interp", "f", "g", "interp_param { zoom_factor: 2 pad_end: -1 }"),
+        ("Reorg", "f", "h", "reorg_param { stride: 2 }"),
+        ("Pooling", "f", "s", "pooling_param { pool: AVE global_pooling: true }"),
+        ("Axpy", "s f a", "i", ""),
+        ("Local", "d", "j", f"local_param {{ num_output: 3 kernel_size: 2 {XAVIER} }}"),
+        ("Mish", "j", "k", ""),
+        ("PSROIPooling", "f rois", "l", "psroi_pooling_param { spatial_scale: 0.5 output_dim: 1 group_size: 2 }"),
+        ("ROIPooling", "f rois", "m", "roi_pooling_param { pooled_h: 2 pooled_w: 3 spatial_scale: 0.5 }"),
+    )
+)
 
 
 def test_any_batch_gives_what_a_fixed_one_gives(folder: Path) -> None:

@@ -18,14 +18,14 @@ using namespace caffeconv;
 
 namespace {
 
-#define EXPECT(condition, ...)                                               \
-  do {                                                                       \
-    if (!(condition)) {                                                      \
-      fprintf(stderr, "%s:%d: %s fails: ", __FILE__, __LINE__, #condition);  \
-      fprintf(stderr, __VA_ARGS__);                                          \
-      fprintf(stderr, "\n");                                                 \
-      exit(1);                                                               \
-    }                                                                        \
+#define EXPECT(condition, ...)                                              \
+  do {                                                                      \
+    if (!(condition)) {                                                     \
+      fprintf(stderr, "%s:%d: %s fails: ", __FILE__, __LINE__, #condition); \
+      fprintf(stderr, __VA_ARGS__);                                         \
+      fprintf(stderr, "\n");                                                \
+      exit(1);                                                              \
+    }                                                                       \
   } while (0)
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -41,7 +41,8 @@ struct Buffer {
   std::unique_ptr<T[]> data;
 };
 
-// ---- IEEE half, the slow and plain way --------------------------------------------------------------------------------
+// ---- IEEE half, the slow and plain way
+// --------------------------------------------------------------------------------
 float float_of_half(uint16_t bits) {
   const int exponent = (bits >> 10) & 31;
   const float mantissa = static_cast<float>(bits & 1023);
@@ -65,7 +66,8 @@ uint16_t half_of_float(float value) {
   return static_cast<uint16_t>(sign | (up ? high : low));
 }
 
-// ---- Problems ---------------------------------------------------------------------------------------------------------
+// ---- Problems
+// ---------------------------------------------------------------------------------------------------------
 struct Problem {
   InfogainShape shape;
   bool half;
@@ -86,7 +88,8 @@ struct Answer {
 };
 
 Problem random_problem(std::mt19937& random, InfogainShape shape, bool half, float spread) {
-  const size_t predictions = static_cast<size_t>(shape.outer * shape.inner), classes = static_cast<size_t>(shape.classes);
+  const size_t predictions = static_cast<size_t>(shape.outer * shape.inner),
+               classes = static_cast<size_t>(shape.classes);
   const size_t labels = classes > 5000 ? 2 : classes;  // rows of H that no label asks for need not be there
   Problem problem = {shape, half, Buffer<float>(predictions * classes), Buffer<float>(predictions),
                      Buffer<float>(labels * classes)};
@@ -116,7 +119,8 @@ Answer answer_of(const Problem& problem) {
   int64_t valid = 0;
   for (size_t i = 0; i < predictions; ++i) {
     double highest = problem.scores[problem.at(i, 0)], z = 0;
-    for (size_t l = 0; l < classes; ++l) highest = std::max(highest, static_cast<double>(problem.scores[problem.at(i, l)]));
+    for (size_t l = 0; l < classes; ++l)
+      highest = std::max(highest, static_cast<double>(problem.scores[problem.at(i, l)]));
     for (size_t l = 0; l < classes; ++l) z += std::exp(problem.scores[problem.at(i, l)] - highest);
     for (size_t l = 0; l < classes; ++l) {
       const float score = problem.scores[problem.at(i, l)];
@@ -133,7 +137,8 @@ Answer answer_of(const Problem& problem) {
       answer.loss -= h[l] * std::log(clamped);
       answer.loss_size += std::fabs(h[l] * std::log(clamped));
       answer.diff[problem.at(i, l)] = shape.probabilities ? -h[l] / clamped : p * h_sum - h[l];
-      answer.diff_size[problem.at(i, l)] = shape.probabilities ? std::fabs(h[l] / clamped) : p * h_size + std::fabs(h[l]);
+      answer.diff_size[problem.at(i, l)] =
+          shape.probabilities ? std::fabs(h[l] / clamped) : p * h_size + std::fabs(h[l]);
     }
   }
   const double n = normalizer(shape, valid);
@@ -156,7 +161,9 @@ struct Result {
 // A buffer of the scores' type and count, filled with NaN.
 struct Output_ {
   Output_(const Problem& problem)
-      : half(problem.half), floats(half ? 0 : problem.scores.size, kNan), halves(half ? problem.scores.size : 0, 0x7e01) {}
+      : half(problem.half),
+        floats(half ? 0 : problem.scores.size, kNan),
+        halves(half ? problem.scores.size : 0, 0x7e01) {}
   void* data() { return half ? static_cast<void*>(halves.data.get()) : floats.data.get(); }
   std::vector<float> values() const {
     std::vector<float> result(half ? halves.size : floats.size);
@@ -266,8 +273,8 @@ void expect_close(const Problem& problem, const Result& result, const std::strin
          answer.loss);
   for (size_t k = 0; k < result.prob.size(); ++k) {
     const double error = std::fabs(result.prob[k] - answer.prob[k]);
-    EXPECT(error <= (relative + slack(answer.prob[k])) * answer.prob[k] + absolute, "%s: prob[%zu] %.9g, should be %.9g", what.c_str(), k,
-           static_cast<double>(result.prob[k]), answer.prob[k]);
+    EXPECT(error <= (relative + slack(answer.prob[k])) * answer.prob[k] + absolute,
+           "%s: prob[%zu] %.9g, should be %.9g", what.c_str(), k, static_cast<double>(result.prob[k]), answer.prob[k]);
   }
   for (size_t k = 0; k < result.diff.size(); ++k) {
     const double size = problem.half ? std::fabs(answer.diff[k]) : 0;
@@ -283,7 +290,8 @@ std::string name_of(const Problem& problem) {
   const InfogainShape& shape = problem.shape;
   return std::to_string(shape.outer) + "x" + std::to_string(shape.classes) + "x" + std::to_string(shape.inner) +
          (problem.half ? " half" : "") + (shape.probabilities ? " probabilities" : "") +
-         (shape.has_ignore_label ? " ignore" : "") + " normalization " + std::to_string(static_cast<int>(shape.normalization));
+         (shape.has_ignore_label ? " ignore" : "") + " normalization " +
+         std::to_string(static_cast<int>(shape.normalization));
 }
 
 // f(result, name of the kernels)
@@ -298,7 +306,8 @@ void with_all_kernels(const Problem& problem, bool with_prob, F f) {
   f(run_cuda(problem, with_prob), std::string("cuda"));
 }
 
-// ---- Tests ------------------------------------------------------------------------------------------------------------
+// ---- Tests
+// ------------------------------------------------------------------------------------------------------------
 void test_functions(bool quick) {
   double worst_exp = 0, worst_log = 0, worst_log1p = 0;
   for (double d = 0; d > -87.3; d -= quick ? 0.0137 : 1.37e-4) {
@@ -308,12 +317,16 @@ void test_functions(bool quick) {
   for (float u = 1e-20f; u < 3e38f; u *= quick ? 1.03f : 1.0003f) {
     const double exact = std::log(static_cast<double>(u));
     worst_log = std::max(worst_log, std::fabs(log_normal(u) - exact) / std::max(std::fabs(exact), 1e-30));
-    if (u < 1e9f) worst_log1p = std::max(worst_log1p, std::fabs(log1p_nonnegative(u) / std::log1p(static_cast<double>(u)) - 1));
+    if (u < 1e9f)
+      worst_log1p = std::max(worst_log1p, std::fabs(log1p_nonnegative(u) / std::log1p(static_cast<double>(u)) - 1));
   }
-  EXPECT(worst_exp < 1.5e-7 && worst_log < 1.5e-7 && worst_log1p < 2e-7, "errors %g %g %g", worst_exp, worst_log, worst_log1p);
+  EXPECT(worst_exp < 1.5e-7 && worst_log < 1.5e-7 && worst_log1p < 2e-7, "errors %g %g %g", worst_exp, worst_log,
+         worst_log1p);
   EXPECT(exp_nonpositive(0.f) == 1 && exp_nonpositive(-1e30f) == 0 && exp_nonpositive(-kInf) == 0, "exp at the ends");
-  EXPECT(std::isnan(exp_nonpositive(kNan)) && std::isnan(log1p_nonnegative(kNan)) && std::isnan(log_clamped(kNan)), "NaN");
-  EXPECT(log_clamped(kInf) == kInf && log_clamped(0.f) == log_clamped(1e-20f) && log_normal(1.f) == 0, "log at the ends");
+  EXPECT(std::isnan(exp_nonpositive(kNan)) && std::isnan(log1p_nonnegative(kNan)) && std::isnan(log_clamped(kNan)),
+         "NaN");
+  EXPECT(log_clamped(kInf) == kInf && log_clamped(0.f) == log_clamped(1e-20f) && log_normal(1.f) == 0,
+         "log at the ends");
   EXPECT(truncated_label(2.99f) == 2 && truncated_label(-0.99f) == 0 && truncated_label(-1.f) == -1, "truncation");
   for (const float label : {kNan, kInf, -kInf, 3e9f, -3e9f}) EXPECT(truncated_label(label) == INT32_MIN, "%g", label);
   printf("exp, log, log1p: relative errors %.2g, %.2g, %.2g\n", worst_exp, worst_log, worst_log1p);
@@ -322,16 +335,18 @@ void test_functions(bool quick) {
 void test_random(bool quick) {
   std::mt19937 random(20170817);
   const std::vector<std::vector<int64_t>> shapes = {
-      {1, 1, 1},  {5, 2, 1},   {33, 10, 1},  {7, 31, 1},   {6, 32, 1},    {9, 100, 1},  {3, 1000, 1}, {2, 1300, 1},
-      {1, 21, 7}, {2, 3, 40},  {3, 19, 130}, {4, 5, 3},    {1, 16, 1100}, {2, 33, 35},  {1, 64, 50},  {1, 65, 33},
-      {1, 128, 17}, {1, 129, 40}, {2, 7, 16}, {1, 70000, 2}, {2, 300, 32}, {1, 8, 90}, {1, 41, 60}, {1, 25, 70}};
+      {1, 1, 1},    {5, 2, 1},    {33, 10, 1},  {7, 31, 1},    {6, 32, 1},    {9, 100, 1}, {3, 1000, 1}, {2, 1300, 1},
+      {1, 21, 7},   {2, 3, 40},   {3, 19, 130}, {4, 5, 3},     {1, 16, 1100}, {2, 33, 35}, {1, 64, 50},  {1, 65, 33},
+      {1, 128, 17}, {1, 129, 40}, {2, 7, 16},   {1, 70000, 2}, {2, 300, 32},  {1, 8, 90},  {1, 41, 60},  {1, 25, 70}};
   int count = 0;
   for (const std::vector<int64_t>& dims : shapes) {
     const bool large = dims[0] * dims[1] * dims[2] > 20000;
     if (quick && dims[0] * dims[1] * dims[2] > 1500) continue;
     for (int variant = 0; variant < (quick || large ? 4 : 8); ++variant) {
-      InfogainShape shape = {dims[0], dims[1], dims[2], static_cast<Normalization>(random() % 4), random() % 2 == 0,
-                             static_cast<int32_t>(random() % 4) - 1, variant % 4 == 3};
+      InfogainShape shape = {dims[0],           dims[1],
+                             dims[2],           static_cast<Normalization>(random() % 4),
+                             random() % 2 == 0, static_cast<int32_t>(random() % 4) - 1,
+                             variant % 4 == 3};
       const float spread = variant % 4 == 2 ? 40.f : 3.f;  // 40: many probabilities below 1e-20
       const Problem problem = random_problem(random, shape, variant >= (quick || large ? 2 : 4), spread);
       with_all_kernels(problem, variant % 2 == 0, [&](const Result& result, const std::string& kernels) {
@@ -345,9 +360,11 @@ void test_random(bool quick) {
 
 void test_labels(bool quick) {
   std::mt19937 random(1);
-  for (const std::vector<int64_t>& dims : std::vector<std::vector<int64_t>>{{40, 5, 1}, {40, 50, 1}, {2, 6, 50}, {2, 200, 40}}) {
+  for (const std::vector<int64_t>& dims :
+       std::vector<std::vector<int64_t>>{{40, 5, 1}, {40, 50, 1}, {2, 6, 50}, {2, 200, 40}}) {
     for (const bool ignore : {false, true}) {
-      for (const float label : {static_cast<float>(dims[1]), -1.f, -7.f, 1e30f, -1e30f, kNan, kInf, -kInf, 2147483648.f}) {
+      for (const float label :
+           {static_cast<float>(dims[1]), -1.f, -7.f, 1e30f, -1e30f, kNan, kInf, -kInf, 2147483648.f}) {
         if (quick && label > 0) continue;
         const InfogainShape shape = {dims[0], dims[1], dims[2], Normalization::kValid, ignore, -1, false};
         Problem problem = random_problem(random, shape, false, 3);
@@ -367,7 +384,8 @@ void test_labels(bool quick) {
 // NaN and infinity go where IEEE and Caffe send them, and no further than their own prediction.
 void test_nonfinite(bool quick) {
   std::mt19937 random(2);
-  for (const std::vector<int64_t>& dims : std::vector<std::vector<int64_t>>{{3, 5, 1}, {3, 100, 1}, {1, 21, 40}, {1, 200, 40}}) {
+  for (const std::vector<int64_t>& dims :
+       std::vector<std::vector<int64_t>>{{3, 5, 1}, {3, 100, 1}, {1, 21, 40}, {1, 200, 40}}) {
     for (const float value : {kNan, kInf, -kInf}) {
       for (const size_t l : {size_t{0}, static_cast<size_t>(dims[1]) / 2, static_cast<size_t>(dims[1]) - 1}) {
         if (quick && l == 0) continue;
@@ -392,7 +410,8 @@ void test_nonfinite(bool quick) {
         problem.labels[1] = -1;  // an ignored prediction's NaN reaches neither loss nor gradient
         with_all_kernels(problem, false, [&](const Result& result, const std::string& kernels) {
           EXPECT(!std::isnan(result.loss), "%s: loss with an ignored NaN", kernels.c_str());
-          for (size_t k = 0; k < problem.scores.size; ++k) EXPECT(!std::isnan(result.diff[k]), "%s: diff", kernels.c_str());
+          for (size_t k = 0; k < problem.scores.size; ++k)
+            EXPECT(!std::isnan(result.diff[k]), "%s: diff", kernels.c_str());
         });
       }
     }
@@ -403,8 +422,8 @@ void test_nonfinite(bool quick) {
 void test_extremes() {
   for (const int64_t inner : {int64_t{1}, int64_t{40}}) {
     const InfogainShape shape = {2, 3, inner, Normalization::kFull, false, 0, false};
-    Problem problem = {shape, false, Buffer<float>(static_cast<size_t>(6 * inner)), Buffer<float>(static_cast<size_t>(2 * inner)),
-                       Buffer<float>(9)};
+    Problem problem = {shape, false, Buffer<float>(static_cast<size_t>(6 * inner)),
+                       Buffer<float>(static_cast<size_t>(2 * inner)), Buffer<float>(9)};
     const float rows[3] = {1e4f, -1e4f, 9.9999e3f};
     for (size_t i = 0; i < problem.predictions(); ++i) {
       for (size_t l = 0; l < 3; ++l) problem.scores[problem.at(i, l)] = rows[(l + i) % 3];
@@ -452,7 +471,8 @@ void test_halves() {
     std::copy(problem.scores.data.get(), problem.scores.data.get() + problem.scores.size, copied.scores.data.get());
     const Result result = run_cpu(copied, *builds[b], true, 1 << 16);
     for (size_t k = 0; k < copied.scores.size; ++k) {
-      EXPECT(half_of_float(result.prob[k]) == half_of_float(copied.scores[k]), "%s: half %g", builds[b]->name, copied.scores[k]);
+      EXPECT(half_of_float(result.prob[k]) == half_of_float(copied.scores[k]), "%s: half %g", builds[b]->name,
+             copied.scores[k]);
     }
     // Rounding on the way out, against the plain way; a kernel's float may lie one rounding away from double's.
     const Result softmax = run_cpu(problem, *builds[b], true, 1 << 16);

@@ -65,7 +65,8 @@ inline void entered([[maybe_unused]] void* fake_stack, [[maybe_unused]] bool rem
 #endif
 }
 
-inline void leaving([[maybe_unused]] void** fake_stack, [[maybe_unused]] const void* stack, [[maybe_unused]] size_t size) {
+inline void leaving([[maybe_unused]] void** fake_stack, [[maybe_unused]] const void* stack,
+                    [[maybe_unused]] size_t size) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(fake_stack, stack, size);
 #endif
@@ -175,7 +176,8 @@ T __ldg(const T* from) {
   return *from;
 }
 
-// ---- The host's side --------------------------------------------------------------------------------------------------
+// ---- The host's side
+// --------------------------------------------------------------------------------------------------
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation };
 enum cudaMemcpyKind { cudaMemcpyDeviceToHost };

@@ -1,0 +1,236 @@
+"""Records of a database in the order of their keys: LMDB and LevelDB (caffe: db_lmdb.cpp, db_leveldb.cpp).
+
+Nothing is ever written into the user's database. LMDB takes part in its locks where there is a lock file already, so
+that another process may go on writing; it makes none. LevelDB has no way of reading only: opening one replays its log
+and rewrites its manifest. So a view is opened instead, a folder of our own with links to the tables, which LevelDB
+never changes once they are written, and copies of the small files that it does change.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakValueDictionary, finalize
+
+from caffeconv.data.errors import SourceUnavailableError
+from caffeconv.errors import CaffeconvError
+
+if TYPE_CHECKING:
+    import lmdb
+    import plyvel
+
+Backend = Literal["LMDB", "LEVELDB"]
+Record = tuple[bytes, bytes]
+"""A key and its value."""
+
+# LMDB's rule: a process opens a file once. Whoever reads a database that is open already shares what is there.
+_OPEN: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
+_OPENING = Lock()
+
+
+class Records(ABC):
+    """The records of one database. Iterating gives them in the order of their keys, byte by byte, as Caffe does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Record]: ...
+
+    @abstractmethod
+    def count(self) -> int:
+        """How many there are; a LevelDB has to be read through for that."""
+
+    def where(self, key: bytes) -> str:
+        """What to call a record in a message."""
+        return f"{self.path}, record '{key.decode('utf-8', 'backslashreplace')}'"
+
+
+def open_records(path: Path, backend: Backend) -> Records:
+    """Opens a database for reading.
+
+    Raises SourceUnavailableError where it is not there or its reader is not installed, CaffeconvError where it is
+    damaged or something else.
+    """
+    if not path.exists():
+        raise SourceUnavailableError(
+            f"{path}: No such file or directory; {_KINDS[backend]} was needed. "
+            f"Caffe looks from the current folder, which is {Path.cwd()}"
+        )
+    if not path.is_dir():
+        raise CaffeconvError(f"{path}: this is a file; {_KINDS[backend]} was needed, named by its folder")
+    return LmdbRecords(path) if backend == "LMDB" else LevelDbRecords(path)
+
+
+_KINDS = {"LMDB": "an LMDB (a folder with data.mdb)", "LEVELDB": "a LevelDB (a folder with a file CURRENT)"}
+
+
+class LmdbRecords(Records):
+    """An LMDB, read as it stood when the iteration began."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        if not (path / "data.mdb").exists():
+            hint = " It is a LevelDB: write `backend: LEVELDB`." if (path / "CURRENT").exists() else ""
+            raise CaffeconvError(f"{path}: no data.mdb in this folder; {_KINDS['LMDB']} was needed.{hint}")
+        self._environment = _shared_environment(path)
+
+    def __iter__(self) -> Iterator[Record]:
+        import lmdb
+
+        try:
+            with self._environment.begin() as transaction:
+                yield from transaction.cursor()
+        except lmdb.Error as error:
+            raise _unreadable(self.path, "LMDB", error) from None
+
+    def count(self) -> int:
+        return int(self._environment.stat()["entries"])
+
+
+def _shared_environment(path: Path) -> lmdb.Environment:
+    import lmdb
+
+    with _OPENING:
+        status = (path / "data.mdb").stat()
+        environment = _OPEN.get((status.st_dev, status.st_ino))
+        if environment is None:
+            try:
+                environment = _open_environment(path)
+            except lmdb.Error as error:
+                raise _unreadable(path, "LMDB", error) from None
+            _check_whole(path, environment)
+            _OPEN[status.st_dev, status.st_ino] = environment
+        return environment
+
+
+def _open_environment(path: Path) -> lmdb.Environment:
+    import lmdb
+
+    def opened(*, lock: bool) -> lmdb.Environment:
+        return lmdb.open(str(path), readonly=True, create=False, lock=lock, max_readers=126)
+
+    if os.access(path / "lock.mdb", os.W_OK):
+        # a lock file of another version, or on a disk without locks, is no reason not to read
+        with suppress(lmdb.Error):
+            return opened(lock=True)
+    return opened(lock=False)
+
+
+def _check_whole(path: Path, environment: lmdb.Environment) -> None:
+    # LMDB maps the file: touching a page beyond its end would kill the process
+    size = (path / "data.mdb").stat().st_size
+    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if size < needed:
+        raise CaffeconvError(f"{path / 'data.mdb'}: {size} bytes, {needed} were needed: it is cut off. Copy it again")
+
+
+class LevelDbRecords(Records):
+    """A LevelDB, as it stood when it was opened; every block's checksum is held against its content."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            import plyvel
+        except ImportError:
+            raise SourceUnavailableError(
+                f"{path}: reading LevelDB needs the package plyvel; `pip install caffeconv[leveldb]`"
+            ) from None
+        if not (path / "CURRENT").exists():
+            found = (path / "data.mdb").exists()
+            hint = " It is an LMDB: write `backend: LMDB` (LEVELDB is the default)." if found else ""
+            raise CaffeconvError(f"{path}: no file CURRENT in this folder; {_KINDS['LEVELDB']} was needed.{hint}")
+        view = Path(tempfile.mkdtemp(prefix="caffeconv-"))
+        try:
+            _fill_view(path, view)
+            self._database = plyvel.DB(str(view), create_if_missing=False)
+        except (plyvel.Error, OSError) as error:
+            shutil.rmtree(view, ignore_errors=True)
+            raise _unreadable(path, "LevelDB", error) from None
+        # LevelDB crashes where a cursor outlives its database, and the garbage collector knows no order
+        self._cursors: set[plyvel.RawIterator] = set()
+        finalize(self, _discard, self._database, self._cursors, view)
+
+    def __iter__(self) -> Iterator[Record]:
+        import plyvel
+
+        # a plain iterator ends at a damaged block as if it were the last; this one says so
+        cursor = self._database.raw_iterator(verify_checksums=True, fill_cache=False)
+        self._cursors.add(cursor)
+        try:
+            cursor.seek_to_first()
+            while cursor.valid():
+                yield cursor.key(), cursor.value()
+                cursor.next()
+        except plyvel.Error as error:
+            raise _unreadable(self.path, "LevelDB", error) from None
+        finally:
+            cursor.close()
+            self._cursors.discard(cursor)
+
+    def count(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _discard(database: plyvel.DB, cursors: set[plyvel.RawIterator], view: Path) -> None:
+    for cursor in cursors:
+        cursor.close()
+    database.close()
+    shutil.rmtree(view, ignore_errors=True)
+
+
+def _fill_view(path: Path, view: Path) -> None:
+    for file in path.iterdir():
+        if file.suffix in (".ldb", ".sst"):
+            _link(file.resolve(), view / file.name)
+        elif file.name == "CURRENT" or file.name.startswith("MANIFEST-") or file.suffix == ".log":
+            shutil.copyfile(file, view / file.name)
+
+
+def _link(file: Path, place: Path) -> None:
+    try:
+        place.symlink_to(file)
+    except OSError:  # Windows gives links only to some
+        shutil.copyfile(file, place)
+
+
+def _unreadable(path: Path, kind: str, error: Exception) -> CaffeconvError:
+    said = error.args[0] if error.args else error
+    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(error)
+    hint = "Close it there first" if "already open" in text else "Copy or make it again"
+    return CaffeconvError(f"{path}: not readable as {kind}: {text.rstrip('.')}; a whole database was needed. {hint}")
+
+
+class Cycle:
+    """A cursor over records that starts again at the first after the last (caffe: DataLayer::Next)."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._iterator = iter(records)
+        self._upcoming = self._first()
+        self.at_start = True
+        """Whether the next record is the first."""
+
+    def take(self) -> Record:
+        """The next record."""
+        record = self._upcoming
+        following = next(self._iterator, None)
+        self.at_start = following is None
+        if following is None:
+            self._iterator = iter(self._records)
+            following = self._first()
+        self._upcoming = following
+        return record
+
+    def _first(self) -> Record:
+        record = next(self._iterator, None)
+        if record is None:
+            raise CaffeconvError(f"{self._records.path}: the database is empty; at least one record was needed")
+        return record

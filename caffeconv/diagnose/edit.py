@@ -1,0 +1,169 @@
+"""Edits of a net: fields of its layers given other values, and how these read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from caffeconv.caffe_pb2 import BlobShape, LayerParameter
+from caffeconv.ir import LayerDef, NetDef, by_x
+from caffeconv.layers import LAYERS
+from caffeconv.layers.base import Setting
+from caffeconv.read.prototxt import is_repeated
+
+_WINDOW = {"kernel_size": "kernel", "stride": "stride", "pad": "pad", "dilation": "dilation"}
+"""Fields that may be given once, per axis, or by height and width: name → what stands before ``_h`` and ``_w``."""
+_DEFAULTS: dict[str, tuple[int, ...]] = {"stride": (1,), "pad": (0,), "dilation": (1,)}
+_NO_MATTER = frozenset(("engine", "force_nd_im2col", "cudnn_math_override", "pool"))
+NAME, SHAPE = "name", "shape"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One layer's fields before and after: ``reduce { pad: 1 → 0, num_output: 128 → 512 }``."""
+
+    layer: str
+    index: int
+    """Which of the net's layers."""
+    before: Mapping[str, Setting | str]
+    after: Mapping[str, Setting | str]
+
+    def __str__(self) -> str:
+        changes = (f"{name}: {field_text(name, self.before[name])} → {field_text(name, self.after[name])}" for name in self.after)
+        return f"{self.layer} {{ {', '.join(changes)} }}"
+
+
+def field_text(name: str, value: Setting | str) -> str:
+    """A field's value as an edit shows it."""
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if name == "round_mode":
+        return ("CEIL", "FLOOR")[value if isinstance(value, int) else 0]
+    if isinstance(value, tuple):
+        return by_x(value) if value else "not given"
+    return str(value)
+
+
+def settings_of(definition: LayerDef) -> dict[str, Setting]:
+    """The fields of a layer that may decide shapes, with defaults; windows as a number per axis, or one for all."""
+    kind = LAYERS.get(definition.type)
+    if kind is None or not kind.settings:
+        return {}
+    message: Message = getattr(definition.proto, kind.settings)
+    found: dict[str, Setting] = {}
+    for name, field in _fields(message).items():
+        if name in _WINDOW:
+            found[name] = _window_value(message, name)
+        elif name[:-2] in _WINDOW.values() or name in _NO_MATTER or not _is_number(field):
+            continue
+        elif is_repeated(field):
+            found[name] = tuple(getattr(message, name))
+        else:
+            found[name] = getattr(message, name)
+    return found
+
+
+def _is_number(field: FieldDescriptor) -> bool:
+    others = (field.CPPTYPE_MESSAGE, field.CPPTYPE_STRING, field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE)
+    return field.cpp_type not in others
+
+
+def _fields(message: Message) -> dict[str, FieldDescriptor]:
+    # what a message's descriptor lists is a type of its own with some protobuf runtimes
+    return {field.name: cast("FieldDescriptor", field) for field in message.DESCRIPTOR.fields}
+
+
+def _window_value(message: Message, name: str) -> tuple[int, ...]:
+    short = _WINDOW[name]
+    names = _fields(message)
+    if f"{short}_h" in names and (message.HasField(f"{short}_h") or message.HasField(f"{short}_w")):
+        return collapsed((getattr(message, f"{short}_h"), getattr(message, f"{short}_w")))
+    if is_repeated(names[name]):
+        return collapsed(tuple(getattr(message, name)) or _DEFAULTS.get(name, ()))
+    return (getattr(message, name),) if message.HasField(name) else _DEFAULTS.get(name, ())
+
+
+def collapsed(values: tuple[int, ...]) -> tuple[int, ...]:
+    """One number where all are the same."""
+    return values[:1] if len(set(values)) == 1 else values
+
+
+def with_settings(definition: LayerDef, settings: Mapping[str, Setting]) -> LayerDef:
+    """The layer with these fields in place of its own."""
+    proto = LayerParameter()
+    proto.CopyFrom(definition.proto)
+    message: Message = getattr(proto, LAYERS[definition.type].settings)
+    for name, value in settings.items():
+        if name in _WINDOW and isinstance(value, tuple):
+            _set_window(message, name, value)
+        elif isinstance(value, tuple):
+            del getattr(message, name)[:]
+            getattr(message, name).extend(value)
+        else:
+            setattr(message, name, value)
+    return replace(definition, proto=proto)
+
+
+def _set_window(message: Message, name: str, value: tuple[int, ...]) -> None:
+    short, value = _WINDOW[name], collapsed(value)
+    names = _fields(message)
+    by_axis = f"{short}_h" in names and (message.HasField(f"{short}_h") or message.HasField(f"{short}_w"))
+    for other in (name, f"{short}_h", f"{short}_w"):
+        if other in names:
+            message.ClearField(other)
+    if f"{short}_h" in names and (by_axis or (len(value) == 2 and not is_repeated(names[name]))):
+        setattr(message, f"{short}_h", value[0])
+        setattr(message, f"{short}_w", value[-1])
+    elif is_repeated(names[name]):
+        getattr(message, name).extend(value)
+    elif value:
+        setattr(message, name, value[0])
+
+
+def with_shapes(definition: LayerDef, shapes: Sequence[Sequence[int]]) -> LayerDef:
+    """An Input layer with these shapes."""
+    proto = LayerParameter()
+    proto.CopyFrom(definition.proto)
+    del proto.input_param.shape[:]
+    proto.input_param.shape.extend(BlobShape(dim=shape) for shape in shapes)
+    return replace(definition, proto=proto)
+
+
+def with_name(definition: LayerDef, name: str) -> LayerDef:
+    """The layer under another name."""
+    proto = LayerParameter()
+    proto.CopyFrom(definition.proto)
+    proto.name = name
+    return replace(definition, proto=proto, name=name)
+
+
+def edited(net: NetDef, definitions: Mapping[int, LayerDef]) -> NetDef:
+    """The net with some layers replaced: index → definition."""
+    return replace(net, layers=tuple(definitions.get(i, layer) for i, layer in enumerate(net.layers)))
+
+
+def _place(name: str) -> int:
+    return list(_WINDOW).index(name) if name in _WINDOW else len(_WINDOW)
+
+
+def edit_between(index: int, before: LayerDef, after: LayerDef) -> Edit:
+    """What differs between two forms of one layer."""
+    old, new = settings_of(before), settings_of(after)
+    names = [name for name in sorted(new, key=_place) if old.get(name) != new[name]]
+    was: dict[str, Setting | str] = {name: old[name] for name in names}
+    now: dict[str, Setting | str] = {name: new[name] for name in names}
+    old_shapes = [tuple(shape.dim) for shape in before.proto.input_param.shape]
+    new_shapes = [tuple(shape.dim) for shape in after.proto.input_param.shape]
+    for i, (a, b) in enumerate(zip(old_shapes, new_shapes, strict=False)):
+        if a != b:
+            key = SHAPE if len(new_shapes) == 1 else f"{SHAPE}[{i}]"
+            was[key], now[key] = a, b
+    if before.name != after.name:
+        return Edit(before.name, index, {**was, NAME: before.name}, {**now, NAME: after.name})
+    return Edit(before.name, index, was, now)

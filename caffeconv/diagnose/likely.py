@@ -1,0 +1,85 @@
+"""How likely an edit is to be what was meant: what the file proves is cheap, what makes a layer odd is dear."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from caffeconv.diagnose.edit import NAME, SHAPE, Edit, settings_of
+from caffeconv.ir import LayerDef, NetDef
+from caffeconv.layers.base import Setting
+
+_FLOOR = 0.3
+"""Below this, a cost falls off more slowly, so that it stays above 0."""
+PROVEN = 0.3
+"""The cost of a field that the shapes in the file prove."""
+_KERNELS = {1: 0.0, 3: 0.0, 2: 0.1, 5: 0.1, 7: 0.1, 4: 0.4, 11: 0.3}
+_STRIDES = {1: 0.0, 2: 0.05, 4: 0.4, 8: 0.5, 16: 0.5}
+_DEAR = {"group": 0.5, "transpose": 0.2, "round_mode": 0.4, "global_pooling": 0.3, "axis": 0.5, "bias_term": 0.0}
+_SIZES = (224, 227, 299, 300, 321, 256, 112, 128, 96, 64, 32, 28, 512, 384, 320, 416, 448, 500)
+
+
+def cost(net: NetDef, edit: Edit, after: LayerDef, proven: frozenset[str]) -> float:
+    """The cost of an edit of one layer, the less the likelier; `proven`: fields that follow from the file."""
+    before = net.layers[edit.index]
+    spent = 0.0
+    for name, value in edit.after.items():
+        if name in proven:
+            spent += PROVEN
+        elif name.startswith(SHAPE):
+            spent += _shape_cost(edit.before[name], value)
+        elif name != NAME:
+            spent += 1 + _DEAR.get(name, 0.0)
+            spent += _roundness(value) - _roundness(edit.before[name]) if name == "num_output" else 0
+    if set(edit.after) - proven - {NAME}:
+        spent += oddness(net, edit.index, after) - oddness(net, edit.index, before)
+    return spent if spent > _FLOOR else _FLOOR * math.exp(spent / _FLOOR - 1)
+
+
+def _shape_cost(before: Setting | str, value: Setting | str) -> float:
+    if not isinstance(value, tuple) or not isinstance(before, tuple) or not value or not min(*before, *value):
+        return 2.5
+    far = abs(math.log(value[-1] / before[-1]))
+    return far + (1.2 if value[-1] in _SIZES else 1.4 if value[-1] % 16 == 0 else 1.7)
+
+
+def _roundness(value: Setting | str) -> float:
+    """How unlike a number of filters that people choose a number is: 0 for a multiple of 16."""
+    if not isinstance(value, int):
+        return 0.0
+    return next((price for divisor, price in ((16, 0.0), (8, 0.1), (4, 0.15), (2, 0.2)) if value % divisor == 0), 0.3)
+
+
+def oddness(net: NetDef, index: int, definition: LayerDef) -> float:
+    """How unusual a layer's window is, by custom and by the net's other layers of its type."""
+    settings = settings_of(definition)
+    kernel = _first(settings, "kernel_size", 0)
+    if not kernel:
+        return 0.0
+    stride, pad = _first(settings, "stride", 1), _first(settings, "pad", 0)
+    span = _first(settings, "dilation", 1) * (kernel - 1) + 1
+    odd = _KERNELS.get(kernel, 0.6) + _STRIDES.get(stride, 0.8)
+    odd += 0.0 if pad == 0 and kernel <= 2 else 0.05 if 2 * pad + 1 == span else 0.15 if pad == 0 else 0.8
+    odd += 1.0 if pad >= span else 0.0
+    odd += 0.3 if span > kernel else 0.0
+    odd += 0.5 if stride > kernel > 1 else 0.0
+    return odd - 0.5 * _like(net, index, definition, settings)
+
+
+def _like(net: NetDef, index: int, definition: LayerDef, settings: Mapping[str, Setting]) -> float:
+    """The share of the net's other layers of that type and kernel that have the same stride and pad."""
+    same = peers = 0
+    for i, layer in enumerate(net.layers):
+        if i == index or layer.type != definition.type:
+            continue
+        other = settings_of(layer)
+        if other.get("kernel_size") != settings["kernel_size"]:
+            continue
+        peers += 1
+        same += all(other.get(name) == settings.get(name) for name in ("stride", "pad", "dilation"))
+    return same / peers if peers else 0.0
+
+
+def _first(settings: Mapping[str, Setting], name: str, default: int) -> int:
+    value = settings.get(name, ())
+    return value[0] if isinstance(value, tuple) and value else default

@@ -1,0 +1,104 @@
+"""What the two sides of a mismatch mean: sizes as channels × height × width, and the layers that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from caffeconv.diagnose.edit import settings_of
+from caffeconv.diagnose.world import World
+from caffeconv.ir import LayerDef, Shape, by_x, count
+from caffeconv.layers.base import LayerError
+
+MOST_LINKS = 7
+MOST_FACTORINGS = 4
+
+
+@dataclass(frozen=True)
+class Link:
+    """One layer of the way that a size came about."""
+
+    index: int
+    layer: LayerDef
+    shape: Shape
+    """Of the top that the way leads through."""
+    formula: str
+
+
+def chain(world: World, value: str) -> list[Link]:
+    """The layers from an input to a value, along first bottoms; those that leave the shape as it is are left out."""
+    maker = {top: i for i, layer in enumerate(world.net.layers) for top in layer.top_values}
+    links: list[Link] = []
+    while value in maker and value in world.shapes:
+        index = maker[value]
+        definition = world.net.layers[index]
+        before = world.shapes.get(definition.bottom_values[0]) if definition.bottom_values else None
+        if before != world.shapes[value]:
+            links.append(Link(index, definition, world.shapes[value], _formula(world, index, before)))
+        if not definition.bottom_values:
+            break
+        value = definition.bottom_values[0]
+    return links[::-1]
+
+
+def _formula(world: World, index: int, before: Shape | None) -> str:
+    layer = world.layers[index]
+    if layer is None or before is None:
+        return ""
+    try:
+        formulas = layer.size_formulas(before)
+    except (LayerError, IndexError):
+        return ""
+    return "; ".join(dict.fromkeys(formulas))
+
+
+def described(definition: LayerDef) -> str:
+    """A layer and its window: ``Convolution 1×1, pad 1``."""
+    settings = settings_of(definition)
+    kernel = settings.get("kernel_size", ())
+    if settings.get("global_pooling"):
+        return f"{definition.type} of the whole plane"
+    if not isinstance(kernel, tuple) or not kernel:
+        return definition.type
+    words = [f"{definition.type} {by_x(kernel * 2 if len(kernel) == 1 else kernel)}"]
+    for name, usual in (("stride", (1,)), ("pad", (0,)), ("dilation", (1,))):
+        value = settings.get(name, usual)
+        if value != usual and isinstance(value, tuple):
+            words.append(f"{name} {by_x(value)}")
+    return ", ".join(words)
+
+
+def of_item(shape: Shape) -> str:
+    """The shape of one item: ``512×7×7``; the number of values where there is one axis only."""
+    return by_x(shape[1:]) if len(shape) > 1 else by_x(shape)
+
+
+def chain_lines(links: list[Link], parting: int | None, there: Mapping[int, str]) -> Iterator[str]:
+    """The chain as a table; at layer `parting` the two nets part. `there`: what the file's net has instead."""
+    shown = links[-MOST_LINKS:]
+    if parting is not None and all(link.index != parting for link in shown):
+        shown = [link for link in links if link.index == parting] + shown
+    if len(shown) < len(links):
+        yield "    …"
+    names = [link.layer.name for link in shown]
+    kinds = [described(link.layer) for link in shown]
+    shapes = [of_item(link.shape) for link in shown]
+    for link, name, kind, shape in zip(shown, names, kinds, shapes, strict=True):
+        line = f"    {name:<{max(map(len, names))}}  {kind:<{max(map(len, kinds))}}  {shape:<{max(map(len, shapes))}}"
+        if link.index == parting:
+            reasons = [reason for reason in (there.get(link.index), link.formula) if reason]
+            line += "  ← the two nets part here" + (f": {'; '.join(reasons)}" if reasons else "")
+        elif link.index in there:
+            line += f"  ({there[link.index]})"
+        yield line.rstrip()
+
+
+def factorings(number: int, links: list[Link], channels: int) -> list[Shape]:
+    """Channels × height × width that give a number: first sizes that the chain passes through, then other squares."""
+    sizes = [link.shape[2:] for link in reversed(links) if len(link.shape) == 4]
+    fitting = (size for size in dict.fromkeys(sizes) if count(size) and number % count(size) == 0)
+    found: list[Shape] = [(number // count(size), *size) for size in fitting]
+    squares: list[Shape] = [(number // (s * s), s, s) for s in range(2, 65) if number % (s * s) == 0]
+    squares.sort(key=lambda shape: (shape[0] != channels, shape[0] % 16 != 0, abs(shape[1] - 7)))
+    plausible = [shape for shape in squares if shape[0] > 1]
+    return list(dict.fromkeys((*found, *plausible)))[:MOST_FACTORINGS]

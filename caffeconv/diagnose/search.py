@@ -1,0 +1,163 @@
+"""Looks for the smallest edits after which a net is whole and takes all its weights."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from caffeconv.diagnose.candidates import Candidate, candidates
+from caffeconv.diagnose.edit import Edit, edit_between, settings_of, with_settings, with_shapes
+from caffeconv.diagnose.likely import cost
+from caffeconv.diagnose.world import World
+from caffeconv.ir import LayerDef, NetDef
+
+MOST_CURES = 3
+MOST_STATES = 60
+MOST_CHILDREN = 12
+TROUBLE_WEIGHT = 0.4
+"""What a layer still in trouble counts when choosing which edits to go on from."""
+
+
+@dataclass(frozen=True)
+class Cure:
+    """Edits that were checked to make everything fit; `cost` orders them."""
+
+    edits: tuple[Edit, ...]
+    net: NetDef
+    cost: float
+    source: str = ""
+    """Where the values come from, where that is known: the net inside the weights file."""
+
+    def __str__(self) -> str:
+        return "; ".join(str(edit) for edit in self.edits)
+
+
+@dataclass(frozen=True, order=True)
+class _State:
+    priority: float
+    order: int
+    world: World = field(compare=False)
+    definitions: Mapping[int, LayerDef] = field(compare=False)
+    proven: frozenset[tuple[int, str]] = field(compare=False)
+
+
+def find_cures(world: World) -> list[Cure]:
+    """The least costly edits that leave no trouble, at most three; the work is bounded by the world's purse."""
+    return _distinct(sorted(_search(world), key=lambda cure: (cure.cost, str(cure))))
+
+
+def _search(world: World) -> Iterator[Cure]:
+    queue = [_State(0.0, 0, world, {}, frozenset())]
+    seen: set[str] = set()
+    found = states = order = 0
+    best = float("inf")
+    while queue and states < MOST_STATES and not world.given.purse.empty:
+        state = heapq.heappop(queue)
+        trouble = state.world.first
+        if trouble is None or (found >= MOST_CURES and state.priority > best + 1.5):
+            continue
+        states += 1
+        children = []
+        for candidate in candidates(state.world, trouble):
+            child = _child(world, state, candidate, order := order + 1)
+            key = _key(world.net, child.definitions)
+            if key in seen:
+                continue
+            seen.add(key)
+            children.append(child)
+        for child in sorted(children)[:MOST_CHILDREN]:
+            child = replace(child, world=world.edited(child.definitions))
+            price = _cost(world.net, child.definitions, child.proven)
+            if child.world.first is None:
+                if not edits_of(world.net, child.definitions):
+                    continue
+                cure = minimal(world, child.definitions, child.proven)
+                found, best = found + 1, min(best, cure.cost)
+                yield cure
+            else:
+                ahead = TROUBLE_WEIGHT * min(len(child.world.troubles), 20)
+                heapq.heappush(queue, replace(child, priority=price + ahead))
+
+
+def _child(world: World, state: _State, candidate: Candidate, order: int) -> _State:
+    definitions = {**state.definitions, **candidate.definitions}
+    proven = state.proven | candidate.proven
+    return _State(_cost(world.net, definitions, proven), order, state.world, definitions, proven)
+
+
+def _key(net: NetDef, definitions: Mapping[int, LayerDef]) -> str:
+    return "; ".join(str(edit) for edit in edits_of(net, definitions))
+
+
+def edits_of(net: NetDef, definitions: Mapping[int, LayerDef]) -> tuple[Edit, ...]:
+    """What differs, layer by layer, in the net's order."""
+    edits = (edit_between(i, net.layers[i], definitions[i]) for i in sorted(definitions))
+    return tuple(edit for edit in edits if edit.after)
+
+
+def _cost(net: NetDef, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]) -> float:
+    total = 0.0
+    for edit in edits_of(net, definitions):
+        fields = frozenset(name for i, name in proven if i == edit.index)
+        total += cost(net, edit, definitions[edit.index], fields)
+    return total
+
+
+def minimal(world: World, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]) -> Cure:
+    """The cure with every field put back that it can do without."""
+    kept = dict(definitions)
+    for index in sorted(definitions):
+        rest = {i: definition for i, definition in kept.items() if i != index}
+        if rest and world.edited(rest).first is None:
+            kept = rest
+            continue
+        old = settings_of(world.net.layers[index])
+        for name in edit_between(index, world.net.layers[index], kept[index]).after:
+            if name not in old:
+                continue
+            trial = {**kept, index: with_settings(kept[index], {name: old[name]})}
+            if world.edited(trial).first is None:
+                kept = trial
+    return Cure(edits_of(world.net, kept), world.edited(kept).net, _cost(world.net, kept, proven))
+
+
+def _distinct(cures: list[Cure]) -> list[Cure]:
+    """The first cures that say different things, and none that another one contains."""
+    kept: list[Cure] = []
+    for cure in cures:
+        parts = {str(edit) for edit in cure.edits}
+        if not any({str(edit) for edit in other.edits} <= parts for other in kept):
+            kept.append(cure)
+    return kept[:MOST_CURES]
+
+
+# -- the net that the weights file carries -----------------------------------------------------------------------------
+
+
+def cure_from(world: World, reference: NetDef, source: str) -> Cure | None:
+    """The fewest fields of the layers that differ from those of the same name in `reference` to be set as there."""
+    theirs = {layer.name: layer for layer in reversed(reference.layers)}
+    definitions: dict[int, LayerDef] = {}
+    for i, layer in enumerate(world.net.layers):
+        other = theirs.get(layer.name)
+        if other is None or other.type != layer.type:
+            continue
+        changed = like(layer, other)
+        if changed is not layer:
+            definitions[i] = changed
+    if not definitions or world.edited(definitions).first is not None:
+        return None
+    cure = minimal(world, definitions, frozenset())
+    return replace(cure, source=source)
+
+
+def like(layer: LayerDef, other: LayerDef) -> LayerDef:
+    """The layer with the fields that decide shapes as in `other`; itself where none differ."""
+    shapes = [tuple(shape.dim) for shape in layer.proto.input_param.shape]
+    wanted = [tuple(shape.dim) for shape in other.proto.input_param.shape]
+    if shapes and len(shapes) == len(wanted) and [s[1:] for s in shapes] != [s[1:] for s in wanted]:
+        return with_shapes(layer, wanted)
+    mine, theirs = settings_of(layer), settings_of(other)
+    differing = {name: value for name, value in theirs.items() if mine.get(name) != value}
+    return with_settings(layer, differing) if differing else layer

@@ -1,0 +1,237 @@
+"""What is to be said of a layer in trouble: both sides, how the sizes came about, and the classic mistakes by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from caffeconv.diagnose.edit import settings_of
+from caffeconv.diagnose.meaning import Link, chain, chain_lines, described, factorings, of_item
+from caffeconv.diagnose.search import Cure
+from caffeconv.diagnose.world import Trouble, World
+from caffeconv.ir import Shape, by_x, count
+from caffeconv.layers import LAYERS
+from caffeconv.layers.base import Layer
+
+GREY_OR_COLOUR = {1: "grey (1 channel)", 3: "colour (3 channels)", 4: "colour with alpha (4 channels)"}
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The net, the net inside the weights file where it carries one, and the cures that were found."""
+
+    world: World
+    reference: World | None
+    cures: Sequence[Cure]
+
+
+def misfit_words(sides: Sides, trouble: Trouble) -> list[str]:
+    """Both sides of a layer whose stored parameters do not fit, what that comes from, and what it is called."""
+    world, definition = sides.world, sides.world.net.layers[trouble.index]
+    layer, bottoms = world.layers[trouble.index], world.bottoms(trouble.index)
+    if layer is None or bottoms is None or not bottoms:
+        return []
+    wanted = dict(layer.weight_shapes(bottoms))
+    if trouble.stored == ((),):
+        return []
+    links = chain(world, definition.bottom_values[0])
+    theirs = _their_bottom(sides, definition.name)
+    lines = list(_sides(layer, trouble.stored, wanted, bottoms[0], theirs, links))
+    lines += _classics(sides, trouble, wanted, bottoms[0], theirs)
+    if wanted and _depends_on_bottom(layer, trouble, bottoms, wanted):
+        parting, there = _parting(sides, links, trouble)
+        lines += ["how the net comes to it:", *chain_lines(links, parting, there)]
+    return lines
+
+
+def _their_bottom(sides: Sides, name: str) -> Shape | None:
+    """The shape that a layer of this name sees in the file's own net."""
+    if sides.reference is None:
+        return None
+    for i, layer in enumerate(sides.reference.net.layers):
+        if layer.name == name:
+            bottoms = sides.reference.bottoms(i)
+            return bottoms[0] if bottoms else None
+    return None
+
+
+def _depends_on_bottom(layer: Layer, trouble: Trouble, bottoms: Sequence[Shape], wanted: dict[str, Shape]) -> bool:
+    """Whether what differs is an axis that the bottom decides, rather than the layer's own fields."""
+    del layer
+    for stored, shape in zip(trouble.stored, wanted.values(), strict=False):
+        if len(stored) != len(shape):
+            return False
+        if len(shape) == 1 and stored != shape and bottoms[0][1:2] == shape and len(wanted) != 2:
+            return True
+        if len(shape) > 1 and stored[1] != shape[1] and stored != shape[::-1]:
+            return True
+    return False
+
+
+# -- both sides --------------------------------------------------------------------------------------------------------
+
+
+def _sides(
+    layer: Layer, stored: Sequence[Shape], wanted: dict[str, Shape], bottom: Shape, theirs: Shape | None,
+    links: list[Link],
+) -> Iterator[str]:  # fmt: skip
+    for i, (name, shape) in enumerate(wanted.items()):
+        if i >= len(stored) or stored[i] == shape:
+            continue
+        axes = layer.param_axes.get(name, "")
+        known = f" ({axes})" if axes else ""
+        if len(shape) == 2 and len(stored[i]) == 2:
+            column = 0 if getattr(layer, "transpose", False) else 1
+            ours = f", {shape[column]} = {of_item(bottom)}" if len(bottom) > 2 else ""
+            factors = _their_factors(stored[i][column], shape[column], bottom, theirs, links)
+            yield f"file: {name} {by_x(stored[i])}{known}{factors}"
+            yield f"net:  {name} {by_x(shape)}{ours}"
+        else:
+            yield f"file: {name} {by_x(stored[i])}{known}"
+            yield f"net:  {name} {by_x(shape)}"
+    for i in range(len(wanted), len(stored)):
+        yield f"file: a blob more than the net has, {by_x(stored[i])}"
+    for name, shape in list(wanted.items())[len(stored) :]:
+        yield f"net:  {name} {by_x(shape)}, which the file does not have"
+
+
+def _their_factors(number: int, ours: int, bottom: Shape, theirs: Shape | None, links: list[Link]) -> str:
+    if theirs is not None and len(theirs) > 2 and count(theirs, 1) == number:
+        return f", {number} = {of_item(theirs)} (channels × height × width) in the net that the file carries"
+    if len(bottom) < 3 or number == ours:
+        return ""
+    possible = [by_x(shape) for shape in factorings(number, links, bottom[1])]
+    return f", {number} = {' or '.join(possible)} (channels × height × width)" if possible else f", {number} inputs"
+
+
+# -- where the two nets part -------------------------------------------------------------------------------------------
+
+
+def _parting(sides: Sides, links: list[Link], trouble: Trouble) -> tuple[int | None, dict[int, str]]:
+    """The first layer of the chain that is not as in the file's net, and what stands there instead."""
+    there: dict[int, str] = {}
+    if sides.reference is not None:
+        theirs = {layer.name: i for i, layer in enumerate(sides.reference.net.layers)}
+        for link in links:
+            if link.layer.name not in theirs:
+                there[link.index] = "not in the file's net"
+                continue
+            other = sides.reference.net.layers[theirs[link.layer.name]]
+            shape = sides.reference.shapes.get(other.top_values[0]) if other.top_values else None
+            if shape is not None and shape[1:] != link.shape[1:]:
+                there[link.index] = f"in the file's net {described(other)} makes {of_item(shape)}"
+                return link.index, there
+    edited = {edit.index for cure in sides.cures[:1] for edit in cure.edits}
+    for link in links:
+        if link.index in edited:
+            return link.index, there
+    return None, there
+
+
+# -- the classics ------------------------------------------------------------------------------------------------------
+
+
+def _classics(
+    sides: Sides, trouble: Trouble, wanted: dict[str, Shape], bottom: Shape, theirs: Shape | None
+) -> Iterator[str]:
+    definition = sides.world.net.layers[trouble.index]
+    stored, shapes = trouble.stored, list(wanted.values())
+    if len(stored) != len(shapes):
+        yield from _count_words(definition.type, stored, shapes)
+        return
+    mine, other = shapes[0], stored[0]
+    if len(mine) == 2 and other == mine[::-1]:
+        yield "The file's weight is the net's turned round, N×K against K×N: see `transpose`."
+    elif len(mine) == 2 and len(other) == 2:
+        yield from _product_words(mine, other, bottom, theirs)
+    elif len(mine) >= 3 and len(other) == len(mine):
+        yield from _convolution_words(sides, trouble, mine, other, bottom)
+    elif len(mine) >= 3 and len(other) == 2 and count(other) == count(mine):
+        yield "As many numbers in two axes: the file's layer is an InnerProduct, the net's a Convolution like it."
+    elif len(mine) == 2 and len(other) >= 3 and count(other) == count(mine):
+        yield "As many numbers in more axes: the file's layer is a Convolution, the net's an InnerProduct like it."
+    elif len(mine) == len(other) == 1:
+        yield f"The file's layer has {other[0]} channels, the net's {mine[0]}."
+
+
+def _product_words(mine: Shape, other: Shape, bottom: Shape, theirs: Shape | None) -> Iterator[str]:
+    if mine[1] == other[1]:
+        yield (
+            f"Only the number of outputs differs: {other[0]} in the file, {mine[0]} in the net. To fine-tune for "
+            f"{mine[0]} classes, rename the layer; to use the file as it is, `num_output: {other[0]}`."
+        )
+    elif theirs is not None and len(theirs) == len(bottom) == 4 and theirs[1] == bottom[1]:
+        yield (
+            f"As many channels ({bottom[1]}), but {by_x(theirs[2:])} places there and {by_x(bottom[2:])} here: "
+            "a picture of another size, or another pad, stride or kernel_size before."
+        )
+
+
+def _convolution_words(sides: Sides, trouble: Trouble, mine: Shape, other: Shape, bottom: Shape) -> Iterator[str]:
+    definition = sides.world.net.layers[trouble.index]
+    group = settings_of(definition).get("group", 1)
+    transposed = bool(getattr(LAYERS.get(definition.type), "transposed", False))
+    if mine[2:] != other[2:]:
+        yield f"The file's kernel is {by_x(other[2:])}, the net's {by_x(mine[2:])}."
+    if mine[1] == other[1] or transposed:
+        return
+    channels = bottom[1]
+    if not _in_between(sides, trouble.index) and {other[1], mine[1]} <= GREY_OR_COLOUR.keys():
+        yield f"The file's net takes {GREY_OR_COLOUR[other[1]]} pictures, this net {GREY_OR_COLOUR[mine[1]]}."
+    elif channels % other[1] == 0 and isinstance(group, int) and other[0] % (channels // other[1]) == 0:
+        yield (
+            f"The file's filters see {other[1]} of {channels} channels each, which is `group: {channels // other[1]}`; "
+            f"the net has `group: {group}`."
+        )
+    else:
+        needed = other[1] * (group if isinstance(group, int) else 1)
+        yield f"The file's filters are for {needed} channels; the bottom has {channels}."
+
+
+def _in_between(sides: Sides, index: int) -> bool:
+    """Whether a layer with parameters lies before this one."""
+    links = chain(sides.world, sides.world.net.layers[index].bottom_values[0])
+    return any(LAYERS[link.layer.type].channel_setting for link in links if link.layer.type in LAYERS)
+
+
+def _count_words(kind: str, stored: Sequence[Shape], wanted: list[Shape]) -> Iterator[str]:
+    if LAYERS[kind].param_axes.keys() >= {"mean", "scale"} and {len(stored), len(wanted)} == {3, 5}:
+        more, less = ("file", "net") if len(stored) == 5 else ("net", "file")
+        yield f"The {more}'s BatchNorm holds scale and bias too (NVIDIA's `scale_bias: true`), the {less}'s does not."
+    elif len(stored) == len(wanted) + 1:
+        yield "The file has a bias that the net lacks: `bias_term: true`."
+    elif len(stored) + 1 == len(wanted):
+        yield "The net has a bias that the file lacks: `bias_term: false`."
+
+
+# -- shapes that do not go together ------------------------------------------------------------------------------------
+
+
+def shape_words(sides: Sides, trouble: Trouble) -> list[str]:
+    """How the bottoms of a layer that cannot be built came to their sizes, where these do not agree."""
+    world, definition = sides.world, sides.world.net.layers[trouble.index]
+    bottoms = world.bottoms(trouble.index)
+    if bottoms is None or len(bottoms) < 2 or len({bottom[2:] for bottom in bottoms}) < 2:
+        return []
+    chains = [chain(world, value) for value in definition.bottom_values]
+    common = set.intersection(*({link.index for link in links} for links in chains))
+    lines = []
+    for blob, links in zip(definition.bottoms, chains, strict=True):
+        own = [link for link in links if link.index not in common]
+        if own:
+            lines += [f"how '{blob}' comes to {of_item(own[-1].shape)}:", *_formula_lines(own)]
+    text = " ".join(link.formula for links in chains for link in links if link.index not in common)
+    if "rounded up" in text and "rounded down" in text:
+        lines.append("Caffe's pooling rounds up, its convolution down: sizes that do not divide evenly part there.")
+    elif "rounded up" in text or "rounded down" in text:
+        lines.append("A size that does not divide evenly was rounded; sizes that divide at every stride avoid that.")
+    return lines
+
+
+def _formula_lines(links: list[Link]) -> Iterator[str]:
+    shown = links[-5:]
+    width = max(len(link.layer.name) for link in shown)
+    wide = max(len(described(link.layer)) for link in shown)
+    for link in shown:
+        formula = f"  {link.formula}" if link.formula else ""
+        yield f"    {link.layer.name:<{width}}  {described(link.layer):<{wide}}  {of_item(link.shape)}{formula}"

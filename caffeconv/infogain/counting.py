@@ -1,0 +1,115 @@
+"""Counts the labels of a data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.infogain.balance import ClassCounts
+from caffeconv.infogain.label_sources import Labels, LabelSource, open_labels
+from caffeconv.infogain.matrices import MAX_CLASSES
+
+
+def count_labels(
+    place: str | os.PathLike[str], *, classes: int | None = None, ignore_label: int | None = None,
+    label_maps: bool = False, dataset: str = "label",
+) -> ClassCounts:  # fmt: skip
+    """How often each class occurs among the labels of a data set.
+
+    Args:
+        place: an LMDB, LevelDB, HDF5 file or list of these, list of pictures, label pictures (see open_labels).
+        classes: L; labels are 0…L-1. None: as many as the greatest label says.
+        ignore_label: a label that is no class and does not count.
+        label_maps: the records' values, or the listed pictures, are labels, one for each pixel.
+        dataset: the name of the labels in HDF5 files.
+
+    Raises:
+        CaffeconvError: nothing to count there, something damaged, or a label outside 0…L-1, with its place.
+    """
+    return count(open_labels(Path(place), label_maps=label_maps, dataset=dataset), classes, ignore_label)
+
+
+def count(
+    source: LabelSource, classes: int | None = None, ignore_label: int | None = None,
+    advance: Callable[[int], None] = lambda items: None,
+) -> ClassCounts:  # fmt: skip
+    """As count_labels, from labels already opened; `advance` is told of every few items."""
+    tally = _Tally(classes, ignore_label)
+    for labels in source:
+        tally.add(labels)
+        advance(len(labels.values))
+    return tally.result()
+
+
+class _Tally:
+    """Counts in the making."""
+
+    def __init__(self, classes: int | None, ignore_label: int | None) -> None:
+        if classes is not None and not 1 <= classes <= MAX_CLASSES:
+            raise CaffeconvError(f"{classes} classes; 1 to {MAX_CLASSES} were needed")
+        self._classes = classes
+        self._ignore_label = ignore_label
+        self._counts = np.zeros(classes or 1, np.int64)
+        self._around = np.zeros(classes or 1, np.int64)
+        self._ignored = 0
+        self._items = 0
+        self._longest = 0
+
+    def add(self, labels: Labels) -> None:
+        values = self._whole(labels)
+        self._items += len(values)
+        self._longest = max(self._longest, values.shape[1])
+        if values.shape[1] == 1:
+            self._around += self._found(values[:, 0])
+            return
+        for item in values:
+            found = self._found(item)
+            self._around[found > 0] += found.sum()
+
+    def _found(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Adds labels to the counts, which grow where need be, and gives how often each class is among these."""
+        kept = values if self._ignore_label is None else values[values != self._ignore_label]
+        self._ignored += values.size - kept.size
+        found = np.bincount(kept, minlength=len(self._counts)).astype(np.int64)
+        grown = len(found) - len(self._counts)
+        if grown > 0:
+            self._counts, self._around = np.pad(self._counts, (0, grown)), np.pad(self._around, (0, grown))
+        self._counts += found
+        return found
+
+    def _whole(self, labels: Labels) -> NDArray[np.int64]:
+        """The labels as whole numbers, all of which are classes or ignored; CaffeconvError names one that is not."""
+        given = labels.values
+        if given.dtype.kind == "f" and not np.isfinite(given).all():
+            raise self._wrong(labels, ~np.isfinite(given))
+        # caffe: static_cast<int>, which cuts off what is behind the point
+        with np.errstate(invalid="ignore"):
+            values = np.asarray(given).astype(np.int64)
+        limit = self._classes or MAX_CLASSES
+        wrong = (values < 0) | (values >= limit)
+        if self._ignore_label is not None:
+            wrong &= values != self._ignore_label
+        if wrong.any():
+            raise self._wrong(labels, wrong)
+        return values
+
+    def _wrong(self, labels: Labels, wrong: NDArray[np.bool_]) -> CaffeconvError:
+        i, j = (int(index) for index in np.argwhere(wrong)[0])
+        value = float(labels.values[i, j])
+        needed = f"0 to {(self._classes or MAX_CLASSES) - 1} were needed"
+        hint = f". If it means no class: --ignore-label {int(value)}" if np.isfinite(value) else ""
+        return CaffeconvError(f"{labels.where(i, j)}: label {value:g}; {needed}{hint}")
+
+    def result(self) -> ClassCounts:
+        counted = int(self._counts.sum())
+        if not counted:
+            raise CaffeconvError(f"no labels to count, and {self._ignored} that are ignored; at least one was needed")
+        counts = self._counts.astype(np.float64)
+        # one label an item: a class is never with others, and its share is that of the whole set
+        around = self._around if self._longest > 1 else np.where(self._counts > 0, counted, 0)
+        return ClassCounts(counts, around.astype(np.float64), self._ignored, self._items)

@@ -1,0 +1,211 @@
+"""Trees of labels: classes that share more of their ancestors are more alike.
+
+As text, a class or group a line, what belongs to a group indented below it; `= N` gives a class its label. Comments
+begin with #. Without labels, classes are numbered in the order of their lines:
+
+    animal
+        pet
+            cat = 0
+            dog = 1
+        horse = 2
+    vehicle
+        car = 3
+
+As JSON (a file name that ends in .json): a group is an object whose keys are its members, or a list of classes:
+
+    {"animal": {"pet": {"cat": 0, "dog": 1}, "horse": 2}, "vehicle": {"car": 3}}
+    {"animal": [["cat", "dog"], "horse"], "vehicle": ["car"]}
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.infogain.matrices import MAX_CLASSES
+from caffeconv.ir import FloatArray
+from caffeconv.read.prototxt import read_bytes
+
+_LINE = re.compile(r"(?P<indent>\s*)(?P<name>.*?)(?:\s*=\s*(?P<label>\d+))?\s*")
+_COMMENT = re.compile(r"(?:^|\s)#.*")
+_SHAPE = "a tree of labels was needed: a class or group a line, members indented below their group"
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    name: str
+    path: tuple[int, ...]
+    """Numbers of the groups that it is in, the root aside, from the outermost on; then its own."""
+    label: int | None
+    where: str
+
+
+@dataclass(frozen=True)
+class LabelTree:
+    """The classes of a tree in the order of their labels."""
+
+    names: tuple[str, ...]
+    paths: tuple[tuple[int, ...], ...]
+    """For each class the numbers of its ancestors below the root, from the outermost on, and its own."""
+
+    def similarities(self) -> FloatArray:
+        """H: 2·depth(a)/(depth(n) + depth(k)), `a` being the last common ancestor of classes n and k.
+
+        The root's depth is 0: classes that share nothing else get 0, and a tree without groups gives the identity. 1 on
+        the diagonal (Wu and Palmer 1994, "Verb Semantics and Lexical Selection").
+        """
+        depths = np.array([len(path) for path in self.paths])
+        table = np.full((len(self.paths), depths.max()), -1)
+        for row, path in zip(table, self.paths, strict=True):
+            row[: len(path)] = path
+        common = np.zeros((len(table), len(table)), np.int64)
+        same = np.ones(common.shape, bool)
+        for level in table.T:
+            same &= (level[:, None] == level[None, :]) & (level[:, None] >= 0)
+            common += same
+        matrix: FloatArray = (2 * common / (depths[:, None] + depths[None, :])).astype(np.float32)
+        return matrix
+
+
+def read_hierarchy(path: Path, names: Sequence[str] | None = None) -> LabelTree:
+    """The label tree of a file (its form: see above).
+
+    `names` are the classes' names in the order of their labels, for a tree that gives no labels itself. Raises
+    CaffeconvError where the file is no such tree, or its labels are not 0…L-1.
+    """
+    text = read_bytes(path, "a tree of labels").decode("utf-8-sig", "replace")
+    read = _read_json if path.suffix.lower() == ".json" else _read_text
+    leaves = _without_lone_root(list(read(text, path)))
+    if not leaves:
+        raise CaffeconvError(f"{path}: no class in it; {_SHAPE}")
+    if len(leaves) > MAX_CLASSES:
+        raise CaffeconvError(f"{path}: {len(leaves)} classes; {MAX_CLASSES} at most are possible")
+    ordered = _by_label(leaves, path) if names is None else _by_name(leaves, names, path)
+    return LabelTree(tuple(leaf.name for leaf in ordered), tuple(leaf.path for leaf in ordered))
+
+
+def _without_lone_root(leaves: list[_Leaf]) -> list[_Leaf]:
+    """One group around everything is the root itself."""
+    while len({leaf.path[0] for leaf in leaves}) == 1 and min(len(leaf.path) for leaf in leaves) > 1:
+        leaves = [_Leaf(leaf.name, leaf.path[1:], leaf.label, leaf.where) for leaf in leaves]
+    return leaves
+
+
+def _by_label(leaves: list[_Leaf], path: Path) -> list[_Leaf]:
+    labelled = [leaf for leaf in leaves if leaf.label is not None]
+    if not labelled:
+        return leaves
+    if len(labelled) < len(leaves):
+        without = next(leaf for leaf in leaves if leaf.label is None)
+        raise CaffeconvError(f"{without.where}: '{without.name}' has no label, others do; all or none were needed")
+    found: dict[int, _Leaf] = {}
+    for leaf in leaves:
+        assert leaf.label is not None
+        other = found.setdefault(leaf.label, leaf)
+        if other is not leaf:
+            raise CaffeconvError(f"{leaf.where}: '{leaf.name}' has label {leaf.label}, as '{other.name}' has already")
+    missing = next((label for label in range(len(leaves)) if label not in found), None)
+    if missing is not None:
+        raise CaffeconvError(f"{path}: no class has label {missing}; 0 to {len(leaves) - 1} were needed")
+    return [found[label] for label in range(len(leaves))]
+
+
+def _by_name(leaves: list[_Leaf], names: Sequence[str], path: Path) -> list[_Leaf]:
+    by_name: dict[str, _Leaf] = {}
+    for leaf in leaves:
+        if by_name.setdefault(leaf.name, leaf) is not leaf:
+            raise CaffeconvError(f"{leaf.where}: '{leaf.name}' is there twice; one class of each name was needed")
+    for name in names:
+        if name not in by_name:
+            raise CaffeconvError(f"{path}: no class '{name}', which is one of the labels")
+    if len(names) < len(leaves):
+        extra = next(leaf for leaf in leaves if leaf.name not in set(names))
+        raise CaffeconvError(f"{extra.where}: '{extra.name}' is none of the {len(names)} labels")
+    return [by_name[name] for name in names]
+
+
+# -- text --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Line:
+    number: int
+    indent: str
+    name: str
+    label: str | None
+
+
+def _read_text(text: str, path: Path) -> Iterator[_Leaf]:
+    lines = list(_lines(text))
+    groups: list[_Line] = []
+    for line, following in zip(lines, [*lines[1:], None], strict=True):
+        where = f"{path}, line {line.number}"
+        closed = None
+        while groups and len(groups[-1].indent) >= len(line.indent):
+            closed = groups.pop()
+        if closed is not None and closed.indent != line.indent:
+            raise CaffeconvError(f"{where}: '{line.name}' is indented as no line above it in its group; {_SHAPE}")
+        if groups and not line.indent.startswith(groups[-1].indent):
+            raise CaffeconvError(f"{where}: '{line.name}': tabs and spaces mixed in its indentation; {_SHAPE}")
+        if not line.name:
+            raise CaffeconvError(f"{where}: no name before '='; {_SHAPE}")
+        groups.append(line)
+        if following is None or len(following.indent) <= len(line.indent):
+            label = None if line.label is None else int(line.label)
+            yield _Leaf(line.name, tuple(group.number for group in groups), label, where)
+        elif line.label is not None:
+            raise CaffeconvError(f"{where}: '{line.name}' has a label, but members too; only classes have labels")
+
+
+def _lines(text: str) -> Iterator[_Line]:
+    for number, content in enumerate(text.splitlines(), 1):
+        content = _COMMENT.sub("", content).rstrip()
+        found = _LINE.fullmatch(content)
+        if content and found is not None:
+            yield _Line(number, found["indent"], found["name"], found["label"])
+
+
+# -- JSON --------------------------------------------------------------------------------------------------------------
+
+_FORM = 'a group ({"name": …} or ["class", …]), or for a class its label (a whole number) or null, was needed'
+
+
+class _Members(list[tuple[str, object]]):
+    """The members of a JSON object in order; a name may be there twice."""
+
+
+def _read_json(text: str, path: Path) -> list[_Leaf]:
+    try:
+        tree = json.loads(text, object_pairs_hook=_Members)
+        return list(_walk(tree, (), str(path), itertools.count()))
+    except RecursionError:
+        raise CaffeconvError(f"{path}: groups within groups without end; {_SHAPE}") from None
+    except ValueError as error:
+        raise CaffeconvError(f"{path}: not readable as JSON: {error}") from None
+
+
+def _walk(group: object, outer: tuple[int, ...], where: str, numbers: Iterator[int]) -> Iterator[_Leaf]:
+    """The classes in a group; `where` is the path of names to it."""
+    if isinstance(group, _Members):
+        for name, member in group:
+            here, inside = f"{where}: {name}", (*outer, next(numbers))
+            if member is None or (isinstance(member, int) and not isinstance(member, bool) and member >= 0):
+                yield _Leaf(name, inside, member, here)
+            else:
+                yield from _walk(member, inside, here, numbers)
+    elif isinstance(group, list):
+        for item in group:
+            if isinstance(item, str):
+                yield _Leaf(item, (*outer, next(numbers)), None, where)
+            else:  # an object's groups belong to the list's group; a list is a group without a name
+                inside = outer if isinstance(item, _Members) else (*outer, next(numbers))
+                yield from _walk(item, inside, where, numbers)
+    else:
+        raise CaffeconvError(f"{where}: {json.dumps(group)}; {_FORM}")

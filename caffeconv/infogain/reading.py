@@ -1,0 +1,158 @@
+"""Reads matrices and lists of numbers from the files in which people keep them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.infogain.matrices import checked
+from caffeconv.ir import FloatArray, by_x
+from caffeconv.read.caffemodel import read_binaryproto
+from caffeconv.read.prototxt import read_bytes
+
+if TYPE_CHECKING:
+    import h5py
+
+Array = NDArray[np.generic]
+
+KINDS = "an array (.npy, .npz, .h5, .mat), a table (.csv, .tsv, .txt) or a .binaryproto"
+TABLES = (".csv", ".txt", ".tsv")
+HDF5 = (".h5", ".hdf5")
+_SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
+
+
+def read_blob(path: str | os.PathLike[str]) -> FloatArray:
+    """The array of a binaryproto (an H, a mean image), float32, in the file's own shape; old files have four axes.
+
+    Raises CaffeconvError where the file is damaged or something else.
+    """
+    blob = read_binaryproto(Path(path))
+    return blob.array().reshape(blob.shape)
+
+
+def read_matrix(path: str | os.PathLike[str]) -> FloatArray:
+    """H from a file, L×L float32; CaffeconvError says what is wrong with it, and in which line.
+
+    .npy; .npz, .h5 or .mat with one array, or one called H; .csv, .tsv or .txt with one row a line, numbers apart by
+    commas, semicolons or spaces, and comments after #; .binaryproto.
+    """
+    return checked(_read(Path(path), "a matrix"), str(path))
+
+
+def read_numbers(path: str | os.PathLike[str], what: str) -> NDArray[np.float64]:
+    """One number for each class, from any file that `read_matrix` takes: in a row, in a column, or one a line.
+
+    `what` names them in the message of a CaffeconvError.
+    """
+    array = _read(Path(path), what)
+    if array.dtype.kind not in "fiub" or array.size < 1 or max(array.shape, default=1) != array.size:
+        raise CaffeconvError(f"{path}: {by_x(array.shape)} {array.dtype}; {what}, one for each class, were needed")
+    return array.astype(np.float64).reshape(-1)
+
+
+def _read(path: Path, what: str) -> Array:
+    kind = path.suffix.lower()
+    if kind in TABLES:
+        return _read_table(path, what)
+    if kind in (".npy", ".npz"):
+        from caffeconv.runtime.sources import read_array
+
+        return read_array(path, "H")
+    if kind == ".binaryproto":
+        return read_blob(path)
+    if kind not in (*HDF5, ".mat"):
+        read_bytes(path, what)
+        raise CaffeconvError(f"{path}: a file that ends in {kind or 'nothing'}; {KINDS} was needed")
+    if not path.is_file():
+        read_bytes(path, what)  # says why not
+    return _read_mat(path) if kind == ".mat" else read_hdf5_array(path)
+
+
+def _read_table(path: Path, what: str) -> Array:
+    text = read_bytes(path, what).decode("utf-8-sig", "replace")
+    rows: list[list[float]] = []
+    for line, content in enumerate(text.splitlines(), 1):
+        content = content.partition("#")[0].strip()
+        if not content:
+            continue
+        row = [_number(item, path, line) for item in _SEPARATOR.split(content)]
+        if rows and len(row) != len(rows[0]):
+            raise CaffeconvError(
+                f"{path}, line {line}: {len(row)} numbers; {len(rows[0])}, as in the lines above, were needed"
+            )
+        rows.append(row)
+    return np.array(rows, np.float64)
+
+
+def _number(item: str, path: Path, line: int) -> float:
+    try:
+        return float(item)
+    except ValueError:
+        raise CaffeconvError(f"{path}, line {line}: '{item}' is not a number") from None
+
+
+# -- HDF5 and MATLAB ---------------------------------------------------------------------------------------------------
+
+
+def read_hdf5_array(path: Path, name: str = "H") -> Array:
+    """The dataset `name` of an HDF5 file, or its only one."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return np.asarray(find_dataset(file, path, name)[()])
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise CaffeconvError(f"{path}: not readable as HDF5: {str(error).splitlines()[0]}") from None
+
+
+def find_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    """The dataset `name` of an open file, or its only one of numbers; CaffeconvError lists what there is."""
+    import h5py
+
+    found: dict[str, h5py.Dataset] = {}
+
+    def keep(key: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub":
+            found[key] = item
+
+    file.visititems(keep)
+    if name in found:
+        return found[name]
+    if len(found) == 1:
+        return next(iter(found.values()))
+    there = ", ".join(list(found)[:10]) or "none"
+    raise CaffeconvError(f"{path}: no dataset of numbers called '{name}'; it has {there}")
+
+
+def _read_mat(path: Path) -> Array:
+    import h5py
+
+    if h5py.is_hdf5(path):
+        # MATLAB 7.3: columns are stored one after another, so HDF5 sees every array transposed
+        return np.asarray(read_hdf5_array(path).T)
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise CaffeconvError(
+            f"{path}: a MATLAB file from before version 7.3, which only scipy reads; `pip install scipy`, or save it "
+            "with save(…, '-v7.3')"
+        ) from None
+    try:
+        variables = loadmat(path)
+    except Exception as error:  # scipy's reader raises whatever a damaged file makes it stumble over
+        raise CaffeconvError(f"{path}: not readable as a MATLAB file: {error!r}") from None
+    found = {
+        key: value
+        for key, value in variables.items()
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and not key.startswith("__")
+    }
+    if "H" not in found and len(found) != 1:
+        raise CaffeconvError(f"{path}: no array of numbers called 'H'; it has {', '.join(found) or 'none'}")
+    array: Array = found["H"] if "H" in found else next(iter(found.values()))
+    return array

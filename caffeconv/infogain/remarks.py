@@ -1,0 +1,89 @@
+"""What about an H might not be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caffeconv.ir import FloatArray
+
+
+def remarks(matrix: FloatArray, *, weighted: bool = False, given: FloatArray | None = None) -> tuple[str, ...]:
+    """What might not be meant about H, rows counted from 0, as labels are. None of it is an error.
+
+    weighted: rows are class weights on purpose, so that they need not add up to 1.
+    given: what H was made of, where that is a matrix of the user's; whether it is symmetric or holds distances is
+        looked up there, because weights and unit rows change the one and hide the other.
+    """
+    return tuple(_remarks(matrix, weighted=weighted, given=matrix if given is None else given))
+
+
+def _remarks(matrix: FloatArray, *, weighted: bool, given: FloatArray) -> Iterator[str]:
+    if np.array_equal(matrix, np.eye(len(matrix), dtype=np.float32)):
+        yield "H is the identity: InfogainLoss then computes what SoftmaxWithLoss does"
+        return
+    if looks_like_distances(given):
+        yield (
+            "H has zeros on its diagonal and positive numbers beside it, as distances do. The loss asks for "
+            "probability where H is large, so these would teach the net to predict anything but the label; H must be "
+            "greatest where the prediction is right. Turn distances into similarities: --from-distances exp"
+        )
+    if not np.array_equal(given, given.T):
+        row, column = np.argwhere(given != given.T)[0]
+        yield (
+            f"H is not symmetric (row {row}, column {column}: {given[row, column]:g}; row {column}, column {row}: "
+            f"{given[column, row]:g}): its rows are the true labels, its columns the predicted classes; "
+            "make sure that it is not transposed"
+        )
+    yield from _lines(matrix, weighted=weighted)
+
+
+def _lines(matrix: FloatArray, *, weighted: bool) -> Iterator[str]:
+    """About rows and columns."""
+    empty = np.asarray(~matrix.any(axis=1))
+    if empty.any():
+        yield (
+            f"{_name('row', empty)} only zeros: items with such a label add nothing to the loss, "
+            "but are counted where it is divided by their number"
+        )
+    unasked = np.asarray(~matrix.any(axis=0))
+    if unasked.any() and not np.array_equal(unasked, empty):
+        yield f"{_name('column', unasked)} only zeros: no label asks for such a prediction, so none will be made"
+    negative = np.asarray((matrix < 0).any(axis=1))
+    if negative.any():
+        yield f"{_name('row', negative)} negative numbers: training can drive the loss below all bounds"
+    sums = matrix.sum(axis=1, dtype=np.float64)
+    others = sums[~empty]
+    if others.size and not weighted and not _is_diagonal(matrix) and np.abs(others - 1).max() > 1e-3:
+        yield (
+            f"the rows of H add up to {_range(others)}, not to 1: the sum of a row is the weight of its label in the "
+            "loss. Where no weights are meant: --normalize rows"
+        )
+
+
+def looks_like_distances(matrix: FloatArray) -> bool:
+    """Whether the diagonal is zero and nothing beside it negative, some of it positive."""
+    return bool(not np.diagonal(matrix).any() and matrix.min() >= 0 and matrix.max() > 0)
+
+
+def _is_diagonal(matrix: FloatArray) -> bool:
+    """Whether H is nothing but a weight for each class."""
+    return bool(np.count_nonzero(matrix) == np.count_nonzero(np.diagonal(matrix)))
+
+
+def _range(values: NDArray[np.float64]) -> str:
+    least, most = f"{values.min():.4g}", f"{values.max():.4g}"
+    return least if least == most else f"{least} … {most}"
+
+
+def _name(kind: str, which: NDArray[np.bool_]) -> str:
+    numbers = np.flatnonzero(which).tolist()
+    return f"{kind} {numbers[0]} of H has" if len(numbers) == 1 else f"{kind}s {short(numbers)} of H have"
+
+
+def short(values: Sequence[float]) -> str:
+    """``0, 1, 2, 3, 4, 5, 6, 7, …``"""
+    listed = ", ".join(f"{value:g}" for value in values[:8])
+    return listed + (", …" if len(values) > 8 else "")
