@@ -234,7 +234,7 @@ def _refuse_other_formats(buffer: mmap.mmap, path: Path) -> None:
         if head.startswith(magic):
             raise CaffeconvError(f"{path}: this is {what}; a caffemodel was needed")
     text = head.decode("utf-8", "replace")
-    if "<html" in text.lower() or text.startswith("version https://git-lfs"):
+    if text.lstrip().lower().startswith(("<!doctype html", "<html", "version https://git-lfs")):
         raise CaffeconvError(f"{path}: a web page or download pointer, not the weights themselves: download it again")
     if _is_text(text):
         raise CaffeconvError(
