@@ -10,9 +10,8 @@ from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.ir import BATCH, Dims, Graph, Node, Shape, by_x
 from caffeconv.layers.base import LayerError
 
-def reshape_graph(
-    graph: Graph, input_shapes: Mapping[str, Sequence[int]], *, data_size: int | None = None
-) -> Graph:
+
+def reshape_graph(graph: Graph, input_shapes: Mapping[str, Sequence[int]], *, data_size: int | None = None) -> Graph:
     """The graph with inputs (blob → shape) of other shapes, and all that follows; parameters stay.
 
     `data_size`: see build. Raises InvalidNetError where shapes do not go together, or parameters would change theirs.
@@ -128,7 +127,7 @@ def _varying(
 
 def fixed_dims(graph: Graph) -> dict[str, Dims]:
     """The graph's shapes, with None only for what follows from values (Filter, DetectionOutput)."""
-    if all(node.layer.data_axis is None for node in graph.nodes):
+    if all(node.layer.open_axis is None for node in graph.nodes):
         return dict(graph.shapes)
     try:
         dims = _differing(graph.shapes, [reshape_graph(graph, {}, data_size=_DATA_SIZE).shapes])
@@ -137,7 +136,7 @@ def fixed_dims(graph: Graph) -> dict[str, Dims]:
     return dims or {
         **graph.shapes,
         **{
-            top: tuple(None if axis == node.layer.data_axis else dim for axis, dim in enumerate(shape))
+            top: tuple(None if axis == node.layer.open_axis else dim for axis, dim in enumerate(shape))
             for node in graph.nodes
             for top, shape in zip(node.tops, node.top_shapes, strict=True)
         },

@@ -120,7 +120,8 @@ def _sharing_problems(node: Node, i: int, owner: Node, j: int, name: str) -> Ite
     for field in ("lr_mult", "decay_mult"):
         if spec.HasField(field) and owner_spec.HasField(field) and getattr(spec, field) != getattr(owner_spec, field):
             a, b = getattr(spec, field), getattr(owner_spec, field)
-            yield Diagnostic("error", where, f"Shared param '{name}' has mismatched {field}: {a:g} here, {b:g} in '{owner.name}'.")
+            message = f"Shared param '{name}' has mismatched {field}: {a:g} here, {b:g} in '{owner.name}'."
+            yield Diagnostic("error", where, message)
 
 
 # -- from files --------------------------------------------------------------------------------------------------------

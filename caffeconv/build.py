@@ -63,9 +63,11 @@ def draft_graph(
             continue
         draft.nodes.append(node)
         draft.shapes.update(zip(node.tops, node.top_shapes, strict=True))
-    inputs = {top for node in draft.nodes if node.layer.is_input for top in node.definition.tops}
+    layers = [(node.layer, node.definition) for node in draft.nodes]
+    inputs = {top for layer, definition in layers if layer.is_input for top in definition.tops}
+    open_tops = {top for layer, definition in layers if layer.makes_shapes for top in definition.tops}
     for name in asked:
-        if name not in inputs and not draft.unbuilt:
+        if name not in inputs | open_tops and not draft.unbuilt:
             draft.problems.append(_no_such_input(name, sorted(inputs)))
     return draft
 
@@ -73,7 +75,9 @@ def draft_graph(
 def _no_such_input(name: str, inputs: list[str]) -> Diagnostic:
     near = difflib.get_close_matches(name, inputs, 1)
     hint = f"Did you mean '{near[0]}'?" if near else ""
-    return Diagnostic("error", "", f"shape given for '{name}', which is no input of the net; inputs: {', '.join(inputs)}", hint)
+    return Diagnostic(
+        "error", "", f"shape given for '{name}', which is no input of the net; inputs: {', '.join(inputs)}", hint
+    )
 
 
 def _node(
@@ -100,7 +104,7 @@ def parse_layer(definition: LayerDef, asked: Mapping[str, Shape]) -> tuple[Layer
     kind = layer_class(definition)
     _check_arity(definition, kind)
     definition = _with_shapes(definition, kind, asked)
-    return definition, kind.parse(definition)
+    return definition, kind.parse(definition).with_tops(definition.tops, asked)
 
 
 def infer_tops(
@@ -110,10 +114,10 @@ def infer_tops(
     made = layer.input_shapes(definition.tops, asked) if layer.is_input else layer.top_shapes(bottoms)
     tops = tuple(tuple(shape) for shape in made)
     _check_sizes(definition, tops, limited=data_size is None)
-    axis = layer.data_axis
+    axis = layer.open_axis
     if data_size is None or axis is None:
         return tops
-    return tuple((*shape[:axis], data_size, *shape[axis + 1 :]) for shape in tops)
+    return tuple((*shape[:axis], data_size, *shape[axis + 1 :]) if axis < len(shape) else shape for shape in tops)
 
 
 def _with_shapes(definition: LayerDef, kind: type[Layer], asked: Mapping[str, Shape]) -> LayerDef:
@@ -143,7 +147,7 @@ def _automatic_tops(definition: LayerDef, shapes: Mapping[str, Shape], missing: 
 def layer_class(definition: LayerDef) -> type[Layer]:
     """The class of a layer's type; raises LayerError with the nearest known name."""
     if not definition.type:
-        raise LayerError("the layer has no type; add `type: \"…\"` (Unknown layer type: )")
+        raise LayerError('the layer has no type; add `type: "…"` (Unknown layer type: )')
     kind = LAYERS.get(definition.type)
     if kind is not None:
         return kind
@@ -165,10 +169,14 @@ def _check_arity(definition: LayerDef, kind: type[Layer]) -> None:
     if not (kind.tops.fits(number) or enough):
         raise LayerError(f"{number} tops; {definition.type} Layer produces {kind.tops} top blob(s) as output.")
     if not kind.in_place and any(b == t for b, t in zip(definition.bottoms, definition.tops, strict=False)):
-        raise LayerError(f"top '{definition.tops[0]}' is its own bottom; {definition.type} Layer does not allow in-place computation.")
+        raise LayerError(
+            f"top '{definition.tops[0]}' is its own bottom; {definition.type} Layer does not allow in-place computation."
+        )
     weights, tops = len(definition.proto.loss_weight), max(number, kind.tops.least if kind.makes_missing_tops else 0)
     if weights and weights != tops:
-        raise LayerError(f"{weights} loss_weight for {tops} tops; loss_weight must be unspecified or specified once per top blob.")
+        raise LayerError(
+            f"{weights} loss_weight for {tops} tops; loss_weight must be unspecified or specified once per top blob."
+        )
     flags = len(definition.proto.propagate_down)
     if flags and flags != len(definition.bottoms):
         raise LayerError("propagate_down param must be specified either 0 or bottom_size times")
@@ -177,7 +185,9 @@ def _check_arity(definition: LayerDef, kind: type[Layer]) -> None:
 def _check_sizes(definition: LayerDef, tops: Sequence[Shape], *, limited: bool) -> None:
     for blob, shape in zip(definition.tops, tops, strict=False):
         if len(shape) > 32 or any(dim < 0 for dim in shape):
-            raise LayerError(f"blob '{blob}' would be {'×'.join(map(str, shape))}; sizes of at least 0 on at most 32 axes are possible")
+            raise LayerError(
+                f"blob '{blob}' would be {'×'.join(map(str, shape))}; sizes of at least 0 on at most 32 axes are possible"
+            )
         total = 1
         for dim in shape:
             total *= dim

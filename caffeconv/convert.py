@@ -58,7 +58,7 @@ def read_net(path: PathLike, *, ignore_unknown_fields: bool = False) -> NetSourc
     path = Path(path)
     if path.suffix == ".caffemodel":
         net = read_caffemodel(path).net()
-        if not any(layer.top for layer in (*net.layer, *net.layers)):
+        if not any(layer.top for layer in net.layer) and not any(layer.top for layer in net.layers):
             raise CaffeconvError(
                 f"{path}: this caffemodel holds weights, but no net around them; give the prototxt first, then the weights"
             )
@@ -105,7 +105,7 @@ def convert(
     outputs: Sequence[str] | Literal["all"] | None = None, batch: int | Literal["dynamic", "keep"] = "dynamic",
     shapes: Mapping[str, Sequence[int]] | None = None, layout: Literal["nchw", "nhwc"] = "nchw",
     opset: int | None = None, fold: bool = True, deploy: bool = False, extended: bool = False, seed: int = 0,
-    infogain: Infogain | None = None, ignore_unknown_fields: bool = False,
+    infogain: Infogain | None = None, allow_python: bool = False, ignore_unknown_fields: bool = False,
 ) -> ModelProto:  # fmt: skip
     """The ONNX model of a Caffe net, checked by onnx.checker.
 
@@ -123,6 +123,7 @@ def convert(
         extended: let layers do what Caffe refuses, where that has one clear meaning (pooling of 5-D blobs).
         seed: for fillers that draw at random.
         infogain: what InfogainLoss layers are given: "logits" (Caffe 1.0), or "probabilities" (before April 2017).
+        allow_python: import and run the module of a `type: "Python"` layer, to learn its shapes and parameters.
         ignore_unknown_fields: go on without prototxt fields that the schema lacks.
 
     Raises:
@@ -131,8 +132,8 @@ def convert(
     if layout != "nchw":
         raise CaffeconvError(f"layout {layout!r}: only 'nchw' is written yet")
     loaded = load(
-        net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain), shapes=shapes, seed=seed,
-        ignore_unknown_fields=ignore_unknown_fields,
+        net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python), shapes=shapes,
+        seed=seed, ignore_unknown_fields=ignore_unknown_fields,
     )  # fmt: skip
     values = choose_outputs(loaded.graph, outputs)
     return convert_loaded(loaded, values, batch=batch, shapes=shapes, opset=opset, fold=fold)
@@ -205,7 +206,9 @@ def choose_outputs(graph: Graph, outputs: Sequence[str] | Literal["all"] | None)
         raise CaffeconvError(f"the net has no blob '{missing[0]}'.{hint}")
     chosen = dict.fromkeys(last[name] for name in outputs)
     if inputs.intersection(chosen):
-        raise CaffeconvError(f"'{next(iter(inputs.intersection(chosen)))}' is an input of the net; a blob that a layer makes was needed")
+        raise CaffeconvError(
+            f"'{next(iter(inputs.intersection(chosen)))}' is an input of the net; a blob that a layer makes was needed"
+        )
     return tuple(chosen)
 
 

@@ -106,7 +106,9 @@ def _input(
         known: dict[str, Shape] = dict(zip(layer.tops, map(tuple, kind.parse(layer).top_shapes([])), strict=True))
     except (LayerError, CaffeconvError) as error:
         if any(top not in shapes for top in wanted):
-            problem = Diagnostic("error", layer.where, str(error), f"Name it: --shape {wanted[0]}=1,3,224,224", layer.name)
+            problem = Diagnostic(
+                "error", layer.where, str(error), f"Name it: --shape {wanted[0]}=1,3,224,224", layer.name
+            )
             raise InvalidNetError([problem]) from None
         known = {}
     proto = LayerParameter(name=layer.name, type="Input", top=wanted)
@@ -138,4 +140,3 @@ def _without_cut_branches(layers: list[tuple[LayerParameter, int]]) -> list[tupl
             kept.append((proto, line))
             made.update(proto.top)
     return kept
-

@@ -13,6 +13,10 @@ class CaffeconvError(Exception):
     """Wrong input. ``str()`` is the message a user sees: where: what is; what was needed; what to try."""
 
 
+class PlanOutdatedError(CaffeconvError):
+    """A Python layer made other shapes than the model was made for."""
+
+
 @dataclass(frozen=True)
 class Diagnostic:
     """One problem: where it is, what it is, and what to try."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from caffeconv.caffe_pb2 import LayerParameter
     from caffeconv.layers.base import Layer
+    from caffeconv.user_code import UserCode
 
 Shape = tuple[int, ...]
 Shapes = Sequence[Shape]
@@ -65,6 +66,8 @@ class LayerDef:
     """Fields of the prototxt that the schema lacks and the layer's class knows (`Layer.extra_fields`), as written."""
     infogain: Infogain | None = None
     """What the caller says that InfogainLoss layers are given; None: nothing, so scores."""
+    user_code: UserCode | None = field(default=None, compare=False, repr=False)
+    """Runs the user's Python layers; None where the caller does not allow that."""
 
     @property
     def where(self) -> str:
@@ -89,6 +92,8 @@ class NetDef:
     source: Path | None
     last_value: Mapping[str, str]
     """Caffe's blob name → the value that holds its last write."""
+    user_code: UserCode | None = field(default=None, compare=False, repr=False)
+    """Runs the net's Python layers; None where the caller does not allow that."""
 
     def blob_order(self) -> Iterator[str]:
         """Blob names in the order in which Caffe makes them."""

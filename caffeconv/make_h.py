@@ -1,185 +1,137 @@
-"""The matrix H of an InfogainLoss layer: made, read, checked, and written as the binaryproto that `source` names.
-
-H is L×L for L classes: row = the true label, column = the predicted class. The loss of one item with label n is
--Σₖ H[n, k]·log(pₖ) (caffe: infogain_loss_layer.cpp).
-"""
+"""Writes the matrix H of an InfogainLoss layer: as the binaryproto that `source` names, or as data for its bottom."""
 
 from __future__ import annotations
 
-import math
 import os
-import re
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from caffeconv.emit.atomic import whole_file
+from caffeconv.caffe_pb2 import (
+    DataParameter,
+    Datum,
+    HDF5DataParameter,
+    InfogainLossParameter,
+    LayerParameter,
+    NetParameter,
+)
+from caffeconv.emit.atomic import refuse_filled_folder, whole_file, whole_folder
 from caffeconv.emit.caffemodel import WrittenBlob
+from caffeconv.emit.prototxt import net_to_text
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, by_x
-from caffeconv.read.caffemodel import read_binaryproto
-from caffeconv.read.prototxt import read_bytes
+from caffeconv.infogain.matrices import checked
+from caffeconv.ir import FloatArray
 
-_SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
-_KINDS = "an array (.npy, .npz), a table (.csv, .txt) or a .binaryproto"
+PathLike = str | os.PathLike[str]
+Form = Literal["binaryproto", "HDF5", "LMDB"]
+
+_HDF5 = (".h5", ".hdf5")
+_OTHERS = (".npy", ".npz", ".csv", ".tsv", ".txt", ".mat", ".png", ".jpg", ".json", ".prototxt", ".caffemodel", ".onnx")
 
 
-def make_h(array: ArrayLike, path: str | os.PathLike[str], *, legacy: bool = False) -> None:
-    """Writes H as binaryproto, byte for byte as Caffe's `caffe.io.array_to_blobproto(H.reshape(1, 1, L, L))` does.
+def make_h(array: ArrayLike, path: PathLike, *, legacy: bool = False) -> None:
+    """Writes H in the form that the name asks for; it appears whole or not at all.
+
+    - A binaryproto, for `infogain_loss_param { source: … }`: byte for byte what Caffe's
+      `caffe.io.array_to_blobproto(H.reshape(1, 1, L, L))` gives.
+    - .h5 or .hdf5: one record for an HDF5Data layer, and beside it PATH.txt, the list of files that such a layer reads.
+    - A name that ends in lmdb: an LMDB of one record for a Data layer, in a folder that must not be there yet.
 
     Args:
         array: H, L×L or 1×1×L×L, row = true label, column = predicted class; written as float32.
-        path: the file to write; it appears whole or not at all.
-        legacy: write num, channels, height, width instead of a shape, for a Caffe from before 2015.
+        path: the file or folder to write.
+        legacy: binaryproto with num, channels, height, width instead of a shape, for a Caffe from before 2015.
 
     Raises:
         CaffeconvError: the array is no square matrix of finite numbers, or the file cannot be written.
     """
-    try:
-        given = np.asarray(array)
-    except ValueError:
-        raise CaffeconvError("H: its rows have different lengths; L×L numbers were needed") from None
-    matrix = _checked(given, "H")
-    blob = WrittenBlob.of((1, 1, *matrix.shape), matrix, legacy=legacy)
-    with whole_file(path) as file:
-        blob.write(file)
-
-
-def read_blob(path: str | os.PathLike[str]) -> FloatArray:
-    """The array of a binaryproto (an H, a mean image), float32, in the file's own shape; old files have four axes.
-
-    Raises CaffeconvError where the file is damaged or something else.
-    """
-    blob = read_binaryproto(Path(path))
-    return blob.array().reshape(blob.shape)
-
-
-def read_matrix(path: str | os.PathLike[str]) -> FloatArray:
-    """H from a file, L×L float32; CaffeconvError says what is wrong with it, and in which line.
-
-    .npy; .npz with one array, or one called H; .csv or .txt with one row a line, numbers apart by commas, semicolons or
-    spaces, and comments after #; .binaryproto.
-    """
+    matrix = checked(array)
     path = Path(path)
+    form = check_place(path, legacy=legacy)
+    if form == "HDF5":
+        _write_hdf5(matrix, path)
+    elif form == "LMDB":
+        _write_lmdb(matrix, path)
+    else:
+        blob = WrittenBlob.of((1, 1, *matrix.shape), matrix, legacy=legacy)
+        with whole_file(path) as file:
+            blob.write(file)
+
+
+def check_place(path: Path, *, legacy: bool) -> Form:
+    """The form in which H will be written there; CaffeconvError where the name says already that it cannot be."""
+    form = form_of(path)
+    if legacy and form != "binaryproto":
+        raise CaffeconvError(f"{path}: only a binaryproto has an old form; a name that ends in .binaryproto was needed")
+    if form == "LMDB":
+        refuse_filled_folder(path)
+    return form
+
+
+def form_of(path: Path) -> Form:
+    """The form in which H is written to a file of that name; CaffeconvError for a name of another kind of file."""
     kind = path.suffix.lower()
-    if kind in (".csv", ".txt", ".tsv"):
-        return _checked(_read_table(path), str(path))
-    if kind in (".npy", ".npz"):
-        from caffeconv.runtime.sources import read_array
-
-        return _checked(read_array(path, "H"), str(path))
-    if kind == ".binaryproto":
-        return _checked(read_blob(path), str(path))
-    read_bytes(path, "a matrix")
-    raise CaffeconvError(f"{path}: a file that ends in {kind or 'nothing'}; {_KINDS} was needed")
-
-
-def identity(size: int) -> FloatArray:
-    """The H with which InfogainLoss is SoftmaxWithLoss."""
-    return np.eye(size, dtype=np.float32)
-
-
-def from_frequencies(counts: Sequence[float]) -> FloatArray:
-    """H for unbalanced classes: on the diagonal N / (L·count), so that all classes weigh the same in the whole loss.
-
-    `counts` are the numbers of training items, or shares, one for each of L classes, N their sum. A balanced set gives
-    the identity.
-    """
-    if len(counts) < 1 or not all(math.isfinite(n) and n > 0 for n in counts):
-        raise CaffeconvError(f"class frequencies {_short(counts)}: a number above 0 for each class was needed")
-    numbers = np.asarray(counts, np.float64)
-    return np.diag(numbers.sum() / (len(numbers) * numbers)).astype(np.float32)
-
-
-def from_distances(positions: Sequence[float], spread: float) -> FloatArray:
-    """H for graded classes, where a near miss costs less: exp(-|xₙ - xₖ| / spread), each row divided by its sum.
-
-    `positions` x says where each class lies (0, 1, 2, … for grades); `spread` is in the same unit, above 0.
-    """
-    if len(positions) < 1 or not all(map(math.isfinite, positions)) or not (math.isfinite(spread) and spread > 0):
+    if kind in _HDF5:
+        return "HDF5"
+    if path.name.lower().endswith("lmdb"):
+        return "LMDB"
+    if kind in _OTHERS:
         raise CaffeconvError(
-            f"positions {_short(positions)} with spread {spread:g}: finite numbers, and a spread above 0, were needed"
+            f"{path}: H is written as a binaryproto, as HDF5 or as LMDB; "
+            "a name that ends in .binaryproto, .h5 or lmdb was needed"
         )
-    x = np.asarray(positions, np.float64)
-    nearness = np.exp(-np.abs(x[:, None] - x[None, :]) / spread)
-    matrix: FloatArray = (nearness / nearness.sum(axis=1, keepdims=True)).astype(np.float32)
-    return matrix
+    return "binaryproto"
 
 
-def remarks(matrix: FloatArray) -> tuple[str, ...]:
-    """What about this H might not be meant; rows counted from 0, as labels are. None of it is an error."""
-    found = []
-    if np.array_equal(matrix, np.eye(len(matrix), dtype=np.float32)):
-        found.append("H is the identity: InfogainLoss then computes what SoftmaxWithLoss does")
-    if not np.array_equal(matrix, matrix.T):
-        found.append(
-            "H is not symmetric: its rows are the true labels, its columns the predicted classes; "
-            "make sure that it is not transposed"
-        )
-    empty = np.flatnonzero(~matrix.any(axis=1))
-    if empty.size:
-        found.append(
-            f"{_rows(empty)} only zeros: items with such a label add nothing to the loss, "
-            "but are counted where it is divided by their number"
-        )
-    negative = np.flatnonzero((matrix < 0).any(axis=1))
-    if negative.size:
-        found.append(f"{_rows(negative)} negative numbers: training can drive the loss below all bounds")
-    return tuple(found)
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files or folders that writing H to `path` makes."""
+    return (path, _list_beside(path)) if form_of(path) == "HDF5" else (path,)
 
 
-def _rows(rows: NDArray[np.intp]) -> str:
-    return f"row {rows[0]} of H has" if rows.size == 1 else f"rows {_short(rows.tolist())} of H have"
+def layers_using(path: Path) -> str:
+    """The prototxt of the layers that read an H written to `path`: the loss, and what gives its third bottom."""
+    form = form_of(path)
+    loss = LayerParameter(name="loss", type="InfogainLoss", bottom=["score", "label"], top=["loss"])
+    if form == "binaryproto":
+        loss.infogain_loss_param.CopyFrom(InfogainLossParameter(source=str(path)))
+        return net_to_text(NetParameter(layer=[loss]))
+    loss.bottom.append("H")
+    h = LayerParameter(name="H", top=["H"])
+    if form == "HDF5":
+        h.type = "HDF5Data"
+        h.hdf5_data_param.CopyFrom(HDF5DataParameter(source=str(_list_beside(path)), batch_size=1))
+    else:
+        h.type = "Data"
+        h.data_param.CopyFrom(DataParameter(source=str(path), batch_size=1, backend=DataParameter.LMDB))
+    return net_to_text(NetParameter(layer=[h, loss]))
 
 
-def _short(values: Sequence[float]) -> str:
-    listed = ", ".join(f"{value:g}" for value in values[:8])
-    return listed + (", …" if len(values) > 8 else "")
+def _list_beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.txt")
 
 
-def _checked(array: NDArray[np.generic], where: str) -> FloatArray:
-    """The array as L×L float32."""
-    if array.dtype.kind not in "fiub":
-        raise CaffeconvError(f"{where}: values of type {array.dtype}; real numbers were needed")
-    if array.ndim == 4 and array.shape[:2] == (1, 1):
-        array = array[0, 0]
-    if array.ndim != 2 or array.shape[0] != array.shape[1] or not array.size:
-        raise CaffeconvError(
-            f"{where}: the matrix is {by_x(array.shape)}; L×L was needed, a row and a column for each of L classes"
-        )
-    # a number too large for float32 becomes infinite, which the next check reports
-    with np.errstate(over="ignore"):
-        matrix = array.astype(np.float32)
-    bad = np.argwhere(~np.isfinite(matrix))
-    if bad.size:
-        row, column = bad[0]
-        raise CaffeconvError(
-            f"{where}: {array[row, column]} in row {row}, column {column} (from 0); "
-            "finite numbers that fit a float32 were needed"
-        )
-    return matrix
+def _write_hdf5(matrix: FloatArray, path: Path) -> None:
+    import h5py
+
+    with whole_file(path) as file, whole_file(_list_beside(path)) as listed:
+        with h5py.File(file, "w") as h5:
+            h5.create_dataset("H", data=matrix[None, None], dtype="<f4")
+        # caffe: looked up from the current folder, as `source` is
+        listed.write(f"{path}\n".encode())
 
 
-def _read_table(path: Path) -> NDArray[np.generic]:
-    text = read_bytes(path, "a matrix").decode("utf-8-sig", "replace")
-    rows: list[list[float]] = []
-    for line, content in enumerate(text.splitlines(), 1):
-        content = content.partition("#")[0].strip()
-        if not content:
-            continue
-        row = [_number(item, path, line) for item in _SEPARATOR.split(content)]
-        if rows and len(row) != len(rows[0]):
-            raise CaffeconvError(
-                f"{path}, line {line}: {len(row)} numbers; {len(rows[0])}, as in the lines above, were needed"
-            )
-        rows.append(row)
-    return np.array(rows, np.float64)
+def _write_lmdb(matrix: FloatArray, path: Path) -> None:
+    import lmdb
 
-
-def _number(item: str, path: Path, line: int) -> float:
-    try:
-        return float(item)
-    except ValueError:
-        raise CaffeconvError(f"{path}, line {line}: '{item}' is not a number") from None
+    size = len(matrix)
+    record = Datum(channels=1, height=size, width=size, float_data=matrix.ravel().tolist()).SerializeToString()
+    with whole_folder(path) as folder:
+        try:
+            with (
+                lmdb.open(str(folder), map_size=2 * len(record) + (1 << 20), lock=False) as environment,
+                environment.begin(write=True) as transaction,
+            ):
+                transaction.put(b"00000000", record)
+        except lmdb.Error as error:
+            raise CaffeconvError(f"{path}: could not be written: {error}") from None

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from caffeconv.batch import input_shapes, reshape_graph
 from caffeconv.convert import Loaded, PathLike, Weights, convert_loaded, load
 from caffeconv.data.sources import DataSource
-from caffeconv.errors import CaffeconvError, Diagnostic
+from caffeconv.errors import CaffeconvError, Diagnostic, PlanOutdatedError
 from caffeconv.gradient import (
     BackwardModel,
     Slot,
@@ -25,7 +25,6 @@ from caffeconv.gradient import (
     plan_backward,
 )  # fmt: skip
 from caffeconv.ir import FloatArray, Graph, Infogain, Node, Phase, Shape, by_x, count
-from caffeconv.layers.base import LabelRule
 from caffeconv.read.netdef import State
 
 if TYPE_CHECKING:
@@ -185,12 +184,13 @@ class Net:
         ignore_unknown_fields: bool = False,
     ) -> None:  # fmt: skip
         self._loaded: Loaded = load(
-            net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain), seed=seed,
-            ignore_unknown_fields=ignore_unknown_fields,
+            net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python),
+            seed=seed, ignore_unknown_fields=ignore_unknown_fields,
         )  # fmt: skip
         self.diagnostics: tuple[Diagnostic, ...] = self._loaded.bound.diagnostics
         """What might not be meant: layers without weights, probabilities where scores belong, …"""
         self.allow_python = allow_python
+        self._user_code = self._loaded.net.user_code
         self._provider: Provider = provider
         self._graph = self._loaded.graph
         self._buffers = {name: np.zeros(shape, np.float32) for name, shape in input_shapes(self._graph).items()}
@@ -198,7 +198,7 @@ class Net:
         self._ran: dict[str, FloatArray] | None = None
         self._kept: set[str] = set()
         self._sessions: dict[tuple[object, ...], Session] = {}
-        self._backward_sessions: dict[tuple[object, ...], tuple[Session, BackwardModel]] = {}
+        self._backward_sessions: dict[tuple[object, ...], tuple[Session | None, BackwardModel]] = {}
         self._states: dict[str, FloatArray] = {}
         """What recurrent layers left after the last forward: the model's input for it → values."""
         self._started_from: dict[str, FloatArray] = {}
@@ -303,12 +303,14 @@ class Net:
         sinks = [(node, sink) for node, sink in self._sinks if node.name in running]
         written = [blob for node, _ in sinks for blob in node.definition.bottoms]
         handed = {name: np.asarray(value, np.float32) for name, value in inputs.items()}
-        self._fill(handed, running, [*wanted, *written])
+        always = [*written, *self._made_by_code(running)]
+        self._fill(handed, running, [*wanted, *always])
         feeds = {name: buffer.copy() for name, buffer in self._buffers.items()}
-        self._check_labels(feeds)
         self._forget()
         self._started_from = self._states
-        results, self._states = self._run(feeds, list(dict.fromkeys([*wanted, *written, *self._kept])), self._states)
+        if self._user_code is not None:
+            self._user_code.begin_pass()
+        results, self._states = self._run(feeds, list(dict.fromkeys([*wanted, *always, *self._kept])), self._states)
         self._ran = feeds
         self._computed = {name: value for name, value in results.items() if name not in self._buffers}
         for name in self._buffers:
@@ -379,14 +381,38 @@ class Net:
         values = {name: last[name] for name in names if last[name] not in inputs}
         if not values:
             return {name: feeds[name] for name in names}, dict(states)
+        for _ in graph.nodes:  # whenever Python layers make other shapes than planned, one more of them has run
+            try:
+                return self._run_session(feeds, names, values, states)
+            except PlanOutdatedError:
+                self._plan_anew()
+        return self._run_session(feeds, names, values, states)
+
+    def _run_session(
+        self, feeds: Mapping[str, FloatArray], names: Sequence[str], values: Mapping[str, str],
+        states: Mapping[str, FloatArray],
+    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:  # fmt: skip
         session = self._session(tuple(values.values()))
+        inputs = set(self._graph.inputs)
         kept = {name: f"{name.removesuffix('_in')}_out" for name in session.inputs if name not in inputs}
         held = {name: self._state(states, name, session) for name in kept}
         needed = {name: feeds[name] for name in session.inputs if name in inputs}
-        results = session.run({**needed, **held}, [*values.values(), *kept.values()])
+        results = session.run({**needed, **held}, [*values.values(), *kept.values()], same_pass=True)
         found = {name: results[value] for name, value in values.items()}
         blobs = {name: found[name] if name in found else feeds[name] for name in names}
         return blobs, {**states, **{name: results[value] for name, value in kept.items()}}
+
+    def _plan_anew(self) -> None:
+        """Shapes, and so sessions, for what Python layers made in this pass."""
+        if self._user_code is not None:
+            self._user_code.learn_shapes()
+        self._graph = reshape_graph(self._graph, input_shapes(self._graph))
+        self._diffs.clear()
+
+    def _made_by_code(self, running: Sequence[str]) -> list[str]:
+        """The tops of Python layers: these run in every pass, whether anybody asks for what they make or not."""
+        nodes = (node for node in self._graph.nodes if node.layer.makes_shapes and node.name in running)
+        return [top for node in nodes for top in node.definition.tops]
 
     def _state(self, states: Mapping[str, FloatArray], name: str, session: Session) -> FloatArray:
         shape = tuple(int(size) for size in session.inputs[name])
@@ -399,30 +425,24 @@ class Net:
 
         self._drop_outdated_sessions()
         graph = self._reshaped()
-        key = (values, tuple(sorted(input_shapes(graph).items())))
+        key = (values, tuple(sorted(input_shapes(graph).items())), _plan(graph))
         if key not in self._sessions:
             if len(self._sessions) >= MAX_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
             loaded = replace(self._loaded, bound=replace(self._loaded.bound, graph=self._params.apply(graph)))
             model = convert_loaded(loaded, values, batch="keep", stateful=True)
-            self._sessions[key] = Session(model, self._provider)
+            self._sessions[key] = Session(model, self._provider, user_code=self._user_code)
         return self._sessions[key]
 
-    def _drop_outdated_sessions(self) -> bool:
-        """Forgets sessions that hold other parameters than `params` does now; says whether there could be any."""
-        changed = self._params.changed()
-        if changed:
-            self._sessions.clear()
-            self._backward_sessions.clear()
-        return changed
+    def _drop_outdated_sessions(self) -> None:
+        """Forgets what holds other parameters than `params` does now."""
+        if not self._params.changed():
+            return
+        self._sessions.clear()
+        self._backward_sessions.clear()
+        if self._went_back is not None:
+            self._went_back = replace(self._went_back, outdated=True)
 
-    def _check_labels(self, feeds: Mapping[str, FloatArray]) -> None:
-        graph = self._reshaped()
-        for node in graph.nodes:
-            for rule in node.layer.label_rules(node):
-                value = node.bottoms[rule.bottom]
-                if value in feeds:
-                    check_labels(node, rule, value, feeds[value])
 
 
     # -- backward --------------------------------------------------------------------------------------------------
@@ -464,7 +484,7 @@ class Net:
         self._give_diffs(top_diffs, {*opened, *self.outputs})
         held = {blob: self.diff_of(blob) for blob in opened}
         seeds = {blob: diff.copy() for blob, diff in held.items() if not (diff == self._first_diff(blob)).all()}
-        if self._went_back is not None and (start, end) != (None, None):
+        if self._went_back is not None and not self._went_back.outdated and (start, end) != (None, None):
             for blob in self._went_back.reached:  # those that this pass does not come to stay as they are
                 self.diff_of(blob)
         going = _WentBack(slice(first, last + 1), self._ran, self._started_from, seeds)
@@ -485,7 +505,8 @@ class Net:
         if self._went_back is None or blob not in self._went_back.reached:
             self._diffs[blob] = np.full(self.shape_of(blob), self._first_diff(blob), np.float32)
             return self._diffs[blob]
-        if self._drop_outdated_sessions():
+        self._drop_outdated_sessions()
+        if self._went_back.outdated:
             raise CaffeconvError(
                 f"the gradient of '{blob}' was not computed by the last backward(), and parameters have been changed "
                 f"since. Ask for it: backward(diffs=['{blob}'])"
@@ -523,30 +544,33 @@ class Net:
         """The diffs of the blobs `wanted`, as far as there are any, and of the parameters; and which blobs get one."""
         graph = self._reshaped()
         session, backward = self._backward_session(going.span, going.seeds.keys(), wanted)
-        outputs = [*backward.blobs.values(), *backward.params.values()]
-        if not outputs:
+        if session is None:
             return {}, {}, backward.reached
         feeds = {name: going.feeds[name] for name in session.inputs if name in going.feeds and name in graph.inputs}
         feeds |= {name: going.seeds[blob] for blob, name in backward.seeds.items() if name in session.inputs}
         states = {name: self._state(going.states, name, session) for name in session.inputs if name not in feeds}
-        results = session.run({**feeds, **states}, outputs)
+        results = session.run({**feeds, **states}, same_pass=True)
         blobs = {blob: results[name] for blob, name in backward.blobs.items()}
         return blobs, {slot: results[name] for slot, name in backward.params.items()}, backward.reached
 
     def _backward_session(
         self, span: slice, seeded: Collection[str], wanted: Collection[str]
-    ) -> tuple[Session, BackwardModel]:
+    ) -> tuple[Session | None, BackwardModel]:
+        """The model, and a session for it unless it has nothing to give."""
         from caffeconv.runtime.session import Session
 
         self._drop_outdated_sessions()
         graph = self._reshaped()
-        shapes = tuple(sorted(input_shapes(graph).items()))
+        shapes = (*sorted(input_shapes(graph).items()), _plan(graph))
         key = (span.start, span.stop, tuple(sorted(seeded)), tuple(sorted(wanted)), shapes)
         if key not in self._backward_sessions:
             if len(self._backward_sessions) >= MAX_SESSIONS:
                 del self._backward_sessions[next(iter(self._backward_sessions))]
             backward = emit_backward(self._params.apply(graph), span, seeded=seeded, wanted=wanted)
-            self._backward_sessions[key] = Session(backward.model, self._provider), backward
+            session = None
+            if backward.blobs or backward.params:
+                session = Session(backward.model, self._provider, user_code=self._user_code)
+            self._backward_sessions[key] = session, backward
         return self._backward_sessions[key]
 
 
@@ -559,6 +583,8 @@ class _WentBack:
     states: Mapping[str, FloatArray]
     seeds: Mapping[str, FloatArray]
     reached: frozenset[str] = frozenset()
+    outdated: bool = False
+    """Whether parameters were changed since."""
 
 
 def _sources(graph: Graph, seed: int) -> list[tuple[Node, DataSource]]:
@@ -581,19 +607,9 @@ def _placed(node: Node) -> Iterator[None]:
         raise CaffeconvError(f"{node.definition.where}: {error}") from None
 
 
-def check_labels(node: Node, rule: LabelRule, blob: str, values: FloatArray) -> None:
-    """Raises CaffeconvError for the first label out of range, with its place."""
-    whole = np.trunc(values)
-    wrong = ~((whole >= 0) & (whole < rule.classes))
-    if rule.ignore_label is not None:
-        wrong &= whole != rule.ignore_label
-    if wrong.any():
-        place = tuple(int(i) for i in np.argwhere(wrong)[0])
-        ignored = "" if rule.ignore_label is None else f" (or ignore_label {rule.ignore_label})"
-        raise CaffeconvError(
-            f"{node.definition.where}: label {values[place]:g} in blob '{blob}' at {list(place)} is out of range; "
-            f"0 to {rule.classes - 1}{ignored} was needed"
-        )
+def _plan(graph: Graph) -> tuple[object, ...]:
+    """What a session is made for, of what the user's code decides."""
+    return tuple((node.top_shapes, node.layer.open_axis) for node in graph.nodes if node.layer.makes_shapes)
 
 
 def _legacy_axis(shape: Shape, axis: int) -> int:

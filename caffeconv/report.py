@@ -10,15 +10,15 @@ from caffeconv.bind import bind
 from caffeconv.build import Draft, draft_graph, finish
 from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.convert import PathLike, Weights, of_built, read_net, read_weights, weight_paths
+from caffeconv.costs import FLOAT_BYTES, ReceptiveField, peak_bytes, receptive_fields
 from caffeconv.deploy import to_deploy
 from caffeconv.diagnose import Cure, diagnose
-from caffeconv.errors import Diagnostic, InvalidNetError
-from caffeconv.ir import Infogain, NetDef, Node, Phase, Shape, count
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.ir import Infogain, LayerDef, NetDef, Node, Phase, Shape, count
 from caffeconv.read.netdef import State, define_net
 from caffeconv.read.prototxt import NetSource
 from caffeconv.read.upgrade import upgrade_net
-
-FLOAT_BYTES = 4
+from caffeconv.values import check_values
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,12 @@ class LayerReport:
     activation_bytes: int
     """Bytes that its tops take, float32; 0 where it works in place."""
     problems: tuple[Diagnostic, ...] = ()
+    receptive_field: ReceptiveField | None = None
+    """What a place of the first top sees of the input; None where it sees all of it, or that is no picture."""
+    definition: LayerDef | None = None
+    """What the prototxt says of the layer."""
+    formulas: tuple[str, ...] = ()
+    """How the first top's spatial sizes come about."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,10 @@ class Report:
     outputs: Mapping[str, Shape] = field(default_factory=dict)
     cures: tuple[Cure, ...] = ()
     """Edits after which the net is whole and takes all its weights, best first, at most three; each was checked."""
+    peak_bytes: int = 0
+    """The most that blobs take at once, float32, where each is given up after its last reader."""
+    nodes: tuple[Node, ...] = ()
+    """The layers as built, with their parameters bound."""
     fixed: NetParameter | None = None
     """The net with the edits of the first cure, in today's form."""
     advice: str = ""
@@ -80,11 +90,16 @@ class Report:
 def inspect(
     net: PathLike, weights: Weights = None, *, phase: Phase = "TEST", level: int = 0, stages: Sequence[str] = (),
     shapes: Mapping[str, Sequence[int]] | None = None, deploy: bool = False, extended: bool = False,
-    infogain: Infogain | None = None, ignore_unknown_fields: bool = False,
+    infogain: Infogain | None = None, ignore_unknown_fields: bool = False, batch: int | None = None,
+    values: bool = False, allow_python: bool = False,
 ) -> Report:  # fmt: skip
     """Checks every shape and parameter of a net, and whether the weights fit it.
 
     Arguments as for `convert`. Problems of the net and of the weights are in the report (`ok`, `diagnostics`).
+
+    Args:
+        batch: the batch size to reckon costs for; None: the net's own.
+        values: whether to look at the weights' values too (NaN, ∞, all zero); otherwise they are not read.
 
     Raises:
         CaffeconvError: a file that cannot be read at all.
@@ -92,17 +107,19 @@ def inspect(
     source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
     files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]
     dropped = [Diagnostic("warning", str(net), f"dropped: {unknown}") for unknown in source.dropped]
-    state = State(phase, level, tuple(stages), extended, deploy, infogain)
+    state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
     try:
         upgraded = to_deploy(source, state, shapes) if deploy else upgrade_net(source)
         definition = define_net(upgraded, state)
     except InvalidNetError as error:
         return Report(source.net.name, (), (*dropped, *error.diagnostics), {}, {})
+    shapes = shapes if batch is None else {**_with_batch(definition, shapes, batch), **(shapes or {})}
     draft = draft_graph(definition, shapes)
     graph = finish(definition, draft)
     bound = bind(graph, files)
     diagnosis = diagnose(definition, files, (*dropped, *draft.problems, *of_built(draft, bound)), shapes)
-    diagnostics = diagnosis.diagnostics
+    odd = tuple(check_values(bound.graph.nodes)) if values else ()
+    diagnostics = (*diagnosis.diagnostics, *odd)
     last = {value: blob for blob, value in definition.last_value.items()}
     return Report(
         net=definition.name,
@@ -113,10 +130,27 @@ def inspect(
         params={node.name: [param.shape for param in node.params] for node in bound.graph.nodes if node.params},
         inputs={last.get(value, value): graph.shapes[value] for value in graph.inputs},
         outputs={last.get(value, value): graph.shapes[value] for value in graph.outputs},
+        peak_bytes=peak_bytes(graph.nodes, graph.outputs),
+        nodes=bound.graph.nodes,
         cures=diagnosis.cures,
         fixed=_with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None,
         advice=diagnosis.advice,
     )  # fmt: skip
+
+
+def _with_batch(
+    definition: NetDef, shapes: Mapping[str, Sequence[int]] | None, batch: int
+) -> dict[str, Sequence[int]]:
+    """The shapes of those inputs that have the first one's batch size, with another one."""
+    if batch < 1:
+        raise CaffeconvError(f"batch {batch}: at least 1 was needed")
+    found = {
+        blob: shape
+        for node in draft_graph(definition, shapes).nodes if node.layer.is_input
+        for blob, shape in zip(node.definition.tops, node.top_shapes, strict=True) if shape
+    }  # fmt: skip
+    lead = next((shape[0] for shape in found.values()), None)
+    return {blob: (batch, *shape[1:]) for blob, shape in found.items() if shape[0] == lead}
 
 
 def _with_edits(source: NetSource, definition: NetDef, cure: Cure) -> NetParameter:
@@ -137,7 +171,7 @@ def _own_weights(net: PathLike) -> tuple[Path, ...]:
 def _layer_reports(
     net: NetDef, draft: Draft, nodes: Sequence[Node], diagnostics: Sequence[Diagnostic]
 ) -> tuple[LayerReport, ...]:
-    built = iter(nodes)
+    built, fields = iter(nodes), receptive_fields(nodes)
     unbuilt = {id(layer) for layer in draft.unbuilt}
     reports = []
     for definition in net.layers:
@@ -145,7 +179,7 @@ def _layer_reports(
         problems = tuple(d for d in diagnostics if d.layer == definition.name and d.severity == "error")
         common = (definition.name, definition.type, definition.line, definition.bottoms)
         if node is None:
-            reports.append(LayerReport(*common, (), (), 0, 0, 0, problems))
+            reports.append(LayerReport(*common, (), (), 0, 0, 0, problems, definition=definition))
             continue
         names = (*definition.tops, *node.tops[len(definition.tops) :])
         tops = tuple(zip(names, node.top_shapes, strict=True))
@@ -153,6 +187,9 @@ def _layer_reports(
         own = sum(count(param.shape) for param in node.params if param.owner is None)
         cost = node.layer.multiply_adds(node.bottom_shapes, node.top_shapes)
         params = tuple((param.name, param.shape) for param in node.params)
-        reports.append(LayerReport(*common, tops, params, own, cost, fresh * FLOAT_BYTES, problems))
+        field = fields.get(node.tops[0]) if node.tops else None
+        formulas = node.layer.size_formulas(node.bottom_shapes[0]) if node.bottom_shapes else ()
+        costs = (own, cost, fresh * FLOAT_BYTES)
+        reports.append(LayerReport(*common, tops, params, *costs, problems, field, definition, formulas))
     return tuple(reports)
 

@@ -15,7 +15,7 @@ CAFFE_TYPES = frozenset(
     Deconvolution Dropout DummyData ELU Eltwise Embed EuclideanLoss Exp Filter Flatten HDF5Data HDF5Output HingeLoss Im2col
     ImageData InfogainLoss InnerProduct Input LRN LSTM LSTMUnit Log MVN MemoryData MultinomialLogisticLoss PReLU Parameter
     Pooling Power Python RNN ReLU Reduction Reshape SPP Scale Sigmoid SigmoidCrossEntropyLoss Silence Slice Softmax
-    SoftmaxWithLoss Split Swish TanH Threshold Tile WindowData""".split()
+    SoftmaxWithLoss Split Swish TanH Threshold Tile WindowData""".split()  # noqa: SIM905 - it reads better
 )
 HEADER = """# Layer types
 

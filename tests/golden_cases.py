@@ -59,7 +59,9 @@ class Case:
         assert isinstance(stages, (list, tuple))
         level = self.about.get("level", 0)
         assert isinstance(level, int)
-        return NetState(phase="TRAIN" if self.about.get("phase") == "TRAIN" else "TEST", level=level, stages=tuple(stages))
+        return NetState(
+            phase="TRAIN" if self.about.get("phase") == "TRAIN" else "TEST", level=level, stages=tuple(stages)
+        )
 
     @property
     def types(self) -> frozenset[str]:
@@ -86,7 +88,9 @@ class Case:
 
 def cases(*sets: str, root: Path = GOLDENS) -> list[Case]:
     """The cases of some sets; of the zoo, when `root` is its folder and no set is named."""
-    folders = [folder for name in sets for folder in sorted((root / name).iterdir())] if sets else sorted(root.iterdir())
+    folders = (
+        [folder for name in sets for folder in sorted((root / name).iterdir())] if sets else sorted(root.iterdir())
+    )
     return [Case(f, json.loads((f / "case.json").read_text())) for f in folders if (f / "case.json").exists()]
 
 

@@ -33,7 +33,9 @@ def run(model: ModelProto, feeds: dict[str, Array]) -> dict[str, Array]:
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     inputs = {i.name for i in session.get_inputs()}
-    return dict(zip(names, session.run(names, {k: v.astype("f4") for k, v in feeds.items() if k in inputs}), strict=True))
+    return dict(
+        zip(names, session.run(names, {k: v.astype("f4") for k, v in feeds.items() if k in inputs}), strict=True)
+    )
 
 
 def recorded(case: Case, model: ModelProto) -> None:
@@ -92,7 +94,11 @@ def test_a_larger_batch_is_what_a_net_of_that_size_gives(inside: Case) -> None:
     """Where the batch is open, the model gives for twice the items what the net gives when built for so many."""
     record = part(next(inside.records()), "in/")
     model = caffeconv.convert(inside.net, inside.weights, shapes=input_shapes(inside), **inside.state)
-    open_inputs = {i.name for i in model.graph.input if i.type.tensor_type.shape.dim[:1] and i.type.tensor_type.shape.dim[0].dim_param}
+    open_inputs = {
+        i.name
+        for i in model.graph.input
+        if i.type.tensor_type.shape.dim[:1] and i.type.tensor_type.shape.dim[0].dim_param
+    }
     if not open_inputs or inside.about.get("random"):
         pytest.skip("the batch is fixed, or the net random")
     feeds = {k: np.concatenate([v, v[::-1]]) if k in open_inputs else v for k, v in record.items()}

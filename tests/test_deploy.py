@@ -93,7 +93,9 @@ def test_labels_from_an_input_layer(tmp_path: Path) -> None:
     layer { name: "in" type: "Input" top: "data" top: "label"
       input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }
     """
-    layers = deployed(tmp_path, text + BODY + 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "l" }')
+    layers = deployed(
+        tmp_path, text + BODY + 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "l" }'
+    )
     assert layers["in"] == ("Input", [], ["data"])
     assert layers["prob"][0] == "Softmax"
 
@@ -112,7 +114,9 @@ def test_an_autoencoder_keeps_its_input(tmp_path: Path) -> None:
 
 def test_a_training_net_converts_directly(tmp_path: Path) -> None:
     path = tmp_path / "train_val.prototxt"
-    path.write_text(DATA + BODY + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }')
+    path.write_text(
+        DATA + BODY + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }'
+    )
     model = caffeconv.convert(path, deploy=True)
     assert [i.name for i in model.graph.input] == ["data"]
     assert [o.name for o in model.graph.output] == ["prob"]

@@ -42,7 +42,9 @@ def test_converted(inside: Case, *, library: bool) -> None:
     for record in inside.records():
         feeds = part(record, "in/")
         shapes = {name: values.shape for name, values in feeds.items()} if inside.reshaped else None
-        model = caffeconv.convert(inside.net, inside.weights, outputs="all", batch="keep", shapes=shapes, **inside.state)
+        model = caffeconv.convert(
+            inside.net, inside.weights, outputs="all", batch="keep", shapes=shapes, **inside.state
+        )
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         if library:
@@ -62,7 +64,7 @@ def test_converted(inside: Case, *, library: bool) -> None:
 @pytest.mark.parametrize("inside", IN_NETS, ids=lambda c: c.name, indirect=True)
 def test_net(inside: Case) -> None:
     for record in inside.records():
-        net = caffeconv.Net(inside.net, inside.weights, **inside.state)
+        net = caffeconv.Net(inside.net, inside.weights, allow_python=True, **inside.state)
         feeds = part(record, "in/")
         for name, values in feeds.items() if inside.reshaped else ():
             net.blobs[name].reshape(*values.shape)
@@ -80,7 +82,7 @@ def test_error(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     folder = Path(shutil.copytree(case.folder, tmp_path / "case"))
     monkeypatch.chdir(folder)
     with pytest.raises(caffeconv.CaffeconvError) as caught:  # noqa: PT012 - Caffe refuses some at set-up, some when run
-        net = caffeconv.Net(case.net, case.weights, **case.state)
+        net = caffeconv.Net(case.net, case.weights, allow_python=True, **case.state)
         rng = np.random.default_rng(0)
         feeds: dict[str, Array] = {name: rng.random(net.blobs[name].shape, "f4") for name in net.inputs}
         for record in case.records():

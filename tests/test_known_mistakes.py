@@ -32,7 +32,9 @@ def one(folder: Path, layer: str, x: Array, **options: object) -> Array:
 
 
 @slow_path
-@given(st.integers(1, 12), st.sampled_from([1, 3, 5, 11]), st.sampled_from([0.75, 0.5, 1.2]), st.sampled_from([1.0, 2.0]))
+@given(
+    st.integers(1, 12), st.sampled_from([1, 3, 5, 11]), st.sampled_from([0.75, 0.5, 1.2]), st.sampled_from([1.0, 2.0])
+)
 def test_lrn_k_and_alpha_over_size(tmp_path: Path, channels: int, size: int, beta: float, k: float) -> None:
     x = random(2, channels, 3, 2)
     alpha = 0.3
@@ -154,8 +156,8 @@ def slow_pool(x: Array, method: str, kernel: int, stride: int, pad: int, *, ceil
     st.integers(3, 11), st.integers(3, 11), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3),
     st.sampled_from(["MAX", "AVE"]), st.booleans(),
 )  # fmt: skip
-def test_pooling_ceil_clip_and_divisor(  # noqa: PLR0913
-    tmp_path: Path, height: int, width: int, kernel: int, stride: int, pad: int, method: str, ceil: bool,  # noqa: FBT001
+def test_pooling_ceil_clip_and_divisor(
+    tmp_path: Path, height: int, width: int, kernel: int, stride: int, pad: int, method: str, ceil: bool,
 ) -> None:  # fmt: skip
     pad, stride = min(pad, kernel - 1), min(stride, kernel)
     kernel = min(kernel, height, width)
@@ -196,7 +198,9 @@ def test_two_data_layers_for_two_phases_are_no_duplicate_blobs(tmp_path: Path) -
 def test_v1_layers_and_new_ones_do_the_same(tmp_path: Path) -> None:
     x = random(1, 2, 5, 5)
     new = 'layer { name: "c" type: "Convolution" bottom: "x" top: "y" convolution_param { num_output: 2 kernel_size: 3 } }'
-    old = 'layers { name: "c" type: CONVOLUTION bottom: "x" top: "y" convolution_param { num_output: 2 kernel_size: 3 } }'
+    old = (
+        'layers { name: "c" type: CONVOLUTION bottom: "x" top: "y" convolution_param { num_output: 2 kernel_size: 3 } }'
+    )
     weights = write_weights(tmp_path / "w.caffemodel", "c", [random(2, 2, 3, 3), random(2)])
     results = []
     for text in (new, old):
@@ -286,7 +290,9 @@ def test_batch_size_is_not_baked_in(tmp_path: Path) -> None:
 
 
 def test_a_reshape_that_repeats_the_batch_size_follows_it(tmp_path: Path) -> None:
-    layers = 'layer { name: "r" type: "Reshape" bottom: "x" top: "r" reshape_param { shape { dim: 1 dim: -1 dim: 2 } } }'
+    layers = (
+        'layer { name: "r" type: "Reshape" bottom: "x" top: "r" reshape_param { shape { dim: 1 dim: -1 dim: 2 } } }'
+    )
     model = caffeconv.convert(write_net(tmp_path, {"x": (1, 3, 4)}, layers))
     x = random(5, 3, 4)
     np.testing.assert_array_equal(run_model(model, {"x": x})["r"], x.reshape(5, 6, 2))

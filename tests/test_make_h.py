@@ -1,9 +1,10 @@
-"""The matrix H: the bytes that Caffe writes, every form it is read from, and what is refused."""
+"""The matrix H as it is written: the bytes that Caffe writes, data for a third bottom, and what is refused."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from golden_cases import GOLDENS
@@ -11,10 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from small_nets import write_net
 
+import caffeconv
 from caffeconv import CaffeconvError
-from caffeconv.caffe_pb2 import BlobProto, BlobShape
-from caffeconv.make_h import from_distances, from_frequencies, identity, make_h, read_blob, read_matrix, remarks
+from caffeconv.caffe_pb2 import BlobProto, BlobShape, NetParameter
+from caffeconv.infogain.reading import read_blob, read_matrix
+from caffeconv.make_h import form_of, layers_using, make_h
+from caffeconv.read.prototxt import parse_text
 
 MATRICES = st.integers(1, 5).flatmap(
     lambda size: arrays(np.float32, (size, size), elements=st.floats(-1e9, 1e9, width=32))
@@ -94,150 +99,74 @@ def test_array_that_is_no_h(tmp_path: Path, array: object, message: str) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-# -- reading -----------------------------------------------------------------------------------------------------------
+# -- as data for a third bottom ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("proto", "shape"),
-    [
-        (BlobProto(data=[1, 2], shape=BlobShape(dim=[2])), (2,)),
-        (BlobProto(data=[1, 2], num=1, channels=2, height=1, width=1), (1, 2, 1, 1)),
-        (BlobProto(double_data=[1, 2], shape=BlobShape(dim=[1, 2])), (1, 2)),
-        (BlobProto(raw_data=np.array([1, 2], np.float16).tobytes(), raw_data_type="FLOAT16", shape={"dim": [2]}), (2,)),
-        (BlobProto(data=[1, 2], diff=[3, 4], shape=BlobShape(dim=[2])), (2,)),
-    ],
-)
-def test_forms_of_a_blob(tmp_path: Path, proto: BlobProto, shape: tuple[int, ...]) -> None:
-    path = tmp_path / "mean.binaryproto"
-    path.write_bytes(proto.SerializeToString())
-    np.testing.assert_array_equal(read_blob(path), np.reshape([1, 2], shape))
+@pytest.mark.parametrize("name", ["H.binaryproto", "H.h5", "H.HDF5", "H_lmdb", "H.lmdb"])
+def test_nets_that_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The printed layers read what was written, and give the loss that H as an input gives."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    h, score, label = random.random((5, 5), np.float32), random.random((4, 5), np.float32), np.array([0, 3, 4, 1])
+    make_h(h, name)
+    inputs = {"score": (4, 5), "label": (4,)}
+    loss = caffeconv.Net(write_net(tmp_path, inputs, layers_using(Path(name)))).forward(score=score, label=label)[
+        "loss"
+    ]
+    bottoms = 'bottom: "score" bottom: "label" bottom: "H"'
+    asked = f'layer {{ name: "loss" type: "InfogainLoss" {bottoms} top: "loss" }}'
+    net = caffeconv.Net(write_net(tmp_path, {**inputs, "H": (1, 1, 5, 5)}, asked))
+    np.testing.assert_array_equal(net.forward(score=score, label=label, H=h[None, None])["loss"], loss)
 
 
-def test_unpacked_numbers(tmp_path: Path) -> None:
-    path = tmp_path / "old.binaryproto"
-    path.write_bytes(b"\x08\x01\x10\x01\x18\x01\x20\x02" + b"\x2d\0\0\x80\x3f" + b"\x2d\0\0\0\x40")
-    np.testing.assert_array_equal(read_blob(path), [[[[1, 2]]]])
+@pytest.mark.parametrize(("name", "kind"), [("H.h5", "HDF5Data"), ("H_lmdb", "Data")])
+def test_layers_that_read_it(name: str, kind: str) -> None:
+    net = NetParameter()
+    parse_text(layers_using(Path(name)), net, name)
+    assert [layer.type for layer in net.layer] == [kind, "InfogainLoss"]
+    assert list(net.layer[1].bottom) == ["score", "label", *net.layer[0].top]
+    assert not net.layer[1].HasField("infogain_loss_param")
 
 
-H = np.array([[1, 0.5], [-0.25, 1e-3]], np.float32)
+def test_hdf5_is_as_caffe_wants_it(tmp_path: Path) -> None:
+    """Float32, and the list of files beside it names the file as it was named here."""
+    h = np.array([[1, 0.5], [0, 2]])
+    make_h(h, tmp_path / "H.h5")
+    with h5py.File(tmp_path / "H.h5") as file:
+        assert {name: (data.shape, data.dtype) for name, data in file.items()} == {"H": ((1, 1, 2, 2), np.float32)}
+    assert (tmp_path / "H.h5.txt").read_text() == f"{tmp_path}/H.h5\n"
+    np.testing.assert_array_equal(read_matrix(tmp_path / "H.h5"), h)
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("H.csv", "1,0.5\n-0.25,1e-3\n"),
-        ("H.csv", "1 ; 0.5\r\n-0.25;1e-3"),
-        ("H.txt", "# true label ↓\n\n1 0.5  # first\n\t-.25\t1E-3\n"),
-        ("H.txt", "﻿1, 0.5\n-0.25 , 0.001"),
-        ("H.tsv", "1\t0.5\n-0.25\t0.001"),
-    ],
-)
-def test_tables(tmp_path: Path, name: str, text: str) -> None:
-    path = tmp_path / name
-    path.write_text(text, encoding="utf-8", newline="")
-    np.testing.assert_array_equal(read_matrix(path), H)
+def test_same_bytes_twice(tmp_path: Path) -> None:
+    h = np.random.default_rng(0).random((40, 40), np.float32)
+    for name, inside in (("H.h5", ""), ("H_lmdb", "data.mdb")):
+        make_h(h, tmp_path / name)
+        make_h(h, tmp_path / f"again_{name}")
+        assert (tmp_path / name / inside).read_bytes() == (tmp_path / f"again_{name}" / inside).read_bytes()
+    assert [file.name for file in (tmp_path / "H_lmdb").iterdir()] == ["data.mdb"]
 
 
-def test_numpy_files(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", H.astype(np.float64))
-    np.savez(tmp_path / "one.npz", anything=H)
-    np.savez_compressed(tmp_path / "several.npz", other=H + 1, H=H)
-    for name in ("a.npy", "one.npz", "several.npz"):
-        np.testing.assert_array_equal(read_matrix(tmp_path / name), H)
+def test_a_database_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "train_lmdb"
+    path.mkdir()
+    make_h(np.eye(2), path)
+    before = (path / "data.mdb").read_bytes()
+    with pytest.raises(CaffeconvError, match="train_lmdb: this is there already, and is not replaced; choose another"):
+        make_h(np.eye(3), path)
+    assert (path / "data.mdb").read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("H.csv", b"1,0\n0,x\n", "H.csv, line 2: 'x' is not a number"),
-        ("H.csv", b"1,0,\n0,1,\n", "H.csv, line 1: '' is not a number"),
-        ("H.csv", b"# no\n1,0\n\n0,1,2\n", "H.csv, line 4: 3 numbers; 2, as in the lines above, were needed"),
-        ("H.csv", b"1,0\n", "H.csv: the matrix is 1×2; L×L was needed"),
-        ("H.csv", b"1,nan\n0,1", "H.csv: nan in row 0, column 1"),
-        ("H.txt", b"", "H.txt: the matrix is 0; L×L was needed"),
-        ("H.txt", b"\xff\xfe1", "is not a number"),
-        ("H.npy", b"", "H.npy: not a readable array file"),
-        ("H.npy", b"\x93NUMPY\x01\0v\0{'descr': 'O'", "H.npy: not a readable array file"),
-        ("H.npz", b"PK\x03\x04", "H.npz: not a readable array file"),
-        ("H.binaryproto", b"\x2a\x24\0", "H.binaryproto: a field of 36 bytes where 1 are left"),
-        ("H.binaryproto", b"\x2a\x08" + bytes(8) + b"\x3a\x04\x0a\x02\x01\x02", "H.binaryproto: the matrix is 1×2"),
-        (
-            "H.mat",
-            b"x",
-            "H.mat: a file that ends in .mat; an array (.npy, .npz), a table (.csv, .txt) or a .binaryproto",
-        ),
-        ("H", b"x", "H: a file that ends in nothing; an array"),
-    ],
-)
-def test_hostile_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(CaffeconvError) as caught:
-        read_matrix(path)
-    assert message in str(caught.value)
+@pytest.mark.parametrize("name", ["H.h5", "H_lmdb"])
+def test_no_old_form_of_data(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CaffeconvError, match="only a binaryproto has an old form"):
+        make_h(np.eye(2), tmp_path / name, legacy=True)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_archive_without_h(tmp_path: Path) -> None:
-    np.savez(tmp_path / "two.npz", a=H, b=H)
-    with pytest.raises(CaffeconvError, match=r"two\.npz: no array called 'H'; it has a, b"):
-        read_matrix(tmp_path / "two.npz")
-
-
-@pytest.mark.parametrize("name", ["H.csv", "H.npy", "H.npz", "H.binaryproto", "H.mat"])
-def test_no_file(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CaffeconvError, match="no such file"):
-        read_matrix(tmp_path / name)
-
-
-# -- making ------------------------------------------------------------------------------------------------------------
-
-
-def test_from_frequencies() -> None:
-    counts = [900, 90, 10]
-    h = from_frequencies(counts)
-    assert h.dtype == np.float32
-    np.testing.assert_array_equal(h, np.diag(np.diag(h)))
-    weights = np.diag(h) * counts
-    np.testing.assert_allclose(weights, np.full(3, 1000 / 3), rtol=1e-6)
-    np.testing.assert_array_equal(from_frequencies([5, 5]), identity(2))
-
-
-def test_from_distances() -> None:
-    h = from_distances([0, 1, 3], 2)
-    np.testing.assert_allclose(h.sum(axis=1), 1, rtol=1e-6)
-    assert h[0, 0] > h[0, 1] > h[0, 2]
-    np.testing.assert_allclose(h[0, 1] / h[0, 0], np.exp(-0.5), rtol=1e-6)
-    np.testing.assert_array_equal(from_distances([0, 1, 2], 1e-3), identity(3))
-
-
-@pytest.mark.parametrize("counts", [[], [1, 0], [1, -2], [float("nan")], [float("inf")]])
-def test_impossible_frequencies(counts: list[float]) -> None:
-    with pytest.raises(CaffeconvError, match="a number above 0 for each class was needed"):
-        from_frequencies(counts)
-
-
-@pytest.mark.parametrize(
-    ("positions", "spread"), [([], 1), ([0, float("nan")], 1), ([0, 1], 0), ([0, 1], float("nan"))]
-)
-def test_impossible_distances(positions: list[float], spread: float) -> None:
-    with pytest.raises(CaffeconvError, match="finite numbers, and a spread above 0, were needed"):
-        from_distances(positions, spread)
-
-
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [
-        ([[2, 1], [1, 2]], []),
-        ([[1, 0], [0, 1]], ["H is the identity"]),
-        ([[1, 2], [0, 1]], ["H is not symmetric"]),
-        ([[0, 0], [0, 1]], ["row 0 of H has only zeros"]),
-        ([[0, 0], [0, 0]], ["rows 0, 1 of H have only zeros"]),
-        ([[1, -1], [-1, 1]], ["rows 0, 1 of H have negative numbers"]),
-        ([[0, 0], [-1, 1]], ["H is not symmetric", "row 0 of H has only zeros", "row 1 of H has negative numbers"]),
-    ],
-)
-def test_remarks(rows: list[list[float]], expected: list[str]) -> None:
-    found = remarks(np.array(rows, np.float32))
-    assert len(found) == len(expected)
-    for remark, start in zip(found, expected, strict=True):
-        assert remark.startswith(start)
+@pytest.mark.parametrize("name", ["H.npy", "H.csv", "H.TXT", "H.png", "H.onnx"])
+def test_other_kinds_of_files(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CaffeconvError, match=r"a name that ends in \.binaryproto, \.h5 or lmdb was needed"):
+        make_h(np.eye(2), tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+    assert form_of(Path("H.dat")) == form_of(Path("H")) == "binaryproto"

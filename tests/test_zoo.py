@@ -42,7 +42,9 @@ def test_recorded_blobs(case: Case, batch: str) -> None:
 def test_dynamic_batch_gives_the_same_rows(case: Case) -> None:
     record = next(case.records())
     (name, values), *_ = part(record, "in/").items()
-    items = np.concatenate([values[:1], values[:1][:, :, ::-1], np.random.default_rng(0).normal(size=(5, *values.shape[1:]))])
+    items = np.concatenate(
+        [values[:1], values[:1][:, :, ::-1], np.random.default_rng(0).normal(size=(5, *values.shape[1:]))]
+    )
     items = np.ascontiguousarray(items, np.float32)
     model = caffeconv.convert(case.folder / case.net, case.folder / str(case.weights), shapes={name: values[:1].shape})
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -13,10 +13,20 @@ from caffeconv.cli.options import NetOptions, net_argument, net_options, note, t
 @net_argument
 @weights_argument
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The model to write: OUT.onnx.")
-@click.option("--output", "outputs", multiple=True, metavar="BLOB",
-              help="Make these blobs the outputs and cut the rest; `all`: every blob. May be repeated.")
-@click.option("--batch", default="dynamic", show_default=True, metavar="dynamic|keep|N",
-              help="Batch size: any, where every layer allows it; the prototxt's; or N.")
+@click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="BLOB",
+    help="Make these blobs the outputs and cut the rest; `all`: every blob. May be repeated.",
+)
+@click.option(
+    "--batch",
+    default="dynamic",
+    show_default=True,
+    metavar="dynamic|keep|N",
+    help="Batch size: any, where every layer allows it; the prototxt's; or N.",
+)
 @click.option("--opset", type=int, help="ONNX operator set.  [default: 17]")
 @click.option("--no-fold", is_flag=True, help="Keep BatchNorm, Scale, Bias and Dropout as layers of their own.")
 @click.option("--seed", type=int, default=0, help="For fillers that draw at random, where weights are missing.")
@@ -50,14 +60,18 @@ def convert_command(
     )  # fmt: skip
     values = choose_outputs(loaded.graph, "all" if outputs == ("all",) else outputs or None)
     size = int(batch) if batch.isdigit() else batch
-    model = convert_loaded(loaded, values, batch=size, shapes=options.shapes, opset=opset, fold=not no_fold, notes=notes)  # type: ignore[arg-type]
+    model = convert_loaded(
+        loaded, values, batch=size, shapes=options.shapes, opset=opset, fold=not no_fold, notes=notes
+    )  # type: ignore[arg-type]
     with whole_file(out) as file:
         written = file.write(model.SerializeToString(deterministic=True))
     _report(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)
     if not quiet:
         described = " ".join(_describe(value) for value in model.graph.input)
         results = " ".join(_describe(value) for value in model.graph.output)
-        click.echo(f"{out}: {len(model.graph.node)} nodes, {written / 1e6:.2f} MB; {described or 'no input'} → {results}")
+        click.echo(
+            f"{out}: {len(model.graph.node)} nodes, {written / 1e6:.2f} MB; {described or 'no input'} → {results}"
+        )
 
 
 def _report(dropped: tuple[object, ...], diagnostics: list[object], *, quiet: bool, verbose: bool) -> None:

@@ -38,11 +38,14 @@ class NetOptions:
     deploy: bool
     extended: bool
     infogain: Infogain | None
+    allow_python: bool
     ignore_unknown_fields: bool
 
     @property
     def state(self) -> State:
-        return State(self.phase, self.level, self.stages, self.extended, self.deploy, self.infogain)
+        return State(
+            self.phase, self.level, self.stages, self.extended, self.deploy, self.infogain, self.allow_python
+        )  # fmt: skip
 
 
 def net_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -51,12 +54,13 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def gathered(
         *args: object, phase: str, level: int, stages: tuple[str, ...], shapes: tuple[str, ...], deploy: bool,
-        extended: bool, infogain: Infogain | None, ignore_unknown_fields: bool, **rest: object,
+        extended: bool, infogain: Infogain | None, allow_python: bool, ignore_unknown_fields: bool, **rest: object,
     ) -> None:  # fmt: skip
         full_phase: Phase = "TRAIN" if phase == "train" else "TEST"
         options = NetOptions(
-            full_phase, level, stages, parse_shapes(shapes), deploy, extended, infogain, ignore_unknown_fields
-        )
+            full_phase, level, stages, parse_shapes(shapes), deploy, extended, infogain, allow_python,
+            ignore_unknown_fields,
+        )  # fmt: skip
         command(*args, options=options, **rest)
 
     decorators = (
@@ -72,6 +76,8 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--infogain", type=click.Choice(["logits", "probabilities"]),
                      help="What InfogainLoss layers are given: scores, as in Caffe 1.0 (so by default), or probabilities, "
                      "as before April 2017."),
+        click.option("--allow-python", is_flag=True,
+                     help='Import and run the modules of `type: "Python"` layers: code that you have to trust.'),
         click.option("--ignore-unknown-fields", is_flag=True,
                      help="Go on without prototxt fields that the schema lacks; lists what was dropped."),
     )  # fmt: skip

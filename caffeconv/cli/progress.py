@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+
+PATIENCE = 1.0
+"""Seconds after which a bar appears."""
 
 
 @contextmanager
-def progress(total: int, what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """Yields a function that moves the bar on by a number of items; the bar stands on stderr and goes when done."""
+def progress(total: int | None, what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Yields a function that moves the bar on by a number of items; the bar stands on stderr and goes when done.
+
+    What is over within a second shows none. total None: nobody knows how many items there are.
+    """
     if quiet or not sys.stderr.isatty():
         yield lambda items: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    with ExitStack() as shown:
+        yield _Bar(total, what, shown).advance
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda items: bar.advance(task, items)
+
+class _Bar:
+    """A bar that waits before it appears."""
+
+    def __init__(self, total: int | None, what: str, shown: ExitStack) -> None:
+        self._total = total
+        self._what = what
+        self._shown = shown
+        self._start = time.monotonic()
+        self._done = 0
+        self._move: Callable[[int], None] | None = None
+
+    def advance(self, items: int) -> None:
+        self._done += items
+        if self._move is None and time.monotonic() - self._start >= PATIENCE:
+            self._move = self._show()
+        if self._move is not None:
+            self._move(self._done)
+
+    def _show(self) -> Callable[[int], None]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        bar = self._shown.enter_context(Progress(*columns, console=Console(file=sys.stderr), transient=True))
+        task = bar.add_task(self._what, total=self._total)
+        return lambda done: bar.update(task, completed=done)

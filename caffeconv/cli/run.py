@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caffeconv.cli.options import NetOptions, net_argument, net_options, note, parse_size, talk_options, weights_argument
+from caffeconv.cli.options import (
+    NetOptions,
+    net_argument,
+    net_options,
+    note,
+    parse_size,
+    talk_options,
+    weights_argument,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,20 +32,40 @@ ARRAYS = (".npy", ".npz")
 @click.command("run")
 @net_argument
 @weights_argument
-@click.option("--input", "inputs", multiple=True, metavar="BLOB=SOURCE",
-              help="A picture, a folder or pattern of pictures, or an array (.npy, .npz). One input needs no BLOB=.")
-@click.option("--blobs", multiple=True, metavar="NAME", help="Blobs to give besides the outputs; `all`: every one. May be repeated.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="BLOB=SOURCE",
+    help="A picture, a folder or pattern of pictures, or an array (.npy, .npz). One input needs no BLOB=.",
+)
+@click.option(
+    "--blobs",
+    multiple=True,
+    metavar="NAME",
+    help="Blobs to give besides the outputs; `all`: every one. May be repeated.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write results: .npz, .npy, .h5, .csv or .json.")
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Classes to show for each picture.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Class names, one a line.")
 @click.option("--threshold", type=float, default=0.5, show_default=True, help="Score from which detections are shown.")
 @click.option("--mean", metavar="B,G,R|FILE", help="Mean to subtract: values, or a .binaryproto or .npy.")
 @click.option("--scale", type=float, default=1.0, show_default=True, help="Factor after the mean is subtracted.")
-@click.option("--resize", metavar="SIZE", help="Resize pictures to this before the centre crop: 256 or 256x340 (height×width).")
-@click.option("--crop", metavar="SIZE", help="Crop to this size, and give the net's input that size.  [default: the net's]")
+@click.option(
+    "--resize", metavar="SIZE", help="Resize pictures to this before the centre crop: 256 or 256x340 (height×width)."
+)
+@click.option(
+    "--crop", metavar="SIZE", help="Crop to this size, and give the net's input that size.  [default: the net's]"
+)
 @click.option("--rgb", is_flag=True, help="The net wants red first; Caffe's nets want blue first.")
 @click.option("--batch-size", type=click.IntRange(1), help="Items in one pass.  [default: 16, or the model's]")
-@click.option("--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, help="Where to compute.")
+@click.option(
+    "--provider",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
 @click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
 @net_options
 @talk_options
@@ -105,7 +133,9 @@ def _open(
             raise CaffeconvError(f"{net}: no such file; an ONNX model was needed")
         return Session(net, provider, threads)
     shapes = options.shapes
-    read = functools.partial(load, net, weights, state=options.state, ignore_unknown_fields=options.ignore_unknown_fields)
+    read = functools.partial(
+        load, net, weights, state=options.state, ignore_unknown_fields=options.ignore_unknown_fields
+    )
     loaded = read(shapes=shapes)
     if crop is not None:
         given = input_shapes(loaded.graph)
@@ -122,9 +152,13 @@ def _open(
     if blobs == ("all",):
         values = choose_outputs(loaded.graph, "all")
     else:
-        values = tuple(dict.fromkeys((*choose_outputs(loaded.graph, None), *(choose_outputs(loaded.graph, blobs) if blobs else ()))))
+        values = tuple(
+            dict.fromkeys(
+                (*choose_outputs(loaded.graph, None), *(choose_outputs(loaded.graph, blobs) if blobs else ()))
+            )
+        )
     model = convert_loaded(loaded, values, shapes=shapes)
-    return Session(model, provider, threads)
+    return Session(model, provider, threads, user_code=loaded.net.user_code)
 
 
 def _sources(
@@ -143,19 +177,25 @@ def _sources(
         blob, equals, place = value.partition("=")
         if not equals or (blob not in session.inputs and Path(value).exists()):
             if len(session.inputs) != 1:
-                raise CaffeconvError(f"--input {value}: the net has several inputs; name one: --input BLOB={value} ({', '.join(session.inputs)})")
+                raise CaffeconvError(
+                    f"--input {value}: the net has several inputs; name one: --input BLOB={value} ({', '.join(session.inputs)})"
+                )
             blob, place = next(iter(session.inputs)), value
         if blob not in session.inputs:
             near = difflib.get_close_matches(blob, session.inputs, 1)
             hint = f"did you mean '{near[0]}'? " if near else ""
-            raise CaffeconvError(f"--input {value}: the net has no input '{blob}'; {hint}inputs: {', '.join(session.inputs)}")
+            raise CaffeconvError(
+                f"--input {value}: the net has no input '{blob}'; {hint}inputs: {', '.join(session.inputs)}"
+            )
         shape, path = session.inputs[blob], Path(place)
         if path.suffix.lower() in ARRAYS:
             sources[blob] = ArraySource(path.name, fit_array(read_array(path, blob), shape, blob))
             continue
         pictures = find_pictures(path)
         if len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
-            raise CaffeconvError(f"--input {value}: input '{blob}' is {shape}; a picture needs N×C×H×W. Give an array (.npy)")
+            raise CaffeconvError(
+                f"--input {value}: input '{blob}' is {shape}; a picture needs N×C×H×W. Give an array (.npy)"
+            )
         channels, height, width = (int(size) for size in shape[1:])
         transform = Transform(channels, (height, width), resize, mean, scale, rgb)
         sources[blob] = PictureSource(tuple(pictures), transform)
@@ -169,7 +209,7 @@ def _read_mean(mean: str | None) -> NDArray[np.float32] | None:
     import numpy as np
 
     from caffeconv.errors import CaffeconvError
-    from caffeconv.make_h import read_blob
+    from caffeconv.read.caffemodel import read_binaryproto
     from caffeconv.runtime.sources import read_array
 
     try:
@@ -177,7 +217,11 @@ def _read_mean(mean: str | None) -> NDArray[np.float32] | None:
     except ValueError:
         pass
     path = Path(mean)
-    array = read_array(path, "mean") if path.suffix.lower() in ARRAYS else np.asarray(read_blob(path), np.float32)
+    if path.suffix.lower() in ARRAYS:
+        array = read_array(path, "mean")
+    else:
+        blob = read_binaryproto(path)
+        array = blob.array().reshape(blob.shape)
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
     if array.ndim not in (1, 3):
@@ -203,7 +247,12 @@ def _show(
     console = make_console()
     for name, values in results.items():
         kind = session.kind(name) or tables.guess_kind(values, len(items))
-        if kind == "probabilities" and values.ndim >= 2 and values[0].size == values.shape[1] and len(values) == len(items):
+        if (
+            kind == "probabilities"
+            and values.ndim >= 2
+            and values[0].size == values.shape[1]
+            and len(values) == len(items)
+        ):
             console.print(tables.classes(name, values, items, labels, top_k))
         elif kind == "detections":
             console.print(tables.detections(name, values, items, labels, threshold))

@@ -17,4 +17,6 @@ def make_console() -> Console:
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
-    return Console(file=sys.stdout, width=None if terminal else WIDE, highlight=False, color_system="auto" if terminal else None)
+    return Console(
+        file=sys.stdout, width=None if terminal else WIDE, highlight=False, color_system="auto" if terminal else None
+    )

@@ -10,7 +10,7 @@ from caffeconv.build import draft_graph, finish
 from caffeconv.diagnose.edit import Edit, edited
 from caffeconv.diagnose.names import free_name, renamed, without_weights
 from caffeconv.diagnose.search import MOST_CURES, Cure, cure_from, edits_of, find_cures
-from caffeconv.diagnose.words import Sides, misfit_words, shape_words
+from caffeconv.diagnose.words import Sides, another_net, misfit_words, missing_scale, shape_words
 from caffeconv.diagnose.world import Given, Purse, World, stored_layers
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.ir import LayerDef, NetDef, Shape, count
@@ -35,6 +35,8 @@ class Diagnosis:
     """Layers to rename so that they keep their fillers' values, where only weights are in the way."""
     lost: str = ""
     """What that costs."""
+    doubt: str = ""
+    """What speaks for the file belonging to another net."""
 
     @property
     def with_advice(self) -> tuple[Diagnostic, ...]:
@@ -44,7 +46,7 @@ class Diagnosis:
     @property
     def advice(self) -> str:
         """The cures as text; empty where there are none."""
-        lines = []
+        lines = [self.doubt] if self.doubt else []
         if self.cures:
             lines.append("to mend it (checked: everything fits then):")
             for i, cure in enumerate(self.cures, 1):
@@ -67,15 +69,16 @@ def diagnose(
     given = Given(shapes, stored_layers(files), Purse(effort))
     world = World.of(net, given)
     names = renamed(world)
+    reference = _reference(net, files, world)
     diagnostics = tuple(_with_names(diagnostics, edits_of(net, names)))
+    diagnostics = tuple(_with_scale(d, world, reference) for d in diagnostics)
     if not world.troubles:
         cure = _cure(world, names) if names else None
         return Diagnosis(diagnostics, (cure,) if cure is not None and _holds(cure, files, shapes) else ())
-    reference = _reference(net, files, world)
     cures = tuple(_checked_cures(world, reference, files, shapes))
     sides = Sides(world, reference, cures)
     renaming, lost = _renaming(world, files, shapes)
-    return Diagnosis(tuple(_explained(sides, diagnostics)), cures, renaming, lost)
+    return Diagnosis(tuple(_explained(sides, diagnostics)), cures, renaming, lost, another_net(world, reference))
 
 
 def _checked_cures(
@@ -137,6 +140,14 @@ def _explained(sides: Sides, diagnostics: Sequence[Diagnostic]) -> list[Diagnost
 
 def _cure(world: World, definitions: Mapping[int, LayerDef]) -> Cure:
     return Cure(edits_of(world.net, definitions), edited(world.net, definitions), 0.0)
+
+
+def _with_scale(diagnostic: Diagnostic, world: World, reference: World | None) -> Diagnostic:
+    """A note of a layer that only the file has, as a warning where that layer completes a BatchNorm."""
+    if diagnostic.severity != "note":
+        return diagnostic
+    hint = missing_scale(world, reference, diagnostic.layer)
+    return replace(diagnostic, severity="warning", hint=hint) if hint else diagnostic
 
 
 def _with_names(diagnostics: Sequence[Diagnostic], edits: Sequence[Edit]) -> list[Diagnostic]:

@@ -91,7 +91,10 @@ def _own(world: World, trouble: Trouble) -> Iterator[Candidate]:
         if _mends(world, candidate, trouble):
             yield candidate
     definition = world.net.layers[trouble.index]
-    for settings in _variants(world, trouble.index):
+    kind, bottoms = LAYERS.get(definition.type), world.bottoms(trouble.index)
+    mendable = kind is not None and bottoms is not None and not trouble.stored and kind.bottoms.fits(len(bottoms))
+    repairs = kind.repairs(definition, bottoms) if kind is not None and bottoms is not None and mendable else ()
+    for settings in (*repairs, *_variants(world, trouble.index)):
         candidate = Candidate({trouble.index: with_settings(definition, settings)})
         if _mends(world, candidate, trouble):
             yield candidate

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from functools import cache
+from typing import TypeGuard, cast
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from caffeconv.caffe_pb2 import BlobShape, LayerParameter
+from caffeconv.caffe_pb2 import BlobShape, LayerParameter, ReshapeParameter
 from caffeconv.ir import LayerDef, NetDef, by_x
 from caffeconv.layers import LAYERS
 from caffeconv.layers.base import Setting
@@ -18,6 +19,8 @@ from caffeconv.read.prototxt import is_repeated
 _WINDOW = {"kernel_size": "kernel", "stride": "stride", "pad": "pad", "dilation": "dilation"}
 """Fields that may be given once, per axis, or by height and width: name → what stands before ``_h`` and ``_w``."""
 _DEFAULTS: dict[str, tuple[int, ...]] = {"stride": (1,), "pad": (0,), "dilation": (1,)}
+DIM = "dim"
+"""The sizes of a message's `shape`, which stand for a field of their own."""
 _NO_MATTER = frozenset(("engine", "force_nd_im2col", "cudnn_math_override", "pool"))
 NAME, SHAPE = "name", "shape"
 
@@ -33,8 +36,9 @@ class Edit:
     after: Mapping[str, Setting | str]
 
     def __str__(self) -> str:
-        changes = (f"{name}: {field_text(name, self.before[name])} → {field_text(name, self.after[name])}" for name in self.after)
-        return f"{self.layer} {{ {', '.join(changes)} }}"
+        was, now = self.before, self.after
+        changes = ", ".join(f"{name}: {field_text(name, was[name])} → {field_text(name, now[name])}" for name in now)
+        return f"{self.layer} {{ {changes} }}"
 
 
 def field_text(name: str, value: Setting | str) -> str:
@@ -45,6 +49,10 @@ def field_text(name: str, value: Setting | str) -> str:
         return "true" if value else "false"
     if name == "round_mode":
         return ("CEIL", "FLOOR")[value if isinstance(value, int) else 0]
+    if name == DIM:
+        return str(list(value)) if isinstance(value, tuple) else ""
+    if isinstance(value, tuple) and value and name in ("slice_point", "offset"):
+        return str(list(value))
     if isinstance(value, tuple):
         return by_x(value) if value else "not given"
     return str(value)
@@ -57,6 +65,8 @@ def settings_of(definition: LayerDef) -> dict[str, Setting]:
         return {}
     message: Message = getattr(definition.proto, kind.settings)
     found: dict[str, Setting] = {}
+    if _has_shape(message):
+        found[DIM] = tuple(message.shape.dim)
     for name, field in _fields(message).items():
         if name in _WINDOW:
             found[name] = _window_value(message, name)
@@ -69,14 +79,23 @@ def settings_of(definition: LayerDef) -> dict[str, Setting]:
     return found
 
 
+def _has_shape(message: Message) -> TypeGuard[ReshapeParameter]:
+    field = _fields(message).get("shape")
+    return field is not None and not is_repeated(field) and field.message_type is not None
+
+
 def _is_number(field: FieldDescriptor) -> bool:
     others = (field.CPPTYPE_MESSAGE, field.CPPTYPE_STRING, field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE)
     return field.cpp_type not in others
 
 
-def _fields(message: Message) -> dict[str, FieldDescriptor]:
-    # what a message's descriptor lists is a type of its own with some protobuf runtimes
-    return {field.name: cast("FieldDescriptor", field) for field in message.DESCRIPTOR.fields}
+def _fields(message: Message) -> Mapping[str, FieldDescriptor]:
+    return _fields_of(cast("Descriptor", message.DESCRIPTOR))
+
+
+@cache
+def _fields_of(descriptor: Descriptor) -> Mapping[str, FieldDescriptor]:
+    return {field.name: field for field in descriptor.fields}
 
 
 def _window_value(message: Message, name: str) -> tuple[int, ...]:
@@ -102,6 +121,8 @@ def with_settings(definition: LayerDef, settings: Mapping[str, Setting]) -> Laye
     for name, value in settings.items():
         if name in _WINDOW and isinstance(value, tuple):
             _set_window(message, name, value)
+        elif name == DIM and isinstance(value, tuple) and _has_shape(message):
+            message.shape.dim[:] = value
         elif isinstance(value, tuple):
             del getattr(message, name)[:]
             getattr(message, name).extend(value)

@@ -11,7 +11,8 @@ from caffeconv.ir import LayerDef, Shape, by_x, count
 from caffeconv.layers.base import LayerError
 
 MOST_LINKS = 7
-MOST_FACTORINGS = 4
+MOST_FACTORINGS = 3
+MOST_CHANNELS = 1024
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,14 @@ class Link:
     shape: Shape
     """Of the top that the way leads through."""
     formula: str
+
+
+@dataclass(frozen=True)
+class Parting:
+    """The layer from which on a net makes other sizes than the file's net, and why."""
+
+    index: int
+    reason: str
 
 
 def chain(world: World, value: str) -> list[Link]:
@@ -73,11 +82,11 @@ def of_item(shape: Shape) -> str:
     return by_x(shape[1:]) if len(shape) > 1 else by_x(shape)
 
 
-def chain_lines(links: list[Link], parting: int | None, there: Mapping[int, str]) -> Iterator[str]:
-    """The chain as a table; at layer `parting` the two nets part. `there`: what the file's net has instead."""
+def chain_lines(links: list[Link], parting: Parting | None, remarks: Mapping[int, str]) -> Iterator[str]:
+    """The chain as a table, with the place where the two nets part; `remarks`: layer → what else to say of it."""
     shown = links[-MOST_LINKS:]
-    if parting is not None and all(link.index != parting for link in shown):
-        shown = [link for link in links if link.index == parting] + shown
+    if parting is not None and all(link.index != parting.index for link in shown):
+        shown = [link for link in links if link.index == parting.index] + shown
     if len(shown) < len(links):
         yield "    …"
     names = [link.layer.name for link in shown]
@@ -85,20 +94,23 @@ def chain_lines(links: list[Link], parting: int | None, there: Mapping[int, str]
     shapes = [of_item(link.shape) for link in shown]
     for link, name, kind, shape in zip(shown, names, kinds, shapes, strict=True):
         line = f"    {name:<{max(map(len, names))}}  {kind:<{max(map(len, kinds))}}  {shape:<{max(map(len, shapes))}}"
-        if link.index == parting:
-            reasons = [reason for reason in (there.get(link.index), link.formula) if reason]
-            line += "  ← the two nets part here" + (f": {'; '.join(reasons)}" if reasons else "")
-        elif link.index in there:
-            line += f"  ({there[link.index]})"
+        if link.index in remarks:
+            line += f"  ({remarks[link.index]})"
+        if parting is not None and link.index == parting.index:
+            line += "  ← the two nets part here" + (f": {parting.reason}" if parting.reason else "")
         yield line.rstrip()
 
 
 def factorings(number: int, links: list[Link], channels: int) -> list[Shape]:
-    """Channels × height × width that give a number: first sizes that the chain passes through, then other squares."""
-    sizes = [link.shape[2:] for link in reversed(links) if len(link.shape) == 4]
-    fitting = (size for size in dict.fromkeys(sizes) if count(size) and number % count(size) == 0)
-    found: list[Shape] = [(number // count(size), *size) for size in fitting]
-    squares: list[Shape] = [(number // (s * s), s, s) for s in range(2, 65) if number % (s * s) == 0]
-    squares.sort(key=lambda shape: (shape[0] != channels, shape[0] % 16 != 0, abs(shape[1] - 7)))
-    plausible = [shape for shape in squares if shape[0] > 1]
-    return list(dict.fromkeys((*found, *plausible)))[:MOST_FACTORINGS]
+    """Channels × height × width that may stand behind a number, likeliest first: round channels, sizes that
+    the chain passes through, squares."""
+    passed = {link.shape[2:] for link in links if len(link.shape) == 4}
+    squares: set[Shape] = {(size, size) for size in range(2, 65)}
+    sizes = [size for size in sorted(passed | squares) if count(size) and number % count(size) == 0]
+    possible: list[Shape] = [(number // count(size), *size) for size in sizes]
+
+    def doubt(shape: Shape) -> float:
+        round_number = next((price for divisor, price in ((64, 0), (16, 1), (4, 2)) if shape[0] % divisor == 0), 3)
+        return round_number + 2 * (shape[1:] not in passed) + 2 * (shape[0] != channels) + 2 * (shape[0] > MOST_CHANNELS)
+
+    return sorted((shape for shape in possible if shape[0] > 1), key=doubt)[:MOST_FACTORINGS]

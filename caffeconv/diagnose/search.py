@@ -8,11 +8,13 @@ from dataclasses import dataclass, field, replace
 
 from caffeconv.diagnose.candidates import Candidate, candidates
 from caffeconv.diagnose.edit import Edit, edit_between, settings_of, with_settings, with_shapes
-from caffeconv.diagnose.likely import cost
+from caffeconv.diagnose.likely import Habits, cost
 from caffeconv.diagnose.world import World
 from caffeconv.ir import LayerDef, NetDef
 
 MOST_CURES = 3
+FAR = 2.0
+"""How much dearer than the best cure another one may be."""
 MOST_STATES = 60
 MOST_CHILDREN = 12
 TROUBLE_WEIGHT = 0.4
@@ -48,7 +50,7 @@ def find_cures(world: World) -> list[Cure]:
 
 
 def _search(world: World) -> Iterator[Cure]:
-    queue = [_State(0.0, 0, world, {}, frozenset())]
+    queue, habits = [_State(0.0, 0, world, {}, frozenset())], Habits.of(world.net)
     seen: set[str] = set()
     found = states = order = 0
     best = float("inf")
@@ -60,7 +62,7 @@ def _search(world: World) -> Iterator[Cure]:
         states += 1
         children = []
         for candidate in candidates(state.world, trouble):
-            child = _child(world, state, candidate, order := order + 1)
+            child = _child(habits, state, candidate, order := order + 1)
             key = _key(world.net, child.definitions)
             if key in seen:
                 continue
@@ -68,11 +70,11 @@ def _search(world: World) -> Iterator[Cure]:
             children.append(child)
         for child in sorted(children)[:MOST_CHILDREN]:
             child = replace(child, world=world.edited(child.definitions))
-            price = _cost(world.net, child.definitions, child.proven)
+            price = _cost(habits, child.definitions, child.proven)
             if child.world.first is None:
                 if not edits_of(world.net, child.definitions):
                     continue
-                cure = minimal(world, child.definitions, child.proven)
+                cure = minimal(world, habits, child.definitions, child.proven)
                 found, best = found + 1, min(best, cure.cost)
                 yield cure
             else:
@@ -80,10 +82,10 @@ def _search(world: World) -> Iterator[Cure]:
                 heapq.heappush(queue, replace(child, priority=price + ahead))
 
 
-def _child(world: World, state: _State, candidate: Candidate, order: int) -> _State:
+def _child(habits: Habits, state: _State, candidate: Candidate, order: int) -> _State:
     definitions = {**state.definitions, **candidate.definitions}
     proven = state.proven | candidate.proven
-    return _State(_cost(world.net, definitions, proven), order, state.world, definitions, proven)
+    return _State(_cost(habits, definitions, proven), order, state.world, definitions, proven)
 
 
 def _key(net: NetDef, definitions: Mapping[int, LayerDef]) -> str:
@@ -96,15 +98,17 @@ def edits_of(net: NetDef, definitions: Mapping[int, LayerDef]) -> tuple[Edit, ..
     return tuple(edit for edit in edits if edit.after)
 
 
-def _cost(net: NetDef, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]) -> float:
+def _cost(habits: Habits, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]) -> float:
     total = 0.0
-    for edit in edits_of(net, definitions):
+    for edit in edits_of(habits.net, definitions):
         fields = frozenset(name for i, name in proven if i == edit.index)
-        total += cost(net, edit, definitions[edit.index], fields)
+        total += cost(habits, edit, definitions[edit.index], fields)
     return total
 
 
-def minimal(world: World, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]) -> Cure:
+def minimal(
+    world: World, habits: Habits, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]
+) -> Cure:
     """The cure with every field put back that it can do without."""
     kept = dict(definitions)
     for index in sorted(definitions):
@@ -119,13 +123,15 @@ def minimal(world: World, definitions: Mapping[int, LayerDef], proven: frozenset
             trial = {**kept, index: with_settings(kept[index], {name: old[name]})}
             if world.edited(trial).first is None:
                 kept = trial
-    return Cure(edits_of(world.net, kept), world.edited(kept).net, _cost(world.net, kept, proven))
+    return Cure(edits_of(world.net, kept), world.edited(kept).net, _cost(habits, kept, proven))
 
 
 def _distinct(cures: list[Cure]) -> list[Cure]:
     """The first cures that say different things, and none that another one contains."""
     kept: list[Cure] = []
     for cure in cures:
+        if kept and cure.cost > kept[0].cost + FAR:
+            break
         parts = {str(edit) for edit in cure.edits}
         if not any({str(edit) for edit in other.edits} <= parts for other in kept):
             kept.append(cure)
@@ -148,7 +154,7 @@ def cure_from(world: World, reference: NetDef, source: str) -> Cure | None:
             definitions[i] = changed
     if not definitions or world.edited(definitions).first is not None:
         return None
-    cure = minimal(world, definitions, frozenset())
+    cure = minimal(world, Habits.of(world.net), definitions, frozenset())
     return replace(cure, source=source)
 
 

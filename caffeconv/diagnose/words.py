@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from caffeconv.diagnose.candidates import ancestors
 from caffeconv.diagnose.edit import settings_of
-from caffeconv.diagnose.meaning import Link, chain, chain_lines, described, factorings, of_item
+from caffeconv.diagnose.meaning import Link, Parting, chain, chain_lines, described, factorings, of_item
 from caffeconv.diagnose.search import Cure
 from caffeconv.diagnose.world import Trouble, World
 from caffeconv.ir import Shape, by_x, count
 from caffeconv.layers import LAYERS
 from caffeconv.layers.base import Layer
 
-GREY_OR_COLOUR = {1: "grey (1 channel)", 3: "colour (3 channels)", 4: "colour with alpha (4 channels)"}
+GREY_OR_COLOUR = {1: "1 channel (grey)", 3: "3 channels (colour)", 4: "4 channels (colour, alpha)"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ def misfit_words(sides: Sides, trouble: Trouble) -> list[str]:
     theirs = _their_bottom(sides, definition.name)
     lines = list(_sides(layer, trouble.stored, wanted, bottoms[0], theirs, links))
     lines += _classics(sides, trouble, wanted, bottoms[0], theirs)
-    if wanted and _depends_on_bottom(layer, trouble, bottoms, wanted):
-        parting, there = _parting(sides, links, trouble)
-        lines += ["how the net comes to it:", *chain_lines(links, parting, there)]
+    if wanted and _depends_on_bottom(trouble, bottoms, wanted):
+        parting = _parting(sides, links)
+        if len(links) > 1 or parting is not None:
+            lines += ["how the net comes to it:", *chain_lines(links, parting, _absent(sides, links))]
     return lines
 
 
@@ -55,9 +57,8 @@ def _their_bottom(sides: Sides, name: str) -> Shape | None:
     return None
 
 
-def _depends_on_bottom(layer: Layer, trouble: Trouble, bottoms: Sequence[Shape], wanted: dict[str, Shape]) -> bool:
+def _depends_on_bottom(trouble: Trouble, bottoms: Sequence[Shape], wanted: dict[str, Shape]) -> bool:
     """Whether what differs is an axis that the bottom decides, rather than the layer's own fields."""
-    del layer
     for stored, shape in zip(trouble.stored, wanted.values(), strict=False):
         if len(stored) != len(shape):
             return False
@@ -107,25 +108,30 @@ def _their_factors(number: int, ours: int, bottom: Shape, theirs: Shape | None, 
 # -- where the two nets part -------------------------------------------------------------------------------------------
 
 
-def _parting(sides: Sides, links: list[Link], trouble: Trouble) -> tuple[int | None, dict[int, str]]:
-    """The first layer of the chain that is not as in the file's net, and what stands there instead."""
-    there: dict[int, str] = {}
-    if sides.reference is not None:
-        theirs = {layer.name: i for i, layer in enumerate(sides.reference.net.layers)}
-        for link in links:
-            if link.layer.name not in theirs:
-                there[link.index] = "not in the file's net"
-                continue
-            other = sides.reference.net.layers[theirs[link.layer.name]]
-            shape = sides.reference.shapes.get(other.top_values[0]) if other.top_values else None
-            if shape is not None and shape[1:] != link.shape[1:]:
-                there[link.index] = f"in the file's net {described(other)} makes {of_item(shape)}"
-                return link.index, there
-    edited = {edit.index for cure in sides.cures[:1] for edit in cure.edits}
+def _absent(sides: Sides, links: list[Link]) -> dict[int, str]:
+    """Layers of the chain that the file's net lacks, and that it does."""
+    if sides.reference is None:
+        return {}
+    theirs = {layer.name for layer in sides.reference.net.layers}
+    return {link.index: "not in the file's net" for link in links if link.layer.name not in theirs}
+
+
+def _parting(sides: Sides, links: list[Link]) -> Parting | None:
+    """The first layer of the chain that makes something else in the file's net; else the first that the cure edits."""
+    theirs = {layer.name: i for i, layer in enumerate(sides.reference.net.layers)} if sides.reference else {}
+    for link in links:
+        if sides.reference is None or link.layer.name not in theirs:
+            continue
+        other = sides.reference.net.layers[theirs[link.layer.name]]
+        shape = sides.reference.shapes.get(other.top_values[0]) if other.top_values else None
+        if shape is not None and shape[1:] != link.shape[1:]:
+            return Parting(link.index, f"in the file's net {described(other)} makes {of_item(shape)}")
+    edited = {edit.index: edit for cure in sides.cures[:1] for edit in cure.edits}
     for link in links:
         if link.index in edited:
-            return link.index, there
-    return None, there
+            by_size = edited[link.index].after.keys() & {"kernel_size", "stride", "pad", "dilation", "round_mode"}
+            return Parting(link.index, link.formula if by_size else f"mended by {edited[link.index]}")
+    return None
 
 
 # -- the classics ------------------------------------------------------------------------------------------------------
@@ -176,8 +182,12 @@ def _convolution_words(sides: Sides, trouble: Trouble, mine: Shape, other: Shape
     if mine[1] == other[1] or transposed:
         return
     channels = bottom[1]
+    before = set(ancestors(sides.world, trouble.index))
+    if before & sides.world.troubles.keys():
+        yield f"The file's filters see {other[1]} channels each, the net's {mine[1]}; mend the layers before first."
+        return
     if not _in_between(sides, trouble.index) and {other[1], mine[1]} <= GREY_OR_COLOUR.keys():
-        yield f"The file's net takes {GREY_OR_COLOUR[other[1]]} pictures, this net {GREY_OR_COLOUR[mine[1]]}."
+        yield f"The file's net takes pictures of {GREY_OR_COLOUR[other[1]]}, this net of {GREY_OR_COLOUR[mine[1]]}."
     elif channels % other[1] == 0 and isinstance(group, int) and other[0] % (channels // other[1]) == 0:
         yield (
             f"The file's filters see {other[1]} of {channels} channels each, which is `group: {channels // other[1]}`; "
@@ -211,6 +221,13 @@ def shape_words(sides: Sides, trouble: Trouble) -> list[str]:
     """How the bottoms of a layer that cannot be built came to their sizes, where these do not agree."""
     world, definition = sides.world, sides.world.net.layers[trouble.index]
     bottoms = world.bottoms(trouble.index)
+    kind = LAYERS.get(definition.type)
+    if kind is not None and kind.is_input and not definition.proto.HasField("input_param"):
+        blob = definition.tops[0] if definition.tops else "data"
+        return [
+            "This is a net for training: `--deploy` makes of it the net that is used afterwards "
+            f"(with `--shape {blob}=1,3,224,224` where no size can be known)."
+        ]
     if bottoms is None or len(bottoms) < 2 or len({bottom[2:] for bottom in bottoms}) < 2:
         return []
     chains = [chain(world, value) for value in definition.bottom_values]
@@ -218,14 +235,61 @@ def shape_words(sides: Sides, trouble: Trouble) -> list[str]:
     lines = []
     for blob, links in zip(definition.bottoms, chains, strict=True):
         own = [link for link in links if link.index not in common]
-        if own:
+        if len(own) > 1 or (own and own[0].formula):
             lines += [f"how '{blob}' comes to {of_item(own[-1].shape)}:", *_formula_lines(own)]
     text = " ".join(link.formula for links in chains for link in links if link.index not in common)
+    if not _nearly(bottoms):
+        return lines
     if "rounded up" in text and "rounded down" in text:
         lines.append("Caffe's pooling rounds up, its convolution down: sizes that do not divide evenly part there.")
     elif "rounded up" in text or "rounded down" in text:
         lines.append("A size that does not divide evenly was rounded; sizes that divide at every stride avoid that.")
     return lines
+
+
+def _nearly(bottoms: Sequence[Shape]) -> bool:
+    """Whether sizes differ by no more than roundings make them."""
+    sizes = [bottom[2:] for bottom in bottoms]
+    return all(max(axis) - min(axis) <= max(2, max(axis) // 8) for axis in zip(*sizes, strict=False))
+
+
+# -- layers that only the file has -------------------------------------------------------------------------------------
+
+
+def missing_scale(world: World, reference: World | None, name: str) -> str:
+    """What to add where the file's net scales after a BatchNorm and this net does not; empty where that is not so."""
+    if reference is None:
+        return ""
+    layers = {layer.name: layer for layer in reference.net.layers}
+    maker = {top: layer for layer in reference.net.layers for top in layer.top_values}
+    scale = layers.get(name)
+    if scale is None or scale.type not in ("Scale", "Bias"):
+        return ""
+    norm = maker.get(scale.bottom_values[0])
+    mine = next((layer for layer in world.net.layers if norm is not None and layer.name == norm.name), None)
+    if norm is None or mine is None or norm.type != "BatchNorm" or mine.type != "BatchNorm":
+        return ""
+    top = mine.tops[0]
+    param = " scale_param { bias_term: true }" if scale.proto.scale_param.bias_term else ""
+    return (
+        f"In the file's net it follows '{norm.name}' (BatchNorm), which only normalizes; without it results differ. "
+        f'Add after that: layer {{ name: "{name}" type: "{scale.type}" bottom: "{top}" top: "{top}"{param} }}'
+    )
+
+
+def another_net(world: World, reference: World | None) -> str:
+    """That the file seems to belong to another net: most of what the two have in common by name does not fit."""
+    misfits = sum(bool(trouble.stored) for trouble in world.troubles.values())
+    common = sum(layer.name in world.given.stored for layer in world.net.layers if _may_learn(world, layer.name))
+    if misfits < 3 or 2 * misfits <= common:
+        return ""
+    name = f" ('{reference.net.name}')" if reference is not None and reference.net.name else ""
+    return f"{misfits} of {common} layers do not take their weights: the file seems to belong to another net{name}."
+
+
+def _may_learn(world: World, name: str) -> bool:
+    stored = world.given.stored.get(name)
+    return stored is not None and bool(stored.blobs)
 
 
 def _formula_lines(links: list[Link]) -> Iterator[str]:

@@ -1,10 +1,11 @@
-"""Writes a file whole or not at all: beside its place first, then renamed over it."""
+"""Writes a file or folder whole or not at all: beside its place first, then renamed to it."""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,6 +47,34 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             raise
 
 
+@contextmanager
+def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new folder to fill that takes the name `path` when the block ends well, and is gone when it raises.
+
+    What is there already is never replaced, unless it is an empty folder: raises CaffeconvError.
+    """
+    shown = Path(path)
+    target = Path(os.path.realpath(path))
+    with _explained(shown):
+        refuse_filled_folder(shown)
+        _refuse_folderless(target, shown)
+        part = target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}.part")
+        part.mkdir()
+        try:
+            yield part
+            part.replace(target)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+
+def refuse_filled_folder(path: str | os.PathLike[str]) -> None:
+    """Raises CaffeconvError where something is at `path`, and be it a folder with something in it."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise CaffeconvError(f"{path}: this is there already, and is not replaced; choose another name, or remove it")
+
+
 def refuse_input_as_output(output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]) -> None:
     """Raises CaffeconvError where `output` is one of the files that are read."""
     for source in inputs:
@@ -63,10 +92,14 @@ def _same_file(one: Path, other: Path) -> bool:
 def _refuse_place(target: Path, shown: Path) -> None:
     if target.is_dir():
         raise CaffeconvError(f"{shown}: this is a folder; the name of a file to write was needed")
-    if not target.parent.is_dir():
-        raise CaffeconvError(f"{shown}: there is no folder {shown.parent}; make it first, or choose another place")
+    _refuse_folderless(target, shown)
     if target.exists() and not os.access(target, os.W_OK):
         raise CaffeconvError(f"{shown}: this file may not be overwritten (it is read-only); choose another name")
+
+
+def _refuse_folderless(target: Path, shown: Path) -> None:
+    if not target.parent.is_dir():
+        raise CaffeconvError(f"{shown}: there is no folder {shown.parent}; make it first, or choose another place")
 
 
 @contextmanager

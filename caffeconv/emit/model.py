@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -72,7 +73,7 @@ def finish_model(
     )
     proto.initializer.extend(_tensor(name, value) for name, value in builder.initializers.items() if name in used)
     functions = [f for f in builder.functions.values() if _calls(proto, f)]
-    return _model(proto, functions, builder.opset, {**(metadata or {}), **_kinds(graph, outputs)})
+    return _model(proto, functions, builder.opset, {**(metadata or {}), **_kinds(graph, outputs), **_labels(graph)})
 
 
 def _kinds(graph: Graph, outputs: Iterable[str]) -> dict[str, str]:
@@ -86,8 +87,23 @@ def _kinds(graph: Graph, outputs: Iterable[str]) -> dict[str, str]:
     }
 
 
+def _labels(graph: Graph) -> dict[str, str]:
+    """Which inputs hold labels and in what range, for whoever runs the model: ONNX itself can refuse none."""
+    inputs = set(graph.inputs)
+    rules = [
+        {"where": node.definition.where, "input": blob, "classes": rule.classes, "ignore_label": rule.ignore_label}
+        for node in graph.nodes
+        for rule in node.layer.label_rules(node)
+        if (blob := node.bottoms[rule.bottom]) in inputs
+        and not (rule.of_batch and graph.dims[node.bottoms[0]][0] is None)
+    ]
+    return {"caffeconv.labels": json.dumps(rules)} if rules else {}
+
+
 def _calls(proto: onnx.GraphProto, function: FunctionProto) -> bool:
-    return any(n.domain == OUR_DOMAIN and (n.op_type, n.overload) == (function.name, function.overload) for n in proto.node)
+    return any(
+        n.domain == OUR_DOMAIN and (n.op_type, n.overload) == (function.name, function.overload) for n in proto.node
+    )
 
 
 def _reached(builder: OnnxBuilder, outputs: Iterable[str]) -> list[onnx.NodeProto]:
@@ -113,7 +129,7 @@ def _model(
     proto: onnx.GraphProto, functions: Sequence[FunctionProto], opset: int, metadata: Mapping[str, str]
 ) -> ModelProto:
     imports = [helper.make_opsetid("", opset)]
-    if functions:
+    if functions or any(node.domain == OUR_DOMAIN for node in proto.node):
         imports.append(helper.make_opsetid(OUR_DOMAIN, 1))
     model = helper.make_model(proto, opset_imports=imports, functions=list(functions), producer_name="caffeconv")
     model.producer_version = __version__

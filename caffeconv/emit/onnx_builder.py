@@ -62,13 +62,13 @@ class OnnxBuilder:
             number += 1
             self._scope = f"{node.name}_{number}"
         self._node_names.add(self._scope)
-        self._scopes[(node.name, *node.tops)] = self._scope
+        self._scopes[_key(node)] = self._scope
         self._scope_used = False
 
     def resume(self, node: Node) -> None:
         """Goes back into the scope of a layer that was entered before, for its gradient."""
         self._node = node
-        self._scope = self._scopes[(node.name, *node.tops)]
+        self._scope = self._scopes[_key(node)]
 
     def keep(self, what: str, value: str) -> None:
         """Notes a value of the layer's forward pass for its gradient, which finds it by `kept`."""
@@ -90,6 +90,12 @@ class OnnxBuilder:
             raise NeedsFixedBatchError(f"{self._scope}: {why}")
         return shape
 
+    def shape(self, value: str) -> str:
+        """A value's shape, int64; a constant where it is known."""
+        dims = self._dims.get(value, (None,))
+        known = [dim for dim in dims if dim is not None]
+        return self.ints("shape", known) if len(known) == len(dims) else self.op("Shape", [value])
+
     # -- nodes ----------------------------------------------------------------------------------------------------
 
     def emit(self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Attribute) -> None:
@@ -107,6 +113,20 @@ class OnnxBuilder:
         what = what or op_type.lower()
         values = tuple(self._fresh(what if i == 0 else f"{what}_{i}") for i in range(outputs))
         self._add(op_type, inputs, values, self._fresh_node_name(what), "", "", attributes)
+        return values
+
+    def library_op(
+        self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Attribute
+    ) -> None:
+        """Writes a node of our domain that makes the layer's tops and that only our library can run."""
+        self._add(op_type, inputs, outputs, self._fresh_node_name(""), OUR_DOMAIN, "", attributes)
+
+    def library_values(
+        self, op_type: str, inputs: Sequence[str], outputs: int, *, what: str, **attributes: Attribute
+    ) -> tuple[str, ...]:
+        """As `library_op`, for values within the layer."""
+        values = tuple(self._fresh(f"{what}_{i}") for i in range(outputs))
+        self._add(op_type, inputs, values, self._fresh_node_name(what), OUR_DOMAIN, "", attributes)
         return values
 
     def function_op(
@@ -214,7 +234,7 @@ class OnnxBuilder:
     # -- values ---------------------------------------------------------------------------------------------------
 
     def weight(self, name: str, shape: Shape | None = None) -> str:
-        """The layer's parameter of that name, as an initializer (in another shape, where given); a shared one is its owner's."""
+        """The layer's parameter of that name, as an initializer, in `shape` where given; a shared one is its owner's."""
         assert self._node is not None
         param = self._node.param(name)
         param = param if shape is None else replace(param, shape=shape)
@@ -288,17 +308,28 @@ class OnnxBuilder:
         made = self._fresh(what) if to is None else to
         name = self._fresh_node_name(what if to is None else "")
         # a 0 is a size here, not a copy of the input's axis
-        attributes: dict[str, Attribute] = {"allowzero": 1} if 0 in dims and self.opset >= 14 and None not in dims else {}
+        attributes: dict[str, Attribute] = (
+            {"allowzero": 1} if 0 in dims and self.opset >= 14 and None not in dims else {}
+        )
         self._add("Reshape", [value, target], [made], name, "", "", attributes)
         return made
 
     def reduce(
-        self, op_type: str, value: str, axes: Sequence[int] | None, *, keepdims: bool, what: str = "", to: str | None = None
+        self,
+        op_type: str,
+        value: str,
+        axes: Sequence[int] | None,
+        *,
+        keepdims: bool,
+        what: str = "",
+        to: str | None = None,
     ) -> str:
         """A Reduce… node; `axes` are an attribute or an input, as the opset wants it; None: all axes."""
         inputs = [value]
         attributes: dict[str, Attribute] = {"keepdims": int(keepdims)}
-        if axes is not None and (self.opset >= 18 or op_type == "ReduceSum"):  # ReduceSum changed in 13, the others in 18
+        if axes is not None and (
+            self.opset >= 18 or op_type == "ReduceSum"
+        ):  # ReduceSum changed in 13, the others in 18
             inputs.append(self.ints("axes" + "_".join(map(str, axes)), axes))
         elif axes is not None:
             attributes["axes"] = axes
@@ -306,6 +337,10 @@ class OnnxBuilder:
         name = self._fresh_node_name((what or op_type.lower()) if to is None else "")
         self._add(op_type, inputs, [made], name, "", "", attributes)
         return made
+
+
+def _key(node: Node) -> tuple[str, ...]:
+    return (node.name, *node.tops)
 
 
 def _any_shape(value: str) -> ValueInfoProto:

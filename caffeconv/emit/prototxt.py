@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import cast
 
 import numpy as np
 from google.protobuf.descriptor import FieldDescriptor
@@ -23,6 +24,15 @@ def net_to_text(net: NetParameter, *, with_blobs: bool = False) -> str:
     there. Floats have the fewest digits that read back as the same float32.
     """
     return "".join(f"{line}\n" for line in _lines(net, "", with_blobs))
+
+
+def field_value(field: FieldDescriptor, value: object) -> str:
+    """A field's value on one line, as prototxt has it; several in brackets, messages in braces."""
+    if isinstance(value, Message):
+        return "{ " + " ".join(line.strip() for line in _lines(value, "", with_blobs=False)) + " }"
+    if isinstance(value, (str, bytes, int, float)):
+        return _scalar(field, value)
+    return "[" + ", ".join(field_value(field, one) for one in cast("Iterable[object]", value)) + "]"
 
 
 def _lines(message: Message, indent: str, with_blobs: bool) -> Iterator[str]:

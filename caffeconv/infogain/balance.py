@@ -94,10 +94,10 @@ def count_remarks(counts: ClassCounts, weights: NDArray[np.float64]) -> tuple[st
     found = []
     if absent.size:
         listed = short(absent.tolist())
-        one = f"class {listed} never occurs: its row of H will be zero"
-        found.append(one if absent.size == 1 else f"classes {listed} never occur: their rows of H will be zero")
+        one = f"class {listed} never occurs, so its weight is 0"
+        found.append(one if absent.size == 1 else f"classes {listed} never occur, so their weight is 0")
         last = int(present[-1])
-        if present.size > 1 and last == len(counts.labels) - 1 and last - int(present[-2]) > 1:
+        if present.size > 1 and last - int(present[-2]) > present.size:
             found.append(f"label {last} stands apart from the others: if it means no class, add --ignore-label {last}")
     if present.size == 1 and present[0] == 0:
         found.append("the only label is 0: if the pictures themselves are maps of labels, add --label-maps")

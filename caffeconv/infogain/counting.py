@@ -65,7 +65,8 @@ class _Tally:
         self._items += len(values)
         self._longest = max(self._longest, values.shape[1])
         if values.shape[1] == 1:
-            self._around += self._found(values[:, 0])
+            found = self._found(values[:, 0])
+            self._around += found
             return
         for item in values:
             found = self._found(item)

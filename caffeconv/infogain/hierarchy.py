@@ -145,7 +145,7 @@ class _Line:
 def _read_text(text: str, path: Path) -> Iterator[_Leaf]:
     lines = list(_lines(text))
     groups: list[_Line] = []
-    for line, following in zip(lines, [*lines[1:], None], strict=True):
+    for line, following in zip(lines, [*lines, None][1:], strict=True):
         where = f"{path}, line {line.number}"
         closed = None
         while groups and len(groups[-1].indent) >= len(line.indent):

@@ -90,12 +90,18 @@ def _open_list(path: Path, dataset: str, *, label_maps: bool) -> LabelSource:
     if not words:
         raise CaffeconvError(f"{path}: the list is empty; {_KINDS}")
     if Path(words[0]).suffix.lower() in HDF5:
-        return _Hdf5([find_listed(name, path.parent) for name in words], dataset)
+        return _Hdf5([_find(name, path) for name in words], dataset)
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if label_maps or (len(lines[0][1]) > 1 and Path(lines[0][1][-1]).suffix.lower() in SUFFIXES):
         ends = [(number, line[-1]) for number, line in lines]
-        return _LabelPictures([(find_listed(name, path.parent), f"{path}, line {i} ({name})") for i, name in ends])
+        return _LabelPictures([(_find(name, path), f"{path}, line {i} ({name})") for i, name in ends])
     return _PictureList(PictureList(path, "", path.parent, color=True, size=None))
+
+
+def _find(name: str, listed_in: Path) -> Path:
+    """A file that a list names: from the current folder, else from the list's folder, or from one that this is in."""
+    found = (find_listed(name, folder) for folder in listed_in.absolute().parents)
+    return next((path for path in found if path.exists()), Path(name))
 
 
 class _Database(LabelSource):
@@ -123,7 +129,8 @@ class _Database(LabelSource):
         try:
             return Datum.FromString(content).label
         except DecodeError:
-            raise CaffeconvError(f"{self._records.where(key)}: its {len(content)} bytes are no Datum") from None
+            where = self._records.where(key)
+            raise CaffeconvError(f"{where}: {len(content)} bytes that are no Datum; a whole Datum was needed") from None
 
     def _map(self, content: bytes, where: str) -> Labels:
         values = read_datum(content, where).values

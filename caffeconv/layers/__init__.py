@@ -48,6 +48,7 @@ from caffeconv.layers.losses import (
 )  # fmt: skip
 from caffeconv.layers.normalization import LRN, MVN, BatchNorm
 from caffeconv.layers.pooling import SPP, Pooling
+from caffeconv.layers.python import Python
 from caffeconv.layers.recurrent import LSTM, RNN, LSTMUnit
 from caffeconv.layers.resampling import Interp, Reorg, ShuffleChannel, Upsample
 from caffeconv.layers.rois import PSROIPooling, ROIPooling
@@ -125,6 +126,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Pooling3D": Pooling3D,
     "Power": Power,
     "PriorBox": PriorBox,
+    "Python": Python,
     "RNN": RNN,
     "ROIPooling": ROIPooling,
     "ReLU": ReLU,

@@ -64,6 +64,8 @@ class LabelRule:
     bottom: int
     classes: int
     ignore_label: int | None = None
+    of_batch: bool = False
+    """Whether `classes` is the batch size, and so known only where that is."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class Layer(ABC):
 
     data_axis: ClassVar[int | None] = None
     """The axis of every top whose size follows from values, if any; Caffe's Reshape, and `top_shapes`, only guess it."""
+    makes_shapes: ClassVar[bool] = False
+    """Whether code that is not ours decides the tops' shapes, and may decide otherwise when it runs."""
 
     extra_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields of `layer { … }` that the schema lacks and the class reads from `LayerDef.extra`."""
@@ -132,6 +136,11 @@ class Layer(ABC):
         """The first top's loss weight where the prototxt gives none (caffe: LossLayer::LayerSetUp)."""
         return 1.0 if self.is_loss else 0.0
 
+    @property
+    def open_axis(self) -> int | None:
+        """As `data_axis`, for this one layer."""
+        return self.data_axis
+
     @classmethod
     def prediction_of(cls, layer: LayerDef) -> str:
         """As `prediction`, for one layer of this type."""
@@ -145,6 +154,10 @@ class Layer(ABC):
     @abstractmethod
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         """The tops' shapes, given the bottoms'; raises LayerError where Caffe would refuse them."""
+
+    def with_tops(self, tops: Sequence[str], asked: Mapping[str, Shape]) -> Layer:
+        """The layer with tops of the shapes that the caller asks for (blob → shape), where that can be asked of it."""
+        return self
 
     def input_shapes(self, tops: Sequence[str], asked: Mapping[str, Shape]) -> Shapes:
         """The tops' shapes of an input layer, of which the caller asks for some: blob → shape."""
@@ -167,6 +180,11 @@ class Layer(ABC):
     @classmethod
     def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
         """Settings with which the parameters would have the shapes `stored`, as far as these tell; likeliest first."""
+        return ()
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        """Settings that might make the layer take these bottoms where it refuses them."""
         return ()
 
     @classmethod

@@ -10,8 +10,9 @@ import numpy as np
 
 from caffeconv.caffe_pb2 import ConvolutionParameter
 from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Layer, LayerError, Setting, Settings, at_least, canonical_axis
+from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Setting, Settings, at_least, canonical_axis
 from caffeconv.layers.filler import Filler
+from caffeconv.layers.gradients import class_sums, filter_diff, spread_windows
 from caffeconv.layers.window import Window, conv_window
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Convolution(Layer):
             raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
         if p.group < 1 or p.num_output % p.group:
             raise LayerError(
-                f"num_output {p.num_output} is not a multiple of group {p.group}; Number of output should be multiples of group."
+                f"num_output {p.num_output} is not a multiple of group {p.group}; "
+                "Number of output should be multiples of group."
             )
         if len(layer.bottoms) != len(layer.tops):
             raise LayerError(f"{len(layer.bottoms)} bottoms and {len(layer.tops)} tops; one top for each bottom was needed")
@@ -159,13 +161,19 @@ class Convolution(Layer):
         """One factor for each output, shaped to be multiplied with the weight."""
         return factor.reshape(-1, *([1] * (len(weight) - 1)))
 
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        weights = [onnx.weight(param.name) for param in node.params]
-        axis = self.channel_axis(node.bottom_shapes[0])
+    def _window_and_weight(self, node: Node, onnx: OnnxBuilder) -> tuple[Window, str]:
         window = self.window(node.bottom_shapes[0])
-        if not window.kernel:  # no spatial axis: a product over the channels alone, written as a 1×1 window
-            weights[0] = onnx.reshape(weights[0], (*node.params[0].shape, 1), what="weight_1d")
-            window = Window((1,), (1,), (0,), (1,))
+        if window.kernel:
+            return window, onnx.weight("weight")
+        # no spatial axis: a product over the channels alone, written as a 1×1 window
+        weight = onnx.reshape(onnx.weight("weight"), (*node.params[0].shape, 1), what="weight_1d")
+        return Window((1,), (1,), (0,), (1,)), weight
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        axis = self.channel_axis(node.bottom_shapes[0])
+        window, weight = self._window_and_weight(node, onnx)
+        # not `self.bias`: a pass may have folded a bias into a layer without one
+        weights = [weight, onnx.weight("bias")] if node.has_param("bias") else [weight]
         plain = axis == 1 and len(node.bottom_shapes[0]) > 2
         for bottom, top in zip(node.bottoms, node.tops, strict=True):
             x = bottom if plain else onnx.reshape(bottom, _as_batch(onnx, bottom, axis))
@@ -176,6 +184,53 @@ class Convolution(Layer):
             )  # fmt: skip
             if not plain:
                 onnx.reshape(y, onnx.dims(top), to=top, what="back")
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        axis = self.channel_axis(node.bottom_shapes[0])
+        window, weight = self._window_and_weight(node, onnx)
+        bottoms, weight_diffs, bias_diffs = [], [], []
+        for bottom, top, top_diff in zip(node.bottoms, node.tops, top_diffs, strict=True):
+            dims, top_dims = _as_batch(onnx, bottom, axis), _as_batch(onnx, top, axis)
+            x, y_diff = bottom, top_diff
+            if dims != onnx.dims(bottom):
+                x, y_diff = onnx.reshape(x, dims, what="x"), onnx.reshape(y_diff, top_dims, what="y_diff")
+            weight_diff, diff = self._diffs(onnx, window, weight, (x, dims), (y_diff, top_dims))
+            if dims != onnx.dims(bottom):
+                diff = onnx.reshape(diff, onnx.dims(bottom), what="bottom_diff")
+            bottoms.append(diff)
+            weight_diffs.append(weight_diff)
+            bias_diffs.append(class_sums(onnx, y_diff, len(dims), 1, "bias_diff"))
+        params = {"weight": _sum(onnx, weight_diffs, "weight_diff")}
+        if len(node.params[0].shape) == 2:
+            params["weight"] = onnx.reshape(params["weight"], node.params[0].shape, what="weight_diff")
+        return Gradients(bottoms, {**params, "bias": _sum(onnx, bias_diffs, "bias_diff")} if self.bias else params)
+
+    def _diffs(
+        self, onnx: OnnxBuilder, window: Window, weight: str, x: tuple[str, Dims], y_diff: tuple[str, Dims]
+    ) -> tuple[str, str]:
+        """The diffs of weight and bottom, given the bottom and the top's diff with their dims."""
+        image, places = (y_diff, x) if self.transposed else (x, y_diff)
+        found = filter_diff(
+            onnx, image[0], places[0], window, self.group, image_dims=image[1], places_dims=places[1], what="weight_diff"
+        )
+        if self.transposed:
+            diff = onnx.op(
+                "Conv", [y_diff[0], weight], what="bottom_diff", kernel_shape=window.kernel, strides=window.stride,
+                dilations=window.dilation, pads=(*window.pad, *window.pad), group=self.group,
+            )  # fmt: skip
+            return found, diff
+        why = "the gradient of a convolution needs to know the sizes of its input"
+        diff = spread_windows(
+            onnx, y_diff[0], weight, window, self.group, positions=onnx.fixed(y_diff[1][2:], why),
+            size=onnx.fixed(x[1][2:], why), what="bottom_diff",
+        )  # fmt: skip
+        return found, diff
+
+
+def _sum(onnx: OnnxBuilder, values: Sequence[str], what: str) -> str:
+    return values[0] if len(values) == 1 else onnx.op("Sum", values, what=what)
 
 
 def _as_batch(onnx: OnnxBuilder, value: str, axis: int) -> Dims:
@@ -221,6 +276,7 @@ class Im2col(Layer):
     """Every window as a column: N×C×H×W → N×(C·kernel_h·kernel_w)×H'×W' (caffe: im2col_layer.cpp)."""
 
     in_place: ClassVar[bool] = False
+    propagates_always: ClassVar[bool] = True
 
     axis: int
     param: ConvolutionParameter
@@ -242,11 +298,30 @@ class Im2col(Layer):
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         channels = node.bottom_shapes[0][axis]
         window = conv_window(self.param, len(node.bottom_shapes[0]) - axis - 1)
-        picks = np.eye(count(window.kernel), dtype=np.float32).reshape(-1, 1, *window.kernel)
-        weight = onnx.floats("picks", np.tile(picks, (channels, 1, *([1] * len(window.kernel)))))
+        weight = _picks(onnx, window, channels)
         x = onnx.reshape(node.bottoms[0], _as_batch(onnx, node.bottoms[0], axis))
         y = onnx.op(
             "Conv", [x, weight], kernel_shape=window.kernel, strides=window.stride, dilations=window.dilation,
             pads=(*window.pad, *window.pad), group=channels,
         )  # fmt: skip
         onnx.reshape(y, onnx.dims(node.tops[0]), to=node.tops[0], what="back")
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        window, channels = conv_window(self.param, len(node.bottom_shapes[0]) - axis - 1), node.bottom_shapes[0][axis]
+        picks = _picks(onnx, window, channels)
+        dims, top_dims = _as_batch(onnx, node.bottoms[0], axis), _as_batch(onnx, node.tops[0], axis)
+        why = "the gradient of Im2col needs to know the sizes of its input"
+        diff = spread_windows(
+            onnx, onnx.reshape(top_diffs[0], top_dims, what="columns_diff"), picks, window, channels,
+            positions=onnx.fixed(top_dims[2:], why), size=onnx.fixed(dims[2:], why), what="bottom_diff",
+        )  # fmt: skip
+        return Gradients((onnx.reshape(diff, onnx.dims(node.bottoms[0]), what="bottom_diff"),))
+
+
+def _picks(onnx: OnnxBuilder, window: Window, channels: int) -> str:
+    """A filter for each element of the window and each channel that picks it."""
+    picks = np.eye(count(window.kernel), dtype=np.float32).reshape(-1, 1, *window.kernel)
+    return onnx.floats("picks", np.tile(picks, (channels, 1, *([1] * len(window.kernel)))))

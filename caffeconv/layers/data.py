@@ -17,9 +17,9 @@ from caffeconv.data.records import Backend
 from caffeconv.data.sources import DataSource, MemorySource
 from caffeconv.data.transform import Transform
 from caffeconv.data.windows import Sampling, WindowSource
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x
-from caffeconv.layers.base import Arity, Layer, LayerError, at_least, exactly
+from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, at_least, exactly
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.labels import legacy_shape
 
@@ -44,9 +44,14 @@ class Input(Layer):
     def parse(cls, layer: LayerDef) -> Self:
         shapes = tuple(tuple(shape.dim) for shape in layer.proto.input_param.shape)
         if len(shapes) not in (0, 1, len(layer.tops)):
-            raise LayerError(f"{len(shapes)} shapes for {len(layer.tops)} tops; Must specify 'shape' once, once per top, or not at all")
+            raise LayerError(
+                f"{len(shapes)} shapes for {len(layer.tops)} tops; "
+                "Must specify 'shape' once, once per top, or not at all"
+            )
         if not shapes:
-            raise LayerError("no shape is given; add `input_param { shape { dim: … } }`, or name it: --shape BLOB=1,3,224,224")
+            raise LayerError(
+                "no shape is given; add `input_param { shape { dim: … } }`, or name it: --shape BLOB=1,3,224,224"
+            )
         return cls(shapes if len(shapes) == len(layer.tops) else shapes * len(layer.tops))
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
@@ -75,12 +80,16 @@ class DummyData(Layer):
         else:
             legacy = (p.num, p.channels, p.height, p.width)
             if any(len(dims) not in (1, number) for dims in legacy):
-                raise LayerError("num, channels, height and width must each be given once, or once per top; or use `shape`")
+                raise LayerError(
+                    "num, channels, height and width must each be given once, or once per top; or use `shape`"
+                )
             shapes = [tuple(dims[i] if len(dims) > 1 else dims[0] for dims in legacy) for i in range(number)]
         if len(shapes) not in (1, number):
             raise LayerError(f"{len(shapes)} shapes for {number} tops; one, or one for each, was needed")
         if len(p.data_filler) not in (0, 1, number):
-            raise LayerError(f"{len(p.data_filler)} data_filler for {number} tops; none, one, or one for each, was needed")
+            raise LayerError(
+                f"{len(p.data_filler)} data_filler for {number} tops; none, one, or one for each, was needed"
+            )
         fillers = [Filler.parse(filler) for filler in p.data_filler] or [Filler()]
         return cls(
             tuple(shapes if len(shapes) == number else shapes * number),
@@ -91,18 +100,8 @@ class DummyData(Layer):
         return self.shapes
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        for i, (shape, filler, top) in enumerate(zip(self.shapes, self.data_fillers, node.tops, strict=True)):
-            if filler.type == "uniform":
-                onnx.emit("RandomUniform", [], [top], shape=shape, low=filler.low, high=filler.high)
-            elif filler.type == "gaussian" and filler.sparse < 0:
-                onnx.emit("RandomNormal", [], [top], shape=shape, mean=filler.mean, scale=filler.std)
-            elif filler.is_random:
-                raise LayerError(f"a data_filler of type {filler.type}; constant, uniform or gaussian was needed")
-            else:
-                import numpy as np
-
-                values = filler.fill(shape, np.random.default_rng(0))
-                onnx.emit("Identity", [onnx.floats(f"data{i}", values)], [top])
+        for shape, filler, top in zip(self.shapes, self.data_fillers, node.tops, strict=True):
+            filler.lower(onnx, shape, top)
 
 
 @dataclass(frozen=True)
@@ -125,6 +124,11 @@ class Parameter(Layer):
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Identity", [onnx.weight("value")], node.tops)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return Gradients((), {"value": top_diffs[0]})
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,19 @@ class DataLayer(Layer):
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         return
+
+
+def _source_remarks(node: Node, written: str) -> Sequence[Diagnostic]:
+    """Notes that a source is not there, or that it was found beside the prototxt."""
+    definition = node.definition
+    found = definition.find_file(written)
+    if not found.exists():
+        taken = f"{written} is not there; '{definition.tops[0]}' is taken to be {by_x(node.top_shapes[0])}"
+        return [Diagnostic("note", definition.where, taken, layer=definition.name)]
+    if found != Path(written):
+        beside = f"{written} is not there as seen from the current folder; {found}, beside the prototxt, is taken"
+        return [Diagnostic("note", definition.where, beside, layer=definition.name)]
+    return ()
 
 
 def _batch_size(size: int) -> int:
@@ -210,6 +227,9 @@ class Data(DataLayer):
         except CaffeconvError as error:
             raise LayerError(str(error)) from None
 
+    def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        return _source_remarks(node, node.definition.proto.data_param.source)
+
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return DatabaseSource(tops, self.source, self.backend, self.batch_size, self.transform, random)
 
@@ -236,9 +256,7 @@ class ImageData(DataLayer):
             )
         size = (p.new_height, p.new_width) if p.new_height else None
         pictures = PictureList(layer.find_file(p.source), p.root_folder, layer.directory, p.is_color, size)
-        return cls(
-            len(layer.tops), _batch_size(p.batch_size), pictures, _transform(layer), p.shuffle, p.rand_skip
-        )
+        return cls(len(layer.tops), _batch_size(p.batch_size), pictures, _transform(layer), p.shuffle, p.rand_skip)
 
     def item_shape(self) -> Shape:
         channels = 3 if self.pictures.color else 1
@@ -257,6 +275,9 @@ class ImageData(DataLayer):
         except CaffeconvError as error:
             raise LayerError(str(error)) from None
         return channels, height, width
+
+    def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        return _source_remarks(node, node.definition.proto.image_data_param.source)
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return PictureListSource(
@@ -292,6 +313,9 @@ class WindowData(DataLayer):
 
     def item_shape(self) -> Shape:
         return 3, self.sampling.crop_size, self.sampling.crop_size
+
+    def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        return _source_remarks(node, node.definition.proto.window_data_param.source)
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return WindowSource(tops, self.sampling, self.transform, random)
@@ -353,6 +377,9 @@ class HDF5Data(Layer):
             raise LayerError(f"{error}. Without it, name the shape of each top (--shape TOP=N,…)") from None
         except CaffeconvError as error:
             raise LayerError(str(error)) from None
+
+    def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        return _source_remarks(node, node.definition.proto.hdf5_data_param.source)
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return HDF5Source(self.files, self.batch_size, random, shuffle=self.shuffle)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import PriorBoxParameter
 from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Layer, LayerError, exactly
+from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, exactly
 from caffeconv.layers.filler import Filler
+from caffeconv.layers.gradients import class_sums, sum_over
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,13 +71,35 @@ class Normalize(Layer):
         return 2 * count(bottoms[0])
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        x, rank = node.bottoms[0], len(node.bottom_shapes[0])
-        axes = list(range(1, rank)) if self.across_spatial else [1]
-        total = onnx.reduce("ReduceSumSquare", x, axes, keepdims=True, what="sum")
+        unit, _ = self._unit_and_norm(node, onnx)
+        onnx.emit("Mul", [unit, self._scale(node, onnx)], node.tops)
+
+    def _axes(self, node: Node) -> list[int]:
+        return list(range(1, len(node.bottom_shapes[0]))) if self.across_spatial else [1]
+
+    def _unit_and_norm(self, node: Node, onnx: OnnxBuilder) -> tuple[str, str]:
+        total = onnx.reduce("ReduceSumSquare", node.bottoms[0], self._axes(node), keepdims=True, what="sum")
         guarded = onnx.op("Add", [total, onnx.floats("eps", self.eps)], what="guarded")
-        unit = onnx.op("Div", [x, onnx.op("Sqrt", [guarded], what="norm")], what="unit")
-        shape = () if self.channel_shared else (node.bottom_shapes[0][1], *([1] * (rank - 2)))
-        onnx.emit("Mul", [unit, onnx.weight("scale", shape)], node.tops)
+        norm = onnx.op("Sqrt", [guarded], what="norm")
+        return onnx.op("Div", [node.bottoms[0], norm], what="unit"), norm
+
+    def _scale(self, node: Node, onnx: OnnxBuilder) -> str:
+        shape = node.bottom_shapes[0]
+        return onnx.weight("scale", () if self.channel_shared else (shape[1], *([1] * (len(shape) - 2))))
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        rank = len(node.bottom_shapes[0])
+        unit, norm = self._unit_and_norm(node, onnx)
+        product = onnx.op("Mul", [top_diffs[0], unit], what="diff_unit")
+        along = onnx.reduce("ReduceSum", product, self._axes(node), keepdims=True, what="along")
+        across = onnx.op("Sub", [top_diffs[0], onnx.op("Mul", [unit, along], what="radial")], what="across")
+        # ssd: the scale comes last, as if it were the same for all channels
+        scaled = onnx.op("Mul", [onnx.op("Div", [across, norm], what="turn"), self._scale(node, onnx)], what="bottom_diff")
+        if self.channel_shared:
+            return Gradients((scaled,), {"scale": sum_over(onnx, product, range(rank), "scale_diff")})
+        return Gradients((scaled,), {"scale": class_sums(onnx, product, rank, 1, "scale_diff")})
 
 
 # -- PriorBox ----------------------------------------------------------------------------------------------------------

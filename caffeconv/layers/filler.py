@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from caffeconv.caffe_pb2 import FillerParameter
 from caffeconv.ir import FloatArray, Shape, by_x, count
 from caffeconv.layers.base import LayerError
+
+if TYPE_CHECKING:
+    from caffeconv.emit.onnx_builder import OnnxBuilder
 
 TYPES = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
 
@@ -65,15 +69,42 @@ class Filler:
         return drawn
 
     def _scaled(self, shape: Shape, rng: np.random.Generator) -> FloatArray:
+        spread = self._spread(shape)
+        values = rng.uniform(-spread, spread, shape) if self.type == "xavier" else rng.normal(0, spread, shape)
+        return values.astype(np.float32)
+
+    def _spread(self, shape: Shape) -> float:
+        """xavier's bound √(3/n), msra's deviation √(2/n); n is fan-in, fan-out or their mean."""
         total = count(shape)
         fan_in = total / shape[0] if shape and shape[0] else 1
         # caffe: fan_out = count / channels, of a blob seen as num × channels × …
         fan_out = total / shape[1] if len(shape) > 1 and shape[1] else total
         n = (fan_in, fan_out, (fan_in + fan_out) / 2)[self.variance_norm]
-        if self.type == "xavier":
-            scale = math.sqrt(3 / n)
-            return rng.uniform(-scale, scale, shape).astype(np.float32)
-        return rng.normal(0, math.sqrt(2 / n), shape).astype(np.float32)
+        return math.sqrt((3 if self.type == "xavier" else 2) / n)
+
+    def lower(self, onnx: OnnxBuilder, shape: Shape, top: str) -> None:
+        """Writes nodes that fill `top` anew in each pass; what is not random is a constant."""
+        if not self.is_random:
+            values = self.fill(shape, np.random.default_rng(0))
+            onnx.emit("Identity", [onnx.floats("filled", values)], [top])
+        elif self.type in ("uniform", "xavier"):
+            bound = self._spread(shape) if self.type == "xavier" else 0
+            low, high = (self.low, self.high) if self.type == "uniform" else (-bound, bound)
+            onnx.emit("RandomUniform", [], [top], shape=shape, low=low, high=high)
+        elif self.type == "msra" or (self.type == "gaussian" and self.sparse < 0):
+            mean, deviation = (self.mean, self.std) if self.type == "gaussian" else (0.0, self._spread(shape))
+            onnx.emit("RandomNormal", [], [top], shape=shape, mean=mean, scale=deviation)
+        elif self.type == "gaussian":
+            drawn = onnx.op("RandomNormal", [], what="drawn", shape=shape, mean=self.mean, scale=self.std)
+            chance = onnx.op("RandomUniform", [], what="chance", shape=shape)
+            share = onnx.floats("share", self.sparse / shape[0] if shape else 1)
+            kept = onnx.op("Cast", [onnx.op("Less", [chance, share], what="is_kept")], what="kept", to=1)
+            onnx.emit("Mul", [drawn, kept], [top])
+        else:  # positive_unitball: the values of each item add up to 1
+            drawn = onnx.op("RandomUniform", [], what="drawn", shape=shape)
+            axes = list(range(1, len(shape))) if len(shape) > 1 else None
+            total = drawn if len(shape) == 1 else onnx.reduce("ReduceSum", drawn, axes, keepdims=True, what="total")
+            onnx.emit("Div", [drawn, total], [top])
 
 
 def _bilinear(shape: Shape) -> FloatArray:

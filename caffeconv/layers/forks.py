@@ -10,11 +10,12 @@ import numpy as np
 
 from caffeconv.caffe_pb2 import BNParameter, ConvolutionParameter, LocalParameter
 from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Layer, LayerError, Settings, exactly
+from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Settings, exactly
 from caffeconv.layers.convolution import Convolution
 from caffeconv.layers.elementwise import Elementwise
 from caffeconv.layers.filler import Filler
-from caffeconv.layers.normalization import lower_mean_variance
+from caffeconv.layers.gradients import class_sums, like_bottom, sum_over, times
+from caffeconv.layers.normalization import centred_and_deviation, centred_diff, lower_mean_variance
 from caffeconv.layers.window import Window, conv_window
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class BN(Layer):
     The top has 4 axes. PSPNet's (PSPNet: bn_layer.cpp) has slope, bias, mean and variance, 1×C×1×1 each; in TRAIN,
     unless `frozen`, mean and (biased) variance are those of the batch. The fields of bn_param tell one from the other.
     """
+
+    keeps_bottoms: ClassVar[bool] = True
 
     segnet: bool
     statistics: Literal["stored", "batch", "none"]
@@ -118,6 +121,34 @@ class BN(Layer):
         factor, summand = (onnx.weight(name, (channels, *([1] * (rank - 2)))) for name in self.names)
         onnx.emit("Add", [onnx.op("Mul", [x, factor], what="scaled"), summand], node.tops)
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        x, rank, channels = node.bottoms[0], len(node.top_shapes[0]), node.bottom_shapes[0][1]
+        if len(node.bottom_shapes[0]) != rank:
+            x = onnx.reshape(x, onnx.dims(node.tops[0]))
+        spread = (channels, *([1] * (rank - 2)))
+        diff = onnx.op("Mul", [top_diffs[0], onnx.weight(self.names[0], spread)], what="scaled_diff")
+        if self.statistics == "batch":
+            axes = [axis for axis in range(rank) if axis != 1]
+            centred, deviation = centred_and_deviation(onnx, x, axes, self.eps)
+            x = onnx.op("Div", [centred, deviation], what="normalized")
+            diff = centred_diff(onnx, diff, x, deviation, axes)
+        elif self.statistics == "stored":
+            mean, variance = (onnx.weight(name, spread) for name in ("mean", "variance"))
+            guarded = onnx.op("Add", [variance, onnx.floats("eps", self.eps)], what="guarded")
+            deviation = onnx.op("Sqrt", [guarded], what="deviation")
+            x = onnx.op("Div", [onnx.op("Sub", [x, mean], what="centred"), deviation], what="normalized")
+            diff = onnx.op("Div", [diff, deviation], what="bottom_diff")
+        product = onnx.op("Mul", [top_diffs[0], x], what="diff_x")
+        factor, summand = self.names
+        sums = {factor: product, summand: top_diffs[0]}
+        params = {
+            name: onnx.reshape(class_sums(onnx, value, rank, 1, f"{name}_sum"), (1, channels, 1, 1), what=f"{name}_diff")
+            for name, value in sums.items()
+        }
+        return Gradients((like_bottom(onnx, node, diff),), params)
+
 
 # -- without parameters ------------------------------------------------------------------------------------------------
 
@@ -151,11 +182,22 @@ class Axpy(Layer):
         return count(tops[0])
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        factor, x, y = node.bottoms
+        _, x, y = node.bottoms
+        onnx.emit("Add", [onnx.op("Mul", [self._factor(node, onnx), x], what="scaled"), y], node.tops)
+
+    def _factor(self, node: Node, onnx: OnnxBuilder) -> str:
+        factor = node.bottoms[0]
         spread = (*onnx.dims(factor)[:2], *([1] * (len(node.bottom_shapes[1]) - 2)))
-        if spread != onnx.dims(factor):
-            factor = onnx.reshape(factor, spread, what="factor")
-        onnx.emit("Add", [onnx.op("Mul", [factor, x], what="scaled"), y], node.tops)
+        return factor if spread == onnx.dims(factor) else onnx.reshape(factor, spread, what="factor")
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        product = onnx.op("Mul", [top_diffs[0], node.bottoms[1]], what="diff_x")
+        total = sum_over(onnx, product, range(2, len(node.bottom_shapes[1])), "factor_diff")
+        factor_diff = like_bottom(onnx, node, total, shape=node.bottom_shapes[1][:2])
+        x_diff = onnx.op("Mul", [top_diffs[0], self._factor(node, onnx)], what="x_diff")
+        return Gradients((factor_diff, x_diff, top_diffs[0]))
 
 
 @dataclass(frozen=True)
@@ -175,6 +217,13 @@ class ReLU6(Elementwise):
             return
         leaky = onnx.op("LeakyRelu", node.bottoms, alpha=self.negative_slope, what="leaky")
         onnx.emit("Min", [leaky, most], node.tops)
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        zero = onnx.floats("zero", 0)
+        below = zero if self.negative_slope == 0 else times(onnx, diff, self.negative_slope, "negative_diff")
+        positive = onnx.op("Where", [onnx.op("Greater", [node.bottoms[0], zero]), diff, below], what="positive_diff")
+        capped = onnx.op("Less", [node.bottoms[0], onnx.floats("most", 6)], what="below_most")
+        return onnx.op("Where", [capped, positive, zero], what="bottom_diff")
 
 
 @dataclass(frozen=True)
@@ -278,6 +327,11 @@ class ConvolutionDepthwise(Layer):
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         self.grouped(node.bottom_shapes).lower(node, onnx)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return self.grouped(node.bottom_shapes).lower_gradient(node, onnx, top_diffs, propagate_down)
 
 
 @dataclass(frozen=True)

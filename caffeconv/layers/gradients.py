@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from caffeconv.ir import Dims, Node, Shape
 from caffeconv.layers.base import Gradients, LayerError
+from caffeconv.layers.window import Window
 
 if TYPE_CHECKING:
     from caffeconv.emit.onnx_builder import OnnxBuilder
@@ -35,7 +36,7 @@ def refuse_all(propagate_down: Sequence[bool]) -> Gradients:
 
 def filled_like(onnx: OnnxBuilder, value: str, number: float, what: str) -> str:
     """A blob shaped as `value` that holds one number everywhere."""
-    return onnx.op("Expand", [onnx.floats(what, number), onnx.op("Shape", [value])], what=what)
+    return onnx.op("Expand", [onnx.floats(what, number), onnx.shape(value)], what=what)
 
 
 def like_bottom(onnx: OnnxBuilder, node: Node, diff: str, bottom: int = 0, *, shape: Shape | None = None) -> str:
@@ -62,9 +63,9 @@ def added_at(onnx: OnnxBuilder, like: str, index: str, updates: str, axis: int, 
     return onnx.op("ScatterElements", [zeros, index, updates], what=what, axis=axis, reduction="add")
 
 
-def items_added_at(onnx: OnnxBuilder, like: str, index: str, updates: str, dims: Dims, what: str) -> str:
-    """As `added_at`, whole items along axis 0: `index` (int64) has one entry for each item of `updates`; dims: like's."""
-    column = onnx.reshape(index, (-1, *([1] * (len(dims) - 1))), what="item_column")
+def added_rows(onnx: OnnxBuilder, like: str, index: str, updates: str, rank: int, what: str) -> str:
+    """As `added_at`, whole items along axis 0 of blobs of `rank` axes: `index` has one entry for each of `updates`."""
+    column = onnx.reshape(index, (-1, *([1] * (rank - 1))), what="item")
     spread = onnx.op("Expand", [column, onnx.op("Shape", [updates])], what="item_index")
     return added_at(onnx, like, spread, updates, 0, what)
 
@@ -74,3 +75,51 @@ def times(onnx: OnnxBuilder, a: str, b: str | float, what: str = "bottom_diff") 
     if b == 1:
         return a
     return onnx.op("Mul", [a, b if isinstance(b, str) else onnx.floats(f"{what}_factor", b)], what=what)
+
+
+# -- windows -----------------------------------------------------------------------------------------------------------
+
+
+def spread_windows(
+    onnx: OnnxBuilder, places: str, weight: str, window: Window, group: int, *, positions: Shape, size: Shape, what: str
+) -> str:
+    """The transpose of a convolution: N×O×positions… → N×I×size…; weight O × I/group × kernel…."""
+    overhang = window.overhang(positions, size)
+    return onnx.op(
+        "ConvTranspose", [places, weight], what=what, kernel_shape=window.kernel, strides=window.stride,
+        dilations=window.dilation, pads=[*window.pad, *(max(end, 0) for end in overhang)],
+        output_padding=[max(-end, 0) for end in overhang], group=group,
+    )  # fmt: skip
+
+
+def filter_diff(
+    onnx: OnnxBuilder, image: str, places: str, window: Window, group: int, *, image_dims: Dims, places_dims: Dims,
+    what: str,
+) -> str:  # fmt: skip
+    """The diff of a convolution's weight, O × I/group × kernel…: Σ places[n, o, p] · image[n, i, stride·p + dilation·k].
+
+    image N×I×size…, places N×O×positions…. It is a convolution whose filters are the places: items and channels change
+    roles, and so do stride and dilation.
+    """
+    axes = len(window.kernel)
+    size, positions = image_dims[2:], places_dims[2:]
+    positions = onnx.fixed(positions, "the gradient of a weight needs to know the sizes of the output")
+    channels = onnx.fixed(image_dims[1:2], "a convolution's number of channels")[0] // group
+    items = None if image_dims[0] is None else image_dims[0] * group
+    if group > 1:
+        image = onnx.reshape(image, (image_dims[0], group, channels, *size), what="image_groups")
+        image = onnx.op("Transpose", [image], what="image_by_channel", perm=[2, 1, 0, *range(3, axes + 3)])
+        image = onnx.reshape(image, (channels, items, *size), what="image_items")
+    else:
+        image = onnx.op("Transpose", [image], what="image_items", perm=[1, 0, *range(2, axes + 2)])
+    filters = onnx.op("Transpose", [places], what="filters", perm=[1, 0, *range(2, axes + 2)])
+    overhang = window.overhang(positions, onnx.fixed(size, "the gradient of a weight needs to know the input's size"))
+    found = onnx.op(
+        "Conv", [image, filters], what="filter_diffs", kernel_shape=positions, strides=window.dilation,
+        dilations=window.stride, pads=[*window.pad, *(max(end, 0) for end in overhang)], group=group,
+    )  # fmt: skip
+    if min(overhang, default=0) < 0:  # the window never comes to the image's last rows or columns
+        spatial = list(range(2, axes + 2))
+        bounds = [onnx.ints("first_tap", [0] * axes), onnx.ints("taps", window.kernel), onnx.ints("spatial", spatial)]
+        found = onnx.op("Slice", [found, *bounds], what="filter_taps")
+    return onnx.op("Transpose", [found], what=what, perm=[1, 0, *range(2, axes + 2)])

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, count
-from caffeconv.layers.base import LabelRule, Layer, LayerError, Settings, canonical_axis
+from caffeconv.layers.base import Gradients, LabelRule, Layer, LayerError, Settings, canonical_axis
 from caffeconv.layers.convolution import absorbed
 from caffeconv.layers.filler import Filler
+from caffeconv.layers.gradients import INT64, added_rows, like_bottom, refuse_to, sum_over
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -99,6 +100,21 @@ class InnerProduct(Layer):
             y = onnx.op("Gemm", inputs, transB=int(not self.transpose))
             onnx.reshape(y, onnx.dims(node.tops[0]), to=node.tops[0])
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        shape = node.bottom_shapes[0]
+        axis = canonical_axis(self.axis, len(shape))
+        x = onnx.op("Flatten", [node.bottoms[0]], what="x_rows", axis=axis)
+        diff = onnx.op("Flatten", top_diffs, what="diff_rows", axis=axis)
+        product = [x, diff] if self.transpose else [diff, x]
+        params = {"weight": onnx.op("Gemm", product, what="weight_diff", transA=1)}
+        if self.bias:
+            params["bias"] = sum_over(onnx, diff, [0], "bias_diff")
+        rows = onnx.op("Gemm", [diff, onnx.weight("weight")], what="bottom_diff_rows", transB=int(self.transpose))
+        flat = (count(shape, 0, axis), count(shape, axis))
+        return Gradients((like_bottom(onnx, node, rows, shape=flat),), params)
+
 
 @dataclass(frozen=True)
 class Embed(Layer):
@@ -143,3 +159,14 @@ class Embed(Layer):
             return
         picked = onnx.op("Gather", [onnx.weight("weight"), rows], axis=0)
         onnx.emit("Add", [picked, onnx.weight("bias")], node.tops)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        refuse_to("EmbedLayer input", propagate_down, 0)
+        rows = onnx.op("Cast", [onnx.reshape(node.bottoms[0], (-1,), what="flat_rows")], what="rows", to=INT64)
+        diff = onnx.reshape(top_diffs[0], (-1, self.num_output), what="diff_rows")
+        params = {"weight": added_rows(onnx, onnx.weight("weight"), rows, diff, 2, "weight_diff")}
+        if self.bias:
+            params["bias"] = sum_over(onnx, diff, [0], "bias_diff")
+        return Gradients((None,), params)

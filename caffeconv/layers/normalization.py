@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Layer, LayerError
+from caffeconv.layers.base import Gradients, Layer, LayerError, Settings
 from caffeconv.layers.filler import Filler
-from caffeconv.layers.pooling import divisor_correction
+from caffeconv.layers.gradients import class_sums, like_bottom, times
+from caffeconv.layers.pooling import divisor_correction, pooling_diff
 from caffeconv.layers.window import Window
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class BatchNorm(Layer):
         "scale": "channels", "bias": "channels",
     }  # fmt: skip
 
+    propagates_always: ClassVar[bool] = True
+    keeps_bottoms: ClassVar[bool] = True
+
     eps: float
     use_global_stats: bool
     scale_bias: bool
@@ -65,6 +69,10 @@ class BatchNorm(Layer):
             raise LayerError(f"{len(layer.proto.param)} param given; BatchNorm has 3 parameters")
         global_stats = p.use_global_stats if p.HasField("use_global_stats") else layer.phase == "TEST"
         return cls(p.eps, global_stats, False, *fillers)
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        return ({"scale_bias": len(stored) == 5},) if len(stored) in (3, 5) else ()
 
     @classmethod
     def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
@@ -133,15 +141,68 @@ class BatchNorm(Layer):
         statistics = [onnx.floats("mean", mean), onnx.floats("variance", variance)]
         onnx.emit("BatchNormalization", [node.bottoms[0], *affine, *statistics], node.tops, epsilon=self.eps)
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        diff, rank = top_diffs[0], len(node.bottom_shapes[0])
+        spread = (-1, *([1] * (rank - 2))) if rank > 1 else (1,)
+        params: dict[str, str] = {}
+        if self.scale_bias:
+            channels = onnx.fixed(onnx.dims(node.bottoms[0])[1:2], "the number of channels")
+            params = self._affine_diffs(node, onnx, diff, spread)
+            diff = onnx.op("Mul", [diff, onnx.weight("scale", (*channels, *spread[1:]))], what="scaled_diff")
+        if self.use_global_stats:
+            _, variance = self.statistics(node)
+            deviation = np.sqrt(variance + np.float32(self.eps)).reshape(spread)
+            return Gradients((onnx.op("Div", [diff, onnx.floats("deviations", deviation)], what="bottom_diff"),), params)
+        normalized, deviation_value, axes = self._normalized(node, onnx)
+        diff = centred_diff(onnx, diff, normalized, deviation_value, axes)
+        return Gradients((diff,), params)
+
+    def _normalized(self, node: Node, onnx: OnnxBuilder) -> tuple[str, str, list[int]]:
+        """(x - mean) / deviation, the deviation, and the axes over which both were taken."""
+        rank = len(node.bottom_shapes[0])
+        axes = [0] if rank == 1 else [axis for axis in range(rank) if axis != 1]
+        centred, deviation = centred_and_deviation(onnx, node.bottoms[0], axes, self.eps)
+        return onnx.op("Div", [centred, deviation], what="normalized"), deviation, axes
+
+    def _affine_diffs(self, node: Node, onnx: OnnxBuilder, diff: str, spread: Sequence[int]) -> dict[str, str]:
+        rank = len(node.bottom_shapes[0])
+        if self.use_global_stats:
+            mean, variance = self.statistics(node)
+            centred = onnx.op("Sub", [node.bottoms[0], onnx.floats("means", mean.reshape(spread))], what="centred")
+            deviation = onnx.floats("deviations", np.sqrt(variance + np.float32(self.eps)).reshape(spread))
+            normalized = onnx.op("Div", [centred, deviation], what="normalized")
+        else:
+            normalized, _, _ = self._normalized(node, onnx)
+        product = onnx.op("Mul", [diff, normalized], what="diff_x")
+        return {
+            "scale": class_sums(onnx, product, rank, 1, "scale_diff"), "bias": class_sums(onnx, diff, rank, 1, "bias_diff")
+        }  # fmt: skip
+
 
 def lower_mean_variance(onnx: OnnxBuilder, x: str, axes: list[int], eps: float, top: str) -> None:
     """(x - mean) / √(variance + eps), both taken over `axes`."""
+    onnx.emit("Div", centred_and_deviation(onnx, x, axes, eps), [top])
+
+
+def centred_and_deviation(onnx: OnnxBuilder, x: str, axes: list[int], eps: float) -> tuple[str, str]:
+    """x - mean and √(variance + eps), both taken over `axes`."""
     mean = onnx.reduce("ReduceMean", x, axes, keepdims=True, what="mean")
     centred = onnx.op("Sub", [x, mean], what="centred")
     square = onnx.op("Mul", [centred, centred], what="square")
     variance = onnx.reduce("ReduceMean", square, axes, keepdims=True, what="variance")
-    deviation = onnx.op("Sqrt", [onnx.op("Add", [variance, onnx.floats("eps", eps)], what="guarded")], what="deviation")
-    onnx.emit("Div", [centred, deviation], [top])
+    guarded = onnx.op("Add", [variance, onnx.floats("eps", eps)], what="guarded")
+    return centred, onnx.op("Sqrt", [guarded], what="deviation")
+
+
+def centred_diff(onnx: OnnxBuilder, diff: str, y: str, deviation: str, axes: list[int]) -> str:
+    """The bottom's diff where y = (x - mean) / deviation: (d - mean d - y · mean(d · y)) / deviation."""
+    product = onnx.op("Mul", [diff, y], what="diff_y")
+    slant = onnx.op("Mul", [y, onnx.reduce("ReduceMean", product, axes, keepdims=True, what="slope")], what="slant")
+    level = onnx.reduce("ReduceMean", diff, axes, keepdims=True, what="mean_diff")
+    own = onnx.op("Sub", [onnx.op("Sub", [diff, level], what="level_diff"), slant], what="own_diff")
+    return onnx.op("Div", [own, deviation], what="bottom_diff")
 
 
 @dataclass(frozen=True)
@@ -154,6 +215,7 @@ class LRN(Layer):
     """
 
     in_place: ClassVar[bool] = False
+    propagates_always: ClassVar[bool] = True
 
     size: int
     alpha: float
@@ -179,16 +241,7 @@ class LRN(Layer):
         return count(bottoms[0]) * self.size * (self.size if self.within else 1)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        x = node.bottoms[0]
-        square = onnx.op("Mul", [x, x], what="square")
-        if self.within:
-            average = self._plane_average(square, node, onnx)
-            total = onnx.op("Mul", [average, onnx.floats("alpha", self.alpha)], what="weighted")
-            scale = onnx.op("Add", [total, onnx.floats("one", 1)], what="scale")
-        else:
-            total = self._channel_sum(square, node, onnx)
-            weighted = onnx.op("Mul", [total, onnx.floats("alpha_over_size", self.alpha / self.size)], what="weighted")
-            scale = onnx.op("Add", [weighted, onnx.floats("k", self.k)], what="scale")
+        x, scale = node.bottoms[0], self._scale(node, onnx)
         if self.beta == 0.75:
             # onnxruntime's Pow is slow, and so is its LRN
             root = onnx.op("Sqrt", [scale], what="root")
@@ -197,6 +250,40 @@ class LRN(Layer):
         else:
             power = onnx.op("Pow", [scale, onnx.floats("minus_beta", -self.beta)], what="power")
             onnx.emit("Mul", [x, power], node.tops)
+
+    def _scale(self, node: Node, onnx: OnnxBuilder) -> str:
+        """What is raised to -beta."""
+        square = onnx.op("Mul", [node.bottoms[0], node.bottoms[0]], what="square")
+        if self.within:
+            average = self._plane_average(square, node, onnx)
+            total = onnx.op("Mul", [average, onnx.floats("alpha", self.alpha)], what="weighted")
+            return onnx.op("Add", [total, onnx.floats("one", 1)], what="scale")
+        total = self._channel_sum(square, node, onnx)
+        weighted = onnx.op("Mul", [total, onnx.floats("alpha_over_size", self.alpha / self.size)], what="weighted")
+        return onnx.op("Add", [weighted, onnx.floats("k", self.k)], what="scale")
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        x, diff, scale, shape = node.bottoms[0], top_diffs[0], self._scale(node, onnx), node.bottom_shapes[0]
+        power = onnx.op("Pow", [scale, onnx.floats("minus_beta", -self.beta)], what="power")
+        direct = onnx.op("Mul", [diff, power], what="direct_diff")
+        if self.within:
+            y = onnx.op("Mul", [x, power], what="y")  # caffe: made of layers, none of which reads the top
+            ratio = onnx.op("Div", [onnx.op("Mul", [diff, y], what="diff_y"), scale], what="ratio")
+            window = self._window()
+            spread = pooling_diff(onnx, "AVE", window, shape, window.pool_size(shape[2:]), x, ratio)
+            factor = -2 * self.alpha * self.beta
+        else:
+            ratio = onnx.op("Div", [onnx.op("Mul", [diff, node.tops[0]], what="diff_y"), scale], what="ratio")
+            spread = self._channel_sum(ratio, node, onnx)
+            factor = -2 * self.alpha * self.beta / self.size
+        others = times(onnx, onnx.op("Mul", [x, spread], what="x_spread"), factor, "others_diff")
+        return Gradients((onnx.op("Add", [direct, others], what="bottom_diff"),))
+
+    def _window(self) -> Window:
+        half = (self.size - 1) // 2
+        return Window((self.size,) * 2, (1, 1), (half,) * 2, (1, 1))
 
     def _channel_sum(self, square: str, node: Node, onnx: OnnxBuilder) -> str:
         """Σ over `size` channels: shifted slices of the padded squares, or a product by a band matrix for wide sums."""
@@ -218,8 +305,7 @@ class LRN(Layer):
 
     def _plane_average(self, square: str, node: Node, onnx: OnnxBuilder) -> str:
         spatial = node.bottom_shapes[0][2:]
-        half = (self.size - 1) // 2
-        window = Window((self.size,) * 2, (1, 1), (half,) * 2, (1, 1))
+        window = self._window()
         average = onnx.op(
             "AveragePool", [square], kernel_shape=window.kernel, strides=window.stride, pads=window.pad * 2,
             count_include_pad=1,
@@ -235,6 +321,7 @@ class MVN(Layer):
     """y = (x - mean) / (deviation + eps) over H×W, or C×H×W with `across_channels`; the top always has 4 axes."""
 
     in_place: ClassVar[bool] = False
+    propagates_always: ClassVar[bool] = True
 
     normalize_variance: bool
     across_channels: bool
@@ -251,17 +338,38 @@ class MVN(Layer):
         return [(*bottoms[0], *([1] * (4 - len(bottoms[0]))))]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        centred = self._centred(node, onnx, node.tops[0] if not self.normalize_variance else None)
+        if self.normalize_variance:
+            onnx.emit("Div", [centred, self._deviation(onnx, centred)], node.tops)
+
+    @property
+    def _axes(self) -> list[int]:
+        return [1, 2, 3] if self.across_channels else [2, 3]
+
+    def _centred(self, node: Node, onnx: OnnxBuilder, top: str | None = None) -> str:
         x = node.bottoms[0]
         if len(node.bottom_shapes[0]) != 4:
             x = onnx.reshape(x, onnx.dims(node.tops[0]))
-        axes = [1, 2, 3] if self.across_channels else [2, 3]
-        mean = onnx.reduce("ReduceMean", x, axes, keepdims=True, what="mean")
-        if not self.normalize_variance:
-            onnx.emit("Sub", [x, mean], node.tops)
-            return
-        centred = onnx.op("Sub", [x, mean], what="centred")
+        mean = onnx.reduce("ReduceMean", x, self._axes, keepdims=True, what="mean")
+        if top is None:
+            return onnx.op("Sub", [x, mean], what="centred")
+        onnx.emit("Sub", [x, mean], [top])
+        return top
+
+    def _deviation(self, onnx: OnnxBuilder, centred: str) -> str:
         square = onnx.op("Mul", [centred, centred], what="square")
-        variance = onnx.reduce("ReduceMean", square, axes, keepdims=True, what="variance")
+        variance = onnx.reduce("ReduceMean", square, self._axes, keepdims=True, what="variance")
         # caffe: eps is added to the deviation, not to the variance
-        deviation = onnx.op("Add", [onnx.op("Sqrt", [variance]), onnx.floats("eps", self.eps)], what="deviation")
-        onnx.emit("Div", [centred, deviation], node.tops)
+        return onnx.op("Add", [onnx.op("Sqrt", [variance]), onnx.floats("eps", self.eps)], what="deviation")
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        if self.normalize_variance:
+            # caffe: as if eps were 0, but for the divisor
+            deviation = self._deviation(onnx, self._centred(node, onnx))
+            diff = centred_diff(onnx, top_diffs[0], node.tops[0], deviation, self._axes)
+        else:
+            level = onnx.reduce("ReduceMean", top_diffs[0], self._axes, keepdims=True, what="mean_diff")
+            diff = onnx.op("Sub", [top_diffs[0], level], what="level_diff")
+        return Gradients((like_bottom(onnx, node, diff),))

@@ -10,7 +10,8 @@ import numpy as np
 
 from caffeconv.caffe_pb2 import PoolingParameter
 from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Layer, LayerError
+from caffeconv.layers.base import Arity, Gradients, Layer, LayerError
+from caffeconv.layers.gradients import added_at, spread_windows, times
 from caffeconv.layers.window import Window
 
 if TYPE_CHECKING:
@@ -85,6 +86,15 @@ class Pooling(Layer):
             (*depth.kernel, *self.kernel), (*depth.stride, *self.stride), (*depth.pad, *self.pad), (1, 1, 1)
         )
 
+    def window_over(self, bottom: Shape) -> Window | None:
+        return self.window(bottom)
+
+    def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
+        if self.kernel is None:
+            return ("the whole plane becomes one place",)
+        window, spatial = self.window(bottom), bottom[2:]
+        return tuple(window.pool_formula(i, spatial, ceil=self.ceil) for i in range(len(spatial)))
+
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
         if len(bottom) != 4 and not (len(bottom) == 5 and self.depth is not None):
@@ -104,6 +114,13 @@ class Pooling(Layer):
             raise LayerError("`pool: STOCHASTIC` has no CPU form in Caffe either (Not Implemented Yet); use MAX or AVE")
         bottom, top = node.bottom_shapes[0], node.top_shapes[0]
         lower_pooling(onnx, self.method, self.window(bottom), bottom, top[2:], node.bottoms[0], node.tops)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        shape, pooled = node.bottom_shapes[0], node.top_shapes[0][2:]
+        diff = pooling_diff(onnx, self.method, self.window(shape), shape, pooled, node.bottoms[0], top_diffs[0])
+        return Gradients((diff,))
 
 
 def _pool_kernel(p: PoolingParameter) -> tuple[int, int] | None:
@@ -145,17 +162,7 @@ def lower_pooling(
     onnx: OnnxBuilder, method: Method, window: Window, shape: Shape, pooled: Shape, bottom: str, tops: tuple[str, ...]
 ) -> None:
     """Writes pooling of `bottom` (N×C×spatial…: `shape`) into tops[0], and the mask into tops[1] where there is one."""
-    end = tuple(max(0, e) for e in window.pool_end_padding(shape[2:], pooled))
-    pads = (*window.pad, *end)
-    x = bottom
-    padded = shape[2:]
-    if any(pad >= kernel for pad, kernel in zip(pads, window.kernel * 2, strict=True)):
-        # onnxruntime wants pads smaller than the kernel: a window that lies beyond the input needs a Pad of its own
-        fill = LOWEST if method == "MAX" else 0.0
-        x = onnx.op("Pad", [x, onnx.ints("pads", [0, 0, *window.pad, 0, 0, *end]), onnx.floats("fill", fill)])
-        padded = tuple(before + size + after for before, size, after in zip(window.pad, padded, end, strict=True))
-        pads = (0,) * len(pads)
-    attributes: dict[str, Sequence[int]] = {"kernel_shape": window.kernel, "strides": window.stride, "pads": pads}
+    x, padded, attributes = _padded(onnx, method, window, shape, pooled, bottom)
     if method == "AVE":
         factor = divisor_correction(window, shape[2:], pooled)
         if padded != shape[2:]:
@@ -170,28 +177,70 @@ def lower_pooling(
     elif len(tops) == 1:
         onnx.emit("MaxPool", [x], tops, **attributes)
     else:
-        _lower_mask(window, shape, padded, x, onnx, tops, attributes)
+        indices = f"{tops[1]}/indices"
+        onnx.emit("MaxPool", [x], [tops[0], indices], **attributes)
+        onnx.emit("Cast", [_places(onnx, window, shape, padded, tops[0], indices)], [tops[1]], to=1)
 
 
-def _lower_mask(
-    window: Window, shape: Shape, padded: Shape, x: str, onnx: OnnxBuilder, tops: tuple[str, ...],
-    attributes: dict[str, Sequence[int]],
-) -> None:  # fmt: skip
-    """Max pooling with each winner's index in its own plane; ONNX's index runs over the whole blob."""
-    indices = f"{tops[1]}/indices"
-    onnx.emit("MaxPool", [x], [tops[0], indices], **attributes)
+def _padded(
+    onnx: OnnxBuilder, method: Method, window: Window, shape: Shape, pooled: Shape, bottom: str
+) -> tuple[str, Shape, dict[str, Sequence[int]]]:
+    """What ONNX's pooling reads, that value's spatial sizes, and the pooling's attributes."""
+    end = tuple(max(0, e) for e in window.pool_end_padding(shape[2:], pooled))
+    pads = (*window.pad, *end)
+    x = bottom
+    padded = shape[2:]
+    if any(pad >= kernel for pad, kernel in zip(pads, window.kernel * 2, strict=True)):
+        # onnxruntime wants pads smaller than the kernel: a window that lies beyond the input needs a Pad of its own
+        fill = LOWEST if method == "MAX" else 0.0
+        x = onnx.op("Pad", [x, onnx.ints("pads", [0, 0, *window.pad, 0, 0, *end]), onnx.floats("fill", fill)])
+        padded = tuple(before + size + after for before, size, after in zip(window.pad, padded, end, strict=True))
+        pads = (0,) * len(pads)
+    return x, padded, {"kernel_shape": window.kernel, "strides": window.stride, "pads": pads}
+
+
+def _places(onnx: OnnxBuilder, window: Window, shape: Shape, padded: Shape, greatest: str, indices: str) -> str:
+    """Each winner's index in its own plane, int64; ONNX's index runs over the whole (padded) blob."""
     place = onnx.op("Mod", [indices, onnx.ints("plane", count(padded))], what="place")
+    if padded == shape[2:]:
+        return place
+    if len(padded) != 2:
+        raise LayerError("a mask, or a gradient, of windows that lie beyond the input can be written for 2 axes only")
+    row = onnx.op("Div", [place, onnx.ints("padded_width", padded[1])], what="row")
+    column = onnx.op("Mod", [place, onnx.ints("padded_width", padded[1])], what="column")
+    row = onnx.op("Sub", [row, onnx.ints("pad_h", window.pad[0])], what="row")
+    column = onnx.op("Sub", [column, onnx.ints("pad_w", window.pad[1])], what="column")
+    place = onnx.op("Mul", [row, onnx.ints("width", shape[3])], what="place")
+    place = onnx.op("Add", [place, column], what="place")
+    empty = onnx.op("Equal", [greatest, onnx.floats("lowest", LOWEST)], what="empty")
+    # caffe: max_idx starts at -1, and an empty window leaves it there
+    return onnx.op("Where", [empty, onnx.ints("none", -1), place], what="place")
+
+
+def pooling_diff(
+    onnx: OnnxBuilder, method: Method, window: Window, shape: Shape, pooled: Shape, bottom: str, top_diff: str
+) -> str:
+    """The diff of what `lower_pooling` pooled: to each window's first winner, or in equal shares to all its places."""
+    if method == "AVE":
+        share = divisor_correction(window, shape[2:], pooled) / np.float32(count(window.kernel))
+        share = np.where(np.isfinite(share), share, np.float32(0))  # an empty window has no place to give anything to
+        ones = onnx.floats("window_ones", np.ones((shape[1], 1, *window.kernel)))
+        return spread_windows(
+            onnx, times(onnx, top_diff, onnx.floats("shares", share), "shared_diff"), ones, window, shape[1],
+            positions=pooled, size=shape[2:], what="bottom_diff",
+        )  # fmt: skip
+    x, padded, attributes = _padded(onnx, method, window, shape, pooled, bottom)
+    greatest, indices = onnx.ops("MaxPool", [x], 2, what="winner", **attributes)
+    place = _places(onnx, window, shape, padded, greatest, indices)
     if padded != shape[2:]:
-        row = onnx.op("Div", [place, onnx.ints("padded_width", padded[1])], what="row")
-        column = onnx.op("Mod", [place, onnx.ints("padded_width", padded[1])], what="column")
-        row = onnx.op("Sub", [row, onnx.ints("pad_h", window.pad[0])], what="row")
-        column = onnx.op("Sub", [column, onnx.ints("pad_w", window.pad[1])], what="column")
-        place = onnx.op("Mul", [row, onnx.ints("width", shape[3])], what="place")
-        place = onnx.op("Add", [place, column], what="place")
-        empty = onnx.op("Equal", [tops[0], onnx.floats("lowest", LOWEST)], what="empty")
-        # caffe: max_idx starts at -1, and an empty window leaves it there
-        place = onnx.op("Where", [empty, onnx.ints("none", -1), place], what="place")
-    onnx.emit("Cast", [place], [tops[1]], to=1)
+        found = onnx.op("Not", [onnx.op("Equal", [place, onnx.ints("none", -1)], what="nothing")], what="found")
+        top_diff = onnx.op("Where", [found, top_diff, onnx.floats("zero", 0)], what="found_diff")
+        place = onnx.op("Where", [found, place, onnx.ints("first_place", 0)], what="place")
+    batch, *_ = onnx.dims(bottom)
+    planes = onnx.reshape(bottom, (batch, shape[1], count(shape, 2)), what="planes")
+    flat = (batch, shape[1], count(pooled))
+    place, top_diff = onnx.reshape(place, flat, what="flat_place"), onnx.reshape(top_diff, flat, what="flat_diff")
+    return onnx.reshape(added_at(onnx, planes, place, top_diff, 2, "plane_diff"), onnx.dims(bottom), what="bottom_diff")
 
 
 def divisor_correction(window: Window, spatial: Shape, pooled: Shape) -> FloatArray:
@@ -258,3 +307,22 @@ class SPP(Layer):
             lower_pooling(onnx, self.method, window, shape, window.pool_size(spatial), bottom, (level,))
             levels.append(onnx.op("Flatten", [level], axis=1))
         onnx.emit("Concat", levels, node.tops, axis=1)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        bottom, shape = node.bottoms[0], node.bottom_shapes[0]
+        windows = [self.level_window(i, shape[2:]) for i in range(self.pyramid_height)]
+        pooled = [window.pool_size(shape[2:]) for window in windows]
+        diffs: Sequence[str] = top_diffs
+        if self.pyramid_height > 1:
+            cells = onnx.ints("cells", [shape[1] * count(size) for size in pooled])
+            diffs = onnx.ops("Split", [top_diffs[0], cells], len(windows), what="level_diff", axis=1)
+            batch, *_ = onnx.dims(bottom)
+            planes = [(batch, shape[1], *size) for size in pooled]
+            diffs = [onnx.reshape(diff, dims, what="level_diff") for diff, dims in zip(diffs, planes, strict=True)]
+        levels = [
+            pooling_diff(onnx, self.method, window, shape, size, bottom, diff)
+            for window, size, diff in zip(windows, pooled, diffs, strict=True)
+        ]
+        return Gradients((levels[0] if len(levels) == 1 else onnx.op("Sum", levels, what="bottom_diff"),))

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Layer, LayerError, canonical_axis, exactly
+from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, canonical_axis, exactly
 from caffeconv.layers.filler import Filler
+from caffeconv.layers.gradients import filled_like, like_bottom, refuse_to, sum_over
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,6 +32,8 @@ class Recurrent(Layer):
 
     bottoms: ClassVar[Arity] = Arity(2, 5)
     tops: ClassVar[Arity] = Arity(1, 3)
+    never_forced: ClassVar[tuple[int, ...]] = (1,)
+    propagates_always: ClassVar[bool] = True
     states: ClassVar[tuple[str, ...]] = ()
     """Names of the states, in the order of their bottoms and tops."""
 
@@ -104,6 +109,8 @@ class Recurrent(Layer):
         before = self._first_states(node, onnx)
         first_axis = onnx.ints("first_axis", [0])
         starts = [onnx.op("Squeeze", [state, first_axis], what="state") for state in before]
+        for name, start in zip(self.states, starts, strict=True):
+            onnx.keep(name, start)
 
         def step(states: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
             following, output = self.step(onnx, states, *items)
@@ -117,6 +124,66 @@ class Recurrent(Layer):
             for state, end in zip(before, ends, strict=True):
                 onnx.keep_state(state, onnx.op("Unsqueeze", [end, first_axis], what="kept"))
         onnx.emit("Identity", outputs, node.tops[:1])
+
+    @abstractmethod
+    def step_again(
+        self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        """As `step`, giving instead of the output what `step_back` needs of the step."""
+
+    @abstractmethod
+    def step_back(
+        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, kept: Sequence[str]
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        """One step backward: what later steps and the top give of the new states' diffs → the old states' diffs, and
+        the diffs of what parameters were multiplied into, the gates of x first."""
+
+    @abstractmethod
+    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], kept: Sequence[str]) -> Mapping[str, str]:
+        """The diffs of the parameters that are not x's, given all steps' values of `step_back` and `step_again`."""
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        # caffe: the states' own bottoms and tops, where exposed, give and get no diff
+        refuse_to("sequence indicators", propagate_down, 1)
+        names = list(self.weight_shapes(node.bottom_shapes))[: 2 + self.static_input]
+        cont = onnx.op("Unsqueeze", [node.bottoms[1], onnx.ints("last_axis", [-1])], what="cont")
+        starts, steps = [onnx.kept(name) for name in self.states], onnx.dims(node.bottoms[0])[0]
+
+        def again(states: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+            return self.step_again(onnx, states, *items)
+
+        def back(later: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+            return self.step_back(onnx, later, items[0], items[1], items[2:])
+
+        _, kept = onnx.scan(again, starts, [self._inputs(node, onnx, *names), cont], steps=steps)
+        backwards = [_reversed(onnx, sequence) for sequence in (top_diffs[0], cont, *kept)]
+        _, diffs = onnx.scan(back, [filled_like(onnx, state, 0, "no_diff") for state in starts], backwards, steps=steps)
+        diffs = [_reversed(onnx, sequence) for sequence in diffs]
+        bottoms, params = self._input_diffs(node, onnx, diffs[0], *names)
+        params |= self.hidden_diffs(onnx, diffs, kept)
+        return Gradients((*bottoms, *([None] * (len(node.bottoms) - len(bottoms)))), params)
+
+    def _input_diffs(
+        self, node: Node, onnx: OnnxBuilder, gates_diff: str, weight: str, bias: str, weight_static: str = ""
+    ) -> tuple[list[str | None], dict[str, str]]:
+        """The diffs of x, cont and x_static, and of the parameters that they are multiplied with."""
+        shapes, flat = node.bottom_shapes, onnx.op("Flatten", [gates_diff], what="gates_diff", axis=2)
+        x = onnx.op("Flatten", [node.bottoms[0]], what="x", axis=2)
+        params = {
+            weight: onnx.op("Gemm", [flat, x], what=f"{weight}_diff", transA=1),
+            bias: sum_over(onnx, flat, [0], f"{bias}_diff"),
+        }
+        rows = onnx.op("Gemm", [flat, onnx.weight(weight)], what="x_diff")
+        x_diff = like_bottom(onnx, node, rows, shape=(count(shapes[0], 0, 2), count(shapes[0], 2)))
+        if not weight_static:
+            return [x_diff, None], params
+        total = sum_over(onnx, gates_diff, [0], "static_gates_diff")
+        x_static = onnx.op("Flatten", [node.bottoms[2]], what="x_static", axis=1)
+        params[weight_static] = onnx.op("Gemm", [total, x_static], what=f"{weight_static}_diff", transA=1)
+        rows = onnx.op("Gemm", [total, onnx.weight(weight_static)], what="x_static_diff")
+        return [x_diff, None, like_bottom(onnx, node, rows, 2, shape=(shapes[2][0], count(shapes[2], 1)))], params
 
     def _inputs(self, node: Node, onnx: OnnxBuilder, weight: str, bias: str, weight_static: str = "") -> str:
         """What x, and x_static, add to the gates at every step: T×N×gates, in one product."""
@@ -166,6 +233,27 @@ class LSTM(Recurrent):
         h = onnx.op("Mul", gated, what="h")
         return [h, cell], h
 
+    def step_again(
+        self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        h, c = states
+        kept = onnx.op("Mul", [h, cont], what="h_conted")
+        gates = onnx.op("Gemm", [kept, onnx.weight("W_hc"), x], what="gate_input", transB=1)
+        cell, gated = lower_unit(onnx, c, gates, cont, self.num_output)
+        return [onnx.op("Mul", gated, what="h"), cell], [kept, gates, c, cell]
+
+    def step_back(
+        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, kept: Sequence[str]
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        _, gates, c, cell = kept
+        h_diff = onnx.op("Add", [top_diff, later[0]], what="h_diff")
+        c_diff, gates_diff = unit_diffs(onnx, c, gates, cont, cell, (later[1], h_diff), self.num_output)
+        conted_diff = onnx.op("Gemm", [gates_diff, onnx.weight("W_hc")], what="h_conted_diff")
+        return [onnx.op("Mul", [conted_diff, cont], what="h_before_diff"), c_diff], [gates_diff]
+
+    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], kept: Sequence[str]) -> Mapping[str, str]:
+        return {"W_hc": _product_over_steps(onnx, diffs[0], kept[0], "W_hc_diff")}
+
 
 @dataclass(frozen=True)
 class RNN(Recurrent):
@@ -192,6 +280,50 @@ class RNN(Recurrent):
         output = onnx.op("Gemm", [h, onnx.weight("W_ho"), onnx.weight("b_o")], what="W_ho_h", transB=1)
         return [h], onnx.op("Tanh", [output], what="o")
 
+    def step_again(
+        self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        kept = onnx.op("Mul", [states[0], cont], what="h_conted")
+        following, output = self.step(onnx, states, x, cont)
+        return following, [kept, following[0], output]
+
+    def step_back(
+        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, kept: Sequence[str]
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        _, h, output = kept
+        output_diff = _through_tanh(onnx, top_diff, output, "W_ho_h_diff")
+        h_diff = onnx.op("Gemm", [output_diff, onnx.weight("W_ho"), later[0]], what="h_diff")
+        gates_diff = _through_tanh(onnx, h_diff, h, "h_neuron_input_diff")
+        conted_diff = onnx.op("Gemm", [gates_diff, onnx.weight("W_hh")], what="h_conted_diff")
+        return [onnx.op("Mul", [conted_diff, cont], what="h_before_diff")], [gates_diff, output_diff]
+
+    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], kept: Sequence[str]) -> Mapping[str, str]:
+        return {
+            "W_hh": _product_over_steps(onnx, diffs[0], kept[0], "W_hh_diff"),
+            "W_ho": _product_over_steps(onnx, diffs[1], kept[1], "W_ho_diff"),
+            "b_o": sum_over(onnx, diffs[1], [0, 1], "b_o_diff"),
+        }
+
+
+def _through_tanh(onnx: OnnxBuilder, diff: str, y: str, what: str) -> str:
+    slope = onnx.op("Sub", [onnx.floats("one", 1), onnx.op("Mul", [y, y], what="square")], what="slope")
+    return onnx.op("Mul", [diff, slope], what=what)
+
+
+def _reversed(onnx: OnnxBuilder, sequence: str) -> str:
+    """The steps of a sequence (axis 0), last one first."""
+    bounds = [
+        onnx.ints("last_step", [-1]), onnx.ints("before_first", [np.iinfo(np.int64).min]),
+        onnx.ints("time_axis", [0]), onnx.ints("backward", [-1]),
+    ]  # fmt: skip
+    return onnx.op("Slice", [sequence, *bounds], what="backwards")
+
+
+def _product_over_steps(onnx: OnnxBuilder, diffs: str, values: str, what: str) -> str:
+    """Σ diffᵀ · value over all steps and streams; both T×N×…."""
+    flat = [onnx.op("Flatten", [value], what="steps", axis=2) for value in (diffs, values)]
+    return onnx.op("Gemm", flat, what=what, transA=1)
+
 
 @dataclass(frozen=True)
 class LSTMUnit(Layer):
@@ -202,6 +334,8 @@ class LSTMUnit(Layer):
 
     bottoms: ClassVar[Arity] = exactly(3)
     tops: ClassVar[Arity] = exactly(2)
+    propagates_always: ClassVar[bool] = True
+    never_forced: ClassVar[tuple[int, ...]] = (2,)
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -227,6 +361,15 @@ class LSTMUnit(Layer):
         onnx.emit("Mul", gated, node.tops[1:])
         assert cell == node.tops[0]
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        refuse_to("sequence indicators", propagate_down, 2)
+        c, gates, cont = node.bottoms
+        cont = onnx.op("Unsqueeze", [cont, onnx.ints("last_axis", [-1])], what="cont")
+        size, diffs = node.bottom_shapes[0][2], (top_diffs[0], top_diffs[1])
+        return Gradients((*unit_diffs(onnx, c, gates, cont, node.tops[0], diffs, size), None))
+
 
 def lower_unit(
     onnx: OnnxBuilder, c: str, gates: str, cont: str, size: int, top: str | None = None
@@ -245,3 +388,33 @@ def lower_unit(
         cell = top
         onnx.emit("Add", [kept, added], [top])
     return cell, (o, onnx.op("Tanh", [cell], what="tanh_c"))
+
+
+def unit_diffs(
+    onnx: OnnxBuilder, c: str, gates: str, cont: str, cell: str, top_diffs: tuple[str, str], size: int
+) -> tuple[str, str]:
+    """The diffs of the cell state before and of the gates' inputs, given those of the two states after."""
+    c_diff, h_diff = top_diffs
+    one = onnx.floats("one", 1)
+    parts = onnx.ints("gate_sizes", [3 * size, size])
+    three, g = onnx.ops("Split", [gates, parts], 2, what="gates", axis=-1)
+    opened = onnx.op("Sigmoid", [three], what="i_f_o")
+    i, f, o = onnx.ops("Split", [opened, onnx.ints("i_f_o_sizes", [size] * 3)], 3, what="i_f_o_gates", axis=-1)
+    f, g, tanh_c = onnx.op("Mul", [f, cont], what="f_conted"), onnx.op("Tanh", [g], what="g"), onnx.op("Tanh", [cell])
+
+    def product(first: str, *factors: str) -> str:
+        for factor in factors:
+            first = onnx.op("Mul", [first, factor], what="product")
+        return first
+
+    def rest(value: str) -> str:
+        return onnx.op("Sub", [one, value], what="rest")
+
+    through_h = product(h_diff, o, rest(product(tanh_c, tanh_c)))
+    total = onnx.op("Add", [c_diff, through_h], what="c_total_diff")
+    # caffe: f · (1 - f) where f is f · cont already
+    found = [
+        product(total, g, i, rest(i)), product(total, c, f, rest(f)), product(h_diff, tanh_c, o, rest(o)),
+        product(total, i, rest(product(g, g))),
+    ]  # fmt: skip
+    return product(total, f), onnx.op("Concat", found, what="gates_diff", axis=-1)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Shape, Shapes, count
-from caffeconv.layers.base import Arity, Layer, LayerError, Settings, canonical_axis
+from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Settings, canonical_axis
 from caffeconv.layers.filler import Filler
+from caffeconv.layers.gradients import sum_over
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -85,6 +86,13 @@ class _AlongAxes(Layer):
         return node.bottoms[1] if lined_up == dims else onnx.reshape(node.bottoms[1], lined_up, what=name)
 
 
+    def operand_diff(self, node: Node, onnx: OnnxBuilder, diff: str, what: str) -> str:
+        """A diff shaped as bottom[0], summed over the axes along which the operand is repeated."""
+        rank, start = len(node.bottom_shapes[0]), self.start(node.bottom_shapes)
+        end = start + len(self.operand_shape(node.bottom_shapes))
+        return sum_over(onnx, diff, [*range(start), *range(end, rank)], what)
+
+
 @dataclass(frozen=True)
 class Bias(_AlongAxes):
     """y = x + b, b laid along axes `axis`… ; `num_axes` -1: to the last, 0: one number."""
@@ -113,12 +121,21 @@ class Bias(_AlongAxes):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Add", [node.bottoms[0], self.operand(node, onnx, "bias")], node.tops)
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        bias_diff = self.operand_diff(node, onnx, top_diffs[0], "bias_diff")
+        if self.second_bottom:
+            return Gradients((top_diffs[0], bias_diff))
+        return Gradients(top_diffs, {"bias": bias_diff})
+
 
 @dataclass(frozen=True)
 class Scale(_AlongAxes):
     """y = a · x (+ b), a and b laid along axes `axis`… ; `num_axes` -1: to the last, 0: one number."""
 
     word: ClassVar[str] = "scale"
+    keeps_bottoms: ClassVar[bool] = True
     settings: ClassVar[str] = "scale_param"
     param_axes: ClassVar[Mapping[str, str]] = {"scale": "channels", "bias": "channels"}
 
@@ -160,3 +177,14 @@ class Scale(_AlongAxes):
         shape = self.lined_up(node.param("bias").shape, node.bottom_shapes)
         bias = onnx.weight("bias", onnx.fixed(shape, "a parameter's shape"))
         onnx.emit("Add", [onnx.op("Mul", inputs), bias], node.tops)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        diff = onnx.op("Mul", [top_diffs[0], self.operand(node, onnx, "scale")], what="bottom_diff")
+        product = onnx.op("Mul", [top_diffs[0], node.bottoms[0]], what="diff_x")
+        scale_diff = self.operand_diff(node, onnx, product, "scale_diff")
+        params = {"bias": self.operand_diff(node, onnx, top_diffs[0], "bias_diff")} if self.bias else {}
+        if self.second_bottom:
+            return Gradients((diff, scale_diff), params)
+        return Gradients((diff,), {"scale": scale_diff, **params})

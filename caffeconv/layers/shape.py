@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.ir import Dims, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, LabelRule, Layer, LayerError, at_least, canonical_axis, exactly
+from caffeconv.layers.base import (
+    Arity,
+    Gradients,
+    LabelRule,
+    Layer,
+    LayerError,
+    Settings,
+    at_least,
+    canonical_axis,
+    exactly,
+)
+from caffeconv.layers.gradients import INT64, added_rows, like_bottom, refuse_to
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,6 +51,11 @@ class Split(Layer):
         for top in node.tops:
             onnx.emit("Identity", node.bottoms, [top])
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return Gradients((onnx.op("Sum", top_diffs, what="bottom_diff"),))
+
 
 @dataclass(frozen=True)
 class Silence(Layer):
@@ -57,12 +74,18 @@ class Silence(Layer):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         return
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return Gradients([None] * len(node.bottoms))
+
 
 @dataclass(frozen=True)
 class Flatten(Layer):
     """Makes one axis of the axes `axis` to `end_axis` (caffe: flatten_layer.cpp)."""
 
     in_place: ClassVar[bool] = False
+    propagates_always: ClassVar[bool] = True
 
     axis: int
     end_axis: int
@@ -81,6 +104,11 @@ class Flatten(Layer):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return Gradients((like_bottom(onnx, node, top_diffs[0]),))
+
 
 @dataclass(frozen=True)
 class Reshape(Layer):
@@ -91,9 +119,19 @@ class Reshape(Layer):
 
     in_place: ClassVar[bool] = False
 
+    settings: ClassVar[str] = "reshape_param"
+    propagates_always: ClassVar[bool] = True
+
     dims: tuple[int, ...]
     axis: int
     num_axes: int
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        dims = tuple(layer.proto.reshape_param.shape.dim)
+        rest = tuple(1 if dim == -1 else dim for dim in dims)
+        # the explicit size that stands for the rest is inferred instead; what was inferred before becomes 1
+        return [{"dim": (*rest[:i], -1, *rest[i + 1 :])} for i, dim in reversed(list(enumerate(dims))) if dim > 0]
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -119,7 +157,8 @@ class Reshape(Layer):
         for i, dim in enumerate(self.dims):
             if dim == 0 and start + i >= len(x):
                 raise LayerError(
-                    f"new shape contains a 0, but there was no corresponding bottom axis to copy (axis {start + i} of {by_x(x)})"
+                    "new shape contains a 0, but there was no corresponding bottom axis to copy "
+                    f"(axis {start + i} of {by_x(x)})"
                 )
             middle.append(x[start + i] if dim == 0 else dim)
         return [_inferred(x, (*x[:start], *middle, *x[end:]))]
@@ -133,13 +172,20 @@ class Reshape(Layer):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return Gradients((like_bottom(onnx, node, top_diffs[0]),))
+
 
 def _inferred(x: Shape, shape: Shape) -> Shape:
     total = count(x)
     if -1 in shape:
         explicit = -math.prod(shape)
         if explicit == 0 or total % explicit:
-            raise LayerError(f"bottom count ({total}) must be divisible by the product of the specified dimensions ({explicit})")
+            raise LayerError(
+                f"bottom count ({total}) must be divisible by the product of the specified dimensions ({explicit})"
+            )
         shape = tuple(total // explicit if dim == -1 else dim for dim in shape)
     if count(shape) != total:
         raise LayerError(
@@ -182,6 +228,17 @@ class Concat(Layer):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Concat", node.bottoms, node.tops, axis=canonical_axis(self.axis, len(node.bottom_shapes[0])))
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        if len(node.bottoms) == 1:
+            return Gradients(top_diffs)
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        axis_of_bottoms = tuple(onnx.dims(bottom)[axis] for bottom in node.bottoms)
+        sizes = onnx.fixed(axis_of_bottoms, "the gradient of a Concat needs to know the sizes of its bottoms")
+        parts = [top_diffs[0], onnx.ints("sizes", sizes)]
+        return Gradients(onnx.ops("Split", parts, len(sizes), what="bottom_diff", axis=axis))
+
 
 @dataclass(frozen=True)
 class Slice(Layer):
@@ -189,10 +246,21 @@ class Slice(Layer):
 
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
+    settings: ClassVar[str] = "slice_param"
 
     axis: int
     points: tuple[int, ...]
     parts: int
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        p, parts = layer.proto.slice_param, len(layer.tops)
+        axis = p.slice_dim if p.HasField("slice_dim") else p.axis
+        size = bottoms[0][axis] if -len(bottoms[0]) <= axis < len(bottoms[0]) else 0
+        even = tuple(size * i // parts for i in range(1, parts))
+        known: list[Settings] = [{"slice_point": tuple(sorted(p.slice_point))}]
+        known += [{"slice_point": ()}] if size % parts == 0 else []
+        return [*known, {"slice_point": even}] if size >= parts else known
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -216,7 +284,7 @@ class Slice(Layer):
                 )
             return (size // self.parts,) * self.parts
         edges = (0, *self.points, size)
-        sizes = tuple(after - before for before, after in zip(edges, edges[1:], strict=False))
+        sizes = tuple(after - before for before, after in itertools.pairwise(edges))
         if any(part <= 0 for part in sizes):
             raise LayerError(f"slice_point {list(self.points)} must rise, and end below the axis's size {size}")
         return sizes
@@ -236,10 +304,18 @@ class Slice(Layer):
         sizes = onnx.fixed(axis_of_tops, "a Slice along the batch axis needs to know the batch size")
         onnx.emit("Split", [node.bottoms[0], onnx.ints("sizes", sizes)], node.tops, axis=axis)
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        return Gradients((onnx.op("Concat", top_diffs, what="bottom_diff", axis=axis),))
+
 
 @dataclass(frozen=True)
 class Permute(Layer):
     """Axes in another order; those that `order` leaves out follow in their own order (ssd: permute_layer.cpp)."""
+
+    propagates_always: ClassVar[bool] = True
 
     order: tuple[int, ...]
 
@@ -261,6 +337,13 @@ class Permute(Layer):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Transpose", node.bottoms, node.tops, perm=self.full_order(len(node.bottom_shapes[0])))
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        order = self.full_order(len(node.bottom_shapes[0]))
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return Gradients((onnx.op("Transpose", top_diffs, what="bottom_diff", perm=back),))
+
 
 @dataclass(frozen=True)
 class Crop(Layer):
@@ -269,8 +352,17 @@ class Crop(Layer):
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
 
+    settings: ClassVar[str] = "crop_param"
+
     axis: int
     offset: tuple[int, ...]
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        axis = layer.proto.crop_param.axis
+        spare = [whole - part for whole, part in zip(bottoms[0][axis:], bottoms[1][axis:], strict=False)]
+        centred = tuple(max(0, size // 2) for size in spare)
+        return [{"offset": centred[:1] if len(set(centred)) == 1 else centred}, {"offset": (0,)}]
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -312,6 +404,17 @@ class Crop(Layer):
         inputs = [node.bottoms[0], onnx.ints("begin", begin), onnx.ints("end", end), onnx.ints("axes", axes)]
         onnx.emit("Slice", inputs, node.tops)
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        start = self.start(node.bottom_shapes[0])
+        why = "the gradient of a Crop needs to know the sizes of its bottoms"
+        whole, kept = (onnx.fixed(onnx.dims(value)[start:], why) for value in (node.bottoms[0], node.tops[0]))
+        before = self.offsets(node.bottom_shapes[0])
+        after = [size - offset - rest for size, offset, rest in zip(whole, before, kept, strict=True)]
+        pads = [*([0] * start), *before, *([0] * start), *after]
+        return Gradients((onnx.op("Pad", [top_diffs[0], onnx.ints("cut_off", pads)], what="bottom_diff"), None))
+
 
 @dataclass(frozen=True)
 class Tile(Layer):
@@ -342,6 +445,13 @@ class Tile(Layer):
         repeats = [self.tiles if i == axis else 1 for i in range(rank)]
         onnx.emit("Tile", [node.bottoms[0], onnx.ints("repeats", repeats)], node.tops)
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        axis, dims = canonical_axis(self.axis, len(node.bottom_shapes[0])), onnx.dims(node.bottoms[0])
+        tiles = onnx.reshape(top_diffs[0], (*dims[:axis], self.tiles, *dims[axis:]), what="tiles_diff")
+        return Gradients((onnx.reduce("ReduceSum", tiles, [axis], keepdims=False, what="bottom_diff"),))
+
 
 @dataclass(frozen=True)
 class BatchReindex(Layer):
@@ -360,11 +470,19 @@ class BatchReindex(Layer):
         return [(*bottoms[1], *bottoms[0][1:])]
 
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
-        return (LabelRule(1, node.bottom_shapes[0][0]),)
+        return (LabelRule(1, node.bottom_shapes[0][0], of_batch=True),)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rows = onnx.op("Cast", [node.bottoms[1]], what="rows", to=7)
         onnx.emit("Gather", [node.bottoms[0], rows], node.tops, axis=0)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        refuse_to("the index", propagate_down, 1)
+        rows = onnx.op("Cast", [node.bottoms[1]], what="rows", to=INT64)
+        diff = added_rows(onnx, node.bottoms[0], rows, top_diffs[0], len(node.bottom_shapes[0]), "bottom_diff")
+        return Gradients((diff, None))
 
 
 @dataclass(frozen=True)
@@ -398,6 +516,18 @@ class Filter(Layer):
         selector = onnx.op("Cast", [onnx.reshape(node.bottoms[-1], _flat(onnx, node.bottoms[-1]))], what="selected", to=9)
         for bottom, top in zip(node.bottoms[:-1], node.tops, strict=True):
             onnx.emit("Compress", [bottom, selector], [top], axis=0)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        refuse_to("filter index inputs", propagate_down, len(node.bottoms) - 1)
+        flat = onnx.reshape(node.bottoms[-1], _flat(onnx, node.bottoms[-1]), what="selector")
+        rows = onnx.reshape(onnx.op("NonZero", [flat], what="passed"), (-1,), what="rows")
+        diffs = [
+            added_rows(onnx, bottom, rows, diff, len(shape), "bottom_diff")
+            for bottom, diff, shape in zip(node.bottoms, top_diffs, node.bottom_shapes, strict=False)
+        ]
+        return Gradients((*diffs, None))
 
 
 def _flat(onnx: OnnxBuilder, value: str) -> Dims:

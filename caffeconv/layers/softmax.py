@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.ir import LayerDef, Node, Shapes, count
-from caffeconv.layers.base import Layer, LayerError, canonical_axis
+from caffeconv.layers.base import Gradients, Layer, LayerError, canonical_axis
+from caffeconv.layers.gradients import filled_like, refuse_all, times
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -19,6 +21,7 @@ class Softmax(Layer):
     """exp x / Σ exp x along one axis."""
 
     top_kinds: ClassVar[tuple[str, ...]] = ("probabilities",)
+    propagates_always: ClassVar[bool] = True
 
     axis: int
 
@@ -32,6 +35,15 @@ class Softmax(Layer):
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Softmax", node.bottoms, node.tops, axis=canonical_axis(self.axis, len(node.bottom_shapes[0])))
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        product = onnx.op("Mul", [top_diffs[0], node.tops[0]], what="diff_y")
+        shared = onnx.reduce("ReduceSum", product, [axis], keepdims=True, what="shared")
+        own = onnx.op("Sub", [top_diffs[0], shared], what="own")
+        return Gradients((onnx.op("Mul", [own, node.tops[0]], what="bottom_diff"),))
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,11 @@ class ArgMax(Layer):
             indices = onnx.op("Concat", [indices, values], axis=1)
         onnx.reshape(indices, onnx.dims(node.tops[0]), to=node.tops[0])
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return refuse_all(propagate_down)
+
 
 @dataclass(frozen=True)
 class Reduction(Layer):
@@ -125,3 +142,16 @@ class Reduction(Layer):
             return
         reduced = onnx.reduce(op_type[self.operation], node.bottoms[0], axes or None, keepdims=False)
         onnx.emit("Mul", [reduced, onnx.floats("coeff", self.coeff)], node.tops)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        x, shape = node.bottoms[0], node.bottom_shapes[0]
+        axis = canonical_axis(self.axis, len(shape))
+        diff = top_diffs[0]
+        if len(shape) > axis:
+            diff = onnx.op("Unsqueeze", [diff, onnx.ints("reduced_axes", range(axis, len(shape)))], what="spread_diff")
+        slopes = {"ASUM": lambda: onnx.op("Sign", [x]), "SUMSQ": lambda: times(onnx, x, 2, "twice")}
+        slope = slopes.get(self.operation, lambda: filled_like(onnx, x, 1, "ones"))()
+        coeff = self.coeff / max(count(shape, axis), 1) if self.operation == "MEAN" else self.coeff
+        return Gradients((onnx.op("Mul", [times(onnx, diff, coeff, "scaled_diff"), slope], what="bottom_diff"),))

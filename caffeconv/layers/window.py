@@ -56,11 +56,15 @@ class Window:
             sizes.append(pooled)
         return tuple(sizes)
 
+    def overhang(self, positions: Shape, spatial: Shape) -> tuple[int, ...]:
+        """By how much the last window goes beyond each axis's end; negative: input places never reached."""
+        return tuple(
+            self.stride[i] * (positions[i] - 1) + self.extent(i) - self.pad[i] - size for i, size in enumerate(spatial)
+        )
+
     def pool_end_padding(self, spatial: Shape, pooled: Shape) -> tuple[int, ...]:
         """What must be added at each axis's end so that windows fit exactly; negative: positions never reached."""
-        return tuple(
-            (pooled[i] - 1) * self.stride[i] + self.kernel[i] - self.pad[i] - size for i, size in enumerate(spatial)
-        )
+        return self.overhang(pooled, spatial)
 
 
     def conv_formula(self, axis: int, size: int) -> str:

@@ -15,6 +15,7 @@
 #include "infogain_loss_cpu.h"
 #include "infogain_loss_cuda.h"
 #include "ort_abi.h"
+#include "python_layer.h"
 
 namespace caffeconv {
 namespace {
@@ -470,6 +471,7 @@ extern "C" ORT_EXPORT OrtStatus* ORT_CALL RegisterCustomOps(OrtSessionOptions* o
       OrtCustomOpDomain* made = nullptr;
       caffeconv::check(ort::CreateCustomOpDomain::call(api, "caffeconv", &made));
       caffeconv::add_ops<caffeconv::CpuDevice>(api, made);
+      caffeconv::check(caffeconv::add_python_ops(api, made));
 #if defined(CAFFECONV_WITH_CUDA)
       caffeconv::add_ops<caffeconv::CudaDevice>(api, made);
 #endif

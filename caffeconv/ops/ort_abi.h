@@ -72,7 +72,7 @@ constexpr char kOldestRuntime[] = "1.17";
 
 enum ErrorCode { kFail = 1, kInvalidArgument = 2 };
 enum ElementType { kUndefined = 0, kFloat = 1, kFloat16 = 10 };
-enum Characteristic { kRequired = 0, kOptional = 1 };
+enum Characteristic { kRequired = 0, kOptional = 1, kVariadic = 2 };
 
 // Number of the slot in OrtApi, and the function's type.
 template <int Number, typename Function>

@@ -167,7 +167,9 @@ class _Scan:
             else:
                 raise self.fail(tag_start, f"wire type {wire}, which no field of a caffemodel has,")
             if position > end:
-                raise self.fail(tag_start, f"a field of {position - value_start} bytes where {end - value_start} are left")
+                raise self.fail(
+                    tag_start, f"a field of {position - value_start} bytes where {end - value_start} are left"
+                )
             if wire in (_FIXED32, _FIXED64) and position - tag_start in (5, 9):
                 position = self._run_end(tag_start, position - tag_start, end)
             yield number, wire, tag_start, value_start, position

@@ -14,7 +14,7 @@ MAX_BLOBS = 1000
 
 
 class HDF5Blob:
-    """A parameter blob in an HDF5 file; its values are read when asked for. """
+    """A parameter blob in an HDF5 file; its values are read when asked for."""
 
     legacy = False
     offset: int | None = None

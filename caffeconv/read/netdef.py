@@ -15,9 +15,20 @@ from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.ir import Infogain, LayerDef, NetDef, Phase
 from caffeconv.read import upgrade
 from caffeconv.read.prototxt import NetSource
+from caffeconv.user_code import UserCode
 
 INPUT_TYPES = frozenset(
-    ("Input", "Data", "HDF5Data", "ImageData", "WindowData", "MemoryData", "AnnotatedData", "VideoData", "DenseImageData")
+    (
+        "Input",
+        "Data",
+        "HDF5Data",
+        "ImageData",
+        "WindowData",
+        "MemoryData",
+        "AnnotatedData",
+        "VideoData",
+        "DenseImageData",
+    )
 )
 """Layer types whose tops come from outside the net."""
 
@@ -35,6 +46,8 @@ class State:
     """Whether the net is wanted in its deploy form, without data layers, labels and losses."""
     infogain: Infogain | None = None
     """What InfogainLoss layers are given; None: scores, as in Caffe 1.0, with a warning where that is doubtful."""
+    allow_python: bool = False
+    """Whether the modules of Python layers may be imported and run: they are the user's code."""
 
 
 def define_net(source: NetSource, state: State) -> NetDef:
@@ -52,9 +65,10 @@ def define_net(source: NetSource, state: State) -> NetDef:
             )
         if keeps_layer(proto, full_state):
             layers.append((proto, line))
-    definitions = [_definition(proto, line, state, source) for proto, line in layers]
+    user_code = UserCode(source.directory) if state.allow_python else None
+    definitions = [_definition(proto, line, state, source, user_code) for proto, line in layers]
     named, last_value = _name_values(definitions)
-    return NetDef(net.name, tuple(named), state.phase, source.directory, source.path, last_value)
+    return NetDef(net.name, tuple(named), state.phase, source.directory, source.path, last_value, user_code)
 
 
 def keeps_layer(layer: LayerParameter, state: NetState) -> bool:
@@ -76,12 +90,14 @@ def meets_rule(state: NetState, rule: NetStateRule) -> bool:
     return stages.issuperset(rule.stage) and stages.isdisjoint(rule.not_stage)
 
 
-def _definition(proto: LayerParameter, line: int, state: State, source: NetSource) -> LayerDef:
+def _definition(
+    proto: LayerParameter, line: int, state: State, source: NetSource, user_code: UserCode | None
+) -> LayerDef:
     own: Phase = ("TRAIN", "TEST")[proto.phase] if proto.HasField("phase") else state.phase
     return LayerDef(
         proto.name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own, source.directory,
         line or None, source.net.force_backward, state.extended, source.extra.get(line, {}),
-        state.infogain,
+        state.infogain, user_code,
     )  # fmt: skip
 
 

@@ -43,7 +43,9 @@ def run_batches(session: Session, sources: Mapping[str, Source], batch_size: int
     """
     missing = [name for name in session.inputs if name not in sources]
     if missing:
-        raise CaffeconvError(f"input '{missing[0]}' has no source; give --input {missing[0]}=FILE (.npy, .npz or a picture)")
+        raise CaffeconvError(
+            f"input '{missing[0]}' has no source; give --input {missing[0]}=FILE (.npy, .npz or a picture)"
+        )
     lengths = {name: len(source) for name, source in sources.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name}: {length}" for name, length in lengths.items())

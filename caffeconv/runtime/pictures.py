@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caffeconv.data.pictures import Picture, read_picture, resize
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray, by_x
 
@@ -51,15 +52,11 @@ class Transform:
             return (self.mean.shape[1], self.mean.shape[2])
         return self.size
 
-    def apply(self, picture: FloatArray) -> FloatArray:
-        """C×H×W of one decoded picture (H×W×C, BGR or grey)."""
-        import cv2
-
+    def apply(self, picture: Picture) -> FloatArray:
+        """C×H×W of one decoded picture (H×W×C, C 3: BGR, or 1: grey)."""
         height, width = self.before_crop
-        resized = picture
-        if picture.shape[:2] != (height, width):
-            resized = np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR))
-        planes = resized.reshape(height, width, self.channels).transpose(2, 0, 1).astype(np.float32)
+        resized = picture if picture.shape[:2] == (height, width) else resize(picture, height, width)
+        planes = resized.transpose(2, 0, 1).astype(np.float32)
         if self.rgb:
             planes = planes[::-1]
         top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
@@ -84,26 +81,7 @@ class Transform:
 
     def read(self, path: Path) -> FloatArray:
         """C×H×W of one picture file; CaffeconvError where it cannot be read."""
-        return self.apply(read_picture(path, self.channels))
-
-
-def read_picture(path: Path, channels: int) -> FloatArray:
-    """A picture file as H×W×C (BGR) or H×W (grey), uint8; CaffeconvError where it cannot be read."""
-    import cv2
-
-    try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; a picture was needed") from None
-    flags = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE
-    try:
-        picture = cv2.imdecode(content, flags) if content.size else None
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise CaffeconvError(f"{path}: not a readable picture; JPEG, PNG, BMP, PPM, TIFF or WebP was needed")
-    decoded: FloatArray = np.asarray(picture)
-    return decoded
+        return self.apply(read_picture(path, color=self.channels == 3))
 
 
 def find_pictures(source: Path) -> list[Path]:
@@ -121,4 +99,6 @@ def find_pictures(source: Path) -> list[Path]:
         if not pictures:
             raise CaffeconvError(f"{source}: no file matches this pattern")
         return pictures
-    raise CaffeconvError(f"{source}: no such file; a picture, a folder or pattern of pictures, or an array (.npy, .npz) was needed")
+    raise CaffeconvError(
+        f"{source}: no such file; a picture, a folder or pattern of pictures, or an array (.npy, .npz) was needed"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
@@ -13,10 +14,14 @@ import numpy as np
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray
+from caffeconv.runtime.labels import label_checks
 
 if TYPE_CHECKING:
     import onnxruntime
     from onnx import ModelProto
+
+    from caffeconv.runtime.python_callback import PythonNodes
+    from caffeconv.user_code import UserCode
 
 Provider = Literal["auto", "cpu", "cuda"]
 _NODE_NAME = re.compile(r"Name:\s?'([^']*)'")
@@ -26,10 +31,13 @@ _STATUS = re.compile(r"Status Message: (.*)", re.DOTALL)
 class Session:
     """A model ready to run.
 
-    ``inputs`` and ``outputs``: name → dims, a symbol where a size is open.
+    ``inputs`` and ``outputs``: name → dims, a symbol where a size is open. `user_code` runs the model's Python layers.
     """
 
-    def __init__(self, model: ModelProto | Path, provider: Provider = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self, model: ModelProto | Path, provider: Provider = "auto", threads: int | None = None, *,
+        user_code: UserCode | None = None,
+    ) -> None:  # fmt: skip
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what matters arrives as an exception
@@ -39,14 +47,17 @@ class Session:
         if _uses_our_operators(model):
             _register_library(options)
         providers = choose_providers(provider, ort)
+        self._python = _python_nodes(model, user_code)
         try:
-            self._session = ort.InferenceSession(content, options, providers=providers)
+            with self._python.called_by_new_kernels() if self._python is not None else nullcontext():
+                self._session = ort.InferenceSession(content, options, providers=providers)
         except Exception as error:  # onnxruntime's exceptions share no base class
             what = model if isinstance(model, Path) else "the model"
             raise CaffeconvError(f"{what}: onnxruntime cannot load it: {_first_line(error)}") from error
         self.inputs: dict[str, list[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
         self.outputs: dict[str, list[int | str]] = {o.name: o.shape for o in self._session.get_outputs()}
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self._label_checks = label_checks(self.metadata)
 
     @property
     def providers(self) -> list[str]:
@@ -58,13 +69,27 @@ class Session:
         """What an output means, as the model says: probabilities, detections, loss, accuracy; empty where it does not."""
         return self.metadata.get(f"caffeconv.kind.{output}", "")
 
-    def run(self, feeds: Mapping[str, FloatArray], outputs: Sequence[str] | None = None) -> dict[str, FloatArray]:
-        """The outputs by name; CaffeconvError names the layer at fault."""
+    def run(
+        self, feeds: Mapping[str, FloatArray], outputs: Sequence[str] | None = None, *, same_pass: bool = False
+    ) -> dict[str, FloatArray]:
+        """The outputs by name; CaffeconvError names the layer at fault, or a label out of range.
+
+        same_pass: Python layers that have run already give again what they gave. PlanOutdatedError says that one made
+        other shapes than the model was made for.
+        """
+        for check in self._label_checks:
+            check.apply(feeds)
         names = list(outputs if outputs is not None else self.outputs)
+        if self._python is not None:
+            self._python.begin_run(same_pass=same_pass)
         try:
             values = self._session.run(names, {name: np.asarray(a, np.float32, order="C") for name, a in feeds.items()})
         except Exception as error:  # onnxruntime's exceptions share no base class
+            if self._python is not None:
+                self._python.end_run()
             raise CaffeconvError(_explain(error)) from error
+        if self._python is not None:
+            self._python.end_run()
         return dict(zip(names, values, strict=True))
 
 
@@ -129,6 +154,18 @@ def _register_library(options: onnxruntime.SessionOptions) -> None:
         options.register_custom_ops_library(ops.library_path())
     except CaffeconvError:
         return  # the model's own functions do the same, more slowly
+
+
+def _python_nodes(model: ModelProto | Path, user_code: UserCode | None) -> PythonNodes | None:
+    """What runs the model's Python layers; None where it has none, or nothing may run them."""
+    if user_code is None or isinstance(model, Path):
+        return None
+    if not any(node.domain == "caffeconv" and node.op_type.startswith("Python") for node in model.graph.node):
+        return None
+    from caffeconv import ops
+    from caffeconv.runtime.python_callback import PythonNodes
+
+    return PythonNodes(model, user_code, ops.library_path())
 
 
 def _first_line(error: Exception) -> str:

@@ -61,7 +61,9 @@ def _csv(results: Mapping[str, FloatArray], items: Sequence[str]) -> bytes:
     header, columns = ["item"], []
     for name, values in results.items():
         if values.ndim == 0 or len(values) != len(items):
-            raise CaffeconvError(f"blob '{name}' is {values.shape} for {len(items)} items; .csv needs a row for each: use .npz or .json")
+            raise CaffeconvError(
+                f"blob '{name}' is {values.shape} for {len(items)} items; .csv needs a row for each: use .npz or .json"
+            )
         rows = values.reshape(len(items), -1)
         header += [name] if rows.shape[1] == 1 else [f"{name}[{i}]" for i in range(rows.shape[1])]
         columns.append(rows)

@@ -65,10 +65,7 @@ def read_array(path: Path, blob: str) -> FloatArray:
     """A float32 array from .npy, or from .npz (the array called `blob`, ``in/blob``, or the only one)."""
     try:
         loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            array = loaded
-        else:
-            array = _from_archive(path, blob, loaded)
+        array = loaded if isinstance(loaded, np.ndarray) else _from_archive(path, blob, loaded)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         if isinstance(error, FileNotFoundError):
             raise CaffeconvError(f"{path}: no such file; an array (.npy, .npz) was needed") from None

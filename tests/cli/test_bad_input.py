@@ -68,7 +68,9 @@ COMMANDS: dict[str, Sequence[str]] = {"convert": ("-o", "{out.onnx}"), "inspect"
     ],
     ids=["missing net", "missing weights", "swapped", "binary net", "truncated", "empty", "weights of another net", "shape"],
 )  # fmt: skip
-def test_files(command: str, arguments: Sequence[str], parts: Sequence[str], broken: dict[str, str], tmp_path: Path) -> None:
+def test_files(
+    command: str, arguments: Sequence[str], parts: Sequence[str], broken: dict[str, str], tmp_path: Path
+) -> None:
     filled = [broken[a[1:-1]] if a.startswith("{") else a for a in (*arguments, *COMMANDS[command])]
     before = sorted(tmp_path.iterdir())
     assert_refused(call(command, *filled), *parts)
@@ -102,7 +104,9 @@ def test_run(arguments: Sequence[str], parts: Sequence[str], broken: dict[str, s
     assert_refused(call("run", NET, WEIGHTS, *filled), *parts)
 
 
-@pytest.mark.parametrize("arguments", [("--shape", "data"), ("--shape", "data=1,x"), ("--batch", "some"), ("--phase", "both")])
+@pytest.mark.parametrize(
+    "arguments", [("--shape", "data"), ("--shape", "data=1,x"), ("--batch", "some"), ("--phase", "both")]
+)
 def test_usage(arguments: Sequence[str], tmp_path: Path) -> None:
     result = call("convert", NET, WEIGHTS, "-o", tmp_path / "m.onnx", *arguments)
     assert result.exit_code == 2
@@ -143,7 +147,9 @@ def test_the_real_command() -> None:
     script = Path(sys.executable).with_name("caffeconv")
     command = [str(script)] if script.exists() else [sys.executable, "-m", "caffeconv"]
     environment = {**os.environ, "PYTHONPATH": str(GOLDENS.parent.parent)} if not script.exists() else None
-    run = subprocess.run([*command, "inspect", "absent.prototxt"], capture_output=True, text=True, check=False, env=environment)
+    run = subprocess.run(
+        [*command, "inspect", "absent.prototxt"], capture_output=True, text=True, check=False, env=environment
+    )
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == "caffeconv: error: absent.prototxt: no such file; a net definition (prototxt) was needed\n"
 
@@ -160,3 +166,11 @@ def test_cuda_that_is_not_there() -> None:
         pytest.skip("this onnxruntime has CUDA")
     result = call("run", NET, WEIGHTS, "--input", "{absent}", "--provider", "cuda")
     assert_refused(result, "caffeconv: error: --provider cuda: this onnxruntime", "pip install 'caffeconv[gpu]'")
+
+
+def test_a_label_out_of_range(tmp_path: Path) -> None:
+    folder = GOLDENS / "errors" / "softmaxloss_label_out_of_range"
+    np.save(tmp_path / "x.npy", np.zeros((2, 3), np.float32))
+    inputs = [f"--input=label={folder / 'blobs.npz'}", f"--input=x={tmp_path / 'x.npy'}"]
+    result = call("run", folder / "net.prototxt", *inputs)
+    assert_refused(result, "label 3 in blob 'label'", "is out of range; 0 to 2 was needed")

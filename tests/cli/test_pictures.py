@@ -38,7 +38,9 @@ def picture_of(model: str, path: Path, mean: tuple[float, ...], scale: float = 1
 def test_class_of_a_picture(tmp_path: Path) -> None:
     net = ZOO / "nsfw_resnet50_thin"
     picture = picture_of(net.name, tmp_path / "astronaut.png", (104, 117, 123))
-    output = run(net / "deploy.prototxt", net / "weights.caffemodel", "--input", f"data={picture}", "--mean", "104,117,123")
+    output = run(
+        net / "deploy.prototxt", net / "weights.caffemodel", "--input", f"data={picture}", "--mean", "104,117,123"
+    )
     assert "astronaut.png  0.983" in output.splitlines()[1]
 
 
@@ -61,7 +63,16 @@ def test_a_digit_of_lenet(tmp_path: Path) -> None:
         digits, probabilities = archive["in/data"], archive["blob/prob"]
     for i in range(4):
         cv2.imwrite(str(tmp_path / f"{i}.png"), np.round(digits[i, 0] / 0.00390625).astype(np.uint8))
-    output = run(net / "deploy.prototxt", net / "weights.caffemodel", "--input", tmp_path, "--scale", "0.00390625", "--top-k", "1")
+    output = run(
+        net / "deploy.prototxt",
+        net / "weights.caffemodel",
+        "--input",
+        tmp_path,
+        "--scale",
+        "0.00390625",
+        "--top-k",
+        "1",
+    )
     classes = [int(line.split()[-1]) for line in output.splitlines()[1:]]
     assert classes == probabilities[:4].argmax(axis=1).tolist()
 
@@ -76,7 +87,15 @@ def test_a_folder_goes_through_in_batches(tmp_path: Path) -> None:
 
 def test_a_fixed_batch_is_filled_up(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
-    arguments = ["convert", str(DIGITS / "deploy.prototxt"), str(DIGITS / "digits.caffemodel"), "-o", str(model), "--batch", "4"]
+    arguments = [
+        "convert",
+        str(DIGITS / "deploy.prototxt"),
+        str(DIGITS / "digits.caffemodel"),
+        "-o",
+        str(model),
+        "--batch",
+        "4",
+    ]
     assert CliRunner().invoke(main, arguments).exit_code == 0
     output = run(model, "--input", DIGITS, "--top-k", "1")
     assert [line.split()[2] for line in output.splitlines()[1:]] == [str(digit) for digit in range(10)]

@@ -138,7 +138,12 @@ def test_found_beside_the_prototxt(tmp_path: Path, items: list[Pixels], monkeypa
     path = net_of(tmp_path, "Data", data_param())
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    np.testing.assert_array_equal(Net(path).forward(blobs=["data"])["data"], items[:2])
+    net = Net(path)
+    np.testing.assert_array_equal(net.forward(blobs=["data"])["data"], items[:2])
+    assert [str(note) for note in net.diagnostics] == [
+        "source (Data), line 1: db is not there as seen from the current folder; "
+        f"{tmp_path / 'db'}, beside the prototxt, is taken"
+    ]
 
 
 CONV = (
@@ -156,6 +161,7 @@ def test_without_the_database(tmp_path: Path) -> None:
     assert [value.name for value in model.graph.input] == ["data", "label"]
     assert model.graph.input[1].type.tensor_type.shape.dim[0].dim_param == "batch"
     net = Net(path)
+    assert "gone is not there; 'data' is taken to be 2×3×7×7" in [note.message for note in net.diagnostics]
     with refused(r"source \(Data\), line 1: gone: No such file .*net.forward\(data=…, label=…\)"):
         net.forward()
     data = np.ones((2, 3, 7, 7), np.float32)

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files and folders appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from caffeconv import CaffeconvError
-from caffeconv.emit.atomic import refuse_input_as_output, whole_file
+from caffeconv.emit.atomic import refuse_input_as_output, whole_file, whole_folder
 
 
 def test_new_file_has_the_usual_rights(tmp_path: Path) -> None:
@@ -121,3 +121,47 @@ def test_input_is_not_overwritten(tmp_path: Path) -> None:
         with pytest.raises(CaffeconvError, match="this is the input, and is not overwritten"):
             refuse_input_as_output(output, [tmp_path / "other", one])
     refuse_input_as_output(tmp_path / "two", [one, tmp_path / "other"])
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_new_folder(tmp_path: Path, there: bool) -> None:
+    path = tmp_path / "new"
+    if there:
+        path.mkdir()
+    with whole_folder(path) as folder:
+        (folder / "inside").write_text("x")
+        assert not (path / "inside").exists()
+    assert (path / "inside").read_text() == "x"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def fill_half(path: Path) -> None:
+    with whole_folder(path) as folder:
+        (folder / "inside").write_text("x")
+        raise KeyboardInterrupt
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fill_half(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("file", "file: this is there already, and is not replaced"),
+        ("full", "full: this is there already, and is not replaced"),
+        ("nowhere/new", "there is no folder .*/nowhere; make it first, or choose another place"),
+    ],
+)
+def test_folders_that_cannot_be(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "inside").write_text("x")
+    with pytest.raises(CaffeconvError, match=message):
+        fill_half(tmp_path / name)
+    assert (tmp_path / "full" / "inside").read_text() == "x"

@@ -37,8 +37,8 @@ def slow_pool(x: Array, method: str, kernel: tuple[int, ...], stride: tuple[int,
     st.tuples(st.integers(3, 6), st.integers(3, 7), st.integers(3, 7)), st.integers(1, 3), st.integers(1, 3),
     st.integers(0, 2), st.sampled_from(["MAX", "AVE"]), st.booleans(),
 )  # fmt: skip
-def test_extended(  # noqa: PLR0913
-    tmp_path: Path, sizes: tuple[int, int, int], kernel: int, stride: int, pad: int, method: str, by_axis: bool  # noqa: FBT001
+def test_extended(
+    tmp_path: Path, sizes: tuple[int, int, int], kernel: int, stride: int, pad: int, method: str, by_axis: bool
 ) -> None:  # fmt: skip
     pad, stride = min(pad, kernel - 1), min(stride, kernel)
     x = np.random.default_rng(0).normal(size=(2, 2, *sizes)).astype(np.float32)
@@ -57,7 +57,9 @@ def test_global(tmp_path: Path) -> None:
     layer = 'layer { name: "p" type: "Pooling" bottom: "x" top: "y" pooling_param { pool: AVE global_pooling: true } }'
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 5, 6)).astype(np.float32)
     model = caffeconv.convert(write_net(tmp_path, {"x": x.shape}, layer), extended=True)
-    np.testing.assert_allclose(run_model(model, {"x": x})["y"], x.mean(axis=(2, 3, 4), keepdims=True), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        run_model(model, {"x": x})["y"], x.mean(axis=(2, 3, 4), keepdims=True), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_refused_with_the_remedy(tmp_path: Path) -> None:

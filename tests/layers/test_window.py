@@ -30,9 +30,18 @@ def test_deconvolution_undoes_convolution(size: int, kernel: int, stride: int, p
     assert window.conv_size((grown,)) == (size,)
 
 
-@given(sizes, sizes, st.integers(1, 6), st.integers(1, 6), st.integers(1, 7), st.integers(0, 5), st.integers(0, 5), st.booleans())
-def test_pooling_sizes(  # noqa: PLR0913
-    height: int, width: int, kernel_h: int, kernel_w: int, stride: int, pad_h: int, pad_w: int, ceil: bool,  # noqa: FBT001
+@given(
+    sizes,
+    sizes,
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.integers(1, 7),
+    st.integers(0, 5),
+    st.integers(0, 5),
+    st.booleans(),
+)
+def test_pooling_sizes(
+    height: int, width: int, kernel_h: int, kernel_w: int, stride: int, pad_h: int, pad_w: int, ceil: bool,
 ) -> None:  # fmt: skip
     assume(pad_h < kernel_h)
     assume(pad_w < kernel_w)

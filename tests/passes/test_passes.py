@@ -31,7 +31,8 @@ def weights_for(net: Path, path: Path) -> Path:
     proto = NetParameter()
     for layer, shapes in caffeconv.inspect(net).params.items():
         blobs = [
-            BlobProto(shape=BlobShape(dim=shape), data=RNG.uniform(0.5, 2, int(np.prod(shape))).tolist()) for shape in shapes
+            BlobProto(shape=BlobShape(dim=shape), data=RNG.uniform(0.5, 2, int(np.prod(shape))).tolist())
+            for shape in shapes
         ]
         proto.layer.append(LayerParameter(name=layer, blobs=blobs))
     path.write_bytes(proto.SerializeToString())
@@ -44,7 +45,7 @@ def weights_for(net: Path, path: Path) -> Path:
     st.lists(st.sampled_from(list(AFFINE)), min_size=1, max_size=3), st.booleans(), st.booleans(),
 )  # fmt: skip
 def test_folding_keeps_the_numbers(
-    tmp_path: Path, maker: str, bias: bool, chain: list[str], in_place: bool, dropout: bool  # noqa: FBT001
+    tmp_path: Path, maker: str, bias: bool, chain: list[str], in_place: bool, dropout: bool
 ) -> None:  # fmt: skip
     layers = f'layer {{ name: "m" type: "{maker}" bottom: "x" top: "y0" {MAKERS[maker] % str(bias).lower()} }}'
     last = "y0"

@@ -1,0 +1,97 @@
+"""What a net costs: memory with and without reuse, and how much of the picture each place sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from caffeconv.ir import Node, count
+from caffeconv.layers.base import LayerError
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """What one place of a blob depends on: pixels of the input on each spatial axis, and how far apart neighbours are.
+
+    Both in order height, width. Where paths of different lengths meet, the largest.
+    """
+
+    size: tuple[int, ...]
+    stride: tuple[Fraction, ...]
+
+    def __str__(self) -> str:
+        sizes = "×".join(map(str, self.size))
+        strides = "×".join(_number(step) for step in self.stride)
+        return f"{sizes} pixels, {strides} apart"
+
+
+def _number(step: Fraction) -> str:
+    return str(step.numerator) if step.denominator == 1 else f"{float(step):.3g}"
+
+
+def receptive_fields(nodes: Sequence[Node]) -> dict[str, ReceptiveField]:
+    """Value → receptive field with respect to the inputs; left out where a place sees all, or what is no picture."""
+    fields: dict[str, ReceptiveField] = {}
+    for node in nodes:
+        found = _input_field(node) if node.layer.is_input else _field(node, fields)
+        if found is not None:
+            fields.update((top, found) for top, shape in zip(node.tops, node.top_shapes, strict=True) if len(shape) > 2)
+    return fields
+
+
+def _input_field(node: Node) -> ReceptiveField | None:
+    axes = max((len(shape) - 2 for shape in node.top_shapes), default=0)
+    return ReceptiveField((1,) * axes, (Fraction(1),) * axes) if axes > 0 else None
+
+
+def _field(node: Node, fields: Mapping[str, ReceptiveField]) -> ReceptiveField | None:
+    known = [fields[value] for value in node.bottoms if value in fields]
+    if not known or not node.top_shapes or len(node.top_shapes[0]) != len(node.bottom_shapes[0]):
+        return None
+    bottom, top = node.bottom_shapes[0], node.top_shapes[0]
+    axes = range(len(bottom) - 2)
+    if any(len(field.size) != len(axes) for field in known):
+        return None
+    size = tuple(max(field.size[i] for field in known) for i in axes)
+    step = tuple(max(field.stride[i] for field in known) for i in axes)
+    try:
+        window = node.layer.window_over(bottom)
+    except LayerError:
+        return None
+    if window is None or len(window.kernel) != len(axes):
+        grown = [Fraction(bottom[i + 2], top[i + 2]) if top[i + 2] else Fraction(1) for i in axes]
+        return ReceptiveField(size, tuple(step[i] * grown[i] for i in axes))
+    if getattr(node.layer, "transposed", False):
+        spread = tuple(size[i] + int((window.extent(i) - 1) // window.stride[i] * step[i]) for i in axes)
+        return ReceptiveField(spread, tuple(step[i] / window.stride[i] for i in axes))
+    spread = tuple(size[i] + int((window.extent(i) - 1) * step[i]) for i in axes)
+    return ReceptiveField(spread, tuple(step[i] * window.stride[i] for i in axes))
+
+
+def peak_bytes(nodes: Sequence[Node], outputs: Sequence[str]) -> int:
+    """The most that blobs take at once, float32, where each is given up after its last reader; parameters not counted.
+
+    Layers that work in place in Caffe do so here.
+    """
+    last = {value: i for i, node in enumerate(nodes) for value in (*node.tops, *node.bottoms)}
+    last.update(dict.fromkeys(outputs, len(nodes)))
+    alive: dict[str, int] = {}
+    peak = 0
+    for i, node in enumerate(nodes):
+        for value, blob, shape in zip(node.tops, _blobs(node), node.top_shapes, strict=True):
+            for j, bottom in enumerate(node.definition.bottoms):
+                if bottom == blob:
+                    alive.pop(node.bottoms[j], None)
+            alive[value] = count(shape) * FLOAT_BYTES
+        peak = max(peak, sum(alive.values()))
+        alive = {value: size for value, size in alive.items() if last[value] > i}
+    return peak
+
+
+def _blobs(node: Node) -> tuple[str, ...]:
+    return (*node.definition.tops, *node.tops[len(node.definition.tops) :])
+
+

@@ -1,0 +1,48 @@
+"""Checks labels before a run: Caffe reads outside its arrays for one out of range, and ONNX can refuse nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import FloatArray
+
+
+@dataclass(frozen=True)
+class LabelCheck:
+    """An input whose values, truncated toward zero, must lie in 0…classes-1 or be `ignore_label`."""
+
+    where: str
+    input: str
+    classes: int
+    ignore_label: int | None
+
+    def apply(self, feeds: Mapping[str, FloatArray]) -> None:
+        """Raises CaffeconvError for the first label out of range, with its place."""
+        if self.input not in feeds:
+            return
+        values = np.asarray(feeds[self.input])
+        whole = np.trunc(values)
+        wrong = ~((whole >= 0) & (whole < self.classes))
+        if self.ignore_label is not None:
+            wrong &= whole != self.ignore_label
+        if not wrong.any():
+            return
+        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        ignored = "" if self.ignore_label is None else f" (or ignore_label {self.ignore_label})"
+        raise CaffeconvError(
+            f"{self.where}: label {values[place]:g} in blob '{self.input}' at {list(place)} is out of range; "
+            f"0 to {self.classes - 1}{ignored} was needed"
+        )
+
+
+def label_checks(metadata: Mapping[str, str]) -> tuple[LabelCheck, ...]:
+    """The checks that a model of ours carries; none where its metadata is something else."""
+    try:
+        return tuple(LabelCheck(**rule) for rule in json.loads(metadata.get("caffeconv.labels", "[]")))
+    except (ValueError, TypeError):
+        return ()

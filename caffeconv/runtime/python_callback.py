@@ -1,0 +1,192 @@
+"""What onnxruntime calls, through our library, for the Python layers of a session (ops/python_layer.h)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from caffeconv.emit.onnx_builder import OUR_DOMAIN
+from caffeconv.errors import CaffeconvError, PlanOutdatedError
+from caffeconv.ir import FloatArray, Shape, by_x
+from caffeconv.user_code import UserCode, UserCodeError, UserLayer
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Planned = tuple[tuple[int | None, ...], ...]
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.POINTER(ctypes.c_float)),
+        ("dims", ctypes.POINTER(ctypes.c_int64)),
+        ("rank", ctypes.c_size_t),
+    )
+
+
+class _Call(ctypes.Structure):
+    pass
+
+
+_MakeOutput = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(_Call), ctypes.c_size_t, ctypes.POINTER(ctypes.c_int64), ctypes.c_size_t,
+    ctypes.POINTER(ctypes.POINTER(ctypes.c_float)),
+)  # fmt: skip
+_Call._fields_ = (
+    ("name", ctypes.c_char_p),
+    ("backward", ctypes.c_int),
+    ("inputs", ctypes.c_size_t),
+    ("input", ctypes.POINTER(_Tensor)),
+    ("outputs", ctypes.c_size_t),
+    ("make_output", _MakeOutput),
+)
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Call))
+
+
+@dataclass(frozen=True)
+class _PythonNode:
+    """A Python layer in a model."""
+
+    layer: UserLayer
+    planned: Planned
+    """The tops' shapes for which the model was made; None where a size is open."""
+    above: frozenset[str]
+    """Python layers on which this one depends."""
+    propagate_down: tuple[bool, ...]
+
+
+class PythonNodes:
+    """The Python layers of one session, and the function that runs them."""
+
+    def __init__(self, model: ModelProto, code: UserCode, library: str) -> None:
+        self._code = code
+        self._forward, self._backward = _python_nodes(model, code)
+        self._library = ctypes.CDLL(library)
+        self._library.caffeconv_set_python_callback.argtypes = [_Callback]
+        self._library.caffeconv_set_python_callback.restype = None
+        self._callback = _Callback(self._called)  # must live as long as the session's kernels
+        self._raised: BaseException | None = None
+        self._unplanned: dict[str, str] = {}
+
+    @contextmanager
+    def called_by_new_kernels(self) -> Iterator[None]:
+        """Kernels that are made inside, in this thread, call these layers."""
+        self._library.caffeconv_set_python_callback(self._callback)
+        try:
+            yield
+        finally:
+            self._library.caffeconv_set_python_callback(_Callback())
+
+    def begin_run(self, *, same_pass: bool) -> None:
+        self._raised = None
+        self._unplanned = {}
+        if not same_pass:
+            self._code.begin_pass()
+
+    def end_run(self) -> None:
+        """Raises what went wrong in a layer, or PlanOutdatedError."""
+        raised, self._raised = self._raised, None
+        if raised is not None and not isinstance(raised, PlanOutdatedError):
+            raise raised
+        if self._unplanned:
+            raise PlanOutdatedError(
+                f"{next(iter(self._unplanned.values()))}. caffeconv.Net plans anew for what such a layer makes"
+            )
+
+    def _called(self, pointer: ctypes._Pointer[_Call]) -> int:
+        try:
+            self._run(pointer)
+        except BaseException as error:  # no exception crosses into onnxruntime; `end_run` raises it
+            self._raised = error
+            return 1
+        return 0
+
+    def _run(self, pointer: ctypes._Pointer[_Call]) -> None:
+        call = pointer.contents
+        name = call.name.decode()
+        inputs = [_array(call.input[i]) for i in range(call.inputs)]
+        if call.backward:
+            node = self._backward[name]
+            with _placed(node.layer):
+                diffs = node.layer.backward(inputs[: len(node.layer.tops)], node.propagate_down)
+            _hand_over(pointer, diffs)
+            return
+        node = self._forward[name]
+        if node.above & self._unplanned.keys():
+            raise PlanOutdatedError(f"{node.layer.where}: its bottoms come from a model for other shapes")
+        number = len(inputs) - len(node.layer.param_shapes())
+        with _placed(node.layer):
+            tops = node.layer.forward(inputs[:number], inputs[number:])
+        if not _fits([top.shape for top in tops], node.planned):
+            shapes = ", ".join(by_x(top.shape) for top in tops)
+            self._unplanned[name] = f"{node.layer.where}: its tops are {shapes}, other than its reshape had said"
+        _hand_over(pointer, tops)
+
+
+def _python_nodes(model: ModelProto, code: UserCode) -> tuple[dict[str, _PythonNode], dict[str, _PythonNode]]:
+    """The nodes Python and PythonGrad of a model, by the attribute `name`."""
+    found: dict[bool, dict[str, _PythonNode]] = {False: {}, True: {}}
+    above: dict[str, frozenset[str]] = {}
+    for proto in model.graph.node:
+        needed = frozenset[str]().union(*(above.get(value, ()) for value in proto.input))
+        if proto.domain == OUR_DOMAIN and proto.op_type in ("Python", "PythonGrad"):
+            attributes = {attribute.name: attribute for attribute in proto.attribute}
+            name = attributes["name"].s.decode()
+            if name not in code.layers:
+                raise CaffeconvError(f"{name}: the model has a Python layer of another net")
+            planned = _shapes_in(attributes["top_shapes"].s.decode()) if "top_shapes" in attributes else ()
+            asked = attributes["propagate_down"].ints if "propagate_down" in attributes else ()
+            backward = proto.op_type == "PythonGrad"
+            found[backward][name] = _PythonNode(code.layers[name], planned, needed, tuple(map(bool, asked)))
+            needed |= {name}
+        above.update(dict.fromkeys(proto.output, needed))
+    return found[False], found[True]
+
+
+def _shapes_in(text: str) -> Planned:
+    """``6x3 ?x3 scalar`` as shapes."""
+    return tuple(
+        tuple(None if dim == "?" else int(dim) for dim in shape.split("x")) if shape != "scalar" else ()
+        for shape in text.split()
+    )
+
+
+def _fits(shapes: Sequence[Shape], planned: Planned) -> bool:
+    return all(
+        len(shape) == len(plan) and all(b in (a, None) for a, b in zip(shape, plan, strict=True))
+        for shape, plan in zip(shapes, planned, strict=True)
+    )
+
+
+@contextmanager
+def _placed(layer: UserLayer) -> Iterator[None]:
+    """Names the layer in what goes wrong inside."""
+    try:
+        yield
+    except UserCodeError as error:
+        raise UserCodeError(f"{layer.where}: {error}") from error.__cause__
+
+
+def _array(tensor: _Tensor) -> FloatArray:
+    """The values of an input where they lie; they must not be kept."""
+    shape = tuple(tensor.dims[i] for i in range(tensor.rank))
+    if 0 in shape:
+        return np.zeros(shape, np.float32)
+    return np.ctypeslib.as_array(tensor.data, shape)
+
+
+def _hand_over(pointer: ctypes._Pointer[_Call], outputs: Sequence[FloatArray]) -> None:
+    """Copies arrays into the node's outputs."""
+    call = pointer.contents
+    for index, values in enumerate(outputs):
+        dims = (ctypes.c_int64 * max(values.ndim, 1))(*values.shape)
+        memory = ctypes.POINTER(ctypes.c_float)()
+        if call.make_output(pointer, index, dims, values.ndim, ctypes.byref(memory)):
+            raise CaffeconvError(f"{call.name.decode()}: onnxruntime has no memory for {by_x(values.shape)}")
+        if values.size:
+            np.ctypeslib.as_array(memory, values.shape)[...] = values

@@ -1,0 +1,314 @@
+"""The user's own Python layers: their modules imported, their objects set up, reshaped and run, as Caffe does it.
+
+caffe: layer_factory.cpp (GetPythonLayer), include/caffe/layers/python_layer.hpp.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, TracebackType
+
+import numpy as np
+
+from caffeconv import pycaffe_shim
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import FloatArray, LayerDef, Phase, Shape, Shapes
+from caffeconv.pycaffe_shim import Blob, BlobVec, Layer
+
+MAX_SHAPES = 256
+"""For how many shapes of its bottoms a layer remembers those of its tops."""
+
+
+class UserCodeError(CaffeconvError):
+    """The user's code went wrong; the message holds its traceback, and `__cause__` is the exception itself."""
+
+
+@dataclass(frozen=True)
+class PythonParam:
+    """What the prototxt says of a Python layer. in_place: for each top, the bottom that is the same blob, if one is."""
+
+    module: str
+    layer: str
+    param_str: str
+    phase: Phase
+    in_place: tuple[int | None, ...]
+
+
+class UserCode:
+    """The user's code of one net: what the caller allows to be imported and run.
+
+    Modules are looked for where Python looks (PYTHONPATH), in the current folder, and beside the prototxt. Those of the
+    latter two belong to this net alone: two nets may each have a `layers.py` beside them.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.layers: dict[str, UserLayer] = {}
+        """Key → layer: its name, or one made of it where an earlier layer has the same."""
+        self._directory = directory
+        self._modules: dict[str, ModuleType] = {}
+
+    def layer(self, definition: LayerDef, param: PythonParam) -> UserLayer:
+        """The layer that is defined there; made when first asked for, and set up when its shapes are."""
+        tops = definition.top_values
+        key, number = definition.name, 1
+        while key in self.layers and (self.layers[key].tops, self.layers[key].param) != (tops, param):
+            number += 1
+            key = f"{definition.name}_{number}"
+        return self.layers.setdefault(key, UserLayer(self, key, definition.where, tops, param))
+
+    def begin_pass(self) -> None:
+        """From here on every layer runs once more; until then it gives again what it gave."""
+        for layer in self.layers.values():
+            layer.ran = False
+
+    def learn_shapes(self) -> None:
+        """Makes what the last pass made of some bottoms' shapes the plan for these."""
+        for layer in self.layers.values():
+            layer.learn_shapes()
+
+    def find_class(self, param: PythonParam) -> type:
+        """The class that a layer names; UserCodeError where it cannot be imported."""
+        folders = self._folders()
+        with self.running():
+            importlib.invalidate_caches()
+            try:
+                module = importlib.import_module(param.module)
+            except ModuleNotFoundError as error:
+                if error.name is None or error.name != param.module[: len(error.name)]:
+                    raise
+                raise UserCodeError(
+                    f"No module named '{error.name}'; it was looked for on sys.path (PYTHONPATH), in {folders[0]} "
+                    f"and beside the prototxt, in {folders[-1]}"
+                ) from None
+        kind = getattr(module, param.layer, None)
+        if not isinstance(kind, type):
+            classes = [name for name, value in vars(module).items() if isinstance(value, type) and hasattr(value, "setup")]
+            listed = f"; layers in it: {', '.join(classes)}" if classes else ""
+            raise UserCodeError(f"module '{param.module}' ({module.__file__}) has no class '{param.layer}'{listed}")
+        return kind
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Where imports of the user's code, also those made while it runs, find this net's modules and `caffe`."""
+        folders = [str(folder) for folder in self._folders()]
+        added = [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
+        own = {name: module for name, module in self._modules.items() if name not in sys.modules}
+        if not _has_caffe():
+            own["caffe"] = pycaffe_shim
+        sys.modules.update(own)
+        before = set(sys.modules)
+        sys.path.extend(added)
+        try:
+            yield
+        finally:
+            for folder in added:
+                sys.path.remove(folder)
+            for name in sys.modules.keys() - before:
+                if _lies_in(added, name, sys.modules[name]):
+                    self._modules[name] = own[name] = sys.modules[name]
+            for name, module in own.items():
+                if sys.modules.get(name) is module:
+                    del sys.modules[name]
+
+    def _folders(self) -> tuple[Path, Path]:
+        return Path.cwd(), self._directory.absolute()
+
+
+def _has_caffe() -> bool:
+    """Whether a Caffe of the user's own is there; it goes before what stands for it here."""
+    if "caffe" in sys.modules:
+        return True
+    try:
+        spec = importlib.util.find_spec("caffe")
+    except (ImportError, ValueError):
+        return False
+    # a folder called caffe (its sources, say) is a namespace package: no module
+    return spec is not None and spec.origin is not None
+
+
+def _lies_in(folders: Sequence[str], name: str, module: ModuleType) -> bool:
+    """Whether a module was found in one of the folders itself: a file there, or part of a package there."""
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    root = name.partition(".")[0]
+    starts = tuple(f"{Path(folder) / root}{end}" for folder in folders for end in (".", "/", "\\"))
+    return any(f"{place}/".startswith(starts) for place in places if place)
+
+
+class UserLayer:
+    """One Python layer of a net: the object of the user's class, and its blobs."""
+
+    def __init__(self, code: UserCode, key: str, where: str, tops: tuple[str, ...], param: PythonParam) -> None:
+        self.key = key
+        self.where = where
+        self.tops = tops
+        self.param = param
+        self.ran = False
+        """Whether it has run in this pass."""
+        self.open_axis: int | None = None
+        """0 once a pass made another number of rows than `reshape` had said."""
+        self._code = code
+        self._object: Layer | None = None
+        self._failed: UserCodeError | None = None
+        self._bottoms: list[Blob] = []
+        self._bottoms_before: tuple[Shape, ...] = ()
+        self._tops: list[Blob] = []
+        self._shapes: dict[tuple[Shape, ...], tuple[Shape, ...]] = {}
+        self._given_params: list[FloatArray] = []
+        self._first_values: list[FloatArray] = []
+
+    @property
+    def _what(self) -> str:
+        return f"layer '{self.param.layer}' of module '{self.param.module}'"
+
+    # -- shapes --------------------------------------------------------------------------------------------------------
+
+    def top_shapes(self, bottoms: Shapes) -> tuple[Shape, ...]:
+        """The tops' shapes by the layer's `reshape`, or as a pass made them; the first call sets the layer up."""
+        key = tuple(tuple(shape) for shape in bottoms)
+        if self._object is None:
+            self._set_up(key)
+        if key not in self._shapes:
+            if len(self._shapes) >= MAX_SHAPES:
+                del self._shapes[next(iter(self._shapes))]
+            self._shapes[key] = self._planned(key)
+        return self._shapes[key]
+
+    def learn_shapes(self) -> None:
+        """Makes the tops' shapes of this pass those that the bottoms' shapes give."""
+        if not self.ran:
+            return
+        bottoms, made = self._bottoms_before, self.made_shapes
+        planned = self._shapes.get(bottoms, made)
+        if planned != made and all(a[1:] == b[1:] and len(a) == len(b) for a, b in zip(planned, made, strict=True)):
+            self.open_axis = 0
+        self._shapes[bottoms] = made
+
+    @property
+    def made_shapes(self) -> tuple[Shape, ...]:
+        """The tops' shapes after the last pass."""
+        return tuple(top.shape for top in self._tops)
+
+    def param_shapes(self) -> tuple[Shape, ...]:
+        return tuple(values.shape for values in self._first_values)
+
+    def first_values(self, index: int) -> FloatArray:
+        """What `setup` put into a parameter."""
+        return self._first_values[index]
+
+    def _set_up(self, bottoms: tuple[Shape, ...]) -> None:
+        if self._failed is not None:
+            raise self._failed
+        self._bottoms = [Blob(*shape) for shape in bottoms]
+        self._tops = self._blobs_of_tops(self._bottoms)
+        try:
+            made = self._make()
+            self._call("setup", made, self._bottoms, self._tops)
+            self._call("reshape", made, self._bottoms, self._tops)
+        except UserCodeError as error:
+            self._failed = error
+            raise
+        self._object = made
+        self._shapes[bottoms] = self.made_shapes
+        self._bottoms_before = bottoms
+        self._first_values = [np.array(blob.data) for blob in made.blobs]
+
+    def _make(self) -> Layer:
+        with self._placed("import"):
+            kind = self._code.find_class(self.param)
+            # a real pycaffe's Layer can be made by Caffe only
+            made: Layer = kind() if issubclass(kind, Layer) else kind.__new__(kind)
+            made.param_str = made.param_str_ = self.param.param_str
+            made.phase = pycaffe_shim.TRAIN if self.param.phase == "TRAIN" else pycaffe_shim.TEST
+            made.blobs = BlobVec()
+        return made
+
+    def _planned(self, bottoms: tuple[Shape, ...]) -> tuple[Shape, ...]:
+        """What `reshape` says, asked of a copy, so that the layer keeps what it has for the shapes it is at."""
+        assert self._object is not None
+        scratch = [Blob(*shape) for shape in bottoms]
+        tops = self._blobs_of_tops(scratch)
+        for top, held, aliased in zip(tops, self._tops, self.param.in_place, strict=True):
+            if aliased is None:
+                top.reshape(*held.shape)
+        self._call("reshape", copy.copy(self._object), scratch, tops)
+        return tuple(top.shape for top in tops)
+
+    def _blobs_of_tops(self, bottoms: Sequence[Blob]) -> list[Blob]:
+        return [Blob() if index is None else bottoms[index] for index in self.param.in_place]
+
+    # -- passes --------------------------------------------------------------------------------------------------------
+
+    def forward(self, bottoms: Sequence[FloatArray], params: Sequence[FloatArray]) -> list[FloatArray]:
+        """The tops; runs the user's `reshape` and `forward` unless they have run in this pass."""
+        assert self._object is not None
+        if self.ran:
+            return [top.data for top in self._tops]
+        for blob, values in zip(self._bottoms, bottoms, strict=True):
+            blob.reshape(*values.shape)
+            blob.data[...] = values
+        self._bottoms_before = tuple(values.shape for values in bottoms)
+        self._give_params(params)
+        self._call("reshape", self._object, self._bottoms, self._tops)
+        self._call("forward", self._object, self._bottoms, self._tops)
+        self.ran = True
+        return [top.data for top in self._tops]
+
+    def backward(self, top_diffs: Sequence[FloatArray], propagate_down: Sequence[bool]) -> list[FloatArray]:
+        """The diffs of all bottoms, then of all parameters."""
+        assert self._object is not None
+        for top, diff in zip(self._tops, top_diffs, strict=True):
+            top.diff[...] = diff
+        for blob in self._object.blobs:
+            blob.diff[...] = 0
+        self._call("backward", self._object, self._tops, list(propagate_down), self._bottoms)
+        return [blob.diff for blob in (*self._bottoms, *self._object.blobs)]
+
+    def write(self, bottoms: Sequence[FloatArray]) -> None:
+        """What a layer without tops does in a pass."""
+        self.ran = False
+        self.forward(bottoms, ())
+
+    def _give_params(self, params: Sequence[FloatArray]) -> None:
+        """Puts values that are new into the layer's blobs; what the layer itself writes there stays otherwise."""
+        assert self._object is not None
+        if len(self._given_params) == len(params) and all(map(np.array_equal, self._given_params, params)):
+            return
+        self._given_params = [np.array(values) for values in params]
+        for blob, values in zip(self._object.blobs, params, strict=True):
+            blob.data[...] = values.reshape(blob.shape)
+
+    def _call(self, method: str, layer: Layer, *arguments: object) -> None:
+        with self._placed(method), self._code.running():
+            getattr(layer, method)(*arguments)
+
+    @contextmanager
+    def _placed(self, step: str) -> Iterator[None]:
+        try:
+            yield
+        except UserCodeError:
+            raise
+        except Exception as error:
+            own = _of_the_user(error.__traceback__)
+            text = "".join(traceback.format_exception(type(error), error, own)).rstrip()
+            raise UserCodeError(f"{self._what} failed in {step}\n{text}") from error.with_traceback(own)
+
+
+def _of_the_user(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback from the first frame on that is neither ours nor the import system's."""
+    here = {__file__, importlib.__file__, contextmanager.__code__.co_filename}
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file not in here and not file.startswith("<frozen importlib"):
+            return trace
+        trace = trace.tb_next
+    return None
+
+

@@ -1,0 +1,312 @@
+"""What is said of nets that cannot be built or do not take their weights: the exact text, and that the edits hold.
+
+`python tests/test_diagnose.py` writes the texts anew; read every line that changes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from golden_cases import GOLDENS
+from google.protobuf import text_format
+from small_nets import net_text
+
+import caffeconv
+from caffeconv.caffe_pb2 import LayerParameter, NetParameter
+from caffeconv.emit.prototxt import net_to_text
+from caffeconv.errors import InvalidNetError
+from caffeconv.read.caffemodel import encode_varint
+
+TEXTS = Path(__file__).parent / "diagnoses"
+ERRORS = GOLDENS / "errors"
+GOLDEN = [*sorted(path.name for path in ERRORS.glob("weights_*")), "fc6_after_padded_1x1"]
+UNREADABLE = ("weights_file_missing", "weights_not_a_model", "weights_truncated")
+Shapes = Mapping[str, Sequence[tuple[int, ...]]]
+
+
+def conv(name: str, bottom: str, fields: str, kind: str = "Convolution") -> str:
+    return (
+        f'layer {{ name: "{name}" type: "{kind}" bottom: "{bottom}" top: "{name}" convolution_param {{ {fields} }} }}\n'
+    )
+
+
+def pool(name: str, bottom: str, fields: str) -> str:
+    return f'layer {{ name: "{name}" type: "Pooling" bottom: "{bottom}" top: "{name}" pooling_param {{ {fields} }} }}\n'
+
+
+def product(name: str, bottom: str, fields: str) -> str:
+    return (
+        f'layer {{ name: "{name}" type: "InnerProduct" bottom: "{bottom}" top: "{name}" '
+        f"inner_product_param {{ {fields} }} }}\n"
+    )
+
+
+def plain(name: str, kind: str, bottoms: str, fields: str = "") -> str:
+    reads = " ".join(f'bottom: "{bottom}"' for bottom in bottoms.split())
+    return f'layer {{ name: "{name}" type: "{kind}" {reads} top: "{name}" {fields} }}\n'
+
+
+PICTURE = {"data": (1, 3, 32, 32)}
+CONV1 = conv("conv1", "data", "num_output: 8 kernel_size: 3 pad: 1")
+NET_32 = CONV1 + pool("pool1", "conv1", "kernel_size: 2 stride: 2")
+BN = plain("bn1", "BatchNorm", "data")
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A net, the shapes in its weights file, and the net that this file carries."""
+
+    inputs: Mapping[str, tuple[int, ...]]
+    layers: str
+    weights: Shapes = field(default_factory=dict)
+    inside: str = ""
+
+    def write(self, folder: Path) -> tuple[Path, Path | None]:
+        net = folder / "net.prototxt"
+        net.write_text(net_text(self.inputs, self.layers))
+        if not self.weights:
+            return net, None
+        weights = folder / "weights.caffemodel"
+        write_shapes(weights, self.weights, self.inside)
+        return net, weights
+
+
+def write_shapes(path: Path, weights: Shapes, inside: str = "") -> None:
+    """A caffemodel whose blobs are holes in the file: zeros that take no room."""
+    net = NetParameter()
+    text_format.Parse(inside, net)
+    with path.open("wb") as file:
+        heads = {layer.name: layer.SerializeToString() for layer in net.layer}
+        file.write(NetParameter(name=net.name).SerializeToString())
+        for name in dict.fromkeys((*heads, *weights)):
+            head = heads.get(name) or LayerParameter(name=name).SerializeToString()
+            shapes = weights.get(name, ())
+            blobs = []
+            for shape in shapes:
+                count = 1
+                for dim in shape:
+                    count *= dim
+                dims = b"".join(encode_varint(dim) for dim in shape)
+                form = b"\x3a" + encode_varint(len(dims) + 1 + len(encode_varint(len(dims))))
+                form += b"\x0a" + encode_varint(len(dims)) + dims + b"\x2a" + encode_varint(4 * count)
+                blobs.append((b"\x3a" + encode_varint(len(form) + 4 * count) + form, 4 * count))
+            size = len(head) + sum(len(front) + data for front, data in blobs)
+            file.write(b"\xa2\x06" + encode_varint(size) + head)
+            for front, data in blobs:
+                file.write(front)
+                file.seek(data, 1)
+        file.truncate()
+
+
+CASES: dict[str, Broken] = {
+    "resolution": Broken(
+        PICTURE, NET_32 + product("fc", "pool1", "num_output: 10"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 1568), (10,)]},
+    ),
+    "resolution_known": Broken(
+        PICTURE, NET_32 + product("fc", "pool1", "num_output: 10"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 1568), (10,)]},
+        net_text({"data": (1, 3, 28, 28)}, NET_32 + product("fc", "pool1", "num_output: 10")),
+    ),
+    "stride": Broken(
+        PICTURE, conv("conv1", "data", "num_output: 8 kernel_size: 3 pad: 1 stride: 2")
+        + product("fc", "conv1", "num_output: 10"), {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 8192), (10,)]},
+    ),
+    "grey_picture": Broken(
+        {"data": (1, 1, 28, 28)}, conv("conv1", "data", "num_output: 4 kernel_size: 5"), {"conv1": [(4, 3, 5, 5), (4,)]}
+    ),
+    "group_missing": Broken(
+        {"data": (1, 8, 8, 8)}, conv("conv2", "data", "num_output: 4 kernel_size: 3"), {"conv2": [(4, 4, 3, 3), (4,)]}
+    ),
+    "group_surplus": Broken(
+        {"data": (1, 8, 8, 8)}, conv("conv2", "data", "num_output: 4 kernel_size: 3 group: 2"),
+        {"conv2": [(4, 8, 3, 3), (4,)]},
+    ),
+    "transposed": Broken(
+        {"data": (1, 6)}, product("fc", "data", "num_output: 4"), {"fc": [(6, 4), (4,)]}
+    ),
+    "bias_surplus": Broken(
+        PICTURE, conv("conv1", "data", "num_output: 8 kernel_size: 3 bias_term: false"), {"conv1": [(8, 3, 3, 3), (8,)]}
+    ),
+    "scale_bias": Broken(
+        PICTURE, BN + plain("scale1", "Scale", "bn1"), {"bn1": [(3,), (3,), (1,)], "scale1": [(3,), (3,)]}
+    ),
+    "batch_norm_without_scale": Broken(
+        PICTURE, BN, {"bn1": [(3,), (3,), (1,)], "scale1": [(3,), (3,)]},
+        net_text(PICTURE, BN + plain("scale1", "Scale", "bn1", "scale_param { bias_term: true }")),
+    ),
+    "batch_norm_of_nvidia": Broken(PICTURE, BN, {"bn1": [(3,), (3,), (1,), (3,), (3,)]}),
+    "product_for_convolution": Broken(
+        {"data": (1, 4, 6, 6)}, conv("fc6", "data", "num_output: 5 kernel_size: 6"), {"fc6": [(5, 144), (5,)]}
+    ),
+    "names": Broken(
+        PICTURE, conv("conv1_1", "data", "num_output: 4 kernel_size: 3")
+        + conv("conv1_2", "conv1_1", "num_output: 4 kernel_size: 3"),
+        {"conv1-1": [(4, 3, 3, 3), (4,)], "conv1-2": [(4, 4, 3, 3), (4,)]},
+    ),
+    "two_mistakes": Broken(
+        PICTURE, conv("conv1", "data", "num_output: 16 kernel_size: 3")
+        + conv("conv2", "conv1", "num_output: 4 kernel_size: 5"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "conv2": [(4, 8, 3, 3), (4,)]},
+    ),
+    "another_net": Broken(
+        PICTURE, NET_32 + conv("conv2", "pool1", "num_output: 8 kernel_size: 3")
+        + product("fc", "conv2", "num_output: 10"),
+        {"conv1": [(96, 3, 11, 11), (96,)], "conv2": [(256, 48, 5, 5), (256,)], "fc": [(4096, 9216), (4096,)]},
+        'name: "AlexNet"' + net_text({"data": (1, 3, 227, 227)}, ""),
+    ),
+    "concat_of_unequal_heights": Broken(
+        {"data": (1, 3, 28, 28)}, conv("conv1", "data", "num_output: 8 kernel_size: 3 stride: 2")
+        + pool("pool1", "data", "kernel_size: 3 stride: 2") + plain("joined", "Concat", "conv1 pool1"),
+    ),
+    "eltwise_in_an_encoder_decoder": Broken(
+        {"data": (1, 3, 30, 30)}, conv("down1", "data", "num_output: 8 kernel_size: 3 stride: 2 pad: 1")
+        + conv("down2", "down1", "num_output: 8 kernel_size: 3 stride: 2 pad: 1")
+        + conv("up", "down2", "num_output: 8 kernel_size: 2 stride: 2", "Deconvolution")
+        + plain("sum", "Eltwise", "down1 up"),
+    ),
+    "crop": Broken(
+        {"data": (1, 3, 20, 20)}, conv("down", "data", "num_output: 8 kernel_size: 3 stride: 2")
+        + conv("up", "down", "num_output: 8 kernel_size: 2 stride: 2", "Deconvolution")
+        + plain("crop", "Crop", "up data", "crop_param { axis: 2 }"),
+    ),
+    "slice_point": Broken(
+        {"data": (1, 48, 4, 4)},
+        'layer { name: "s" type: "Slice" bottom: "data" top: "a" top: "b" slice_param { slice_point: 64 } }',
+    ),
+    "reshape_count": Broken(
+        {"data": (1, 48, 4, 5)}, plain("r", "Reshape", "data", "reshape_param { shape { dim: 0 dim: 48 dim: 16 } }")
+    ),
+    "pooling_5d": Broken({"data": (1, 2, 3, 4, 6)}, pool("p", "data", "kernel_size: 2")),
+    "infogain_labels": Broken(
+        {"x": (2, 4, 5, 5), "label": (2, 1, 5, 4), "H": (1, 1, 3, 3)}, plain("loss", "InfogainLoss", "x label H")
+    ),
+    "training_net": Broken(
+        {}, 'layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "x" batch_size: 3 } }\n'
+        + conv("conv1", "data", "num_output: 4 kernel_size: 3"), {"conv1": [(4, 3, 3, 3), (4,)]},
+    ),
+    "residual_sum": Broken(
+        PICTURE, conv("a", "data", "num_output: 8 kernel_size: 3 pad: 1 stride: 2")
+        + conv("b", "data", "num_output: 8 kernel_size: 1") + plain("sum", "Eltwise", "a b"),
+        {"a": [(8, 3, 3, 3), (8,)], "b": [(8, 3, 1, 1), (8,)]},
+    ),
+}  # fmt: skip
+
+
+def told(net: Path, weights: Path | None) -> str:
+    """Everything that inspect says but for notes, with the folder left out."""
+    report = caffeconv.inspect(net, weights)
+    lines = [f"{d.severity}: {d}" for d in report.diagnostics if d.severity != "note"]
+    text = "\n".join([*lines, report.advice]).rstrip() + "\n"
+    return text.replace(f"{net.parent}/", "").replace(str(Path.cwd()), "FOLDER")
+
+
+def golden_files(name: str) -> tuple[Path, Path]:
+    folder = ERRORS / name
+    return folder / "net.prototxt", next(folder.glob("weights.caffemodel*"))
+
+
+def assert_mended(net: Path, weights: Path | None, folder: Path) -> None:
+    """Every edit that is offered makes the net fit, by what `--fix` would write and inspect would say of it."""
+    report = caffeconv.inspect(net, weights)
+    if report.fixed is None:
+        assert not report.cures
+        return
+    fixed = folder / "fixed.prototxt"
+    fixed.write_text(net_to_text(report.fixed))
+    again = caffeconv.inspect(fixed, weights)
+    assert again.ok, again.diagnostics
+    assert again.advice == ""
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name not in UNREADABLE])
+def test_golden_text(name: str) -> None:
+    assert told(*golden_files(name)) == (TEXTS / f"{name}.txt").read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name not in (*UNREADABLE, "weights_layer_without_blobs")])
+def test_golden_mended(name: str, tmp_path: Path) -> None:
+    net, weights = golden_files(name)
+    report = caffeconv.inspect(net, weights)
+    assert report.cures or name == "weights_blob_too_short"
+    assert_mended(net, weights, tmp_path)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_text(name: str, tmp_path: Path) -> None:
+    net, weights = CASES[name].write(tmp_path)
+    assert told(net, weights) == (TEXTS / f"{name}.txt").read_text()
+    assert_mended(net, weights, tmp_path)
+
+
+def true_size(folder: Path) -> tuple[Path, Path]:
+    """The fc6 case at true size; the weights as an old file has them: 1×1×4096×25088."""
+    weights = folder / "weights.caffemodel"
+    write_shapes(weights, {"fc6": [(4096, 25088), (4096,)]})
+    return ERRORS / "fc6_after_padded_1x1_true_size" / "net.prototxt", weights
+
+
+def test_fc6_at_true_size(tmp_path: Path) -> None:
+    net, weights = true_size(tmp_path)
+    start = time.perf_counter()
+    text = told(net, weights).replace(f"{tmp_path}/", "")
+    assert text == (TEXTS / "fc6_at_true_size.txt").read_text()
+    assert "reduce { pad: 1 → 0, num_output: 128 → 512 }" in text
+    assert_mended(net, weights, tmp_path)
+    assert time.perf_counter() - start < 5
+
+
+def test_the_same_in_what_convert_raises(tmp_path: Path) -> None:
+    with pytest.raises(InvalidNetError, match="Cannot copy param 0 weights from layer 'fc6'") as raised:
+        caffeconv.convert(*golden_files("fc6_after_padded_1x1"))
+    assert str(raised.value).startswith("fc6 (InnerProduct), line 33")
+    assert "784 = 16×7×7" in str(raised.value)
+    assert "1. reduce { pad: 1 → 0, num_output: 4 → 16 }" in str(raised.value)
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    layers = conv("a", "data", "num_output: 8 kernel_size: 3") + plain("b", "Softmaxx", "data")
+    net, weights = Broken(PICTURE, layers + conv("c", "a", "num_output: 2 kernel_size: 1"), {
+        "a": [(4, 3, 3, 3), (4,)], "c": [(2, 9, 1, 1)],
+    }).write(tmp_path)  # fmt: skip
+    text = told(net, weights)
+    assert "Unknown layer type: Softmaxx; did you mean Softmax?" in text
+    assert "Source param shape is 4 3 3 3 (108); target param shape is 8 3 3 3 (216)" in text
+    assert "Incompatible number of blobs for layer c: the file has 1, the net needs 2" in text
+
+
+def test_a_long_net_takes_seconds_only(tmp_path: Path) -> None:
+    layers = "".join(
+        conv(f"conv{i}", f"conv{i - 1}" if i else "data", "num_output: 8 kernel_size: 3 pad: 1") for i in range(500)
+    )
+    weights = {f"conv{i}": [(8, 8 if i else 3, 3, 3), (8,)] for i in range(500)}
+    broken = Broken(
+        PICTURE, layers + product("fc", "conv499", "num_output: 4"), {**weights, "fc": [(4, 8 * 900), (4,)]}
+    )
+    net, file = broken.write(tmp_path)
+    start = time.perf_counter()
+    report = caffeconv.inspect(net, file)
+    assert time.perf_counter() - start < 15
+    assert str(report.cures[0]) == "data { shape: 1×3×32×32 → 1×3×30×30 }"
+
+
+def main() -> None:
+    TEXTS.mkdir(exist_ok=True)
+    for name in GOLDEN:
+        if name not in UNREADABLE:
+            (TEXTS / f"{name}.txt").write_text(told(*golden_files(name)))
+    for name, broken in CASES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            (TEXTS / f"{name}.txt").write_text(told(*broken.write(Path(folder))))
+    with tempfile.TemporaryDirectory() as folder:
+        net, weights = true_size(Path(folder))
+        (TEXTS / "fc6_at_true_size.txt").write_text(told(net, weights).replace(f"{folder}/", ""))
+
+
+if __name__ == "__main__":
+    main()
