@@ -130,7 +130,7 @@ def fixed_dims(graph: Graph) -> dict[str, Dims]:
     if all(node.layer.open_axis is None for node in graph.nodes):
         return dict(graph.shapes)
     try:
-        dims = _differing(graph.shapes, [reshape_graph(graph, {}, data_size=_DATA_SIZE).shapes])
+        dims = _differing(graph.shapes, [reshape_graph(graph, input_shapes(graph), data_size=_DATA_SIZE).shapes])
     except CaffeconvError:  # a later layer wants the size that Caffe guesses; the run will tell
         dims = None
     return dims or {

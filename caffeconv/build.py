@@ -138,9 +138,10 @@ def _with_shapes(definition: LayerDef, kind: type[Layer], asked: Mapping[str, Sh
 def _automatic_tops(definition: LayerDef, shapes: Mapping[str, Shape], missing: int) -> tuple[str, ...]:
     """Names for tops that Caffe would make and call ``(automatic)``: the layer's own, where that is free."""
     names = []
+    own = definition.name or definition.type
     for i in range(missing):
-        name = definition.name if i == 0 else f"{definition.name}_{i}"
-        names.append(name if name not in shapes else f"{definition.name}/automatic_{i}")
+        name = own if i == 0 else f"{own}_{i}"
+        names.append(name if name not in shapes else f"{own}/automatic_{i}")
     return tuple(names)
 
 

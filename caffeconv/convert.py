@@ -171,7 +171,14 @@ def convert_loaded(
         if notes is not None:
             notes.append(Diagnostic("note", "", "the batch size is fixed"))
     fixed = replace(lean, dims=fixed_dims(graph))
-    model = emit_model(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
+    try:
+        model = emit_model(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
+    except NeedsFixedBatchError:
+        if not all(node.layer.makes_shapes or node.layer.open_axis is None for node in graph.nodes):
+            raise
+        # what the user's code makes is planned for as it was; a Net plans anew where it comes out otherwise
+        fixed = replace(lean, dims=graph.shapes)
+        model = emit_model(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
     return check_model(model)
 
 

@@ -52,8 +52,9 @@ class UserCode:
     def __init__(self, directory: Path) -> None:
         self.layers: dict[str, UserLayer] = {}
         """Key → layer: its name, or one made of it where an earlier layer has the same."""
-        self._directory = directory
+        self._directory = str(directory.absolute())
         self._modules: dict[str, ModuleType] = {}
+        self._caffe_installed = _finds_caffe()
 
     def layer(self, definition: LayerDef, param: PythonParam) -> UserLayer:
         """The layer that is defined there; made when first asked for, and set up when its shapes are."""
@@ -74,7 +75,7 @@ class UserCode:
         for layer in self.layers.values():
             layer.learn_shapes()
 
-    def find_class(self, param: PythonParam) -> type:
+    def find_class(self, param: PythonParam) -> type[Layer]:
         """The class that a layer names; UserCodeError where it cannot be imported."""
         folders = self._folders()
         with self.running():
@@ -88,9 +89,11 @@ class UserCode:
                     f"No module named '{error.name}'; it was looked for on sys.path (PYTHONPATH), in {folders[0]} "
                     f"and beside the prototxt, in {folders[-1]}"
                 ) from None
-        kind = getattr(module, param.layer, None)
+        kind: type[Layer] | None = getattr(module, param.layer, None)
         if not isinstance(kind, type):
-            classes = [name for name, value in vars(module).items() if isinstance(value, type) and hasattr(value, "setup")]
+            classes = [
+                name for name, value in vars(module).items() if isinstance(value, type) and hasattr(value, "setup")
+            ]
             listed = f"; layers in it: {', '.join(classes)}" if classes else ""
             raise UserCodeError(f"module '{param.module}' ({module.__file__}) has no class '{param.layer}'{listed}")
         return kind
@@ -98,34 +101,31 @@ class UserCode:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Where imports of the user's code, also those made while it runs, find this net's modules and `caffe`."""
-        folders = [str(folder) for folder in self._folders()]
-        added = [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
+        added = [folder for folder in dict.fromkeys(self._folders()) if folder not in sys.path]
         own = {name: module for name, module in self._modules.items() if name not in sys.modules}
-        if not _has_caffe():
+        if "caffe" not in sys.modules and not self._caffe_installed:
             own["caffe"] = pycaffe_shim
         sys.modules.update(own)
-        before = set(sys.modules)
+        before = len(sys.modules)
         sys.path.extend(added)
         try:
             yield
         finally:
             for folder in added:
                 sys.path.remove(folder)
-            for name in sys.modules.keys() - before:
+            for name in list(sys.modules)[before:] if len(sys.modules) > before else ():  # the last ones are new
                 if _lies_in(added, name, sys.modules[name]):
                     self._modules[name] = own[name] = sys.modules[name]
             for name, module in own.items():
                 if sys.modules.get(name) is module:
                     del sys.modules[name]
 
-    def _folders(self) -> tuple[Path, Path]:
-        return Path.cwd(), self._directory.absolute()
+    def _folders(self) -> tuple[str, str]:
+        return str(Path.cwd()), self._directory
 
 
-def _has_caffe() -> bool:
-    """Whether a Caffe of the user's own is there; it goes before what stands for it here."""
-    if "caffe" in sys.modules:
-        return True
+def _finds_caffe() -> bool:
+    """Whether a Caffe of the user's own could be imported; it goes before what stands for it here."""
     try:
         spec = importlib.util.find_spec("caffe")
     except (ImportError, ValueError):
@@ -210,8 +210,9 @@ class UserLayer:
         self._tops = self._blobs_of_tops(self._bottoms)
         try:
             made = self._make()
-            self._call("setup", made, self._bottoms, self._tops)
-            self._call("reshape", made, self._bottoms, self._tops)
+            with self._code.running():
+                self._call("setup", made, self._bottoms, self._tops)
+                self._call("reshape", made, self._bottoms, self._tops)
         except UserCodeError as error:
             self._failed = error
             raise
@@ -224,7 +225,7 @@ class UserLayer:
         with self._placed("import"):
             kind = self._code.find_class(self.param)
             # a real pycaffe's Layer can be made by Caffe only
-            made: Layer = kind() if issubclass(kind, Layer) else kind.__new__(kind)
+            made = kind(None) if Layer in kind.__mro__ else kind.__new__(kind)
             made.param_str = made.param_str_ = self.param.param_str
             made.phase = pycaffe_shim.TRAIN if self.param.phase == "TRAIN" else pycaffe_shim.TEST
             made.blobs = BlobVec()
@@ -238,7 +239,8 @@ class UserLayer:
         for top, held, aliased in zip(tops, self._tops, self.param.in_place, strict=True):
             if aliased is None:
                 top.reshape(*held.shape)
-        self._call("reshape", copy.copy(self._object), scratch, tops)
+        with self._code.running():
+            self._call("reshape", _copied(self._object), scratch, tops)
         return tuple(top.shape for top in tops)
 
     def _blobs_of_tops(self, bottoms: Sequence[Blob]) -> list[Blob]:
@@ -256,8 +258,9 @@ class UserLayer:
             blob.data[...] = values
         self._bottoms_before = tuple(values.shape for values in bottoms)
         self._give_params(params)
-        self._call("reshape", self._object, self._bottoms, self._tops)
-        self._call("forward", self._object, self._bottoms, self._tops)
+        with self._code.running():
+            self._call("reshape", self._object, self._bottoms, self._tops)
+            self._call("forward", self._object, self._bottoms, self._tops)
         self.ran = True
         return [top.data for top in self._tops]
 
@@ -268,7 +271,8 @@ class UserLayer:
             top.diff[...] = diff
         for blob in self._object.blobs:
             blob.diff[...] = 0
-        self._call("backward", self._object, self._tops, list(propagate_down), self._bottoms)
+        with self._code.running():
+            self._call("backward", self._object, self._tops, list(propagate_down), self._bottoms)
         return [blob.diff for blob in (*self._bottoms, *self._object.blobs)]
 
     def write(self, bottoms: Sequence[FloatArray]) -> None:
@@ -286,7 +290,7 @@ class UserLayer:
             blob.data[...] = values.reshape(blob.shape)
 
     def _call(self, method: str, layer: Layer, *arguments: object) -> None:
-        with self._placed(method), self._code.running():
+        with self._placed(method):
             getattr(layer, method)(*arguments)
 
     @contextmanager
@@ -301,6 +305,14 @@ class UserLayer:
             raise UserCodeError(f"{self._what} failed in {step}\n{text}") from error.with_traceback(own)
 
 
+def _copied(layer: Layer) -> Layer:
+    """A copy of the user's object, or the object itself where its class (a real pycaffe's) allows none."""
+    try:
+        return copy.copy(layer)
+    except Exception:  # whatever the user's own __reduce__, or Boost, raises
+        return layer
+
+
 def _of_the_user(trace: TracebackType | None) -> TracebackType | None:
     """The traceback from the first frame on that is neither ours nor the import system's."""
     here = {__file__, importlib.__file__, contextmanager.__code__.co_filename}
@@ -310,5 +322,3 @@ def _of_the_user(trace: TracebackType | None) -> TracebackType | None:
             return trace
         trace = trace.tb_next
     return None
-
-

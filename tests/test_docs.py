@@ -7,14 +7,20 @@ import runpy
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from golden_cases import ROOT
 
 from caffeconv.cli import COMMANDS, main
+from caffeconv.infogain import read_matrix
 
 README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"```console\n\$ (caffeconv [^\n]*)\n(.*?)```", README, re.DOTALL)
+INFOGAIN = (ROOT / "docs" / "infogain.md").read_text()
+EXAMPLE = re.compile(r"```console\n\$ (caffeconv [^\n]*)\n(.*?)```", re.DOTALL)
+FILE = re.compile(r"```text\n(# (\S+)\n.*?)```", re.DOTALL)
+"""A file that a page shows: its first line is a comment with its name."""
+EXAMPLES = [example for page in (README, INFOGAIN) for example in EXAMPLE.findall(page)]
 
 
 @pytest.fixture
@@ -27,14 +33,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize(("command", "output"), EXAMPLES, ids=lambda text: " ".join(text.split()[:2]))
-def test_readme_examples(command: str, output: str) -> None:
+def test_examples(command: str, output: str) -> None:
+    for content, name in FILE.findall(INFOGAIN):
+        Path(name).write_text(content)
     result = CliRunner().invoke(main, shlex.split(command)[1:])
     assert result.exit_code == 0, result.stderr
     assert [line.rstrip() for line in result.stdout.splitlines()] == [line.rstrip() for line in output.splitlines()]
 
 
 def test_every_command_has_an_example() -> None:
-    assert {command.split()[1] for command, _ in EXAMPLES} == set(COMMANDS)
+    assert {command.split()[1] for command, _ in EXAMPLE.findall(README)} == set(COMMANDS)
 
 
 @pytest.mark.usefixtures("project")
@@ -54,6 +62,24 @@ def test_readme_python() -> None:
     names = runpy.run_path("example.py")
     assert names["probabilities"].shape == (1, 10)
     assert names["features"].shape == (1, 64)
+
+
+@pytest.mark.usefixtures("project")
+def test_infogain_python() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", INFOGAIN, re.DOTALL)
+    Path("example.py").write_text(code)
+    h = runpy.run_path("example.py")["h"]
+    np.testing.assert_array_equal(read_matrix("H.binaryproto"), h)
+    np.testing.assert_allclose(h.sum(axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("project")
+def test_infogain_warning() -> None:
+    """The page quotes what is said about a net that was written for probabilities."""
+    (quoted,) = re.findall(r"they warn that `(.*?)`", INFOGAIN)
+    net = Path("old.prototxt")
+    net.write_text({name: content for content, name in FILE.findall(INFOGAIN)}[net.name])
+    assert quoted in CliRunner().invoke(main, ["inspect", str(net)]).stderr
 
 
 def test_layer_table_is_fresh() -> None:

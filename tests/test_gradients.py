@@ -251,6 +251,7 @@ LEARNT_LABELS = layer("q", "Bias", "y", "q", "bias_param { axis: 0 }")
          "EmbedLayer input"),
         (product("b", "x", "b") + layer("t", "Threshold", "b", "t", "loss_weight: 1"), "Not Implemented Yet"),
         (product("b", "x", "b") + layer("t", "ArgMax", "b", "t", "loss_weight: 1"), "Not Implemented Yet"),
+        (product("b", "x", "b") + layer("t", "Accuracy", "b y", "t", "loss_weight: 1"), "Not Implemented Yet"),
         (product("b", "x", "b") + layer("t", "Mish", "b", "t", "loss_weight: 1"), "no rule for the gradient"),
     ],
 )  # fmt: skip

@@ -111,3 +111,17 @@ def test_an_input_written_in_place_holds_the_last_write(tmp_path: Path) -> None:
     net = caffeconv.Net(write_net(tmp_path, {"x": (2,)}, layer))
     net.forward(x=[1, 2])
     np.testing.assert_array_equal(net.blobs["x"].data, [2, 3])
+
+
+def test_two_layers_of_one_name(tmp_path: Path) -> None:
+    from small_nets import write_weights
+
+    layers = (
+        'layer { name: "l" type: "InnerProduct" bottom: "x" top: "a" inner_product_param { num_output: 2 bias_term: false } }'
+        'layer { name: "l" type: "InnerProduct" bottom: "a" top: "b" inner_product_param { num_output: 3 bias_term: false '
+        'weight_filler { type: "constant" value: 2 } } }'
+    )
+    weights = write_weights(tmp_path / "w.caffemodel", "l", [np.array([[1, 2, 3], [4, 5, 6]], np.float32)])
+    net = caffeconv.Net(write_net(tmp_path, {"x": (1, 3)}, layers), weights)
+    np.testing.assert_allclose(net.forward(x=[[1, 1, 1]])["b"], [[42, 42, 42]])
+    assert list(net.params) == ["l", "l_2"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -50,8 +51,7 @@ def convert_command(
 
     if out.suffix.lower() != ".onnx":
         raise CaffeconvError(f"{out}: only ONNX models are written yet; a name that ends in .onnx was needed")
-    if batch not in ("dynamic", "keep") and not batch.isdigit():
-        raise click.UsageError(f"--batch {batch}: dynamic, keep or a number was needed")
+    size = _batch(batch)
     refuse_input_as_output(out, (net, *weights))
     notes: list[Diagnostic] = []
     loaded = load(
@@ -59,10 +59,9 @@ def convert_command(
         ignore_unknown_fields=options.ignore_unknown_fields,
     )  # fmt: skip
     values = choose_outputs(loaded.graph, "all" if outputs == ("all",) else outputs or None)
-    size = int(batch) if batch.isdigit() else batch
     model = convert_loaded(
         loaded, values, batch=size, shapes=options.shapes, opset=opset, fold=not no_fold, notes=notes
-    )  # type: ignore[arg-type]
+    )
     with whole_file(out) as file:
         written = file.write(model.SerializeToString(deterministic=True))
     _report(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)
@@ -72,6 +71,14 @@ def convert_command(
         click.echo(
             f"{out}: {len(model.graph.node)} nodes, {written / 1e6:.2f} MB; {described or 'no input'} → {results}"
         )
+
+
+def _batch(value: str) -> int | Literal["dynamic", "keep"]:
+    if value in ("dynamic", "keep"):
+        return "keep" if value == "keep" else "dynamic"
+    if not value.isdigit():
+        raise click.UsageError(f"--batch {value}: dynamic, keep or a number was needed")
+    return int(value)
 
 
 def _report(dropped: tuple[object, ...], diagnostics: list[object], *, quiet: bool, verbose: bool) -> None:

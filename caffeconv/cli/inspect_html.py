@@ -43,19 +43,20 @@ def to_html(report: Report, *, histograms: bool) -> str:
 
 def _data(report: Report, *, histograms: bool) -> Json:
     data = report_json(report)
-    nodes = {id(node.definition): node for node in report.nodes}
-    by_name = {node.name: node for node in nodes.values()}
+    by_name = {node.name: node for node in report.nodes}
     layers = [
         {
             **layer_json,
-            "problems": [f"{problem.message}\n  {problem.hint}".rstrip() for problem in layer.problems],
+            "problems": [{"message": d.message, "hint": d.hint.replace("\n  ", "\n")} for d in layer.problems],
             "summary": described(layer.definition) if layer.definition else layer.type,
             "settings": _settings(layer),
             "histograms": list(_histograms(by_name.get(layer.name))) if histograms else [],
         }
         for layer_json, layer in zip(data["layers"], report.layers, strict=True)
     ]  # fmt: skip
-    return {**data, "layers": layers, "advice": report.advice, "groups": groups([layer.name for layer in report.layers])}
+    diagnostics = [{**d, "hint": str(d["hint"]).replace("\n  ", "\n")} for d in data["diagnostics"]]
+    blocks = groups([layer.name for layer in report.layers])
+    return {**data, "layers": layers, "diagnostics": diagnostics, "advice": report.advice, "groups": blocks}
 
 
 def _settings(layer: LayerReport) -> str:
@@ -95,12 +96,12 @@ def groups(names: Sequence[str]) -> list[Json]:
 
 
 def _stem(name: str) -> str:
-    """What stands before the last ``/``; else the name up to the number (and letter) of its block."""
+    """What stands before the last ``/``; else the block that the name tells of: ``stage0_block1``, ``block 2a``."""
+    name = re.sub(r"^(relu|prelu|bn|batchnorm|scale|drop|dropout|norm)_(?=[a-z])", "", name, flags=re.IGNORECASE)
     if "/" in name:
         return name.rsplit("/", 1)[0]
-    block = re.search(r"(block|unit|stage|layer)_?\d+[a-z]?", name)
-    if block:
-        last = [match.end() for match in re.finditer(r"(block|unit|stage|layer)_?\d+[a-z]?", name)][-1]
-        return name[:last]
+    parts = re.findall(r"(?:block|unit|stage|layer|group)_?\d+[a-z]?", name)
+    if parts:
+        return "_".join(parts)
     match = re.match(r"(?:[a-z]+_?)?(?:res|scale|bn|conv|relu|pool|norm|drop|fire)?_?(\d+[a-z]?)", name, re.IGNORECASE)
     return f"block {match.group(1)}" if match else ""

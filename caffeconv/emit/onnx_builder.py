@@ -115,9 +115,7 @@ class OnnxBuilder:
         self._add(op_type, inputs, values, self._fresh_node_name(what), "", "", attributes)
         return values
 
-    def library_op(
-        self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Attribute
-    ) -> None:
+    def library_op(self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Attribute) -> None:
         """Writes a node of our domain that makes the layer's tops and that only our library can run."""
         self._add(op_type, inputs, outputs, self._fresh_node_name(""), OUR_DOMAIN, "", attributes)
 
@@ -304,6 +302,10 @@ class OnnxBuilder:
         """Reshapes to `dims`, of which at most one may vary with the batch; raises NeedsFixedBatchError otherwise."""
         if sum(dim is None for dim in dims) > 1:
             raise NeedsFixedBatchError(f"{self._scope}: a shape with more than one axis that varies with the batch")
+        if None in dims and 0 in dims:
+            raise NeedsFixedBatchError(
+                f"{self._scope}: a blob without values, whose batch cannot be told from its size"
+            )
         target = self.ints(f"{what}_shape", [-1 if dim is None else dim for dim in dims])
         made = self._fresh(what) if to is None else to
         name = self._fresh_node_name(what if to is None else "")

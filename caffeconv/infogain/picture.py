@@ -50,13 +50,13 @@ def lines_of(matrix: FloatArray, names: Sequence[str], width: int | None) -> lis
 
     `names` are those of the classes, or none: then their numbers stand there. width None: always numbers.
     """
-    table = _table(matrix, names)
-    if width is None or max(line.cell_len for line in table) <= width:
-        return table
-    return _heat_map(matrix, width)
+    if width is not None and 3 * len(matrix) > width:
+        return _heat_map(matrix, width)
+    table = _table(matrix, names, coloured=width is not None)
+    return table if width is None or max(line.cell_len for line in table) <= width else _heat_map(matrix, width)
 
 
-def _table(matrix: FloatArray, names: Sequence[str]) -> list[Text]:
+def _table(matrix: FloatArray, names: Sequence[str], *, coloured: bool) -> list[Text]:
     from rich.cells import cell_len
     from rich.text import Text
 
@@ -65,12 +65,19 @@ def _table(matrix: FloatArray, names: Sequence[str]) -> list[Text]:
     cells = [[f"{value:.3g}" for value in row] for row in matrix.tolist()]
     left = max(map(cell_len, titles))
     widths = [max(len(head), *map(len, column)) for head, column in zip(heads, zip(*cells, strict=True), strict=True)]
-    first = " " * left + " " + "".join(f" {head:>{width}} " for head, width in zip(heads, widths, strict=True))
-    lines = [Text(first, style="bold")]
+
+    def filled(row: Sequence[str]) -> list[str]:
+        return [f" {value:>{width}} " for value, width in zip(row, widths, strict=True)]
+
+    titles = [title + " " * (left - cell_len(title) + 1) for title in titles]
+    first = Text(" " * (left + 1) + "".join(filled(heads)), style="bold")
+    if not coloured:
+        return [first, *(Text(title + "".join(filled(row))) for title, row in zip(titles, cells, strict=True))]
+    lines = [first]
     for title, row, shades in zip(titles, cells, colours(matrix), strict=True):
-        line = Text(title + " " * (left - cell_len(title)) + " ", style="bold")
-        for value, width, shade in zip(row, widths, shades, strict=True):
-            line.append(f" {value:>{width}} ", style=f"not bold {_style(_ink(shade))} on {_style(shade)}")
+        line = Text(title, style="bold")
+        for cell, shade in zip(filled(row), shades, strict=True):
+            line.append(cell, style=f"not bold {_style(_ink(shade))} on {_style(shade)}")
         lines.append(line)
     return lines
 

@@ -57,7 +57,9 @@ class Convolution(Layer):
                 "Number of output should be multiples of group."
             )
         if len(layer.bottoms) != len(layer.tops):
-            raise LayerError(f"{len(layer.bottoms)} bottoms and {len(layer.tops)} tops; one top for each bottom was needed")
+            raise LayerError(
+                f"{len(layer.bottoms)} bottoms and {len(layer.tops)} tops; one top for each bottom was needed"
+            )
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
         return cls(p.num_output, p.group, p.axis, p.bias_term, p, *fillers)
 
@@ -103,6 +105,8 @@ class Convolution(Layer):
 
     def channels(self, bottom: Shape) -> int:
         channels = bottom[self.channel_axis(bottom)]
+        if channels < 1:
+            raise LayerError(f"the bottom is {by_x(bottom)}; at least one channel was needed")
         if channels % self.group:
             raise LayerError(
                 f"{channels} channels cannot be split into {self.group} groups (channels % group == {channels % self.group}); "
@@ -213,7 +217,14 @@ class Convolution(Layer):
         """The diffs of weight and bottom, given the bottom and the top's diff with their dims."""
         image, places = (y_diff, x) if self.transposed else (x, y_diff)
         found = filter_diff(
-            onnx, image[0], places[0], window, self.group, image_dims=image[1], places_dims=places[1], what="weight_diff"
+            onnx,
+            image[0],
+            places[0],
+            window,
+            self.group,
+            image_dims=image[1],
+            places_dims=places[1],
+            what="weight_diff",
         )
         if self.transposed:
             diff = onnx.op(

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from caffeconv.emit.onnx_builder import OnnxBuilder
 
 
+MOST_EXPONENT = 700  # where exp leaves float64; float32 is infinite long before
+
+
 @dataclass(frozen=True)
 class Elementwise(Layer):
     """One bottom, one top of the same shape."""
@@ -207,7 +210,8 @@ class Exp(Elementwise):
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.exp_param
         log_base = _log_base(p.base)
-        return cls(log_base * p.scale, math.exp(log_base * p.shift))
+        power = log_base * p.shift
+        return cls(log_base * p.scale, math.exp(power) if power < MOST_EXPONENT else math.inf)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         x = node.bottoms[0]

@@ -144,7 +144,9 @@ class BN(Layer):
         factor, summand = self.names
         sums = {factor: product, summand: top_diffs[0]}
         params = {
-            name: onnx.reshape(class_sums(onnx, value, rank, 1, f"{name}_sum"), (1, channels, 1, 1), what=f"{name}_diff")
+            name: onnx.reshape(
+                class_sums(onnx, value, rank, 1, f"{name}_sum"), (1, channels, 1, 1), what=f"{name}_diff"
+            )
             for name, value in sums.items()
         }
         return Gradients((like_bottom(onnx, node, diff),), params)
@@ -307,6 +309,8 @@ class ConvolutionDepthwise(Layer):
         if len(bottoms[0]) != 4:
             raise LayerError(f"the bottom is {by_x(bottoms[0])}; N×C×H×W was needed")
         channels, p = bottoms[0][1], self.param
+        if channels < 1:
+            raise LayerError(f"the bottom is {by_x(bottoms[0])}; at least one channel was needed")
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
         return Convolution(channels, channels, 1, p.bias_term, p, *fillers)
 

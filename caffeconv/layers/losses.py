@@ -12,7 +12,7 @@ import numpy as np
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.ir import LayerDef, Node, Shapes, by_x, count, shape_string
 from caffeconv.layers.base import Arity, Gradients, LabelRule, Layer, LayerError, canonical_axis, exactly
-from caffeconv.layers.gradients import INT64, refuse_to
+from caffeconv.layers.gradients import INT64, refuse_all, refuse_to
 from caffeconv.layers.labels import (
     FLOAT,
     Divisor,
@@ -146,10 +146,14 @@ class SoftmaxWithLoss(Loss):
         axis = canonical_axis(self.axis, len(shape))
         labels = read_labels(onnx, node, axis, self.normalization.ignore_label)
         prob = onnx.op("Softmax", node.bottoms[:1], what="prob", axis=axis)
-        at_label = onnx.op("Cast", [one_hot(onnx, labels.index, shape[axis], axis, len(shape))], what="wanted", to=FLOAT)
+        at_label = onnx.op(
+            "Cast", [one_hot(onnx, labels.index, shape[axis], axis, len(shape))], what="wanted", to=FLOAT
+        )
         slope = onnx.op("Sub", [prob, at_label], what="slope")
         if self.class_weights:
-            weights = onnx.op("Gather", [onnx.floats("class_weights", self.class_weights), labels.index], what="weights")
+            weights = onnx.op(
+                "Gather", [onnx.floats("class_weights", self.class_weights), labels.index], what="weights"
+            )
             slope = onnx.op("Mul", [slope, weights], what="weighted")
         divisor = self._divisor(node, onnx, axis, labels)
         return Gradients((weighted(onnx, labels.marked(onnx, slope), top_diffs[0], divisor), None))
@@ -736,3 +740,7 @@ class Accuracy(Layer):
             class_hits = onnx.reduce("ReduceSum", class_hits, others, keepdims=False, what="class_total")
         emit_quotient(onnx, class_hits, at_least_one(onnx, members), node.tops[1])
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return refuse_all(propagate_down)

@@ -12,7 +12,7 @@ from caffeconv.caffe_pb2 import PoolingParameter
 from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
 from caffeconv.layers.base import Arity, Gradients, Layer, LayerError
 from caffeconv.layers.gradients import added_at, spread_windows, times
-from caffeconv.layers.window import Window
+from caffeconv.layers.window import INT_MAX, Window
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,9 +54,7 @@ class Pooling(Layer):
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.pooling_param
         if p.HasField("kernel_depth") or p.HasField("temporal_stride"):
-            raise LayerError(
-                "kernel_depth and temporal_stride are fields of C3D's Pooling3D; use `type: \"Pooling3D\"`"
-            )
+            raise LayerError('kernel_depth and temporal_stride are fields of C3D\'s Pooling3D; use `type: "Pooling3D"`')
         if p.HasField("round_mode") and p.HasField("ceil_mode"):
             raise LayerError("round_mode and ceil_mode say the same in different forks; one of them was needed")
         if len(layer.tops) > 1 and p.pool != p.MAX:
@@ -70,6 +68,8 @@ class Pooling(Layer):
             raise LayerError("With Global_pooling: true; only pad = 0 and stride = 1")
         if min(stride) < 1:
             raise LayerError(f"stride is {by_x(stride)}; at least 1 was needed")
+        if max(*stride, *pad, *(kernel or (1,))) > INT_MAX:
+            raise LayerError("kernel, stride and pad must each fit an int")
         if any(pad) and kernel is not None and (pad[0] >= kernel[0] or pad[1] >= kernel[1]):
             raise LayerError(f"pad {by_x(pad)} must be smaller than kernel {by_x(kernel)} (pad_h_ < kernel_h_)")
         depth = _depth_window(p) if layer.extended else None
@@ -82,9 +82,7 @@ class Pooling(Layer):
         if len(bottom) == 4 or self.depth is None:
             return Window(self.kernel, self.stride, self.pad, (1, 1))
         depth = self.depth
-        return Window(
-            (*depth.kernel, *self.kernel), (*depth.stride, *self.stride), (*depth.pad, *self.pad), (1, 1, 1)
-        )
+        return Window((*depth.kernel, *self.kernel), (*depth.stride, *self.stride), (*depth.pad, *self.pad), (1, 1, 1))
 
     def window_over(self, bottom: Shape) -> Window | None:
         return self.window(bottom)
@@ -101,6 +99,8 @@ class Pooling(Layer):
             raise LayerError(_not_4d(bottom))
         if len(bottom) == 5 and self.mask:
             raise LayerError("the mask of a 5-D blob has no meaning in Caffe; leave the second top out")
+        if 0 in self.window(bottom).kernel:
+            raise LayerError(f"the bottom is {by_x(bottom)}; Filter dimensions cannot be zero.")
         sizes = self.window(bottom).pool_size(bottom[2:], ceil=self.ceil)
         if any(size < 0 for size in sizes):
             raise LayerError(f"the output would be {by_x(sizes)}; use a larger input or a smaller kernel_size")

@@ -26,14 +26,15 @@ class FromSetup(Filler):
     """The values that the layer's own `setup` puts into a parameter."""
 
     type: str = "of its setup"
-    values: FloatArray = field(default_factory=lambda: np.zeros(()), compare=False)
+    values: FloatArray = field(default_factory=lambda: np.zeros((), np.float32), compare=False)
 
     @property
     def is_random(self) -> bool:
         return False
 
     def fill(self, shape: Shape, rng: np.random.Generator) -> FloatArray:
-        return self.values.reshape(shape)
+        values: FloatArray = self.values.reshape(shape)
+        return values
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ class Python(Layer):
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.python_param
         if not p.module or not p.layer:
-            raise LayerError("no module or no layer is given; python_param { module: 'file' layer: 'Class' } was needed")
+            raise LayerError(
+                "no module or no layer is given; python_param { module: 'file' layer: 'Class' } was needed"
+            )
         in_place = tuple(layer.bottoms.index(top) if top in layer.bottoms else None for top in layer.tops)
         param = PythonParam(p.module, p.layer, p.param_str, layer.phase, in_place)
         code = layer.user_code
@@ -110,7 +113,10 @@ class Python(Layer):
         return self.user if not self.param.in_place else None
 
     def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
-        message = "in ONNX this is a node caffeconv.Python, which runs only in caffeconv.Net or `caffeconv run`"
+        message = (
+            "in ONNX this is a node caffeconv.Python, which only caffeconv runs, from the prototxt: caffeconv.Net, or "
+            "`caffeconv run --allow-python`"
+        )
         return [Diagnostic("note", node.definition.where, message, layer=node.name)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

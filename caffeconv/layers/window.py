@@ -15,6 +15,9 @@ from caffeconv.layers.base import LayerError
 C3D_FIELDS = ("kernel_depth", "temporal_stride", "temporal_pad", "filter_group")
 
 
+INT_MAX = (1 << 31) - 1
+
+
 @dataclass(frozen=True)
 class Window:
     """A window over n spatial axes (order: as the blob's, so height before width)."""
@@ -37,9 +40,7 @@ class Window:
 
     def deconv_size(self, spatial: Shape) -> Shape:
         """Output sizes of a deconvolution. May be ≤ 0; the caller refuses that."""
-        return tuple(
-            self.stride[i] * (size - 1) + self.extent(i) - 2 * self.pad[i] for i, size in enumerate(spatial)
-        )
+        return tuple(self.stride[i] * (size - 1) + self.extent(i) - 2 * self.pad[i] for i, size in enumerate(spatial))
 
     def pool_size(self, spatial: Shape, *, ceil: bool = True) -> Shape:
         """Output sizes of pooling: rounded up, then the last window dropped where it would start beyond the input.
@@ -65,7 +66,6 @@ class Window:
     def pool_end_padding(self, spatial: Shape, pooled: Shape) -> tuple[int, ...]:
         """What must be added at each axis's end so that windows fit exactly; negative: positions never reached."""
         return self.overhang(pooled, spatial)
-
 
     def conv_formula(self, axis: int, size: int) -> str:
         """``(7 + 2·1 − 1)/1 + 1 = 9``: how `conv_size` comes about on a spatial axis."""
@@ -115,10 +115,12 @@ def conv_window(p: ConvolutionParameter, spatial_axes: int) -> Window:
         pad = _spread("pad", p.pad, spatial_axes, 0)
     dilation = _dilation(p, spatial_axes)
     if any(p.HasField(name) for name in C3D_FIELDS):
-        raise LayerError(f"{', '.join(C3D_FIELDS)} are fields of C3D's Convolution3D; use `type: \"Convolution3D\"`")
+        raise LayerError(f'{", ".join(C3D_FIELDS)} are fields of C3D\'s Convolution3D; use `type: "Convolution3D"`')
     for name, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
-        if any(value < 1 for value in values):
-            raise LayerError(f"{name} is {list(values)}; each must be at least 1")
+        if not all(1 <= value <= INT_MAX for value in values):
+            raise LayerError(f"{name} is {list(values)}; each must be at least 1, and fit an int")
+    if any(value > INT_MAX for value in pad):
+        raise LayerError(f"pad is {list(pad)}; each must fit an int")
     return Window(kernel, stride, pad, dilation)
 
 

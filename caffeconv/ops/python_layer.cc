@@ -89,7 +89,7 @@ int make_output(PythonCall* call, size_t index, const int64_t* dims, size_t rank
 OrtStatus* compute(const PythonKernel& kernel, OrtKernelContext* context) {
   const OrtApi* api = kernel.api;
   if (kernel.callback == nullptr) {
-    return failure(api, kernel.name + ": a Python layer runs only where caffeconv makes the session (caffeconv.Net)");
+    return failure(api, "a Python layer runs only where caffeconv makes the session, from the prototxt (caffeconv.Net)");
   }
   const OrtKernelContext* reading = context;
   PythonCall call = {kernel.name.c_str(), kernel.backward, 0, nullptr, 0, &make_output, api, context, nullptr};
@@ -106,7 +106,7 @@ OrtStatus* compute(const PythonKernel& kernel, OrtKernelContext* context) {
   call.input = tensors.data();
   const int failed = kernel.callback(&call);
   if (call.status != nullptr) return call.status;
-  return failed == 0 ? nullptr : failure(api, kernel.name + ": the layer's Python code failed");
+  return failed == 0 ? nullptr : failure(api, "the layer's Python code failed");
 }
 
 // No exception crosses into onnxruntime; memory is all that can run out here.

@@ -66,7 +66,11 @@ def define_net(source: NetSource, state: State) -> NetDef:
         if keeps_layer(proto, full_state):
             layers.append((proto, line))
     user_code = UserCode(source.directory) if state.allow_python else None
-    definitions = [_definition(proto, line, state, source, user_code) for proto, line in layers]
+    names = _unique_names([proto.name for proto, _ in layers])
+    definitions = [
+        _definition(proto, name, line, state, source, user_code)
+        for (proto, line), name in zip(layers, names, strict=True)
+    ]
     named, last_value = _name_values(definitions)
     return NetDef(net.name, tuple(named), state.phase, source.directory, source.path, last_value, user_code)
 
@@ -90,12 +94,23 @@ def meets_rule(state: NetState, rule: NetStateRule) -> bool:
     return stages.issuperset(rule.stage) and stages.isdisjoint(rule.not_stage)
 
 
+def _unique_names(names: Sequence[str]) -> list[str]:
+    """The names, a further layer of one name as ``name_2``: Caffe, too, gives only the first one a file's weights."""
+    taken = set(names)
+    seen: set[str] = set()
+    unique = []
+    for name in names:
+        unique.append(_unused(name, taken) if name in seen else name)
+        seen.add(name)
+    return unique
+
+
 def _definition(
-    proto: LayerParameter, line: int, state: State, source: NetSource, user_code: UserCode | None
+    proto: LayerParameter, name: str, line: int, state: State, source: NetSource, user_code: UserCode | None
 ) -> LayerDef:
     own: Phase = ("TRAIN", "TEST")[proto.phase] if proto.HasField("phase") else state.phase
     return LayerDef(
-        proto.name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own, source.directory,
+        name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own, source.directory,
         line or None, source.net.force_backward, state.extended, source.extra.get(line, {}),
         state.infogain, user_code,
     )  # fmt: skip
@@ -104,6 +119,11 @@ def _definition(
 def _name_values(layers: Sequence[LayerDef]) -> tuple[list[LayerDef], dict[str, str]]:
     """Gives each write of a blob a value name of its own; the last write has the blob's name."""
     uses, problems = _count_uses(layers)
+    problems += [
+        Diagnostic("error", layer.where, 'a top without a name; write `top: "…"`', layer=layer.name)
+        for layer in layers
+        if "" in layer.tops
+    ]
     writes: dict[str, list[tuple[int, int]]] = {}
     for i, layer in enumerate(layers):
         for j, top in enumerate(layer.tops):

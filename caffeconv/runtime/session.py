@@ -82,14 +82,16 @@ class Session:
         names = list(outputs if outputs is not None else self.outputs)
         if self._python is not None:
             self._python.begin_run(same_pass=same_pass)
+        failed: Exception | None = None
+        values: list[FloatArray] = []
         try:
             values = self._session.run(names, {name: np.asarray(a, np.float32, order="C") for name, a in feeds.items()})
         except Exception as error:  # onnxruntime's exceptions share no base class
-            if self._python is not None:
-                self._python.end_run()
-            raise CaffeconvError(_explain(error)) from error
+            failed = error
         if self._python is not None:
-            self._python.end_run()
+            self._python.end_run()  # what went wrong in the user's code goes before what onnxruntime makes of it
+        if failed is not None:
+            raise CaffeconvError(_explain(failed)) from failed
         return dict(zip(names, values, strict=True))
 
 

@@ -2,7 +2,7 @@
 const report = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const W = 190, GAP_X = 34, GAP_Y = 46, ROW = 17;
+const W = 216, GAP_X = 34, GAP_Y = 46, ROW = 17;
 const COLOURS = { Convolution: "#4c8dff", Deconvolution: "#7a6cff", InnerProduct: "#b36bff", Pooling: "#20b2a6", BatchNorm: "#e0a52b",
   Scale: "#e0a52b", ReLU: "#ef7d57", Concat: "#8a94a6", Eltwise: "#8a94a6", Softmax: "#35b36b", Input: "#35b36b" };
 const layers = report.layers;
@@ -134,7 +134,8 @@ function draw() {
     }
     root.append(svg("path", { class: "edge", d, "marker-end": "url(#arrow)" }));
     const a = points[0], b = points[1];
-    root.append(svg("text", { class: "shape", x: (a.x * 0.65 + b.x * 0.35), y: a.bottom + 20 }, edge.label));
+    const fork = drawn.edges.filter((other) => other.from === edge.from).length > 1;
+    root.append(svg("text", { class: "shape", x: fork ? a.x * 0.15 + b.x * 0.85 : a.x * 0.7 + b.x * 0.3, y: fork ? b.top - 14 : a.bottom + 19 }, edge.label));
   });
   drawn.found.forEach((box, i) => root.append(node(box, i)));
   mark();
@@ -149,11 +150,11 @@ function node(box, index) {
   if (box.group !== undefined) {
     group.append(svg("text", { x: 14, y: 20 }, "▸ " + clip(name, 24)), svg("text", { class: "type", x: 14, y: 37 }, `${box.layers.length} layers, ${short(sum(box.layers, "parameters"))} parameters`));
   } else {
-    group.append(svg("rect", { class: "stripe", x: 0, y: 8, width: 4, height: h - 16, rx: 2, fill: COLOURS[first.type] || "#8a94a6" }));
-    group.append(svg("text", { x: 14, y: 18 }, clip(first.name, 26)), svg("text", { class: "type", x: 14, y: 34 }, clip(first.summary, 30)));
+    group.append(svg("rect", { class: "stripe", x: 0, y: 8, width: 4, height: h - 16, rx: 2, style: `fill:${COLOURS[first.type] || "#8a94a6"}` }));
+    group.append(svg("text", { x: 14, y: 18 }, clip(first.name, 27)), svg("text", { class: "type", x: 14, y: 34 }, clip(first.summary, 33)));
     box.layers.slice(1, 5).forEach((i, at) => {
       const rest = box.layers.length - 5;
-      const text = at === 3 && rest > 0 ? `+ ${rest + 1} more` : `${layers[i].type}  ${clip(layers[i].name, 16)}`;
+      const text = at === 3 && rest > 0 ? `+ ${rest + 1} more` : clip(`${layers[i].type}  ${layers[i].name}`, 33);
       group.append(svg("text", { class: "more", x: 14, y: 34 + ROW * (at + 1), "data-layer": i }, text));
     });
   }
@@ -249,7 +250,7 @@ function choose(index, move) {
   add("multiply-adds", layer.multiply_adds ? short(layer.multiply_adds) : "");
   add("memory", layer.activation_bytes ? bytes(layer.activation_bytes) : "in place");
   add("sees", layer.receptive_field ? `${by(layer.receptive_field.size)} pixels, ${by(layer.receptive_field.stride)} apart` : "");
-  panel.replaceChildren(el("h2", {}, layer.name), ...layer.problems.map((text) => el("div", { class: "problem" }, el("pre", {}, text))), list, ...layer.histograms.map(histogram));
+  panel.replaceChildren(el("h2", {}, layer.name), ...layer.problems.map((p) => el("div", { class: "problem" }, el("div", {}, p.message), el("pre", {}, p.hint))), list, ...layer.histograms.map(histogram));
 }
 function histogram(h) {
   const most = Math.max(...h.counts, 1), chart = svg("svg", { class: "hist", viewBox: `0 0 ${h.counts.length * 8} 60`, preserveAspectRatio: "none", role: "img", "aria-label": `values of ${h.name}` });
@@ -272,7 +273,7 @@ function table() {
   const order = layers.map((_, i) => i);
   if (sorted.column >= 0) {
     const value = COLUMNS[sorted.column][1];
-    order.sort((a, b) => { const x = value(layers[a]), y = value(layers[b]); return (x < y ? -1 : x > y ? 1 : a - b) * (sorted.up ? 1 : -1); });
+    order.sort((a, b) => { const x = value(layers[a]), y = value(layers[b]); return (x < y ? -1 : x > y ? 1 : 0) * (sorted.up ? 1 : -1) || a - b; });
   }
   const most = Math.max(...layers.map((l) => l.parameters), 1);
   order.forEach((i) => {
@@ -293,7 +294,7 @@ function problems() {
   const list = report.diagnostics.filter((d) => d.severity !== "note");
   $("problems").replaceChildren(...list.map((d) => el("div", { class: `problem ${d.severity}` },
     ...(byName.has(d.layer) ? [el("button", { onclick: () => choose(byName.get(d.layer), true) }, "show")] : []),
-    el("b", {}, d.where), el("pre", {}, d.message + (d.hint ? "\n  " + d.hint : "")))));
+    el("b", {}, d.where), el("div", {}, d.message), el("pre", {}, d.hint))));
   if (report.advice) $("problems").append(el("div", { class: "cures" }, el("pre", {}, report.advice)));
 }
 function header() {
