@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
-from caffeconv.ir import Graph, LayerDef, NetDef, Node, Param, Shape
+from caffeconv.ir import Graph, LayerDef, NetDef, Node, Param, Shape, by_x, count
 from caffeconv.layers import LAYERS
 from caffeconv.layers.base import Layer, LayerError
+
+INT_MAX = (1 << 31) - 1
 
 
 @dataclass
@@ -96,6 +98,9 @@ def _node(
     if len(tops) != len(top_values):
         raise LayerError(f"{len(top_values)} tops; {len(tops)} were needed")
     params = tuple(Param(name, tuple(shape)) for name, shape in layer.weight_shapes(bottoms).items())
+    for param in params:
+        if count(param.shape) > INT_MAX:
+            raise LayerError(f"its parameter {param.name} would be {by_x(param.shape)}: blob size exceeds INT_MAX")
     return Node(definition, layer, definition.bottom_values, top_values, bottoms, tops, params)
 
 
@@ -192,7 +197,7 @@ def _check_sizes(definition: LayerDef, tops: Sequence[Shape], *, limited: bool) 
         total = 1
         for dim in shape:
             total *= dim
-        if limited and total > (1 << 31) - 1:
+        if limited and total > INT_MAX:
             # caffe: Blob::Reshape — a blob's size must fit an int
             raise LayerError(f"blob '{blob}' would be {'×'.join(map(str, shape))}: blob size exceeds INT_MAX")
 

@@ -223,9 +223,7 @@ def _sizes(world: World, trouble: Trouble) -> Iterator[Candidate]:
                 yield from _with_channels(world, trouble, Candidate({j: definition}), reach.bottoms)
 
 
-def _with_channels(
-    world: World, trouble: Trouble, sized: Candidate, bottoms: tuple[Shape, ...]
-) -> Iterator[Candidate]:
+def _with_channels(world: World, trouble: Trouble, sized: Candidate, bottoms: tuple[Shape, ...]) -> Iterator[Candidate]:
     """An edit of sizes along with the one of channels that makes both together fit."""
     target = world.net.layers[trouble.index]
     kind = LAYERS.get(target.type)
@@ -262,6 +260,8 @@ def _inputs(world: World, trouble: Trouble) -> Iterator[Candidate]:
         if not shapes or len(shapes[0]) != 4 or _asked(world, definition):
             continue
         height, width = shapes[0][2:]
+        if min(height, width) < 1:
+            continue
         near = [size // step * step + more for step in (32, 16, 8, 4, 2) for size in (height,) for more in (0, step)]
         small = list(range(1, 33)) if height <= 64 else []
         for size in dict.fromkeys((*_bisected(world, trouble, j), *_SIZES, *near, *small, height + 1, height - 1)):

@@ -113,12 +113,19 @@ def collapsed(values: tuple[int, ...]) -> tuple[int, ...]:
     return values[:1] if len(set(values)) == 1 else values
 
 
+def _fits_field(value: Setting) -> bool:
+    numbers = value if isinstance(value, tuple) else (value,)
+    return all(not isinstance(number, int) or abs(number) < 1 << 31 for number in numbers)
+
+
 def with_settings(definition: LayerDef, settings: Mapping[str, Setting]) -> LayerDef:
     """The layer with these fields in place of its own."""
     proto = LayerParameter()
     proto.CopyFrom(definition.proto)
     message: Message = getattr(proto, LAYERS[definition.type].settings)
     for name, value in settings.items():
+        if not _fits_field(value):  # what no prototxt can say mends nothing
+            continue
         if name in _WINDOW and isinstance(value, tuple):
             _set_window(message, name, value)
         elif name == DIM and isinstance(value, tuple) and _has_shape(message):

@@ -70,7 +70,7 @@ def cost(habits: Habits, edit: Edit, after: LayerDef, proven: frozenset[str]) ->
 
 
 def _shape_cost(before: Setting | str, value: Setting | str) -> float:
-    if not isinstance(value, tuple) or not isinstance(before, tuple) or not value or not min(*before, *value):
+    if not isinstance(value, tuple) or not isinstance(before, tuple) or not value or min(*before, *value) < 1:
         return 2.5
     far = abs(math.log(value[-1] / before[-1]))
     return far + (1.0 if value[-1] in _SIZES else 1.2 if value[-1] % 16 == 0 else 1.5)

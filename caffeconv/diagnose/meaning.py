@@ -111,6 +111,8 @@ def factorings(number: int, links: list[Link], channels: int) -> list[Shape]:
 
     def doubt(shape: Shape) -> float:
         round_number = next((price for divisor, price in ((64, 0), (16, 1), (4, 2)) if shape[0] % divisor == 0), 3)
-        return round_number + 2 * (shape[1:] not in passed) + 2 * (shape[0] != channels) + 2 * (shape[0] > MOST_CHANNELS)
+        return (
+            round_number + 2 * (shape[1:] not in passed) + 2 * (shape[0] != channels) + 2 * (shape[0] > MOST_CHANNELS)
+        )
 
     return sorted((shape for shape in possible if shape[0] > 1), key=doubt)[:MOST_FACTORINGS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -17,6 +18,8 @@ from caffeconv.version import __version__
 
 DEFAULT_OPSET = 17
 LEAST_OPSET = 13
+MOST_BYTES = (1 << 31) - (1 << 20)
+"""What protobuf takes in one message, less what the nodes may need."""
 
 
 def emit_model(
@@ -63,6 +66,7 @@ def finish_model(
     """
     nodes = _reached(builder, outputs)
     used = {name for node in nodes for name in _reads(node)}
+    _refuse_too_large(builder, used)
     states = {value: shape for value, (_, shape) in builder.states.items() if value in used}
     inputs = {**{value: graph.dims[value] for value in graph.inputs}, **(more_inputs or {}), **states}
     proto = helper.make_graph(
@@ -74,6 +78,16 @@ def finish_model(
     proto.initializer.extend(_tensor(name, value) for name, value in builder.initializers.items() if name in used)
     functions = [f for f in builder.functions.values() if _calls(proto, f)]
     return _model(proto, functions, builder.opset, {**(metadata or {}), **_kinds(graph, outputs), **_labels(graph)})
+
+
+def _refuse_too_large(builder: OnnxBuilder, used: set[str]) -> None:
+    """Raises CaffeconvError, before memory is taken, where the values do not fit into one ONNX file."""
+    total = sum(4 * math.prod(value.shape) for name, value in builder.initializers.items() if name in used)
+    if total >= MOST_BYTES:
+        raise CaffeconvError(
+            f"the model's parameters take {total / 1e9:.1f} GB; one ONNX file holds at most {MOST_BYTES / 1e9:.1f} GB, "
+            "and weights beside the model are not written yet"
+        )
 
 
 def _kinds(graph: Graph, outputs: Iterable[str]) -> dict[str, str]:

@@ -254,7 +254,7 @@ class Slice(Layer):
 
     @classmethod
     def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
-        p, parts = layer.proto.slice_param, len(layer.tops)
+        p, parts = layer.proto.slice_param, max(1, len(layer.tops))
         axis = p.slice_dim if p.HasField("slice_dim") else p.axis
         size = bottoms[0][axis] if -len(bottoms[0]) <= axis < len(bottoms[0]) else 0
         even = tuple(size * i // parts for i in range(1, parts))

@@ -174,3 +174,15 @@ def test_a_label_out_of_range(tmp_path: Path) -> None:
     inputs = [f"--input=label={folder / 'blobs.npz'}", f"--input=x={tmp_path / 'x.npy'}"]
     result = call("run", folder / "net.prototxt", *inputs)
     assert_refused(result, "label 3 in blob 'label'", "is out of range; 0 to 2 was needed")
+
+
+def test_a_net_too_large_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    text = (
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: %d } } }'
+        'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: %d } }'
+    )
+    net.write_text(text % (1_000_000, 1_000_000))
+    assert_refused(call("convert", net, "-o", tmp_path / "m.onnx"), "ip (InnerProduct)", "blob size exceeds INT_MAX")
+    net.write_text(text % (100_000, 10_000))
+    assert_refused(call("convert", net, "-o", tmp_path / "m.onnx"), "parameters take 4.0 GB; one ONNX file holds at most 2.1 GB")
