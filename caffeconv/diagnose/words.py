@@ -188,7 +188,13 @@ def _convolution_words(sides: Sides, trouble: Trouble, mine: Shape, other: Shape
         return
     if not _in_between(sides, trouble.index) and {other[1], mine[1]} <= GREY_OR_COLOUR.keys():
         yield f"The file's net takes pictures of {GREY_OR_COLOUR[other[1]]}, this net of {GREY_OR_COLOUR[mine[1]]}."
-    elif other[1] and channels % other[1] == 0 and isinstance(group, int) and other[0] % (channels // other[1]) == 0:
+    elif (
+        other[1]
+        and channels
+        and channels % other[1] == 0
+        and isinstance(group, int)
+        and other[0] % (channels // other[1]) == 0
+    ):
         yield (
             f"The file's filters see {other[1]} of {channels} channels each, which is `group: {channels // other[1]}`; "
             f"the net has `group: {group}`."

@@ -177,7 +177,7 @@ class PriorBox(Layer):
             side = int(low)  # ssd: the sizes go through an int
             sizes.append((side, side))
             if self.max_sizes:
-                middle = np.sqrt(side * int(self.max_sizes[i]))
+                middle = np.sqrt(float(side) * int(self.max_sizes[i]))
                 sizes.append((middle, middle))
             for ratio in self.aspect_ratios:
                 root = np.sqrt(np.float32(ratio))
