@@ -126,6 +126,7 @@ def _sharing_problems(node: Node, i: int, owner: Node, j: int, name: str) -> Ite
 
 # -- from files --------------------------------------------------------------------------------------------------------
 
+
 def _copy_from(file: WeightsFile, nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> Given:
     given: Given = {}
     by_name = {node.name: node for node in reversed(nodes)}  # caffe: the first layer of a name
@@ -133,7 +134,9 @@ def _copy_from(file: WeightsFile, nodes: Sequence[Node], diagnostics: list[Diagn
         node = by_name.get(layer.name)
         if node is None:
             if layer.blobs:
-                message = f"layer '{layer.name}' of the file is not in the net; its {len(layer.blobs)} blobs are ignored"
+                message = (
+                    f"layer '{layer.name}' of the file is not in the net; its {len(layer.blobs)} blobs are ignored"
+                )
                 diagnostics.append(Diagnostic("note", str(file.path), message, layer=layer.name))
             continue
         fits, problems = _fit(node, layer, file)
@@ -160,14 +163,18 @@ def _fit(node: Node, layer: StoredLayer, file: WeightsFile) -> tuple[list[tuple[
         if blob is None:
             continue
         if not shape_fits(param.shape, blob):
-            line = hdf5_line(blob, param.shape) if layer.may_leave_out else mismatch_line(node.name, i, blob, param.shape)
+            line = (
+                hdf5_line(blob, param.shape) if layer.may_leave_out else mismatch_line(node.name, i, blob, param.shape)
+            )
             problems.append(Diagnostic("error", where, line, layer=node.name))
         elif blob.count != count(param.shape):
             message = (
                 f"param {i} ({param.name}) holds {blob.count} values where its shape {shape_string(blob.shape)} "
                 f"needs {count(param.shape)} (count_ == proto.data_size())"
             )
-            problems.append(Diagnostic("error", where, message, "The file is damaged; copy or download it again.", node.name))
+            problems.append(
+                Diagnostic("error", where, message, "The file is damaged; copy or download it again.", node.name)
+            )
         else:
             fits.append((i, blob))
     return fits, problems
@@ -225,7 +232,9 @@ def _inline_blobs(nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> Given
                 given[node.name, i] = (blob, "the prototxt")
             elif proto.data or proto.double_data:
                 where = f"{node.definition.where} in its own blobs"
-                diagnostics.append(Diagnostic("error", where, mismatch_line(node.name, i, blob, param.shape), layer=node.name))
+                diagnostics.append(
+                    Diagnostic("error", where, mismatch_line(node.name, i, blob, param.shape), layer=node.name)
+                )
     return given
 
 

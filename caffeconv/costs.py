@@ -93,5 +93,3 @@ def peak_bytes(nodes: Sequence[Node], outputs: Sequence[str]) -> int:
 
 def _blobs(node: Node) -> tuple[str, ...]:
     return (*node.definition.tops, *node.tops[len(node.definition.tops) :])
-
-

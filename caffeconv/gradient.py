@@ -178,7 +178,9 @@ class _Pass:
         self.params: dict[Slot, list[str]] = {}
         self.seeds = {blob: builder.new_input(f"seed/{blob}") for blob in seeded}
         self.seed_dims = {self.seeds[blob]: graph.dims[value] for blob, value in seeded.items()}
-        self.owned_shapes = {(node.name, param.name): param.shape for node in graph.nodes[::-1] for param in node.params}
+        self.owned_shapes = {
+            (node.name, param.name): param.shape for node in graph.nodes[::-1] for param in node.params
+        }
         self._graph = graph
         self._seeded = frozenset(seeded.values())
         self._given = {value: [self.seeds[blob]] for blob, value in seeded.items()}
@@ -194,7 +196,9 @@ class _Pass:
         tops = [self._top_diff(node, i) for i in range(len(node.tops))]
         if not any(tops) or not (node.bottoms or node.params):
             return
-        diffs = [diff or filled_like(self.builder, top, 0, "no_diff") for diff, top in zip(tops, node.tops, strict=True)]
+        diffs = [
+            diff or filled_like(self.builder, top, 0, "no_diff") for diff, top in zip(tops, node.tops, strict=True)
+        ]
         try:
             found = node.layer.lower_gradient(self._as_left(node), self.builder, diffs, step.bottoms)
         except LayerError as error:

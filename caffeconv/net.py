@@ -211,9 +211,7 @@ class Net:
         self.params: Mapping[str, list[ParamBlob]] = self._params
         definition = self._loaded.net
         self.blobs: dict[str, NetBlob] = {name: NetBlob(self, name) for name in definition.blob_order()}
-        self._automatic = [
-            value for node in self._graph.nodes for value in node.tops[len(node.definition.tops) :]
-        ]
+        self._automatic = [value for node in self._graph.nodes for value in node.tops[len(node.definition.tops) :]]
         self.blobs |= {name: NetBlob(self, name) for name in self._automatic}
         self.name = definition.name
         self._sources = _sources(self._graph, seed)
@@ -254,7 +252,9 @@ class Net:
     def reshape_input(self, blob: str, shape: Sequence[int]) -> None:
         """Gives an input another shape, its values zero; CaffeconvError for a blob that is no input."""
         if blob not in self._buffers:
-            raise CaffeconvError(f"blob '{blob}' is no input: its shape follows from the inputs' ({', '.join(self.inputs)})")
+            raise CaffeconvError(
+                f"blob '{blob}' is no input: its shape follows from the inputs' ({', '.join(self.inputs)})"
+            )
         if tuple(shape) != self._buffers[blob].shape:
             self._buffers[blob] = np.zeros(tuple(shape), np.float32)
             self._forget()
@@ -442,8 +442,6 @@ class Net:
         self._backward_sessions.clear()
         if self._went_back is not None:
             self._went_back = replace(self._went_back, outdated=True)
-
-
 
     # -- backward --------------------------------------------------------------------------------------------------
 

@@ -138,9 +138,7 @@ def inspect(
     )  # fmt: skip
 
 
-def _with_batch(
-    definition: NetDef, shapes: Mapping[str, Sequence[int]] | None, batch: int
-) -> dict[str, Sequence[int]]:
+def _with_batch(definition: NetDef, shapes: Mapping[str, Sequence[int]] | None, batch: int) -> dict[str, Sequence[int]]:
     """The shapes of those inputs that have the first one's batch size, with another one."""
     if batch < 1:
         raise CaffeconvError(f"batch {batch}: at least 1 was needed")
@@ -192,4 +190,3 @@ def _layer_reports(
         costs = (own, cost, fresh * FLOAT_BYTES)
         reports.append(LayerReport(*common, tops, params, *costs, problems, field, definition, formulas))
     return tuple(reports)
-

@@ -13,7 +13,9 @@ NETS = [case for case in cases("nets", "layers") if runnable(case) and not case.
 # one of each layer type, the smallest first, and every whole net of fewer than 30 layers
 SAMPLE = {case.name: case for case in NETS if case.folder.parent.name == "nets"}
 for kind in sorted({kind for case in NETS for kind in case.types}):
-    SAMPLE.update((case.name, case) for case in [c for c in NETS if kind in c.types and c.folder.parent.name == "layers"][:2])
+    SAMPLE.update(
+        (case.name, case) for case in [c for c in NETS if kind in c.types and c.folder.parent.name == "layers"][:2]
+    )
 
 
 @pytest.mark.parametrize("case", SAMPLE.values(), ids=lambda c: c.name)

@@ -23,12 +23,23 @@ UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 @net_argument
 @weights_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.option("--fix", "fix", type=click.Path(path_type=Path), metavar="OUT.prototxt",
-              help="Write the net with the first of the edits that mend it.")
-@click.option("--html", "page", type=click.Path(path_type=Path), metavar="REPORT.html",
-              help="Write the report as one page with the net drawn as a graph.")
-@click.option("--layer", "layer", metavar="NAME",
-              help="Explain one layer instead: blobs, sizes, learning rates, TensorFlow.")
+@click.option(
+    "--fix",
+    "fix",
+    type=click.Path(path_type=Path),
+    metavar="OUT.prototxt",
+    help="Write the net with the first of the edits that mend it.",
+)
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="REPORT.html",
+    help="Write the report as one page with the net drawn as a graph.",
+)
+@click.option(
+    "--layer", "layer", metavar="NAME", help="Explain one layer instead: blobs, sizes, learning rates, TensorFlow."
+)
 @click.option("--batch", type=int, metavar="N", help="Reckon memory and multiply-adds for this batch size.")
 @click.option("--values", is_flag=True, help="Look at the weights' values too: NaN, infinite, all zero.")
 @net_options

@@ -96,7 +96,9 @@ class Normalize(Layer):
         along = onnx.reduce("ReduceSum", product, self._axes(node), keepdims=True, what="along")
         across = onnx.op("Sub", [top_diffs[0], onnx.op("Mul", [unit, along], what="radial")], what="across")
         # ssd: the scale comes last, as if it were the same for all channels
-        scaled = onnx.op("Mul", [onnx.op("Div", [across, norm], what="turn"), self._scale(node, onnx)], what="bottom_diff")
+        scaled = onnx.op(
+            "Mul", [onnx.op("Div", [across, norm], what="turn"), self._scale(node, onnx)], what="bottom_diff"
+        )
         if self.channel_shared:
             return Gradients((scaled,), {"scale": sum_over(onnx, product, range(rank), "scale_diff")})
         return Gradients((scaled,), {"scale": class_sums(onnx, product, rank, 1, "scale_diff")})

@@ -154,7 +154,9 @@ class BatchNorm(Layer):
         if self.use_global_stats:
             _, variance = self.statistics(node)
             deviation = np.sqrt(variance + np.float32(self.eps)).reshape(spread)
-            return Gradients((onnx.op("Div", [diff, onnx.floats("deviations", deviation)], what="bottom_diff"),), params)
+            return Gradients(
+                (onnx.op("Div", [diff, onnx.floats("deviations", deviation)], what="bottom_diff"),), params
+            )
         normalized, deviation_value, axes = self._normalized(node, onnx)
         diff = centred_diff(onnx, diff, normalized, deviation_value, axes)
         return Gradients((diff,), params)
@@ -334,7 +336,9 @@ class MVN(Layer):
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if len(bottoms[0]) > 4:
-            raise LayerError(f"the bottom is {by_x(bottoms[0])}; at most 4 axes were needed (num, channels, height, width)")
+            raise LayerError(
+                f"the bottom is {by_x(bottoms[0])}; at most 4 axes were needed (num, channels, height, width)"
+            )
         return [(*bottoms[0], *([1] * (4 - len(bottoms[0]))))]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

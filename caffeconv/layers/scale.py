@@ -85,7 +85,6 @@ class _AlongAxes(Layer):
         lined_up = self.lined_up(dims, node.bottom_shapes)
         return node.bottoms[1] if lined_up == dims else onnx.reshape(node.bottoms[1], lined_up, what=name)
 
-
     def operand_diff(self, node: Node, onnx: OnnxBuilder, diff: str, what: str) -> str:
         """A diff shaped as bottom[0], summed over the axes along which the operand is repeated."""
         rank, start = len(node.bottom_shapes[0]), self.start(node.bottom_shapes)

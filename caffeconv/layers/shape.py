@@ -497,7 +497,9 @@ class Filter(Layer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         if len(layer.tops) != len(layer.bottoms) - 1:
-            raise LayerError(f"{len(layer.bottoms)} bottoms need {len(layer.bottoms) - 1} tops: all but the selector pass")
+            raise LayerError(
+                f"{len(layer.bottoms)} bottoms need {len(layer.bottoms) - 1} tops: all but the selector pass"
+            )
         return cls()
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
@@ -513,7 +515,9 @@ class Filter(Layer):
         return bottoms[:-1]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        selector = onnx.op("Cast", [onnx.reshape(node.bottoms[-1], _flat(onnx, node.bottoms[-1]))], what="selected", to=9)
+        selector = onnx.op(
+            "Cast", [onnx.reshape(node.bottoms[-1], _flat(onnx, node.bottoms[-1]))], what="selected", to=9
+        )
         for bottom, top in zip(node.bottoms[:-1], node.tops, strict=True):
             onnx.emit("Compress", [bottom, selector], [top], axis=0)
 

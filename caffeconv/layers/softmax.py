@@ -73,7 +73,9 @@ class ArgMax(Layer):
         if self.axis is not None:
             axis = canonical_axis(self.axis, len(x), x)
             if self.top_k > x[axis]:
-                raise LayerError(f"top_k {self.top_k} must be less than or equal to the dimension of the axis ({x[axis]}).")
+                raise LayerError(
+                    f"top_k {self.top_k} must be less than or equal to the dimension of the axis ({x[axis]})."
+                )
             return [(*x[:axis], self.top_k, *x[axis + 1 :])]
         if self.top_k > count(x, 1):
             raise LayerError(

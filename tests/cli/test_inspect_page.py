@@ -51,7 +51,16 @@ def test_names_from_the_net_cannot_break_out(tmp_path: Path) -> None:
 
 
 def test_blocks() -> None:
-    names = ["data", "res2a_branch1", "bn2a_branch1", "scale2a_branch1", "res2b_branch2a", "bn2b_branch2a", "relu2b", "prob"]
+    names = [
+        "data",
+        "res2a_branch1",
+        "bn2a_branch1",
+        "scale2a_branch1",
+        "res2b_branch2a",
+        "bn2b_branch2a",
+        "relu2b",
+        "prob",
+    ]
     assert [(group["name"], group["first"], group["last"]) for group in groups(names)] == [
         ("block 2a", 1, 3), ("block 2b", 4, 6),
     ]  # fmt: skip

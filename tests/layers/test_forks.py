@@ -156,9 +156,7 @@ def test_upsample_with_one_bottom_does_nothing_by_default(folder: Path) -> None:
 
 @few
 @given(seeds, st.integers(1, 3), st.integers(4, 9), st.integers(4, 9), st.sampled_from([(2, 2), (3, 2), (3, 1)]))
-def test_upsample_puts_maxima_back(
-    folder: Path, seed: int, n: int, h: int, w: int, window: tuple[int, int]
-) -> None:
+def test_upsample_puts_maxima_back(folder: Path, seed: int, n: int, h: int, w: int, window: tuple[int, int]) -> None:
     kernel, stride = window
     x = normal(seed, n, 2, h, w)
     layers = layer(
@@ -541,9 +539,7 @@ def test_pooling_3d(
     pad = pad if pool == "AVE" else 0
     x = normal(seed, 2, 2, 4, 5, 6)
     kernel, strides, pads = (depth, size, size), (steps, stride, stride), (0, pad, pad)
-    sizes = [
-        math.ceil((n + 2 * p - k) / s) + 1 for n, k, s, p in zip((4, 5, 6), kernel, strides, pads, strict=True)
-    ]
+    sizes = [math.ceil((n + 2 * p - k) / s) + 1 for n, k, s, p in zip((4, 5, 6), kernel, strides, pads, strict=True)]
     want = np.empty((2, 2, *sizes))
     for place in itertools.product(*map(range, sizes)):
         window, divisor = [], 1

@@ -45,7 +45,13 @@ def differences(loss: Loss, x: Array, step: float = 1e-6) -> Double:
 
 
 def diffs(
-    folder: Path, type_: str, feeds: dict[str, Array], extra: str = "", *, forced: bool = True, wanted: Sequence[str] = "x"
+    folder: Path,
+    type_: str,
+    feeds: dict[str, Array],
+    extra: str = "",
+    *,
+    forced: bool = True,
+    wanted: Sequence[str] = "x",
 ) -> dict[str, Array]:
     """The diffs that a loss over these inputs gives; not `forced`: of an Eltwise over x that learns."""
     bottoms = list(feeds)
@@ -115,7 +121,9 @@ def problems(draw: st.DrawFn) -> Problem:
     ignore = draw(st.sampled_from([None, 0, 255, -1]))
     if ignore is not None:
         labels = np.where(rng.random(rest) < 0.4, ignore, labels).astype(np.float32)
-    return Problem(scores, labels, axis, draw(st.sampled_from(MODES)), ignore, draw(st.sampled_from([1, 0.5, -2])), seed)
+    return Problem(
+        scores, labels, axis, draw(st.sampled_from(MODES)), ignore, draw(st.sampled_from([1, 0.5, -2])), seed
+    )
 
 
 @few
