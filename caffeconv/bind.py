@@ -137,7 +137,7 @@ def _copy_from(file: WeightsFile, nodes: Sequence[Node], diagnostics: list[Diagn
                 message = (
                     f"layer '{layer.name}' of the file is not in the net; its {len(layer.blobs)} blobs are ignored"
                 )
-                diagnostics.append(Diagnostic("note", str(file.path), message, layer=layer.name))
+                diagnostics.append(Diagnostic("warning", str(file.path), message, layer=layer.name))
             continue
         fits, problems = _fit(node, layer, file)
         diagnostics += problems

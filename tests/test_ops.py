@@ -630,9 +630,10 @@ def _sanitizers_work(folder: Path) -> bool:
 
 
 def test_cpp_under_sanitizers(tmp_path: Path) -> None:
-    """The kernels' own tests, the CUDA kernels among them, with AddressSanitizer and UBSan."""
+    """The kernels' own tests, the CUDA kernels among them: AddressSanitizer, UBSan, and valgrind where there is one."""
     if not _sanitizers_work(tmp_path):
         pytest.skip("needs bash, CMake and a C++ compiler with its sanitizers' libraries")
-    run = subprocess.run(["bash", str(HERE / "ops" / "run.sh")], capture_output=True, text=True, check=False)
+    valgrind = ["--valgrind"] if shutil.which("valgrind") else []
+    run = subprocess.run(["bash", str(HERE / "ops" / "run.sh"), *valgrind], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "all passed" in run.stdout

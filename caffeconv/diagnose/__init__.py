@@ -143,11 +143,11 @@ def _cure(world: World, definitions: Mapping[int, LayerDef]) -> Cure:
 
 
 def _with_scale(diagnostic: Diagnostic, world: World, reference: World | None) -> Diagnostic:
-    """A note of a layer that only the file has, as a warning where that layer completes a BatchNorm."""
-    if diagnostic.severity != "note":
+    """A warning of a layer that only the file has, with what is missing where that layer completes a BatchNorm."""
+    if not diagnostic.layer or any(layer.name == diagnostic.layer for layer in world.net.layers):
         return diagnostic
     hint = missing_scale(world, reference, diagnostic.layer)
-    return replace(diagnostic, severity="warning", hint=hint) if hint else diagnostic
+    return replace(diagnostic, hint=hint) if hint else diagnostic
 
 
 def _with_names(diagnostics: Sequence[Diagnostic], edits: Sequence[Edit]) -> list[Diagnostic]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -105,12 +106,14 @@ def import_onnxruntime() -> ModuleType:
             "Install one: pip install 'caffeconv[cpu]', or for an NVIDIA GPU: pip install 'caffeconv[gpu]'"
         ) from None
     if not hasattr(onnxruntime, "InferenceSession"):
-        raise CaffeconvError(f"onnxruntime is broken.{_both_installed() or ' Install it again.'}")
+        raise CaffeconvError(f"onnxruntime is broken.{both_installed() or ' Install it again.'}")
+    if both := both_installed():
+        warnings.warn(both.strip(), RuntimeWarning, stacklevel=2)
     module: ModuleType = onnxruntime
     return module
 
 
-def _both_installed() -> str:
+def both_installed() -> str:
     """What to do where onnxruntime and onnxruntime-gpu, which overwrite each other's files, are both installed."""
     found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
     if len(found) < 2:
@@ -135,7 +138,7 @@ def choose_providers(provider: Provider, ort: ModuleType) -> list[str]:
     if provider == "cuda" and not has_cuda:
         raise CaffeconvError(
             f"--provider cuda: this onnxruntime {_version('onnxruntime') or _version('onnxruntime-gpu')} has no CUDA provider "
-            f"(it has {', '.join(available)}).{_both_installed()} Install the GPU build: "
+            f"(it has {', '.join(available)}).{both_installed()} Install the GPU build: "
             "pip uninstall -y onnxruntime && pip install 'caffeconv[gpu]'"
         )
     if provider == "cpu" or not has_cuda:

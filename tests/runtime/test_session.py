@@ -28,6 +28,12 @@ def test_two_distributions_that_broke_each_other(monkeypatch: pytest.MonkeyPatch
         session.import_onnxruntime()
 
 
+def test_two_distributions_that_still_work_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.31.1")
+    with pytest.warns(RuntimeWarning, match="onnxruntime and onnxruntime-gpu are both installed"):
+        session.import_onnxruntime()
+
+
 def test_cuda_that_is_not_there() -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
