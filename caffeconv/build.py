@@ -196,7 +196,7 @@ def _check_sizes(definition: LayerDef, tops: Sequence[Shape], *, limited: bool) 
             )
         total = 1
         for dim in shape:
-            total *= dim
+            total *= max(dim, 1)  # an empty blob of vast sizes is refused too: what follows from them is not empty
         if limited and total > INT_MAX:
             # caffe: Blob::Reshape — a blob's size must fit an int
             raise LayerError(f"blob '{blob}' would be {'×'.join(map(str, shape))}: blob size exceeds INT_MAX")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Method = Literal["MAX", "AVE", "STOCHASTIC"]
 METHODS: tuple[Method, ...] = ("MAX", "AVE", "STOCHASTIC")
 LOWEST = float(np.finfo(np.float32).min)
+MOST_LEVELS = 16  # the last has 2^15 × 2^15 cells
 
 
 @dataclass(frozen=True)
@@ -270,8 +271,8 @@ class SPP(Layer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.spp_param
-        if p.pyramid_height < 1:
-            raise LayerError("pyramid_height must be at least 1")
+        if not 1 <= p.pyramid_height <= MOST_LEVELS:
+            raise LayerError(f"pyramid_height is {p.pyramid_height}; 1 to {MOST_LEVELS} was needed")
         return cls(METHODS[p.pool], p.pyramid_height)
 
     def level_window(self, level: int, spatial: Shape) -> Window:
