@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.errors import Diagnostic, InvalidNetError
 from caffeconv.ir import Graph, LayerDef, NetDef, Node, Param, Shape, by_x, count
 from caffeconv.layers import LAYERS
 from caffeconv.layers.base import Layer, LayerError
@@ -200,9 +200,3 @@ def _check_sizes(definition: LayerDef, tops: Sequence[Shape], *, limited: bool) 
         if limited and total > INT_MAX:
             # caffe: Blob::Reshape — a blob's size must fit an int
             raise LayerError(f"blob '{blob}' would be {'×'.join(map(str, shape))}: blob size exceeds INT_MAX")
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises CaffeconvError with `message` unless the condition holds."""
-    if not condition:
-        raise CaffeconvError(message)

@@ -136,16 +136,18 @@ def convert(
         seed=seed, ignore_unknown_fields=ignore_unknown_fields,
     )  # fmt: skip
     values = choose_outputs(loaded.graph, outputs)
-    return convert_loaded(loaded, values, batch=batch, shapes=shapes, opset=opset, fold=fold)
+    metadata = source_metadata(loaded)
+    return convert_loaded(loaded, values, batch=batch, opset=opset, fold=fold, metadata=metadata)
 
 
 def convert_loaded(
     loaded: Loaded, outputs: Sequence[str], *, batch: int | Literal["dynamic", "keep"] = "dynamic",
-    shapes: Mapping[str, Sequence[int]] | None = None, opset: int | None = None, fold: bool = True,
+    opset: int | None = None, fold: bool = True, metadata: Mapping[str, str] | None = None,
     notes: list[Diagnostic] | None = None, stateful: bool = False,
 ) -> ModelProto:  # fmt: skip
     """As `convert`, from a net already loaded; `outputs` are values of its graph. Notes worth saying go to `notes`.
 
+    metadata: what a file says of its sources (`source_metadata`); a model that only runs here needs none.
     stateful: see emit_model.
     """
     from caffeconv.emit.check import check_model
@@ -157,7 +159,6 @@ def convert_loaded(
     graph = for_any_batch(graph) if batch == "dynamic" else graph
     lean = replace(graph, outputs=tuple(outputs))
     lean = run_passes(lean) if fold else lean
-    metadata = _metadata(loaded)
     if batch == "dynamic":
         for dims, symbols, which in dynamic_candidates(graph):
             try:
@@ -219,7 +220,8 @@ def choose_outputs(graph: Graph, outputs: Sequence[str] | Literal["all"] | None)
     return tuple(chosen)
 
 
-def _metadata(loaded: Loaded) -> dict[str, str]:
+def source_metadata(loaded: Loaded) -> dict[str, str]:
+    """The NetState, and name and SHA-256 of every source file, each of which is read whole."""
     net = loaded.net
     metadata: dict[str, str] = {"caffe.phase": net.phase}
     for i, path in enumerate(loaded.files):

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from golden_cases import Array, Case, cases, difference, part, runnable
+from golden_cases import ROOT, Array, Case, cases, difference, part, runnable
 from onnx import ModelProto, shape_inference
 
 import caffeconv
@@ -107,3 +107,14 @@ def test_a_larger_batch_is_what_a_net_of_that_size_gives(inside: Case) -> None:
     got, want = run(model, feeds), run(fixed, feeds)
     problems = [difference(inside, name, got[name], values) for name, values in want.items()]
     assert [problem for problem in problems if problem] == []
+
+
+def test_the_sources_are_named_in_the_model() -> None:
+    import hashlib
+
+    digits = ROOT / "fixtures" / "digits"
+    net, weights = digits / "deploy.prototxt", digits / "digits.caffemodel"
+    metadata = {entry.key: entry.value for entry in caffeconv.convert(net, weights).metadata_props}
+    assert metadata["caffe.phase"] == "TEST"
+    assert metadata["caffe.prototxt.sha256"] == hashlib.sha256(net.read_bytes()).hexdigest()
+    assert metadata["caffe.weights.sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()

@@ -45,7 +45,7 @@ def convert_command(
     \b
         caffeconv convert fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel -o digits.onnx
     """
-    from caffeconv.convert import choose_outputs, convert_loaded, load
+    from caffeconv.convert import choose_outputs, convert_loaded, load, source_metadata
     from caffeconv.emit.atomic import refuse_input_as_output, whole_file
     from caffeconv.errors import CaffeconvError, Diagnostic
 
@@ -60,7 +60,7 @@ def convert_command(
     )  # fmt: skip
     values = choose_outputs(loaded.graph, "all" if outputs == ("all",) else outputs or None)
     model = convert_loaded(
-        loaded, values, batch=size, shapes=options.shapes, opset=opset, fold=not no_fold, notes=notes
+        loaded, values, batch=size, opset=opset, fold=not no_fold, metadata=source_metadata(loaded), notes=notes
     )
     with whole_file(out) as file:
         written = file.write(model.SerializeToString(deterministic=True))

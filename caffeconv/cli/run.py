@@ -157,7 +157,7 @@ def _open(
                 (*choose_outputs(loaded.graph, None), *(choose_outputs(loaded.graph, blobs) if blobs else ()))
             )
         )
-    model = convert_loaded(loaded, values, shapes=shapes)
+    model = convert_loaded(loaded, values)
     return Session(model, provider, threads, user_code=loaded.net.user_code)
 
 

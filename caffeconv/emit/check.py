@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from onnx import ModelProto, checker
 
-MAX_PROTO_BYTES = (1 << 31) - 1
-
 
 def check_model(model: ModelProto) -> ModelProto:
     """The model itself; raises RuntimeError, which is a bug of ours, where onnx.checker (full) refuses it."""
-    bare = ModelProto()
-    bare.CopyFrom(model)
     try:
-        checker.check_model(bare, full_check=True)
+        checker.check_model(model, full_check=True)
     except (checker.ValidationError, RuntimeError) as error:
         raise RuntimeError(f"the model written is not valid ONNX: {error}") from error
     return model
