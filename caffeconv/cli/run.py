@@ -129,6 +129,11 @@ def _open(
             raise CaffeconvError(
                 f"{net}: an ONNX model has its weights, blobs and shapes; leave WEIGHTS, --blobs, --shape and --crop out"
             )
+        if options.infogain is not None:
+            raise CaffeconvError(
+                f"{net}: in an ONNX model it is settled what InfogainLoss layers are given; leave --infogain out, or "
+                f"convert the net anew with --infogain {options.infogain}"
+            )
         if not net.is_file():
             raise CaffeconvError(f"{net}: no such file; an ONNX model was needed")
         return Session(net, provider, threads)

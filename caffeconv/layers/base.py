@@ -216,6 +216,10 @@ class Layer(ABC):
         """Whether the only top is always the only bottom."""
         return False
 
+    def repeats_bottom(self, node: Node) -> bool:
+        """Whether every top is always the only bottom."""
+        return self.is_identity(node)
+
     def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
         """(a, b), a value per channel (axis 1) each, where the layer is y = a·x + b; None where it is something else."""
         return None
@@ -229,7 +233,7 @@ class Layer(ABC):
         return self
 
     def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
-        """What might not be meant; `sources` are the layers that make the bottoms, layers that change nothing aside."""
+        """What might not be meant; `sources` are the layers that make the bottoms, layers that only pass them on aside."""
         return ()
 
     def label_rules(self, node: Node) -> Sequence[LabelRule]:

@@ -47,6 +47,9 @@ class Split(Layer):
     def is_identity(self, node: Node) -> bool:
         return self.copies == 1
 
+    def repeats_bottom(self, node: Node) -> bool:
+        return True
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         for top in node.tops:
             onnx.emit("Identity", node.bottoms, [top])
