@@ -171,7 +171,7 @@ class Net:
         allow_python: import and run the module of a `type: "Python"` layer.
         provider: "auto", "cpu" or "cuda".
         seed: for fillers that draw at random.
-        deploy, extended, infogain: as for `convert`.
+        deploy, extended, infogain, fully_convolutional: as for `convert`.
 
     Raises:
         CaffeconvError: whatever is wrong with the net or the weights.
@@ -181,11 +181,11 @@ class Net:
         self, net: PathLike, weights: Weights = None, phase: Phase = "TEST", *, level: int = 0,
         stages: Sequence[str] = (), allow_python: bool = False, provider: Provider = "auto", seed: int = 0,
         deploy: bool = False, extended: bool = False, infogain: Infogain | None = None,
-        ignore_unknown_fields: bool = False,
+        ignore_unknown_fields: bool = False, fully_convolutional: bool = False,
     ) -> None:  # fmt: skip
         self._loaded: Loaded = load(
             net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python),
-            seed=seed, ignore_unknown_fields=ignore_unknown_fields,
+            seed=seed, ignore_unknown_fields=ignore_unknown_fields, fully_convolutional=fully_convolutional,
         )  # fmt: skip
         self.diagnostics: tuple[Diagnostic, ...] = self._loaded.bound.diagnostics
         """What might not be meant: layers without weights, probabilities where scores belong, …"""

@@ -87,6 +87,15 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
     return decorated
 
 
+def fully_convolutional_option(command: Command) -> Command:
+    """--fully-convolutional."""
+    return click.option(
+        "--fully-convolutional",
+        is_flag=True,
+        help="Make convolutions of InnerProduct layers, so that the net takes larger pictures and gives a map.",
+    )(command)
+
+
 def talk_options(command: Command) -> Command:
     """-q and -v."""
     command = click.option("-v", "--verbose", is_flag=True, help="Say more, on stderr.")(command)

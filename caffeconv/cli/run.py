@@ -11,6 +11,7 @@ import click
 
 from caffeconv.cli.options import (
     NetOptions,
+    fully_convolutional_option,
     net_argument,
     net_options,
     note,
@@ -67,12 +68,14 @@ ARRAYS = (".npy", ".npz")
     help="Where to compute.",
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
+@fully_convolutional_option
 @net_options
 @talk_options
 def run_command(
     net: Path, weights: tuple[Path, ...], inputs: tuple[str, ...], blobs: tuple[str, ...], out: Path | None, top_k: int,
     labels: Path | None, threshold: float, mean: str | None, scale: float, resize: str | None, crop: str | None, rgb: bool,
-    batch_size: int | None, provider: Provider, threads: int | None, options: NetOptions, quiet: bool, verbose: bool,
+    batch_size: int | None, provider: Provider, threads: int | None, fully_convolutional: bool, options: NetOptions,
+    quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Runs NET (a prototxt with WEIGHTS, or an ONNX model) on pictures or arrays.
 
@@ -88,7 +91,9 @@ def run_command(
 
     names = _read_labels(labels)
     crop_size = parse_size(crop, "--crop") if crop else None
-    session = _open(net, weights, blobs, options, crop_size, provider, threads, quiet=quiet)
+    session = _open(
+        net, weights, blobs, options, crop_size, provider, threads, fully_convolutional=fully_convolutional, quiet=quiet
+    )
     if out is not None:
         check_output(out, list(session.outputs))
         refuse_input_as_output(out, (net, *weights))
@@ -116,7 +121,7 @@ def run_command(
 
 def _open(
     net: Path, weights: tuple[Path, ...], blobs: tuple[str, ...], options: NetOptions, crop: tuple[int, int] | None,
-    provider: Provider, threads: int | None, *, quiet: bool,
+    provider: Provider, threads: int | None, *, fully_convolutional: bool, quiet: bool,
 ) -> Session:  # fmt: skip
     """The session of an ONNX file, or of a net that is converted on the way."""
     from caffeconv.batch import input_shapes
@@ -129,6 +134,10 @@ def _open(
             raise CaffeconvError(
                 f"{net}: an ONNX model has its weights, blobs and shapes; leave WEIGHTS, --blobs, --shape and --crop out"
             )
+        if fully_convolutional:
+            raise CaffeconvError(
+                f"{net}: an ONNX model stays as it is; convert the net anew with --fully-convolutional, or leave that out"
+            )
         if options.infogain is not None:
             raise CaffeconvError(
                 f"{net}: in an ONNX model it is settled what InfogainLoss layers are given; leave --infogain out, or "
@@ -139,8 +148,9 @@ def _open(
         return Session(net, provider, threads)
     shapes = options.shapes
     read = functools.partial(
-        load, net, weights, state=options.state, ignore_unknown_fields=options.ignore_unknown_fields
-    )
+        load, net, weights, state=options.state, ignore_unknown_fields=options.ignore_unknown_fields,
+        fully_convolutional=fully_convolutional,
+    )  # fmt: skip
     loaded = read(shapes=shapes)
     if crop is not None:
         given = input_shapes(loaded.graph)
