@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from caffeconv.cli.options import (
+    ComputeOptions,
     NetOptions,
+    compute_options,
     fully_convolutional_option,
     net_argument,
     net_options,
@@ -24,7 +28,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from caffeconv.runtime.session import Provider, Session
+    from caffeconv.cli.profile import LayerFacts
+    from caffeconv.ir import Graph
+    from caffeconv.runtime.session import Session
     from caffeconv.runtime.sources import Source
 
 ARRAYS = (".npy", ".npz")
@@ -60,22 +66,17 @@ ARRAYS = (".npy", ".npz")
 )
 @click.option("--rgb", is_flag=True, help="The net wants red first; Caffe's nets want blue first.")
 @click.option("--batch-size", type=click.IntRange(1), help="Items in one pass.  [default: 16, or the model's]")
-@click.option(
-    "--provider",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute.",
-)
-@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
+@click.option("--profile", is_flag=True, help="Print the time that each layer takes instead; -o: .json, .trace.json.")
+@click.option("--iterations", type=click.IntRange(1), help="With --profile: passes to average over.  [default: 10]")
+@compute_options
 @fully_convolutional_option
 @net_options
 @talk_options
 def run_command(
     net: Path, weights: tuple[Path, ...], inputs: tuple[str, ...], blobs: tuple[str, ...], out: Path | None, top_k: int,
     labels: Path | None, threshold: float, mean: str | None, scale: float, resize: str | None, crop: str | None, rgb: bool,
-    batch_size: int | None, provider: Provider, threads: int | None, fully_convolutional: bool, options: NetOptions,
-    quiet: bool, verbose: bool,
+    batch_size: int | None, profile: bool, iterations: int | None, fully_convolutional: bool, compute: ComputeOptions,
+    options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Runs NET (a prototxt with WEIGHTS, or an ONNX model) on pictures or arrays.
 
@@ -91,16 +92,29 @@ def run_command(
 
     names = _read_labels(labels)
     crop_size = parse_size(crop, "--crop") if crop else None
-    session = _open(
-        net, weights, blobs, options, crop_size, provider, threads, fully_convolutional=fully_convolutional, quiet=quiet
+    resize_to = parse_size(resize, "--resize") if resize else None
+    if iterations is not None and not profile:
+        raise click.UsageError("--iterations: passes of --profile; give that too")
+    opening = functools.partial(
+        _open, net, weights, blobs, options, crop_size, compute, fully_convolutional=fully_convolutional, quiet=quiet
     )
+    if profile:
+        if out is not None:
+            refuse_input_as_output(out, (net, *weights))
+        with TemporaryDirectory(prefix="caffeconv-") as folder:
+            opened = opening(profile_to=Path(folder), batch=batch_size or "keep")
+            sources = _sources(opened.session, inputs, _read_mean(mean), scale, resize_to, rgb)
+            _profile(opened, sources, batch_size, iterations or 10, out, quiet=quiet)
+        return
+    opened = opening()
+    session = opened.session
     if out is not None:
         check_output(out, list(session.outputs))
         refuse_input_as_output(out, (net, *weights))
-    resize_to = parse_size(resize, "--resize") if resize else None
     sources = _sources(session, inputs, _read_mean(mean), scale, resize_to, rgb)
     if verbose:
-        note(f"providers: {', '.join(session.providers)}")
+        for line in opened.placement():
+            note(line)
     total = max((len(source) for source in sources.values()), default=1)
     batches = []
     with progress(total, "running", quiet=quiet) as advance:
@@ -119,16 +133,81 @@ def run_command(
         _show(session, results, items, names, top_k, threshold)
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A session, and the net that it runs; None for an ONNX model, whose file is `path`."""
+
+    session: Session
+    graph: Graph | None
+    path: Path
+
+    def layers(self) -> list[LayerFacts]:
+        from caffeconv.cli.profile import facts_of_graph, facts_of_model
+
+        if self.graph is not None:
+            return facts_of_graph(self.graph)
+        import onnx
+
+        return facts_of_model(onnx.load(self.path, load_external_data=False))
+
+    def placement(self) -> list[str]:
+        """Where it computes, as lines for people."""
+        from caffeconv.runtime.providers import layer_of, said
+
+        placed = self.session.placements()
+        names = [layer.name for layer in self.layers()] if placed else []
+        owners = {place.node: layer_of(place.node, names) or place.node for place in placed or ()}
+        return said(self.session.providers, placed, owners)
+
+
+def _profile(
+    opened: _Opened, sources: Mapping[str, Source], batch: int | None, passes: int, out: Path | None, *, quiet: bool
+) -> None:
+    """Measures, prints and writes the time per layer."""
+    from caffeconv.cli import profile as tables
+    from caffeconv.cli.table import make_console
+    from caffeconv.emit.atomic import whole_file
+    from caffeconv.runtime.batches import batch_size_of
+    from caffeconv.runtime.profile import profile_passes
+
+    tables.check_profile_output(out)
+    size = batch_size_of(opened.session, batch)
+    free = {name: dims for name, dims in opened.session.inputs.items() if name not in sources}
+    feeds = {name: _repeated(source, size) for name, source in sources.items()} | tables.noise_for(free, size)
+    facts = opened.layers()
+    measured = profile_passes(opened.session, feeds, [layer.name for layer in facts], passes=passes)
+    if out is not None:
+        with whole_file(out) as file:
+            file.write(tables.profile_bytes(out, measured, facts))
+    if quiet:
+        return
+    make_console().print(tables.profile_table(measured, facts))
+    for line in tables.profile_lines(measured, facts):
+        click.echo(line)
+
+
+def _repeated(source: Source, size: int) -> NDArray[np.float32]:
+    """`size` items from the start of a source, over and over where it holds fewer."""
+    import numpy as np
+
+    values = source.read(0, min(size, len(source)))
+    return np.resize(values, (size, *values.shape[1:])) if values.ndim and len(values) < size else values
+
+
 def _open(
     net: Path, weights: tuple[Path, ...], blobs: tuple[str, ...], options: NetOptions, crop: tuple[int, int] | None,
-    provider: Provider, threads: int | None, *, fully_convolutional: bool, quiet: bool,
-) -> Session:  # fmt: skip
+    compute: ComputeOptions, *, fully_convolutional: bool, quiet: bool, profile_to: Path | None = None,
+    batch: int | Literal["dynamic", "keep"] = "dynamic",
+) -> _Opened:  # fmt: skip
     """The session of an ONNX file, or of a net that is converted on the way."""
-    from caffeconv.batch import input_shapes
+    from caffeconv.batch import input_shapes, with_batch
     from caffeconv.convert import choose_outputs, convert_loaded, load
     from caffeconv.errors import CaffeconvError
     from caffeconv.runtime.session import Session
 
+    make_session = functools.partial(
+        Session, provider=compute.provider, threads=compute.threads, nhwc=compute.nhwc, profile_to=profile_to
+    )
     if net.suffix.lower() == ".onnx":
         if weights or blobs or options.shapes or crop:
             raise CaffeconvError(
@@ -145,7 +224,7 @@ def _open(
             )
         if not net.is_file():
             raise CaffeconvError(f"{net}: no such file; an ONNX model was needed")
-        return Session(net, provider, threads)
+        return _Opened(make_session(net), None, net)
     shapes = options.shapes
     read = functools.partial(
         load, net, weights, state=options.state, ignore_unknown_fields=options.ignore_unknown_fields,
@@ -172,8 +251,9 @@ def _open(
                 (*choose_outputs(loaded.graph, None), *(choose_outputs(loaded.graph, blobs) if blobs else ()))
             )
         )
-    model = convert_loaded(loaded, values)
-    return Session(model, provider, threads, user_code=loaded.net.user_code)
+    model = convert_loaded(loaded, values, batch=batch)
+    graph = with_batch(loaded.graph, batch) if isinstance(batch, int) else loaded.graph
+    return _Opened(make_session(model, user_code=loaded.net.user_code), graph, net)
 
 
 def _sources(
