@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from caffeconv.cli.predictions import Format
     from caffeconv.cli.profile import LayerFacts
     from caffeconv.ir import Graph
+    from caffeconv.runtime.batches import Batch
     from caffeconv.runtime.session import Session
     from caffeconv.runtime.sources import Source
 
@@ -44,7 +48,7 @@ ARRAYS = (".npy", ".npz")
     "inputs",
     multiple=True,
     metavar="BLOB=SOURCE",
-    help="A picture, a folder or pattern of pictures, or an array (.npy, .npz). One input needs no BLOB=.",
+    help="A picture, a folder, pattern or list (.txt) of pictures, or an array (.npy, .npz). One input needs no BLOB=.",
 )
 @click.option(
     "--blobs",
@@ -66,6 +70,15 @@ ARRAYS = (".npy", ".npz")
 )
 @click.option("--rgb", is_flag=True, help="The net wants red first; Caffe's nets want blue first.")
 @click.option("--batch-size", type=click.IntRange(1), help="Items in one pass.  [default: 16, or the model's]")
+@click.option("--oversample", is_flag=True, help="Average over ten crops of each picture: corners, centre, mirrored.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="How classes are printed.",
+)
 @click.option("--profile", is_flag=True, help="Print the time that each layer takes instead; -o: .json, .trace.json.")
 @click.option("--iterations", type=click.IntRange(1), help="With --profile: passes to average over.  [default: 10]")
 @compute_options
@@ -75,8 +88,8 @@ ARRAYS = (".npy", ".npz")
 def run_command(
     net: Path, weights: tuple[Path, ...], inputs: tuple[str, ...], blobs: tuple[str, ...], out: Path | None, top_k: int,
     labels: Path | None, threshold: float, mean: str | None, scale: float, resize: str | None, crop: str | None, rgb: bool,
-    batch_size: int | None, profile: bool, iterations: int | None, fully_convolutional: bool, compute: ComputeOptions,
-    options: NetOptions, quiet: bool, verbose: bool,
+    batch_size: int | None, oversample: bool, form: Format, profile: bool, iterations: int | None,
+    fully_convolutional: bool, compute: ComputeOptions, options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Runs NET (a prototxt with WEIGHTS, or an ONNX model) on pictures or arrays.
 
@@ -85,14 +98,20 @@ def run_command(
     \b
         caffeconv run fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel --input fixtures/digits/3.png
     """
+    from caffeconv.cli.predictions import Classified, is_classification, print_predictions, refuse_other_outputs
     from caffeconv.cli.progress import progress
     from caffeconv.emit.atomic import refuse_input_as_output
-    from caffeconv.runtime.batches import batch_size_of, join, run_batches
+    from caffeconv.runtime.batches import averaged, batch_size_of, join, run_batches
     from caffeconv.runtime.sinks import check_output, write_results
+    from caffeconv.runtime.sources import CROPS, PictureSource
 
     names = _read_labels(labels)
     crop_size = parse_size(crop, "--crop") if crop else None
     resize_to = parse_size(resize, "--resize") if resize else None
+    if form != "table" and out is not None:
+        raise click.UsageError(
+            f"--format {form}: classes are printed to stdout, and -o takes whole blobs; give one of them"
+        )
     if iterations is not None and not profile:
         raise click.UsageError("--iterations: passes of --profile; give that too")
     opening = functools.partial(
@@ -116,21 +135,53 @@ def run_command(
         for line in opened.placement():
             note(line)
     total = max((len(source) for source in sources.values()), default=1)
-    batches = []
-    with progress(total, "running", quiet=quiet) as advance:
-        for batch in run_batches(session, sources, batch_size):
-            batches.append(batch)
-            advance(batch.size)
-    results = join(batches, {name: session.kind(name) for name in session.outputs})
+    stream = run_batches(session, _oversampled(sources) if oversample else sources, batch_size)
+    stream = averaged(stream, CROPS) if oversample else stream
+    first = next(stream)
+    stream = itertools.chain([first], stream)
+    if form != "table":
+        refuse_other_outputs(session, first, form)
     main = next(iter(sources.values()), None)
-    items = [main.label(i) for i in range(total)] if main is not None else ["net"]
-    if out is not None:
-        write_results(out, results, items)
-        note(f"{out}: {', '.join(results)} of {total} items", quiet=quiet)
+    if out is None and not (quiet and form == "table") and is_classification(session, first):
+        own = main.classes if isinstance(main, PictureSource) else None
+        what = Classified(main.label if main is not None else lambda _: "net", own, names, top_k)
+        with progress(total, "running", quiet=quiet or sys.stdout.isatty()) as advance:
+            tally = print_predictions(_advancing(stream, advance), what, form)
+        if tally.items:
+            note(str(tally), quiet=quiet)
+    else:
+        with progress(total, "running", quiet=quiet) as advance:
+            batches = list(_advancing(stream, advance))
+        results = join(batches, {name: session.kind(name) for name in session.outputs})
+        items = [main.label(i) for i in range(total)] if main is not None else ["net"]
+        if out is not None:
+            write_results(out, results, items)
+            note(f"{out}: {', '.join(results)} of {total} items", quiet=quiet)
+        if not quiet:
+            _show(session, results, items, names, top_k, threshold)
     if verbose:
         note(f"{total} items in batches of {batch_size_of(session, batch_size)}")
-    if not quiet:
-        _show(session, results, items, names, top_k, threshold)
+
+
+def _advancing(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch
+        advance(batch.size)
+
+
+def _oversampled(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """Ten crops of every picture; CaffeconvError where there are other things than pictures."""
+    from caffeconv.errors import CaffeconvError
+    from caffeconv.runtime.sources import PictureSource, TenCrops
+
+    crops: dict[str, Source] = {}
+    for blob, source in sources.items():
+        if not isinstance(source, PictureSource):
+            raise CaffeconvError(f"--oversample: input '{blob}' is an array; crops are taken of pictures")
+        if source.transform.before_crop == source.transform.size:
+            note("--oversample without --resize: the ten crops are the whole picture, and its mirror image")
+        crops[blob] = TenCrops(source)
+    return crops
 
 
 @dataclass(frozen=True)
@@ -287,13 +338,21 @@ def _sources(
             sources[blob] = ArraySource(path.name, fit_array(read_array(path, blob), shape, blob))
             continue
         pictures = find_pictures(path)
+        if resize is not None and len(shape) == 4:
+            # an open height or width is that of the pictures
+            shape = [size if isinstance(size, int) else resize[i - 2] for i, size in enumerate(shape)]
+        if len(shape) == 4 and isinstance(shape[1], int) and not all(isinstance(size, int) for size in shape[2:]):
+            raise CaffeconvError(
+                f"--input {value}: input '{blob}' takes any height and width; say to what pictures are to be resized: "
+                "--resize 480x640"
+            )
         if len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
             raise CaffeconvError(
                 f"--input {value}: input '{blob}' is {shape}; a picture needs N×C×H×W. Give an array (.npy)"
             )
         channels, height, width = (int(size) for size in shape[1:])
         transform = Transform(channels, (height, width), resize, mean, scale, rgb)
-        sources[blob] = PictureSource(tuple(pictures), transform)
+        sources[blob] = PictureSource(pictures.paths, transform, pictures.classes)
     return sources
 
 
