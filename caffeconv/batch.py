@@ -139,6 +139,9 @@ def _varying(
             seen = others[0][value][axis], others[1][value][axis]
             if dim is None and seen in named:
                 symbols[value, axis] = named[seen]
+    picture = next((blob for blob, shape in given.items() if len(shape) == 4), None)
+    if any_size and picture is not None:
+        symbols |= {(picture, 2): "height", (picture, 3): "width"}
     return dims, symbols
 
 

@@ -130,15 +130,25 @@ def _listed(source: Path) -> Pictures:
         raise CaffeconvError(f"{source}: File is empty; lines `picture` or `picture class` were needed")
     found = [(number, text, re.fullmatch(r"(.*\S)\s+(\d+)\s*", text)) for number, text in lines]
     if not any(match for _, _, match in found):
-        return Pictures(tuple(find_listed(text.strip(), source.parent) for _, text in lines))
+        return Pictures(tuple(_picture_of(source, number, text.strip()) for number, text in lines))
     for number, text, match in found:
         if match is None:
             raise CaffeconvError(
                 f"{source}, line {number}: '{text}'; other lines end in a class number: "
                 "a picture's name, a space, and its class were needed in each line, or names alone"
             )
-    paths = tuple(find_listed(match[1], source.parent) for _, _, match in found if match)
+    paths = tuple(_picture_of(source, number, match[1]) for number, _, match in found if match)
     return Pictures(paths, tuple(int(match[2]) for _, _, match in found if match))
+
+
+def _picture_of(source: Path, number: int, name: str) -> Path:
+    path = find_listed(name, source.parent)
+    if not path.is_file():
+        raise CaffeconvError(
+            f"{source}, line {number}: there is no picture {name}; names are looked for from the current folder, "
+            "then beside the list"
+        )
+    return path
 
 
 def _found(source: Path) -> list[Path]:

@@ -144,7 +144,7 @@ def test_a_list_gives_pictures_and_classes(tmp_path: Path) -> None:
     [
         ("", "File is empty"),
         ("7.png 7\n2.png\n", "line 2: '2.png'; other lines end in a class number"),
-        ("7.png 7\nabsent.png 1\n", "absent.png: Could not open or find file"),
+        ("7.png 7\nabsent.png 1\n", "list.txt, line 2: there is no picture absent.png"),
         ("labels.txt 7\n", "labels.txt: not a readable picture"),
     ],
 )
