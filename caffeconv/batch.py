@@ -49,6 +49,17 @@ def input_shapes(graph: Graph) -> dict[str, Shape]:
     }
 
 
+def checked_shapes(graph: Graph, asked: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
+    """The shapes that the caller asks for; CaffeconvError for what is no input of the graph."""
+    given = input_shapes(graph)
+    for blob in asked:
+        if blob not in given:
+            raise CaffeconvError(
+                f"shape given for '{blob}', which is no input of the net; inputs: {', '.join(sorted(given))}"
+            )
+    return {blob: tuple(shape) for blob, shape in asked.items()}
+
+
 def for_any_batch(graph: Graph) -> Graph:
     """The same graph, in which layers that name the batch size as a number mean the batch."""
     nodes = (replace(node, layer=node.layer.for_any_batch(node.bottom_shapes)) for node in graph.nodes)
@@ -68,15 +79,18 @@ def with_batch(graph: Graph, batch: int) -> Graph:
 Symbols = dict[tuple[str, int], str]
 _BATCH_SIZES = (7, 11, 13, 17, 19, 23, 29)
 _DATA_SIZE = 37
+_GROWTH = 1009
 # primes, so that a size tells what it follows from, and none divides another by chance
 
 
-def dynamic_candidates(graph: Graph) -> Iterable[tuple[dict[str, Dims], Symbols, str]]:
+def dynamic_candidates(graph: Graph, *, any_size: bool = False) -> Iterable[tuple[dict[str, Dims], Symbols, str]]:
     """Shapes with None where they vary with the batch, names for those axes, and the inputs whose batch that is.
 
     An axis varies where builds with other batch sizes differ. First every input has a batch of its own (rois are no
     pictures); where that does not go together, as with labels, those that are equal stay equal; then only those as
     large as the first vary; then only the first. What does not build, or changes the parameters' shapes, is left out.
+
+    any_size: the axes of inputs after the second, height and width, vary too.
     """
     given = input_shapes(graph)
     sizes = {blob: shape[0] for blob, shape in given.items() if shape}
@@ -94,13 +108,13 @@ def dynamic_candidates(graph: Graph) -> Iterable[tuple[dict[str, Dims], Symbols,
         if follows in candidates or max(follows.values()) >= len(_BATCH_SIZES):
             continue
         candidates.append(follows)
-        varying = _varying(graph, given, follows)
+        varying = _varying(graph, given, follows, any_size=any_size)
         if varying is not None:
             yield *varying, ", ".join(sorted(follows))
 
 
 def _varying(
-    graph: Graph, given: Mapping[str, Shape], follows: Mapping[str, int]
+    graph: Graph, given: Mapping[str, Shape], follows: Mapping[str, int], *, any_size: bool
 ) -> tuple[dict[str, Dims], Symbols] | None:
     names: dict[int, str] = {0: BATCH}
     for blob, number in follows.items():
@@ -108,8 +122,11 @@ def _varying(
     others = []
     for factor in (1, 31):
         asked = {blob: (_BATCH_SIZES[follows[blob]] * factor, *given[blob][1:]) for blob in follows}
+        asked = {**given, **asked}
+        if any_size:
+            asked = grown(asked, _GROWTH * factor)
         try:
-            others.append(reshape_graph(graph, {**given, **asked}, data_size=_DATA_SIZE * factor).shapes)
+            others.append(reshape_graph(graph, asked, data_size=_DATA_SIZE * factor).shapes)
         except CaffeconvError:
             return None
     dims = _differing(graph.shapes, others)
@@ -122,7 +139,17 @@ def _varying(
             seen = others[0][value][axis], others[1][value][axis]
             if dim is None and seen in named:
                 symbols[value, axis] = named[seen]
+    picture = next((blob for blob, shape in given.items() if len(shape) == 4), None)
+    if any_size and picture is not None:
+        symbols |= {(picture, 2): "height", (picture, 3): "width"}
     return dims, symbols
+
+
+def grown(shapes: Mapping[str, Shape], pixels: int) -> dict[str, Shape]:
+    """Inputs of N×C×spatial… that are larger by a number of pixels, another one on each axis; others as they are."""
+    return {
+        blob: (*shape[:2], *(size + pixels + i for i, size in enumerate(shape[2:]))) for blob, shape in shapes.items()
+    }
 
 
 def fixed_dims(graph: Graph) -> dict[str, Dims]:

@@ -64,7 +64,7 @@ def _remarks(nodes: Sequence[Node]) -> Iterable[Diagnostic]:
     for node in nodes:
         sources = [made_by.get(value) for value in node.bottoms]
         yield from node.layer.remarks(node, sources)
-        maker = sources[0] if node.layer.is_identity(node) else None
+        maker = sources[0] if node.layer.repeats_bottom(node) else None
         made_by.update((top, maker or node) for top in node.tops)
 
 

@@ -9,12 +9,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from caffeconv.batch import dynamic_candidates, fixed_dims, for_any_batch, with_batch
+from caffeconv.batch import (
+    checked_shapes,
+    dynamic_candidates,
+    fixed_dims,
+    for_any_batch,
+    grown,
+    input_shapes,
+    reshape_graph,
+    with_batch,
+)  # fmt: skip
 from caffeconv.bind import Bound, bind
 from caffeconv.build import Draft, draft_graph, finish
 from caffeconv.deploy import to_deploy
 from caffeconv.diagnose import QUICK, diagnose
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.fully_convolutional import fully_convolutional as to_fully_convolutional
 from caffeconv.ir import Graph, Infogain, NetDef, Phase
 from caffeconv.layers import LAYERS
 from caffeconv.passes import run_passes
@@ -75,8 +85,17 @@ def read_weights(path: Path) -> WeightsFile:
 def load(
     net: PathLike, weights: Weights = None, *, state: State | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0, ignore_unknown_fields: bool = False,
+    fully_convolutional: bool = False,
 ) -> Loaded:  # fmt: skip
-    """Reads, builds and binds; raises CaffeconvError with every problem found."""
+    """Reads, builds and binds; raises CaffeconvError with every problem found.
+
+    fully_convolutional: InnerProduct layers become convolutions over the net's own size, and only then `shapes` count.
+    """
+    if fully_convolutional:
+        loaded = load(net, weights, state=state, seed=seed, ignore_unknown_fields=ignore_unknown_fields)
+        graph = to_fully_convolutional(loaded.graph)
+        graph = reshape_graph(graph, {**input_shapes(graph), **checked_shapes(graph, shapes or {})})
+        return replace(loaded, net=graph.net, bound=replace(loaded.bound, graph=graph))
     source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
     paths = weight_paths(weights)
     if not paths and Path(net).suffix == ".caffemodel":
@@ -106,6 +125,7 @@ def convert(
     shapes: Mapping[str, Sequence[int]] | None = None, layout: Literal["nchw", "nhwc"] = "nchw",
     opset: int | None = None, fold: bool = True, deploy: bool = False, extended: bool = False, seed: int = 0,
     infogain: Infogain | None = None, allow_python: bool = False, ignore_unknown_fields: bool = False,
+    fully_convolutional: bool = False,
 ) -> ModelProto:  # fmt: skip
     """The ONNX model of a Caffe net, checked by onnx.checker.
 
@@ -125,6 +145,8 @@ def convert(
         infogain: what InfogainLoss layers are given: "logits" (Caffe 1.0), or "probabilities" (before April 2017).
         allow_python: import and run the module of a `type: "Python"` layer, to learn its shapes and parameters.
         ignore_unknown_fields: go on without prototxt fields that the schema lacks.
+        fully_convolutional: write InnerProduct layers as convolutions, whose windows are what the layers see at the
+            net's own size; height and width are open where every layer allows it.
 
     Raises:
         CaffeconvError: whatever is wrong with the net, the weights or the arguments.
@@ -133,22 +155,24 @@ def convert(
         raise CaffeconvError(f"layout {layout!r}: only 'nchw' is written yet")
     loaded = load(
         net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python), shapes=shapes,
-        seed=seed, ignore_unknown_fields=ignore_unknown_fields,
+        seed=seed, ignore_unknown_fields=ignore_unknown_fields, fully_convolutional=fully_convolutional,
     )  # fmt: skip
     values = choose_outputs(loaded.graph, outputs)
     metadata = source_metadata(loaded)
-    return convert_loaded(loaded, values, batch=batch, opset=opset, fold=fold, metadata=metadata)
+    return convert_loaded(
+        loaded, values, batch=batch, opset=opset, fold=fold, metadata=metadata, any_size=fully_convolutional
+    )
 
 
 def convert_loaded(
     loaded: Loaded, outputs: Sequence[str], *, batch: int | Literal["dynamic", "keep"] = "dynamic",
     opset: int | None = None, fold: bool = True, metadata: Mapping[str, str] | None = None,
-    notes: list[Diagnostic] | None = None, stateful: bool = False,
+    notes: list[Diagnostic] | None = None, stateful: bool = False, any_size: bool = False,
 ) -> ModelProto:  # fmt: skip
     """As `convert`, from a net already loaded; `outputs` are values of its graph. Notes worth saying go to `notes`.
 
     metadata: what a file says of its sources (`source_metadata`); a model that only runs here needs none.
-    stateful: see emit_model.
+    stateful: see emit_model. any_size: with a dynamic batch, height and width are open too, where layers allow it.
     """
     from caffeconv.emit.check import check_model
     from caffeconv.emit.model import DEFAULT_OPSET, emit_model
@@ -159,6 +183,10 @@ def convert_loaded(
     graph = for_any_batch(graph) if batch == "dynamic" else graph
     lean = replace(graph, outputs=tuple(outputs))
     lean = run_passes(lean) if fold else lean
+    if batch == "dynamic" and any_size:
+        model = _of_any_size(graph, lean, outputs, opset=opset, metadata=metadata, notes=notes)
+        if model is not None:
+            return check_model(model)
     if batch == "dynamic":
         for dims, symbols, which in dynamic_candidates(graph):
             try:
@@ -181,6 +209,35 @@ def convert_loaded(
         fixed = replace(lean, dims=graph.shapes)
         model = emit_model(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
     return check_model(model)
+
+
+def _of_any_size(
+    graph: Graph, lean: Graph, outputs: Sequence[str], *, opset: int, metadata: Mapping[str, str] | None,
+    notes: list[Diagnostic] | None,
+) -> ModelProto | None:  # fmt: skip
+    """The model with open batch, height and width; None, with a note that says why, where a layer needs to know these."""
+    from caffeconv.emit.model import differing_layer, emit_model
+    from caffeconv.emit.onnx_builder import NeedsFixedBatchError
+
+    reason = "the shapes do not go together at other sizes"
+    for dims, symbols, _ in dynamic_candidates(graph, any_size=True):
+        try:
+            varying = replace(lean, dims=dims, symbols=symbols)
+            others = [
+                replace(reshape_graph(lean, grown(input_shapes(lean), pixels)), dims=dims, symbols=symbols)
+                for pixels in (1, 32)
+            ]
+            layer = differing_layer([varying, *others], opset=opset)
+            if layer is None:
+                return emit_model(varying, outputs, opset=opset, metadata=metadata)
+            reason = f"{layer} is written otherwise for another size"
+        except CaffeconvError as error:
+            if not isinstance(error, (NeedsFixedBatchError, InvalidNetError)):
+                raise
+            reason = str(error)
+    if notes is not None:
+        notes.append(Diagnostic("note", "", f"height and width are fixed: {reason}"))
+    return None
 
 
 def _checked_opset(opset: int) -> int:

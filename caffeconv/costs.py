@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from caffeconv.ir import Node, count
+from caffeconv.ir import Graph, Node, count
 from caffeconv.layers.base import LayerError
 
 FLOAT_BYTES = 4
@@ -89,6 +89,12 @@ def peak_bytes(nodes: Sequence[Node], outputs: Sequence[str]) -> int:
         peak = max(peak, sum(alive.values()))
         alive = {value: size for value, size in alive.items() if last[value] > i}
     return peak
+
+
+def session_bytes(graph: Graph) -> int:
+    """About what a session for the graph holds: its parameters, those that are shared once, and its blobs at the peak."""
+    params = sum(count(param.shape) for node in graph.nodes for param in node.params if param.owner is None)
+    return params * FLOAT_BYTES + peak_bytes(graph.nodes, graph.outputs)
 
 
 def _blobs(node: Node) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from caffeconv.batch import input_shapes, reshape_graph
 from caffeconv.convert import Loaded, PathLike, Weights, convert_loaded, load
+from caffeconv.costs import session_bytes
 from caffeconv.data.sources import DataSource
 from caffeconv.errors import CaffeconvError, Diagnostic, PlanOutdatedError
 from caffeconv.gradient import (
@@ -26,11 +27,15 @@ from caffeconv.gradient import (
 )  # fmt: skip
 from caffeconv.ir import FloatArray, Graph, Infogain, Node, Phase, Shape, by_x, count
 from caffeconv.read.netdef import State
+from caffeconv.recent import Recent
 
 if TYPE_CHECKING:
-    from caffeconv.runtime.session import Provider, Session
+    from caffeconv.runtime.providers import Provider
+    from caffeconv.runtime.session import Session
 
 MAX_SESSIONS = 8
+MAX_SESSION_BYTES = 2 << 30
+"""What the sessions of a net may hold together, by `session_bytes`; the newest is kept whatever it holds."""
 
 
 class NetBlob:
@@ -169,9 +174,10 @@ class Net:
         weights: caffemodel or Caffe's HDF5, or several, applied in order.
         phase, level, stages: Caffe's NetState.
         allow_python: import and run the module of a `type: "Python"` layer.
-        provider: "auto", "cpu" or "cuda".
+        provider: "auto", "cpu", "cuda" or "cuda:N"; auto takes CUDA where onnxruntime has it.
+        threads: of onnxruntime, for one pass. nhwc: on CUDA, prefer kernels that keep channels last.
         seed: for fillers that draw at random.
-        deploy, extended, infogain: as for `convert`.
+        deploy, extended, infogain, fully_convolutional: as for `convert`.
 
     Raises:
         CaffeconvError: whatever is wrong with the net or the weights.
@@ -181,24 +187,26 @@ class Net:
         self, net: PathLike, weights: Weights = None, phase: Phase = "TEST", *, level: int = 0,
         stages: Sequence[str] = (), allow_python: bool = False, provider: Provider = "auto", seed: int = 0,
         deploy: bool = False, extended: bool = False, infogain: Infogain | None = None,
-        ignore_unknown_fields: bool = False,
+        ignore_unknown_fields: bool = False, fully_convolutional: bool = False, threads: int | None = None,
+        nhwc: bool = False,
     ) -> None:  # fmt: skip
         self._loaded: Loaded = load(
             net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python),
-            seed=seed, ignore_unknown_fields=ignore_unknown_fields,
+            seed=seed, ignore_unknown_fields=ignore_unknown_fields, fully_convolutional=fully_convolutional,
         )  # fmt: skip
         self.diagnostics: tuple[Diagnostic, ...] = self._loaded.bound.diagnostics
         """What might not be meant: layers without weights, probabilities where scores belong, …"""
         self.allow_python = allow_python
         self._user_code = self._loaded.net.user_code
         self._provider: Provider = provider
+        self._threads, self._nhwc = threads, nhwc
         self._graph = self._loaded.graph
         self._buffers = {name: np.zeros(shape, np.float32) for name, shape in input_shapes(self._graph).items()}
         self._computed: dict[str, FloatArray] = {}
         self._ran: dict[str, FloatArray] | None = None
         self._kept: set[str] = set()
-        self._sessions: dict[tuple[object, ...], Session] = {}
-        self._backward_sessions: dict[tuple[object, ...], tuple[Session | None, BackwardModel]] = {}
+        self._sessions: Recent[Session] = Recent(MAX_SESSIONS, MAX_SESSION_BYTES)
+        self._backward_sessions: Recent[tuple[Session | None, BackwardModel]] = Recent(MAX_SESSIONS, MAX_SESSION_BYTES)
         self._states: dict[str, FloatArray] = {}
         """What recurrent layers left after the last forward: the model's input for it → values."""
         self._started_from: dict[str, FloatArray] = {}
@@ -426,13 +434,15 @@ class Net:
         self._drop_outdated_sessions()
         graph = self._reshaped()
         key = (values, tuple(sorted(input_shapes(graph).items())), _plan(graph))
-        if key not in self._sessions:
-            if len(self._sessions) >= MAX_SESSIONS:
-                del self._sessions[next(iter(self._sessions))]
+        session = self._sessions.get(key)
+        if session is None:
+            size = session_bytes(graph)
+            self._sessions.make_room(size)
             loaded = replace(self._loaded, bound=replace(self._loaded.bound, graph=self._params.apply(graph)))
             model = convert_loaded(loaded, values, batch="keep", stateful=True)
-            self._sessions[key] = Session(model, self._provider, user_code=self._user_code)
-        return self._sessions[key]
+            session = Session(model, self._provider, self._threads, user_code=self._user_code, nhwc=self._nhwc)
+            self._sessions.put(key, session, size)
+        return session
 
     def _drop_outdated_sessions(self) -> None:
         """Forgets what holds other parameters than `params` does now."""
@@ -561,15 +571,19 @@ class Net:
         graph = self._reshaped()
         shapes = (*sorted(input_shapes(graph).items()), _plan(graph))
         key = (span.start, span.stop, tuple(sorted(seeded)), tuple(sorted(wanted)), shapes)
-        if key not in self._backward_sessions:
-            if len(self._backward_sessions) >= MAX_SESSIONS:
-                del self._backward_sessions[next(iter(self._backward_sessions))]
+        made = self._backward_sessions.get(key)
+        if made is None:
+            size = 2 * session_bytes(graph)  # values and diffs
+            self._backward_sessions.make_room(size)
             backward = emit_backward(self._params.apply(graph), span, seeded=seeded, wanted=wanted)
             session = None
             if backward.blobs or backward.params:
-                session = Session(backward.model, self._provider, user_code=self._user_code)
-            self._backward_sessions[key] = session, backward
-        return self._backward_sessions[key]
+                session = Session(
+                    backward.model, self._provider, self._threads, user_code=self._user_code, nhwc=self._nhwc
+                )
+            made = session, backward
+            self._backward_sessions.put(key, made, size)
+        return made
 
 
 @dataclass(frozen=True)

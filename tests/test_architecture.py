@@ -25,7 +25,7 @@ ORDER = (
     ("layers",),
     ("build",),
     ("deploy",),
-    ("bind", "diagnose", "batch"),
+    ("bind", "diagnose", "batch", "fully_convolutional", "recent"),
     ("passes",),
     ("emit",),
     ("gradient", "runtime"),

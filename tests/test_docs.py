@@ -20,7 +20,8 @@ INFOGAIN = (ROOT / "docs" / "infogain.md").read_text()
 EXAMPLE = re.compile(r"```console\n\$ (caffeconv [^\n]*)\n(.*?)```", re.DOTALL)
 FILE = re.compile(r"```text\n(# (\S+)\n.*?)```", re.DOTALL)
 """A file that a page shows: its first line is a comment with its name."""
-EXAMPLES = [example for page in (README, INFOGAIN) for example in EXAMPLE.findall(page)]
+CLASSIFICATION = (ROOT / "docs" / "classification.md").read_text()
+EXAMPLES = [example for page in (README, INFOGAIN, CLASSIFICATION) for example in EXAMPLE.findall(page)]
 
 
 @pytest.fixture

@@ -7,7 +7,15 @@ from typing import Literal
 
 import click
 
-from caffeconv.cli.options import NetOptions, net_argument, net_options, note, talk_options, weights_argument
+from caffeconv.cli.options import (
+    NetOptions,
+    fully_convolutional_option,
+    net_argument,
+    net_options,
+    note,
+    talk_options,
+    weights_argument,
+)
 
 
 @click.command("convert")
@@ -31,11 +39,12 @@ from caffeconv.cli.options import NetOptions, net_argument, net_options, note, t
 @click.option("--opset", type=int, help="ONNX operator set.  [default: 17]")
 @click.option("--no-fold", is_flag=True, help="Keep BatchNorm, Scale, Bias and Dropout as layers of their own.")
 @click.option("--seed", type=int, default=0, help="For fillers that draw at random, where weights are missing.")
+@fully_convolutional_option
 @net_options
 @talk_options
 def convert_command(
     net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str, opset: int | None,
-    no_fold: bool, seed: int,
+    no_fold: bool, seed: int, fully_convolutional: bool,
     options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs.
@@ -56,12 +65,13 @@ def convert_command(
     notes: list[Diagnostic] = []
     loaded = load(
         net, weights, state=options.state, shapes=options.shapes, seed=seed,
-        ignore_unknown_fields=options.ignore_unknown_fields,
+        ignore_unknown_fields=options.ignore_unknown_fields, fully_convolutional=fully_convolutional,
     )  # fmt: skip
     values = choose_outputs(loaded.graph, "all" if outputs == ("all",) else outputs or None)
     model = convert_loaded(
-        loaded, values, batch=size, opset=opset, fold=not no_fold, metadata=source_metadata(loaded), notes=notes
-    )
+        loaded, values, batch=size, opset=opset, fold=not no_fold, metadata=source_metadata(loaded), notes=notes,
+        any_size=fully_convolutional,
+    )  # fmt: skip
     with whole_file(out) as file:
         written = file.write(model.SerializeToString(deterministic=True))
     _report(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)

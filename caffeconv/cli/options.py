@@ -11,8 +11,10 @@ from typing import TypeVar
 
 import click
 
+from caffeconv.errors import CaffeconvError
 from caffeconv.ir import Infogain, Phase
 from caffeconv.read.netdef import State
+from caffeconv.runtime.providers import Provider, parse_provider
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -85,6 +87,52 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
     for decorator in reversed(decorators):
         decorated = decorator(decorated)
     return decorated
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """Where and how to compute."""
+
+    provider: Provider
+    threads: int | None
+    nhwc: bool
+
+
+def compute_options(command: Callable[..., None]) -> Callable[..., None]:
+    """--provider, --threads and --nhwc, handed to the command as one `compute`."""
+
+    @functools.wraps(command)
+    def gathered(*args: object, provider: Provider, threads: int | None, nhwc: bool, **rest: object) -> None:
+        command(*args, compute=ComputeOptions(provider, threads, nhwc), **rest)
+
+    decorators = (
+        click.option("--provider", metavar="auto|cpu|cuda[:N]", default="auto", show_default=True,
+                     callback=lambda _, __, value: _checked_provider(value),
+                     help="Where to compute: the CPU, or the N-th GPU. auto: a GPU where onnxruntime has CUDA."),
+        click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime."),
+        click.option("--nhwc", is_flag=True, help="On CUDA, prefer kernels that keep channels last."),
+    )  # fmt: skip
+    decorated: Callable[..., None] = gathered
+    for decorator in reversed(decorators):
+        decorated = decorator(decorated)
+    return decorated
+
+
+def _checked_provider(value: str) -> Provider:
+    try:
+        parse_provider(value)
+    except CaffeconvError as error:
+        raise click.UsageError(f"--provider: {error}") from None
+    return value
+
+
+def fully_convolutional_option(command: Command) -> Command:
+    """--fully-convolutional."""
+    return click.option(
+        "--fully-convolutional",
+        is_flag=True,
+        help="Make convolutions of InnerProduct layers, so that the net takes larger pictures and gives a map.",
+    )(command)
 
 
 def talk_options(command: Command) -> Command:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
 from onnx import FunctionProto, ModelProto, TensorProto, ValueInfoProto, helper
 
-from caffeconv.emit.onnx_builder import OUR_DOMAIN, Array, OnnxBuilder
+from caffeconv.emit.onnx_builder import OUR_DOMAIN, Array, OnnxBuilder, same
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import Dims, Graph, Param
 from caffeconv.layers.base import LayerError
@@ -54,6 +55,35 @@ def lower_graph(
         except LayerError as error:
             raise CaffeconvError(f"{node.definition.where}: {error}") from None
     return builder
+
+
+def differing_layer(graphs: Sequence[Graph], *, opset: int) -> str | None:
+    """The first layer that is not written alike for all the graphs, which differ in their shapes alone; None: none.
+
+    Raises as `emit_model`.
+    """
+    for i, node in enumerate(graphs[0].nodes):
+        first, *others = (lower_graph(replace(graph, nodes=(graph.nodes[i],)), opset=opset) for graph in graphs)
+        if not all(_alike(first, other) for other in others):
+            return node.name
+    return None
+
+
+def _alike(one: OnnxBuilder, other: OnnxBuilder) -> bool:
+    """Whether both hold the same nodes, function bodies and values."""
+    if one.nodes != other.nodes or one.functions != other.functions:
+        return False
+    if one.initializers.keys() != other.initializers.keys():
+        return False
+    pairs = ((value, other.initializers[name]) for name, value in one.initializers.items())
+    return all(
+        same(a, b) if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else a is b or _is_same_param(a, b)
+        for a, b in pairs
+    )
+
+
+def _is_same_param(one: Array | Param, other: Array | Param) -> bool:
+    return isinstance(one, Param) and isinstance(other, Param) and one == other
 
 
 def finish_model(

@@ -78,7 +78,7 @@ def open_labels(place: Path, *, label_maps: bool = False, dataset: str = "label"
     if kind in (".npy", ".npz"):
         return _Array(place, dataset)
     if place.is_dir() or kind in SUFFIXES or any(mark in place.name for mark in "*?["):
-        return _LabelPictures([(path, str(path)) for path in find_pictures(place)])
+        return _LabelPictures([(path, str(path)) for path in find_pictures(place).paths])
     if kind not in TABLES and not place.is_file():
         raise CaffeconvError(f"{place}: {'no such file' if not place.exists() else 'no file'}; {_KINDS}")
     return _open_list(place, dataset, label_maps=label_maps)

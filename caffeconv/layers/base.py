@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.errors import CaffeconvError, Diagnostic
-from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes
+from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -117,6 +117,8 @@ class Layer(ABC):
     """Bottoms that `force_backward` leaves without a diff (caffe: AllowForceBackward)."""
     propagates_always: ClassVar[bool] = False
     """Whether Caffe's Backward writes every diff it can, asked for or not."""
+    spans_places: ClassVar[bool] = False
+    """Whether the layer has a form that slides over the places that it takes all at once (fully convolutional nets)."""
     keeps_bottoms: ClassVar[bool] = False
     """Whether Caffe's layer keeps what its bottoms held; others find in place what later layers wrote there."""
     top_kinds: ClassVar[tuple[str, ...]] = ()
@@ -216,6 +218,32 @@ class Layer(ABC):
         """Whether the only top is always the only bottom."""
         return False
 
+    def repeats_bottom(self, node: Node) -> bool:
+        """Whether every top is always the only bottom."""
+        return self.is_identity(node)
+
+    def only_flattens(self, node: Node) -> bool:
+        """Whether the top is the bottom with each item's values in one row, and nothing else."""
+        return False
+
+    def treats_places_alike(self, node: Node) -> bool:
+        """Whether every place of N×C×spatial… is treated by itself and like every other, and is so for N×C too."""
+        return False
+
+    def over_places(self, node: Node, bottoms: Shapes) -> Node:
+        """The node for `bottoms` N×C×spatial…, of which its own are flattened; the same numbers at this size.
+
+        Its definition, layer and parameters count, its shapes do not. Raises LayerError where there is no such form.
+        """
+        if self.treats_places_alike(node):
+            return node
+        changed = next(i for i, shape in enumerate(bottoms) if shape != node.bottom_shapes[i])
+        raise LayerError(
+            f"bottom '{node.definition.bottoms[changed]}' would be {by_x(bottoms[changed])} in place of "
+            f"{by_x(node.bottom_shapes[changed])}, and {node.type} has no form that works place by place on that. "
+            "Cut the net before it (convert --output), or turn a training net into its deploy form (--deploy)"
+        )
+
     def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
         """(a, b), a value per channel (axis 1) each, where the layer is y = a·x + b; None where it is something else."""
         return None
@@ -229,7 +257,7 @@ class Layer(ABC):
         return self
 
     def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
-        """What might not be meant; `sources` are the layers that make the bottoms, layers that change nothing aside."""
+        """What might not be meant; `sources` are the layers that make the bottoms, layers that only pass them on aside."""
         return ()
 
     def label_rules(self, node: Node) -> Sequence[LabelRule]:

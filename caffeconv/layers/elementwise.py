@@ -32,6 +32,9 @@ class Elementwise(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return [bottoms[0]]
 
+    def treats_places_alike(self, node: Node) -> bool:
+        return True
+
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
@@ -465,6 +468,9 @@ class Eltwise(Layer):
                     "all bottoms must have one shape"
                 )
         return [bottoms[0]]
+
+    def treats_places_alike(self, node: Node) -> bool:
+        return True
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.operation == "MAX":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, count
+import numpy as np
+
+from caffeconv.caffe_pb2 import ConvolutionParameter, LayerParameter
+from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
 from caffeconv.layers.base import Gradients, LabelRule, Layer, LayerError, Settings, canonical_axis
-from caffeconv.layers.convolution import absorbed
+from caffeconv.layers.convolution import Convolution, absorbed
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import INT64, added_rows, like_bottom, refuse_to, sum_over
 
@@ -26,6 +29,7 @@ class InnerProduct(Layer):
     """
 
     settings: ClassVar[str] = "inner_product_param"
+    spans_places: ClassVar[bool] = True
     channel_setting: ClassVar[str] = "num_output"
     param_axes: ClassVar[Mapping[str, str]] = {"weight": "num_output × inputs", "bias": "num_output"}
 
@@ -81,6 +85,43 @@ class InnerProduct(Layer):
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return count(bottoms[0]) * self.num_output
+
+    def over_places(self, node: Node, bottoms: Shapes) -> Node:
+        x = bottoms[0]
+        if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
+            raise LayerError(f"it multiplies the axes from {self.axis} on; `axis: 1` was needed")
+        if len(x) < 3:
+            raise LayerError(
+                f"bottom '{node.definition.bottoms[0]}' is {by_x(x)}; N×C×H×W was needed, or what layers make of that "
+                "place by place: there is nothing for a window to slide over"
+            )
+        if self.transpose and (node.param("weight").owner or node.param("weight").shared):
+            raise LayerError("its weight is shared, and transposed; a convolution has no `transpose`")
+        p = node.definition.proto.inner_product_param
+        proto = LayerParameter()
+        proto.CopyFrom(node.definition.proto)
+        proto.ClearField("inner_product_param")
+        proto.ClearField("blobs")
+        proto.type = "Convolution"
+        convolution = ConvolutionParameter(num_output=p.num_output, bias_term=p.bias_term, kernel_size=x[2:])
+        for name in ("weight_filler", "bias_filler"):
+            if p.HasField(name):
+                getattr(convolution, name).CopyFrom(getattr(p, name))
+        proto.convolution_param.CopyFrom(convolution)
+        definition = replace(node.definition, type="Convolution", proto=proto)
+        params = tuple(self._as_filters(param, x) if param.name == "weight" else param for param in node.params)
+        return replace(node, definition=definition, layer=Convolution.parse(definition), params=params)
+
+    def _as_filters(self, weight: Param, x: Shape) -> Param:
+        """num_output × K as num_output × C × kernel…: the same numbers in the same order, unless transposed."""
+        shape = (self.num_output, *x[1:])
+        if not self.transpose:
+            return replace(weight, shape=shape)
+
+        def turned() -> FloatArray:
+            return np.ascontiguousarray(weight.array().T).ravel()
+
+        return replace(weight, shape=shape, values=turned)
 
     def absorb(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
         if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:

@@ -118,6 +118,9 @@ class SoftmaxWithLoss(Loss):
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         return label_rule(node, self.axis, self.normalization.ignore_label)
 
+    def treats_places_alike(self, node: Node) -> bool:
+        return self.axis == 1
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         scores = node.bottoms[0]
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
@@ -247,6 +250,9 @@ class InfogainLoss(Loss):
 
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         return label_rule(node, self.axis, self.normalization.ignore_label)
+
+    def treats_places_alike(self, node: Node) -> bool:
+        return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         from caffeconv.ops.functions import infogain_attributes, infogain_loss_function
@@ -709,6 +715,9 @@ class Accuracy(Layer):
 
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         return label_rule(node, self.axis, self.ignore_label)
+
+    def treats_places_alike(self, node: Node) -> bool:
+        return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         scores, rank = node.bottoms[0], len(node.bottom_shapes[0])

@@ -85,6 +85,9 @@ class BatchNorm(Layer):
             raise LayerError(f"the bottom is {by_x(bottoms[0])}; with scale_bias at least 2 axes were needed")
         return [bottoms[0]]
 
+    def treats_places_alike(self, node: Node) -> bool:
+        return len(node.bottom_shapes[0]) > 1
+
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         channels = 1 if len(bottoms[0]) == 1 else bottoms[0][1]
         shapes: dict[str, Shape] = {"mean": (channels,), "variance": (channels,), "scale_factor": (1,)}

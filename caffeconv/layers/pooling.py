@@ -113,8 +113,29 @@ class Pooling(Layer):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.method == "STOCHASTIC":
             raise LayerError("`pool: STOCHASTIC` has no CPU form in Caffe either (Not Implemented Yet); use MAX or AVE")
+        if None in onnx.dims(node.bottoms[0])[2:]:
+            self._lower_for_any_size(node, onnx)
+            return
         bottom, top = node.bottom_shapes[0], node.top_shapes[0]
         lower_pooling(onnx, self.method, self.window(bottom), bottom, top[2:], node.bottoms[0], node.tops)
+
+    def _lower_for_any_size(self, node: Node, onnx: OnnxBuilder) -> None:
+        """Writes the pooling so that onnxruntime works out the sizes, where its rules give what Caffe's do."""
+        average = self.method == "AVE"
+        if self.kernel is None and not self.mask:
+            onnx.emit("GlobalAveragePool" if average else "GlobalMaxPool", node.bottoms, node.tops)
+            return
+        # Caffe and ONNX clip the last window alike, but ONNX does not count padding in one that is clipped
+        clipped = any(pad and stride > 1 for pad, stride in zip(self.pad, self.stride, strict=True))
+        skips = self.kernel is not None and any(s > k for s, k in zip(self.stride, self.kernel, strict=True))
+        if self.mask or skips or (average and clipped) or self.kernel is None or self.depth is not None:
+            onnx.fixed(onnx.dims(node.bottoms[0])[2:], "this pooling needs to know the sizes of its input")
+        attributes: dict[str, Sequence[int] | int] = {
+            "kernel_shape": self.kernel or (), "strides": self.stride, "pads": self.pad * 2, "ceil_mode": int(self.ceil),
+        }  # fmt: skip
+        if average:
+            attributes["count_include_pad"] = int(any(self.pad))
+        onnx.emit("AveragePool" if average else "MaxPool", node.bottoms, node.tops, **attributes)
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]

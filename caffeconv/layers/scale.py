@@ -72,6 +72,9 @@ class _AlongAxes(Layer):
         """Whether the operand is a value for each channel (axis 1)."""
         return self.start(node.bottom_shapes) == 1 and len(self.operand_shape(node.bottom_shapes)) == 1
 
+    def treats_places_alike(self, node: Node) -> bool:
+        return not self.second_bottom and self.axis == 1 and self.num_axes == 1
+
     def lined_up(self, shape: Dims, bottoms: Shapes) -> Dims:
         """The operand's shape with ones after it, since ONNX lines shapes up at their last axis."""
         return (*shape, *([1] * (len(bottoms[0]) - self.start(bottoms) - len(shape))))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.ir import Dims, LayerDef, Node, Shape, Shapes, by_x, count
 from caffeconv.layers.base import (
     Arity,
@@ -47,6 +48,12 @@ class Split(Layer):
     def is_identity(self, node: Node) -> bool:
         return self.copies == 1
 
+    def repeats_bottom(self, node: Node) -> bool:
+        return True
+
+    def treats_places_alike(self, node: Node) -> bool:
+        return True
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         for top in node.tops:
             onnx.emit("Identity", node.bottoms, [top])
@@ -70,6 +77,9 @@ class Silence(Layer):
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return []
+
+    def treats_places_alike(self, node: Node) -> bool:
+        return True
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         return
@@ -100,6 +110,12 @@ class Flatten(Layer):
         if end < start:
             raise LayerError(f"end_axis {end} lies before axis {start}")
         return [(*x[:start], count(x, start, end + 1), *x[end + 1 :])]
+
+    def only_flattens(self, node: Node) -> bool:
+        return _makes_rows(node)
+
+    def over_places(self, node: Node, bottoms: Shapes) -> Node:
+        return _left_out(node) if self.only_flattens(node) else super().over_places(node, bottoms)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])
@@ -163,6 +179,12 @@ class Reshape(Layer):
             middle.append(x[start + i] if dim == 0 else dim)
         return [_inferred(x, (*x[:start], *middle, *x[end:]))]
 
+    def only_flattens(self, node: Node) -> bool:
+        return _makes_rows(node)
+
+    def over_places(self, node: Node, bottoms: Shapes) -> Node:
+        return _left_out(node) if self.only_flattens(node) else super().over_places(node, bottoms)
+
     def for_any_batch(self, bottoms: Shapes) -> Layer:
         # an explicit first size that is the batch's own copies it: every item then gives what it gives alone
         if self.axis == 0 and self.dims and bottoms[0] and self.dims[0] == bottoms[0][0]:
@@ -176,6 +198,18 @@ class Reshape(Layer):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         return Gradients((like_bottom(onnx, node, top_diffs[0]),))
+
+
+def _makes_rows(node: Node) -> bool:
+    """Whether the top is N×K of a bottom N×…; 1×1 may follow."""
+    x, y = node.bottom_shapes[0], node.top_shapes[0]
+    return len(x) > 1 and len(y) > 1 and x[0] == y[0] and y[1] == count(x, 1)
+
+
+def _left_out(node: Node) -> Node:
+    """The node as a copy of its bottom."""
+    proto = LayerParameter(name=node.name, type="Split", bottom=node.definition.bottoms, top=node.definition.tops)
+    return replace(node, definition=replace(node.definition, type="Split", proto=proto), layer=Split(1))
 
 
 def _inferred(x: Shape, shape: Shape) -> Shape:
@@ -224,6 +258,9 @@ class Concat(Layer):
                     f"bottom[0] is {by_x(first)}, bottom[{i}] is {by_x(bottom)}, axis {axis}"
                 )
         return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
+
+    def treats_places_alike(self, node: Node) -> bool:
+        return self.axis in (0, 1)  # not axis -1, which is another one for N×C than for N×C×H×W
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Concat", node.bottoms, node.tops, axis=canonical_axis(self.axis, len(node.bottom_shapes[0])))
@@ -294,6 +331,9 @@ class Slice(Layer):
         sizes = self.sizes(x)
         axis = canonical_axis(self.axis, len(x), x)
         return [(*x[:axis], size, *x[axis + 1 :]) for size in sizes]
+
+    def treats_places_alike(self, node: Node) -> bool:
+        return self.axis in (0, 1)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))

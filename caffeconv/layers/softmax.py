@@ -33,6 +33,9 @@ class Softmax(Layer):
         canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
         return [bottoms[0]]
 
+    def treats_places_alike(self, node: Node) -> bool:
+        return self.axis == 1
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Softmax", node.bottoms, node.tops, axis=canonical_axis(self.axis, len(node.bottom_shapes[0])))
 
@@ -86,6 +89,9 @@ class ArgMax(Layer):
         shape = [1] * max(len(x), 3)
         shape[0], shape[1], shape[2] = x[0], 2 if self.out_max_val else 1, self.top_k
         return [tuple(shape)]
+
+    def treats_places_alike(self, node: Node) -> bool:
+        return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rank = len(node.bottom_shapes[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +64,33 @@ def run_batches(session: Session, sources: Mapping[str, Source], batch_size: int
         if fixed and size < step:
             outputs = {name: _trimmed(array, step, size, session.kind(name)) for name, array in outputs.items()}
         yield Batch(start, size, outputs)
+
+
+def averaged(batches: Iterable[Batch], rows: int) -> Iterator[Batch]:
+    """Batches in which each item is the mean of so many rows, one after another (caffe: classifier.py predict).
+
+    Raises CaffeconvError for an output that has no row for each item.
+    """
+    left: dict[str, FloatArray] = {}
+    start = 0
+    for batch in batches:
+        for name, values in batch.outputs.items():
+            if values.ndim == 0 or len(values) != batch.size:
+                raise CaffeconvError(
+                    f"--oversample: output '{name}' is {values.shape} for {batch.size} crops; "
+                    "a row for each crop was needed, as classifiers give. Leave --oversample out"
+                )
+        joined = {name: np.concatenate([left[name], v]) if left else v for name, v in batch.outputs.items()}
+        whole = len(next(iter(joined.values()))) // rows
+        left = {name: values[whole * rows :] for name, values in joined.items()}
+        if whole:
+            yield Batch(start, whole, {name: _means(values, whole, rows) for name, values in joined.items()})
+        start += whole
+
+
+def _means(values: FloatArray, items: int, rows: int) -> FloatArray:
+    grouped = values[: items * rows].reshape(items, rows, *values.shape[1:])
+    return np.asarray(grouped.mean(axis=1), np.float32)
 
 
 def _filled_up(array: FloatArray, size: int) -> FloatArray:

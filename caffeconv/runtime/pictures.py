@@ -5,18 +5,21 @@ Pictures are decoded and resized by OpenCV, as Caffe did.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from caffeconv.data.lists import find_listed, read_list
 from caffeconv.data.pictures import Picture, read_picture, resize
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray, by_x
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
-MAX_PIXELS = 1 << 28
+LISTS = frozenset((".txt", ".lst", ".list"))
+"""Files that list pictures, one a line."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,29 @@ class Transform:
 
     def apply(self, picture: Picture) -> FloatArray:
         """C×H×W of one decoded picture (H×W×C, C 3: BGR, or 1: grey)."""
+        return self._cropped(self._planes(picture), *self._centre)
+
+    def ten_crops(self, picture: Picture) -> FloatArray:
+        """10×C×H×W of one decoded picture: corners, centre, and these mirrored (caffe: io.py oversample)."""
+        planes, (top, left) = self._planes(picture), self._centre
+        down, right = self.before_crop[0] - self.size[0], self.before_crop[1] - self.size[1]
+        places = ((0, 0), (0, right), (down, 0), (down, right), (top, left))
+        crops = [self._cropped(planes, *place) for place in places]
+        return np.stack([*crops, *(crop[:, :, ::-1] for crop in crops)])
+
+    @property
+    def _centre(self) -> tuple[int, int]:
+        height, width = self.before_crop
+        return (height - self.size[0]) // 2, (width - self.size[1]) // 2
+
+    def _planes(self, picture: Picture) -> FloatArray:
+        """C×H×W before the crop."""
         height, width = self.before_crop
         resized = picture if picture.shape[:2] == (height, width) else resize(picture, height, width)
-        planes = resized.transpose(2, 0, 1).astype(np.float32)
-        if self.rgb:
-            planes = planes[::-1]
-        top, left = (height - self.size[0]) // 2, (width - self.size[1]) // 2
+        planes: FloatArray = resized.transpose(2, 0, 1).astype(np.float32)
+        return planes[::-1] if self.rgb else planes
+
+    def _cropped(self, planes: FloatArray, top: int, left: int) -> FloatArray:
         crop = (slice(None), slice(top, top + self.size[0]), slice(left, left + self.size[1]))
         values = planes[crop]
         if self.mean is not None:
@@ -83,9 +103,55 @@ class Transform:
         """C×H×W of one picture file; CaffeconvError where it cannot be read."""
         return self.apply(read_picture(path, color=self.channels == 3))
 
+    def read_ten(self, path: Path) -> FloatArray:
+        """As `read`, 10×C×H×W: `ten_crops`."""
+        return self.ten_crops(read_picture(path, color=self.channels == 3))
 
-def find_pictures(source: Path) -> list[Path]:
-    """The pictures that a file name, a folder or a glob stands for, in order; CaffeconvError where there are none."""
+
+@dataclass(frozen=True)
+class Pictures:
+    """Picture files in order, and the class that a list gives for each."""
+
+    paths: tuple[Path, ...]
+    classes: tuple[int, ...] | None = None
+
+
+def find_pictures(source: Path) -> Pictures:
+    """The pictures that a file name, a folder, a glob or a list file stands for; CaffeconvError where there are none."""
+    if source.suffix.lower() in LISTS and source.is_file():
+        return _listed(source)
+    return Pictures(tuple(_found(source)))
+
+
+def _listed(source: Path) -> Pictures:
+    """Lines ``picture`` or ``picture class``, as ImageData reads them; names from the current folder, or from beside it."""
+    lines = [(i, text.rstrip("\r")) for i, text in enumerate(read_list(source).split("\n"), 1) if text.strip()]
+    if not lines:
+        raise CaffeconvError(f"{source}: File is empty; lines `picture` or `picture class` were needed")
+    found = [(number, text, re.fullmatch(r"(.*\S)\s+(\d+)\s*", text)) for number, text in lines]
+    if not any(match for _, _, match in found):
+        return Pictures(tuple(_picture_of(source, number, text.strip()) for number, text in lines))
+    for number, text, match in found:
+        if match is None:
+            raise CaffeconvError(
+                f"{source}, line {number}: '{text}'; other lines end in a class number: "
+                "a picture's name, a space, and its class were needed in each line, or names alone"
+            )
+    paths = tuple(_picture_of(source, number, match[1]) for number, _, match in found if match)
+    return Pictures(paths, tuple(int(match[2]) for _, _, match in found if match))
+
+
+def _picture_of(source: Path, number: int, name: str) -> Path:
+    path = find_listed(name, source.parent)
+    if not path.is_file():
+        raise CaffeconvError(
+            f"{source}, line {number}: there is no picture {name}; names are looked for from the current folder, "
+            "then beside the list"
+        )
+    return path
+
+
+def _found(source: Path) -> list[Path]:
     if source.is_dir():
         found: Iterable[Path] = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
         pictures = sorted(path for path in found if path.is_file())
@@ -100,5 +166,6 @@ def find_pictures(source: Path) -> list[Path]:
             raise CaffeconvError(f"{source}: no file matches this pattern")
         return pictures
     raise CaffeconvError(
-        f"{source}: no such file; a picture, a folder or pattern of pictures, or an array (.npy, .npz) was needed"
+        f"{source}: no such file; a picture, a folder or pattern of pictures, a list of them "
+        f"({', '.join(sorted(LISTS))}), or an array (.npy, .npz) was needed"
     )

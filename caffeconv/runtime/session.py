@@ -9,13 +9,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray
 from caffeconv.runtime.labels import label_checks
+from caffeconv.runtime.providers import (
+    CPU,
+    CUDA,
+    Placement,
+    Provider,
+    parse_provider,
+    refuse_fallback,
+    with_options,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -24,7 +33,9 @@ if TYPE_CHECKING:
     from caffeconv.runtime.python_callback import PythonNodes
     from caffeconv.user_code import UserCode
 
-Provider = Literal["auto", "cpu", "cuda"]
+OPTIMIZED = "optimized.onnx"
+"""The model as onnxruntime runs it, in the folder `profile_to`."""
+_RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 _NODE_NAME = re.compile(r"Name:\s?'([^']*)'")
 _STATUS = re.compile(r"Status Message: (.*)", re.DOTALL)
 
@@ -33,12 +44,14 @@ class Session:
     """A model ready to run.
 
     ``inputs`` and ``outputs``: name → dims, a symbol where a size is open. `user_code` runs the model's Python layers.
+    nhwc: CUDA kernels that keep channels last are preferred. profile_to: a folder for what `end_profiling` gives.
     """
 
     def __init__(
         self, model: ModelProto | Path, provider: Provider = "auto", threads: int | None = None, *,
-        user_code: UserCode | None = None,
+        user_code: UserCode | None = None, nhwc: bool = False, profile_to: Path | None = None,
     ) -> None:  # fmt: skip
+        device = parse_provider(provider)
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what matters arrives as an exception
@@ -47,7 +60,14 @@ class Session:
         content = str(model) if isinstance(model, Path) else model.SerializeToString()
         if _uses_our_operators(model):
             _register_library(options)
-        providers = choose_providers(provider, ort)
+        names = choose_providers(provider, ort)
+        providers = with_options(names, device, nhwc=nhwc)
+        if names[0] == CUDA:
+            options.add_session_config_entry(_RECORD_PLACEMENT, "1")
+        if profile_to is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile_to / "profile")
+            options.optimized_model_filepath = str(profile_to / OPTIMIZED)
         self._python = _python_nodes(model, user_code)
         try:
             with self._python.called_by_new_kernels() if self._python is not None else nullcontext():
@@ -55,6 +75,7 @@ class Session:
         except Exception as error:  # onnxruntime's exceptions share no base class
             what = model if isinstance(model, Path) else "the model"
             raise CaffeconvError(f"{what}: onnxruntime cannot load it: {_first_line(error)}") from error
+        refuse_fallback(device, self._session.get_providers(), nhwc=nhwc)
         self.inputs: dict[str, list[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
         self.outputs: dict[str, list[int | str]] = {o.name: o.shape for o in self._session.get_outputs()}
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
@@ -65,6 +86,17 @@ class Session:
         """What the session computes on, first choice first."""
         names: list[str] = self._session.get_providers()
         return names
+
+    def placements(self) -> list[Placement] | None:
+        """Where onnxruntime put each node, where that may be told: with CUDA, by an onnxruntime that is new enough."""
+        if self.providers[0] == CPU or not hasattr(self._session, "get_provider_graph_assignment_info"):
+            return None
+        parts = self._session.get_provider_graph_assignment_info()
+        return [Placement(node.name, node.op_type, part.ep_name) for part in parts for node in part.get_nodes()]
+
+    def end_profiling(self) -> Path:
+        """onnxruntime's record, as JSON, of what ran since a session with `profile_to` was made."""
+        return Path(self._session.end_profiling())
 
     def kind(self, output: str) -> str:
         """What an output means, as the model says: probabilities, detections, loss, accuracy; empty where it does not."""
@@ -134,16 +166,15 @@ def _version(distribution: str) -> str:
 def choose_providers(provider: Provider, ort: ModuleType) -> list[str]:
     """onnxruntime's provider names, first choice first; CaffeconvError where CUDA is asked for and missing."""
     available = ort.get_available_providers()
-    has_cuda = "CUDAExecutionProvider" in available
-    if provider == "cuda" and not has_cuda:
+    has_cuda = CUDA in available
+    device = parse_provider(provider)
+    if device.kind == "cuda" and not has_cuda:
         raise CaffeconvError(
-            f"--provider cuda: this onnxruntime {_version('onnxruntime') or _version('onnxruntime-gpu')} has no CUDA provider "
-            f"(it has {', '.join(available)}).{both_installed()} Install the GPU build: "
+            f"--provider {provider}: this onnxruntime {_version('onnxruntime') or _version('onnxruntime-gpu')} has no "
+            f"CUDA provider (it has {', '.join(available)}).{both_installed()} Install the GPU build: "
             "pip uninstall -y onnxruntime && pip install 'caffeconv[gpu]'"
         )
-    if provider == "cpu" or not has_cuda:
-        return ["CPUExecutionProvider"]
-    return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    return [CUDA, CPU] if has_cuda and device.kind != "cpu" else [CPU]
 
 
 def _uses_our_operators(model: ModelProto | Path) -> bool:

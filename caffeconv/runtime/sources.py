@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -50,6 +51,8 @@ class PictureSource:
 
     paths: tuple[Path, ...]
     transform: Transform
+    classes: tuple[int, ...] | None = None
+    """The class that a list gives for each, where it does."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -59,6 +62,35 @@ class PictureSource:
 
     def label(self, index: int) -> str:
         return str(self.paths[index])
+
+
+CROPS = 10
+
+
+class TenCrops:
+    """The ten crops of every picture, one after another: item 10·i + j is crop j of picture i."""
+
+    def __init__(self, pictures: PictureSource) -> None:
+        self.pictures = pictures
+        self._held: tuple[int, FloatArray] | None = None  # a batch may end between two crops of one picture
+
+    def __len__(self) -> int:
+        return CROPS * len(self.pictures)
+
+    def read(self, start: int, end: int) -> FloatArray:
+        parts = []
+        for i in range(start // CROPS, -(-end // CROPS)):
+            parts.append(self._crops(i)[max(0, start - CROPS * i) : end - CROPS * i])
+        return np.concatenate(parts)
+
+    def _crops(self, picture: int) -> FloatArray:
+        if self._held is None or self._held[0] != picture:
+            path = self.pictures.paths[picture]
+            self._held = picture, self.pictures.transform.read_ten(path)
+        return self._held[1]
+
+    def label(self, index: int) -> str:
+        return self.pictures.label(index // CROPS)
 
 
 def read_array(path: Path, blob: str) -> FloatArray:
@@ -84,6 +116,10 @@ def _from_archive(path: Path, blob: str, archive: np.lib.npyio.NpzFile) -> Float
     raise CaffeconvError(f"{path}: no array called '{blob}'; it has {', '.join(names[:10]) or 'none'}")
 
 
+def _listed(shape: Sequence[int]) -> str:
+    return ",".join(map(str, shape))
+
+
 def fit_array(array: FloatArray, shape: list[int | str], name: str) -> FloatArray:
     """The array, given a batch axis where it lacks one; CaffeconvError where it is of another shape than the input."""
     if array.ndim == len(shape) - 1:
@@ -93,5 +129,8 @@ def fit_array(array: FloatArray, shape: list[int | str], name: str) -> FloatArra
         isinstance(size, int) and size != actual for size, actual in list(zip(shape, array.shape, strict=False))[1:]
     )
     if mismatch:
-        raise CaffeconvError(f"input '{name}': the array is {by_x(array.shape)}; {wanted} was needed")
+        hint = f". A net, unlike an ONNX model, can be given another size: --shape {name}={_listed(array.shape)}"
+        raise CaffeconvError(
+            f"input '{name}': the array is {by_x(array.shape)}; {wanted} was needed{hint if len(shape) == 4 else ''}"
+        )
     return array

@@ -22,6 +22,7 @@ H = np.array([[1, 0.5, 0], [0.25, 2, 0.5], [0, -0.5, 1]], np.float32)
 INPUTS = {"x": (4, 3), "label": (4,), "H": (1, 1, 3, 3)}
 SOFTMAX = 'layer { name: "soft" type: "Softmax" bottom: "x" top: "prob" }\n'
 DROPOUT = 'layer { name: "drop" type: "Dropout" bottom: "prob" top: "prob" }\n'
+SPLIT = 'layer { name: "split" type: "Split" bottom: "prob" top: "prob_0" top: "prob_1" }\n'
 WARNING = "bottom 'prob' holds the probabilities of soft (Softmax); scores were needed: in Caffe 1.0 InfogainLoss"
 
 
@@ -65,14 +66,15 @@ def test_probabilities_that_are_given(tmp_path: Path) -> None:
     assert net.diagnostics == ()
 
 
-@pytest.mark.parametrize("between", ["", DROPOUT])
+@pytest.mark.parametrize("between", ["", DROPOUT, SPLIT])
 def test_a_doubtful_net_is_recognised(tmp_path: Path, between: str) -> None:
-    net = write_net(tmp_path, INPUTS, SOFTMAX + between + loss_layer("prob"))
+    bottom = "prob_1" if between == SPLIT else "prob"
+    net = write_net(tmp_path, INPUTS, SOFTMAX + between + loss_layer(bottom))
     for diagnostics in (caffeconv.Net(net).diagnostics, caffeconv.inspect(net).diagnostics):
         (warning,) = diagnostics
         assert (warning.severity, warning.layer) == ("warning", "loss")
         assert warning.where.startswith("loss (InfogainLoss), line ")
-        assert warning.message.startswith(WARNING)
+        assert warning.message.startswith(WARNING.replace("'prob'", f"'{bottom}'"))
         assert "before April 2017" in warning.hint
         assert "--infogain probabilities" in warning.hint
     for form in ("logits", "probabilities"):

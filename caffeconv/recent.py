@@ -1,0 +1,54 @@
+"""Keeps what was used last, as far as a number and a size allow."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Held = TypeVar("Held")
+
+
+@dataclass(frozen=True)
+class _Entry(Generic[Held]):
+    held: Held
+    size: int
+
+
+class Recent(Generic[Held]):
+    """At most `most` things, of `most_bytes` together; the one whose use is longest ago goes first.
+
+    The newest is always kept, however large.
+    """
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._entries: dict[Hashable, _Entry[Held]] = {}  # in the order of their last use
+
+    def get(self, key: Hashable) -> Held | None:
+        """What is kept under `key`, which counts as a use; None where nothing is."""
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return None
+        self._entries[key] = entry
+        return entry.held
+
+    def make_room(self, size: int) -> None:
+        """Lets go of what would not fit beside `size` bytes more; before these are taken, so that both never coexist."""
+        held = sum(entry.size for entry in self._entries.values())
+        for key in list(self._entries):
+            if len(self._entries) < self._most and held + size <= self._most_bytes:
+                return
+            held -= self._entries.pop(key).size
+
+    def put(self, key: Hashable, held: Held, size: int) -> None:
+        """Keeps `held`, of about `size` bytes, under `key`."""
+        self.make_room(size)
+        self._entries[key] = _Entry(held, size)
+
+    def clear(self) -> None:
+        self._entries.clear()
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,107 @@
+"""Where a session computes: what the user asks for, as onnxruntime wants it said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from caffeconv.errors import CaffeconvError
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+Provider = str
+"""``auto``, ``cpu``, ``cuda`` or ``cuda:N``, the N-th GPU."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A provider as the user names it. auto: CUDA where this onnxruntime has it, else the CPU."""
+
+    kind: Literal["auto", "cpu", "cuda"]
+    index: int | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The provider that onnxruntime gave a node of the model."""
+
+    node: str
+    op_type: str
+    provider: str
+
+
+def parse_provider(text: Provider) -> Device:
+    """``cuda:1`` → Device("cuda", 1); CaffeconvError for what is no provider."""
+    if text == "auto":
+        return Device("auto")
+    if text == "cpu":
+        return Device("cpu")
+    found = re.fullmatch(r"cuda(?::(\d{1,4}))?", text)
+    if found is None:
+        raise CaffeconvError(f"provider {text!r}: auto, cpu, cuda or cuda:N (the N-th GPU, from 0) was needed")
+    return Device("cuda", int(found[1]) if found[1] else None)
+
+
+def with_options(names: Sequence[str], device: Device, *, nhwc: bool) -> list[tuple[str, Mapping[str, str]]]:
+    """onnxruntime's providers with their options; CaffeconvError where NHWC is asked for and CUDA is not used."""
+    if nhwc and CUDA not in names:
+        raise CaffeconvError(
+            "--nhwc: the layout is chosen for CUDA alone, and this run computes on the CPU, where onnxruntime has a "
+            "layout of its own; leave --nhwc out"
+        )
+    options: dict[str, str] = {}
+    if device.index is not None:
+        options["device_id"] = str(device.index)
+    if nhwc:
+        options["prefer_nhwc"] = "1"
+    return [(name, options if name == CUDA else {}) for name in names]
+
+
+def refuse_fallback(device: Device, running: Sequence[str], *, nhwc: bool) -> None:
+    """Raises CaffeconvError where the user asked for CUDA and onnxruntime could not start it."""
+    if CUDA in running or not (device.kind == "cuda" or nhwc):
+        return
+    asked = "--provider cuda" if device.index is None else f"--provider cuda:{device.index}"
+    raise CaffeconvError(
+        f"{asked}: this onnxruntime has CUDA and could not start it, so it would compute on the CPU. See that the "
+        "driver works (nvidia-smi), that the GPU is there, and that CUDA and cuDNN fit onnxruntime-gpu; or say "
+        "--provider cpu"
+    )
+
+
+def said(running: Sequence[str], placed: Sequence[Placement] | None, layers: Mapping[str, str]) -> list[str]:
+    """What was chosen, and which layers fell back to the CPU, as lines for people.
+
+    placed: None where onnxruntime does not tell. layers: node → its Caffe layer.
+    """
+    lines = [f"providers: {', '.join(running)}"]
+    if running[0] == CPU:
+        return lines
+    if placed is None:
+        return [*lines, "which nodes are on the CPU, this onnxruntime does not tell"]
+    everything = {layers.get(place.node, place.node) for place in placed}
+    fallen: dict[str, set[str]] = {}
+    for place in placed:
+        if place.provider == CPU:
+            fallen.setdefault(layers.get(place.node, place.node), set()).add(place.op_type)
+    lines.append(f"{len(everything) - len(fallen)} of {len(everything)} layers run on {running[0]} whole")
+    lines += [f"on the CPU: {layer} ({', '.join(sorted(kinds))})" for layer, kinds in fallen.items()]
+    return lines
+
+
+def layer_of(node: str, layers: Collection[str]) -> str | None:
+    """The Caffe layer that a node belongs to, by its name: ``layer``, ``layer/what``, or what onnxruntime makes of it.
+
+    Where one layer's name begins another's (``a`` and ``a/b``), the longer one counts.
+    """
+    name = node.removeprefix("fused ")  # onnxruntime: GemmActivationFusion and others
+    name = re.sub(r"_nchwc$", "", name)  # NchwcTransformer
+    while name:
+        if name in layers:
+            return name
+        numbered = re.sub(r"_\d+$", "", name)  # the second node of a layer that writes several tops
+        if numbered in layers:
+            return numbered
+        name = name.rpartition("/")[0]
+    return None

@@ -1,0 +1,245 @@
+"""Pictures in, classes out: sources, ten crops, formats; what is wrong is named."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from golden_cases import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from small_nets import write_net
+
+import caffeconv
+from caffeconv.cli import main
+from caffeconv.data.pictures import read_picture, resize
+from caffeconv.errors import CaffeconvError
+from caffeconv.runtime.batches import Batch, averaged
+from caffeconv.runtime.pictures import Transform, find_pictures
+from caffeconv.runtime.sources import PictureSource, TenCrops
+
+DIGITS = ROOT / "fixtures" / "digits"
+NET, WEIGHTS, LABELS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel", DIGITS / "labels.txt"
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["run", str(NET), str(WEIGHTS), *map(str, arguments)])
+
+
+def rows(*arguments: str | Path) -> list[dict[str, str]]:
+    result = call("--format", "csv", *arguments)
+    assert result.exit_code == 0, result.stderr
+    return list(csv.DictReader(io.StringIO(result.stdout)))
+
+
+# -- ten crops ---------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.booleans())
+def test_ten_crops_in_the_order_of_pycaffe(down: int, right: int, with_mean: bool) -> None:
+    """Corners row by row, the centre, then the five mirrored (caffe: io.py oversample)."""
+    height, width = 4, 5
+    picture = np.random.default_rng(0).integers(0, 256, (height + down, width + right, 3), np.uint8)
+    mean = np.array([1, 2, 3], np.float32) if with_mean else None
+    crops = Transform(3, (height, width), picture.shape[:2], mean, 0.5).ten_crops(picture)
+    starts = [(0, 0), (0, right), (down, 0), (down, right)]
+    # caffe: the centre is im_shape / 2 - crop_dims / 2, cut off to whole numbers
+    starts.append((int((height + down) / 2 - height / 2), int((width + right) / 2 - width / 2)))
+    values = picture.astype(np.float32) - (mean if mean is not None else 0)
+    expected = [values[y : y + height, x : x + width] * 0.5 for y, x in starts]
+    expected += [crop[:, ::-1] for crop in expected]
+    np.testing.assert_array_equal(crops, np.stack(expected).transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("step", [1, 3, 10, 16])
+def test_crops_go_through_batches_of_any_size(step: int) -> None:
+    paths = tuple(DIGITS / f"{digit}.png" for digit in (3, 1, 4))
+    transform = Transform(1, (28, 28), (32, 30))
+    source = TenCrops(PictureSource(paths, transform))
+    parts = [source.read(start, min(start + step, len(source))) for start in range(0, len(source), step)]
+    np.testing.assert_array_equal(np.concatenate(parts), np.concatenate([transform.read_ten(path) for path in paths]))
+    assert [source.label(i) for i in (0, 9, 10, 29)] == [str(paths[i]) for i in (0, 0, 1, 2)]
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=12))
+def test_means_do_not_depend_on_the_batches(sizes: list[int]) -> None:
+    values = np.random.default_rng(1).normal(size=(sum(sizes), 2)).astype(np.float32)
+    edges = np.cumsum([0, *sizes])
+    batches = [
+        Batch(int(start), int(end - start), {"y": values[start:end]}) for start, end in itertools.pairwise(edges)
+    ]
+    means = list(averaged(batches, 5))
+    whole = len(values) // 5
+    assert [batch.start for batch in means] == [sum(b.size for b in means[:i]) for i in range(len(means))]
+    found = np.concatenate([batch.outputs["y"] for batch in means]) if means else np.zeros((0, 2))
+    np.testing.assert_array_equal(found, values[: whole * 5].reshape(whole, 5, 2).mean(axis=1))
+
+
+def test_oversample_is_the_mean_over_ten_forwards() -> None:
+    net = caffeconv.Net(NET, WEIGHTS)
+    transform = Transform(1, (28, 28), (34, 36))
+    expected = [
+        net.forward(data=transform.ten_crops(read_picture(DIGITS / f"{digit}.png", color=False)))["prob"].mean(axis=0)
+        for digit in range(3)
+    ]
+    pictures = [argument for digit in range(3) for argument in ("--input", DIGITS / f"{digit}.png")][:2]
+    found = rows("--oversample", "--resize", "34x36", "--top-k", "10", *pictures)
+    scores = {int(row["class"]): float(row["score"]) for row in found}
+    np.testing.assert_allclose([scores[k] for k in range(10)], expected[0], rtol=1e-5)
+    all_of_them = rows("--oversample", "--resize", "34x36", "--top-k", "1", "--batch-size", "7", "--input", DIGITS)
+    assert [int(row["class"]) for row in all_of_them[:3]] == [int(np.argmax(mean)) for mean in expected]
+
+
+def test_without_oversample_it_is_the_centre() -> None:
+    picture = resize(read_picture(DIGITS / "5.png", color=False), 33, 31)
+    net = caffeconv.Net(NET, WEIGHTS)
+    centre = picture[2:30, 1:29].transpose(2, 0, 1)[None].astype(np.float32)
+    expected = net.forward(data=centre)["prob"][0].max()
+    (row,) = rows("--resize", "33x31", "--top-k", "1", "--input", DIGITS / "5.png")
+    np.testing.assert_allclose(float(row["score"]), expected, rtol=1e-5)
+
+
+def test_oversample_needs_pictures_and_classes(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((1, 1, 28, 28), np.float32))
+    result = call("--oversample", "--input", tmp_path / "x.npy")
+    assert (result.exit_code, "crops are taken of pictures" in result.stderr) == (1, True)
+    assert "and its mirror image" in call("--oversample", "--input", DIGITS / "1.png").stderr
+    scalar = [Batch(0, 10, {"loss": np.float32(1) * np.ones(())})]
+    with pytest.raises(CaffeconvError, match="a row for each crop was needed"):
+        list(averaged(scalar, 10))
+
+
+# -- sources -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_list_gives_pictures_and_classes(tmp_path: Path) -> None:
+    for digit in (7, 2):
+        shutil.copy(DIGITS / f"{digit}.png", tmp_path / f"a {digit}.png")
+    listed = tmp_path / "list.txt"
+    listed.write_text("a 7.png 7\r\na 2.png 3\r\n\r\n")
+    found = rows("--input", listed, "--labels", LABELS, "--top-k", "2")
+    assert [(Path(row["item"]).name, row["rank"], row["class"], row["label"], row["own_class"]) for row in found[::2]] == [
+        ("a 7.png", "1", "7", "seven", "7"), ("a 2.png", "1", "2", "two", "3"),
+    ]  # fmt: skip
+    result = call("--input", listed, "--top-k", "2")
+    assert "prob: 1 of 2 items come out first as their list says (50.00%)" in result.stderr
+
+    listed.write_text("a 7.png\na 2.png\n")
+    assert find_pictures(listed).classes is None
+    assert "own_class" not in rows("--input", listed)[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "File is empty"),
+        ("7.png 7\n2.png\n", "line 2: '2.png'; other lines end in a class number"),
+        ("7.png 7\nabsent.png 1\n", "list.txt, line 2: there is no picture absent.png"),
+        ("labels.txt 7\n", "labels.txt: not a readable picture"),
+    ],
+)
+def test_a_bad_list_is_named(tmp_path: Path, content: str, message: str) -> None:
+    shutil.copy(DIGITS / "7.png", tmp_path)
+    shutil.copy(LABELS, tmp_path)
+    (tmp_path / "list.txt").write_text(content)
+    result = call("--input", tmp_path / "list.txt")
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_bad_picture_is_named_and_the_rest_is_there(tmp_path: Path) -> None:
+    for i in range(4):
+        shutil.copy(DIGITS / "7.png", tmp_path / f"{i}.png")
+    (tmp_path / "2.png").write_bytes((DIGITS / "7.png").read_bytes()[:60])
+    result = call("--input", tmp_path, "--batch-size", "1", "--format", "jsonl")
+    assert result.exit_code == 1
+    assert f"{tmp_path / '2.png'}: the picture is cut off after 60 bytes" in result.stderr
+    assert [json.loads(line)["item"] for line in result.stdout.splitlines()] == [
+        str(tmp_path / f"{i}.png") for i in (0, 1)
+    ]
+
+
+# -- formats -----------------------------------------------------------------------------------------------------------
+
+
+def test_formats_say_the_same() -> None:
+    arguments = ["--input", f"{DIGITS}/*.png", "--labels", str(LABELS), "--top-k", "3", "--batch-size", "4"]
+    table = call(*arguments)
+    lines = [json.loads(line) for line in call(*arguments, "--format", "jsonl", "-q").stdout.splitlines()]
+    from_csv = rows(*arguments)
+    assert [line["item"] for line in lines] == [str(DIGITS / f"{digit}.png") for digit in range(10)]
+    flat = [(line["item"], best["class"], best["label"], best["score"]) for line in lines for best in line["classes"]]
+    assert flat == [(row["item"], int(row["class"]), row["label"], float(row["score"])) for row in from_csv]
+    assert [row["rank"] for row in from_csv] == ["1", "2", "3"] * 10
+    shown = [line.split() for line in table.stdout.splitlines()]
+    assert shown[0] == ["item", "prob", "class", "label"]
+    assert [(int(line[-2]), line[-1]) for line in shown[1:]] == [(number, label) for _, number, label, _ in flat]
+    assert (
+        len({line.index(f"{score:.4f}") for line, (*_, score) in zip(table.stdout.splitlines()[1:], flat, strict=True)})
+        == 1
+    )
+
+
+def test_names_with_commas_and_quotes(tmp_path: Path) -> None:
+    name = tmp_path / 'a, "b".png'
+    shutil.copy(DIGITS / "7.png", name)
+    assert rows("--input", tmp_path, "--top-k", "1")[0]["item"] == str(name)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_formats_are_for_classes(tmp_path: Path, form: str) -> None:
+    result = call("--input", DIGITS / "7.png", "--blobs", "ip1", "--format", form)
+    assert result.exit_code == 1
+    assert f"--format {form}: output 'ip1' is 1×64, and not the probabilities of classes" in result.stderr
+    result = call("--input", DIGITS / "7.png", "--format", form, "-o", tmp_path / "x.csv")
+    assert result.exit_code == 2
+    assert "give one of them" in result.stderr
+
+
+def test_a_model_of_any_size_takes_pictures(tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    arguments = ["convert", str(NET), str(WEIGHTS), "--fully-convolutional", "-o", str(model)]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    refused = CliRunner().invoke(main, ["run", str(model), "--input", str(DIGITS / "7.png")])
+    assert (refused.exit_code, "--resize 480x640" in refused.stderr) == (1, True)
+    large = tmp_path / "large.png"
+    cv2.imwrite(str(large), np.zeros((90, 80), np.uint8))
+    result = CliRunner().invoke(main, ["run", str(model), "--input", str(large), "--resize", "40x36"])
+    assert "1×10×4×3" in result.stdout
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
+    """Holding the inputs of 2,000 more items would take 98 MB, their scores 40 MB."""
+    layers = (
+        'layer { name: "p" type: "Pooling" bottom: "x" top: "p" pooling_param { pool: AVE global_pooling: true } }\n'
+        'layer { name: "fc" type: "InnerProduct" bottom: "p" top: "fc" inner_product_param { num_output: 5000 } }\n'
+        'layer { name: "prob" type: "Softmax" bottom: "fc" top: "prob" }\n'
+    )
+    net = write_net(tmp_path, {"x": (1, 3, 64, 64)}, layers)
+    listed = tmp_path / "list.txt"
+    program = (
+        "import re, sys; from caffeconv.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        # not getrusage, which counts the parent's memory too
+        "finally: print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr)"
+    )
+    peaks = []
+    for items in (100, 2100):
+        listed.write_text(f"{DIGITS / '7.png'}\n" * items)
+        command = [sys.executable, "-c", program, "run", str(net), "--format", "jsonl", "--input", str(listed)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert len(done.stdout.splitlines()) == items
+        peaks.append(int(done.stderr.split()[-1]))
+    assert peaks[1] < peaks[0] + 20_000  # kB
