@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,14 +16,17 @@ from caffeconv.diagnose import QUICK, diagnose
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.ir import Graph, Infogain, NetDef, Phase
 from caffeconv.layers import LAYERS
-from caffeconv.passes import run_passes
+from caffeconv.passes import LINKING_PASSES, PASSES, run_passes
 from caffeconv.read.caffemodel import WeightsFile, read_caffemodel
+from caffeconv.read.hashes import Hashes, digest_of
 from caffeconv.read.hdf5 import is_hdf5, read_hdf5_weights
 from caffeconv.read.netdef import State, define_net
 from caffeconv.read.prototxt import NetSource, UnknownField, read_prototxt
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from caffeconv.emit.outline import Outline
 
 PathLike = str | os.PathLike[str]
 Weights = PathLike | Sequence[PathLike] | None
@@ -150,37 +152,52 @@ def convert_loaded(
     metadata: what a file says of its sources (`source_metadata`); a model that only runs here needs none.
     stateful: see emit_model.
     """
+    outline = outline_loaded(
+        loaded, outputs, batch=batch, opset=opset, fold=fold, metadata=metadata, notes=notes, stateful=stateful
+    )
+    return outline.with_values()
+
+
+def outline_loaded(
+    loaded: Loaded, outputs: Sequence[str], *, batch: int | Literal["dynamic", "keep"] = "dynamic",
+    opset: int | None = None, fold: bool = True, link: bool = False, metadata: Mapping[str, str] | None = None,
+    notes: list[Diagnostic] | None = None, stateful: bool = False,
+) -> Outline:  # fmt: skip
+    """As `convert_loaded`, without the parameters' values, for `emit.store` to write.
+
+    link: the model shall point to them in the weights file, so that those which it can point to are left as they are.
+    """
     from caffeconv.emit.check import check_model
-    from caffeconv.emit.model import DEFAULT_OPSET, emit_model
+    from caffeconv.emit.model import DEFAULT_OPSET, emit_outline
     from caffeconv.emit.onnx_builder import NeedsFixedBatchError
 
     opset = _checked_opset(opset or DEFAULT_OPSET)
     graph = loaded.graph if not isinstance(batch, int) else with_batch(loaded.graph, batch)
     graph = for_any_batch(graph) if batch == "dynamic" else graph
     lean = replace(graph, outputs=tuple(outputs))
-    lean = run_passes(lean) if fold else lean
+    lean = run_passes(lean, LINKING_PASSES if link else PASSES) if fold else lean
     if batch == "dynamic":
         for dims, symbols, which in dynamic_candidates(graph):
             try:
                 varying = replace(lean, dims=dims, symbols=symbols)
-                model = emit_model(varying, outputs, opset=opset, metadata=metadata, stateful=stateful)
+                outline = emit_outline(varying, outputs, opset=opset, metadata=metadata, stateful=stateful)
             except NeedsFixedBatchError as reason:
                 if notes is not None:
                     notes.append(Diagnostic("note", "", f"{which} cannot have a dynamic batch: {reason}"))
                 continue
-            return check_model(model)
+            return check_model(outline)
         if notes is not None:
             notes.append(Diagnostic("note", "", "the batch size is fixed"))
     fixed = replace(lean, dims=fixed_dims(graph))
     try:
-        model = emit_model(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
+        outline = emit_outline(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
     except NeedsFixedBatchError:
         if not all(node.layer.makes_shapes or node.layer.open_axis is None for node in graph.nodes):
             raise
         # what the user's code makes is planned for as it was; a Net plans anew where it comes out otherwise
         fixed = replace(lean, dims=graph.shapes)
-        model = emit_model(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
-    return check_model(model)
+        outline = emit_outline(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
+    return check_model(outline)
 
 
 def _checked_opset(opset: int) -> int:
@@ -220,20 +237,15 @@ def choose_outputs(graph: Graph, outputs: Sequence[str] | Literal["all"] | None)
     return tuple(chosen)
 
 
-def source_metadata(loaded: Loaded) -> dict[str, str]:
-    """The NetState, and name and SHA-256 of every source file, each of which is read whole."""
+def source_metadata(loaded: Loaded, hashes: Hashes | None = None) -> dict[str, str]:
+    """The NetState, and name, size and SHA-256 of every source file, each of which is read whole, or was by `hashes`."""
+    digest = hashes.of if hashes is not None else digest_of
     net = loaded.net
     metadata: dict[str, str] = {"caffe.phase": net.phase}
     for i, path in enumerate(loaded.files):
         kind = "prototxt" if i == 0 else "weights" if i == 1 else f"weights{i}"
+        found = digest(path)
         metadata[f"caffe.{kind}.name"] = path.name
-        metadata[f"caffe.{kind}.sha256"] = _sha256(path)
+        metadata[f"caffe.{kind}.bytes"] = str(found.bytes)
+        metadata[f"caffe.{kind}.sha256"] = found.sha256
     return metadata
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
