@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +19,7 @@ from caffeconv.ir import Graph, Infogain, NetDef, Phase
 from caffeconv.layers import LAYERS
 from caffeconv.passes import LINKING_PASSES, PASSES, run_passes
 from caffeconv.read.caffemodel import WeightsFile, read_caffemodel
-from caffeconv.read.hashes import Hashes, digest_of
+from caffeconv.read.hashes import Hashes, digest_of, hashing
 from caffeconv.read.hdf5 import is_hdf5, read_hdf5_weights
 from caffeconv.read.netdef import State, define_net
 from caffeconv.read.prototxt import NetSource, UnknownField, read_prototxt
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from caffeconv.emit.outline import Outline
+    from caffeconv.emit.store import Storage, Written
 
 PathLike = str | os.PathLike[str]
 Weights = PathLike | Sequence[PathLike] | None
@@ -55,6 +57,12 @@ def weight_paths(weights: Weights) -> tuple[Path, ...]:
     return tuple(Path(path) for path in weights)
 
 
+def weights_files(net: PathLike, weights: Weights) -> tuple[Path, ...]:
+    """The files that a net's weights come from: those given, or the net itself where it is a caffemodel."""
+    given = weight_paths(weights)
+    return given if given or Path(net).suffix != ".caffemodel" else (Path(net),)
+
+
 def read_net(path: PathLike, *, ignore_unknown_fields: bool = False) -> NetSource:
     """The net definition of a prototxt, or the one that a caffemodel carries (by its suffix)."""
     path = Path(path)
@@ -80,9 +88,7 @@ def load(
 ) -> Loaded:  # fmt: skip
     """Reads, builds and binds; raises CaffeconvError with every problem found."""
     source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
-    paths = weight_paths(weights)
-    if not paths and Path(net).suffix == ".caffemodel":
-        paths = (Path(net),)
+    paths = weights_files(net, weights)
     files = [read_weights(path) for path in paths]
     state = state or State()
     if state.deploy:
@@ -131,8 +137,7 @@ def convert(
     Raises:
         CaffeconvError: whatever is wrong with the net, the weights or the arguments.
     """
-    if layout != "nchw":
-        raise CaffeconvError(f"layout {layout!r}: only 'nchw' is written yet")
+    _refuse_layout(layout)
     loaded = load(
         net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python), shapes=shapes,
         seed=seed, ignore_unknown_fields=ignore_unknown_fields,
@@ -140,6 +145,47 @@ def convert(
     values = choose_outputs(loaded.graph, outputs)
     metadata = source_metadata(loaded)
     return convert_loaded(loaded, values, batch=batch, opset=opset, fold=fold, metadata=metadata)
+
+
+def convert_to(
+    out: PathLike, net: PathLike, weights: Weights = None, *, storage: Storage | None = None, phase: Phase = "TEST",
+    level: int = 0, stages: Sequence[str] = (), outputs: Sequence[str] | Literal["all"] | None = None,
+    batch: int | Literal["dynamic", "keep"] = "dynamic", shapes: Mapping[str, Sequence[int]] | None = None,
+    layout: Literal["nchw", "nhwc"] = "nchw", opset: int | None = None, fold: bool = True, deploy: bool = False,
+    extended: bool = False, seed: int = 0, infogain: Infogain | None = None, allow_python: bool = False,
+    ignore_unknown_fields: bool = False,
+) -> Written:  # fmt: skip
+    """Writes the ONNX model of a Caffe net to a file, of any size, in little memory.
+
+    Args:
+        out: the file to write.
+        storage: where the weights go. "embed": into it; "external": beside it, ``OUT.<digits>.data``; "link": nowhere,
+            the model points into the weights file, which must lie in its folder or below, and what layers would change
+            in these weights stays as it is. None: "embed", or "external" where the model is too large for one file.
+        net and all others: as `convert`.
+
+    Raises:
+        CaffeconvError: as `convert`, and where `out` cannot be written.
+    """
+    from caffeconv.emit.atomic import refuse_input_as_output
+    from caffeconv.emit.store import choose_storage, write_model
+
+    _refuse_layout(layout)
+    refuse_input_as_output(out, (net, *weight_paths(weights)))
+    with hashing(weights_files(net, weights)) as hashes:
+        loaded = load(
+            net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python),
+            shapes=shapes, seed=seed, ignore_unknown_fields=ignore_unknown_fields,
+        )  # fmt: skip
+        values = choose_outputs(loaded.graph, outputs)
+        outline = outline_loaded(loaded, values, batch=batch, opset=opset, fold=fold, link=storage == "link")
+        metadata = partial(source_metadata, loaded, hashes)
+        return write_model(outline, Path(out), choose_storage(outline, storage), hashes, metadata)
+
+
+def _refuse_layout(layout: str) -> None:
+    if layout != "nchw":
+        raise CaffeconvError(f"layout {layout!r}: only 'nchw' is written yet")
 
 
 def convert_loaded(
@@ -175,7 +221,10 @@ def outline_loaded(
     graph = loaded.graph if not isinstance(batch, int) else with_batch(loaded.graph, batch)
     graph = for_any_batch(graph) if batch == "dynamic" else graph
     lean = replace(graph, outputs=tuple(outputs))
-    lean = run_passes(lean, LINKING_PASSES if link else PASSES) if fold else lean
+    if fold:
+        lean, unfolded = run_passes(lean, LINKING_PASSES if link else PASSES), lean
+        if link and notes is not None:
+            notes.extend(_left_by_linking(lean, unfolded))
     if batch == "dynamic":
         for dims, symbols, which in dynamic_candidates(graph):
             try:
@@ -198,6 +247,15 @@ def outline_loaded(
         fixed = replace(lean, dims=graph.shapes)
         outline = emit_outline(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
     return check_model(outline)
+
+
+def _left_by_linking(lean: Graph, unfolded: Graph) -> Iterator[Diagnostic]:
+    """Says which layers would have been folded into weights, were these not linked."""
+    folded = {node.name for node in run_passes(unfolded).nodes}
+    left = [node.name for node in lean.nodes if node.name not in folded]
+    if left:
+        message = f"not folded into the weights before them, because these stay as they are: {', '.join(left)}"
+        yield Diagnostic("note", "", message)
 
 
 def _checked_opset(opset: int) -> int:
