@@ -33,18 +33,17 @@ def recorded_files(path: Path) -> tuple[FileRecord, ...]:
     """The records in a model's metadata; none of a file that has none, or is no ONNX model."""
     try:
         texts = [value for key, value in _metadata(path) if key == FILES_KEY]
-        return tuple(FileRecord(**record) for text in texts for record in json.loads(text))
-    except (OSError, ValueError, TypeError, CaffeconvError):
+        records = [record for text in texts for record in json.loads(text)]
+        return tuple(FileRecord(str(r["location"]), int(r["bytes"]), str(r["sha256"])) for r in records)
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, CaffeconvError):
         return ()
 
 
 def _metadata(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-        scan = Scan(buffer, path, "ONNX model")
-        try:
-            for number, _, _, start, end in scan.fields(0, len(buffer)):
-                if number == _METADATA_PROPS:
-                    entry = {inner: scan.text(*span) for inner, _, _, *span in scan.fields(start, end)}
-                    yield entry.get(_KEY, ""), entry.get(_VALUE, "")
-        finally:
-            del scan  # its view of the map keeps that from being closed
+    with path.open("rb") as file:
+        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    scan = Scan(buffer, path, "ONNX model")
+    for number, _, _, start, end in scan.fields(0, len(buffer)):
+        if number == _METADATA_PROPS:
+            entry = {inner: scan.text(*span) for inner, _, _, *span in scan.fields(start, end)}
+            yield entry.get(_KEY, ""), entry.get(_VALUE, "")
