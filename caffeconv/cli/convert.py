@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 @click.command("convert")
 @net_argument
 @weights_argument
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The model to write: OUT.onnx.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="What to write: a model, OUT.onnx; or weights as Caffe saves them, OUT.caffemodel or OUT.caffemodel.h5.",
+)
 @click.option(
     "--output",
     "outputs",
@@ -48,25 +54,43 @@ def convert_command(
     opset: int | None, no_fold: bool, seed: int,
     options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
-    """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs.
+    """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs, or as weights that Caffe loads.
 
     Example, from the project's folder:
 
     \b
         caffeconv convert fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel -o digits.onnx
+        caffeconv convert fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel -o digits.caffemodel.h5
     """
     from functools import partial
 
-    from caffeconv.cli.stored import told
+    from caffeconv.cli.stored import saved, told
     from caffeconv.convert import choose_outputs, load, outline_loaded, source_metadata, weights_files
     from caffeconv.emit.atomic import refuse_input_as_output
+    from caffeconv.emit.net_weights import is_weights_name, save_weights
     from caffeconv.errors import CaffeconvError, Diagnostic
     from caffeconv.read.hashes import hashing
 
-    if out.suffix.lower() != ".onnx":
-        raise CaffeconvError(f"{out}: only ONNX models are written yet; a name that ends in .onnx was needed")
-    size = _batch(batch)
     refuse_input_as_output(out, (net, *weights))
+    if is_weights_name(out):
+        if storage or outputs or opset:
+            raise CaffeconvError(f"{out}: --weights, --output and --opset are for ONNX models; this file holds weights")
+        if not weights_files(net, weights):
+            raise CaffeconvError(f"{out}: no weights were given, so there are none to save; give WEIGHTS after NET")
+        loaded = load(
+            net, weights, state=options.state, shapes=options.shapes, seed=seed,
+            ignore_unknown_fields=options.ignore_unknown_fields,
+        )  # fmt: skip
+        save_weights(out, loaded.graph)
+        _report(loaded.dropped, list(loaded.bound.diagnostics), quiet=quiet, verbose=verbose)
+        if not quiet:
+            click.echo(f"{out}: {saved(loaded.graph)}, {out.stat().st_size / 1e6:.2f} MB")
+        return
+    if out.suffix.lower() != ".onnx":
+        raise CaffeconvError(
+            f"{out}: a name that ends in .onnx was needed for a model, or in .caffemodel or .caffemodel.h5 for weights"
+        )
+    size = _batch(batch)
     notes: list[Diagnostic] = []
     with hashing(weights_files(net, weights)) as hashes:
         loaded = load(

@@ -1,4 +1,4 @@
-"""Says where a model's weights have gone."""
+"""Says where weights have gone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from caffeconv.emit.store import Tensor, Written
+    from caffeconv.ir import Graph
 
 
 def told(written: Written, *, automatic: bool, verbose: bool) -> Iterator[str]:
@@ -23,6 +24,12 @@ def told(written: Written, *, automatic: bool, verbose: bool) -> Iterator[str]:
         yield from _listed("beside the model", written.apart)
         if written.linked:
             yield from _listed("copied into the model", written.inside)
+
+
+def saved(graph: Graph) -> str:
+    """How many parameters of how many layers were saved."""
+    layers = [node for node in graph.nodes if node.params]
+    return f"{sum(len(node.params) for node in layers)} parameters of {len(layers)} layers"
 
 
 def _sum(tensors: Sequence[Tensor]) -> str:

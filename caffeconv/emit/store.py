@@ -28,7 +28,7 @@ from caffeconv.ir import Param
 from caffeconv.read.caffemodel import encode_varint
 from caffeconv.read.hashes import Hashes
 from caffeconv.read.onnx_file import FILES_KEY, FileRecord, record_text, recorded_files
-from caffeconv.read.stored import StoredValues
+from caffeconv.read.stored import StoredValues, value_blocks
 
 Storage = Literal["embed", "external", "link"]
 Block = bytes | memoryview
@@ -99,14 +99,15 @@ def write_model(
     """
     if storage == "embed":
         return _embed(outline, out, metadata)
-    folder = Path(os.path.realpath(out)).parent
+    real = _plain_place(out)
+    folder = real.parent
     tensors = tuple(_tensors(outline))
     linked = tuple(t for t in tensors if t.stored is not None) if storage == "link" else ()
     locations = {t.proto.name: _location(t.stored.path, folder, out) for t in linked if t.stored is not None}
     apart = tuple(t for t in tensors if t.proto.name not in locations and t.bytes >= _LEAST_APART[storage])
     superseded = _data_files(out)
     with whole_files(out) as pair:
-        places, data = _write_data(pair.side, apart, out.name)
+        places, data = _write_data(pair.side, apart, real.name)
         if data is not None:
             pair.name_side(data.location)
         for tensor in linked:
@@ -140,7 +141,7 @@ def _of_param(head: TensorProto, param: Param) -> Tensor:
     if not isinstance(values, StoredValues):
         return Tensor(head, size, partial(_computed, param), param.source)
     if values.offset is None:
-        return Tensor(head, size, partial(_converted, values), f"{param.source}, not stored there as packed float32")
+        return Tensor(head, size, partial(_computed, param), f"{param.source}, not stored there as packed float32")
     return Tensor(head, size, partial(_read, values.path, values.offset, size), param.source, values)
 
 
@@ -149,11 +150,7 @@ def _held(proto: TensorProto) -> Iterator[Block]:
 
 
 def _computed(param: Param) -> Iterator[Block]:
-    yield packed(param.array())
-
-
-def _converted(values: StoredValues) -> Iterator[Block]:
-    for block in values.blocks():
+    for block in value_blocks(param):
         yield packed(block)
 
 
@@ -246,6 +243,16 @@ def _write_data(file: BinaryIO, tensors: Sequence[Tensor], name: str) -> tuple[d
     return {tensor.proto.name: _Place(record.location, start, tensor.bytes) for tensor, start in spans}, record
 
 
+def _plain_place(out: Path) -> Path:
+    """Where `out` really lies; CaffeconvError where it is a link to another folder, to which onnxruntime is not led."""
+    real = Path(os.path.realpath(out))
+    if real.parent != Path(os.path.realpath(out.parent)):
+        raise CaffeconvError(
+            f"{out}: this is a link to {real}, and onnxruntime looks for a model's weights beside the link; name {real} itself"
+        )
+    return real
+
+
 def _location(path: Path, folder: Path, out: Path) -> str:
     """Where a weights file lies, from the model's folder; CaffeconvError where that is not below it."""
     real = Path(os.path.realpath(path))
@@ -287,7 +294,7 @@ def _pointing(outline: Outline, places: Mapping[str, _Place]) -> ModelProto:
 def _data_files(out: Path) -> tuple[Path, ...]:
     """The data files, written by us, of the model that stands at `out` now."""
     real = Path(os.path.realpath(out))
-    ours = re.compile(re.escape(out.name) + rf"\.[0-9a-f]{{{_TAG_DIGITS}}}\.data")
+    ours = re.compile(re.escape(real.name) + rf"\.[0-9a-f]{{{_TAG_DIGITS}}}\.data")
     if not real.is_file():
         return ()
     return tuple(real.with_name(r.location) for r in recorded_files(real) if ours.fullmatch(r.location))

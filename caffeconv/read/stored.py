@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from caffeconv.ir import FloatArray
+from caffeconv.ir import FloatArray, Param
 from caffeconv.read.caffemodel import Blob
 
 
@@ -29,4 +27,12 @@ class StoredValues:
 
     def blocks(self) -> Iterator[FloatArray]:
         """The values one block after another, 1-D float32, so that a large blob is never held whole."""
-        return (np.ascontiguousarray(block, "<f4") for block in self.blob.blocks())
+        return self.blob.blocks()
+
+
+def value_blocks(param: Param) -> Iterator[FloatArray]:
+    """A parameter's values, 1-D float32, one block after another where they come from a file."""
+    if isinstance(param.values, StoredValues):
+        yield from param.values.blocks()
+    else:
+        yield param.array().ravel()
