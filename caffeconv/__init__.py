@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from caffeconv import ops
-from caffeconv.convert import convert
+from caffeconv.convert import convert, convert_to
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.layers import register_layer
 from caffeconv.make_h import make_h
@@ -12,6 +12,6 @@ from caffeconv.report import Report, inspect
 from caffeconv.version import __version__
 
 __all__ = [
-    "CaffeconvError", "Diagnostic", "InvalidNetError", "Net", "Report", "__version__", "convert", "inspect", "make_h", "ops",
-    "register_layer",
+    "CaffeconvError", "Diagnostic", "InvalidNetError", "Net", "Report", "__version__", "convert", "convert_to", "inspect",
+    "make_h", "ops", "register_layer",
 ]  # fmt: skip

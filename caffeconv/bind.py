@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from caffeconv.errors import Diagnostic
 from caffeconv.ir import FloatArray, Graph, LayerDef, Node, Shape, count, shape_string
 from caffeconv.layers.filler import Filler
 from caffeconv.read.caffemodel import Blob, StoredLayer, WeightsFile
+from caffeconv.read.stored import StoredValues
 
 RENAME = "To learn this layer's parameters from scratch rather than copying from a saved net, rename the layer."
 
@@ -48,8 +49,8 @@ def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> Bound:
             owner, j = owners[node.name, i]
             param = replace(param, shared=sharers[owner, j] > 1)
             if (owner, j) in held:
-                blob, source = held[owner, j]
-                params.append(replace(param, values=blob.array, source=source))
+                values, source = held[owner, j]
+                params.append(replace(param, values=values, source=source))
             else:
                 filler = by_name[owner].layer.fillers().get(by_name[owner].params[j].name, Filler())
                 values = _filled(filler, by_name[owner], j, seed)
@@ -73,8 +74,8 @@ def _remarks(nodes: Sequence[Node]) -> Iterable[Diagnostic]:
 
 Slot = tuple[str, int]
 """A parameter: its layer's name and its index there."""
-Given = dict[Slot, tuple[Blob, str]]
-"""What a parameter is given: the blob, and where that comes from."""
+Given = dict[Slot, tuple[Callable[[], FloatArray], str]]
+"""What a parameter is given: its values, and where they come from."""
 
 
 def _share(nodes: Iterable[Node], diagnostics: list[Diagnostic]) -> tuple[list[Node], dict[Slot, Slot]]:
@@ -141,7 +142,7 @@ def _copy_from(file: WeightsFile, nodes: Sequence[Node], diagnostics: list[Diagn
             continue
         fits, problems = _fit(node, layer, file)
         diagnostics += problems
-        given.update({(node.name, i): (blob, str(file.path)) for i, blob in fits})
+        given.update({(node.name, i): (StoredValues(file.path, blob), str(file.path)) for i, blob in fits})
     return given
 
 
@@ -229,7 +230,7 @@ def _inline_blobs(nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> Given
         for i, (param, proto) in enumerate(zip(node.params, blobs, strict=False)):
             blob = InlineBlob(node.definition, i)
             if shape_fits(param.shape, blob) and blob.count == count(param.shape):
-                given[node.name, i] = (blob, "the prototxt")
+                given[node.name, i] = (blob.array, "the prototxt")
             elif proto.data or proto.double_data:
                 where = f"{node.definition.where} in its own blobs"
                 diagnostics.append(
@@ -253,6 +254,10 @@ class InlineBlob:
     def array(self) -> FloatArray:
         """The values, 1-D float32."""
         return np.array(self.proto.double_data or self.proto.data, np.float32)
+
+    def blocks(self) -> Iterator[FloatArray]:
+        """As `array`; a prototxt holds few values."""
+        yield self.array()
 
 
 # -- values ------------------------------------------------------------------------------------------------------------

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,14 +27,18 @@ from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.fully_convolutional import fully_convolutional as to_fully_convolutional
 from caffeconv.ir import Graph, Infogain, NetDef, Phase
 from caffeconv.layers import LAYERS
-from caffeconv.passes import run_passes
+from caffeconv.passes import LINKING_PASSES, PASSES, run_passes
 from caffeconv.read.caffemodel import WeightsFile, read_caffemodel
+from caffeconv.read.hashes import Hashes, digest_of, hashing
 from caffeconv.read.hdf5 import is_hdf5, read_hdf5_weights
 from caffeconv.read.netdef import State, define_net
 from caffeconv.read.prototxt import NetSource, UnknownField, read_prototxt
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from caffeconv.emit.outline import Outline
+    from caffeconv.emit.store import Storage, Written
 
 PathLike = str | os.PathLike[str]
 Weights = PathLike | Sequence[PathLike] | None
@@ -61,6 +65,12 @@ def weight_paths(weights: Weights) -> tuple[Path, ...]:
     if isinstance(weights, (str, os.PathLike)):
         return (Path(weights),)
     return tuple(Path(path) for path in weights)
+
+
+def weights_files(net: PathLike, weights: Weights) -> tuple[Path, ...]:
+    """The files that a net's weights come from: those given, or the net itself where it is a caffemodel."""
+    given = weight_paths(weights)
+    return given if given or Path(net).suffix != ".caffemodel" else (Path(net),)
 
 
 def read_net(path: PathLike, *, ignore_unknown_fields: bool = False) -> NetSource:
@@ -97,9 +107,7 @@ def load(
         graph = reshape_graph(graph, {**input_shapes(graph), **checked_shapes(graph, shapes or {})})
         return replace(loaded, net=graph.net, bound=replace(loaded.bound, graph=graph))
     source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
-    paths = weight_paths(weights)
-    if not paths and Path(net).suffix == ".caffemodel":
-        paths = (Path(net),)
+    paths = weights_files(net, weights)
     files = [read_weights(path) for path in paths]
     state = state or State()
     if state.deploy:
@@ -151,8 +159,7 @@ def convert(
     Raises:
         CaffeconvError: whatever is wrong with the net, the weights or the arguments.
     """
-    if layout != "nchw":
-        raise CaffeconvError(f"layout {layout!r}: only 'nchw' is written yet")
+    _refuse_layout(layout)
     loaded = load(
         net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python), shapes=shapes,
         seed=seed, ignore_unknown_fields=ignore_unknown_fields, fully_convolutional=fully_convolutional,
@@ -162,6 +169,47 @@ def convert(
     return convert_loaded(
         loaded, values, batch=batch, opset=opset, fold=fold, metadata=metadata, any_size=fully_convolutional
     )
+
+
+def convert_to(
+    out: PathLike, net: PathLike, weights: Weights = None, *, storage: Storage | None = None, phase: Phase = "TEST",
+    level: int = 0, stages: Sequence[str] = (), outputs: Sequence[str] | Literal["all"] | None = None,
+    batch: int | Literal["dynamic", "keep"] = "dynamic", shapes: Mapping[str, Sequence[int]] | None = None,
+    layout: Literal["nchw", "nhwc"] = "nchw", opset: int | None = None, fold: bool = True, deploy: bool = False,
+    extended: bool = False, seed: int = 0, infogain: Infogain | None = None, allow_python: bool = False,
+    ignore_unknown_fields: bool = False,
+) -> Written:  # fmt: skip
+    """Writes the ONNX model of a Caffe net to a file, of any size, in little memory.
+
+    Args:
+        out: the file to write.
+        storage: where the weights go. "embed": into it; "external": beside it, ``OUT.<digits>.data``; "link": nowhere,
+            the model points into the weights file, which must lie in its folder or below, and what layers would change
+            in these weights stays as it is. None: "embed", or "external" where the model is too large for one file.
+        net and all others: as `convert`.
+
+    Raises:
+        CaffeconvError: as `convert`, and where `out` cannot be written.
+    """
+    from caffeconv.emit.atomic import refuse_input_as_output
+    from caffeconv.emit.store import choose_storage, write_model
+
+    _refuse_layout(layout)
+    refuse_input_as_output(out, (net, *weight_paths(weights)))
+    with hashing(weights_files(net, weights)) as hashes:
+        loaded = load(
+            net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python),
+            shapes=shapes, seed=seed, ignore_unknown_fields=ignore_unknown_fields,
+        )  # fmt: skip
+        values = choose_outputs(loaded.graph, outputs)
+        outline = outline_loaded(loaded, values, batch=batch, opset=opset, fold=fold, link=storage == "link")
+        metadata = partial(source_metadata, loaded, hashes)
+        return write_model(outline, Path(out), choose_storage(outline, storage), hashes, metadata)
+
+
+def _refuse_layout(layout: str) -> None:
+    if layout != "nchw":
+        raise CaffeconvError(f"layout {layout!r}: only 'nchw' is written yet")
 
 
 def convert_loaded(
@@ -174,49 +222,77 @@ def convert_loaded(
     metadata: what a file says of its sources (`source_metadata`); a model that only runs here needs none.
     stateful: see emit_model. any_size: with a dynamic batch, height and width are open too, where layers allow it.
     """
+    outline = outline_loaded(
+        loaded, outputs, batch=batch, opset=opset, fold=fold, metadata=metadata, notes=notes, stateful=stateful,
+        any_size=any_size,
+    )  # fmt: skip
+    return outline.with_values()
+
+
+def outline_loaded(
+    loaded: Loaded, outputs: Sequence[str], *, batch: int | Literal["dynamic", "keep"] = "dynamic",
+    opset: int | None = None, fold: bool = True, link: bool = False, metadata: Mapping[str, str] | None = None,
+    notes: list[Diagnostic] | None = None, stateful: bool = False, any_size: bool = False,
+) -> Outline:  # fmt: skip
+    """As `convert_loaded`, without the parameters' values, for `emit.store` to write.
+
+    link: the model shall point to them in the weights file, so that those which it can point to are left as they are.
+    """
     from caffeconv.emit.check import check_model
-    from caffeconv.emit.model import DEFAULT_OPSET, emit_model
+    from caffeconv.emit.model import DEFAULT_OPSET, emit_outline
     from caffeconv.emit.onnx_builder import NeedsFixedBatchError
 
     opset = _checked_opset(opset or DEFAULT_OPSET)
     graph = loaded.graph if not isinstance(batch, int) else with_batch(loaded.graph, batch)
     graph = for_any_batch(graph) if batch == "dynamic" else graph
     lean = replace(graph, outputs=tuple(outputs))
-    lean = run_passes(lean) if fold else lean
+    if fold:
+        lean, unfolded = run_passes(lean, LINKING_PASSES if link else PASSES), lean
+        if link and notes is not None:
+            notes.extend(_left_by_linking(lean, unfolded))
     if batch == "dynamic" and any_size:
-        model = _of_any_size(graph, lean, outputs, opset=opset, metadata=metadata, notes=notes)
-        if model is not None:
-            return check_model(model)
+        outline = _of_any_size(graph, lean, outputs, opset=opset, metadata=metadata, notes=notes)
+        if outline is not None:
+            return check_model(outline)
     if batch == "dynamic":
         for dims, symbols, which in dynamic_candidates(graph):
             try:
                 varying = replace(lean, dims=dims, symbols=symbols)
-                model = emit_model(varying, outputs, opset=opset, metadata=metadata, stateful=stateful)
+                outline = emit_outline(varying, outputs, opset=opset, metadata=metadata, stateful=stateful)
             except NeedsFixedBatchError as reason:
                 if notes is not None:
                     notes.append(Diagnostic("note", "", f"{which} cannot have a dynamic batch: {reason}"))
                 continue
-            return check_model(model)
+            return check_model(outline)
         if notes is not None:
             notes.append(Diagnostic("note", "", "the batch size is fixed"))
     fixed = replace(lean, dims=fixed_dims(graph))
     try:
-        model = emit_model(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
+        outline = emit_outline(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
     except NeedsFixedBatchError:
         if not all(node.layer.makes_shapes or node.layer.open_axis is None for node in graph.nodes):
             raise
         # what the user's code makes is planned for as it was; a Net plans anew where it comes out otherwise
         fixed = replace(lean, dims=graph.shapes)
-        model = emit_model(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
-    return check_model(model)
+        outline = emit_outline(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
+    return check_model(outline)
+
+
+def _left_by_linking(lean: Graph, unfolded: Graph) -> Iterator[Diagnostic]:
+    """Says which layers would have been folded into weights, were these not linked."""
+    folded = {node.name for node in run_passes(unfolded).nodes}
+    left = [node.name for node in lean.nodes if node.name not in folded]
+    if left:
+        message = f"not folded into the weights before them, because these stay as they are: {', '.join(left)}"
+        yield Diagnostic("note", "", message)
 
 
 def _of_any_size(
     graph: Graph, lean: Graph, outputs: Sequence[str], *, opset: int, metadata: Mapping[str, str] | None,
     notes: list[Diagnostic] | None,
-) -> ModelProto | None:  # fmt: skip
+) -> Outline | None:  # fmt: skip
     """The model with open batch, height and width; None, with a note that says why, where a layer needs to know these."""
-    from caffeconv.emit.model import differing_layer, emit_model
+    from caffeconv.emit.model import differing_layer, emit_outline
     from caffeconv.emit.onnx_builder import NeedsFixedBatchError
 
     reason = "the shapes do not go together at other sizes"
@@ -229,7 +305,7 @@ def _of_any_size(
             ]
             layer = differing_layer([varying, *others], opset=opset)
             if layer is None:
-                return emit_model(varying, outputs, opset=opset, metadata=metadata)
+                return emit_outline(varying, outputs, opset=opset, metadata=metadata)
             reason = f"{layer} is written otherwise for another size"
         except CaffeconvError as error:
             if not isinstance(error, (NeedsFixedBatchError, InvalidNetError)):
@@ -277,20 +353,15 @@ def choose_outputs(graph: Graph, outputs: Sequence[str] | Literal["all"] | None)
     return tuple(chosen)
 
 
-def source_metadata(loaded: Loaded) -> dict[str, str]:
-    """The NetState, and name and SHA-256 of every source file, each of which is read whole."""
+def source_metadata(loaded: Loaded, hashes: Hashes | None = None) -> dict[str, str]:
+    """The NetState, and name, size and SHA-256 of every source file, each of which is read whole, or was by `hashes`."""
+    digest = hashes.of if hashes is not None else digest_of
     net = loaded.net
     metadata: dict[str, str] = {"caffe.phase": net.phase}
     for i, path in enumerate(loaded.files):
         kind = "prototxt" if i == 0 else "weights" if i == 1 else f"weights{i}"
+        found = digest(path)
         metadata[f"caffe.{kind}.name"] = path.name
-        metadata[f"caffe.{kind}.sha256"] = _sha256(path)
+        metadata[f"caffe.{kind}.bytes"] = str(found.bytes)
+        metadata[f"caffe.{kind}.sha256"] = found.sha256
     return metadata
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

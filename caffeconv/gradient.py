@@ -166,8 +166,8 @@ def emit_backward(graph: Graph, span: slice, *, seeded: Collection[str], wanted:
         slot: builder.as_output(value, f"diff/{slot[0]}/{slot[1]}") for slot, value in backward.param_diffs().items()
     }
     outputs |= {name: backward.owned_shapes[slot] for slot, name in params.items()}
-    model = check_model(finish_model(graph, builder, outputs, more_inputs=backward.seed_dims))
-    return BackwardModel(model, backward.seeds, blobs, params, frozenset(diffs))
+    outline = check_model(finish_model(graph, builder, outputs, more_inputs=backward.seed_dims))
+    return BackwardModel(outline.with_values(), backward.seeds, blobs, params, frozenset(diffs))
 
 
 class _Pass:

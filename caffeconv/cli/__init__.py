@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -39,7 +44,8 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            return super().invoke(ctx)
+            with _ending_in_order():
+                return super().invoke(ctx)
         except CaffeconvError as error:
             click.echo(f"caffeconv: error: {error}", err=True)
             ctx.exit(1)
@@ -47,6 +53,24 @@ class _Commands(click.Group):
             # whoever read our output has gone; let the interpreter close stdout in silence
             sys.stderr.close()
             ctx.exit(1)
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Lets a `kill`, or a terminal that is closed, end the block as Ctrl-C does: what is half written is removed."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    asked = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    in_main = threading.current_thread() is threading.main_thread()
+    # what was told to ignore a signal (nohup) goes on ignoring it
+    before = {s: signal.signal(s, end) for s in asked if in_main and signal.getsignal(s) is signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

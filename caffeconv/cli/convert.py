@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -17,11 +17,20 @@ from caffeconv.cli.options import (
     weights_argument,
 )
 
+if TYPE_CHECKING:
+    from caffeconv.emit.store import Storage
+
 
 @click.command("convert")
 @net_argument
 @weights_argument
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The model to write: OUT.onnx.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="What to write: a model, OUT.onnx; or weights as Caffe saves them, OUT.caffemodel or OUT.caffemodel.h5.",
+)
 @click.option(
     "--output",
     "outputs",
@@ -36,6 +45,13 @@ from caffeconv.cli.options import (
     metavar="dynamic|keep|N",
     help="Batch size: any, where every layer allows it; the prototxt's; or N.",
 )
+@click.option(
+    "--weights",
+    "storage",
+    type=click.Choice(["embed", "external", "link"]),
+    help="Where the weights go: into OUT; beside it, to OUT.….data; or nowhere: OUT points into WEIGHTS, which must lie in "
+    "its folder or below.  [default: embed; external where OUT would be over 2 GiB]",
+)
 @click.option("--opset", type=int, help="ONNX operator set.  [default: 17]")
 @click.option("--no-fold", is_flag=True, help="Keep BatchNorm, Scale, Bias and Dropout as layers of their own.")
 @click.option("--seed", type=int, default=0, help="For fillers that draw at random, where weights are missing.")
@@ -43,43 +59,71 @@ from caffeconv.cli.options import (
 @net_options
 @talk_options
 def convert_command(
-    net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str, opset: int | None,
-    no_fold: bool, seed: int, fully_convolutional: bool,
+    net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str, storage: Storage | None,
+    opset: int | None, no_fold: bool, seed: int, fully_convolutional: bool,
     options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
-    """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs.
+    """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs, or as weights that Caffe loads.
 
     Example, from the project's folder:
 
     \b
         caffeconv convert fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel -o digits.onnx
+        caffeconv convert fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel -o digits.caffemodel.h5
     """
-    from caffeconv.convert import choose_outputs, convert_loaded, load, source_metadata
-    from caffeconv.emit.atomic import refuse_input_as_output, whole_file
-    from caffeconv.errors import CaffeconvError, Diagnostic
+    from functools import partial
 
-    if out.suffix.lower() != ".onnx":
-        raise CaffeconvError(f"{out}: only ONNX models are written yet; a name that ends in .onnx was needed")
-    size = _batch(batch)
+    from caffeconv.cli.stored import saved, told
+    from caffeconv.convert import choose_outputs, load, outline_loaded, source_metadata, weights_files
+    from caffeconv.emit.atomic import refuse_input_as_output
+    from caffeconv.emit.net_weights import is_weights_name, save_weights
+    from caffeconv.errors import CaffeconvError, Diagnostic
+    from caffeconv.read.hashes import hashing
+
     refuse_input_as_output(out, (net, *weights))
+    if is_weights_name(out):
+        if storage or outputs or opset:
+            raise CaffeconvError(f"{out}: --weights, --output and --opset are for ONNX models; this file holds weights")
+        if not weights_files(net, weights):
+            raise CaffeconvError(f"{out}: no weights were given, so there are none to save; give WEIGHTS after NET")
+        loaded = load(
+            net, weights, state=options.state, shapes=options.shapes, seed=seed,
+            ignore_unknown_fields=options.ignore_unknown_fields,
+        )  # fmt: skip
+        save_weights(out, loaded.graph)
+        _report(loaded.dropped, list(loaded.bound.diagnostics), quiet=quiet, verbose=verbose)
+        if not quiet:
+            click.echo(f"{out}: {saved(loaded.graph)}, {out.stat().st_size / 1e6:.2f} MB")
+        return
+    if out.suffix.lower() != ".onnx":
+        raise CaffeconvError(
+            f"{out}: a name that ends in .onnx was needed for a model, or in .caffemodel or .caffemodel.h5 for weights"
+        )
+    size = _batch(batch)
     notes: list[Diagnostic] = []
-    loaded = load(
-        net, weights, state=options.state, shapes=options.shapes, seed=seed,
-        ignore_unknown_fields=options.ignore_unknown_fields, fully_convolutional=fully_convolutional,
-    )  # fmt: skip
-    values = choose_outputs(loaded.graph, "all" if outputs == ("all",) else outputs or None)
-    model = convert_loaded(
-        loaded, values, batch=size, opset=opset, fold=not no_fold, metadata=source_metadata(loaded), notes=notes,
-        any_size=fully_convolutional,
-    )  # fmt: skip
-    with whole_file(out) as file:
-        written = file.write(model.SerializeToString(deterministic=True))
+    with hashing(weights_files(net, weights)) as hashes:
+        loaded = load(
+            net, weights, state=options.state, shapes=options.shapes, seed=seed,
+            ignore_unknown_fields=options.ignore_unknown_fields, fully_convolutional=fully_convolutional,
+        )  # fmt: skip
+        values = choose_outputs(loaded.graph, "all" if outputs == ("all",) else outputs or None)
+        outline = outline_loaded(
+            loaded, values, batch=size, opset=opset, fold=not no_fold, link=storage == "link", notes=notes,
+            any_size=fully_convolutional,
+        )  # fmt: skip
+        from caffeconv.emit.store import choose_storage, write_model
+
+        chosen = choose_storage(outline, storage)
+        written = write_model(outline, out, chosen, hashes, partial(source_metadata, loaded, hashes))
     _report(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)
+    for line in told(written, automatic=chosen != (storage or "embed"), verbose=verbose):
+        note(line, quiet=quiet)
     if not quiet:
-        described = " ".join(_describe(value) for value in model.graph.input)
-        results = " ".join(_describe(value) for value in model.graph.output)
+        graph = outline.model.graph
+        described = " ".join(_describe(value) for value in graph.input)
+        results = " ".join(_describe(value) for value in graph.output)
         click.echo(
-            f"{out}: {len(model.graph.node)} nodes, {written / 1e6:.2f} MB; {described or 'no input'} → {results}"
+            f"{out}: {len(graph.node)} nodes, {written.bytes / 1e6:.2f} MB; {described or 'no input'} → {results}"
         )
 
 

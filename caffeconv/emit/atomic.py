@@ -32,19 +32,81 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             with target.open("wb") as device:
                 yield device
             return
-        # a name of its own instead of tempfile's, whose files only their owner can read
-        part = target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}.part")
-        file = part.open("x+b")
-        try:
-            with file:
-                yield file
-            if target.exists():
-                part.chmod(target.stat().st_mode & 0o777)
+        with _part(target) as part:
+            yield part.file
             part.replace(target)
-        except BaseException:
-            with suppress(OSError):
-                part.unlink()
-            raise
+
+
+@contextmanager
+def whole_files(path: str | os.PathLike[str]) -> Iterator[Pair]:
+    """As `whole_file`, with a second file in the same folder that takes a name only if the block gives it one.
+
+    That file comes first, so that `path` never names one that is not there yet: give it a name that says what it holds,
+    and whatever is interrupted, the old `path` goes on naming the old file.
+    """
+    target = Path(os.path.realpath(path))
+    shown = Path(path)
+    with _explained(shown):
+        _refuse_place(target, shown)
+        if target.exists() and not target.is_file():
+            raise CaffeconvError(
+                f"{shown}: this is no plain file; one was needed, for a second file is to lie beside it"
+            )
+        with _part(target) as main, _part(target) as side:
+            pair = Pair(main.file, side.file)
+            yield pair
+            named = target.with_name(pair.side_name) if pair.side_name else None
+            is_new = named is not None and not named.exists()
+            if named is not None:
+                side.replace(named)
+            try:
+                main.replace(target)
+            except BaseException:
+                if named is not None and is_new:
+                    named.unlink()
+                raise
+
+
+class Pair:
+    """The two files of `whole_files`, open for writing and reading."""
+
+    def __init__(self, main: BinaryIO, side: BinaryIO) -> None:
+        self.main = main
+        self.side = side
+        self.side_name: str | None = None
+
+    def name_side(self, name: str) -> None:
+        """Keeps the second file, under that name."""
+        self.side_name = name
+
+
+class _Part:
+    """A file that is being written, under a name that nobody looks at."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file: BinaryIO = path.open("x+b")
+
+    def replace(self, target: Path) -> None:
+        """Closes it, and puts it in the place of `target`, with the rights that this had."""
+        self.file.close()
+        if target.exists():
+            self.path.chmod(target.stat().st_mode & 0o777)
+        self.path.replace(target)
+
+
+@contextmanager
+def _part(target: Path) -> Iterator[_Part]:
+    """A part of `target`; gone when the block ends, unless it has taken its name."""
+    # a name of its own instead of tempfile's, whose files only their owner can read
+    part = _Part(target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}.part"))
+    try:
+        yield part
+    finally:
+        with suppress(OSError):
+            part.file.close()
+        with suppress(OSError):
+            part.path.unlink()
 
 
 @contextmanager

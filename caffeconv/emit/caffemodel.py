@@ -6,7 +6,7 @@ are written by hand. Wire format: protobuf's encoding guide; field numbers: prot
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -27,7 +27,10 @@ class WrittenBlob:
     """A BlobProto in pieces: what stands before the numbers, the numbers, what stands after them."""
 
     before: bytes
-    values: NDArray[np.uint8]
+    size: int
+    """How many bytes the numbers take."""
+    blocks: Callable[[], Iterable[NDArray[np.float32]]]
+    """Gives the numbers, one block after another."""
     after: bytes
 
     @classmethod
@@ -38,19 +41,27 @@ class WrittenBlob:
         """
         if values.size != count(shape):
             raise ValueError(f"{values.size} values for a blob of {by_x(shape)}")
-        data = np.ascontiguousarray(values, "<f4").reshape(-1).view(np.uint8)
-        head = _tag(_BLOB_DATA, _BYTES) + encode_varint(data.size) if data.size else b""
+        return cls.streamed(shape, lambda: (values,), legacy=legacy)
+
+    @classmethod
+    def streamed(cls, shape: Shape, blocks: Callable[[], Iterable[FloatArray]], *, legacy: bool = False) -> WrittenBlob:
+        """As `of`, from values that come one block after another when they are written."""
+        size = 4 * count(shape)
+        head = _tag(_BLOB_DATA, _BYTES) + encode_varint(size) if size else b""
         if not legacy:
-            return cls(head, data, _shape(shape))
+            return cls(head, size, blocks, _shape(shape))
         dims = zip(_LEGACY_DIMS, shape, strict=True)
-        return cls(b"".join(_tag(number, _VARINT) + encode_varint(dim) for number, dim in dims) + head, data, b"")
+        return cls(
+            b"".join(_tag(number, _VARINT) + encode_varint(dim) for number, dim in dims) + head, size, blocks, b""
+        )
 
     def __len__(self) -> int:
-        return len(self.before) + self.values.size + len(self.after)
+        return len(self.before) + self.size + len(self.after)
 
     def write(self, file: BinaryIO) -> None:
         file.write(self.before)
-        file.write(self.values.data)
+        for block in self.blocks():
+            file.write(np.ascontiguousarray(block, "<f4").reshape(-1).view(np.uint8).data)
         file.write(self.after)
 
 

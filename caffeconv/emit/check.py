@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from onnx import ModelProto, checker
+from onnx import checker
+
+from caffeconv.emit.outline import Outline
 
 
-def check_model(model: ModelProto) -> ModelProto:
-    """The model itself; raises RuntimeError, which is a bug of ours, where onnx.checker (full) refuses it."""
+def check_model(outline: Outline) -> Outline:
+    """The outline itself; raises RuntimeError, which is a bug of ours, where onnx.checker (full) refuses it."""
     try:
-        checker.check_model(model, full_check=True)
+        checker.check_model(outline.to_check(), full_check=True)
     except (checker.ValidationError, RuntimeError) as error:
         raise RuntimeError(f"the model written is not valid ONNX: {error}") from error
-    return model
+    return outline

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ import onnx
 from onnx import FunctionProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from caffeconv.emit.onnx_builder import OUR_DOMAIN, Array, OnnxBuilder, same
+from caffeconv.emit.outline import Outline, packed
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import Dims, Graph, Param
 from caffeconv.layers.base import LayerError
@@ -19,14 +19,21 @@ from caffeconv.version import __version__
 
 DEFAULT_OPSET = 17
 LEAST_OPSET = 13
-MOST_BYTES = (1 << 31) - (1 << 20)
-"""What protobuf takes in one message, less what the nodes may need."""
 
 
 def emit_model(
     graph: Graph, outputs: Sequence[str], *, opset: int = DEFAULT_OPSET, metadata: Mapping[str, str] | None = None,
     stateful: bool = False, unroll: bool = False,
 ) -> ModelProto:  # fmt: skip
+    """As `emit_outline`, with all values inside; CaffeconvError also where they are too many for one message."""
+    outline = emit_outline(graph, outputs, opset=opset, metadata=metadata, stateful=stateful, unroll=unroll)
+    return outline.with_values()
+
+
+def emit_outline(
+    graph: Graph, outputs: Sequence[str], *, opset: int = DEFAULT_OPSET, metadata: Mapping[str, str] | None = None,
+    stateful: bool = False, unroll: bool = False,
+) -> Outline:  # fmt: skip
     """The ONNX model of a bound graph, with `outputs` (values of the graph) as its outputs.
 
     Inputs and outputs are float32; an axis that varies with the batch is the symbol ``batch``. Raises CaffeconvError
@@ -89,14 +96,13 @@ def _is_same_param(one: Array | Param, other: Array | Param) -> bool:
 def finish_model(
     graph: Graph, builder: OnnxBuilder, outputs: Mapping[str, Dims], *, more_inputs: Mapping[str, Dims] | None = None,
     metadata: Mapping[str, str] | None = None,
-) -> ModelProto:  # fmt: skip
+) -> Outline:  # fmt: skip
     """The model of the nodes that `outputs` (name → dims) need.
 
     Its inputs are the graph's, `more_inputs`, and the states that those nodes read.
     """
     nodes = _reached(builder, outputs)
     used = {name for node in nodes for name in _reads(node)}
-    _refuse_too_large(builder, used)
     states = {value: shape for value, (_, shape) in builder.states.items() if value in used}
     inputs = {**{value: graph.dims[value] for value in graph.inputs}, **(more_inputs or {}), **states}
     proto = helper.make_graph(
@@ -105,19 +111,12 @@ def finish_model(
         [_value_info(value, dims, graph) for value, dims in inputs.items()],
         [_value_info(value, dims, graph) for value, dims in outputs.items()],
     )
-    proto.initializer.extend(_tensor(name, value) for name, value in builder.initializers.items() if name in used)
+    held = {name: value for name, value in builder.initializers.items() if name in used}
+    proto.initializer.extend(_tensor(name, value) for name, value in held.items())
     functions = [f for f in builder.functions.values() if _calls(proto, f)]
-    return _model(proto, functions, builder.opset, {**(metadata or {}), **_kinds(graph, outputs), **_labels(graph)})
-
-
-def _refuse_too_large(builder: OnnxBuilder, used: set[str]) -> None:
-    """Raises CaffeconvError, before memory is taken, where the values do not fit into one ONNX file."""
-    total = sum(4 * math.prod(value.shape) for name, value in builder.initializers.items() if name in used)
-    if total >= MOST_BYTES:
-        raise CaffeconvError(
-            f"the model's parameters take {total / 1e9:.1f} GB; one ONNX file holds at most {MOST_BYTES / 1e9:.1f} GB, "
-            "and weights beside the model are not written yet"
-        )
+    said = {**(metadata or {}), **_kinds(graph, outputs), **_labels(graph)}
+    params = {name: value for name, value in held.items() if isinstance(value, Param)}
+    return Outline(_model(proto, functions, builder.opset, said), params)
 
 
 def _kinds(graph: Graph, outputs: Iterable[str]) -> dict[str, str]:
@@ -180,9 +179,7 @@ def _model(
     # a function's `overload` came with IR version 10; without one, an older version is read by more runtimes
     overloaded = any(function.overload for function in functions)
     model.ir_version = max(helper.find_min_ir_version_for(imports[:1]), 10 if overloaded else 8)
-    for key in sorted(metadata):
-        entry = model.metadata_props.add()
-        entry.key, entry.value = key, metadata[key]
+    helper.set_model_props(model, dict(sorted(metadata.items())))
     return model
 
 
@@ -195,7 +192,7 @@ def _value_info(value: str, dims: Dims, graph: Graph) -> ValueInfoProto:
 
 
 def _tensor(name: str, value: Array | Param) -> TensorProto:
-    array = value.array() if isinstance(value, Param) else value
-    tensor = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(array.dtype), dims=array.shape)
-    tensor.raw_data = np.ascontiguousarray(array).tobytes()
-    return tensor
+    if isinstance(value, Param):
+        return TensorProto(name=name, data_type=TensorProto.FLOAT, dims=value.shape)
+    kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+    return TensorProto(name=name, data_type=kind, dims=value.shape, raw_data=packed(value))

@@ -253,13 +253,20 @@ def _as_batch(onnx: OnnxBuilder, value: str, axis: int) -> Dims:
 
 
 def absorbed(node: Node, factor: FloatArray, shift: FloatArray, weight_factor: FloatArray) -> tuple[Param, ...]:
-    """weight·factor, and bias·factor + shift, made where there was no bias; computed in float64."""
+    """weight·factor, and bias·factor + shift, made where there was no bias; computed in float64.
+
+    The weight is multiplied when its values are asked for, so that only one has to be in memory at a time.
+    """
     weight = node.param("weight")
-    scaled = (weight.array().astype(np.float64) * weight_factor).astype(np.float32)
+
+    def scaled() -> FloatArray:
+        out = np.empty(weight.shape, np.float32)
+        return np.multiply(weight.array(), weight_factor, out=out, dtype=np.float64, casting="same_kind").ravel()
+
     bias = node.param("bias").array().astype(np.float64) if node.has_param("bias") else np.float64(0)
     moved = (bias * factor + shift).astype(np.float32)
     return (
-        replace(weight, values=scaled.ravel, source="folded"),
+        replace(weight, values=scaled, source="folded"),
         Param("bias", moved.shape, moved.ravel, source="folded"),
     )
 

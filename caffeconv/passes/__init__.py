@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from caffeconv.ir import Graph
 from caffeconv.passes.fold import fold_affine
 from caffeconv.passes.identity import drop_identities
 
-PASSES: tuple[Callable[[Graph], Graph], ...] = (drop_identities, fold_affine)
+Pass = Callable[[Graph], Graph]
+PASSES: tuple[Pass, ...] = (drop_identities, fold_affine)
+LINKING_PASSES: tuple[Pass, ...] = (drop_identities, partial(fold_affine, keep_linkable=True))
+"""Those that leave alone what a model can point to in a weights file."""
 
 
-def run_passes(graph: Graph) -> Graph:
+def run_passes(graph: Graph, passes: Iterable[Pass] = PASSES) -> Graph:
     """The graph after every pass, validated after each."""
-    for apply in PASSES:
+    for apply in passes:
         graph = apply(graph)
         validate(graph)
     return graph

@@ -6,26 +6,34 @@ from collections import Counter
 from dataclasses import replace
 
 from caffeconv.ir import Graph, Node
+from caffeconv.read.stored import StoredValues
 
 
-def fold_affine(graph: Graph) -> Graph:
+def fold_affine(graph: Graph, *, keep_linkable: bool = False) -> Graph:
     """Given  conv (w, b) → bn → scale   Result  conv (w·s, b·s + t) , named as the last one's top.
 
     A layer folds where it is the only reader of what comes before it, no output needs that, and the parameters are
-    nobody else's.
+    nobody else's. `keep_linkable`: nor into a layer whose weight a model can point to in its file, as it is.
     """
     readers = Counter(value for node in graph.nodes for value in node.bottoms)
     makers: dict[str, int] = {}
     nodes: list[Node | None] = []
     for node in graph.nodes:
         maker = makers.get(node.bottoms[0]) if node.bottoms else None
-        folded = _folded(graph, nodes[maker], node, readers) if maker is not None else None
+        before = nodes[maker] if maker is not None else None
+        kept = keep_linkable and before is not None and _linkable(before)
+        folded = _folded(graph, before, node, readers) if not kept else None
         if folded is not None and maker is not None:
             nodes[maker] = None
             node = folded
         makers.update((top, len(nodes)) for top in node.tops)
         nodes.append(node)
     return replace(graph, nodes=tuple(node for node in nodes if node is not None))
+
+
+def _linkable(node: Node) -> bool:
+    values = node.params[0].values if node.params else None
+    return isinstance(values, StoredValues) and values.offset is not None
 
 
 def _folded(graph: Graph, before: Node | None, node: Node, readers: Counter[str]) -> Node | None:

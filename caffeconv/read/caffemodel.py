@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -30,6 +30,8 @@ _LEGACY_DIMS = {1: 0, 2: 1, 3: 2, 4: 3}  # num, channels, height, width
 _DATA, _SHAPE, _DOUBLE_DATA, _RAW_TYPE, _RAW_DATA = 5, 7, 8, 10, 12
 # NVIDIA Caffe's Type enum in BlobProto.raw_data_type
 _RAW_DTYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
+BLOCK = 1 << 20
+"""As many values are read at once where a blob is read in blocks."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Blob(Protocol):
     @property
     def offset(self) -> int | None: ...
     def array(self) -> FloatArray: ...
+    def blocks(self) -> Iterator[FloatArray]: ...
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,13 @@ class StoredBlob:
         if len(parts) == 1:
             return parts[0].astype(np.float32, copy=False)
         return np.concatenate([np.empty(0, np.float32), *parts]).astype(np.float32, copy=False)
+
+    def blocks(self) -> Iterator[FloatArray]:
+        """The values in pieces of at most BLOCK, 1-D float32."""
+        for chunk in self.chunks:
+            for start in range(0, chunk.count, BLOCK):
+                piece = replace(chunk, offset=chunk.offset + start * chunk.step, count=min(BLOCK, chunk.count - start))
+                yield _strided(self.buffer, piece).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
@@ -119,10 +129,10 @@ class WeightsFile:
         Forks gave the same numbers to different fields. Where a layer does not parse, its fields that are not BVLC's
         are left out.
         """
-        return _parse_net(_Scan(self.net_bytes, self.path))
+        return _parse_net(Scan(self.net_bytes, self.path))
 
 
-class _Scan:
+class Scan:
     """A cursor over the fields of nested messages in one buffer."""
 
     def __init__(self, buffer: mmap.mmap | bytes, path: Path, needed: str = "caffemodel") -> None:
@@ -190,7 +200,7 @@ def read_caffemodel(path: Path) -> WeightsFile:
     """Maps a caffemodel and finds its blobs; raises CaffeconvError where it is damaged or something else."""
     buffer = _map(path, "a weights file (caffemodel)")
     _refuse_other_formats(buffer, path)
-    scan = _Scan(buffer, path)
+    scan = Scan(buffer, path)
     layers, kept = [], []
     for number, wire, tag, start, end in scan.fields(0, len(buffer)):
         if wire == _BYTES and number == _NET_LAYER:
@@ -208,7 +218,7 @@ def read_binaryproto(path: Path) -> StoredBlob:
     buffer = _map(path, "a blob (binaryproto)")
     if _is_text(bytes(buffer[:512]).decode("utf-8", "replace")):
         raise CaffeconvError(f"{path}: this is text; a blob in binary form (binaryproto) was needed")
-    blob = _read_blob(_Scan(buffer, path, "binaryproto"), 0, len(buffer), "")
+    blob = _read_blob(Scan(buffer, path, "binaryproto"), 0, len(buffer), "")
     if blob.count != math.prod(blob.shape) or not blob.count:
         shape = f"{by_x(blob.shape)} = {math.prod(blob.shape)} were needed" if blob.count else "a blob was needed"
         raise CaffeconvError(f"{path}: {blob.count} numbers in it; {shape}. Is it a binaryproto, and whole?")
@@ -248,14 +258,14 @@ def _is_text(head: str) -> bool:
     return all(char.isprintable() or char in "\r\n\t" for char in head)
 
 
-def _read_v1_layer(scan: _Scan, start: int, end: int) -> StoredLayer:
+def _read_v1_layer(scan: Scan, start: int, end: int) -> StoredLayer:
     for number, wire, _, inner_start, inner_end in scan.fields(start, end):
         if number == _V1_INNER and wire == _BYTES:
             return _read_layer(scan, inner_start, inner_end, _V0)
     return _read_layer(scan, start, end, _V1)
 
 
-def _read_layer(scan: _Scan, start: int, end: int, at: _LayerFields) -> StoredLayer:
+def _read_layer(scan: Scan, start: int, end: int, at: _LayerFields) -> StoredLayer:
     name = kind = ""
     spans = []
     for number, wire, _, value_start, value_end in scan.fields(start, end):
@@ -268,7 +278,7 @@ def _read_layer(scan: _Scan, start: int, end: int, at: _LayerFields) -> StoredLa
     return StoredLayer(name, kind, tuple(_read_blob(scan, *span, name) for span in spans))
 
 
-def _read_blob(scan: _Scan, start: int, end: int, layer: str) -> StoredBlob:
+def _read_blob(scan: Scan, start: int, end: int, layer: str) -> StoredBlob:
     legacy = [0, 0, 0, 0]  # what Caffe's schema gives for one that is not set
     shape: Shape | None = None
     has_legacy, raw_type = False, 1
@@ -294,7 +304,7 @@ def _read_blob(scan: _Scan, start: int, end: int, layer: str) -> StoredBlob:
     return StoredBlob(tuple(legacy) if has_legacy else shape or (), has_legacy, count, scan.values, found)
 
 
-def _read_shape(scan: _Scan, start: int, end: int) -> Shape:
+def _read_shape(scan: Scan, start: int, end: int) -> Shape:
     dims: list[int] = []
     for number, wire, _, position, value_end in scan.fields(start, end):
         if number != 1:
@@ -309,7 +319,7 @@ def _read_shape(scan: _Scan, start: int, end: int) -> Shape:
     return tuple(dims)
 
 
-def _chunk(scan: _Scan, number: int, wire: int, tag: int, start: int, end: int) -> Chunk:
+def _chunk(scan: Scan, number: int, wire: int, tag: int, start: int, end: int) -> Chunk:
     size, dtype = (4, "<f4") if number == _DATA else (8, "<f8")
     if wire == (_FIXED32 if size == 4 else _FIXED64):
         return Chunk(start, (end - tag) // (size + 1), dtype, size + 1)
@@ -318,7 +328,7 @@ def _chunk(scan: _Scan, number: int, wire: int, tag: int, start: int, end: int) 
     return Chunk(start, (end - start) // size, dtype, size)
 
 
-def _raw_chunks(scan: _Scan, chunks: list[Chunk], raw_type: int, layer: str) -> tuple[Chunk, ...]:
+def _raw_chunks(scan: Scan, chunks: list[Chunk], raw_type: int, layer: str) -> tuple[Chunk, ...]:
     dtype = _RAW_DTYPES.get(raw_type)
     if dtype is None:
         raise CaffeconvError(
@@ -342,7 +352,7 @@ def _strided(buffer: NDArray[np.uint8], chunk: Chunk) -> FloatArray:
     return values
 
 
-def _without_blobs(scan: _Scan, number: int, wire: int, tag: int, start: int, end: int) -> bytes:
+def _without_blobs(scan: Scan, number: int, wire: int, tag: int, start: int, end: int) -> bytes:
     """The bytes of one field of the net, its layers without their blobs."""
     if wire != _BYTES or number not in (_NET_LAYER, _NET_LAYERS_V1):
         return bytes(scan.buffer[tag:end])
@@ -379,7 +389,7 @@ def encode_varint(value: int) -> bytes:
 # -- the net definition inside -----------------------------------------------------------------------------------------
 
 
-def _parse_net(scan: _Scan) -> caffe_pb2.NetParameter:
+def _parse_net(scan: Scan) -> caffe_pb2.NetParameter:
     net = caffe_pb2.NetParameter()
     others = bytearray()
     for number, wire, tag, start, end in scan.fields(0, len(scan.buffer)):
@@ -400,7 +410,7 @@ def _parse_net(scan: _Scan) -> caffe_pb2.NetParameter:
 _LayerMessage = TypeVar("_LayerMessage", caffe_pb2.LayerParameter, caffe_pb2.V1LayerParameter)
 
 
-def _parse_layer(scan: _Scan, start: int, end: int, kind: type[_LayerMessage]) -> _LayerMessage:
+def _parse_layer(scan: Scan, start: int, end: int, kind: type[_LayerMessage]) -> _LayerMessage:
     try:
         return kind.FromString(bytes(scan.buffer[start:end]))
     except DecodeError:

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray
-from caffeconv.read.caffemodel import StoredLayer, WeightsFile
+from caffeconv.ir import FloatArray, Shape
+from caffeconv.read.caffemodel import BLOCK, StoredLayer, WeightsFile
+
+if TYPE_CHECKING:
+    import h5py
 
 MAX_BLOBS = 1000
 
 
+@dataclass(frozen=True)
 class HDF5Blob:
     """A parameter blob in an HDF5 file; its values are read when asked for."""
 
-    legacy = False
-    offset: int | None = None
+    path: Path
+    key: str
+    shape: Shape
+    offset: int | None
+    """Byte offset of contiguous little-endian float32 values in the file; None where they are stored otherwise."""
+    legacy: bool = False
 
-    def __init__(self, path: Path, key: str, shape: tuple[int, ...]) -> None:
-        self.path = path
-        self.key = key
-        self.shape = shape
-        self.count = int(np.prod(shape, dtype=np.int64))
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
 
     def array(self) -> FloatArray:
         """The values, 1-D float32."""
@@ -32,6 +42,27 @@ class HDF5Blob:
         with h5py.File(self.path, "r") as file:
             values: FloatArray = np.asarray(file[self.key], np.float32).ravel()
             return values
+
+    def blocks(self) -> Iterator[FloatArray]:
+        """The values in pieces of at most BLOCK, 1-D float32."""
+        import h5py
+
+        with h5py.File(self.path, "r") as file:
+            dataset = file[self.key]
+            for part in _parts(self.shape):
+                yield np.asarray(dataset[part], np.float32).ravel()
+
+
+def _parts(shape: Shape) -> Iterator[tuple[int | slice, ...]]:
+    """Selections that cover an array in C order, each of at most BLOCK values."""
+    axis = next((i for i in range(len(shape)) if math.prod(shape[i + 1 :]) <= BLOCK), None)
+    if axis is None:
+        yield ()
+        return
+    rows = max(1, BLOCK // max(1, math.prod(shape[axis + 1 :])))
+    for outer in np.ndindex(*shape[:axis]):
+        for start in range(0, shape[axis], rows):
+            yield (*outer, slice(start, start + rows))
 
 
 def is_hdf5(path: Path) -> bool:
@@ -71,5 +102,20 @@ def _read_layer(path: Path, name: str, group: object) -> StoredLayer:
         blob = group[str(index)]
         if not isinstance(blob, h5py.Dataset) or blob.dtype.kind not in "fiu":
             raise CaffeconvError(f"{path}: /data/{name}/{index} holds no numbers")
-        blobs[index] = HDF5Blob(path, f"/data/{name}/{index}", tuple(blob.shape))
+        blobs[index] = HDF5Blob(path, f"/data/{name}/{index}", tuple(blob.shape), _offset(path, blob))
     return StoredLayer(name, "", tuple(blobs), may_leave_out=True)
+
+
+def _offset(path: Path, dataset: h5py.Dataset) -> int | None:
+    """Where in this very file the values lie as one run of float32; None where they lie otherwise."""
+    import h5py
+
+    size = 4 * dataset.size
+    properties = dataset.id.get_create_plist()
+    if dataset.dtype.str != "<f4" or properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count():
+        return None
+    # a link may lead into another file; what was never written takes no room
+    if dataset.file.filename != str(path) or not size or dataset.id.get_storage_size() != size:
+        return None
+    offset: int = dataset.id.get_offset()
+    return offset if offset + size <= path.stat().st_size else None

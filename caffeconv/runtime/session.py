@@ -15,6 +15,7 @@ import numpy as np
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray
+from caffeconv.runtime.external_files import unchanged_files
 from caffeconv.runtime.labels import label_checks
 from caffeconv.runtime.providers import (
     CPU,
@@ -70,8 +71,13 @@ class Session:
             options.optimized_model_filepath = str(profile_to / OPTIMIZED)
         self._python = _python_nodes(model, user_code)
         try:
-            with self._python.called_by_new_kernels() if self._python is not None else nullcontext():
+            with (
+                self._python.called_by_new_kernels() if self._python is not None else nullcontext(),
+                unchanged_files(model) if isinstance(model, Path) else nullcontext(),
+            ):
                 self._session = ort.InferenceSession(content, options, providers=providers)
+        except CaffeconvError:
+            raise
         except Exception as error:  # onnxruntime's exceptions share no base class
             what = model if isinstance(model, Path) else "the model"
             raise CaffeconvError(f"{what}: onnxruntime cannot load it: {_first_line(error)}") from error

@@ -186,7 +186,7 @@ def test_a_net_too_large_is_refused_before_memory_is_taken(tmp_path: Path) -> No
     assert_refused(call("convert", net, "-o", tmp_path / "m.onnx"), "ip (InnerProduct)", "blob size exceeds INT_MAX")
     net.write_text(text % (100_000, 10_000))
     result = call("convert", net, "-o", tmp_path / "m.onnx")
-    assert_refused(result, "parameters take 4.0 GB; one ONNX file holds at most 2.1 GB")
+    assert_refused(result, "the model takes 4.0 GB; one ONNX file holds at most 2.1 GB")
 
 
 def test_an_onnx_model_has_its_form_of_infogain_loss(tmp_path: Path) -> None:

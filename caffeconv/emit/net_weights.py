@@ -1,0 +1,114 @@
+"""Writes a bound graph's layers and parameters as Caffe saves a net (caffe: Net::ToProto, Net::ToHDF5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from caffeconv.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
+from caffeconv.emit.atomic import whole_file
+from caffeconv.emit.caffemodel import WrittenBlob, write_layer
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import Graph, Node, Param
+from caffeconv.read.stored import value_blocks
+
+if TYPE_CHECKING:
+    import h5py
+
+HDF5_SUFFIX = ".caffemodel.h5"
+MOST_BYTES = (1 << 31) - 1
+"""protobuf, and so Caffe, reads no larger message."""
+
+
+def is_weights_name(path: Path) -> bool:
+    """Whether a file of that name holds weights as Caffe saves them."""
+    return path.name.lower().endswith((".caffemodel", HDF5_SUFFIX))
+
+
+def save_weights(path: Path, graph: Graph) -> None:
+    """`save_hdf5` where the name ends in ``.caffemodel.h5``, else `save_caffemodel`."""
+    save = save_hdf5 if path.name.lower().endswith(HDF5_SUFFIX) else save_caffemodel
+    save(path, graph)
+
+
+def save_caffemodel(path: Path, graph: Graph) -> None:
+    """Writes every layer, as its prototxt has it, with its parameters; a shared one stands in each layer that uses it.
+
+    The Split layers that Caffe adds to its own files are left out. Raises CaffeconvError where `path` cannot be written,
+    or the file would be too large for Caffe.
+    """
+    head = NetParameter(name=graph.net.name or None).SerializeToString()
+    layers = [(_definition(node), [_blob(param) for param in node.params]) for node in graph.nodes]
+    # each length before a blob or layer takes at most six bytes
+    size = len(head) + sum(len(it) + 6 + sum(len(blob) + 6 for blob in blobs) for it, blobs in layers)
+    if size > MOST_BYTES:
+        raise CaffeconvError(
+            f"{path}: the parameters take {size / 1e9:.1f} GB; a caffemodel holds at most {MOST_BYTES / 1e9:.1f} GB. "
+            f"Write HDF5: a name that ends in {HDF5_SUFFIX}"
+        )
+    with whole_file(path) as file:
+        file.write(head)
+        for definition, blobs in layers:
+            write_layer(file, definition, blobs)
+
+
+def _blob(param: Param) -> WrittenBlob:
+    return WrittenBlob.streamed(param.shape, partial(value_blocks, param))
+
+
+def _definition(node: Node) -> bytes:
+    proto = LayerParameter()
+    proto.CopyFrom(node.definition.proto)
+    proto.ClearField("blobs")
+    proto.name = node.name
+    # caffe: Net::Init gives every layer the net's phase
+    proto.phase = TRAIN if node.definition.phase == "TRAIN" else TEST
+    return proto.SerializeToString()
+
+
+def save_hdf5(path: Path, graph: Graph) -> None:
+    """Writes the parameters as /data/<layer>/<index>, float32; a shared one stands in its owner's layer only.
+
+    Raises CaffeconvError where `path` cannot be written, and for a layer whose name holds a slash, as Caffe does.
+    """
+    slashed = [node.name for node in graph.nodes if "/" in node.name or node.name in ("", ".")]
+    if slashed:
+        raise CaffeconvError(
+            f"{path}: layer '{slashed[0]}' cannot be a group in HDF5, where a slash parts groups (Caffe refuses it too); "
+            "a .caffemodel takes any name"
+        )
+    import h5py
+
+    with whole_file(path) as part:
+        with h5py.File(part, "w") as file:
+            data = file.create_group("data")
+            places = [place for node in graph.nodes for place in _reserve(data.create_group(node.name), node)]
+        for offset, param in places:
+            part.seek(offset)
+            for block in value_blocks(param):
+                part.write(np.ascontiguousarray(block, "<f4").data)
+
+
+def _reserve(group: h5py.Group, node: Node) -> Iterator[tuple[int, Param]]:
+    """Makes room for a layer's own parameters: where each one's values go in the file.
+
+    They are written there when HDF5 has left the file: it would take each of them in one piece.
+    """
+    import h5py
+
+    for index, param in enumerate(node.params):
+        if param.owner is not None:
+            continue
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_layout(h5py.h5d.CONTIGUOUS)
+        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        space = h5py.h5s.create_simple(param.shape) if param.shape else h5py.h5s.create(h5py.h5s.SCALAR)
+        dataset = h5py.h5d.create(group.id, str(index).encode(), h5py.h5t.IEEE_F32LE, space, properties)
+        if math.prod(param.shape):
+            yield dataset.get_offset(), param

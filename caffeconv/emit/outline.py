@@ -1,0 +1,94 @@
+"""An ONNX model without the values of its parameters, which are fetched when they are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from google.protobuf.message import Message
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import Param
+
+MOST_BYTES = (1 << 31) - (1 << 20)
+"""What protobuf takes in one message, with a little room."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A model in which the initializers named in `params` have name, type and dims, but no values yet.
+
+    Any ModelProto is one, with no `params`: its values are then all in memory.
+    """
+
+    model: ModelProto
+    params: Mapping[str, Param]
+
+    @property
+    def bytes(self) -> int:
+        """The size of the model with all values in it, but for a few bytes for each tensor."""
+        return self.model.ByteSize() + sum(4 * math.prod(param.shape) for param in self.params.values())
+
+    def with_values(self) -> ModelProto:
+        """The model with all values; CaffeconvError, before memory is taken, where one message cannot hold them."""
+        refuse_too_large(self)
+        model = ModelProto()
+        model.CopyFrom(self.model)
+        for tensor in model.graph.initializer:
+            if tensor.name in self.params:
+                tensor.raw_data = packed(self.params[tensor.name].array())
+        return model
+
+    def to_check(self) -> ModelProto:
+        """The model with its parameters as inputs: what a checker says of it, it would say of the whole."""
+        inside = [tensor for tensor in self.model.graph.initializer if tensor.name not in self.params]
+        outside = [_as_input(tensor) for tensor in self.model.graph.initializer if tensor.name in self.params]
+        graph = without(self.model.graph, {"initializer"})
+        graph.initializer.extend(inside)
+        graph.input.extend(outside)
+        model = without(self.model, {"graph"})
+        model.graph.CopyFrom(graph)
+        return model
+
+
+def refuse_too_large(outline: Outline) -> None:
+    """Raises CaffeconvError where one ONNX file cannot hold all values."""
+    if outline.bytes >= MOST_BYTES:
+        raise CaffeconvError(
+            f"the model takes {outline.bytes / 1e9:.1f} GB; one ONNX file holds at most {MOST_BYTES / 1e9:.1f} GB. "
+            "Write it with its weights beside it: `caffeconv convert --weights external`, or caffeconv.convert_to"
+        )
+
+
+def packed(values: NDArray[np.generic]) -> bytes:
+    """The values as ONNX's raw_data has them: C order, little-endian."""
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
+
+
+_Part = TypeVar("_Part", ModelProto, GraphProto)
+
+
+def without(message: _Part, fields: Collection[str]) -> _Part:
+    """A copy of a message that lacks some of its fields, which are not copied on the way either."""
+    copy = type(message)()
+    for field, value in message.ListFields():
+        if field.name in fields:
+            continue
+        if isinstance(value, Message):
+            getattr(copy, field.name).CopyFrom(value)
+        elif isinstance(value, (bool, int, float, str, bytes)):
+            setattr(copy, field.name, value)
+        else:
+            getattr(copy, field.name).extend(value)
+    return copy
+
+
+def _as_input(tensor: TensorProto) -> ValueInfoProto:
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dimension(dim_value=dim) for dim in tensor.dims])
+    kind = TypeProto(tensor_type=TypeProto.Tensor(elem_type=tensor.data_type, shape=shape))
+    return ValueInfoProto(name=tensor.name, type=kind)

@@ -1,0 +1,49 @@
+"""What an ONNX file says of the files that its tensors lie in, read without the onnx package or the file's graph."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.read.caffemodel import Scan
+
+FILES_KEY = "caffeconv.files"
+_METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """A file that a model points into: where it lies from the model's folder, and what it held."""
+
+    location: str
+    bytes: int
+    sha256: str
+
+
+def record_text(records: Iterable[FileRecord]) -> str:
+    """The records as they stand under FILES_KEY in a model's metadata."""
+    return json.dumps([asdict(record) for record in records], ensure_ascii=False)
+
+
+def recorded_files(path: Path) -> tuple[FileRecord, ...]:
+    """The records in a model's metadata; none of a file that has none, or is no ONNX model."""
+    try:
+        texts = [value for key, value in _metadata(path) if key == FILES_KEY]
+        records = [record for text in texts for record in json.loads(text)]
+        return tuple(FileRecord(str(r["location"]), int(r["bytes"]), str(r["sha256"])) for r in records)
+    except (OSError, ValueError, TypeError, LookupError, RecursionError, CaffeconvError):
+        return ()
+
+
+def _metadata(path: Path) -> Iterator[tuple[str, str]]:
+    with path.open("rb") as file:
+        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    scan = Scan(buffer, path, "ONNX model")
+    for number, _, _, start, end in scan.fields(0, len(buffer)):
+        if number == _METADATA_PROPS:
+            entry = {inner: scan.text(*span) for inner, _, _, *span in scan.fields(start, end)}
+            yield entry.get(_KEY, ""), entry.get(_VALUE, "")

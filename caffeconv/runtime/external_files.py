@@ -1,0 +1,42 @@
+"""Whether the files that an ONNX model points into are still those that it was written for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.read.hashes import hashing
+from caffeconv.read.onnx_file import FileRecord, recorded_files
+
+_CURE = "put the file back that was there, or convert again"
+
+
+@contextmanager
+def unchanged_files(model: Path) -> Iterator[None]:
+    """Around the loading of a model of ours: raises CaffeconvError where a file that it points into is not the same.
+
+    A missing file, or another size, is told before the block; the SHA-256 is worked out beside it and told at its end.
+    """
+    records = {model.parent / record.location: record for record in recorded_files(model)}
+    for path, record in records.items():
+        _check_size(model, path, record)
+    with hashing(records) as hashes:
+        yield
+        for path, record in records.items():
+            if hashes.of(path).sha256 != record.sha256:
+                raise CaffeconvError(
+                    f"{model}: its weights lie in {path}, which has changed since the model was written "
+                    f"(SHA-256 {hashes.of(path).sha256[:12]}…; {record.sha256[:12]}… was needed): {_CURE}"
+                )
+
+
+def _check_size(model: Path, path: Path, record: FileRecord) -> None:
+    if not path.is_file():
+        raise CaffeconvError(f"{model}: its weights lie in {path}, and there is no such file: {_CURE}")
+    size = path.stat().st_size
+    if size != record.bytes:
+        raise CaffeconvError(
+            f"{model}: its weights lie in {path}, which has {size} bytes where {record.bytes} were needed: {_CURE}"
+        )
