@@ -13,7 +13,13 @@ from caffeconv.cli.options import NetOptions, net_argument, net_options, note, t
 @click.command("convert")
 @net_argument
 @weights_argument
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The model to write: OUT.onnx.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="What to write: OUT.onnx, or the weights alone as OUT.npz, OUT.h5 or OUT.safetensors.",
+)
 @click.option(
     "--output",
     "outputs",
@@ -28,29 +34,42 @@ from caffeconv.cli.options import NetOptions, net_argument, net_options, note, t
     metavar="dynamic|keep|N",
     help="Batch size: any, where every layer allows it; the prototxt's; or N.",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["nchw", "nhwc"]),
+    help="Axis order; of weights alone: channels last, as TensorFlow and Keras have them, or as Caffe has them.  "
+    "[default: nchw for ONNX, nhwc for weights alone]",
+)
 @click.option("--opset", type=int, help="ONNX operator set.  [default: 17]")
 @click.option("--no-fold", is_flag=True, help="Keep BatchNorm, Scale, Bias and Dropout as layers of their own.")
 @click.option("--seed", type=int, default=0, help="For fillers that draw at random, where weights are missing.")
 @net_options
 @talk_options
 def convert_command(
-    net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str, opset: int | None,
-    no_fold: bool, seed: int,
+    net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str,
+    layout: Literal["nchw", "nhwc"] | None, opset: int | None, no_fold: bool, seed: int,
     options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
-    """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs.
+    """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs, or WEIGHTS alone.
 
     Example, from the project's folder:
 
     \b
         caffeconv convert fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel -o digits.onnx
     """
+    from caffeconv.cli.convert_kernels import convert_kernels, writes_kernels
+
+    if writes_kernels(out):
+        convert_kernels(net, weights, out, layout or "nhwc", seed, options, quiet=quiet, verbose=verbose)
+        return
     from caffeconv.convert import choose_outputs, convert_loaded, load, source_metadata
     from caffeconv.emit.atomic import refuse_input_as_output, whole_file
     from caffeconv.errors import CaffeconvError, Diagnostic
 
     if out.suffix.lower() != ".onnx":
-        raise CaffeconvError(f"{out}: only ONNX models are written yet; a name that ends in .onnx was needed")
+        raise CaffeconvError(f"{out}: a name that ends in .onnx, .npz, .h5 or .safetensors was needed")
+    if layout == "nhwc":
+        raise CaffeconvError("--layout nhwc: ONNX models are written in Caffe's order only")
     size = _batch(batch)
     refuse_input_as_output(out, (net, *weights))
     notes: list[Diagnostic] = []
