@@ -64,8 +64,8 @@ class Content:
     arrays: tuple[Array, ...]
     layers: Mapping[str, Json]
     """Layer → type, padding, epsilon, notes, …; only layers of which there is something to say."""
-    blobs: Mapping[str, str]
-    """Blob → the shape in which a net that keeps channels last holds it."""
+    blobs: Mapping[str, Json]
+    """Blob → how a net that keeps channels last holds it: shape, axes, and of a flattening what lies along it."""
 
     @property
     def bytes(self) -> int:
@@ -134,20 +134,20 @@ def _placed(graph: Graph) -> list[_Placed]:
     for node in graph.nodes:
         bottoms = tuple(held[value] for value in node.bottoms)
         found = _input_tops(node, readers) if node.layer.is_input else node.layer.arrange(node, bottoms)
+        in_caffes_order = found is None
         if found is None:
             bottoms = tuple(as_caffe(shape) for shape in node.bottom_shapes)
             found = [as_caffe(shape) if node.layer.tops_as_caffe else usual(shape) for shape in node.top_shapes]
         held.update(zip(node.tops, found, strict=True))
-        asked_to_move = tuple(held[value] for value in node.bottoms) != bottoms
         if node.tops and merged.get(node.bottoms[0] if node.bottoms else ""):
             into = merged[node.bottoms[0]]
-            placed.append(_Placed(node, Kernels(), bottoms, tuple(found), asked_to_move, into))
+            placed.append(_Placed(node, Kernels(), bottoms, tuple(found), in_caffes_order, into))
             continue
         follower = _follower(node, readers)
         if follower is not None:
             merged[node.tops[0]] = node.name
         kernels = node.layer.kernels(node, bottoms, follower)
-        placed.append(_Placed(node, kernels, bottoms, tuple(found), asked_to_move))
+        placed.append(_Placed(node, kernels, bottoms, tuple(found), in_caffes_order))
     return placed
 
 
@@ -221,8 +221,8 @@ def _said(item: _Placed, name: str) -> dict[str, object]:
         said["window"] = _window(item.node, padding)
     notes = [*item.kernels.notes]
     if item.in_caffes_order:
-        wanted = ", ".join(by_x(shape) for shape in item.node.bottom_shapes)
-        notes.append(f"bring the bottoms into Caffe's order of axes before this layer: {wanted}")
+        reads, makes = (", ".join(map(by_x, shapes)) for shapes in (item.node.bottom_shapes, item.node.top_shapes))
+        notes.append(f"do this in Caffe's order: bring the bottoms into it ({reads}), and the tops ({makes}) out of it")
     if notes:
         said["notes"] = notes
     return said
@@ -250,7 +250,14 @@ def _sides(pads: Sequence[tuple[int, int]]) -> dict[str, int] | list[list[int]]:
     return {"top": top, "bottom": bottom, "left": left, "right": right}
 
 
-def _blobs(graph: Graph, placed: Sequence[_Placed]) -> dict[str, str]:
+def _blobs(graph: Graph, placed: Sequence[_Placed]) -> dict[str, Json]:
     held = {value: top for item in placed for value, top in zip(item.node.tops, item.tops, strict=True)}
     last = graph.net.last_value
-    return {blob: str(held[last[blob]]) for blob in graph.net.blob_order() if last[blob] in held}
+    return {blob: _held(held[last[blob]]) for blob in graph.net.blob_order() if last[blob] in held}
+
+
+def _held(blob: Arrangement) -> Json:
+    said: dict[str, object] = {"shape": list(blob.held_shape), "axes": list(blob.axes)}
+    if blob.is_flattening:
+        said["flattened"] = [{"shape": list(piece.shape), "axes": list(piece.axes)} for piece in blob.pieces]
+    return said

@@ -89,13 +89,6 @@ class Arrangement:
             return (Piece((count(self.shape, axis),)),)
         return joined(self.pieces * count(self.shape, axis, self.lead))
 
-    def __str__(self) -> str:
-        """``1×7×7×512``; for a flattening ``1×(7·7·512)``."""
-        if not self.is_flattening:
-            return "×".join(map(str, self.held_shape)) or "scalar"
-        last = " + ".join(piece.moved for piece in self.pieces)
-        return "×".join((*map(str, self.shape[:-1]), f"({last})"))
-
 
 def joined(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
     """The same run, its parts that keep their order in one piece each."""

@@ -161,7 +161,10 @@ class Convolution(Layer):
     def padding(self, node: Node) -> Padding | None:
         axis = self.channel_axis(node.bottom_shapes[0]) + 1
         spatial, made = node.bottom_shapes[0][axis:], node.top_shapes[0][axis:]
-        return conv_padding(self.window(node.bottom_shapes[0]), spatial, made)
+        window = self.window(node.bottom_shapes[0])
+        if not spatial:
+            return None
+        return deconv_padding(window, spatial) if self.transposed else conv_padding(window, spatial, made)
 
     def channel_axis_of(self, node: Node, bottom: int) -> int | None:
         return self.channel_axis(node.bottom_shapes[bottom])
@@ -320,11 +323,6 @@ class Deconvolution(Convolution):
 
     def output_size(self, window: Window, spatial: Shape) -> Shape:
         return window.deconv_size(spatial)
-
-    def padding(self, node: Node) -> Padding | None:
-        axis = self.channel_axis(node.bottom_shapes[0]) + 1
-        spatial, made = node.bottom_shapes[0][axis:], node.top_shapes[0][axis:]
-        return deconv_padding(self.window(node.bottom_shapes[0]), spatial, made)
 
     def _kernel(self, node: Node) -> Kernel:
         outputs = "O" if self.group == 1 else "O/group"

@@ -108,7 +108,7 @@ class Recurrent(Layer):
         }
 
     def channel_axis_of(self, node: Node, bottom: int) -> int | None:
-        return 2 if bottom == 0 else None
+        return 2 if bottom == 0 or bottom >= 2 + self.static_input else None
 
     def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
         return [as_caffe(shape) for shape in node.top_shapes]
@@ -426,6 +426,9 @@ class LSTMUnit(Layer):
                 f"bottom[1] is {by_x(gates)}; 4 * hidden_dim_ == bottom[1]->shape(2) ({4 * c[2]} vs. {gates[2]})"
             )
         return [c, c]
+
+    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
+        return 2 if bottom < 2 else None
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         c, gates, cont = node.bottoms

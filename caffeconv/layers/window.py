@@ -149,8 +149,8 @@ def average_padding(window: Window, spatial: Shape, made: Shape, factors: tuple[
     return replace(found, same=found.same and counts_alike, factors=corrected)
 
 
-def deconv_padding(window: Window, spatial: Shape, made: Shape) -> Padding:
-    """What is to be cut off a transposed convolution; `made` are its output sizes."""
+def deconv_padding(window: Window, spatial: Shape) -> Padding:
+    """What is to be cut off a transposed convolution."""
     extents = [window.extent(axis) for axis in range(len(spatial))]
     # keras: VALID's result is stride·in + max(extent − stride, 0), which is more than there are values where extent < stride
     crops = tuple(
@@ -160,7 +160,9 @@ def deconv_padding(window: Window, spatial: Shape, made: Shape) -> Padding:
     same_size = tuple(size * stride for size, stride in zip(spatial, window.stride, strict=True))
     beyond = [max(0, extent - stride) for extent, stride in zip(extents, window.stride, strict=True)]
     same_crops = tuple((total // 2, total - total // 2) for total in beyond)
-    same = made == same_size and all(crop[0] == pad for crop, pad in zip(same_crops, window.pad, strict=True))
+    same = window.deconv_size(spatial) == same_size and all(
+        crop[0] == pad for crop, pad in zip(same_crops, window.pad, strict=True)
+    )
     return Padding(window, crops, same, not any(map(any, crops)), same_crops, same_size, crops=True)
 
 

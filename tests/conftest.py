@@ -1,0 +1,5 @@
+"""What has to stand before any test module is imported."""
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
