@@ -8,7 +8,6 @@ from itertools import zip_longest
 from caffeconv.costs import ReceptiveField, receptive_fields
 from caffeconv.diagnose.meaning import described
 from caffeconv.ir import Node, Shape, by_x
-from caffeconv.layers.window import Window
 
 
 def explain(nodes: Sequence[Node], name: str) -> list[str]:
@@ -18,7 +17,7 @@ def explain(nodes: Sequence[Node], name: str) -> list[str]:
         raise KeyError(name)
     fields = receptive_fields(nodes)
     return [f"{node.definition.where}: {described(node.definition)}", *_sizes(node), *_params(node),
-            *_sight(node, fields), *_same_padding(node), *_channels_last(node)]  # fmt: skip
+            *_sight(node, fields), *_padding(node), *_channels_last(node)]  # fmt: skip
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------------
@@ -97,43 +96,41 @@ def _sight(node: Node, fields: dict[str, ReceptiveField]) -> Iterator[str]:
 # -- TensorFlow --------------------------------------------------------------------------------------------------------
 
 
-def _same_padding(node: Node) -> Iterator[str]:
-    if not node.bottom_shapes or len(node.bottom_shapes[0]) != 4 or _transposed(node):
+def _padding(node: Node) -> Iterator[str]:
+    padding = node.layer.padding(node)
+    if padding is None:
         return
-    window = node.layer.window_over(node.bottom_shapes[0])
-    if window is None or not any(size > 1 for size in window.kernel):
+    rank = len(padding.pads)
+    pads = str([[0, 0], *(list(sides) for sides in padding.pads), [0, 0]])
+    if padding.same:
+        does = "cuts off what Caffe does here" if padding.crops else "pads as Caffe does here"
+        yield f"  TensorFlow: padding='SAME' {does} ({_sides(padding.pads)})"
         return
-    spatial, made = node.bottom_shapes[0][2:], node.top_shapes[0][2:]
-    if window.kernel == spatial and made == (1, 1):
-        return
-    here = [_caffe_padding(window, i, size, made[i]) for i, size in enumerate(spatial)]
-    same = [_tensorflow_padding(window, i, size) for i, size in enumerate(spatial)]
-    pads = f"[[0, 0], [{here[0][0]}, {here[0][1]}], [{here[1][0]}, {here[1][1]}], [0, 0]]"
-    if here == same:
-        yield f"  TensorFlow: padding='SAME' pads as Caffe does here ({_sides(here)})"
-        return
-    if here == [(0, 0), (0, 0)]:
+    if padding.valid:
         yield "  TensorFlow: padding='VALID' does the same"
         return
-    sizes = tuple(-(-size // window.stride[i]) for i, size in enumerate(spatial))
-    yield f"  TensorFlow: padding='SAME' would pad {_sides(same)} and make {by_x(sizes)}; Caffe pads {_sides(here)}:"
-    yield f"    tf.pad(x, {pads}), then padding='VALID' (NHWC)"
+    words = ("cut off", "cuts off") if padding.crops else ("pad", "pads")
+    yield (
+        f"  TensorFlow: padding='SAME' would {words[0]} {_sides(padding.same_pads)} and make "
+        f"{by_x(padding.same_size)}; Caffe {words[1]} {_sides(padding.pads)}:"
+    )
+    if padding.crops:
+        cut = ", ".join(f"{before}:{f'-{after}' if after else ''}" for before, after in padding.pads)
+        yield f"    padding='VALID', then y[:, {cut}, :] (channels last)"
+        return
+    lowest = ", constant_values=x.dtype.min" if padding.fill == "lowest" else ""
+    layout = "NHWC" if rank == 2 else "channels last"
+    yield f"    tf.pad(x, {pads}{lowest}), then padding='VALID' ({layout})"
+    for axis, factors in enumerate(padding.factors):
+        places = [f"{place} by {factor:g}" for place, factor in enumerate(factors) if factor != 1]
+        if places:
+            yield f"    then multiply, of axis {axis + 1}, place {', '.join(places)}: Caffe divides by fewer there"
 
 
 def _sides(pads: Sequence[tuple[int, int]]) -> str:
+    if len(pads) != 2:
+        return ", ".join(f"{before} before and {after} after" for before, after in pads)
     return f"top {pads[0][0]}, bottom {pads[0][1]}, left {pads[1][0]}, right {pads[1][1]}"
-
-
-def _caffe_padding(window: Window, axis: int, size: int, made: int) -> tuple[int, int]:
-    """What lies before and after, as far as windows reach: pooling that rounds up reaches beyond Caffe's pad."""
-    reach = (made - 1) * window.stride[axis] + window.extent(axis)
-    return window.pad[axis], max(0, reach - size - window.pad[axis])
-
-
-def _tensorflow_padding(window: Window, axis: int, size: int) -> tuple[int, int]:
-    made = -(-size // window.stride[axis])
-    total = max(0, (made - 1) * window.stride[axis] + window.extent(axis) - size)
-    return total // 2, total - total // 2
 
 
 def _channels_last(node: Node) -> Iterator[str]:
@@ -142,5 +139,6 @@ def _channels_last(node: Node) -> Iterator[str]:
         return
     words = [by_x((shape[0], *shape[2:], shape[1])) for shape in shapes]
     kernel = next((param.shape for param in node.params if param.name == "weight" and len(param.shape) == 4), None)
-    tail = f", kernel {by_x((*kernel[2:], kernel[1], kernel[0]))} (height × width × in × out)" if kernel else ""
+    order = "out × in" if _transposed(node) else "in × out"
+    tail = f", kernel {by_x((*kernel[2:], kernel[1], kernel[0]))} (height × width × {order})" if kernel else ""
     yield f"  in NHWC: {' → '.join(words)}{tail}"

@@ -52,8 +52,9 @@ def test_help_has_an_example_that_works(name: str) -> None:
     text = CliRunner().invoke(main, [name, "--help"]).output
     example = re.search(rf"^ +(caffeconv {name} .*?)\n\n", text, re.DOTALL | re.MULTILINE)
     assert example, text
-    result = CliRunner().invoke(main, shlex.split(" ".join(example.group(1).split()))[1:])
-    assert result.exit_code == 0, result.stderr
+    for command in re.split(r"\n(?= +caffeconv )", example.group(1)):
+        result = CliRunner().invoke(main, shlex.split(command.replace("\n", " "))[1:])
+        assert result.exit_code == 0, result.stderr
 
 
 @pytest.mark.usefixtures("project")

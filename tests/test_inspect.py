@@ -66,7 +66,7 @@ def test_one_layer(tmp_path: Path) -> None:
         (9, "kernel_size: 2 stride: 2 pad: 1", "Pooling", [
             "  TensorFlow: padding='SAME' would pad top 0, bottom 1, left 0, right 1 and make 5×5; "
             "Caffe pads top 1, bottom 0, left 1, right 0:",
-            "    tf.pad(x, [[0, 0], [1, 0], [1, 0], [0, 0]]), then padding='VALID' (NHWC)"]),
+            "    tf.pad(x, [[0, 0], [1, 0], [1, 0], [0, 0]], constant_values=x.dtype.min), then padding='VALID' (NHWC)"]),
     ],
 )  # fmt: skip
 def test_tensorflow_padding(size: int, fields: str, kind: str, want: list[str], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import caffeconv
 from caffeconv.cli import main
 
 RNG = np.random.default_rng(7)
-slow_path = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+slow_path = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def random(*shape: int) -> Array:

@@ -247,7 +247,7 @@ def problems(draw: st.DrawFn, spread: float = 6, probabilities: bool | None = No
 # ---- Kernel, function and formula ----------------------------------------------------------------------------------
 @both_ways
 @given(problem=problems())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_shape(way: str, problem: Problem) -> None:
     truth = truth_of(problem.spec, problem.scores, problem.labels, problem.h)
     inputs = (problem.spec, problem.scores, problem.labels, problem.h)
@@ -264,7 +264,7 @@ def test_any_shape(way: str, problem: Problem) -> None:
 
 
 @given(problem=problems(spread=1, probabilities=False))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_gradient_is_the_slope(problem: Problem) -> None:
     spec, scores = problem.spec, problem.scores
     random = np.random.default_rng(0)
@@ -289,7 +289,7 @@ def test_gradient_is_the_slope(problem: Problem) -> None:
 
 @both_ways
 @given(problem=problems(probabilities=False))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_identity_is_softmax_loss(way: str, problem: Problem) -> None:
     spec, scores, labels = problem.spec, problem.scores, problem.labels
     classes = scores.shape[spec.axis]

@@ -14,6 +14,7 @@ from caffeconv.cli.options import (
     net_options,
     note,
     talk_options,
+    tell_problems,
     weights_argument,
 )
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="What to write: a model, OUT.onnx; or weights as Caffe saves them, OUT.caffemodel or OUT.caffemodel.h5.",
+    help="What to write, by its name: a model, OUT.onnx; the weights alone for other frameworks, OUT.safetensors, OUT.npz "
+    "or OUT.h5; or as Caffe saves them, OUT.caffemodel or OUT.caffemodel.h5.",
 )
 @click.option(
     "--output",
@@ -52,6 +54,12 @@ if TYPE_CHECKING:
     help="Where the weights go: into OUT; beside it, to OUT.….data; or nowhere: OUT points into WEIGHTS, which must lie in "
     "its folder or below.  [default: embed; external where OUT would be over 2 GiB]",
 )
+@click.option(
+    "--layout",
+    type=click.Choice(["nchw", "nhwc"]),
+    help="Axis order; of weights alone: channels last, as TensorFlow and Keras have them, or as Caffe has them.  "
+    "[default: nchw for ONNX, nhwc for weights alone]",
+)
 @click.option("--opset", type=int, help="ONNX operator set.  [default: 17]")
 @click.option("--no-fold", is_flag=True, help="Keep BatchNorm, Scale, Bias and Dropout as layers of their own.")
 @click.option("--seed", type=int, default=0, help="For fillers that draw at random, where weights are missing.")
@@ -60,10 +68,10 @@ if TYPE_CHECKING:
 @talk_options
 def convert_command(
     net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str, storage: Storage | None,
-    opset: int | None, no_fold: bool, seed: int, fully_convolutional: bool,
+    layout: Literal["nchw", "nhwc"] | None, opset: int | None, no_fold: bool, seed: int, fully_convolutional: bool,
     options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
-    """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs, or as weights that Caffe loads.
+    """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs, or the weights alone.
 
     Example, from the project's folder:
 
@@ -73,32 +81,29 @@ def convert_command(
     """
     from functools import partial
 
-    from caffeconv.cli.stored import saved, told
+    from caffeconv.cli.convert_kernels import convert_kernels, writes_kernels
+    from caffeconv.cli.convert_weights import convert_weights
+    from caffeconv.cli.stored import told
     from caffeconv.convert import choose_outputs, load, outline_loaded, source_metadata, weights_files
     from caffeconv.emit.atomic import refuse_input_as_output
-    from caffeconv.emit.net_weights import is_weights_name, save_weights
+    from caffeconv.emit.net_weights import is_weights_name
     from caffeconv.errors import CaffeconvError, Diagnostic
     from caffeconv.read.hashes import hashing
 
     refuse_input_as_output(out, (net, *weights))
     if is_weights_name(out):
-        if storage or outputs or opset:
-            raise CaffeconvError(f"{out}: --weights, --output and --opset are for ONNX models; this file holds weights")
-        if not weights_files(net, weights):
-            raise CaffeconvError(f"{out}: no weights were given, so there are none to save; give WEIGHTS after NET")
-        loaded = load(
-            net, weights, state=options.state, shapes=options.shapes, seed=seed,
-            ignore_unknown_fields=options.ignore_unknown_fields,
-        )  # fmt: skip
-        save_weights(out, loaded.graph)
-        _report(loaded.dropped, list(loaded.bound.diagnostics), quiet=quiet, verbose=verbose)
-        if not quiet:
-            click.echo(f"{out}: {saved(loaded.graph)}, {out.stat().st_size / 1e6:.2f} MB")
+        convert_weights(net, weights, out, seed, options, quiet=quiet, verbose=verbose)
+        return
+    if writes_kernels(out):
+        convert_kernels(net, weights, out, layout or "nhwc", seed, options, quiet=quiet, verbose=verbose)
         return
     if out.suffix.lower() != ".onnx":
         raise CaffeconvError(
-            f"{out}: a name that ends in .onnx was needed for a model, or in .caffemodel or .caffemodel.h5 for weights"
+            f"{out}: a name that ends in .onnx was needed for a model; in .safetensors, .npz or .h5 for weights alone; in "
+            ".caffemodel or .caffemodel.h5 for weights that Caffe loads"
         )
+    if layout == "nhwc":
+        raise CaffeconvError("--layout nhwc: ONNX models are written in Caffe's order only")
     size = _batch(batch)
     notes: list[Diagnostic] = []
     with hashing(weights_files(net, weights)) as hashes:
@@ -115,7 +120,7 @@ def convert_command(
 
         chosen = choose_storage(outline, storage)
         written = write_model(outline, out, chosen, hashes, partial(source_metadata, loaded, hashes))
-    _report(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)
+    tell_problems(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)
     for line in told(written, automatic=chosen != (storage or "embed"), verbose=verbose):
         note(line, quiet=quiet)
     if not quiet:
@@ -133,14 +138,6 @@ def _batch(value: str) -> int | Literal["dynamic", "keep"]:
     if not value.isdigit():
         raise click.UsageError(f"--batch {value}: dynamic, keep or a number was needed")
     return int(value)
-
-
-def _report(dropped: tuple[object, ...], diagnostics: list[object], *, quiet: bool, verbose: bool) -> None:
-    for unknown in dropped:
-        note(f"dropped: {unknown}", quiet=quiet)
-    for diagnostic in diagnostics:
-        if verbose or getattr(diagnostic, "severity", "") == "warning":
-            note(str(diagnostic), quiet=quiet)
 
 
 def _describe(value: object) -> str:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
+from click.core import ParameterSource
 
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.ir import Infogain, Phase
 from caffeconv.read.netdef import State
+from caffeconv.read.prototxt import UnknownField
 from caffeconv.runtime.providers import Provider, parse_provider
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -166,3 +168,31 @@ def note(message: str, *, quiet: bool = False) -> None:
     """A line for people, on stderr."""
     if not quiet:
         click.echo(f"caffeconv: {message}", err=True)
+
+
+def tell_problems(
+    dropped: Sequence[UnknownField], diagnostics: Sequence[Diagnostic], *, quiet: bool, verbose: bool
+) -> None:
+    """What is to be said of a net that could be used: fields dropped, warnings, and on -v all the rest."""
+    for unknown in dropped:
+        note(f"dropped: {unknown}", quiet=quiet)
+    for diagnostic in diagnostics:
+        if verbose or diagnostic.severity == "warning":
+            note(str(diagnostic), quiet=quiet)
+
+
+NET_ARGUMENTS = frozenset(
+    ("net", "weights", "phase", "level", "stages", "shapes", "deploy", "extended", "infogain", "allow_python",
+     "ignore_unknown_fields", "quiet", "verbose")
+)  # fmt: skip
+"""What every command that reads a net has, by the names of its parameters."""
+
+
+def refuse_other_options(allowed: frozenset[str], why: str) -> None:
+    """A usage error where an option was given that is neither of NET_ARGUMENTS nor among `allowed`."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and name not in NET_ARGUMENTS and name not in allowed:
+            raise click.UsageError(f"{parameter.opts[0]} {why}")

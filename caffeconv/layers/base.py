@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x
+from caffeconv.layers.arrangement import Arrangement, as_caffe, same_places, usual
+from caffeconv.layers.kernels import Kernels, all_untouched
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from caffeconv.data.sources import DataSource
     from caffeconv.emit.onnx_builder import OnnxBuilder
     from caffeconv.layers.filler import Filler
-    from caffeconv.layers.window import Window
+    from caffeconv.layers.window import Padding, Window
 
 
 Setting = int | bool | tuple[int, ...]
@@ -110,6 +112,11 @@ class Layer(ABC):
     """The axis of every top whose size follows from values, if any; Caffe's Reshape, and `top_shapes`, only guess it."""
     makes_shapes: ClassVar[bool] = False
     """Whether code that is not ours decides the tops' shapes, and may decide otherwise when it runs."""
+
+    keeps_places: ClassVar[bool] = False
+    """Whether every value of a top stands where the values that it was made of stand in the bottoms."""
+    tops_as_caffe: ClassVar[bool] = False
+    """Whether tops of three axes and more are no images, so that a net that keeps channels last holds them as Caffe."""
 
     extra_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields of `layer { … }` that the schema lacks and the class reads from `LayerDef.extra`."""
@@ -263,6 +270,42 @@ class Layer(ABC):
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         """Which bottoms' values have to be checked before a run."""
         return ()
+
+    def padding(self, node: Node) -> Padding | None:
+        """What the layer's window needs beyond the bottom, at this size of it, in TensorFlow's words; None: no window."""
+        return None
+
+    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
+        """The axis of the channels of a bottom, where the layer knows that; 1 is taken where none does."""
+        return None
+
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        """How a net that keeps channels last holds the tops, given how it holds the bottoms.
+
+        None where that net has to bring the bottoms into Caffe's order before this layer; its tops are then held as
+        is usual for their number of axes.
+        """
+        if self.keeps_places and all(shape == node.bottom_shapes[0] for shape in node.top_shapes):
+            return same_places(bottoms, len(node.tops))
+        if any(bottom.is_flattening for bottom in bottoms):
+            return None
+        return [as_caffe(shape) if self.tops_as_caffe else usual(shape) for shape in node.top_shapes]
+
+    def takes_over(self, node: Node, follower: Node) -> bool:
+        """Whether Keras has the two layers as one; the follower alone reads what this one makes."""
+        return False
+
+    def factor_and_summand(self, node: Node) -> tuple[Param | None, Param | None] | None:
+        """The parameters a and b, a value per channel (axis 1) each, where the layer is y = a·x + b; None if it is not."""
+        return None
+
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        """The parameters as a net that keeps channels last wants them, given how it holds the bottoms.
+
+        follower: a layer whose parameters are to be taken in, as `takes_over` allowed.
+        """
+        note = ("no rule is known for this layer type; its parameters are as in Caffe",) if node.params else ()
+        return Kernels(all_untouched(node), notes=note)
 
     @abstractmethod
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

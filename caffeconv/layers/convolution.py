@@ -10,10 +10,12 @@ import numpy as np
 
 from caffeconv.caffe_pb2 import ConvolutionParameter
 from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
+from caffeconv.layers.arrangement import Arrangement, channels_last
 from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Setting, Settings, at_least, canonical_axis
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import class_sums, filter_diff, spread_windows
-from caffeconv.layers.window import Window, conv_window
+from caffeconv.layers.kernels import Fact, Kernel, Kernels, convolution_kernel, moved, vector
+from caffeconv.layers.window import Padding, Window, conv_padding, conv_window, deconv_padding
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -156,6 +158,47 @@ class Convolution(Layer):
         axis = self.channel_axis(bottoms[0])
         return sum(weights * count(shape, 0, axis) * count(shape, axis + 1) for shape in per_place)
 
+    def padding(self, node: Node) -> Padding | None:
+        axis = self.channel_axis(node.bottom_shapes[0]) + 1
+        spatial, made = node.bottom_shapes[0][axis:], node.top_shapes[0][axis:]
+        window = self.window(node.bottom_shapes[0])
+        if not spatial:
+            return None
+        return deconv_padding(window, spatial) if self.transposed else conv_padding(window, spatial, made)
+
+    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
+        return self.channel_axis(node.bottom_shapes[bottom])
+
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        if any(bottom.is_flattening for bottom in bottoms):
+            return None
+        return [channels_last(shape, self.channel_axis(node.bottom_shapes[0])) for shape in node.top_shapes]
+
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        group: dict[str, Fact] = {"group": self.group} if self.group > 1 else {}
+        bias = (vector(node, node.param("bias"), "bias"),) if self.bias else ()
+        return Kernels((self._kernel(node), *bias), group, self._notes(node))
+
+    def is_depthwise(self, node: Node) -> bool:
+        """Whether each channel has filters of its own, in as many dimensions as Keras knows that in."""
+        shape = node.param("weight").shape
+        return self.group > 1 and shape[1] == 1 and len(shape) in (3, 4)
+
+    def _kernel(self, node: Node) -> Kernel:
+        weight = node.param("weight")
+        if not self.is_depthwise(node):
+            return convolution_kernel(node, weight, inside="I" if self.group == 1 else "I/group")
+        outputs, _, *kernel = weight.shape
+        spatial = "H×W" if len(kernel) == 2 else "W"
+        # caffe: the filters of channel c follow one another, so output c·M + m is channel c's filter m
+        return moved(
+            node, weight, "depthwise_kernel", (*range(2, len(kernel) + 2), 0, 1), f"(C·M)×1×{spatial} → {spatial}×C×M",
+            view=(self.group, outputs // self.group, *kernel),
+        )  # fmt: skip
+
+    def _notes(self, node: Node) -> tuple[str, ...]:
+        return ()
+
     def absorb(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
         if self.channel_axis(node.bottom_shapes[0]) != 1 or len(node.tops) != 1:
             return None
@@ -287,6 +330,19 @@ class Deconvolution(Convolution):
 
     def output_size(self, window: Window, spatial: Shape) -> Shape:
         return window.deconv_size(spatial)
+
+    def _kernel(self, node: Node) -> Kernel:
+        outputs = "O" if self.group == 1 else "O/group"
+        return convolution_kernel(node, node.param("weight"), outside="I", inside=outputs)
+
+    def _notes(self, node: Node) -> tuple[str, ...]:
+        if self.group == 1:
+            return ()
+        return (
+            f"a deconvolution of {self.group} groups, for which Keras has no layer: for each group g, transpose-convolve "
+            f"its input channels, of which there are {node.param('weight').shape[0] // self.group}, with that part of "
+            "the kernel's last axis, and lay the results one after the other along the channels",
+        )
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ from caffeconv.data.transform import Transform
 from caffeconv.data.windows import Sampling, WindowSource
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x
+from caffeconv.layers.arrangement import Arrangement, as_caffe
 from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, at_least, exactly
 from caffeconv.layers.filler import Filler
+from caffeconv.layers.kernels import Kernels, all_untouched
 from caffeconv.layers.labels import legacy_shape
 
 if TYPE_CHECKING:
@@ -121,6 +123,12 @@ class Parameter(Layer):
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         return {"value": self.shape}
+
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        return [as_caffe(self.shape)]
+
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        return Kernels(all_untouched(node))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Identity", [onnx.weight("value")], node.tops)

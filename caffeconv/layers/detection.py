@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import PriorBoxParameter
 from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.arrangement import Arrangement
 from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, exactly
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import class_sums, sum_over
+from caffeconv.layers.kernels import Fact, Kernels, along
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,6 +45,8 @@ class Normalize(Layer):
     normalize_layer.cpp).
     """
 
+    keeps_places: ClassVar[bool] = True
+
     across_spatial: bool
     channel_shared: bool
     eps: float
@@ -69,6 +73,10 @@ class Normalize(Layer):
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return 2 * count(bottoms[0])
+
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        facts: dict[str, Fact] = {"epsilon": self.eps}
+        return Kernels((along(node, node.param("scale"), "gamma", 1, bottoms[0]),), facts)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         unit, _ = self._unit_and_norm(node, onnx)
@@ -118,6 +126,7 @@ class PriorBox(Layer):
     prior_box_layer.cpp).
     """
 
+    tops_as_caffe: ClassVar[bool] = True
     bottoms: ClassVar[Arity] = exactly(2)
 
     min_sizes: tuple[float, ...]
@@ -268,6 +277,7 @@ class DetectionOutput(Layer):
     detection_output_layer.cpp; ApplyNMSFast in bbox_util.cpp).
     """
 
+    tops_as_caffe: ClassVar[bool] = True
     bottoms: ClassVar[Arity] = exactly(3)
     data_axis: ClassVar[int | None] = 2
     top_kinds: ClassVar[tuple[str, ...]] = ("detections",)

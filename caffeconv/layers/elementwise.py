@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.ir import LayerDef, Node, Phase, Shape, Shapes, by_x, count, shape_string
+from caffeconv.layers.arrangement import Arrangement
 from caffeconv.layers.base import NO_GRADIENT, Arity, Gradients, Layer, LayerError, Settings, at_least
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import class_sums, filled_like, refuse_all, sum_over, times
+from caffeconv.layers.kernels import Kernels, along
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,6 +26,8 @@ MOST_EXPONENT = 700  # where exp leaves float64; float32 is infinite long before
 @dataclass(frozen=True)
 class Elementwise(Layer):
     """One bottom, one top of the same shape."""
+
+    keeps_places: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -158,6 +162,16 @@ class PReLU(Elementwise):
 
     def fillers(self) -> Mapping[str, Filler]:
         return {"slope": self.filler}
+
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        slope = along(node, node.param("slope"), "alpha", 1, bottoms[0])
+        # Keras: alpha has every axis but the batch's, with 1 for those in shared_axes
+        axes = len(bottoms[0].shape) - 1
+        slope = replace(slope, shape=(*([1] * (axes - len(slope.shape))), *slope.shape))
+        if slope.transposition == "none" and slope.shape != node.param("slope").shape:
+            slope = replace(slope, transposition=f"{by_x(node.param('slope').shape)} → {by_x(slope.shape)}")
+        shared = [axis + 1 for axis, size in enumerate(slope.shape) if size == 1 < bottoms[0].held_shape[axis + 1]]
+        return Kernels((slope,), {"shared_axes": shared})
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("PRelu", [node.bottoms[0], self._slope(node, onnx)], node.tops)
@@ -441,6 +455,7 @@ class Dropout(Elementwise):
 class Eltwise(Layer):
     """Product, weighted sum or greatest of two or more blobs of one shape (caffe: eltwise_layer.cpp)."""
 
+    keeps_places: ClassVar[bool] = True
     bottoms: ClassVar[Arity] = at_least(2)
 
     operation: str

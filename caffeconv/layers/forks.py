@@ -10,13 +10,15 @@ import numpy as np
 
 from caffeconv.caffe_pb2 import BNParameter, ConvolutionParameter, LocalParameter
 from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
+from caffeconv.layers.arrangement import Arrangement
 from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Settings, exactly
 from caffeconv.layers.convolution import Convolution
 from caffeconv.layers.elementwise import Elementwise
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import class_sums, like_bottom, sum_over, times
+from caffeconv.layers.kernels import Fact, Kernel, Kernels, PerChannel, batch_normalization, moved
 from caffeconv.layers.normalization import centred_and_deviation, centred_diff, lower_mean_variance
-from caffeconv.layers.window import Window, conv_window
+from caffeconv.layers.window import Padding, Window, conv_padding, conv_window
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,6 +43,7 @@ class BN(Layer):
     """
 
     keeps_bottoms: ClassVar[bool] = True
+    keeps_places: ClassVar[bool] = True
 
     segnet: bool
     statistics: Literal["stored", "batch", "none"]
@@ -93,6 +96,17 @@ class BN(Layer):
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return count(bottoms[0])
+
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        gamma, beta = (PerChannel.of(node, name) for name in self.names)
+        if self.segnet:
+            arrays: tuple[Kernel, ...] = gamma.kernel("gamma", bottoms[0]), beta.kernel("beta", bottoms[0])
+        else:
+            mean, variance = (PerChannel.of(node, name) for name in ("mean", "variance"))
+            arrays = batch_normalization(gamma, beta, mean, variance, bottoms[0])
+        facts: dict[str, Fact] = {} if self.statistics == "none" else {"epsilon": self.eps}
+        note = "Caffe takes mean and variance of the batch here" if self.statistics == "batch" else ""
+        return Kernels(arrays, facts, (note,) if note else ())
 
     def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
         if self.statistics == "batch" or len(node.top_shapes[0]) != len(node.bottom_shapes[0]):
@@ -326,6 +340,12 @@ class ConvolutionDepthwise(Layer):
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return self.grouped(bottoms).multiply_adds(bottoms, tops)
 
+    def padding(self, node: Node) -> Padding | None:
+        return self.grouped(node.bottom_shapes).padding(node)
+
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        return self.grouped(node.bottom_shapes).kernels(node, bottoms, follower)
+
     def absorb(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
         return self.grouped(node.bottom_shapes).absorb(node, factor, shift)
 
@@ -391,6 +411,23 @@ class Local(Layer):
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return bottoms[0][0] * count(self.weight_shapes(bottoms)["weight"])
+
+    def padding(self, node: Node) -> Padding | None:
+        return conv_padding(self.window, node.bottom_shapes[0][2:], node.top_shapes[0][2:])
+
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        channels, kernel, places = node.bottom_shapes[0][1], self.window.kernel, self.places(node.bottom_shapes[0])
+        weight = moved(
+            node, node.param("weight"), "kernel", (4, 2, 3, 1, 0),
+            "O×1×(I·kernel_h·kernel_w)×places → places×(kernel_h·kernel_w·I)×O",
+            view=(self.num_output, channels, *kernel, count(places)),
+            shape=(count(places), count(kernel) * channels, self.num_output),
+        )  # fmt: skip
+        if not self.bias:
+            return Kernels((weight,))
+        view = (self.num_output, *places)
+        bias = moved(node, node.param("bias"), "bias", (1, 2, 0), "1×1×O×(H·W) → H×W×O", view=view)
+        return Kernels((weight, bias))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         channels, window = node.bottom_shapes[0][1], self.window

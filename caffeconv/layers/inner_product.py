@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,10 +10,12 @@ import numpy as np
 
 from caffeconv.caffe_pb2 import ConvolutionParameter, LayerParameter
 from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
+from caffeconv.layers.arrangement import Arrangement, as_caffe
 from caffeconv.layers.base import Gradients, LabelRule, Layer, LayerError, Settings, canonical_axis
 from caffeconv.layers.convolution import Convolution, absorbed
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import INT64, added_rows, like_bottom, refuse_to, sum_over
+from caffeconv.layers.kernels import Kernel, Kernels, Source, dense_kernel, untouched, vector
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,6 +34,7 @@ class InnerProduct(Layer):
     spans_places: ClassVar[bool] = True
     channel_setting: ClassVar[str] = "num_output"
     param_axes: ClassVar[Mapping[str, str]] = {"weight": "num_output × inputs", "bias": "num_output"}
+    tops_as_caffe: ClassVar[bool] = True
 
     num_output: int
     axis: int
@@ -123,6 +126,22 @@ class InnerProduct(Layer):
 
         return replace(weight, shape=shape, values=turned)
 
+    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        return axis if axis > 1 and axis == len(node.bottom_shapes[0]) - 1 else None
+
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        # axes in front of the inputs become axes of the top
+        if bottoms[0].lead < min(axis, len(node.bottom_shapes[0]) - 1) and bottoms[0].moves:
+            return None
+        return [as_caffe(node.top_shapes[0])]
+
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        rows = bottoms[0].along(canonical_axis(self.axis, len(node.bottom_shapes[0])))
+        kernel = dense_kernel(node, node.param("weight"), "kernel", rows, rows_first=self.transpose)
+        return Kernels((kernel, vector(node, node.param("bias"), "bias")) if self.bias else (kernel,))
+
     def absorb(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
         if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
             return None
@@ -157,12 +176,18 @@ class InnerProduct(Layer):
         return Gradients((like_bottom(onnx, node, rows, shape=flat),), params)
 
 
+ROWS = 1 << 10
+"""How many rows get their bias at once."""
+
+
 @dataclass(frozen=True)
 class Embed(Layer):
     """Rows of a table: top = W[x] (+ b); the bottom's values are row numbers, truncated toward zero.
 
     Weight input_dim × num_output; bias num_output; the top has one axis more than the bottom.
     """
+
+    tops_as_caffe: ClassVar[bool] = True
 
     num_output: int
     input_dim: int
@@ -192,6 +217,21 @@ class Embed(Layer):
 
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         return (LabelRule(0, self.input_dim),)
+
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        weight = node.param("weight")
+        if not self.bias:
+            return Kernels((replace(untouched(node, weight), name="embeddings"),))
+        bias = node.param("bias")
+        sources = Source.of(node, weight), Source.of(node, bias)
+
+        def parts() -> Iterator[FloatArray]:
+            rows, summand = weight.array(), bias.array()
+            for start in range(0, len(rows), ROWS):
+                yield rows[start : start + ROWS] + summand
+
+        # Keras's Embedding has no bias; row + bias, in float32, is what Caffe computes
+        return Kernels((Kernel("embeddings", weight.shape, sources, "bias added to every row", parts),))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rows = onnx.op("Cast", [node.bottoms[0]], what="rows", to=7)

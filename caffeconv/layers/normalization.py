@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.arrangement import Arrangement
 from caffeconv.layers.base import Gradients, Layer, LayerError, Settings
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import class_sums, like_bottom, times
+from caffeconv.layers.kernels import Fact, Kernels, PerChannel, batch_normalization
 from caffeconv.layers.pooling import divisor_correction, pooling_diff
 from caffeconv.layers.window import Window
 
@@ -43,6 +45,7 @@ class BatchNorm(Layer):
 
     propagates_always: ClassVar[bool] = True
     keeps_bottoms: ClassVar[bool] = True
+    keeps_places: ClassVar[bool] = True
 
     eps: float
     use_global_stats: bool
@@ -120,6 +123,31 @@ class BatchNorm(Layer):
             scale, bias = (node.param(name).array().astype(np.float64) for name in ("scale", "bias"))
             factor, summand = factor * scale, summand * scale + bias
         return factor.astype(np.float32), summand.astype(np.float32)
+
+    def takes_over(self, node: Node, follower: Node) -> bool:
+        return not self.scale_bias and follower.layer.factor_and_summand(follower) is not None
+
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        gamma = beta = None
+        if self.scale_bias:
+            gamma, beta = PerChannel.of(node, "scale"), PerChannel.of(node, "bias")
+        elif follower is not None:
+            found = follower.layer.factor_and_summand(follower) or (None, None)
+            gamma, beta = (PerChannel.of(follower, param.name) if param else None for param in found)
+        mean, variance = self._statistic(node, "mean", 0), self._statistic(node, "variance", 1)
+        facts: dict[str, Fact] = {"epsilon": self.eps}
+        note = "" if self.use_global_stats else "Caffe takes mean and variance of the batch here, not those stored"
+        arrays = batch_normalization(gamma, beta, mean, variance, bottoms[0])
+        return Kernels(arrays, facts, (note,) if note else ())
+
+    def _statistic(self, node: Node, name: str, index: int) -> PerChannel:
+        """Mean or variance, with the scale factor applied."""
+        stored = PerChannel.of(node, name)
+        if self.scale_bias:
+            return stored
+        factor = PerChannel.of(node, "scale_factor")
+        sources = (*stored.sources, *factor.sources)
+        return PerChannel(stored.channels, sources, f"{name} ÷ scale_factor", lambda: self.statistics(node)[index])
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rank = len(node.bottom_shapes[0])
@@ -219,6 +247,7 @@ class LRN(Layer):
     average is that of its AVE pooling.
     """
 
+    keeps_places: ClassVar[bool] = True
     in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
 
@@ -325,6 +354,7 @@ class LRN(Layer):
 class MVN(Layer):
     """y = (x - mean) / (deviation + eps) over H×W, or C×H×W with `across_channels`; the top always has 4 axes."""
 
+    keeps_places: ClassVar[bool] = True
     in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import PoolingParameter
 from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.arrangement import Arrangement, Piece, flat
 from caffeconv.layers.base import Arity, Gradients, Layer, LayerError
 from caffeconv.layers.gradients import added_at, spread_windows, times
-from caffeconv.layers.window import INT_MAX, Window
+from caffeconv.layers.window import INT_MAX, Padding, Window, average_padding, greatest_padding
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -106,6 +108,12 @@ class Pooling(Layer):
         if any(size < 0 for size in sizes):
             raise LayerError(f"the output would be {by_x(sizes)}; use a larger input or a smaller kernel_size")
         return [(*bottom[:2], *sizes)] * (2 if self.mask else 1)
+
+    def padding(self, node: Node) -> Padding | None:
+        spatial, made = node.bottom_shapes[0][2:], node.top_shapes[0][2:]
+        if self.kernel is None:
+            return None
+        return pool_padding(self.method, self.window(node.bottom_shapes[0]), spatial, made)
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return count(tops[0]) * count(self.window(bottoms[0]).kernel)
@@ -265,6 +273,14 @@ def pooling_diff(
     return onnx.reshape(added_at(onnx, planes, place, top_diff, 2, "plane_diff"), onnx.dims(bottom), what="bottom_diff")
 
 
+def pool_padding(method: Method, window: Window, spatial: Shape, made: Shape) -> Padding:
+    """What pooling needs beyond its input, in TensorFlow's words."""
+    if method != "AVE":
+        return greatest_padding(window, spatial, made)
+    factors = tuple(_axis_correction(window, axis, size, made[axis]) for axis, size in enumerate(spatial))
+    return average_padding(window, spatial, made, tuple(tuple(factor.tolist()) for factor in factors))
+
+
 def divisor_correction(window: Window, spatial: Shape, pooled: Shape) -> FloatArray:
     """kernel area ÷ Caffe's divisor for each output place, 1×1×spatial….
 
@@ -272,12 +288,22 @@ def divisor_correction(window: Window, spatial: Shape, pooled: Shape) -> FloatAr
     """
     divisor = np.ones((), np.float32)
     for i, size in enumerate(spatial):
-        start = np.arange(pooled[i]) * window.stride[i] - window.pad[i]
-        end = np.minimum(start + window.kernel[i], size + window.pad[i])
-        divisor = np.multiply.outer(divisor, (end - start).astype(np.float32))
+        divisor = np.multiply.outer(divisor, _counted(window, i, size, pooled[i]).astype(np.float32))
     with np.errstate(divide="ignore"):
         factor: FloatArray = np.float32(count(window.kernel)) / divisor
     return factor[None, None]
+
+
+def _counted(window: Window, axis: int, size: int, pooled: int) -> NDArray[np.int64]:
+    """How many places of an axis each window counts."""
+    start = np.arange(pooled) * window.stride[axis] - window.pad[axis]
+    return np.minimum(start + window.kernel[axis], size + window.pad[axis]) - start
+
+
+def _axis_correction(window: Window, axis: int, size: int, pooled: int) -> FloatArray:
+    with np.errstate(divide="ignore"):
+        factor: FloatArray = np.float32(window.kernel[axis]) / _counted(window, axis, size, pooled).astype(np.float32)
+    return factor
 
 
 @dataclass(frozen=True)
@@ -312,6 +338,13 @@ class SPP(Layer):
             return [(*bottom[:2], *self.level_window(0, bottom[2:]).pool_size(bottom[2:]))]
         cells = sum(count(self.level_window(i, bottom[2:]).pool_size(bottom[2:])) for i in range(self.pyramid_height))
         return [(bottom[0], bottom[1] * cells)]
+
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        if self.pyramid_height == 1:
+            return super().arrange(node, bottoms)
+        spatial, channels = node.bottom_shapes[0][2:], node.bottom_shapes[0][1]
+        levels = (self.level_window(i, spatial).pool_size(spatial) for i in range(self.pyramid_height))
+        return [flat(node.top_shapes[0], [Piece((channels, *cells)) for cells in levels])]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.method == "STOCHASTIC":

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.arrangement import Arrangement, Piece, as_caffe
 from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, canonical_axis, exactly
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import filled_like, like_bottom, refuse_to, sum_over
+from caffeconv.layers.kernels import Kernel, Kernels, dense_kernel, vector
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from caffeconv.emit.onnx_builder import OnnxBuilder
+
+
+GATE_ROWS = 1 << 10
+"""How many inputs' gates are put in order at once."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class Recurrent(Layer):
     tops: ClassVar[Arity] = Arity(1, 3)
     never_forced: ClassVar[tuple[int, ...]] = (1,)
     propagates_always: ClassVar[bool] = True
+    tops_as_caffe: ClassVar[bool] = True
     states: ClassVar[tuple[str, ...]] = ()
     """Names of the states, in the order of their bottoms and tops."""
 
@@ -98,6 +106,33 @@ class Recurrent(Layer):
             **dict.fromkeys(("W_xc", "W_xc_static", "W_hc", "W_xh", "W_xh_static", "W_hh", "W_ho"), self.weight_filler),
             **dict.fromkeys(("b_c", "b_h", "b_o"), self.bias_filler),
         }
+
+    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
+        return 2 if bottom == 0 or bottom >= 2 + self.static_input else None
+
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        return [as_caffe(shape) for shape in node.top_shapes]
+
+    def input_kernels(self, node: Node, bottoms: Sequence[Arrangement]) -> tuple[Kernel, Kernel]:
+        """Kernel and bias of the inputs; where there is a static one, as if it were joined to x at every step."""
+        names = list(self.weight_shapes(node.bottom_shapes))
+        kernel = dense_kernel(node, node.param(names[0]), "kernel", bottoms[0].along(2))
+        if self.static_input:
+            static = dense_kernel(node, node.param(names[2]), "kernel", bottoms[2].along(1))
+            kernel = stacked(kernel, static)
+        return kernel, vector(node, node.param(names[1]), "bias")
+
+    def input_notes(self) -> tuple[str, ...]:
+        """What Keras's recurrent layers lack."""
+        notes: tuple[str, ...] = (
+            "Caffe's blobs are time × streams × …, Keras's streams × time × …; Keras has no cont: where it is 0 a new "
+            "sequence starts, so give each sequence a row of its own",
+        )
+        if self.static_input:
+            notes += ("the static input stands after x along the features of every step, and so do its rows",)
+        if not self.expose_hidden:
+            notes += ("Caffe keeps the state from one pass to the next; in Keras that is `stateful=True`",)
+        return notes
 
     @abstractmethod
     def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
@@ -225,6 +260,12 @@ class LSTM(Recurrent):
         static = count(bottoms[2]) if self.static_input else 0
         return 4 * self.num_output * (count(bottoms[0]) + count(tops[0]) + static)
 
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        kernel, bias = self.input_kernels(node, bottoms)
+        weight = node.param("W_hc")
+        hidden = dense_kernel(node, weight, "recurrent_kernel", (Piece((self.num_output,)),))
+        return Kernels(tuple(by_gates(array) for array in (kernel, hidden, bias)), notes=self.input_notes())
+
     def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
         h, c = states
         kept = onnx.op("Mul", [h, cont], what="h_conted")
@@ -273,6 +314,15 @@ class RNN(Recurrent):
         static = count(bottoms[2]) if self.static_input else 0
         return self.num_output * (count(bottoms[0]) + 2 * count(tops[0]) + static)
 
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        kernel, bias = self.input_kernels(node, bottoms)
+        states = (Piece((self.num_output,)),)
+        hidden = dense_kernel(node, node.param("W_hh"), "recurrent_kernel", states)
+        outputs = dense_kernel(node, node.param("W_ho"), "kernel", states), vector(node, node.param("b_o"), "bias")
+        arrays = kernel, hidden, bias, *(replace(array, part_of="output") for array in outputs)
+        note = "a Dense layer with tanh follows Keras's SimpleRNN: o = tanh(W_ho·h + b_o)"
+        return Kernels(arrays, notes=(*self.input_notes(), note))
+
     def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
         kept = onnx.op("Mul", [states[0], cont], what="h_conted")
         neuron_input = onnx.op("Gemm", [kept, onnx.weight("W_hh"), x], what="h_neuron_input", transB=1)
@@ -305,6 +355,28 @@ class RNN(Recurrent):
         }
 
 
+def stacked(kernel: Kernel, below: Kernel) -> Kernel:
+    """Two kernels of the same outputs as one, the inputs of the second after those of the first."""
+    shape = (kernel.shape[0] + below.shape[0], kernel.shape[1])
+    words = f"{kernel.transposition}; below it {below.transposition}"
+    sources = (*kernel.sources, *below.sources)
+    return Kernel(kernel.name, shape, sources, words, lambda: chain(kernel.parts(), below.parts()))
+
+
+def by_gates(kernel: Kernel) -> Kernel:
+    """The kernel with the gates, four equal parts of its last axis, in Keras's order: Caffe's i f o g as i f g o."""
+
+    def parts() -> Iterator[FloatArray]:
+        for part in kernel.parts():
+            gates = part.reshape(*part.shape[:-1], 4, -1)
+            rows = gates if part.ndim > 1 else gates[None]
+            for start in range(0, len(rows), GATE_ROWS):
+                yield rows[start : start + GATE_ROWS][..., [0, 1, 3, 2], :]
+
+    words = "" if kernel.transposition == "none" else f"{kernel.transposition}; "
+    return replace(kernel, parts=parts, transposition=f"{words}gates i f o g → i f g o")
+
+
 def _through_tanh(onnx: OnnxBuilder, diff: str, y: str, what: str) -> str:
     slope = onnx.op("Sub", [onnx.floats("one", 1), onnx.op("Mul", [y, y], what="square")], what="slope")
     return onnx.op("Mul", [diff, slope], what=what)
@@ -334,6 +406,7 @@ class LSTMUnit(Layer):
 
     bottoms: ClassVar[Arity] = exactly(3)
     tops: ClassVar[Arity] = exactly(2)
+    tops_as_caffe: ClassVar[bool] = True
     propagates_always: ClassVar[bool] = True
     never_forced: ClassVar[tuple[int, ...]] = (2,)
 
@@ -353,6 +426,9 @@ class LSTMUnit(Layer):
                 f"bottom[1] is {by_x(gates)}; 4 * hidden_dim_ == bottom[1]->shape(2) ({4 * c[2]} vs. {gates[2]})"
             )
         return [c, c]
+
+    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
+        return 2 if bottom < 2 else None
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         c, gates, cont = node.bottoms

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Shape, Shapes, count
+from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Param, Shape, Shapes, count
+from caffeconv.layers.arrangement import Arrangement
 from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Settings, canonical_axis
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import sum_over
+from caffeconv.layers.kernels import Kernels, along
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,6 +26,7 @@ class _AlongAxes(Layer):
     """A factor or summand laid along axes axis…axis+num_axes-1 of the bottom: a parameter, or the second bottom."""
 
     bottoms: ClassVar[Arity] = Arity(1, 2)
+    keeps_places: ClassVar[bool] = True
     word: ClassVar[str]
 
     axis: int
@@ -75,6 +78,10 @@ class _AlongAxes(Layer):
     def treats_places_alike(self, node: Node) -> bool:
         return not self.second_bottom and self.axis == 1 and self.num_axes == 1
 
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        start, names = self.start(node.bottom_shapes), {"scale": "gamma", "bias": "beta"}
+        return Kernels(tuple(along(node, param, names[param.name], start, bottoms[0]) for param in node.params))
+
     def lined_up(self, shape: Dims, bottoms: Shapes) -> Dims:
         """The operand's shape with ones after it, since ONNX lines shapes up at their last axis."""
         return (*shape, *([1] * (len(bottoms[0]) - self.start(bottoms) - len(shape))))
@@ -119,6 +126,11 @@ class Bias(_AlongAxes):
             return None
         bias = node.param("bias").array()
         return np.ones_like(bias), bias
+
+    def factor_and_summand(self, node: Node) -> tuple[Param | None, Param | None] | None:
+        if self.second_bottom or not self.is_per_channel(node):
+            return None
+        return None, node.param("bias")
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Add", [node.bottoms[0], self.operand(node, onnx, "bias")], node.tops)
@@ -170,6 +182,11 @@ class Scale(_AlongAxes):
             return None
         scale = node.param("scale").array()
         return scale, node.param("bias").array() if self.bias else np.zeros_like(scale)
+
+    def factor_and_summand(self, node: Node) -> tuple[Param | None, Param | None] | None:
+        if self.second_bottom or not self.is_per_channel(node):
+            return None
+        return node.param("scale"), node.param("bias") if self.bias else None
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         inputs = [node.bottoms[0], self.operand(node, onnx, "scale")]

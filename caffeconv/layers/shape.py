@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.ir import Dims, LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.arrangement import Arrangement, as_caffe, concatenated, flat, reshaped, sliced
 from caffeconv.layers.base import (
     Arity,
     Gradients,
@@ -35,6 +36,7 @@ class Split(Layer):
 
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
+    keeps_places: ClassVar[bool] = True
 
     copies: int
 
@@ -117,6 +119,10 @@ class Flatten(Layer):
     def over_places(self, node: Node, bottoms: Shapes) -> Node:
         return _left_out(node) if self.only_flattens(node) else super().over_places(node, bottoms)
 
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        top = reshaped(bottoms[0], node.top_shapes[0])
+        return None if top is None else [top]
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])
 
@@ -184,6 +190,10 @@ class Reshape(Layer):
 
     def over_places(self, node: Node, bottoms: Shapes) -> Node:
         return _left_out(node) if self.only_flattens(node) else super().over_places(node, bottoms)
+
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        top = reshaped(bottoms[0], node.top_shapes[0])
+        return None if top is None else [top]
 
     def for_any_batch(self, bottoms: Shapes) -> Layer:
         # an explicit first size that is the batch's own copies it: every item then gives what it gives alone
@@ -262,6 +272,10 @@ class Concat(Layer):
     def treats_places_alike(self, node: Node) -> bool:
         return self.axis in (0, 1)  # not axis -1, which is another one for N×C than for N×C×H×W
 
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        top = concatenated(bottoms, canonical_axis(self.axis, len(node.bottom_shapes[0])), node.top_shapes[0])
+        return None if top is None else [top]
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Concat", node.bottoms, node.tops, axis=canonical_axis(self.axis, len(node.bottom_shapes[0])))
 
@@ -335,6 +349,9 @@ class Slice(Layer):
     def treats_places_alike(self, node: Node) -> bool:
         return self.axis in (0, 1)
 
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        return sliced(bottoms[0], canonical_axis(self.axis, len(node.bottom_shapes[0])), node.top_shapes)
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         if self.parts == 1:
@@ -373,6 +390,14 @@ class Permute(Layer):
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return [tuple(bottoms[0][axis] for axis in self.full_order(len(bottoms[0])))]
+
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        bottom, shape = bottoms[0], node.top_shapes[0]
+        order = self.full_order(len(shape))
+        if bottom.is_flattening:
+            return [flat(shape, bottom.pieces)] if order[-1:] == (len(shape) - 1,) else None
+        # to whoever holds images channels last, 0 2 3 1 does nothing
+        return [as_caffe(shape)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Transpose", node.bottoms, node.tops, perm=self.full_order(len(node.bottom_shapes[0])))
@@ -434,6 +459,12 @@ class Crop(Layer):
                 )
         return [(*x[:start], *like[start:])]
 
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        whole, start = bottoms[0], self.start(node.bottom_shapes[0])
+        if whole.is_flattening and start < len(whole.shape):
+            return None
+        return [replace(whole, shape=node.top_shapes[0])] if len(whole.item) > 1 else [as_caffe(node.top_shapes[0])]
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         x = node.bottom_shapes[0]
         start = self.start(x)
@@ -479,6 +510,11 @@ class Tile(Layer):
         axis = canonical_axis(self.axis, len(x), x)
         return [(*x[:axis], x[axis] * self.tiles, *x[axis + 1 :])]
 
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        top = concatenated(list(bottoms) * self.tiles, axis, node.top_shapes[0])
+        return None if top is None else [top]
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rank = len(node.bottom_shapes[0])
         axis = canonical_axis(self.axis, rank)
@@ -508,6 +544,9 @@ class BatchReindex(Layer):
         if len(bottoms[1]) != 1:
             raise LayerError(f"the indices are {by_x(bottoms[1])}; one axis was needed")
         return [(*bottoms[1], *bottoms[0][1:])]
+
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        return [replace(bottoms[0], shape=node.top_shapes[0])] if bottoms[0].lead else None
 
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         return (LabelRule(1, node.bottom_shapes[0][0], of_batch=True),)
@@ -553,6 +592,9 @@ class Filter(Layer):
                     "Each bottom should have the same 0th dimension as the selector blob"
                 )
         return bottoms[:-1]
+
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        return bottoms[:-1] if all(bottom.lead for bottom in bottoms[:-1]) else None
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         selector = onnx.op(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.ir import LayerDef, Node, Shapes, count
+from caffeconv.layers.arrangement import Arrangement, as_caffe
 from caffeconv.layers.base import Gradients, Layer, LayerError, canonical_axis
 from caffeconv.layers.gradients import filled_like, refuse_all, times
 
@@ -21,6 +22,7 @@ class Softmax(Layer):
     """exp x / Σ exp x along one axis."""
 
     top_kinds: ClassVar[tuple[str, ...]] = ("probabilities",)
+    keeps_places: ClassVar[bool] = True
     propagates_always: ClassVar[bool] = True
 
     axis: int
@@ -63,6 +65,11 @@ class ArgMax(Layer):
     axis: int | None
     top_k: int
     out_max_val: bool
+
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        if self.axis is not None:
+            return super().arrange(node, bottoms)
+        return None if bottoms[0].moves else [as_caffe(node.top_shapes[0])]
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:

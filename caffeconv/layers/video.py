@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.caffe_pb2 import Convolution3DParameter, ConvolutionParameter
 from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.arrangement import Arrangement
 from caffeconv.layers.base import Layer, LayerError
 from caffeconv.layers.filler import Filler
-from caffeconv.layers.pooling import METHODS, Method, lower_pooling
-from caffeconv.layers.window import Window
+from caffeconv.layers.kernels import Kernels, convolution_kernel, vector
+from caffeconv.layers.pooling import METHODS, Method, lower_pooling, pool_padding
+from caffeconv.layers.window import Padding, Window, conv_padding
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -73,6 +75,13 @@ class Convolution3D(Layer):
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return count(tops[0]) * bottoms[0][1] * count(self.window.kernel)
+
+    def padding(self, node: Node) -> Padding | None:
+        return conv_padding(self.window, node.bottom_shapes[0][2:], node.top_shapes[0][2:])
+
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        bias = (vector(node, node.param("bias"), "bias"),) if self.bias else ()
+        return Kernels((convolution_kernel(node, node.param("weight")), *bias))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         inputs = [node.bottoms[0], onnx.weight("weight")]
@@ -146,6 +155,9 @@ class Pooling3D(Layer):
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return count(tops[0]) * count(self.window.kernel)
+
+    def padding(self, node: Node) -> Padding | None:
+        return pool_padding(self.method, self.window, node.bottom_shapes[0][2:], node.top_shapes[0][2:])
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.method == "STOCHASTIC":

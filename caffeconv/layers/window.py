@@ -6,7 +6,8 @@ caffe: BaseConvolutionLayer::LayerSetUp, ConvolutionLayer::compute_output_shape,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from caffeconv.caffe_pb2 import ConvolutionParameter
 from caffeconv.ir import Shape
@@ -16,6 +17,10 @@ C3D_FIELDS = ("kernel_depth", "temporal_stride", "temporal_pad", "filter_group")
 
 
 INT_MAX = (1 << 31) - 1
+
+
+Sides = tuple[tuple[int, int], ...]
+"""Before and after, for each spatial axis."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,73 @@ class Window:
     def _extent_words(self, axis: int) -> str:
         kernel, dilation = self.kernel[axis], self.dilation[axis]
         return str(kernel) if dilation == 1 else f"({dilation}·({kernel} − 1) + 1)"
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What a window needs beyond its input at one size of that, held against TensorFlow's SAME and VALID.
+
+    Padding the input by `pads` (with 0, or with the lowest number) and VALID is what Caffe does, but for `factors`.
+    Of a transposed convolution, `pads` is what is to be cut off VALID's result.
+    """
+
+    window: Window
+    pads: Sides
+    same: bool
+    """Whether SAME, without anything else, gives what Caffe gives."""
+    valid: bool
+    """Whether VALID, without anything else, gives what Caffe gives."""
+    same_pads: Sides
+    """What SAME would pad, or cut off."""
+    same_size: Shape
+    """What SAME would make of the spatial axes."""
+    fill: Literal["zero", "lowest"] = "zero"
+    crops: bool = False
+    """Whether `pads` are cut off the result, and not added to the input."""
+    factors: tuple[tuple[float, ...], ...] = ()
+    """By what the averages of VALID have to be multiplied along each spatial axis; empty: by nothing."""
+
+
+def conv_padding(window: Window, spatial: Shape, made: Shape) -> Padding:
+    """What a convolution needs beyond its input; `made` are its output sizes."""
+    pads = tuple((pad, max(0, over)) for pad, over in zip(window.pad, window.overhang(made, spatial), strict=True))
+    same_size = tuple(-(-size // stride) for size, stride in zip(spatial, window.stride, strict=True))
+    beyond = replace(window, pad=(0,) * len(window.pad)).overhang(same_size, spatial)
+    # tensorflow: what cannot be halved goes to the end
+    same_pads = tuple((max(0, total) // 2, max(0, total) - max(0, total) // 2) for total in beyond)
+    same = pads == same_pads and made == same_size
+    return Padding(window, pads, same, not any(map(any, pads)), same_pads, same_size)
+
+
+def greatest_padding(window: Window, spatial: Shape, made: Shape) -> Padding:
+    """As `conv_padding`, for the greatest value of each window."""
+    return replace(conv_padding(window, spatial, made), fill="lowest")
+
+
+def average_padding(window: Window, spatial: Shape, made: Shape, factors: tuple[tuple[float, ...], ...]) -> Padding:
+    """As `conv_padding`, for averages; `factors`: kernel size ÷ how many places Caffe counts, along each axis."""
+    found = conv_padding(window, spatial, made)
+    # tensorflow's SAME averages over the input alone; Caffe counts its padding, but nothing beyond that
+    counts_alike = not any(window.pad)
+    corrected = factors if any(factor != 1 for axis in factors for factor in axis) else ()
+    return replace(found, same=found.same and counts_alike, factors=corrected)
+
+
+def deconv_padding(window: Window, spatial: Shape) -> Padding:
+    """What is to be cut off a transposed convolution."""
+    extents = [window.extent(axis) for axis in range(len(spatial))]
+    # keras: VALID's result is stride·in + max(extent − stride, 0), which is more than there are values where extent < stride
+    crops = tuple(
+        (pad, pad + max(0, stride - extent))
+        for pad, stride, extent in zip(window.pad, window.stride, extents, strict=True)
+    )
+    same_size = tuple(size * stride for size, stride in zip(spatial, window.stride, strict=True))
+    beyond = [max(0, extent - stride) for extent, stride in zip(extents, window.stride, strict=True)]
+    same_crops = tuple((total // 2, total - total // 2) for total in beyond)
+    same = window.deconv_size(spatial) == same_size and all(
+        crop[0] == pad for crop, pad in zip(same_crops, window.pad, strict=True)
+    )
+    return Padding(window, crops, same, not any(map(any, crops)), same_crops, same_size, crops=True)
 
 
 def _truncated_division(numerator: int, denominator: int) -> int:

@@ -313,7 +313,7 @@ def test_what_is_in_memory_goes_the_same_ways(tmp_path: Path) -> None:
         assert np.array_equal(run(tmp_path / "m.onnx", {"x": x})["y"], x @ values.astype(np.float16).astype("f4"))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=6), st.data())
 def test_any_tensors_come_back(tmp_path: Path, sizes: list[int], data: st.DataObject) -> None:
     """Whatever sizes tensors have, and wherever they come from, the model read back holds their values."""

@@ -118,7 +118,7 @@ MAPS = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(MAPS)
 def test_every_source_counts_the_same(tmp_path_factory: pytest.TempPathFactory, maps: list[Map]) -> None:
     """Label 5 is ignored; a class's pixels are held against those of the pictures that it is in."""

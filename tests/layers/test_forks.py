@@ -16,7 +16,7 @@ from small_nets import Array, run_model, run_net, write_net, write_weights
 
 import caffeconv
 
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 F = np.float32
 seeds = st.integers(0, 2**32)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
@@ -45,7 +45,6 @@ def test_what_is_computed(tmp_path: Path) -> None:
     forms: tuple[Infogain | None, ...] = ("probabilities", "logits", None)
     sessions = [session_of(caffeconv.convert(net, infogain=form)) for form in forms]
 
-    @settings(deadline=None)
     @given(arrays(np.float32, (4, 3), elements=st.floats(-60, 60, width=32)))
     def check(x: Array) -> None:
         once = softmax(x.astype(np.float64))

@@ -22,7 +22,7 @@ from caffeconv.layers.base import LabelRule
 
 FLT_MIN = float(np.finfo(np.float32).tiny)
 MODES = ("FULL", "VALID", "BATCH_SIZE", "NONE")
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 _numbers = count()
 
 

@@ -32,7 +32,7 @@ def slow_pool(x: Array, method: str, kernel: tuple[int, ...], stride: tuple[int,
     return y
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.tuples(st.integers(3, 6), st.integers(3, 7), st.integers(3, 7)), st.integers(1, 3), st.integers(1, 3),
     st.integers(0, 2), st.sampled_from(["MAX", "AVE"]), st.booleans(),

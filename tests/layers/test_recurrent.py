@@ -21,7 +21,7 @@ from caffeconv.convert import convert_loaded, load
 from caffeconv.emit.model import emit_model
 
 Exact = NDArray[np.float64]
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 
 
 @pytest.fixture(scope="module")

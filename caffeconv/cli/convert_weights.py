@@ -1,0 +1,34 @@
+"""caffeconv convert … -o OUT.caffemodel|.caffemodel.h5: the parameters, as Caffe saves them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from caffeconv.cli.options import NetOptions, refuse_other_options, tell_problems
+
+ARGUMENTS = frozenset(("net", "weights", "out", "seed"))
+"""What of `convert` bears on this, besides the options that choose and shape the net."""
+
+
+def convert_weights(
+    net: Path, weights: tuple[Path, ...], out: Path, seed: int, options: NetOptions, *, quiet: bool, verbose: bool
+) -> None:
+    """Writes the parameters, and says what there is to say of them."""
+    from caffeconv.cli.stored import saved
+    from caffeconv.convert import load, weights_files
+    from caffeconv.emit.net_weights import save_weights
+    from caffeconv.errors import CaffeconvError
+
+    refuse_other_options(ARGUMENTS, f"is for ONNX models, and {out.name} holds weights as Caffe saves them")
+    if not weights_files(net, weights):
+        raise CaffeconvError(f"{out}: no weights were given, so there are none to save; give WEIGHTS after NET")
+    loaded = load(
+        net, weights, state=options.state, shapes=options.shapes, seed=seed,
+        ignore_unknown_fields=options.ignore_unknown_fields,
+    )  # fmt: skip
+    save_weights(out, loaded.graph)
+    tell_problems(loaded.dropped, loaded.bound.diagnostics, quiet=quiet, verbose=verbose)
+    if not quiet:
+        click.echo(f"{out}: {saved(loaded.graph)}, {out.stat().st_size / 1e6:.2f} MB")
