@@ -43,6 +43,8 @@ def convert_kernels(
     content = kernels_of(loaded.graph, layout, keras_names=out.suffix.lower() == ".h5")
     with progress(len(content.arrays), "writing arrays", quiet=quiet) as advance:
         written = write_kernels(out, content, advance)
+    if not weights and net.suffix != ".caffemodel":
+        note("no weights were given; the arrays hold what their fillers make", quiet=quiet)
     for unknown in loaded.dropped:
         note(f"dropped: {unknown}", quiet=quiet)
     for diagnostic in loaded.bound.diagnostics:
