@@ -384,6 +384,58 @@ def slices(net: Rebuilding, node: Node, bottoms: list[Tensor]) -> list[Tensor]:
     return list(ops.split(bottoms[0], ends[:-1].tolist(), axis=axis))
 
 
+def convolution_3d(net: Rebuilding, node: Node, bottoms: list[Tensor]) -> list[Tensor]:
+    window = net.of(node)["window"]
+    x, how = padded(bottoms[0], window)
+    kernel, bias = node.params[0].shape, len(node.params) > 1
+    return [
+        layers.Conv3D(
+            kernel[0], window["kernel"], window["stride"], how, use_bias=bias, name=net.name(node), kernel_initializer="zeros"
+        )(x)
+    ]  # fmt: skip
+
+
+class LocallyConnected(keras.Layer):  # type: ignore[misc]
+    """Filters of its own for each place: patches by their places' matrices."""
+
+    def __init__(self, window: Said, shapes: list[tuple[int, ...]], name: str) -> None:
+        super().__init__(name=name)
+        self.window, self.shapes = window, shapes
+
+    def build(self, shape: tuple[int, ...]) -> None:
+        self.kernel, *bias = (self.add_weight(initializer="zeros", shape=shape) for shape in self.shapes)
+        self.bias = bias[0] if bias else None
+
+    def call(self, x: Tensor) -> Tensor:
+        (rows, columns), (down, right) = self.window["kernel"], self.window["stride"]
+        made, place = [], 0
+        for top in range(0, x.shape[1] - rows + 1, down):
+            for left in range(0, x.shape[2] - columns + 1, right):
+                patch = ops.reshape(x[:, top : top + rows, left : left + columns], (x.shape[0], -1))
+                made.append(patch @ self.kernel[place])
+                place += 1
+        height = (x.shape[1] - rows) // down + 1
+        y = ops.reshape(ops.stack(made, axis=1), (x.shape[0], height, -1, self.kernel.shape[-1]))
+        return y if self.bias is None else y + self.bias
+
+
+def local(net: Rebuilding, node: Node, bottoms: list[Tensor]) -> list[Tensor]:
+    window, name = net.of(node)["window"], net.name(node)
+    x = ops.pad(bottoms[0], [(0, 0), *sides(window, "pad"), (0, 0)])
+    arrays = net.said["arrays"]
+    shapes = [
+        tuple(arrays[f"{name}/{kernel}"]["shape"]) for kernel in ("kernel", "bias") if f"{name}/{kernel}" in arrays
+    ]
+    return [LocallyConnected(window, shapes, name)(x)]
+
+
+def normalize(net: Rebuilding, node: Node, bottoms: list[Tensor]) -> list[Tensor]:
+    p, (x,) = node.definition.proto.norm_param, bottoms
+    axes = tuple(range(1, len(x.shape))) if p.across_spatial else -1
+    unit = x / ops.sqrt(ops.sum(x * x, axis=axes, keepdims=True) + net.of(node)["epsilon"])
+    return affine(net, node, [unit])
+
+
 def bn(net: Rebuilding, node: Node, bottoms: list[Tensor]) -> list[Tensor]:
     return batch_norm(net, node, bottoms) if len(node.params) == 4 else affine(net, node, bottoms)
 
@@ -395,6 +447,7 @@ BUILDERS: dict[str, Callable[[Rebuilding, Node, list[Tensor]], list[Tensor]]] = 
     "Concat": concat,
     "Convolution": convolution,
     "ConvolutionDepthwise": convolution,
+    "Convolution3D": convolution_3d,
     "Crop": crop,
     "Deconvolution": deconvolution,
     "DepthwiseConvolution": convolution,
@@ -405,6 +458,8 @@ BUILDERS: dict[str, Callable[[Rebuilding, Node, list[Tensor]], list[Tensor]]] = 
     "InnerProduct": inner_product,
     "LRN": lrn,
     "LSTM": recurrent,
+    "Local": local,
+    "Normalize": normalize,
     "PReLU": prelu,
     "Pooling": pooling,
     "Power": power,

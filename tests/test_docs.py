@@ -12,16 +12,18 @@ import pytest
 from click.testing import CliRunner
 from golden_cases import ROOT
 
+import caffeconv
 from caffeconv.cli import COMMANDS, main
 from caffeconv.infogain import read_matrix
 
 README = (ROOT / "README.md").read_text()
 INFOGAIN = (ROOT / "docs" / "infogain.md").read_text()
+WEIGHTS = (ROOT / "docs" / "weights.md").read_text()
 EXAMPLE = re.compile(r"```console\n\$ (caffeconv [^\n]*)\n(.*?)```", re.DOTALL)
 FILE = re.compile(r"```text\n(# (\S+)\n.*?)```", re.DOTALL)
 """A file that a page shows: its first line is a comment with its name."""
-CLASSIFICATION = (ROOT / "docs" / "classification.md").read_text()
-EXAMPLES = [example for page in (README, INFOGAIN, CLASSIFICATION) for example in EXAMPLE.findall(page)]
+PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))]
+EXAMPLES = [example for page in PAGES for example in EXAMPLE.findall(page)]
 
 
 @pytest.fixture
@@ -84,6 +86,26 @@ def test_infogain_warning() -> None:
     assert quoted in CliRunner().invoke(main, ["inspect", str(net)]).stderr
 
 
+@pytest.mark.usefixtures("project")
+def test_weights_python() -> None:
+    """The page's snippets run one after the other, and the Keras model reads a picture as the net does."""
+    for suffix in ("safetensors", "npz", "h5"):
+        digits = "fixtures/digits/deploy.prototxt", "fixtures/digits/digits.caffemodel"
+        assert CliRunner().invoke(main, ["convert", *digits, "-o", f"digits.{suffix}"]).exit_code == 0
+    snippets = re.findall(r"```python\n(.*?)```", WEIGHTS, re.DOTALL)
+    found = []
+    for code in snippets:
+        Path("example.py").write_text(code)
+        found.append(runpy.run_path("example.py"))
+    safetensors, npz, keras, metadata = found
+    assert safetensors["kernel"].shape == (5, 5, 1, 8)
+    np.testing.assert_array_equal(safetensors["kernel"], npz["kernel"])
+    assert metadata["padding"] == "same"
+    picture = np.random.default_rng(1).uniform(0, 255, (1, 1, 28, 28)).astype(np.float32)
+    want = caffeconv.Net(*digits, phase="TEST").forward(data=picture)["prob"]
+    np.testing.assert_allclose(keras["model"](picture.transpose(0, 2, 3, 1)), want, rtol=1e-4, atol=1e-6)
+
+
 def test_layer_table_is_fresh() -> None:
     page = runpy.run_path(str(ROOT / "docs" / "generate_layers.py"))["layers_page"]()
     assert (ROOT / "docs" / "layers.md").read_text() == page, "run: python docs/generate_layers.py"
@@ -96,9 +118,6 @@ def test_links() -> None:
 
 
 def test_custom_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import numpy as np
-
-    import caffeconv
     from caffeconv.layers import LAYERS
 
     page = (ROOT / "docs" / "custom_layers.md").read_text()

@@ -37,6 +37,8 @@ def convert_kernels(
     content = kernels_of(loaded.graph, layout, keras_names=out.suffix.lower() == ".h5")
     with progress(len(content.arrays), "writing arrays", quiet=quiet) as advance:
         written = write_kernels(out, content, advance)
+    if not weights and net.suffix != ".caffemodel":
+        note("no weights were given; the arrays hold what their fillers make", quiet=quiet)
     tell_problems(loaded.dropped, loaded.bound.diagnostics, quiet=quiet, verbose=verbose)
     _tell_notes({name: layer.get("notes", ()) for name, layer in content.layers.items()}, verbose=verbose, quiet=quiet)
     if not quiet:

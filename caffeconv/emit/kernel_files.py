@@ -36,12 +36,16 @@ def write_kernels(path: str | os.PathLike[str], content: Content, advance: Advan
     Raises:
         CaffeconvError: it cannot be written, or has another suffix.
     """
+    if Path(path).name.lower().endswith(".weights.h5"):
+        raise CaffeconvError(
+            f"{path}: Keras 3 takes what ends in .weights.h5 for another format; end the name in .h5 alone"
+        )
     writer = WRITERS.get(Path(path).suffix.lower())
     if writer is None:
         raise CaffeconvError(f"{path}: a name that ends in {', '.join(WRITERS)} was needed")
     with whole_file(path) as file:
         writer(file, content, advance)
-        return file.tell() if not file.seekable() else file.seek(0, os.SEEK_END)
+        return file.seek(0, os.SEEK_END) if file.seekable() else content.bytes
 
 
 def _blocks(array: Array) -> Iterator[memoryview]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from caffeconv.emit.kernel_files import write_kernels
 from caffeconv.emit.kernels import kernels_of
 from caffeconv.read.netdef import State
 
-KINDS = ("bias_", "bn_", "conv_", "convolution_", "deconv_", "depthwise_", "embed", "ip_", "lstm", "net_", "prelu", "rnn",
-         "scale_", "v0_", "v1_", "weights_")  # fmt: skip
+KINDS = (
+    "bias_", "bn_", "conv_", "convolution_", "deconv_", "depthwise_", "embed", "ip_", "lstm", "net_", "normalize_",
+    "prelu", "rnn", "scale_", "v0_", "v1_", "weights_",
+)  # fmt: skip
 OTHERWISE = {"net_shared_permissive", *(f"bn_{name}" for name in (
     "2d_train", "segnet_learn", "test_batch_stats", "train", "train_gradient"
 ))}  # fmt: skip
@@ -30,6 +33,9 @@ LAYERS = [
     if case.folder.name.startswith(KINDS) and case.weights and not case.steps and case.folder.name not in OTHERWISE
 ]  # fmt: skip
 NETS = cases("nets")
+ZOO = Path(os.environ.get("CAFFECONV_ZOO", ROOT.parent / "shared" / "zoo"))
+PUBLISHED = cases(root=ZOO) if ZOO.is_dir() else []
+"""Real models, where they are at hand."""
 WHOLE = {
     **dict.fromkeys((
         "alexnet", "cifar_full", "cifar_full_bn", "cifar_quick", "densenet", "fcn", "fully_convolutional", "inception",
@@ -58,7 +64,7 @@ def compared(case: Case, net: Loaded, weights: Path) -> dict[str, str | None]:
     return {name: difference(case, name, got[name], values) for name, values in want.items()}
 
 
-@pytest.mark.parametrize("case", [*LAYERS, *NETS], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*LAYERS, *NETS, *PUBLISHED], ids=lambda case: case.name)
 def test_keras_gives_caffes_numbers(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = loaded(case, monkeypatch)
     weights = tmp_path / "weights.h5"
@@ -196,6 +202,22 @@ NESTED = {
         BRANCHES + FLAT.format("Pooling", "p", "data", "pooling_param { pool: AVE kernel_size: 3 stride: 2 pad: 1 }"), {"p"}
     ),
 }  # fmt: skip
+
+
+def test_filters_of_each_place(tmp_path: Path) -> None:
+    fields = "num_output: 4 kernel_h: 3 kernel_w: 2 stride_h: 1 stride_w: 2 pad_h: 1 pad_w: 0"
+    layer = f'layer {{ name: "x" type: "Local" bottom: "data" top: "x" local_param {{ {fields} }} }}'
+    net = write_net(tmp_path, {"data": (2, 3, 6, 8)}, layer)
+    feeds = {"data": np.random.default_rng(2).normal(0, 1, (2, 3, 6, 8)).astype(np.float32)}
+    matches_net(tmp_path, net, random_weights(tmp_path, net), feeds, {"x"})
+
+
+def test_windows_in_time(tmp_path: Path) -> None:
+    fields = "num_output: 4 kernel_size: 3 kernel_depth: 2 stride: 2 temporal_stride: 1 pad: 1 temporal_pad: 1"
+    layer = f'layer {{ name: "x" type: "Convolution3D" bottom: "data" top: "x" convolution3d_param {{ {fields} }} }}'
+    net = write_net(tmp_path, {"data": (2, 3, 4, 6, 7)}, layer + FC.format("fc", "x", ""))
+    feeds = {"data": np.random.default_rng(2).normal(0, 1, (2, 3, 4, 6, 7)).astype(np.float32)}
+    matches_net(tmp_path, net, random_weights(tmp_path, net), feeds, {"x", "fc"})
 
 
 @pytest.mark.parametrize("name", NESTED)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -254,6 +257,41 @@ def test_a_write_that_fails_leaves_what_was_there(suffix: str, tmp_path: Path, m
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_a_pipe_takes_it_too(suffix: str, tmp_path: Path) -> None:
+    pipe = tmp_path / f"p.{suffix}"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "caffeconv", "convert", *map(str, DIGITS), "-o", str(pipe)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        (tmp_path / f"read.{suffix}").write_bytes(pipe.read_bytes())
+        out, _ = process.communicate()
+    assert process.returncode == 0
+    assert "8 arrays" in out
+    assert len(arrays(tmp_path / f"read.{suffix}")) == 8
+
+
+def test_hdf5_needs_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "p.h5"
+    os.mkfifo(pipe)
+    command = [sys.executable, "-m", "caffeconv", "convert", *map(str, DIGITS), "-o", str(pipe)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert pipe.read_bytes() == b""
+        _, err = process.communicate()
+    assert process.returncode == 1
+    assert "HDF5 can be written to a file only, and not to a pipe; choose .safetensors" in err
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_full_disk_leaves_nothing(suffix: str, tmp_path: Path) -> None:
+    out = tmp_path / f"w.{suffix}"
+    limited = f"ulimit -f 20; exec {sys.executable} -m caffeconv convert {DIGITS[0]} {DIGITS[1]} -o {out}"
+    run = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert f"{out}: could not be written whole" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------------
 
 
@@ -278,6 +316,17 @@ def test_a_suffix_that_is_none(tmp_path: Path) -> None:
     result = convert(*DIGITS, "-o", tmp_path / "w.pb")
     assert result.exit_code == 1
     assert "w.pb: a name that ends in .onnx, .npz, .h5 or .safetensors was needed" in result.stderr
+
+
+def test_a_name_that_keras_takes_for_something_else(tmp_path: Path) -> None:
+    result = convert(*DIGITS, "-o", tmp_path / "w.weights.h5")
+    assert result.exit_code == 1
+    assert "Keras 3 takes what ends in .weights.h5 for another format; end the name in .h5 alone" in result.stderr
+
+
+def test_without_weights_it_says_so(tmp_path: Path) -> None:
+    result = convert(DIGITS[0], "-o", tmp_path / "w.npz")
+    assert "no weights were given; the arrays hold what their fillers make" in result.stderr
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
