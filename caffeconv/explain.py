@@ -34,15 +34,11 @@ def _sizes(node: Node) -> Iterator[str]:
         return
     formulas = node.layer.size_formulas(node.bottom_shapes[0])
     axes = ("height", "width") if len(formulas) == 2 else tuple(f"axis {i + 2}" for i in range(len(formulas)))
-    general = "stride·(in − 1) + extent − 2·pad" if _transposed(node) else "(in + 2·pad − extent)/stride + 1"
+    general = "stride·(in − 1) + extent − 2·pad" if node.layer.transposed else "(in + 2·pad − extent)/stride + 1"
     if node.layer.window_over(node.bottom_shapes[0]) is not None and formulas:
         yield f"  size: {general}, where extent = dilation·(kernel − 1) + 1"
     for axis, formula in zip(axes, formulas, strict=True):
         yield f"    {axis}: {formula}"
-
-
-def _transposed(node: Node) -> bool:
-    return bool(getattr(node.layer, "transposed", False))
 
 
 # -- parameters --------------------------------------------------------------------------------------------------------
@@ -90,7 +86,7 @@ def _sight(node: Node, fields: dict[str, ReceptiveField]) -> Iterator[str]:
     for top in node.tops[:1]:
         if top in fields:
             yield f"  each place sees {fields[top]} in the input (height×width)"
-        elif node.bottoms:
+        elif node.bottoms and len(node.top_shapes[0]) < 3 and not node.layer.makes_shapes:
             yield "  each value sees the whole input"
 
 
@@ -98,7 +94,7 @@ def _sight(node: Node, fields: dict[str, ReceptiveField]) -> Iterator[str]:
 
 
 def _same_padding(node: Node) -> Iterator[str]:
-    if not node.bottom_shapes or len(node.bottom_shapes[0]) != 4 or _transposed(node):
+    if not node.bottom_shapes or len(node.bottom_shapes[0]) != 4 or node.layer.transposed:
         return
     window = node.layer.window_over(node.bottom_shapes[0])
     if window is None or not any(size > 1 for size in window.kernel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,10 +156,14 @@ def _with_edits(source: NetSource, definition: NetDef, cure: Cure) -> NetParamet
     """The whole net, layers of other phases too, with the edits made."""
     net = NetParameter()
     net.CopyFrom(source.net)
-    waiting = list(zip(definition.layers, cure.net.layers, strict=True))
-    for proto in net.layer:
-        if waiting and proto == waiting[0][0].proto:
-            proto.CopyFrom(waiting.pop(0)[1].proto)
+    del net.layer[:]
+    waiting, edited = list(enumerate(definition.layers)), iter(cure.net.layers)
+    for proto in source.net.layer:
+        if not waiting or proto != waiting[0][1].proto:
+            net.layer.append(proto)
+            continue
+        number = cure.places.get(waiting.pop(0)[0], 1)
+        net.layer.extend(layer.proto for layer in itertools.islice(edited, number))
     return net
 
 

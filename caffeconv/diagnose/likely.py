@@ -17,7 +17,10 @@ PROVEN = 0.3
 """The cost of a field that the shapes in the file prove."""
 _KERNELS = {1: 0.0, 3: 0.0, 2: 0.1, 5: 0.1, 7: 0.1, 4: 0.4, 11: 0.3}
 _STRIDES = {1: 0.0, 2: 0.05, 4: 0.4, 8: 0.5, 16: 0.5}
-_DEAR = {"kernel_size": 0.4, "group": 0.5, "transpose": 0.2, "round_mode": 0.4, "global_pooling": 0.3, "axis": 0.5}
+_DEAR = {
+    "kernel_size": 0.4, "group": 0.5, "dilation": 0.5, "transpose": 0.2, "round_mode": 0.4, "global_pooling": 0.3,
+    "axis": 0.5,
+}  # fmt: skip
 _SIZES = (224, 227, 299, 300, 321, 256, 112, 128, 96, 64, 32, 28, 512, 384, 320, 416, 448, 500)
 
 

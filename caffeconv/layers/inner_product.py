@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, count
 from caffeconv.layers.base import Gradients, LabelRule, Layer, LayerError, Settings, canonical_axis
-from caffeconv.layers.convolution import absorbed
+from caffeconv.layers.convolution import absorbed, copy_fillers, layer_like
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import INT64, added_rows, like_bottom, refuse_to, sum_over
 
@@ -58,6 +59,26 @@ class InnerProduct(Layer):
         if turned[1] == inputs and (not bias or count(stored[1]) == turned[0]):
             known.insert(0, {"num_output": turned[0], "transpose": not p.transpose, "bias_term": bias})
         return known
+
+    @classmethod
+    def other_types(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[LayerParameter]:
+        if not stored or len(stored[0]) != 4 or len(bottoms[0]) != 4:
+            return ()
+        outputs, inside, *kernel_hw = stored[0]
+        other = layer_like(layer, "Convolution")
+        window = other.convolution_param
+        window.num_output = outputs
+        if kernel_hw[0] == kernel_hw[1]:
+            window.kernel_size.append(kernel_hw[0])
+        else:
+            window.kernel_h, window.kernel_w = kernel_hw
+        channels = bottoms[0][1]
+        if 0 < inside < channels and channels % inside == 0:
+            window.group = channels // inside
+        if len(stored) < 2:
+            window.bias_term = False
+        copy_fillers(layer.proto.inner_product_param, window)
+        return (other,)
 
     @classmethod
     def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:

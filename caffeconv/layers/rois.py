@@ -46,6 +46,10 @@ class ROIPooling(Layer):
     pooled: tuple[int, int]
     spatial_scale: float
 
+    @property
+    def mixes_places(self) -> bool:
+        return True
+
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.roi_pooling_param
@@ -80,6 +84,10 @@ class PSROIPooling(Layer):
     spatial_scale: float
     output_dim: int
     group_size: int
+
+    @property
+    def mixes_places(self) -> bool:
+        return True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
