@@ -16,7 +16,7 @@ from caffeconv.deploy import to_deploy
 from caffeconv.diagnose import Cure, diagnose
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.ir import Infogain, LayerDef, NetDef, Node, Phase, Shape, count
-from caffeconv.read.netdef import State, define_net
+from caffeconv.read.netdef import State, draft_net
 from caffeconv.read.prototxt import NetSource
 from caffeconv.read.upgrade import upgrade_net
 from caffeconv.values import check_values
@@ -111,14 +111,14 @@ def inspect(
     state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
     try:
         upgraded = to_deploy(source, state, shapes) if deploy else upgrade_net(source)
-        definition = define_net(upgraded, state)
+        definition, faults = draft_net(upgraded, state)
     except InvalidNetError as error:
         return Report(source.net.name, (), (*dropped, *error.diagnostics), {}, {})
     shapes = shapes if batch is None else {**_with_batch(definition, shapes, batch), **(shapes or {})}
     draft = draft_graph(definition, shapes)
     graph = finish(definition, draft)
     bound = bind(graph, files)
-    diagnosis = diagnose(definition, files, (*dropped, *draft.problems, *of_built(draft, bound)), shapes)
+    diagnosis = diagnose(definition, files, (*dropped, *faults, *draft.problems, *of_built(draft, bound)), shapes)
     odd = tuple(check_values(bound.graph.nodes)) if values else ()
     diagnostics = (*diagnosis.diagnostics, *odd)
     last = {value: blob for blob, value in definition.last_value.items()}

@@ -54,6 +54,17 @@ def plain(name: str, kind: str, bottoms: str, fields: str = "") -> str:
 PICTURE = {"data": (1, 3, 32, 32)}
 CONV1 = conv("conv1", "data", "num_output: 8 kernel_size: 3 pad: 1")
 NET_32 = CONV1 + pool("pool1", "conv1", "kernel_size: 2 stride: 2")
+DATA = (
+    'layer { name: "data" type: "Data" top: "data" top: "label" transform_param { crop_size: %d } '
+    'data_param { source: "train_lmdb" batch_size: 2 backend: LMDB } }\n'
+)
+INCEPTION = (
+    conv("a", "data", "num_output: 8 kernel_size: 3 stride: 2 pad: 1")
+    + conv("b1", "data", "num_output: 4 kernel_size: 1")
+    + conv("b2", "b1", "num_output: 4 kernel_size: 3 %s")
+    + plain("joined", "Concat", "a b2")
+)
+INCEPTION_WEIGHTS = {"a": [(8, 3, 3, 3), (8,)], "b1": [(4, 3, 1, 1), (4,)], "b2": [(4, 4, 3, 3), (4,)]}
 BN = plain("bn1", "BatchNorm", "data")
 
 
@@ -194,6 +205,98 @@ CASES: dict[str, Broken] = {
         PICTURE, conv("a", "data", "num_output: 8 kernel_size: 3 pad: 1 stride: 2")
         + conv("b", "data", "num_output: 8 kernel_size: 1") + plain("sum", "Eltwise", "a b"),
         {"a": [(8, 3, 3, 3), (8,)], "b": [(8, 3, 1, 1), (8,)]},
+    ),
+    "two_inputs_together": Broken(
+        {"left": (1, 3, 32, 32), "right": (1, 3, 32, 32)}, plain("both", "Concat", "left right")
+        + conv("conv1", "both", "num_output: 8 kernel_size: 3 pad: 1") + product("fc", "conv1", "num_output: 10"),
+        {"conv1": [(8, 6, 3, 3), (8,)], "fc": [(10, 8 * 28 * 28), (10,)]},
+    ),
+    "summands_together": Broken(
+        PICTURE, conv("a", "data", "num_output: 8 kernel_size: 3 pad: 1")
+        + conv("b", "data", "num_output: 8 kernel_size: 1") + plain("sum", "Eltwise", "a b")
+        + plain("relu", "ReLU", "sum") + conv("c", "relu", "num_output: 4 kernel_size: 3"),
+        {"c": [(4, 16, 3, 3), (4,)]},
+    ),
+    "branches_together": Broken(
+        PICTURE, conv("a", "data", "num_output: 8 kernel_size: 3 pad: 1 stride: 2")
+        + pool("b", "data", "kernel_size: 3 pad: 1 stride: 2 round_mode: FLOOR") + plain("joined", "Concat", "a b")
+        + product("fc", "joined", "num_output: 10"),
+        {"a": [(8, 3, 3, 3), (8,)], "fc": [(10, 11 * 32 * 32), (10,)]},
+    ),
+    "second_branch": Broken(
+        PICTURE, INCEPTION % "stride: 2" + product("fc", "joined", "num_output: 10"),
+        {**INCEPTION_WEIGHTS, "fc": [(10, 12 * 16 * 16), (10,)]},
+        net_text(PICTURE, INCEPTION % "stride: 2 pad: 1" + product("fc", "joined", "num_output: 10")),
+    ),
+    "second_branch_of_other_channels": Broken(
+        PICTURE, INCEPTION % "stride: 2 pad: 1" + product("fc", "joined", "num_output: 10"),
+        {**INCEPTION_WEIGHTS, "b2": [(8, 4, 3, 3), (8,)], "fc": [(10, 16 * 16 * 16), (10,)]},
+        net_text(PICTURE, (INCEPTION % "stride: 2 pad: 1").replace("4 kernel_size: 3", "8 kernel_size: 3")
+                 + product("fc", "joined", "num_output: 10")),
+    ),
+    "crop_size": Broken(
+        {}, DATA % 32 + NET_32 + product("fc", "pool1", "num_output: 10"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 1568), (10,)]},
+    ),
+    "crop_size_in_the_file": Broken(
+        PICTURE, NET_32 + product("fc", "pool1", "num_output: 10"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 1568), (10,)]},
+        DATA % 28 + NET_32 + product("fc", "pool1", "num_output: 10"),
+    ),
+    "convolution_for_product": Broken(
+        {"pool5": (1, 512, 7, 7)}, product("fc6", "pool5", "num_output: 4096")
+        + product("fc7", "fc6", "num_output: 4096"),
+        {"fc6": [(4096, 512, 7, 7), (4096,)], "fc7": [(4096, 4096), (4096,)]},
+    ),
+    "fully_convolutional_weights": Broken(
+        {"pool5": (1, 512, 7, 7)}, product("fc6", "pool5", "num_output: 64") + plain("relu6", "ReLU", "fc6")
+        + product("fc7", "relu6", "num_output: 32"),
+        {"fc6": [(64, 512, 7, 7), (64,)], "fc7": [(32, 64, 1, 1), (32,)]},
+    ),
+    "infogain_h_size": Broken(
+        {"data": (2, 3, 5, 5), "label": (2, 1, 5, 5), "H": (1, 1, 3, 3)},
+        conv("score", "data", "num_output: 4 kernel_size: 1") + plain("loss", "InfogainLoss", "score label H"),
+    ),
+    "softmax_labels": Broken(
+        {"data": (2, 3, 8, 8), "label": (2, 1, 8, 8)},
+        conv("score", "data", "num_output: 4 kernel_size: 3") + plain("loss", "SoftmaxWithLoss", "score label"),
+    ),
+    "pooling_5d_with_weights": Broken(
+        {"data": (1, 2, 3, 4, 6)}, pool("p", "data", "kernel_size: 2 stride: 2") + plain("relu", "ReLU", "p")
+        + product("fc", "relu", "num_output: 6"), {"fc": [(5, 2 * 3 * 2 * 3), (5,)]},
+    ),
+    "batch_norm_without_scale_by_its_blobs": Broken(
+        PICTURE, CONV1 + plain("bn_conv1", "BatchNorm", "conv1") + plain("relu1", "ReLU", "bn_conv1")
+        + conv("conv2", "relu1", "num_output: 8 kernel_size: 3") + plain("bn_conv2", "BatchNorm", "conv2"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "bn_conv1": [(8,), (8,), (1,)], "scale_conv1": [(8,), (8,)],
+         "conv2": [(8, 8, 3, 3), (8,)], "bn_conv2": [(8,), (8,), (1,)], "scale_conv2": [(8,), (8,)]},
+    ),
+    "slice_for_weights": Broken(
+        {"data": (1, 48, 4, 4)},
+        'layer { name: "s" type: "Slice" bottom: "data" top: "a" top: "b" }\n'
+        + conv("left", "a", "num_output: 4 kernel_size: 1") + conv("right", "b", "num_output: 4 kernel_size: 1"),
+        {"left": [(4, 32, 1, 1), (4,)], "right": [(4, 16, 1, 1), (4,)]},
+    ),
+    "reshape_of_another_size": Broken(
+        {"data": (1, 3, 32, 32)}, CONV1
+        + plain("rows", "Reshape", "conv1", "reshape_param { shape { dim: 0 dim: 8 dim: 784 } }"),
+        {"conv1": [(8, 3, 3, 3), (8,)]},
+    ),
+    "unknown_bottom": Broken(
+        PICTURE, CONV1 + product("fc", "conv_1", "num_output: 4") + product("other", "conv1", "num_output: 4"),
+        {"conv1": [(8, 3, 5, 5), (8,)], "fc": [(4, 8192), (4,)], "other": [(4, 8192), (4,)]},
+    ),
+    "unknown_bottom_unlike_any": Broken(
+        PICTURE, CONV1 + product("fc", "features", "num_output: 4"), {"conv1": [(8, 3, 5, 5), (8,)]},
+    ),
+    "top_made_twice": Broken(
+        PICTURE, CONV1 + pool("pool1", "conv1", "kernel_size: 2 stride: 2")
+        + plain("relu", "ReLU", "pool1").replace('top: "relu"', 'top: "conv1"'), {"conv1": [(8, 3, 5, 5), (8,)]},
+    ),
+    "skip_with_crop": Broken(
+        {"data": (1, 3, 32, 32)}, conv("down", "data", "num_output: 8 kernel_size: 3 stride: 2 pad: 1")
+        + conv("up", "down", "num_output: 3 kernel_size: 4 stride: 2 pad: 1", "Deconvolution")
+        + plain("crop", "Crop", "up data", "crop_param { axis: 2 offset: 5 }"),
     ),
 }  # fmt: skip
 

@@ -10,14 +10,14 @@ from caffeconv.build import draft_graph, finish
 from caffeconv.diagnose.edit import Edit, edited
 from caffeconv.diagnose.halves import Half, completed, halves_missing
 from caffeconv.diagnose.names import free_name, renamed, without_weights
-from caffeconv.diagnose.rewrite import with_recipes
+from caffeconv.diagnose.rewrite import missing_bottoms, with_bottoms, with_recipes
 from caffeconv.diagnose.search import MOST_CURES, Cure, cure_from, edits_of, find_cures
 from caffeconv.diagnose.words import Sides, another_net, misfit_words, shape_words
 from caffeconv.diagnose.world import Given, Purse, World, stored_layers
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.ir import LayerDef, NetDef, Shape, count
 from caffeconv.read.caffemodel import WeightsFile
-from caffeconv.read.netdef import State, define_net
+from caffeconv.read.netdef import State, blob_faults, define_net
 from caffeconv.read.prototxt import NetSource
 
 __all__ = ["QUICK", "Cure", "Diagnosis", "Edit", "diagnose"]
@@ -75,7 +75,7 @@ def diagnose(
     diagnostics = tuple(_with_names(diagnostics, edits_of(net, names)))
     halves = halves_missing(world, reference)
     diagnostics = tuple(_with_halves(diagnostics, halves))
-    if not world.troubles:
+    if not world.troubles and not missing_bottoms(world.net):
         found = [_cure(world, names)] if names else [completed(world, halves).cure()] if halves else []
         return Diagnosis(diagnostics, tuple(cure for cure in found if _holds(cure, files, shapes)))
     cures = tuple(_checked_cures(world, reference, files, shapes))
@@ -87,7 +87,7 @@ def diagnose(
 def _checked_cures(
     world: World, reference: World | None, files: Sequence[WeightsFile], asked: Mapping[str, Shape]
 ) -> list[Cure]:
-    base = with_recipes(world)
+    base = with_recipes(with_bottoms(world))
     found = find_cures(base.world) if base.world.troubles else []
     known = cure_from(base.world, reference, "as in the net that the weights file carries") if reference else None
     if known is not None:
@@ -99,7 +99,7 @@ def _checked_cures(
 def _holds(cure: Cure, files: Sequence[WeightsFile], asked: Mapping[str, Shape]) -> bool:
     """Whether the edited net builds and takes all its weights, by the rules that everything else goes by."""
     draft = draft_graph(cure.net, asked)
-    if draft.problems:
+    if draft.problems or draft.unbuilt or blob_faults(cure.net.layers):
         return False
     return not any(d.severity == "error" for d in bind(finish(cure.net, draft), files).diagnostics)
 

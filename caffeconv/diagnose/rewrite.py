@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -32,14 +33,49 @@ class Rewriting:
         return replace(cure, edits=(*self.edits, *cure.edits), places=self.places)
 
 
-def with_recipes(world: World) -> Rewriting:
-    """The world with every refused layer replaced for which its class knows a recipe; itself where there is none."""
+def missing_bottoms(net: NetDef) -> list[tuple[int, int]]:
+    """The bottoms that no layer above makes: (layer, bottom)."""
+    made: set[str] = set()
+    missing = []
+    for i, layer in enumerate(net.layers):
+        missing += [(i, j) for j, value in enumerate(layer.bottom_values) if value not in made]
+        made.update(layer.top_values)
+    return missing
+
+
+def with_bottoms(world: World) -> Rewriting:
+    """The world with every bottom that no layer makes taken to be the blob above of the likest name."""
+    layers = list(world.net.layers)
+    edits = []
+    for i, j in missing_bottoms(world.net):
+        layer = layers[i]
+        known = {top: value for other in layers[:i] for top, value in zip(other.tops, other.top_values, strict=True)}
+        near = difflib.get_close_matches(layer.bottoms[j], known, 1)
+        if not near:
+            continue
+        proto = LayerParameter()
+        proto.CopyFrom(layer.proto)
+        proto.bottom[j] = near[0]
+        values = (*layer.bottom_values[:j], known[near[0]], *layer.bottom_values[j + 1 :])
+        layers[i] = replace(layer, proto=proto, bottoms=tuple(proto.bottom), bottom_values=values)
+        edits.append(Edit(layer.name, i, {"bottom": layer.bottoms[j]}, {"bottom": near[0]}))
+    if not edits:
+        return Rewriting(world)
+    return Rewriting(World.of(replace(world.net, layers=tuple(layers)), world.given), tuple(edits))
+
+
+def with_recipes(before: Rewriting) -> Rewriting:
+    """The world with every refused layer replaced for which its class knows a recipe."""
+    world = before.world
     recipes = {}
     for i in world.troubles:
         protos = _recipe(world, i)
         if protos:
             recipes[i] = protos
-    return rewritten(world, recipes) if recipes else Rewriting(world)
+    if not recipes:
+        return before
+    after = rewritten(world, recipes)
+    return replace(after, edits=(*before.edits, *after.edits))
 
 
 def _recipe(world: World, index: int) -> Sequence[LayerParameter]:

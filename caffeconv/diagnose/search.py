@@ -36,7 +36,8 @@ class Cure:
     """Index of a layer in the net as it was → how many layers stand in its place, for those that were replaced."""
 
     def __str__(self) -> str:
-        return "; ".join(str(edit) for edit in self.edits)
+        texts = [str(edit) for edit in self.edits]
+        return ("\n     " if any("\n" in text for text in texts) else "; ").join(texts)
 
 
 @dataclass(frozen=True, order=True)

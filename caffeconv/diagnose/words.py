@@ -314,7 +314,7 @@ def _rounding_words(world: World, definition: LayerDef, chains: Sequence[list[Li
             f"'{up[0]}' was rounded up and '{down[0]}' down: Caffe's pooling rounds up, its convolution down, and sizes "
             "that a stride does not divide part there."
         )
-    elif up or down:
+    elif len({blob in (*up, *down) for blob in definition.bottoms}) > 1:
         yield "A size that does not divide evenly was rounded; sizes that divide at every stride avoid that."
 
 
