@@ -14,6 +14,7 @@ from caffeconv.convert import PathLike, Weights, of_built, read_net, read_weight
 from caffeconv.costs import FLOAT_BYTES, ReceptiveField, peak_bytes, receptive_fields
 from caffeconv.deploy import to_deploy
 from caffeconv.diagnose import Cure, diagnose
+from caffeconv.diagnose.training import deploy_options
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.ir import Infogain, LayerDef, NetDef, Node, Phase, Shape, count
 from caffeconv.read.netdef import State, draft_net
@@ -121,6 +122,7 @@ def inspect(
     diagnosis = diagnose(definition, files, (*dropped, *faults, *draft.problems, *of_built(draft, bound)), shapes)
     odd = tuple(check_values(bound.graph.nodes)) if values else ()
     diagnostics = (*diagnosis.diagnostics, *odd)
+    options = "" if deploy else deploy_options(upgraded, state, draft.unbuilt, files, shapes or {})
     last = {value: blob for blob, value in definition.last_value.items()}
     return Report(
         net=definition.name,
@@ -135,8 +137,14 @@ def inspect(
         nodes=bound.graph.nodes,
         cures=diagnosis.cures,
         fixed=_with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None,
-        advice=diagnosis.advice,
+        advice="\n".join(filter(None, (diagnosis.advice, _deploy_advice(options)))),
     )  # fmt: skip
+
+
+def _deploy_advice(options: str) -> str:
+    return (
+        f"to inspect the net that is used after training (checked: everything fits then): {options}" if options else ""
+    )
 
 
 def _with_batch(definition: NetDef, shapes: Mapping[str, Sequence[int]] | None, batch: int) -> dict[str, Sequence[int]]:

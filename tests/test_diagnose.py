@@ -201,6 +201,12 @@ CASES: dict[str, Broken] = {
         {}, 'layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "x" batch_size: 3 } }\n'
         + conv("conv1", "data", "num_output: 4 kernel_size: 3"), {"conv1": [(4, 3, 3, 3), (4,)]},
     ),
+    "training_net_of_a_known_size": Broken(
+        {}, 'layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "x" batch_size: 3 } }\n'
+        + conv("conv1", "data", "num_output: 4 kernel_size: 11 stride: 4") + product("fc", "conv1", "num_output: 5")
+        + plain("loss", "SoftmaxWithLoss", "fc label"),
+        {"conv1": [(4, 3, 11, 11), (4,)], "fc": [(5, 4 * 55 * 55), (5,)]},
+    ),
     "residual_sum": Broken(
         PICTURE, conv("a", "data", "num_output: 8 kernel_size: 3 pad: 1 stride: 2")
         + conv("b", "data", "num_output: 8 kernel_size: 1") + plain("sum", "Eltwise", "a b"),
@@ -292,6 +298,15 @@ CASES: dict[str, Broken] = {
     "top_made_twice": Broken(
         PICTURE, CONV1 + pool("pool1", "conv1", "kernel_size: 2 stride: 2")
         + plain("relu", "ReLU", "pool1").replace('top: "relu"', 'top: "conv1"'), {"conv1": [(8, 3, 5, 5), (8,)]},
+    ),
+    "roi_pooling": Broken(
+        {"conv5": (1, 16, 14, 14), "rois": (3, 5)},
+        plain("pool5", "ROIPooling", "conv5 rois", "roi_pooling_param { pooled_h: 6 pooled_w: 6 spatial_scale: 0.0625 }")
+        + product("fc6", "pool5", "num_output: 8"), {"fc6": [(8, 16 * 7 * 7), (8,)]},
+    ),
+    "upsampled_to_another_size": Broken(
+        {"data": (1, 8, 45, 60)}, pool("pool", "data", "kernel_size: 2 stride: 2")
+        + plain("up", "Interp", "pool", "interp_param { height: 46 width: 60 }") + plain("sum", "Eltwise", "up data"),
     ),
     "skip_with_crop": Broken(
         {"data": (1, 3, 32, 32)}, conv("down", "data", "num_output: 8 kernel_size: 3 stride: 2 pad: 1")

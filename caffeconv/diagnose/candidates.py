@@ -15,6 +15,7 @@ from caffeconv.diagnose.edit import (
     with_settings,
     with_shapes,
 )
+from caffeconv.diagnose.likely import SIZES
 from caffeconv.diagnose.together import for_bottoms, for_sizes, shaped
 from caffeconv.diagnose.world import Trouble, World, stored_shapes
 from caffeconv.ir import LayerDef, Shape, count
@@ -26,7 +27,7 @@ _PAIRS: tuple[Settings, ...] = (
     *({"kernel_size": (k,), "pad": (p,)} for k, p in ((1, 0), (3, 1), (5, 2), (7, 3), (2, 0), (3, 0))),
     *({"kernel_size": (k,), "stride": (s,)} for k, s in ((2, 2), (3, 2), (3, 1), (2, 1))),
 )
-_SIZES = (28, 32, 64, 96, 112, 128, 224, 227, 256, 299, 300, 320, 321, 384, 416, 448, 500, 512)
+_COUNTED, _COUNTS = ("pooled_h", "pooled_w"), (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 MOST_PRODUCERS = 6
 
 
@@ -204,6 +205,9 @@ def variants(world: World, index: int) -> Iterator[Settings]:
             yield {name: 1 - old}
         elif isinstance(old, tuple) and old:
             yield from ({name: new} for new in _others(old, choices[name]))
+    counted = tuple(name for name in kind.size_settings if name in _COUNTED)
+    for names in (counted, *((name,) for name in counted)):
+        yield from (dict.fromkeys(names, new) for new in _COUNTS if any(now[name] != new for name in names))
     if not pinned:
         for pair in _PAIRS:
             if all(now.get(name) not in (value, None, ()) for name, value in pair.items()):
@@ -285,7 +289,7 @@ def _inputs(world: World, trouble: Trouble) -> Iterator[Candidate]:
 
 def _likely_sizes(height: int) -> tuple[int, ...]:
     near = (height // step * step + more for step in (32, 16, 8, 4, 2) for more in (0, step))
-    return (*_SIZES, *near, *(range(1, 33) if height <= 64 else ()), height + 1, height - 1)
+    return (*SIZES, *near, *(range(1, 33) if height <= 64 else ()), height + 1, height - 1)
 
 
 def _resized(world: World, indices: Sequence[int], height: int, width: int) -> dict[int, LayerDef]:

@@ -22,7 +22,8 @@ _DEAR = {
     "kernel_size": 0.4, "group": 0.5, "dilation": 0.5, "transpose": 0.2, "round_mode": 0.4, "global_pooling": 0.3,
     "axis": 0.5, "offset": -0.3, "slice_point": -0.3, "dim": -0.3,
 }  # fmt: skip
-_SIZES = (224, 227, 299, 300, 321, 256, 112, 128, 96, 64, 32, 28, 512, 384, 320, 416, 448, 500)
+SIZES = (224, 227, 299, 300, 321, 256, 112, 128, 96, 64, 32, 28, 512, 384, 320, 416, 448, 500)
+"""Heights and widths that people choose for pictures, likeliest first."""
 
 
 Habit = tuple[str, Setting | None, Setting | None, Setting | None, Setting | None]
@@ -78,7 +79,7 @@ def _shape_cost(before: Setting | str, value: Setting | str) -> float:
     if not isinstance(old, int) or not isinstance(new, int) or min(old, new) < 1:
         return 2.5
     far = abs(math.log(new / old))
-    return far + (1.0 if new in _SIZES else 1.2 if new % 16 == 0 else 1.5)
+    return far + (1.0 if new in SIZES else 1.2 if new % 16 == 0 else 1.5)
 
 
 def _roundness(value: Setting | str) -> float:

@@ -256,11 +256,7 @@ def shape_words(sides: Sides, trouble: Trouble) -> list[str]:
     bottoms = world.bottoms(trouble.index)
     kind = LAYERS.get(definition.type)
     if kind is not None and kind.fills_itself:
-        blob = definition.tops[0] if definition.tops else "data"
-        return [
-            "This is a net for training: `--deploy` makes of it the net that is used afterwards "
-            f"(with `--shape {blob}=1,3,224,224` where no size can be known)."
-        ]
+        return ["This is a net for training: `--deploy` makes of it the net that is used afterwards."]
     return [*_refusal(world, trouble.index), *_how_bottoms_came(world, definition, bottoms or ())]
 
 
@@ -277,7 +273,7 @@ def _refusal(world: World, index: int) -> Sequence[str]:
 
 def _how_bottoms_came(world: World, definition: LayerDef, bottoms: Sequence[Shape]) -> list[str]:
     """The layers that only one of the bottoms comes through, and what makes their sizes differ."""
-    if len(bottoms) < 2 or len({bottom[1:] for bottom in bottoms}) < 2:
+    if definition.type not in LAYERS or len(bottoms) < 2 or len({bottom[1:] for bottom in bottoms}) < 2:
         return []
     chains = [chain(world, value) for value in definition.bottom_values]
     common = set.intersection(*({link.index for link in links} for links in chains))
