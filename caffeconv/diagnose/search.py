@@ -80,6 +80,8 @@ def _search(world: World) -> Iterator[Cure]:
                 if not edits_of(world.net, child.definitions):
                     continue
                 cure = minimal(world, habits, child.definitions, child.proven)
+                if not cure.edits:
+                    continue
                 found, best = found + 1, min(best, cure.cost)
                 yield cure
             else:

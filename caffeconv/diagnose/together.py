@@ -46,7 +46,7 @@ def _merged(options: Sequence[Sequence[Definitions]]) -> Iterator[Definitions]:
 def shaped(world: World, value: str, wanted: Shape, depth: int = 0) -> Iterator[Definitions]:
     """Edits after which a value has the shape `wanted`, as far as the layers that it comes through let that through."""
     index, now = world.makers.get(value), world.shapes.get(value)
-    if index is None or now is None or len(now) != len(wanted) or depth > MOST_DEPTH or world.given.purse.empty:
+    if index is None or now is None or depth > MOST_DEPTH or world.given.purse.empty:
         return
     if now == wanted:
         yield {}
@@ -61,6 +61,8 @@ def shaped(world: World, value: str, wanted: Shape, depth: int = 0) -> Iterator[
         )
         if changed is not None:
             yield {index: changed}
+        return
+    if len(now) != len(wanted):
         return
     for settings in kind.settings_for(definition, bottoms, top, wanted):
         changed = with_settings(definition, settings)
@@ -78,7 +80,7 @@ def _shaped_input(definition: LayerDef, top: int, now: Shape, wanted: Shape) -> 
     if shapes:
         each = shapes if len(shapes) == len(definition.tops) else shapes * len(definition.tops)
         return with_shapes(definition, [wanted if i == top else shape for i, shape in enumerate(each)])
-    return resized(definition, wanted[2], wanted[3]) if len(wanted) == 4 and wanted[:2] == now[:2] else None
+    return resized(definition, wanted[2], wanted[3]) if len(wanted) == len(now) == 4 and wanted[:2] == now[:2] else None
 
 
 def _let_through(world: World, index: int, value: str, wanted: Shape) -> Iterator[Mapping[str, Shape]]:

@@ -86,6 +86,13 @@ class Convolution(Layer):
         return known
 
     @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        p, channels = layer.proto.convolution_param, bottoms[0][1] if len(bottoms[0]) > 1 else 0
+        # a filter over all channels, or as many groups as divide both sides
+        groups = [g for g in (1, p.group // 2, channels) if g and channels % g == 0 and p.num_output % g == 0]
+        return [{"group": group} for group in dict.fromkeys(groups) if group != p.group]
+
+    @classmethod
     def other_types(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[LayerParameter]:
         if cls.transposed or not stored or len(stored[0]) != 2:
             return ()

@@ -64,9 +64,10 @@ def why_labels_are_refused(scores: Shape, labels: Shape, axis: int) -> Sequence[
     if count(places) == count(labels):
         return ()
     wanted = labels_for(scores, axis)
+    product = f"{'·'.join(map(str, places))} = {count(places)}" if len(places) > 1 else str(count(places))
     return [
-        f"The scores {by_x(scores)} are {scores[axis]} classes at {'·'.join(map(str, places))} = {count(places)} places: "
-        f"as many labels were needed, e.g. {by_x(wanted)}; {by_x(labels)} are {count(labels)}."
+        f"The scores {by_x(scores)} are {scores[axis]} classes at {product} places, one label each: shape {by_x(wanted)} "
+        f"was needed, or another of {count(places)} numbers; the labels have {count(labels)}."
     ]
 
 

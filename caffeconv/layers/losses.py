@@ -235,7 +235,7 @@ class InfogainLoss(Loss):
         if classes * classes == count(self._h_shape(bottoms)) and classes:
             known.append({0: (*scores[:axis], classes, *scores[axis + 1 :]), **labels})
         if self.stored is None:
-            known.append({2: (1, 1, scores[axis], scores[axis]), **labels})
+            known.append({2: (*((1, 1) if len(bottoms[2]) == 4 else ()), scores[axis], scores[axis]), **labels})
         return known
 
     def why_refused(self, bottoms: Shapes) -> Sequence[str]:
