@@ -32,7 +32,7 @@ def for_bottoms(world: World, trouble: Trouble) -> Iterator[Definitions]:
         return
     values = world.net.layers[trouble.index].bottom_values
     for wanted in known:
-        yield from _merged([list(shaped(world, values[i], shape)) for i, shape in wanted.items()])
+        yield from _merged([shaped(world, values[i], shape) for i, shape in wanted.items()])
 
 
 def _merged(options: Sequence[Sequence[Definitions]]) -> Iterator[Definitions]:
@@ -43,8 +43,23 @@ def _merged(options: Sequence[Sequence[Definitions]]) -> Iterator[Definitions]:
 # -- one blob of another shape -----------------------------------------------------------------------------------------
 
 
-def shaped(world: World, value: str, wanted: Shape, depth: int = 0) -> Iterator[Definitions]:
+Known = dict[tuple[str, Shape], list[Definitions]]
+"""What was found for a value and a shape; without it a net of many joins would be walked through again and again."""
+
+
+def shaped(world: World, value: str, wanted: Shape) -> list[Definitions]:
     """Edits after which a value has the shape `wanted`, as far as the layers that it comes through let that through."""
+    return _shaped(world, value, wanted, {}, 0)
+
+
+def _shaped(world: World, value: str, wanted: Shape, known: Known, depth: int) -> list[Definitions]:
+    if (value, wanted) not in known:
+        known[value, wanted] = []  # for itself, while it is being looked for
+        known[value, wanted] = list(_ways(world, value, wanted, known, depth))
+    return known[value, wanted]
+
+
+def _ways(world: World, value: str, wanted: Shape, known: Known, depth: int) -> Iterator[Definitions]:
     index, now = world.makers.get(value), world.shapes.get(value)
     if index is None or now is None or depth > MOST_DEPTH or world.given.purse.empty:
         return
@@ -70,9 +85,9 @@ def shaped(world: World, value: str, wanted: Shape, depth: int = 0) -> Iterator[
         if trouble is None and tops.get(value) == wanted:
             yield {index: changed}
     for shapes in _let_through(world, index, value, wanted):
-        parts = [next(shaped(world, v, shape, depth + 1), None) for v, shape in shapes.items()]
-        if all(part is not None for part in parts):
-            yield from _merged([[part] for part in parts if part is not None])
+        parts = [_shaped(world, v, shape, known, depth + 1)[:1] for v, shape in shapes.items()]
+        if all(parts):
+            yield from _merged(parts)
 
 
 def _shaped_input(definition: LayerDef, top: int, now: Shape, wanted: Shape) -> LayerDef | None:
