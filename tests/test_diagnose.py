@@ -308,6 +308,14 @@ CASES: dict[str, Broken] = {
         {"data": (1, 8, 45, 60)}, pool("pool", "data", "kernel_size: 2 stride: 2")
         + plain("up", "Interp", "pool", "interp_param { height: 46 width: 60 }") + plain("sum", "Eltwise", "up data"),
     ),
+    "weights_of_another_type": Broken(
+        {"data": (1, 8, 4, 4)}, plain("scale", "Bias", "data"), {"scale": [(8,)]},
+        net_text({"data": (1, 8, 4, 4)}, plain("scale", "Scale", "data")),
+    ),
+    "nothing_in_common": Broken(
+        PICTURE, NET_32, {"block1": [(64, 3, 7, 7), (64,)], "block2": [(64, 64, 3, 3)]},
+        'name: "Other"' + net_text(PICTURE, ""),
+    ),
     "skip_with_crop": Broken(
         {"data": (1, 3, 32, 32)}, conv("down", "data", "num_output: 8 kernel_size: 3 stride: 2 pad: 1")
         + conv("up", "down", "num_output: 3 kernel_size: 4 stride: 2 pad: 1", "Deconvolution")

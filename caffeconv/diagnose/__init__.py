@@ -12,7 +12,7 @@ from caffeconv.diagnose.halves import Half, completed, halves_missing
 from caffeconv.diagnose.names import free_name, renamed, without_weights
 from caffeconv.diagnose.rewrite import missing_bottoms, with_bottoms, with_recipes
 from caffeconv.diagnose.search import MOST_CURES, Cure, cure_from, edits_of, find_cures
-from caffeconv.diagnose.words import Sides, another_net, misfit_words, shape_words
+from caffeconv.diagnose.words import Sides, another_net, misfit_words, other_types, shape_words
 from caffeconv.diagnose.world import Given, Purse, World, stored_layers
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.ir import LayerDef, NetDef, Shape, count
@@ -74,10 +74,11 @@ def diagnose(
     reference = _reference(net, files, world)
     diagnostics = tuple(_with_names(diagnostics, edits_of(net, names)))
     halves = halves_missing(world, reference)
-    diagnostics = tuple(_with_halves(diagnostics, halves))
+    diagnostics = (*_with_halves(diagnostics, halves), *other_types(world))
     if not world.troubles and not missing_bottoms(world.net):
         found = [_cure(world, names)] if names else [completed(world, halves).cure()] if halves else []
-        return Diagnosis(diagnostics, tuple(cure for cure in found if _holds(cure, files, shapes)))
+        whole = tuple(cure for cure in found if _holds(cure, files, shapes))
+        return Diagnosis(diagnostics, whole, doubt="" if whole else another_net(world, reference))
     cures = tuple(_checked_cures(world, reference, files, shapes))
     sides = Sides(world, reference, cures)
     renaming, lost = _renaming(world, files, shapes)

@@ -11,6 +11,7 @@ from caffeconv.diagnose.edit import settings_of, type_words, with_proto
 from caffeconv.diagnose.meaning import Link, Parting, chain, chain_lines, described, factorings, of_item
 from caffeconv.diagnose.search import Cure
 from caffeconv.diagnose.world import Trouble, World
+from caffeconv.errors import Diagnostic
 from caffeconv.ir import LayerDef, Shape, by_x, count
 from caffeconv.layers import LAYERS
 from caffeconv.layers.base import Layer, LayerError
@@ -325,14 +326,37 @@ def _nearly(bottoms: Sequence[Shape]) -> bool:
     return all(max(axis) - min(axis) <= max(2, max(axis) // 8) for axis in zip(*sizes, strict=False))
 
 
+# -- files of another net ----------------------------------------------------------------------------------------------
+
+
+def other_types(world: World) -> Iterator[Diagnostic]:
+    """Warnings of layers that take the weights of a layer of another type: Caffe looks at names and shapes only."""
+    for i, layer in enumerate(world.net.layers):
+        stored = world.given.stored.get(layer.name)
+        if stored is None or not stored.blobs or i in world.troubles or stored.type not in LAYERS:
+            continue
+        if LAYERS[stored.type] is not LAYERS.get(layer.type):
+            message = f"the weights are those of a {stored.type} in the file; Caffe goes by name and shapes only"
+            yield Diagnostic("warning", layer.where, message, layer=layer.name)
+
+
 def another_net(world: World, reference: World | None) -> str:
-    """That the file seems to belong to another net: most of what the two have in common by name does not fit."""
+    """That the file seems to belong to another net: most of what the two have in common by name does not fit, or they
+    have nothing in common."""
     misfits = sum(bool(trouble.stored) for trouble in world.troubles.values())
     common = sum(layer.name in world.given.stored for layer in world.net.layers if _may_learn(world, layer.name))
+    name = f" ('{reference.net.name}')" if reference is not None and reference.net.name else ""
+    if not common and _learns(world) and any(layer.blobs for layer in world.given.stored.values()):
+        return f"no layer takes weights from the file: it seems to belong to another net{name}."
     if misfits < 3 or 2 * misfits <= common:
         return ""
-    name = f" ('{reference.net.name}')" if reference is not None and reference.net.name else ""
     return f"{misfits} of {common} layers do not take their weights: the file seems to belong to another net{name}."
+
+
+def _learns(world: World) -> bool:
+    """Whether any layer has parameters."""
+    known = ((layer, world.bottoms(i)) for i, layer in enumerate(world.layers) if i not in world.troubles)
+    return any(layer.weight_shapes(bottoms) for layer, bottoms in known if layer is not None and bottoms)
 
 
 def _may_learn(world: World, name: str) -> bool:
