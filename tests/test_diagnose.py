@@ -76,6 +76,8 @@ class Broken:
     layers: str
     weights: Shapes = field(default_factory=dict)
     inside: str = ""
+    legacy: bool = False
+    """Whether the file is of the old form: num, channels, height, width in place of a shape."""
 
     def write(self, folder: Path) -> tuple[Path, Path | None]:
         net = folder / "net.prototxt"
@@ -83,11 +85,11 @@ class Broken:
         if not self.weights:
             return net, None
         weights = folder / "weights.caffemodel"
-        write_shapes(weights, self.weights, self.inside)
+        write_shapes(weights, self.weights, self.inside, legacy=self.legacy)
         return net, weights
 
 
-def write_shapes(path: Path, weights: Shapes, inside: str = "") -> None:
+def write_shapes(path: Path, weights: Shapes, inside: str = "", *, legacy: bool = False) -> None:
     """A caffemodel whose blobs are holes in the file: zeros that take no room."""
     net = NetParameter()
     text_format.Parse(inside, net)
@@ -102,9 +104,7 @@ def write_shapes(path: Path, weights: Shapes, inside: str = "") -> None:
                 count = 1
                 for dim in shape:
                     count *= dim
-                dims = b"".join(encode_varint(dim) for dim in shape)
-                form = b"\x3a" + encode_varint(len(dims) + 1 + len(encode_varint(len(dims))))
-                form += b"\x0a" + encode_varint(len(dims)) + dims + b"\x2a" + encode_varint(4 * count)
+                form = (old_form if legacy else new_form)(shape) + b"\x2a" + encode_varint(4 * count)
                 blobs.append((b"\x3a" + encode_varint(len(form) + 4 * count) + form, 4 * count))
             size = len(head) + sum(len(front) + data for front, data in blobs)
             file.write(b"\xa2\x06" + encode_varint(size) + head)
@@ -112,6 +112,19 @@ def write_shapes(path: Path, weights: Shapes, inside: str = "") -> None:
                 file.write(front)
                 file.seek(data, 1)
         file.truncate()
+
+
+def new_form(shape: Sequence[int]) -> bytes:
+    """`shape { dim: … }` of a BlobProto."""
+    dims = b"".join(encode_varint(dim) for dim in shape)
+    packed = b"\x0a" + encode_varint(len(dims)) + dims
+    return b"\x3a" + encode_varint(len(packed)) + packed
+
+
+def old_form(shape: Sequence[int]) -> bytes:
+    """num, channels, height and width of a BlobProto, filled up with ones in front."""
+    dims = (*(1,) * (4 - len(shape)), *shape)
+    return b"".join(encode_varint(number << 3) + encode_varint(dim) for number, dim in enumerate(dims, 1))
 
 
 CASES: dict[str, Broken] = {
@@ -316,6 +329,13 @@ CASES: dict[str, Broken] = {
         PICTURE, NET_32, {"block1": [(64, 3, 7, 7), (64,)], "block2": [(64, 64, 3, 3)]},
         'name: "Other"' + net_text(PICTURE, ""),
     ),
+    "legacy_resolution": Broken(
+        PICTURE, NET_32 + product("fc", "pool1", "num_output: 10"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 1568), (10,)]}, legacy=True,
+    ),
+    "leading_ones": Broken(
+        {"data": (1, 6)}, product("fc", "data", "num_output: 4"), {"fc": [(1, 1, 4, 6), (1, 1, 1, 4)]}
+    ),
     "skip_with_crop": Broken(
         {"data": (1, 3, 32, 32)}, conv("down", "data", "num_output: 8 kernel_size: 3 stride: 2 pad: 1")
         + conv("up", "down", "num_output: 3 kernel_size: 4 stride: 2 pad: 1", "Deconvolution")
@@ -373,7 +393,7 @@ def test_text(name: str, tmp_path: Path) -> None:
 def true_size(folder: Path) -> tuple[Path, Path]:
     """The fc6 case at true size; the weights as an old file has them: 1×1×4096×25088."""
     weights = folder / "weights.caffemodel"
-    write_shapes(weights, {"fc6": [(4096, 25088), (4096,)]})
+    write_shapes(weights, {"fc6": [(4096, 25088), (4096,)]}, legacy=True)
     return ERRORS / "fc6_after_padded_1x1_true_size" / "net.prototxt", weights
 
 
@@ -382,6 +402,7 @@ def test_fc6_at_true_size(tmp_path: Path) -> None:
     start = time.perf_counter()
     text = told(net, weights).replace(f"{tmp_path}/", "")
     assert text == (TEXTS / "fc6_at_true_size.txt").read_text()
+    assert "Source param shape is 1 1 4096 25088 (102760448); target param shape is 4096 10368 (42467328)" in text
     assert "reduce { pad: 1 → 0, num_output: 128 → 512 }" in text
     assert_mended(net, weights, tmp_path)
     assert time.perf_counter() - start < 5
@@ -419,6 +440,21 @@ def test_a_long_net_takes_seconds_only(tmp_path: Path) -> None:
     report = caffeconv.inspect(net, file)
     assert time.perf_counter() - start < 15
     assert str(report.cures[0]) == "data { shape: 1×3×32×32 → 1×3×30×30 }"
+
+
+def test_a_long_net_of_many_joins_takes_seconds_only(tmp_path: Path) -> None:
+    layers, before = "", "data"
+    weights: dict[str, list[tuple[int, ...]]] = {}
+    for i in range(120):
+        layers += conv(f"a{i}", before, "num_output: 8 kernel_size: 3 pad: 1")
+        layers += conv(f"b{i}", before, "num_output: 8 kernel_size: 1") + plain(f"sum{i}", "Eltwise", f"a{i} b{i}")
+        layers += plain(f"relu{i}", "ReLU", f"sum{i}")
+        weights |= {f"a{i}": [(8, 8 if i else 3, 3, 3), (8,)], f"b{i}": [(8, 8 if i else 3, 1, 1), (8,)]}
+        before = f"relu{i}"
+    broken = Broken(PICTURE, layers + product("fc", before, "num_output: 4"), {**weights, "fc": [(4, 16 * 900), (4,)]})
+    start = time.perf_counter()
+    caffeconv.inspect(*broken.write(tmp_path))
+    assert time.perf_counter() - start < 15
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from caffeconv.diagnose.candidates import ancestors
-from caffeconv.diagnose.edit import settings_of, type_words, with_proto
+from caffeconv.diagnose.edit import picture_size, settings_of, type_words, with_proto
 from caffeconv.diagnose.meaning import Link, Parting, chain, chain_lines, described, factorings, of_item
 from caffeconv.diagnose.search import Cure
 from caffeconv.diagnose.world import Trouble, World
@@ -165,10 +165,15 @@ def _classics(
         yield from _count_words(definition.type, stored, shapes)
         return
     mine, other = shapes[0], stored[0]
-    if len(mine) == 2 and other == mine[::-1]:
+    if len(other) > len(mine) and other == (1,) * (len(other) - len(mine)) + mine:
+        yield (
+            f"The same numbers, but the file gives their shape as {by_x(other)}: ones in front were right in files of the "
+            f"old form only (num, channels, height, width). Write the blob anew as {by_x(mine)}; no prototxt mends it."
+        )
+    elif len(mine) == 2 and other == mine[::-1]:
         yield "The file's weight is the net's turned round, N×K against K×N: see `transpose`."
     elif len(mine) == 2 and len(other) == 2:
-        yield from _product_words(mine, other, bottom, theirs)
+        yield from _product_words(mine, other, bottom, theirs, _resolution_words(sides))
     elif len(mine) >= 3 and len(other) == len(mine):
         yield from _convolution_words(sides, trouble, mine, other, bottom)
     elif len(mine) >= 3 and len(other) == 2:
@@ -188,12 +193,25 @@ def _other_type_words(sides: Sides, trouble: Trouble, axes: str, as_many: bool) 
         yield f"A weight{same} with {axes} is that of another layer type: {type_words(with_proto(definition, proto))}."
 
 
-def _product_words(mine: Shape, other: Shape, bottom: Shape, theirs: Shape | None) -> Iterator[str]:
+def _resolution_words(sides: Sides) -> str:
+    """That the weights want pictures of another size, where that is what mends the net; empty where it is not."""
+    for cure in sides.cures[:1]:
+        for edit in cure.edits if not cure.places else ():
+            was, now = (picture_size(net.layers[edit.index]) for net in (sides.world.net, cure.net))
+            if was and now and was != now:
+                sizes = f"pictures of {by_x(now)}, this net's are {by_x(was)}: another input resolution"
+                return f"The weights are for {sizes}." if cure.source else f"The weights would fit {sizes}, it seems."
+    return ""
+
+
+def _product_words(mine: Shape, other: Shape, bottom: Shape, theirs: Shape | None, resolution: str) -> Iterator[str]:
     if mine[1] == other[1]:
         yield (
             f"Only the number of outputs differs: {other[0]} in the file, {mine[0]} in the net. To fine-tune for "
             f"{mine[0]} classes, rename the layer; to use the file as it is, `num_output: {other[0]}`."
         )
+    elif resolution:
+        yield resolution
     elif theirs is not None and len(theirs) == len(bottom) == 4 and theirs[1] == bottom[1]:
         yield (
             f"As many channels ({bottom[1]}), but {by_x(theirs[2:])} places there and {by_x(bottom[2:])} here: "
