@@ -33,7 +33,7 @@ def _number(step: Fraction) -> str:
 
 
 def receptive_fields(nodes: Sequence[Node]) -> dict[str, ReceptiveField]:
-    """Value → receptive field with respect to the inputs; left out where a place sees all, or what is no picture."""
+    """Value → receptive field with respect to the inputs; left out where that is not known, or is all."""
     fields: dict[str, ReceptiveField] = {}
     for node in nodes:
         found = _input_field(node) if node.layer.is_input else _field(node, fields)
@@ -53,7 +53,7 @@ def _field(node: Node, fields: Mapping[str, ReceptiveField]) -> ReceptiveField |
         return None
     bottom, top = node.bottom_shapes[0], node.top_shapes[0]
     axes = range(len(bottom) - 2)
-    if any(len(field.size) != len(axes) for field in known):
+    if node.layer.mixes_places or any(len(field.size) != len(axes) for field in known):
         return None
     size = tuple(max(field.size[i] for field in known) for i in axes)
     step = tuple(max(field.stride[i] for field in known) for i in axes)
@@ -64,7 +64,7 @@ def _field(node: Node, fields: Mapping[str, ReceptiveField]) -> ReceptiveField |
     if window is None or len(window.kernel) != len(axes):
         grown = [Fraction(bottom[i + 2], top[i + 2]) if top[i + 2] else Fraction(1) for i in axes]
         return ReceptiveField(size, tuple(step[i] * grown[i] for i in axes))
-    if getattr(node.layer, "transposed", False):
+    if node.layer.transposed:
         spread = tuple(size[i] + int((window.extent(i) - 1) // window.stride[i] * step[i]) for i in axes)
         return ReceptiveField(spread, tuple(step[i] / window.stride[i] for i in axes))
     spread = tuple(size[i] + int((window.extent(i) - 1) * step[i]) for i in axes)

@@ -33,15 +33,11 @@ def _sizes(node: Node) -> Iterator[str]:
         return
     formulas = node.layer.size_formulas(node.bottom_shapes[0])
     axes = ("height", "width") if len(formulas) == 2 else tuple(f"axis {i + 2}" for i in range(len(formulas)))
-    general = "stride·(in − 1) + extent − 2·pad" if _transposed(node) else "(in + 2·pad − extent)/stride + 1"
+    general = "stride·(in − 1) + extent − 2·pad" if node.layer.transposed else "(in + 2·pad − extent)/stride + 1"
     if node.layer.window_over(node.bottom_shapes[0]) is not None and formulas:
         yield f"  size: {general}, where extent = dilation·(kernel − 1) + 1"
     for axis, formula in zip(axes, formulas, strict=True):
         yield f"    {axis}: {formula}"
-
-
-def _transposed(node: Node) -> bool:
-    return bool(getattr(node.layer, "transposed", False))
 
 
 # -- parameters --------------------------------------------------------------------------------------------------------
@@ -89,7 +85,7 @@ def _sight(node: Node, fields: dict[str, ReceptiveField]) -> Iterator[str]:
     for top in node.tops[:1]:
         if top in fields:
             yield f"  each place sees {fields[top]} in the input (height×width)"
-        elif node.bottoms:
+        elif node.bottoms and len(node.top_shapes[0]) < 3 and not node.layer.makes_shapes:
             yield "  each value sees the whole input"
 
 
@@ -139,6 +135,6 @@ def _channels_last(node: Node) -> Iterator[str]:
         return
     words = [by_x((shape[0], *shape[2:], shape[1])) for shape in shapes]
     kernel = next((param.shape for param in node.params if param.name == "weight" and len(param.shape) == 4), None)
-    order = "out × in" if _transposed(node) else "in × out"
+    order = "out × in" if node.layer.transposed else "in × out"
     tail = f", kernel {by_x((*kernel[2:], kernel[1], kernel[0]))} (height × width × {order})" if kernel else ""
     yield f"  in NHWC: {' → '.join(words)}{tail}"

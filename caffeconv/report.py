@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,10 @@ from caffeconv.convert import PathLike, Weights, of_built, read_net, read_weight
 from caffeconv.costs import FLOAT_BYTES, ReceptiveField, peak_bytes, receptive_fields
 from caffeconv.deploy import to_deploy
 from caffeconv.diagnose import Cure, diagnose
+from caffeconv.diagnose.training import deploy_options
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.ir import Infogain, LayerDef, NetDef, Node, Phase, Shape, count
-from caffeconv.read.netdef import State, define_net
+from caffeconv.read.netdef import State, draft_net
 from caffeconv.read.prototxt import NetSource
 from caffeconv.read.upgrade import upgrade_net
 from caffeconv.values import check_values
@@ -110,16 +112,17 @@ def inspect(
     state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
     try:
         upgraded = to_deploy(source, state, shapes) if deploy else upgrade_net(source)
-        definition = define_net(upgraded, state)
+        definition, faults = draft_net(upgraded, state)
     except InvalidNetError as error:
         return Report(source.net.name, (), (*dropped, *error.diagnostics), {}, {})
     shapes = shapes if batch is None else {**_with_batch(definition, shapes, batch), **(shapes or {})}
     draft = draft_graph(definition, shapes)
     graph = finish(definition, draft)
     bound = bind(graph, files)
-    diagnosis = diagnose(definition, files, (*dropped, *draft.problems, *of_built(draft, bound)), shapes)
+    diagnosis = diagnose(definition, files, (*dropped, *faults, *draft.problems, *of_built(draft, bound)), shapes)
     odd = tuple(check_values(bound.graph.nodes)) if values else ()
     diagnostics = (*diagnosis.diagnostics, *odd)
+    options = "" if deploy else deploy_options(upgraded, state, draft.unbuilt, files, shapes or {})
     last = {value: blob for blob, value in definition.last_value.items()}
     return Report(
         net=definition.name,
@@ -134,8 +137,14 @@ def inspect(
         nodes=bound.graph.nodes,
         cures=diagnosis.cures,
         fixed=_with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None,
-        advice=diagnosis.advice,
+        advice="\n".join(filter(None, (diagnosis.advice, _deploy_advice(options)))),
     )  # fmt: skip
+
+
+def _deploy_advice(options: str) -> str:
+    return (
+        f"to inspect the net that is used after training (checked: everything fits then): {options}" if options else ""
+    )
 
 
 def _with_batch(definition: NetDef, shapes: Mapping[str, Sequence[int]] | None, batch: int) -> dict[str, Sequence[int]]:
@@ -155,10 +164,14 @@ def _with_edits(source: NetSource, definition: NetDef, cure: Cure) -> NetParamet
     """The whole net, layers of other phases too, with the edits made."""
     net = NetParameter()
     net.CopyFrom(source.net)
-    waiting = list(zip(definition.layers, cure.net.layers, strict=True))
-    for proto in net.layer:
-        if waiting and proto == waiting[0][0].proto:
-            proto.CopyFrom(waiting.pop(0)[1].proto)
+    del net.layer[:]
+    waiting, edited = list(enumerate(definition.layers)), iter(cure.net.layers)
+    for proto in source.net.layer:
+        if not waiting or proto != waiting[0][1].proto:
+            net.layer.append(proto)
+            continue
+        number = cure.places.get(waiting.pop(0)[0], 1)
+        net.layer.extend(layer.proto for layer in itertools.islice(edited, number))
     return net
 
 

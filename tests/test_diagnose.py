@@ -54,6 +54,17 @@ def plain(name: str, kind: str, bottoms: str, fields: str = "") -> str:
 PICTURE = {"data": (1, 3, 32, 32)}
 CONV1 = conv("conv1", "data", "num_output: 8 kernel_size: 3 pad: 1")
 NET_32 = CONV1 + pool("pool1", "conv1", "kernel_size: 2 stride: 2")
+DATA = (
+    'layer { name: "data" type: "Data" top: "data" top: "label" transform_param { crop_size: %d } '
+    'data_param { source: "train_lmdb" batch_size: 2 backend: LMDB } }\n'
+)
+INCEPTION = (
+    conv("a", "data", "num_output: 8 kernel_size: 3 stride: 2 pad: 1")
+    + conv("b1", "data", "num_output: 4 kernel_size: 1")
+    + conv("b2", "b1", "num_output: 4 kernel_size: 3 %s")
+    + plain("joined", "Concat", "a b2")
+)
+INCEPTION_WEIGHTS = {"a": [(8, 3, 3, 3), (8,)], "b1": [(4, 3, 1, 1), (4,)], "b2": [(4, 4, 3, 3), (4,)]}
 BN = plain("bn1", "BatchNorm", "data")
 
 
@@ -65,6 +76,8 @@ class Broken:
     layers: str
     weights: Shapes = field(default_factory=dict)
     inside: str = ""
+    legacy: bool = False
+    """Whether the file is of the old form: num, channels, height, width in place of a shape."""
 
     def write(self, folder: Path) -> tuple[Path, Path | None]:
         net = folder / "net.prototxt"
@@ -72,11 +85,11 @@ class Broken:
         if not self.weights:
             return net, None
         weights = folder / "weights.caffemodel"
-        write_shapes(weights, self.weights, self.inside)
+        write_shapes(weights, self.weights, self.inside, legacy=self.legacy)
         return net, weights
 
 
-def write_shapes(path: Path, weights: Shapes, inside: str = "") -> None:
+def write_shapes(path: Path, weights: Shapes, inside: str = "", *, legacy: bool = False) -> None:
     """A caffemodel whose blobs are holes in the file: zeros that take no room."""
     net = NetParameter()
     text_format.Parse(inside, net)
@@ -91,9 +104,7 @@ def write_shapes(path: Path, weights: Shapes, inside: str = "") -> None:
                 count = 1
                 for dim in shape:
                     count *= dim
-                dims = b"".join(encode_varint(dim) for dim in shape)
-                form = b"\x3a" + encode_varint(len(dims) + 1 + len(encode_varint(len(dims))))
-                form += b"\x0a" + encode_varint(len(dims)) + dims + b"\x2a" + encode_varint(4 * count)
+                form = (old_form if legacy else new_form)(shape) + b"\x2a" + encode_varint(4 * count)
                 blobs.append((b"\x3a" + encode_varint(len(form) + 4 * count) + form, 4 * count))
             size = len(head) + sum(len(front) + data for front, data in blobs)
             file.write(b"\xa2\x06" + encode_varint(size) + head)
@@ -101,6 +112,19 @@ def write_shapes(path: Path, weights: Shapes, inside: str = "") -> None:
                 file.write(front)
                 file.seek(data, 1)
         file.truncate()
+
+
+def new_form(shape: Sequence[int]) -> bytes:
+    """`shape { dim: … }` of a BlobProto."""
+    dims = b"".join(encode_varint(dim) for dim in shape)
+    packed = b"\x0a" + encode_varint(len(dims)) + dims
+    return b"\x3a" + encode_varint(len(packed)) + packed
+
+
+def old_form(shape: Sequence[int]) -> bytes:
+    """num, channels, height and width of a BlobProto, filled up with ones in front."""
+    dims = (*(1,) * (4 - len(shape)), *shape)
+    return b"".join(encode_varint(number << 3) + encode_varint(dim) for number, dim in enumerate(dims, 1))
 
 
 CASES: dict[str, Broken] = {
@@ -190,10 +214,132 @@ CASES: dict[str, Broken] = {
         {}, 'layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "x" batch_size: 3 } }\n'
         + conv("conv1", "data", "num_output: 4 kernel_size: 3"), {"conv1": [(4, 3, 3, 3), (4,)]},
     ),
+    "training_net_of_a_known_size": Broken(
+        {}, 'layer { name: "data" type: "Data" top: "data" top: "label" data_param { source: "x" batch_size: 3 } }\n'
+        + conv("conv1", "data", "num_output: 4 kernel_size: 11 stride: 4") + product("fc", "conv1", "num_output: 5")
+        + plain("loss", "SoftmaxWithLoss", "fc label"),
+        {"conv1": [(4, 3, 11, 11), (4,)], "fc": [(5, 4 * 55 * 55), (5,)]},
+    ),
     "residual_sum": Broken(
         PICTURE, conv("a", "data", "num_output: 8 kernel_size: 3 pad: 1 stride: 2")
         + conv("b", "data", "num_output: 8 kernel_size: 1") + plain("sum", "Eltwise", "a b"),
         {"a": [(8, 3, 3, 3), (8,)], "b": [(8, 3, 1, 1), (8,)]},
+    ),
+    "two_inputs_together": Broken(
+        {"left": (1, 3, 32, 32), "right": (1, 3, 32, 32)}, plain("both", "Concat", "left right")
+        + conv("conv1", "both", "num_output: 8 kernel_size: 3 pad: 1") + product("fc", "conv1", "num_output: 10"),
+        {"conv1": [(8, 6, 3, 3), (8,)], "fc": [(10, 8 * 28 * 28), (10,)]},
+    ),
+    "summands_together": Broken(
+        PICTURE, conv("a", "data", "num_output: 8 kernel_size: 3 pad: 1")
+        + conv("b", "data", "num_output: 8 kernel_size: 1") + plain("sum", "Eltwise", "a b")
+        + plain("relu", "ReLU", "sum") + conv("c", "relu", "num_output: 4 kernel_size: 3"),
+        {"c": [(4, 16, 3, 3), (4,)]},
+    ),
+    "branches_together": Broken(
+        PICTURE, conv("a", "data", "num_output: 8 kernel_size: 3 pad: 1 stride: 2")
+        + pool("b", "data", "kernel_size: 3 pad: 1 stride: 2 round_mode: FLOOR") + plain("joined", "Concat", "a b")
+        + product("fc", "joined", "num_output: 10"),
+        {"a": [(8, 3, 3, 3), (8,)], "fc": [(10, 11 * 32 * 32), (10,)]},
+    ),
+    "second_branch": Broken(
+        PICTURE, INCEPTION % "stride: 2" + product("fc", "joined", "num_output: 10"),
+        {**INCEPTION_WEIGHTS, "fc": [(10, 12 * 16 * 16), (10,)]},
+        net_text(PICTURE, INCEPTION % "stride: 2 pad: 1" + product("fc", "joined", "num_output: 10")),
+    ),
+    "second_branch_of_other_channels": Broken(
+        PICTURE, INCEPTION % "stride: 2 pad: 1" + product("fc", "joined", "num_output: 10"),
+        {**INCEPTION_WEIGHTS, "b2": [(8, 4, 3, 3), (8,)], "fc": [(10, 16 * 16 * 16), (10,)]},
+        net_text(PICTURE, (INCEPTION % "stride: 2 pad: 1").replace("4 kernel_size: 3", "8 kernel_size: 3")
+                 + product("fc", "joined", "num_output: 10")),
+    ),
+    "crop_size": Broken(
+        {}, DATA % 32 + NET_32 + product("fc", "pool1", "num_output: 10"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 1568), (10,)]},
+    ),
+    "crop_size_in_the_file": Broken(
+        PICTURE, NET_32 + product("fc", "pool1", "num_output: 10"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 1568), (10,)]},
+        DATA % 28 + NET_32 + product("fc", "pool1", "num_output: 10"),
+    ),
+    "convolution_for_product": Broken(
+        {"pool5": (1, 512, 7, 7)}, product("fc6", "pool5", "num_output: 4096")
+        + product("fc7", "fc6", "num_output: 4096"),
+        {"fc6": [(4096, 512, 7, 7), (4096,)], "fc7": [(4096, 4096), (4096,)]},
+    ),
+    "fully_convolutional_weights": Broken(
+        {"pool5": (1, 512, 7, 7)}, product("fc6", "pool5", "num_output: 64") + plain("relu6", "ReLU", "fc6")
+        + product("fc7", "relu6", "num_output: 32"),
+        {"fc6": [(64, 512, 7, 7), (64,)], "fc7": [(32, 64, 1, 1), (32,)]},
+    ),
+    "infogain_h_size": Broken(
+        {"data": (2, 3, 5, 5), "label": (2, 1, 5, 5), "H": (1, 1, 3, 3)},
+        conv("score", "data", "num_output: 4 kernel_size: 1") + plain("loss", "InfogainLoss", "score label H"),
+    ),
+    "softmax_labels": Broken(
+        {"data": (2, 3, 8, 8), "label": (2, 1, 8, 8)},
+        conv("score", "data", "num_output: 4 kernel_size: 3") + plain("loss", "SoftmaxWithLoss", "score label"),
+    ),
+    "pooling_5d_with_weights": Broken(
+        {"data": (1, 2, 3, 4, 6)}, pool("p", "data", "kernel_size: 2 stride: 2") + plain("relu", "ReLU", "p")
+        + product("fc", "relu", "num_output: 6"), {"fc": [(5, 2 * 3 * 2 * 3), (5,)]},
+    ),
+    "batch_norm_without_scale_by_its_blobs": Broken(
+        PICTURE, CONV1 + plain("bn_conv1", "BatchNorm", "conv1") + plain("relu1", "ReLU", "bn_conv1")
+        + conv("conv2", "relu1", "num_output: 8 kernel_size: 3") + plain("bn_conv2", "BatchNorm", "conv2"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "bn_conv1": [(8,), (8,), (1,)], "scale_conv1": [(8,), (8,)],
+         "conv2": [(8, 8, 3, 3), (8,)], "bn_conv2": [(8,), (8,), (1,)], "scale_conv2": [(8,), (8,)]},
+    ),
+    "slice_for_weights": Broken(
+        {"data": (1, 48, 4, 4)},
+        'layer { name: "s" type: "Slice" bottom: "data" top: "a" top: "b" }\n'
+        + conv("left", "a", "num_output: 4 kernel_size: 1") + conv("right", "b", "num_output: 4 kernel_size: 1"),
+        {"left": [(4, 32, 1, 1), (4,)], "right": [(4, 16, 1, 1), (4,)]},
+    ),
+    "reshape_of_another_size": Broken(
+        {"data": (1, 3, 32, 32)}, CONV1
+        + plain("rows", "Reshape", "conv1", "reshape_param { shape { dim: 0 dim: 8 dim: 784 } }"),
+        {"conv1": [(8, 3, 3, 3), (8,)]},
+    ),
+    "unknown_bottom": Broken(
+        PICTURE, CONV1 + product("fc", "conv_1", "num_output: 4") + product("other", "conv1", "num_output: 4"),
+        {"conv1": [(8, 3, 5, 5), (8,)], "fc": [(4, 8192), (4,)], "other": [(4, 8192), (4,)]},
+    ),
+    "unknown_bottom_unlike_any": Broken(
+        PICTURE, CONV1 + product("fc", "features", "num_output: 4"), {"conv1": [(8, 3, 5, 5), (8,)]},
+    ),
+    "top_made_twice": Broken(
+        PICTURE, CONV1 + pool("pool1", "conv1", "kernel_size: 2 stride: 2")
+        + plain("relu", "ReLU", "pool1").replace('top: "relu"', 'top: "conv1"'), {"conv1": [(8, 3, 5, 5), (8,)]},
+    ),
+    "roi_pooling": Broken(
+        {"conv5": (1, 16, 14, 14), "rois": (3, 5)},
+        plain("pool5", "ROIPooling", "conv5 rois", "roi_pooling_param { pooled_h: 6 pooled_w: 6 spatial_scale: 0.0625 }")
+        + product("fc6", "pool5", "num_output: 8"), {"fc6": [(8, 16 * 7 * 7), (8,)]},
+    ),
+    "upsampled_to_another_size": Broken(
+        {"data": (1, 8, 45, 60)}, pool("pool", "data", "kernel_size: 2 stride: 2")
+        + plain("up", "Interp", "pool", "interp_param { height: 46 width: 60 }") + plain("sum", "Eltwise", "up data"),
+    ),
+    "weights_of_another_type": Broken(
+        {"data": (1, 8, 4, 4)}, plain("scale", "Bias", "data"), {"scale": [(8,)]},
+        net_text({"data": (1, 8, 4, 4)}, plain("scale", "Scale", "data")),
+    ),
+    "nothing_in_common": Broken(
+        PICTURE, NET_32, {"block1": [(64, 3, 7, 7), (64,)], "block2": [(64, 64, 3, 3)]},
+        'name: "Other"' + net_text(PICTURE, ""),
+    ),
+    "legacy_resolution": Broken(
+        PICTURE, NET_32 + product("fc", "pool1", "num_output: 10"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 1568), (10,)]}, legacy=True,
+    ),
+    "leading_ones": Broken(
+        {"data": (1, 6)}, product("fc", "data", "num_output: 4"), {"fc": [(1, 1, 4, 6), (1, 1, 1, 4)]}
+    ),
+    "skip_with_crop": Broken(
+        {"data": (1, 3, 32, 32)}, conv("down", "data", "num_output: 8 kernel_size: 3 stride: 2 pad: 1")
+        + conv("up", "down", "num_output: 3 kernel_size: 4 stride: 2 pad: 1", "Deconvolution")
+        + plain("crop", "Crop", "up data", "crop_param { axis: 2 offset: 5 }"),
     ),
 }  # fmt: skip
 
@@ -247,7 +393,7 @@ def test_text(name: str, tmp_path: Path) -> None:
 def true_size(folder: Path) -> tuple[Path, Path]:
     """The fc6 case at true size; the weights as an old file has them: 1×1×4096×25088."""
     weights = folder / "weights.caffemodel"
-    write_shapes(weights, {"fc6": [(4096, 25088), (4096,)]})
+    write_shapes(weights, {"fc6": [(4096, 25088), (4096,)]}, legacy=True)
     return ERRORS / "fc6_after_padded_1x1_true_size" / "net.prototxt", weights
 
 
@@ -256,6 +402,7 @@ def test_fc6_at_true_size(tmp_path: Path) -> None:
     start = time.perf_counter()
     text = told(net, weights).replace(f"{tmp_path}/", "")
     assert text == (TEXTS / "fc6_at_true_size.txt").read_text()
+    assert "Source param shape is 1 1 4096 25088 (102760448); target param shape is 4096 10368 (42467328)" in text
     assert "reduce { pad: 1 → 0, num_output: 128 → 512 }" in text
     assert_mended(net, weights, tmp_path)
     assert time.perf_counter() - start < 5
@@ -293,6 +440,21 @@ def test_a_long_net_takes_seconds_only(tmp_path: Path) -> None:
     report = caffeconv.inspect(net, file)
     assert time.perf_counter() - start < 15
     assert str(report.cures[0]) == "data { shape: 1×3×32×32 → 1×3×30×30 }"
+
+
+def test_a_long_net_of_many_joins_takes_seconds_only(tmp_path: Path) -> None:
+    layers, before = "", "data"
+    weights: dict[str, list[tuple[int, ...]]] = {}
+    for i in range(120):
+        layers += conv(f"a{i}", before, "num_output: 8 kernel_size: 3 pad: 1")
+        layers += conv(f"b{i}", before, "num_output: 8 kernel_size: 1") + plain(f"sum{i}", "Eltwise", f"a{i} b{i}")
+        layers += plain(f"relu{i}", "ReLU", f"sum{i}")
+        weights |= {f"a{i}": [(8, 8 if i else 3, 3, 3), (8,)], f"b{i}": [(8, 8 if i else 3, 1, 1), (8,)]}
+        before = f"relu{i}"
+    broken = Broken(PICTURE, layers + product("fc", before, "num_output: 4"), {**weights, "fc": [(4, 16 * 900), (4,)]})
+    start = time.perf_counter()
+    caffeconv.inspect(*broken.write(tmp_path))
+    assert time.perf_counter() - start < 15
 
 
 def main() -> None:

@@ -93,6 +93,38 @@ def test_receptive_fields() -> None:
     assert "fc8" not in fields
 
 
+@pytest.mark.parametrize(
+    ("kind", "param", "want"),
+    [
+        ("ReLU", "", (1, 1)),
+        ("LRN", "", (1, 1)),
+        ("LRN", "lrn_param { norm_region: WITHIN_CHANNEL }", None),
+        ("Permute", "permute_param { order: 0 order: 1 order: 3 order: 2 }", None),
+        ("Reshape", "reshape_param { shape { dim: 0 dim: 0 dim: 4 dim: 9 } }", None),
+        ("MVN", "", None),
+        ("Python", 'python_param { module: "m" layer: "L" }', None),
+    ],
+)
+def test_what_a_place_sees_is_left_out_where_it_is_not_known(
+    kind: str, param: str, want: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    net = write_net(tmp_path, {"x": (1, 2, 6, 6)}, f'layer {{ name: "l" type: "{kind}" bottom: "x" top: "y" {param} }}')
+    report = caffeconv.inspect(net, shapes={"y": (1, 2, 6, 6)} if kind == "Python" else None)
+    field = report.layers[1].receptive_field
+    assert report.layers[1].tops
+    assert (field.size if field else None) == want
+    assert "sees the whole input" not in "\n".join(explain(report.nodes, "l"))
+
+
+def test_json_of_edits_beyond_fields(tmp_path: Path) -> None:
+    pool = 'layer { name: "p" type: "Pooling" bottom: "x" top: "y" pooling_param { kernel_size: 2 } }'
+    report = json.loads(call(write_net(tmp_path, {"x": (1, 2, 3, 4, 6)}, pool), "--json").stdout)
+    edit = report["cures"][0]["edits"][0]
+    assert (edit["layer"], edit["field"]) == ("p", "layers")
+    assert edit["to"].count("layer {") == 3
+    assert "dim: 0 dim: 6 dim: 4 dim: 6" in edit["to"]
+
+
 def test_memory_with_reuse(tmp_path: Path) -> None:
     layer = 'layer {{ name: "{1}" type: "AbsVal" bottom: "{0}" top: "{1}" }}'.format
     net = write_net(tmp_path, {"a": (2, 10)}, layer("a", "b") + layer("b", "c") + layer("c", "d"))

@@ -14,6 +14,7 @@ import numpy as np
 from caffeconv.cli.inspect_json import Json, report_json
 from caffeconv.diagnose.edit import field_text, settings_of
 from caffeconv.diagnose.meaning import described
+from caffeconv.layers import LAYERS
 
 if TYPE_CHECKING:
     from caffeconv.ir import Node, Param
@@ -47,6 +48,8 @@ def _data(report: Report, *, histograms: bool) -> Json:
     layers = [
         {
             **layer_json,
+            "tops": layer_json["tops"] or [{"name": top, "shape": None} for top in _tops(layer)],
+            "built": layer.name in by_name,
             "problems": [{"message": d.message, "hint": d.hint.replace("\n  ", "\n")} for d in layer.problems],
             "summary": described(layer.definition) if layer.definition else layer.type,
             "settings": _settings(layer),
@@ -59,10 +62,21 @@ def _data(report: Report, *, histograms: bool) -> Json:
     return {**data, "layers": layers, "diagnostics": diagnostics, "advice": report.advice, "groups": blocks}
 
 
+def _tops(layer: LayerReport) -> tuple[str, ...]:
+    return layer.definition.tops if layer.definition is not None else ()
+
+
 def _settings(layer: LayerReport) -> str:
-    if layer.definition is None:
+    """The fields that the prototxt gives, and those of the window that it leaves at their defaults."""
+    kind = LAYERS.get(layer.type)
+    if layer.definition is None or kind is None or not kind.settings:
         return ""
-    return ", ".join(f"{name}: {field_text(name, value)}" for name, value in settings_of(layer.definition).items())
+    given = {field.name for field, _ in getattr(layer.definition.proto, kind.settings).ListFields()}
+    shown = {
+        name: value for name, value in settings_of(layer.definition).items()
+        if name in given | {kind.channel_setting, *kind.size_settings}
+    }  # fmt: skip
+    return ", ".join(f"{name}: {field_text(name, value)}" for name, value in shown.items())
 
 
 def _histograms(node: Node | None) -> Iterator[Json]:

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from caffeconv.bind import bind
 from caffeconv.build import draft_graph, finish
 from caffeconv.diagnose.edit import Edit, edited
+from caffeconv.diagnose.halves import Half, completed, halves_missing
 from caffeconv.diagnose.names import free_name, renamed, without_weights
+from caffeconv.diagnose.rewrite import missing_bottoms, with_bottoms, with_recipes
 from caffeconv.diagnose.search import MOST_CURES, Cure, cure_from, edits_of, find_cures
-from caffeconv.diagnose.words import Sides, another_net, misfit_words, missing_scale, shape_words
+from caffeconv.diagnose.words import Sides, another_net, misfit_words, other_types, shape_words
 from caffeconv.diagnose.world import Given, Purse, World, stored_layers
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.ir import LayerDef, NetDef, Shape, count
 from caffeconv.read.caffemodel import WeightsFile
-from caffeconv.read.netdef import State, define_net
+from caffeconv.read.netdef import State, blob_faults, define_net
 from caffeconv.read.prototxt import NetSource
 
 __all__ = ["QUICK", "Cure", "Diagnosis", "Edit", "diagnose"]
@@ -71,10 +73,12 @@ def diagnose(
     names = renamed(world)
     reference = _reference(net, files, world)
     diagnostics = tuple(_with_names(diagnostics, edits_of(net, names)))
-    diagnostics = tuple(_with_scale(d, world, reference) for d in diagnostics)
-    if not world.troubles:
-        cure = _cure(world, names) if names else None
-        return Diagnosis(diagnostics, (cure,) if cure is not None and _holds(cure, files, shapes) else ())
+    halves = halves_missing(world, reference)
+    diagnostics = (*_with_halves(diagnostics, halves), *other_types(world))
+    if not world.troubles and not missing_bottoms(world.net):
+        found = [_cure(world, names)] if names else [completed(world, halves).cure()] if halves else []
+        whole = tuple(cure for cure in found if _holds(cure, files, shapes))
+        return Diagnosis(diagnostics, whole, doubt="" if whole else another_net(world, reference))
     cures = tuple(_checked_cures(world, reference, files, shapes))
     sides = Sides(world, reference, cures)
     renaming, lost = _renaming(world, files, shapes)
@@ -84,17 +88,19 @@ def diagnose(
 def _checked_cures(
     world: World, reference: World | None, files: Sequence[WeightsFile], asked: Mapping[str, Shape]
 ) -> list[Cure]:
-    found = find_cures(world)
-    known = cure_from(world, reference.net, "as in the net that the weights file carries") if reference else None
+    base = with_recipes(with_bottoms(world))
+    found = find_cures(base.world) if base.world.troubles else []
+    known = cure_from(base.world, reference, "as in the net that the weights file carries") if reference else None
     if known is not None:
         found = [known, *(cure for cure in found if str(cure) != str(known))]
-    return [cure for cure in found if _holds(cure, files, asked)][:MOST_CURES]
+    whole = [base.cure(cure) for cure in found] if base.world.troubles else [base.cure()]
+    return [cure for cure in whole if _holds(cure, files, asked)][:MOST_CURES]
 
 
 def _holds(cure: Cure, files: Sequence[WeightsFile], asked: Mapping[str, Shape]) -> bool:
     """Whether the edited net builds and takes all its weights, by the rules that everything else goes by."""
     draft = draft_graph(cure.net, asked)
-    if draft.problems:
+    if draft.problems or draft.unbuilt or blob_faults(cure.net.layers):
         return False
     return not any(d.severity == "error" for d in bind(finish(cure.net, draft), files).diagnostics)
 
@@ -117,10 +123,11 @@ def _reference(net: NetDef, files: Sequence[WeightsFile], world: World) -> World
             theirs = define_net(source, State(net.phase))
         except CaffeconvError:
             continue
-        own = {blob for layer in theirs.layers if layer.proto.HasField("input_param") for blob in layer.tops}
+        size = len(theirs.layers)
+        own = World.of(theirs, Given({}, {}, Purse(size))).shapes  # what the file's net says itself, it knows better
         asked = {blob: shape for blob, shape in inputs.items() if blob not in own}
         if any(layer.bottoms for layer in theirs.layers):
-            return World.of(theirs, Given(asked, {}, Purse(len(theirs.layers) + 1)))
+            return World.of(theirs, Given(asked, {}, Purse(size)))
     return None
 
 
@@ -142,12 +149,10 @@ def _cure(world: World, definitions: Mapping[int, LayerDef]) -> Cure:
     return Cure(edits_of(world.net, definitions), edited(world.net, definitions), 0.0)
 
 
-def _with_scale(diagnostic: Diagnostic, world: World, reference: World | None) -> Diagnostic:
-    """A warning of a layer that only the file has, with what is missing where that layer completes a BatchNorm."""
-    if not diagnostic.layer or any(layer.name == diagnostic.layer for layer in world.net.layers):
-        return diagnostic
-    hint = missing_scale(world, reference, diagnostic.layer)
-    return replace(diagnostic, hint=hint) if hint else diagnostic
+def _with_halves(diagnostics: Sequence[Diagnostic], halves: Sequence[Half]) -> list[Diagnostic]:
+    """The diagnostics, those of layers that only the file has with what they are the other half of."""
+    by_name = {half.name: half for half in halves}
+    return [replace(d, hint=by_name[d.layer].why) if d.layer in by_name else d for d in diagnostics]
 
 
 def _with_names(diagnostics: Sequence[Diagnostic], edits: Sequence[Edit]) -> list[Diagnostic]:

@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from caffeconv.diagnose.edit import collapsed, settings_of, with_settings, with_shapes
-from caffeconv.diagnose.world import Trouble, World
-from caffeconv.ir import LayerDef, Shape
+from caffeconv.diagnose.edit import (
+    TYPE,
+    collapsed,
+    picture_size,
+    resized,
+    settings_of,
+    with_proto,
+    with_settings,
+    with_shapes,
+)
+from caffeconv.diagnose.likely import SIZES
+from caffeconv.diagnose.together import for_bottoms, for_sizes, shaped
+from caffeconv.diagnose.world import Trouble, World, stored_shapes
+from caffeconv.ir import LayerDef, Shape, count
 from caffeconv.layers import LAYERS
 from caffeconv.layers.base import LayerError, Setting, Settings
 
@@ -16,7 +27,7 @@ _PAIRS: tuple[Settings, ...] = (
     *({"kernel_size": (k,), "pad": (p,)} for k, p in ((1, 0), (3, 1), (5, 2), (7, 3), (2, 0), (3, 0))),
     *({"kernel_size": (k,), "stride": (s,)} for k, s in ((2, 2), (3, 2), (3, 1), (2, 1))),
 )
-_SIZES = (28, 32, 64, 96, 112, 128, 224, 227, 256, 299, 300, 320, 321, 384, 416, 448, 500, 512)
+_COUNTED, _COUNTS = ("pooled_h", "pooled_w"), (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 MOST_PRODUCERS = 6
 
 
@@ -34,19 +45,15 @@ def candidates(world: World, trouble: Trouble) -> Iterator[Candidate]:
     yield from _channels(world, trouble)
     yield from _sizes(world, trouble)
     yield from _inputs(world, trouble)
+    for definitions in (*for_bottoms(world, trouble), *for_sizes(world, trouble, lambda i: variants(world, i))):
+        candidate = Candidate(definitions)
+        if _mends(world, candidate, trouble):
+            yield candidate
 
 
 def ancestors(world: World, index: int) -> list[int]:
     """The layers that a layer's bottoms come from, nearest first."""
-    maker = {value: i for i, layer in enumerate(world.net.layers) for value in layer.top_values}
-    found: set[int] = set()
-    open_values = list(world.net.layers[index].bottom_values)
-    while open_values:
-        i = maker.get(open_values.pop())
-        if i is not None and i not in found:
-            found.add(i)
-            open_values += world.net.layers[i].bottom_values
-    return sorted(found, reverse=True)
+    return sorted(world.ancestors(world.net.layers[index].bottom_values), reverse=True)
 
 
 def _mends(world: World, candidate: Candidate, trouble: Trouble) -> bool:
@@ -74,11 +81,11 @@ def implied(world: World, trouble: Trouble) -> Iterator[Candidate]:
         if other:
             proven = frozenset((trouble.index, name) for name in other)
             yield Candidate({trouble.index: with_settings(definition, other)}, proven)
+    for proto in kind.other_types(definition, bottoms, stored):
+        yield Candidate({trouble.index: with_proto(definition, proto)}, frozenset({(trouble.index, TYPE)}))
 
 
 def _stored(world: World, name: str) -> tuple[Shape, ...]:
-    from caffeconv.diagnose.world import stored_shapes
-
     return stored_shapes(world.given.stored.get(name))
 
 
@@ -94,7 +101,7 @@ def _own(world: World, trouble: Trouble) -> Iterator[Candidate]:
     kind, bottoms = LAYERS.get(definition.type), world.bottoms(trouble.index)
     mendable = kind is not None and bottoms is not None and not trouble.stored and kind.bottoms.fits(len(bottoms))
     repairs = kind.repairs(definition, bottoms) if kind is not None and bottoms is not None and mendable else ()
-    for settings in (*repairs, *_variants(world, trouble.index)):
+    for settings in (*repairs, *variants(world, trouble.index)):
         candidate = Candidate({trouble.index: with_settings(definition, settings)})
         if _mends(world, candidate, trouble):
             yield candidate
@@ -108,17 +115,26 @@ def _channels(world: World, trouble: Trouble) -> Iterator[Candidate]:
     if not bottoms or any(len(bottom) < 2 for bottom in bottoms):
         return
     own: list[Candidate] = [Candidate({}), *implied(world, trouble)]
-    seen: set[tuple[int, int]] = set()
+    seen: set[tuple[frozenset[int], int]] = set()
     for base in own:
         definition = base.definitions.get(trouble.index, world.net.layers[trouble.index])
         for wanted, has in _wanted_channels(definition, bottoms, trouble):
-            for candidate in channel_edits(world, trouble.index, wanted, has):
+            for candidate in (
+                *channel_edits(world, trouble.index, wanted, has),
+                *_shaped_channels(world, trouble.index, bottoms[0], wanted),
+            ):
                 both = Candidate({**base.definitions, **candidate.definitions}, base.proven | candidate.proven)
                 if _mends(world, both, trouble):
-                    key = (next(iter(candidate.definitions)), wanted)
+                    key = (frozenset(candidate.definitions), wanted)
                     if key not in seen:
                         seen.add(key)
                         yield both
+
+
+def _shaped_channels(world: World, index: int, bottom: Shape, wanted: int) -> Iterator[Candidate]:
+    """Layers that together make the first bottom's channels: all that an Eltwise adds, one of those a Concat joins."""
+    value = world.net.layers[index].bottom_values[0]
+    yield from (Candidate(definitions) for definitions in shaped(world, value, (bottom[0], wanted, *bottom[2:])))
 
 
 def _wanted_channels(definition: LayerDef, bottoms: tuple[Shape, ...], trouble: Trouble) -> Iterator[tuple[int, int]]:
@@ -172,7 +188,7 @@ def _asked(world: World, definition: LayerDef) -> bool:
 # -- the sizes that it sees --------------------------------------------------------------------------------------------
 
 
-def _variants(world: World, index: int) -> Iterator[Settings]:
+def variants(world: World, index: int) -> Iterator[Settings]:
     """Settings near a layer's own that may change the sizes of its tops."""
     definition = world.net.layers[index]
     kind = LAYERS.get(definition.type)
@@ -189,6 +205,9 @@ def _variants(world: World, index: int) -> Iterator[Settings]:
             yield {name: 1 - old}
         elif isinstance(old, tuple) and old:
             yield from ({name: new} for new in _others(old, choices[name]))
+    counted = tuple(name for name in kind.size_settings if name in _COUNTED)
+    for names in (counted, *((name,) for name in counted)):
+        yield from (dict.fromkeys(names, new) for new in _COUNTS if any(now[name] != new for name in names))
     if not pinned:
         for pair in _PAIRS:
             if all(now.get(name) not in (value, None, ()) for name, value in pair.items()):
@@ -212,7 +231,7 @@ def _others(old: tuple[int, ...], choices: Sequence[int]) -> Iterator[tuple[int,
 def _sizes(world: World, trouble: Trouble) -> Iterator[Candidate]:
     index = trouble.index
     for j in ancestors(world, index):
-        for settings in _variants(world, j):
+        for settings in variants(world, j):
             if world.given.purse.empty:
                 return
             definition = with_settings(world.net.layers[j], settings)
@@ -253,43 +272,40 @@ def _with_channels(world: World, trouble: Trouble, sized: Candidate, bottoms: tu
 
 
 def _inputs(world: World, trouble: Trouble) -> Iterator[Candidate]:
-    """Input layers with pictures of another size."""
-    for j in ancestors(world, trouble.index):
-        definition = world.net.layers[j]
-        shapes = [tuple(shape.dim) for shape in definition.proto.input_param.shape]
-        if not shapes or len(shapes[0]) != 4 or _asked(world, definition):
-            continue
-        height, width = shapes[0][2:]
-        if min(height, width) < 1:
-            continue
-        near = [size // step * step + more for step in (32, 16, 8, 4, 2) for size in (height,) for more in (0, step)]
-        small = list(range(1, 33)) if height <= 64 else []
-        for size in dict.fromkeys((*_bisected(world, trouble, j), *_SIZES, *near, *small, height + 1, height - 1)):
+    """Input layers with pictures of another size: one of them, or all that have the same size together."""
+    before = [j for j in ancestors(world, trouble.index) if not _asked(world, world.net.layers[j])]
+    found = ((j, picture_size(world.net.layers[j])) for j in before)
+    sizes = {j: size for j, size in found if size is not None}
+    alike = [[j for j in sizes if sizes[j] == size] for size in dict.fromkeys(sizes.values())]
+    for group in (*([j] for j in sizes), *(group for group in alike if len(group) > 1)):
+        height, width = sizes[group[0]]
+        for size in dict.fromkeys((*_bisected(world, trouble, group), *_likely_sizes(height))):
             if size < 1 or world.given.purse.empty:
                 continue
-            changed = [(*s[:2], size, size * width // height if width != height else size) for s in shapes]
-            candidate = Candidate({j: with_shapes(definition, changed)})
-            if changed != shapes and _mends(world, candidate, trouble):
+            candidate = Candidate(_resized(world, group, size, size * width // height))
+            if candidate.definitions and _mends(world, candidate, trouble):
                 yield candidate
 
 
-def _bisected(world: World, trouble: Trouble, index: int) -> Iterator[int]:
-    """The picture's size at which the trouble's layer sees as many values as its stored weight has columns."""
-    definition = world.net.layers[index]
-    shapes = [tuple(shape.dim) for shape in definition.proto.input_param.shape]
+def _likely_sizes(height: int) -> tuple[int, ...]:
+    near = (height // step * step + more for step in (32, 16, 8, 4, 2) for more in (0, step))
+    return (*SIZES, *near, *(range(1, 33) if height <= 64 else ()), height + 1, height - 1)
+
+
+def _resized(world: World, indices: Sequence[int], height: int, width: int) -> dict[int, LayerDef]:
+    found = {j: resized(world.net.layers[j], height, width) for j in indices}
+    return {j: definition for j, definition in found.items() if definition is not None}
+
+
+def _bisected(world: World, trouble: Trouble, indices: Sequence[int]) -> Iterator[int]:
+    """The pictures' size at which the trouble's layer sees as many values as its stored weight has columns."""
     if not trouble.stored or len(trouble.stored[0]) != 2:
         return
     wanted, low, high = trouble.stored[0][1], 1, 2048
     while low < high:
         middle = (low + high) // 2
-        changed = with_shapes(definition, [(*s[:2], middle, middle) for s in shapes])
-        bottoms = world.reach(index, changed, trouble.index).bottoms
-        values = 0
-        if bottoms is not None:
-            values = 1
-            for dim in bottoms[0][1:]:
-                values *= dim
-        if values < wanted:
+        bottoms = world.edited(_resized(world, indices, middle, middle)).bottoms(trouble.index)
+        if bottoms is None or count(bottoms[0], 1) < wanted:
             low = middle + 1
         else:
             high = middle

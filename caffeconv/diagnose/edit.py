@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TypeGuard, cast
 
+from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
@@ -22,7 +23,9 @@ _DEFAULTS: dict[str, tuple[int, ...]] = {"stride": (1,), "pad": (0,), "dilation"
 DIM = "dim"
 """The sizes of a message's `shape`, which stand for a field of their own."""
 _NO_MATTER = frozenset(("engine", "force_nd_im2col", "cudnn_math_override", "pool"))
-NAME, SHAPE = "name", "shape"
+NAME, SHAPE, TYPE = "name", "shape", "type"
+LAYERS_INSTEAD = "layers"
+"""What stands for a layer in whose place several come."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,11 @@ class Edit:
 
     def __str__(self) -> str:
         was, now = self.before, self.after
+        if LAYERS_INSTEAD in now:
+            before, after = str(was[LAYERS_INSTEAD]), str(now[LAYERS_INSTEAD])
+            if after.startswith(f"{before}\n"):
+                return f"after layer '{self.layer}':\n{after.removeprefix(before)[1:]}"
+            return f"in place of layer '{self.layer}':\n{after}"
         changes = ", ".join(f"{name}: {field_text(name, was[name])} → {field_text(name, now[name])}" for name in now)
         return f"{self.layer} {{ {changes} }}"
 
@@ -44,7 +52,7 @@ class Edit:
 def field_text(name: str, value: Setting | str) -> str:
     """A field's value as an edit shows it."""
     if isinstance(value, str):
-        return f'"{value}"'
+        return value if name in (TYPE, LAYERS_INSTEAD) else f'"{value}"'
     if isinstance(value, bool):
         return "true" if value else "false"
     if name == "round_mode":
@@ -163,6 +171,32 @@ def with_shapes(definition: LayerDef, shapes: Sequence[Sequence[int]]) -> LayerD
     return replace(definition, proto=proto)
 
 
+def resized(definition: LayerDef, height: int, width: int) -> LayerDef | None:
+    """An input layer that makes pictures of another size, as far as its fields can say so; None where they cannot.
+
+    Of several shapes those change that are of the first one's size.
+    """
+    kind, size = LAYERS.get(definition.type), picture_size(definition)
+    if kind is None or size is None or (height, width) == size:
+        return None
+    if kind.crop_setting:
+        return with_settings(definition, {kind.crop_setting: height}) if height == width else None
+    shapes = [tuple(shape.dim) for shape in definition.proto.input_param.shape]
+    return with_shapes(definition, [(*s[:2], height, width) if len(s) == 4 and s[2:] == size else s for s in shapes])
+
+
+def picture_size(definition: LayerDef) -> tuple[int, int] | None:
+    """Height and width of the pictures that an input layer makes, where its fields say so."""
+    kind = LAYERS.get(definition.type)
+    if kind is None or not kind.is_input:
+        return None
+    if kind.crop_setting:
+        crop = settings_of(definition).get(kind.crop_setting)
+        return (crop, crop) if isinstance(crop, int) and crop > 0 else None
+    shapes = [tuple(shape.dim) for shape in definition.proto.input_param.shape]
+    return next(((s[2], s[3]) for s in shapes if len(s) == 4 and min(s[2:]) > 0), None)
+
+
 def with_name(definition: LayerDef, name: str) -> LayerDef:
     """The layer under another name."""
     proto = LayerParameter()
@@ -171,9 +205,28 @@ def with_name(definition: LayerDef, name: str) -> LayerDef:
     return replace(definition, proto=proto, name=name)
 
 
+def with_proto(definition: LayerDef, proto: LayerParameter) -> LayerDef:
+    """What another message says, in the layer's place: it has to have as many bottoms and tops."""
+    return replace(definition, type=proto.type, proto=proto)
+
+
 def edited(net: NetDef, definitions: Mapping[int, LayerDef]) -> NetDef:
     """The net with some layers replaced: index → definition."""
     return replace(net, layers=tuple(definitions.get(i, layer) for i, layer in enumerate(net.layers)))
+
+
+def type_words(definition: LayerDef) -> str:
+    """``"InnerProduct" inner_product_param { num_output: 10 }``; fillers and the like are left out."""
+    kind = LAYERS[definition.type]
+    if not kind.settings:
+        return f'"{definition.type}"'
+    message: Message = getattr(definition.proto, kind.settings)
+    shown = type(message)()
+    shown.CopyFrom(message)
+    for field, _ in message.ListFields():
+        if not _is_number(field):
+            shown.ClearField(field.name)
+    return f'"{definition.type}" {kind.settings} {{ {text_format.MessageToString(shown, as_one_line=True)} }}'
 
 
 def _place(name: str) -> int:
@@ -182,6 +235,8 @@ def _place(name: str) -> int:
 
 def edit_between(index: int, before: LayerDef, after: LayerDef) -> Edit:
     """What differs between two forms of one layer."""
+    if before.type != after.type:
+        return Edit(before.name, index, {TYPE: type_words(before)}, {TYPE: type_words(after)})
     old, new = settings_of(before), settings_of(after)
     names = [name for name in sorted(new, key=_place) if old.get(name) != new[name]]
     was: dict[str, Setting | str] = {name: old[name] for name in names}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from caffeconv.diagnose.edit import NAME, SHAPE, Edit, settings_of
 from caffeconv.ir import LayerDef, NetDef
+from caffeconv.layers import LAYERS
 from caffeconv.layers.base import Setting
 
 _FLOOR = 0.3
@@ -17,8 +18,12 @@ PROVEN = 0.3
 """The cost of a field that the shapes in the file prove."""
 _KERNELS = {1: 0.0, 3: 0.0, 2: 0.1, 5: 0.1, 7: 0.1, 4: 0.4, 11: 0.3}
 _STRIDES = {1: 0.0, 2: 0.05, 4: 0.4, 8: 0.5, 16: 0.5}
-_DEAR = {"kernel_size": 0.4, "group": 0.5, "transpose": 0.2, "round_mode": 0.4, "global_pooling": 0.3, "axis": 0.5}
-_SIZES = (224, 227, 299, 300, 321, 256, 112, 128, 96, 64, 32, 28, 512, 384, 320, 416, 448, 500)
+_DEAR = {
+    "kernel_size": 0.4, "group": 0.5, "dilation": 0.5, "transpose": 0.2, "round_mode": 0.4, "global_pooling": 0.3,
+    "axis": 0.5, "offset": -0.3, "slice_point": -0.3, "dim": -0.3,
+}  # fmt: skip
+SIZES = (224, 227, 299, 300, 321, 256, 112, 128, 96, 64, 32, 28, 512, 384, 320, 416, 448, 500)
+"""Heights and widths that people choose for pictures, likeliest first."""
 
 
 Habit = tuple[str, Setting | None, Setting | None, Setting | None, Setting | None]
@@ -59,7 +64,7 @@ def cost(habits: Habits, edit: Edit, after: LayerDef, proven: frozenset[str]) ->
     for name, value in edit.after.items():
         if name in proven:
             spent += PROVEN
-        elif name.startswith(SHAPE):
+        elif name.startswith(SHAPE) or name == LAYERS[after.type].crop_setting:
             spent += _shape_cost(edit.before[name], value)
         elif name != NAME:
             spent += 1 + _DEAR.get(name, 0.0)
@@ -70,10 +75,11 @@ def cost(habits: Habits, edit: Edit, after: LayerDef, proven: frozenset[str]) ->
 
 
 def _shape_cost(before: Setting | str, value: Setting | str) -> float:
-    if not isinstance(value, tuple) or not isinstance(before, tuple) or not value or min(*before, *value) < 1:
+    old, new = (side[-1] if isinstance(side, tuple) and side else side for side in (before, value))
+    if not isinstance(old, int) or not isinstance(new, int) or min(old, new) < 1:
         return 2.5
-    far = abs(math.log(value[-1] / before[-1]))
-    return far + (1.0 if value[-1] in _SIZES else 1.2 if value[-1] % 16 == 0 else 1.5)
+    far = abs(math.log(new / old))
+    return far + (1.0 if new in SIZES else 1.2 if new % 16 == 0 else 1.5)
 
 
 def _roundness(value: Setting | str) -> float:

@@ -34,19 +34,20 @@ class Parting:
     reason: str
 
 
-def chain(world: World, value: str) -> list[Link]:
-    """The layers from an input to a value, along first bottoms; those that leave the shape as it is are left out."""
-    maker = {top: i for i, layer in enumerate(world.net.layers) for top in layer.top_values}
+def chain(world: World, value: str, through: int | None = None) -> list[Link]:
+    """The layers from an input to a value, by way of layer `through`, or else along first bottoms; those that leave the
+    shape as it is are left out."""
     links: list[Link] = []
-    while value in maker and value in world.shapes:
-        index = maker[value]
+    while value in world.makers and value in world.shapes:
+        index = world.makers[value]
         definition = world.net.layers[index]
         before = world.shapes.get(definition.bottom_values[0]) if definition.bottom_values else None
-        if before != world.shapes[value]:
+        if before != world.shapes[value] or index == through or len(definition.bottom_values) > 1:
             links.append(Link(index, definition, world.shapes[value], _formula(world, index, before)))
         if not definition.bottom_values:
             break
-        value = definition.bottom_values[0]
+        ways = [v for v in definition.bottom_values if through in world.ancestors([v])]
+        value = (ways or definition.bottom_values)[0]
     return links[::-1]
 
 

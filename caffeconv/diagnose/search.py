@@ -6,11 +6,13 @@ import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.diagnose.candidates import Candidate, candidates
-from caffeconv.diagnose.edit import Edit, edit_between, settings_of, with_settings, with_shapes
+from caffeconv.diagnose.edit import Edit, edit_between, settings_of, with_proto, with_settings, with_shapes
 from caffeconv.diagnose.likely import Habits, cost
 from caffeconv.diagnose.world import World
-from caffeconv.ir import LayerDef, NetDef
+from caffeconv.ir import LayerDef, NetDef, Shape
+from caffeconv.layers import LAYERS
 
 MOST_CURES = 3
 FAR = 2.0
@@ -30,9 +32,12 @@ class Cure:
     cost: float
     source: str = ""
     """Where the values come from, where that is known: the net inside the weights file."""
+    places: Mapping[int, int] = field(default_factory=dict)
+    """Index of a layer in the net as it was → how many layers stand in its place, for those that were replaced."""
 
     def __str__(self) -> str:
-        return "; ".join(str(edit) for edit in self.edits)
+        texts = [str(edit) for edit in self.edits]
+        return ("\n     " if any("\n" in text for text in texts) else "; ").join(texts)
 
 
 @dataclass(frozen=True, order=True)
@@ -75,6 +80,8 @@ def _search(world: World) -> Iterator[Cure]:
                 if not edits_of(world.net, child.definitions):
                     continue
                 cure = minimal(world, habits, child.definitions, child.proven)
+                if not cure.edits:
+                    continue
                 found, best = found + 1, min(best, cure.cost)
                 yield cure
             else:
@@ -141,29 +148,65 @@ def _distinct(cures: list[Cure]) -> list[Cure]:
 # -- the net that the weights file carries -----------------------------------------------------------------------------
 
 
-def cure_from(world: World, reference: NetDef, source: str) -> Cure | None:
+def cure_from(world: World, reference: World, source: str) -> Cure | None:
     """The fewest fields of the layers that differ from those of the same name in `reference` to be set as there."""
-    theirs = {layer.name: layer for layer in reversed(reference.layers)}
+    theirs = {layer.name: layer for layer in reversed(reference.net.layers)}
     definitions: dict[int, LayerDef] = {}
     for i, layer in enumerate(world.net.layers):
         other = theirs.get(layer.name)
-        if other is None or other.type != layer.type:
+        if other is None:
             continue
         changed = like(layer, other)
         if changed is not layer:
             definitions[i] = changed
+    definitions.update(_inputs_like(world, reference))
     if not definitions or world.edited(definitions).first is not None:
         return None
     cure = minimal(world, Habits.of(world.net), definitions, frozenset())
     return replace(cure, source=source)
 
 
+def _inputs_like(world: World, reference: World) -> dict[int, LayerDef]:
+    """The Input layers with blobs of another size than in the reference's net, as large as there."""
+    found: dict[int, LayerDef] = {}
+    theirs = _input_shapes(reference)
+    for i, layer in enumerate(world.net.layers):
+        shapes = [tuple(shape.dim) for shape in layer.proto.input_param.shape]
+        if len(shapes) != len(layer.tops) or set(layer.tops) & world.given.asked.keys():
+            continue
+        wanted = [(*s[:1], *theirs.get(top, s)[1:]) for s, top in zip(shapes, layer.tops, strict=True)]
+        if wanted != shapes:
+            found[i] = with_shapes(layer, wanted)
+    return found
+
+
+def _input_shapes(world: World) -> dict[str, Shape]:
+    """Input blob → shape."""
+    return {
+        blob: world.shapes[value]
+        for layer in world.net.layers
+        if layer.type in LAYERS and LAYERS[layer.type].is_input
+        for blob, value in zip(layer.tops, layer.top_values, strict=True)
+        if value in world.shapes
+    }
+
+
 def like(layer: LayerDef, other: LayerDef) -> LayerDef:
     """The layer with the fields that decide shapes as in `other`; itself where none differ."""
-    shapes = [tuple(shape.dim) for shape in layer.proto.input_param.shape]
-    wanted = [tuple(shape.dim) for shape in other.proto.input_param.shape]
-    if shapes and len(shapes) == len(wanted) and [s[1:] for s in shapes] != [s[1:] for s in wanted]:
-        return with_shapes(layer, wanted)
+    if layer.type != other.type:
+        return _of_type(layer, other)
     mine, theirs = settings_of(layer), settings_of(other)
     differing = {name: value for name, value in theirs.items() if mine.get(name) != value}
     return with_settings(layer, differing) if differing else layer
+
+
+def _of_type(layer: LayerDef, other: LayerDef) -> LayerDef:
+    """What `other` does in the layer's place; the layer itself where that is an input or reads and makes other blobs."""
+    numbers = [(len(side.bottoms), len(side.tops)) for side in (layer, other)]
+    if not layer.bottoms or numbers[0] != numbers[1] or not {layer.type, other.type} <= LAYERS.keys():
+        return layer
+    proto = LayerParameter()
+    proto.CopyFrom(other.proto)
+    del proto.blobs[:]
+    proto.name, proto.bottom[:], proto.top[:] = layer.proto.name, layer.bottoms, layer.tops
+    return with_proto(layer, proto)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from caffeconv.diagnose.candidates import ancestors
-from caffeconv.diagnose.edit import settings_of
+from caffeconv.diagnose.edit import picture_size, settings_of, type_words, with_proto
 from caffeconv.diagnose.meaning import Link, Parting, chain, chain_lines, described, factorings, of_item
 from caffeconv.diagnose.search import Cure
 from caffeconv.diagnose.world import Trouble, World
-from caffeconv.ir import Shape, by_x, count
+from caffeconv.errors import Diagnostic
+from caffeconv.ir import LayerDef, Shape, by_x, count
 from caffeconv.layers import LAYERS
-from caffeconv.layers.base import Layer
+from caffeconv.layers.base import Layer, LayerError
 
 GREY_OR_COLOUR = {1: "1 channel (grey)", 3: "3 channels (colour)", 4: "4 channels (colour, alpha)"}
 
@@ -35,14 +37,13 @@ def misfit_words(sides: Sides, trouble: Trouble) -> list[str]:
     wanted = dict(layer.weight_shapes(bottoms))
     if trouble.stored == ((),):
         return []
-    links = chain(world, definition.bottom_values[0])
+    parting = _parting(sides, definition.bottom_values)
+    links = chain(world, definition.bottom_values[0], parting.index if parting else None)
     theirs = _their_bottom(sides, definition.name)
     lines = list(_sides(layer, trouble.stored, wanted, bottoms[0], theirs, links))
     lines += _classics(sides, trouble, wanted, bottoms[0], theirs)
-    if wanted and _depends_on_bottom(trouble, bottoms, wanted):
-        parting = _parting(sides, links)
-        if len(links) > 1 or parting is not None:
-            lines += ["how the net comes to it:", *chain_lines(links, parting, _absent(sides, links))]
+    if wanted and _depends_on_bottom(trouble, bottoms, wanted) and (len(links) > 1 or parting is not None):
+        lines += ["how the net comes to it:", *chain_lines(links, parting, _remarks(sides, links))]
     return lines
 
 
@@ -87,9 +88,12 @@ def _sides(
             factors = _their_factors(stored[i][column], shape[column], bottom, theirs, links)
             yield f"file: {name} {by_x(stored[i])}{known}{factors}"
             yield f"net:  {name} {by_x(shape)}{ours}"
-        else:
+        elif len(shape) == len(stored[i]):
             yield f"file: {name} {by_x(stored[i])}{known}"
             yield f"net:  {name} {by_x(shape)}"
+        else:
+            yield f"file: {name} {by_x(stored[i])}"
+            yield f"net:  {name} {by_x(shape)}{known}"
     for i in range(len(wanted), len(stored)):
         yield f"file: a blob more than the net has, {by_x(stored[i])}"
     for name, shape in list(wanted.items())[len(stored) :]:
@@ -108,30 +112,45 @@ def _their_factors(number: int, ours: int, bottom: Shape, theirs: Shape | None, 
 # -- where the two nets part -------------------------------------------------------------------------------------------
 
 
-def _absent(sides: Sides, links: list[Link]) -> dict[int, str]:
-    """Layers of the chain that the file's net lacks, and that it does."""
-    if sides.reference is None:
-        return {}
-    theirs = {layer.name for layer in sides.reference.net.layers}
-    return {link.index: "not in the file's net" for link in links if link.layer.name not in theirs}
+def _remarks(sides: Sides, links: list[Link]) -> dict[int, str]:
+    """Of layers of the chain: all that they join, and that the file's net lacks them."""
+    theirs = {layer.name for layer in sides.reference.net.layers} if sides.reference else None
+    found = {}
+    for link in links:
+        said = []
+        if len(link.layer.bottoms) > 1:
+            shapes = [sides.world.shapes[value] for value in link.layer.bottom_values]
+            said.append("of " + ", ".join(f"{b} {of_item(s)}" for b, s in zip(link.layer.bottoms, shapes, strict=True)))
+        if theirs is not None and link.layer.name not in theirs:
+            said.append("not in the file's net")
+        if said:
+            found[link.index] = "; ".join(said)
+    return found
 
 
-def _parting(sides: Sides, links: list[Link]) -> Parting | None:
-    """The first layer of the chain that makes something else in the file's net; else the first that the cure edits."""
-    theirs = {layer.name: i for i, layer in enumerate(sides.reference.net.layers)} if sides.reference else {}
-    for link in links:
-        if sides.reference is None or link.layer.name not in theirs:
-            continue
-        other = sides.reference.net.layers[theirs[link.layer.name]]
-        shape = sides.reference.shapes.get(other.top_values[0]) if other.top_values else None
-        if shape is not None and shape[1:] != link.shape[1:]:
-            return Parting(link.index, f"in the file's net {described(other)} makes {of_item(shape)}")
-    edited = {edit.index: edit for cure in sides.cures[:1] for edit in cure.edits}
-    for link in links:
-        if link.index in edited:
-            by_size = edited[link.index].after.keys() & {"kernel_size", "stride", "pad", "dilation", "round_mode"}
-            return Parting(link.index, link.formula if by_size else f"mended by {edited[link.index]}")
+def _parting(sides: Sides, values: Sequence[str]) -> Parting | None:
+    """The first layer before these values that makes something else in the file's net; else the first that the cure
+    edits."""
+    world, reference = sides.world, sides.reference
+    before = sorted(world.ancestors(values))
+    theirs = {layer.name: layer for layer in reversed(reference.net.layers)} if reference else {}
+    for i in before:
+        other, mine = theirs.get(world.net.layers[i].name), _first_top(world, world.net.layers[i])
+        shape = _first_top(reference, other) if reference is not None and other is not None else None
+        if other is not None and shape is not None and mine is not None and shape[1:] != mine[1:]:
+            return Parting(i, f"in the file's net {described(other)} makes {of_item(shape)}")
+    edited = {edit.layer: edit for cure in sides.cures[:1] for edit in cure.edits}
+    for i in before:
+        layer = world.net.layers[i]
+        if layer.name in edited:
+            links = [link for link in chain(world, layer.top_values[0]) if link.index == i]
+            by_size = edited[layer.name].after.keys() & {"kernel_size", "stride", "pad", "dilation", "round_mode"}
+            return Parting(i, links[0].formula if by_size and links else f"mended by {edited[layer.name]}")
     return None
+
+
+def _first_top(world: World, layer: LayerDef) -> Shape | None:
+    return world.shapes.get(layer.top_values[0]) if layer.top_values else None
 
 
 # -- the classics ------------------------------------------------------------------------------------------------------
@@ -146,26 +165,53 @@ def _classics(
         yield from _count_words(definition.type, stored, shapes)
         return
     mine, other = shapes[0], stored[0]
-    if len(mine) == 2 and other == mine[::-1]:
+    if len(other) > len(mine) and other == (1,) * (len(other) - len(mine)) + mine:
+        yield (
+            f"The same numbers, but the file gives their shape as {by_x(other)}: ones in front were right in files of the "
+            f"old form only (num, channels, height, width). Write the blob anew as {by_x(mine)}; no prototxt mends it."
+        )
+    elif len(mine) == 2 and other == mine[::-1]:
         yield "The file's weight is the net's turned round, N×K against K×N: see `transpose`."
     elif len(mine) == 2 and len(other) == 2:
-        yield from _product_words(mine, other, bottom, theirs)
+        yield from _product_words(mine, other, bottom, theirs, _resolution_words(sides))
     elif len(mine) >= 3 and len(other) == len(mine):
         yield from _convolution_words(sides, trouble, mine, other, bottom)
-    elif len(mine) >= 3 and len(other) == 2 and count(other) == count(mine):
-        yield "As many numbers in two axes: the file's layer is an InnerProduct, the net's a Convolution like it."
-    elif len(mine) == 2 and len(other) >= 3 and count(other) == count(mine):
-        yield "As many numbers in more axes: the file's layer is a Convolution, the net's an InnerProduct like it."
+    elif len(mine) >= 3 and len(other) == 2:
+        yield from _other_type_words(sides, trouble, "two axes", count(other) == count(mine))
+    elif len(mine) == 2 and len(other) >= 3:
+        yield from _other_type_words(sides, trouble, "more than two axes", count(other) == count(mine))
     elif len(mine) == len(other) == 1:
         yield f"The file's layer has {other[0]} channels, the net's {mine[0]}."
 
 
-def _product_words(mine: Shape, other: Shape, bottom: Shape, theirs: Shape | None) -> Iterator[str]:
+def _other_type_words(sides: Sides, trouble: Trouble, axes: str, as_many: bool) -> Iterator[str]:
+    """That the file's weight is one of another layer type, and how that layer would read."""
+    definition, bottoms = sides.world.net.layers[trouble.index], sides.world.bottoms(trouble.index)
+    kind = LAYERS[definition.type]
+    for proto in kind.other_types(definition, bottoms or (), trouble.stored):
+        same = " of as many numbers" if as_many else ""
+        yield f"A weight{same} with {axes} is that of another layer type: {type_words(with_proto(definition, proto))}."
+
+
+def _resolution_words(sides: Sides) -> str:
+    """That the weights want pictures of another size, where that is what mends the net; empty where it is not."""
+    for cure in sides.cures[:1]:
+        for edit in cure.edits if not cure.places else ():
+            was, now = (picture_size(net.layers[edit.index]) for net in (sides.world.net, cure.net))
+            if was and now and was != now:
+                sizes = f"pictures of {by_x(now)}, this net's are {by_x(was)}: another input resolution"
+                return f"The weights are for {sizes}." if cure.source else f"The weights would fit {sizes}, it seems."
+    return ""
+
+
+def _product_words(mine: Shape, other: Shape, bottom: Shape, theirs: Shape | None, resolution: str) -> Iterator[str]:
     if mine[1] == other[1]:
         yield (
             f"Only the number of outputs differs: {other[0]} in the file, {mine[0]} in the net. To fine-tune for "
             f"{mine[0]} classes, rename the layer; to use the file as it is, `num_output: {other[0]}`."
         )
+    elif resolution:
+        yield resolution
     elif theirs is not None and len(theirs) == len(bottom) == 4 and theirs[1] == bottom[1]:
         yield (
             f"As many channels ({bottom[1]}), but {by_x(theirs[2:])} places there and {by_x(bottom[2:])} here: "
@@ -176,7 +222,7 @@ def _product_words(mine: Shape, other: Shape, bottom: Shape, theirs: Shape | Non
 def _convolution_words(sides: Sides, trouble: Trouble, mine: Shape, other: Shape, bottom: Shape) -> Iterator[str]:
     definition = sides.world.net.layers[trouble.index]
     group = settings_of(definition).get("group", 1)
-    transposed = bool(getattr(LAYERS.get(definition.type), "transposed", False))
+    transposed = LAYERS[definition.type].transposed
     if mine[2:] != other[2:]:
         yield f"The file's kernel is {by_x(other[2:])}, the net's {by_x(mine[2:])}."
     if mine[1] == other[1] or transposed:
@@ -228,29 +274,68 @@ def shape_words(sides: Sides, trouble: Trouble) -> list[str]:
     world, definition = sides.world, sides.world.net.layers[trouble.index]
     bottoms = world.bottoms(trouble.index)
     kind = LAYERS.get(definition.type)
-    if kind is not None and kind.is_input and not definition.proto.HasField("input_param"):
-        blob = definition.tops[0] if definition.tops else "data"
-        return [
-            "This is a net for training: `--deploy` makes of it the net that is used afterwards "
-            f"(with `--shape {blob}=1,3,224,224` where no size can be known)."
-        ]
-    if bottoms is None or len(bottoms) < 2 or len({bottom[2:] for bottom in bottoms}) < 2:
+    if kind is not None and kind.fills_itself:
+        return ["This is a net for training: `--deploy` makes of it the net that is used afterwards."]
+    return [*_refusal(world, trouble.index), *_how_bottoms_came(world, definition, bottoms or ())]
+
+
+def _refusal(world: World, index: int) -> Sequence[str]:
+    """What the layer itself says of bottoms that it refuses."""
+    layer, bottoms = world.layers[index], world.bottoms(index)
+    if layer is None or not bottoms or not layer.bottoms.fits(len(bottoms)):
+        return ()
+    try:
+        return layer.why_refused(bottoms)
+    except LayerError:
+        return ()
+
+
+def _how_bottoms_came(world: World, definition: LayerDef, bottoms: Sequence[Shape]) -> list[str]:
+    """The layers that only one of the bottoms comes through, and what makes their sizes differ."""
+    if definition.type not in LAYERS or len(bottoms) < 2 or len({bottom[1:] for bottom in bottoms}) < 2:
         return []
     chains = [chain(world, value) for value in definition.bottom_values]
     common = set.intersection(*({link.index for link in links} for links in chains))
+    chains = [[link for link in links if link.index not in common] for links in chains]
     lines = []
-    for blob, links in zip(definition.bottoms, chains, strict=True):
-        own = [link for link in links if link.index not in common]
+    for blob, own in zip(definition.bottoms, chains, strict=True):
         if len(own) > 1 or (own and own[0].formula):
             lines += [f"how '{blob}' comes to {of_item(own[-1].shape)}:", *_formula_lines(own)]
-    text = " ".join(link.formula for links in chains for link in links if link.index not in common)
-    if not _nearly(bottoms):
-        return lines
-    if "rounded up" in text and "rounded down" in text:
-        lines.append("Caffe's pooling rounds up, its convolution down: sizes that do not divide evenly part there.")
-    elif "rounded up" in text or "rounded down" in text:
-        lines.append("A size that does not divide evenly was rounded; sizes that divide at every stride avoid that.")
+    if len({bottom[2:] for bottom in bottoms}) > 1 and _nearly(bottoms):
+        lines += _rounding_words(world, definition, chains)
     return lines
+
+
+def _rounding_words(world: World, definition: LayerDef, chains: Sequence[list[Link]]) -> Iterator[str]:
+    """Which branch was rounded up and which down; what coming down and up again does to a size."""
+    up, down = (
+        [blob for blob, own in zip(definition.bottoms, chains, strict=True) if any(word in i.formula for i in own)]
+        for word in ("rounded up", "rounded down")
+    )
+    for blob, own in zip(definition.bottoms, chains, strict=True):
+        steps = [link for link in own if link.formula]
+        strides = [(max(_strides(link)), LAYERS[link.layer.type].transposed) for link in steps]
+        into = next((link.index for link in steps), None)
+        before = None if into is None else world.bottoms(into)
+        shrunk = math.prod(stride for stride, upwards in strides if not upwards)
+        if before and any(upwards for _, upwards in strides) and any(size % shrunk for size in before[0][2:]):
+            yield (
+                f"'{blob}' comes from {by_x(before[0][2:])}, down by {shrunk} and up again: only sizes that {shrunk} "
+                "divides come back as they were."
+            )
+            return
+    if up and down:
+        yield (
+            f"'{up[0]}' was rounded up and '{down[0]}' down: Caffe's pooling rounds up, its convolution down, and sizes "
+            "that a stride does not divide part there."
+        )
+    elif len({blob in (*up, *down) for blob in definition.bottoms}) > 1:
+        yield "A size that does not divide evenly was rounded; sizes that divide at every stride avoid that."
+
+
+def _strides(link: Link) -> tuple[int, ...]:
+    stride = settings_of(link.layer).get("stride", ())
+    return stride if isinstance(stride, tuple) and stride else (1,)
 
 
 def _nearly(bottoms: Sequence[Shape]) -> bool:
@@ -259,38 +344,37 @@ def _nearly(bottoms: Sequence[Shape]) -> bool:
     return all(max(axis) - min(axis) <= max(2, max(axis) // 8) for axis in zip(*sizes, strict=False))
 
 
-# -- layers that only the file has -------------------------------------------------------------------------------------
+# -- files of another net ----------------------------------------------------------------------------------------------
 
 
-def missing_scale(world: World, reference: World | None, name: str) -> str:
-    """What to add where the file's net scales after a BatchNorm and this net does not; empty where that is not so."""
-    if reference is None:
-        return ""
-    layers = {layer.name: layer for layer in reference.net.layers}
-    maker = {top: layer for layer in reference.net.layers for top in layer.top_values}
-    scale = layers.get(name)
-    if scale is None or scale.type not in ("Scale", "Bias"):
-        return ""
-    norm = maker.get(scale.bottom_values[0])
-    mine = next((layer for layer in world.net.layers if norm is not None and layer.name == norm.name), None)
-    if norm is None or mine is None or norm.type != "BatchNorm" or mine.type != "BatchNorm":
-        return ""
-    top = mine.tops[0]
-    param = " scale_param { bias_term: true }" if scale.proto.scale_param.bias_term else ""
-    return (
-        f"In the file's net it follows '{norm.name}' (BatchNorm), which only normalizes; without it results differ. "
-        f'Add after that: layer {{ name: "{name}" type: "{scale.type}" bottom: "{top}" top: "{top}"{param} }}'
-    )
+def other_types(world: World) -> Iterator[Diagnostic]:
+    """Warnings of layers that take the weights of a layer of another type: Caffe looks at names and shapes only."""
+    for i, layer in enumerate(world.net.layers):
+        stored = world.given.stored.get(layer.name)
+        if stored is None or not stored.blobs or i in world.troubles or stored.type not in LAYERS:
+            continue
+        if LAYERS[stored.type] is not LAYERS.get(layer.type):
+            message = f"the weights are those of a {stored.type} in the file; Caffe goes by name and shapes only"
+            yield Diagnostic("warning", layer.where, message, layer=layer.name)
 
 
 def another_net(world: World, reference: World | None) -> str:
-    """That the file seems to belong to another net: most of what the two have in common by name does not fit."""
+    """That the file seems to belong to another net: most of what the two have in common by name does not fit, or they
+    have nothing in common."""
     misfits = sum(bool(trouble.stored) for trouble in world.troubles.values())
     common = sum(layer.name in world.given.stored for layer in world.net.layers if _may_learn(world, layer.name))
+    name = f" ('{reference.net.name}')" if reference is not None and reference.net.name else ""
+    if not common and _learns(world) and any(layer.blobs for layer in world.given.stored.values()):
+        return f"no layer takes weights from the file: it seems to belong to another net{name}."
     if misfits < 3 or 2 * misfits <= common:
         return ""
-    name = f" ('{reference.net.name}')" if reference is not None and reference.net.name else ""
     return f"{misfits} of {common} layers do not take their weights: the file seems to belong to another net{name}."
+
+
+def _learns(world: World) -> bool:
+    """Whether any layer has parameters."""
+    known = ((layer, world.bottoms(i)) for i, layer in enumerate(world.layers) if i not in world.troubles)
+    return any(layer.weight_shapes(bottoms) for layer, bottoms in known if layer is not None and bottoms)
 
 
 def _may_learn(world: World, name: str) -> bool:

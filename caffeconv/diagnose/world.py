@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from caffeconv.bind import shape_fits
@@ -72,7 +72,7 @@ class Reach:
     bottoms: tuple[Shape, ...] | None
 
 
-Key = tuple[int, tuple[tuple[str, Shape | None], ...]]
+Key = tuple[int, int, tuple[tuple[str, Shape | None], ...]]
 
 
 @dataclass
@@ -86,6 +86,8 @@ class World:
     shapes: dict[str, Shape]
     readers: Mapping[str, tuple[int, ...]]
     last_reader: Mapping[str, int]
+    makers: Mapping[str, int]
+    """Value → index of the layer that makes it."""
     memo: dict[Key, Reach] = field(default_factory=dict)
 
     @classmethod
@@ -96,7 +98,9 @@ class World:
             for value in dict.fromkeys(definition.bottom_values):
                 readers.setdefault(value, []).append(i)
         last = {value: indices[-1] for value, indices in readers.items()}
-        world = cls(given, net, [None] * len(net.layers), {}, {}, {v: tuple(r) for v, r in readers.items()}, last)
+        known = {v: tuple(r) for v, r in readers.items()}
+        makers = {value: i for i, layer in enumerate(net.layers) for value in layer.top_values}
+        world = cls(given, net, [None] * len(net.layers), {}, {}, known, last, makers)
         for i, definition in enumerate(net.layers):
             world.layers[i], tops, trouble = world.evaluate(i, definition, None, {})
             world.shapes.update({v: shape for v, shape in tops.items() if shape is not None})
@@ -114,6 +118,17 @@ class World:
         values = self.net.layers[index].bottom_values
         shapes = tuple(self.shapes[value] for value in values if value in self.shapes)
         return shapes if len(shapes) == len(values) else None
+
+    def ancestors(self, values: Iterable[str]) -> set[int]:
+        """The layers that values come from."""
+        found: set[int] = set()
+        waiting = list(values)
+        while waiting:
+            i = self.makers.get(waiting.pop())
+            if i is not None and i not in found:
+                found.add(i)
+                waiting += self.net.layers[i].bottom_values
+        return found
 
     def evaluate(
         self, index: int, definition: LayerDef, layer: Layer | None, changed: Mapping[str, Shape | None]
@@ -150,8 +165,9 @@ class World:
         layers = tuple(definitions.get(i, layer) for i, layer in enumerate(self.net.layers))
         net = NetDef(self.net.name, layers, self.net.phase, self.net.directory, self.net.source, self.net.last_value)
         world = World(
-            self.given, net, list(self.layers), dict(self.troubles), dict(self.shapes), self.readers, self.last_reader
-        )
+            self.given, net, list(self.layers), dict(self.troubles), dict(self.shapes), self.readers, self.last_reader,
+            self.makers,
+        )  # fmt: skip
         queue = sorted(definitions)
         while queue:
             i = heapq.heappop(queue)
@@ -174,7 +190,7 @@ class World:
         return world
 
     def reach(self, index: int, definition: LayerDef, until: int) -> Reach:
-        """What layer `until`, the first in trouble, would see with this definition in place of layer `index`.
+        """What layer `until`, with none in trouble before it, would see with this definition in place of layer `index`.
 
         Two edits that leave the same values with the same shapes to what follows come to the same, which is kept.
         """
@@ -187,7 +203,7 @@ class World:
                 heapq.heappop(queue)
             if i > until:
                 break
-            key = (i, tuple(sorted((v, s) for v, s in changed.items() if self.last_reader.get(v, -1) >= i)))
+            key = (until, i, tuple(sorted((v, s) for v, s in changed.items() if self.last_reader.get(v, -1) >= i)))
             if i > index and key in self.memo:
                 found = self.memo[key]
                 break

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from typing_extensions import Self
 
+    from caffeconv.caffe_pb2 import LayerParameter
     from caffeconv.data.hdf5_output import DataSink
     from caffeconv.data.sources import DataSource
     from caffeconv.emit.onnx_builder import OnnxBuilder
@@ -137,6 +138,14 @@ class Layer(ABC):
     """Fields of it that decide the sizes of the spatial axes: ``pad``, ``stride``, …"""
     channel_setting: ClassVar[str] = ""
     """The field of it that decides the channels of the tops."""
+    crop_setting: ClassVar[str] = ""
+    """The field of it that decides height and width of the pictures that the layer makes."""
+    fills_itself: ClassVar[bool] = False
+    """Whether an input's values come from a source that the layer names, as in nets for training."""
+    completed_by: ClassVar[str] = ""
+    """The layer type that has to follow where this one does half of what its name says: Scale after BatchNorm."""
+    transposed: ClassVar[bool] = False
+    """Whether the window is laid over the top, so that sizes grow by the stride."""
     param_axes: ClassVar[Mapping[str, str]] = {}
     """What the axes of each parameter are: ``num_output × inputs``."""
 
@@ -149,6 +158,11 @@ class Layer(ABC):
     def open_axis(self) -> int | None:
         """As `data_axis`, for this one layer."""
         return self.data_axis
+
+    @property
+    def mixes_places(self) -> bool:
+        """Whether a place of the top depends on others of the bottom than the same one, but not through a window."""
+        return False
 
     @classmethod
     def prediction_of(cls, layer: LayerDef) -> str:
@@ -194,6 +208,29 @@ class Layer(ABC):
     @classmethod
     def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
         """Settings that might make the layer take these bottoms where it refuses them."""
+        return ()
+
+    @classmethod
+    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
+        """Settings with which top number `top` might be of the shape `wanted` over the same bottoms."""
+        return ({cls.channel_setting: wanted[1]},) if cls.channel_setting and len(wanted) > 1 else ()
+
+    @classmethod
+    def other_types(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[LayerParameter]:
+        """Layers of another type with the same bottoms and tops, for which parameters of the shapes `stored` are made."""
+        return ()
+
+    @classmethod
+    def in_place_of(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
+        """Layers that, one after the other, do what this one refuses to do for these bottoms; none where none can."""
+        return ()
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        """Shapes of some bottoms (index → shape) with which the layer would take the others as they are."""
+        return ()
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        """What else to say of bottoms that the layer refuses: sentences, with the numbers."""
         return ()
 
     @classmethod

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.caffe_pb2 import ConvolutionParameter
+from caffeconv.caffe_pb2 import ConvolutionParameter, InnerProductParameter, LayerParameter
 from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
 from caffeconv.layers.arrangement import Arrangement, channels_last
 from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Setting, Settings, at_least, canonical_axis
@@ -32,7 +32,6 @@ class Convolution(Layer):
 
     bottoms: ClassVar[Arity] = at_least(1)
     tops: ClassVar[Arity] = at_least(1)
-    transposed: ClassVar[bool] = False
     settings: ClassVar[str] = "convolution_param"
     size_settings: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "pad", "dilation")
     channel_setting: ClassVar[str] = "num_output"
@@ -87,6 +86,25 @@ class Convolution(Layer):
         if group and outside % group == 0:
             known.insert(0, {**settings, "group": group})
         return known
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        p, channels = layer.proto.convolution_param, bottoms[0][1] if len(bottoms[0]) > 1 else 0
+        # a filter over all channels, or as many groups as divide both sides
+        groups = [g for g in (1, p.group // 2, channels) if g and channels % g == 0 and p.num_output % g == 0]
+        return [{"group": group} for group in dict.fromkeys(groups) if group != p.group]
+
+    @classmethod
+    def other_types(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[LayerParameter]:
+        if cls.transposed or not stored or len(stored[0]) != 2:
+            return ()
+        p, other = layer.proto.convolution_param, layer_like(layer, "InnerProduct")
+        product = other.inner_product_param
+        product.num_output = stored[0][0]
+        if len(stored) < 2:
+            product.bias_term = False
+        copy_fillers(p, product)
+        return (other,)
 
     @classmethod
     def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
@@ -283,6 +301,24 @@ class Convolution(Layer):
         return found, diff
 
 
+def layer_like(layer: LayerDef, kind: str) -> LayerParameter:
+    """A layer of another type in this one's place: its name, bottoms, tops, rules and learning rates."""
+    other = LayerParameter(name=layer.proto.name, type=kind, bottom=layer.bottoms, top=layer.tops)
+    for name in ("include", "exclude", "param", "propagate_down"):
+        getattr(other, name).extend(getattr(layer.proto, name))
+    return other
+
+
+def copy_fillers(
+    source: ConvolutionParameter | InnerProductParameter, target: ConvolutionParameter | InnerProductParameter
+) -> None:
+    """Sets the fillers that `source` has in `target`, which has none."""
+    if source.HasField("weight_filler"):
+        target.weight_filler.CopyFrom(source.weight_filler)
+    if source.HasField("bias_filler"):
+        target.bias_filler.CopyFrom(source.bias_filler)
+
+
 def _sum(onnx: OnnxBuilder, values: Sequence[str], what: str) -> str:
     return values[0] if len(values) == 1 else onnx.op("Sum", values, what=what)
 
@@ -358,6 +394,9 @@ class Im2col(Layer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         return cls(layer.proto.convolution_param.axis, layer.proto.convolution_param)
+
+    def window_over(self, bottom: Shape) -> Window | None:
+        return conv_window(self.param, len(bottom) - canonical_axis(self.axis, len(bottom), bottom) - 1)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])

@@ -149,6 +149,7 @@ class DataLayer(Layer):
     bottoms: ClassVar[Arity] = exactly(0)
     tops: ClassVar[Arity] = exactly(2)
     is_input: ClassVar[bool] = True
+    fills_itself: ClassVar[bool] = True
 
     number_of_tops: int
     batch_size: int
@@ -208,6 +209,8 @@ class Data(DataLayer):
     database these are guessed from transform_param.
     """
 
+    settings: ClassVar[str] = "transform_param"
+    crop_setting: ClassVar[str] = "crop_size"
     tops: ClassVar[Arity] = Arity(1, 2)
 
     source: Path
@@ -248,6 +251,9 @@ class ImageData(DataLayer):
 
     top[0]: N×C×H×W, C 3 (blue, green, red) or, with `is_color: false`, 1; top[1]: N labels.
     """
+
+    settings: ClassVar[str] = "transform_param"
+    crop_setting: ClassVar[str] = "crop_size"
 
     pictures: PictureList
     transform: Transform
@@ -299,6 +305,9 @@ class WindowData(DataLayer):
 
     top[0]: N×3×crop_size×crop_size, background first, then objects; top[1]: N labels, 0 for background.
     """
+
+    settings: ClassVar[str] = "transform_param"
+    crop_setting: ClassVar[str] = "crop_size"
 
     sampling: Sampling
     transform: Transform
@@ -363,6 +372,7 @@ class HDF5Data(Layer):
     """
 
     bottoms: ClassVar[Arity] = exactly(0)
+    fills_itself: ClassVar[bool] = True
     tops: ClassVar[Arity] = at_least(1)
     is_input: ClassVar[bool] = True
 

@@ -52,6 +52,10 @@ class Normalize(Layer):
     eps: float
     filler: Filler
 
+    @property
+    def mixes_places(self) -> bool:
+        return self.across_spatial
+
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.norm_param

@@ -487,6 +487,10 @@ class Eltwise(Layer):
     def treats_places_alike(self, node: Node) -> bool:
         return True
 
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        models = dict.fromkeys(bottoms)
+        return [{i: model for i, bottom in enumerate(bottoms) if bottom != model} for model in models]
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.operation == "MAX":
             onnx.emit("Max", node.bottoms, node.tops)

@@ -388,6 +388,9 @@ class Local(Layer):
         """H', W'."""
         return self.window.conv_size(bottom[2:])
 
+    def window_over(self, bottom: Shape) -> Window | None:
+        return self.window
+
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
         if len(bottom) != 4:

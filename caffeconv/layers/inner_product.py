@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.caffe_pb2 import ConvolutionParameter, LayerParameter
+from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
 from caffeconv.layers.arrangement import Arrangement, as_caffe
 from caffeconv.layers.base import Gradients, LabelRule, Layer, LayerError, Settings, canonical_axis
-from caffeconv.layers.convolution import Convolution, absorbed
+from caffeconv.layers.convolution import Convolution, absorbed, copy_fillers, layer_like
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import INT64, added_rows, like_bottom, refuse_to, sum_over
 from caffeconv.layers.kernels import Kernel, Kernels, Source, dense_kernel, untouched, vector
@@ -67,6 +67,26 @@ class InnerProduct(Layer):
         return known
 
     @classmethod
+    def other_types(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[LayerParameter]:
+        if not stored or len(stored[0]) != 4 or len(bottoms[0]) < 2:
+            return ()
+        outputs, inside, *kernel_hw = stored[0]
+        other = layer_like(layer, "Convolution")
+        window = other.convolution_param
+        window.num_output = outputs
+        if kernel_hw[0] == kernel_hw[1]:
+            window.kernel_size.append(kernel_hw[0])
+        else:
+            window.kernel_h, window.kernel_w = kernel_hw
+        channels = bottoms[0][1]
+        if 0 < inside < channels and channels % inside == 0:
+            window.group = channels // inside
+        if len(stored) < 2:
+            window.bias_term = False
+        copy_fillers(layer.proto.inner_product_param, window)
+        return (other,)
+
+    @classmethod
     def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
         if not stored or len(stored[0]) < 2 or len(bottoms[0]) < 2:
             return None
@@ -101,16 +121,10 @@ class InnerProduct(Layer):
         if self.transpose and (node.param("weight").owner or node.param("weight").shared):
             raise LayerError("its weight is shared, and transposed; a convolution has no `transpose`")
         p = node.definition.proto.inner_product_param
-        proto = LayerParameter()
-        proto.CopyFrom(node.definition.proto)
-        proto.ClearField("inner_product_param")
-        proto.ClearField("blobs")
-        proto.type = "Convolution"
-        convolution = ConvolutionParameter(num_output=p.num_output, bias_term=p.bias_term, kernel_size=x[2:])
-        for name in ("weight_filler", "bias_filler"):
-            if p.HasField(name):
-                getattr(convolution, name).CopyFrom(getattr(p, name))
-        proto.convolution_param.CopyFrom(convolution)
+        proto = layer_like(node.definition, "Convolution")
+        proto.convolution_param.num_output, proto.convolution_param.bias_term = p.num_output, p.bias_term
+        proto.convolution_param.kernel_size.extend(x[2:])
+        copy_fillers(p, proto.convolution_param)
         definition = replace(node.definition, type="Convolution", proto=proto)
         params = tuple(self._as_filters(param, x) if param.name == "weight" else param for param in node.params)
         return replace(node, definition=definition, layer=Convolution.parse(definition), params=params)

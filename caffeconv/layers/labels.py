@@ -51,6 +51,26 @@ def check_label_count(scores: Shape, labels: Shape, axis: int, axis_name: str) -
         )
 
 
+def labels_for(scores: Shape, axis: int) -> Shape:
+    """The shape of one label for each prediction: that of the scores with one class."""
+    axis = canonical_axis(axis, len(scores), scores)
+    return (*scores[:axis], 1, *scores[axis + 1 :]) if len(scores) > 2 else scores[:1]
+
+
+def why_labels_are_refused(scores: Shape, labels: Shape, axis: int) -> Sequence[str]:
+    """What is to be said where there is not one label for each prediction."""
+    axis = canonical_axis(axis, len(scores), scores)
+    places = (*scores[:axis], *scores[axis + 1 :])
+    if count(places) == count(labels):
+        return ()
+    wanted = labels_for(scores, axis)
+    product = f"{'·'.join(map(str, places))} = {count(places)}" if len(places) > 1 else str(count(places))
+    return [
+        f"The scores {by_x(scores)} are {scores[axis]} classes at {product} places, one label each: shape {by_x(wanted)} "
+        f"was needed, or another of {count(places)} numbers; the labels have {count(labels)}."
+    ]
+
+
 def label_rule(node: Node, axis: int, ignore_label: int | None) -> Sequence[LabelRule]:
     """One label in bottom[1] for each prediction in bottom[0]."""
     scores = node.bottom_shapes[0]

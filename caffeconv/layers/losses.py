@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from caffeconv.errors import CaffeconvError, Diagnostic
-from caffeconv.ir import LayerDef, Node, Shapes, by_x, count, shape_string
+from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x, count, shape_string
 from caffeconv.layers.base import Arity, Gradients, LabelRule, Layer, LayerError, canonical_axis, exactly
 from caffeconv.layers.gradients import INT64, refuse_all, refuse_to
 from caffeconv.layers.labels import (
@@ -29,6 +29,7 @@ from caffeconv.layers.labels import (
     first_labels,
     from_rows,
     label_rule,
+    labels_for,
     legacy_shape,
     not_below,
     one_hot,
@@ -36,6 +37,7 @@ from caffeconv.layers.labels import (
     rows,
     unflattened,
     weighted,
+    why_labels_are_refused,
 )  # fmt: skip
 from caffeconv.read.caffemodel import StoredBlob, read_binaryproto
 
@@ -104,6 +106,12 @@ class SoftmaxWithLoss(Loss):
             raise LayerError(f"label_smoothing is {p.label_smoothing:g}; only 0 can be converted. Leave it out.")
         weights = tuple(p.class_weighting) if p.weight_by_label_freqs else ()
         return cls(layer.proto.softmax_param.axis, Normalization.parse(p), weights)
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        return [{1: labels_for(bottoms[0], self.axis)}]
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        return why_labels_are_refused(bottoms[0], bottoms[1], self.axis)
 
     def check(self, bottoms: Shapes) -> None:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
@@ -217,11 +225,47 @@ class InfogainLoss(Loss):
     def prediction_of(cls, layer: LayerDef) -> str:
         return "" if layer.infogain == "probabilities" else cls.prediction
 
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        scores = bottoms[0]
+        axis = canonical_axis(self.axis, len(scores), scores)
+        classes = math.isqrt(count(self._h_shape(bottoms)))
+        labels: dict[int, Shape] = {}
+        if count(bottoms[1]) != count(labels_for(scores, axis)):
+            labels = {1: labels_for(scores, axis)}
+        if classes * classes == count(self._h_shape(bottoms)) and classes == scores[axis]:
+            return [labels]
+        known: list[Mapping[int, Shape]] = []
+        if classes * classes == count(self._h_shape(bottoms)) and classes:
+            known.append({0: (*scores[:axis], classes, *scores[axis + 1 :]), **labels})
+        if self.stored is None:
+            known.append({2: (*((1, 1) if len(bottoms[2]) == 4 else ()), scores[axis], scores[axis]), **labels})
+        return known
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
+        said = [*why_labels_are_refused(bottoms[0], bottoms[1], axis)]
+        numbers, classes = count(self._h_shape(bottoms)), bottoms[0][axis]
+        if numbers == classes * classes:
+            return said
+        root = math.isqrt(numbers)
+        made_for = (
+            f"{root}×{root}, for {root} classes" if root * root == numbers else "no square of a number of classes"
+        )
+        where = f"the file {self.source}" if self.stored is not None else "bottom[2]"
+        said.append(
+            f"H in {where} holds {numbers} numbers: {made_for}; the scores have {classes} classes on axis {axis}, which "
+            f"needs {classes}×{classes} = {classes * classes}."
+        )
+        return said
+
+    def _h_shape(self, bottoms: Shapes) -> Shape:
+        return self.stored.shape if self.stored is not None else bottoms[2]
+
     def check(self, bottoms: Shapes) -> None:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
         check_label_count(bottoms[0], bottoms[1], axis, "infogain")
         classes = bottoms[0][axis]
-        h = self.stored.shape if self.stored is not None else bottoms[2]
+        h = self._h_shape(bottoms)
         if count(h) != classes * classes:
             where = f"H in {self.source}" if self.stored is not None else "H, the third bottom,"
             raise LayerError(
@@ -700,6 +744,12 @@ class Accuracy(Layer):
         p = layer.proto.accuracy_param
         ignored = p.ignore_label if p.HasField("ignore_label") else None
         return cls(p.axis, p.top_k, ignored, len(layer.tops) == 2)
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        return [{1: labels_for(bottoms[0], self.axis)}]
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        return why_labels_are_refused(bottoms[0], bottoms[1], self.axis)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         scores, labels = bottoms

@@ -38,6 +38,7 @@ class BatchNorm(Layer):
     """
 
     settings: ClassVar[str] = "batch_norm_param"
+    completed_by: ClassVar[str] = "Scale"
     param_axes: ClassVar[Mapping[str, str]] = {
         "mean": "channels", "variance": "channels", "scale_factor": "the number that mean and variance are divided by",
         "scale": "channels", "bias": "channels",
@@ -257,6 +258,10 @@ class LRN(Layer):
     k: float
     within: bool
 
+    @property
+    def mixes_places(self) -> bool:
+        return self.within
+
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.lrn_param
@@ -361,6 +366,10 @@ class MVN(Layer):
     normalize_variance: bool
     across_channels: bool
     eps: float
+
+    @property
+    def mixes_places(self) -> bool:
+        return True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from caffeconv.caffe_pb2 import PoolingParameter
+from caffeconv.caffe_pb2 import LayerParameter, PoolingParameter
 from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
 from caffeconv.layers.arrangement import Arrangement, Piece, flat
 from caffeconv.layers.base import Arity, Gradients, Layer, LayerError
@@ -77,6 +77,25 @@ class Pooling(Layer):
             raise LayerError(f"pad {by_x(pad)} must be smaller than kernel {by_x(kernel)} (pad_h_ < kernel_h_)")
         depth = _depth_window(p) if layer.extended else None
         return cls(METHODS[p.pool], kernel, stride, pad, ceil, len(layer.tops) > 1, depth)
+
+    @classmethod
+    def in_place_of(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
+        if len(bottoms[0]) != 5 or len(layer.tops) != 1:
+            return ()
+        _, c, d, h, w = bottoms[0]
+        flat, pooled = f"{layer.name}_4d", f"{layer.name}_pooled"
+        sizes = cls.parse(layer).top_shapes([(bottoms[0][0], c * d, h, w)])[0][2:]
+        before = LayerParameter(name=flat, type="Reshape", bottom=layer.bottoms, top=[flat])
+        before.reshape_param.shape.dim.extend((0, c * d, h, w))
+        pool = LayerParameter()
+        pool.CopyFrom(layer.proto)
+        pool.bottom[:], pool.top[:] = [flat], [pooled]
+        after = LayerParameter(name=f"{layer.name}_5d", type="Reshape", bottom=[pooled], top=layer.tops)
+        after.reshape_param.shape.dim.extend((0, c, d, *sizes))
+        for other in (before, after):
+            other.include.extend(layer.proto.include)
+            other.exclude.extend(layer.proto.exclude)
+        return before, pool, after
 
     def window(self, bottom: Shape) -> Window:
         if self.kernel is None:
@@ -314,6 +333,10 @@ class SPP(Layer):
 
     method: Method
     pyramid_height: int
+
+    @property
+    def mixes_places(self) -> bool:
+        return True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:

@@ -55,6 +55,10 @@ class Python(Layer):
     given: tuple[Shape, ...] | None = None
     """The tops' shapes where the caller gives them."""
 
+    @property
+    def mixes_places(self) -> bool:
+        return True
+
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.python_param

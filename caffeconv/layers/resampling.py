@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.caffe_pb2 import UpsampleParameter
 from caffeconv.ir import Dims, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Layer, LayerError
+from caffeconv.layers.base import Arity, Layer, LayerError, Settings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -45,11 +46,16 @@ class Upsample(Layer):
 
     bottoms: ClassVar[Arity] = Arity(1, 2)
     in_place: ClassVar[bool] = False
+    settings: ClassVar[str] = "upsample_param"
 
     scale: tuple[int, int]
     size: tuple[int, int] | None
     """height, width of the top; None: by the scale."""
     less: tuple[int, int]
+
+    @classmethod
+    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
+        return ({"upsample_h": wanted[2], "upsample_w": wanted[3]},) if len(wanted) == 4 else ()
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -130,6 +136,7 @@ class Interp(Layer):
 
     bottoms: ClassVar[Arity] = Arity(1, 2)
     in_place: ClassVar[bool] = False
+    settings: ClassVar[str] = "interp_param"
 
     shrink: int | None
     zoom: int | None
@@ -137,6 +144,10 @@ class Interp(Layer):
     """height, width; None: by the factors, or the second bottom's."""
     crop: tuple[int, int]
     """How much is cut off at start and end."""
+
+    @classmethod
+    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
+        return ({"height": wanted[2], "width": wanted[3]},) if len(wanted) == 4 else ()
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:

@@ -5,13 +5,14 @@ A region is a row (picture, x1, y1, x2, y2) in pixels of the picture; `spatial_s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.ir import LayerDef, Node, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Layer, LayerError, exactly
+from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.base import Arity, Layer, LayerError, Settings, exactly
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,8 +44,19 @@ class ROIPooling(Layer):
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
 
+    settings: ClassVar[str] = "roi_pooling_param"
+    size_settings: ClassVar[tuple[str, ...]] = ("pooled_h", "pooled_w")
+
     pooled: tuple[int, int]
     spatial_scale: float
+
+    @property
+    def mixes_places(self) -> bool:
+        return True
+
+    @classmethod
+    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
+        return ({"pooled_h": wanted[2], "pooled_w": wanted[3]},) if len(wanted) == 4 else ()
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -80,6 +92,10 @@ class PSROIPooling(Layer):
     spatial_scale: float
     output_dim: int
     group_size: int
+
+    @property
+    def mixes_places(self) -> bool:
+        return True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -155,6 +155,10 @@ class Reshape(Layer):
         # the explicit size that stands for the rest is inferred instead; what was inferred before becomes 1
         return [{"dim": (*rest[:i], -1, *rest[i + 1 :])} for i, dim in reversed(list(enumerate(dims))) if dim > 0]
 
+    @property
+    def mixes_places(self) -> bool:
+        return True
+
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.reshape_param
@@ -194,6 +198,20 @@ class Reshape(Layer):
     def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
         top = reshaped(bottoms[0], node.top_shapes[0])
         return None if top is None else [top]
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        explicit = [(i, dim) for i, dim in enumerate(self.dims) if dim > 0]
+        if -1 in self.dims or self.num_axes != -1 or not explicit:
+            return ()
+        total, rest = count(bottoms[0]), count(bottoms[0], 0, max(self.axis, 0))
+        for i, dim in enumerate(self.dims):
+            start = max(self.axis, 0) + i
+            rest *= bottoms[0][start] if dim == 0 and start < len(bottoms[0]) else max(dim, 1)
+        fitting = [(i, dim, total // (rest // dim)) for i, dim in explicit if rest and total % (rest // dim) == 0]
+        return [
+            f"With the other sizes as they are, {total} values need `dim: {size}` in place of `dim: {dim}` (number {i + 1})."
+            for i, dim, size in fitting if size != dim
+        ]  # fmt: skip
 
     def for_any_batch(self, bottoms: Shapes) -> Layer:
         # an explicit first size that is the batch's own copies it: every item then gives what it gives alone
@@ -254,6 +272,20 @@ class Concat(Layer):
             raise LayerError("Either axis or concat_dim should be specified; not both.")
         return cls(p.concat_dim if p.HasField("concat_dim") else p.axis)
 
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        rank = len(bottoms[0])
+        if any(len(bottom) != rank for bottom in bottoms) or not -rank <= self.axis < rank:
+            return ()
+        axis = self.axis % rank
+        return [
+            {
+                i: (*model[:axis], bottom[axis], *model[axis + 1 :])
+                for i, bottom in enumerate(bottoms)
+                if bottom[:axis] != model[:axis] or bottom[axis + 1 :] != model[axis + 1 :]
+            }
+            for model in bottoms
+        ]
+
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         first = bottoms[0]
         axis = canonical_axis(self.axis, len(first), first)
@@ -312,6 +344,39 @@ class Slice(Layer):
         known: list[Settings] = [{"slice_point": tuple(sorted(p.slice_point))}]
         known += [{"slice_point": ()}] if size % parts == 0 else []
         return [*known, {"slice_point": even}] if size >= parts else known
+
+    @classmethod
+    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
+        self, x = cls.parse(layer), bottoms[0]
+        axis, parts = canonical_axis(self.axis, len(x), x), list(self.sizes(x))
+        if len(wanted) != len(x) or len(parts) < 2:
+            return ()
+        neighbour = top + 1 if top + 1 < len(parts) else top - 1
+        parts[neighbour] -= wanted[axis] - parts[top]
+        parts[top] = wanted[axis]
+        return ({"slice_point": tuple(itertools.accumulate(parts))[:-1]},) if min(parts) > 0 else ()
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        if not self.points or any(after <= before for before, after in itertools.pairwise((0, *self.points))):
+            return ()
+        x = bottoms[0]
+        axis = canonical_axis(self.axis, len(x), x)
+        # the last part as large as the one before it
+        size = 2 * self.points[-1] - (0, *self.points)[-2]
+        return [{0: (*x[:axis], size, *x[axis + 1 :])}]
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        x = bottoms[0]
+        axis = canonical_axis(self.axis, len(x), x)
+        if not self.points:
+            return ()
+        beyond = [point for point in self.points if point >= x[axis]]
+        if not beyond:
+            return ["Each slice_point is where a top begins, and must be greater than the one before it."]
+        return [
+            f"slice_point {beyond[0]} would start a top at place {beyond[0]} of axis {axis}, whose places are "
+            f"0 to {x[axis] - 1}."
+        ]
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -376,6 +441,10 @@ class Permute(Layer):
 
     order: tuple[int, ...]
 
+    @property
+    def mixes_places(self) -> bool:
+        return True
+
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         order = tuple(layer.proto.permute_param.order)
@@ -432,6 +501,25 @@ class Crop(Layer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         return cls(layer.proto.crop_param.axis, tuple(layer.proto.crop_param.offset))
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        x, like = bottoms
+        if len(x) != len(like):
+            return ()
+        start, offsets = self.start(x), self.offsets(x)
+        ends = [max(size, like[i] + offsets[i - start]) if i >= start else size for i, size in enumerate(x)]
+        room = [min(size, x[i] - offsets[i - start]) if i >= start else size for i, size in enumerate(like)]
+        return [{0: tuple(ends)}, {1: tuple(room)}]
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        x, like = bottoms
+        if len(x) != len(like):
+            return ()
+        least = [size + offset for size, offset in zip(like[self.start(x) :], self.offsets(x), strict=True)]
+        return [
+            f"Crop only cuts off: bottom[0] must have at least bottom[1]'s places and the offset, {by_x(least)}; it has "
+            f"{by_x(x[self.start(x) :])}."
+        ]
 
     def start(self, bottom: Shape) -> int:
         start = canonical_axis(self.axis, len(bottom), bottom)

@@ -56,6 +56,9 @@ class Convolution3D(Layer):
         _check_window(window)
         return cls(p.num_output, p.bias_term, window, Filler.parse(p.weight_filler), Filler.parse(p.bias_filler))
 
+    def window_over(self, bottom: Shape) -> Window | None:
+        return self.window
+
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         _check_5d(bottoms[0])
         sizes = self.window.conv_size(bottoms[0][2:])
@@ -142,6 +145,9 @@ class Pooling3D(Layer):
         )  # fmt: skip
         _check_window(window)
         return cls(method, window)
+
+    def window_over(self, bottom: Shape) -> Window | None:
+        return self.window
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         _check_5d(bottoms[0])

@@ -52,6 +52,17 @@ class State:
 
 def define_net(source: NetSource, state: State) -> NetDef:
     """The layers that `state` keeps; raises InvalidNetError with every faulty bottom and top."""
+    net, problems = draft_net(source, state)
+    if problems:
+        raise InvalidNetError(problems)
+    return net
+
+
+def draft_net(source: NetSource, state: State) -> tuple[NetDef, list[Diagnostic]]:
+    """The layers that `state` keeps, and what is wrong with their bottoms and tops.
+
+    A bottom that no layer makes is a value that no layer makes; of two layers that make one blob, the later counts.
+    """
     source = upgrade.upgrade_net(source)
     net = source.net
     where = str(source.path or "net")
@@ -71,8 +82,9 @@ def define_net(source: NetSource, state: State) -> NetDef:
         _definition(proto, name, line, state, source, user_code)
         for (proto, line), name in zip(layers, names, strict=True)
     ]
-    named, last_value = _name_values(definitions)
-    return NetDef(net.name, tuple(named), state.phase, source.directory, source.path, last_value, user_code)
+    named, last_value, problems = _name_values(definitions)
+    definition = NetDef(net.name, tuple(named), state.phase, source.directory, source.path, last_value, user_code)
+    return definition, problems
 
 
 def keeps_layer(layer: LayerParameter, state: NetState) -> bool:
@@ -116,8 +128,19 @@ def _definition(
     )  # fmt: skip
 
 
-def _name_values(layers: Sequence[LayerDef]) -> tuple[list[LayerDef], dict[str, str]]:
+def blob_faults(layers: Sequence[LayerDef]) -> list[Diagnostic]:
+    """Bottoms that no layer above makes, tops without a name, blobs that several layers make."""
+    return _writes(layers)[1]
+
+
+def _name_values(layers: Sequence[LayerDef]) -> tuple[list[LayerDef], dict[str, str], list[Diagnostic]]:
     """Gives each write of a blob a value name of its own; the last write has the blob's name."""
+    writes, problems = _writes(layers)
+    return *_assign(layers, writes), problems
+
+
+def _writes(layers: Sequence[LayerDef]) -> tuple[dict[str, list[tuple[int, int]]], list[Diagnostic]]:
+    """Blob → where it is written, as (layer, top), and what is wrong with that."""
     uses, problems = _count_uses(layers)
     problems += [
         Diagnostic("error", layer.where, 'a top without a name; write `top: "…"`', layer=layer.name)
@@ -132,9 +155,7 @@ def _name_values(layers: Sequence[LayerDef]) -> tuple[list[LayerDef], dict[str, 
             if before and not in_place:
                 problems.append(_multiple_sources(layer, top, layers[before[-1][0]], j < len(layer.bottoms)))
             before.append((i, j))
-    if problems:
-        raise InvalidNetError(problems)
-    return _assign(layers, writes)
+    return writes, problems
 
 
 def _assign(
@@ -150,7 +171,7 @@ def _assign(
     current: dict[str, str] = {}
     named = []
     for i, layer in enumerate(layers):
-        bottoms = tuple(current[bottom] for bottom in layer.bottoms)
+        bottoms = tuple(current.get(bottom) or _unused(f"{bottom}/missing", taken) for bottom in layer.bottoms)
         tops = tuple(value_of[i, j] for j in range(len(layer.tops)))
         current.update(zip(layer.tops, tops, strict=True))
         named.append(replace(layer, bottom_values=bottoms, top_values=tops))

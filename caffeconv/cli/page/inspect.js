@@ -24,7 +24,7 @@ function svg(tag, attributes, text) {
   if (text !== undefined) made.textContent = text;
   return made;
 }
-const by = (shape) => shape.join("×") || "scalar";
+const by = (shape) => shape ? shape.join("×") || "scalar" : "?";
 function short(n) {
   for (const [size, unit] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]]) if (n >= size) return +(n / size).toPrecision(3) + unit;
   return String(n);
@@ -248,7 +248,7 @@ function choose(index, move) {
   layer.formulas.forEach((formula, i) => add(layer.formulas.length === 2 ? ["height", "width"][i] : "size", formula));
   add("parameters", layer.parameters ? `${layer.parameters.toLocaleString()} (${layer.params.map((p) => `${p.name} ${by(p.shape)}`).join(", ")})` : "");
   add("multiply-adds", layer.multiply_adds ? short(layer.multiply_adds) : "");
-  add("memory", layer.activation_bytes ? bytes(layer.activation_bytes) : "in place");
+  if (layer.built) add("memory", layer.activation_bytes ? bytes(layer.activation_bytes) : "in place");
   add("sees", layer.receptive_field ? `${by(layer.receptive_field.size)} pixels, ${by(layer.receptive_field.stride)} apart` : "");
   panel.replaceChildren(el("h2", {}, layer.name), ...layer.problems.map((p) => el("div", { class: "problem" }, el("div", {}, p.message), el("pre", {}, p.hint))), list, ...layer.histograms.map(histogram));
 }
