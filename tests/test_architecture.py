@@ -31,6 +31,8 @@ ORDER = (
     ("gradient", "runtime"),
     ("convert", "infogain", "make_h", "upgrade"),
     ("report", "net", "compare", "costs", "explain", "values"),
+    ("sweep",),
+    ("scores", "extract"),
     ("cli",),
 )
 """Stages from first to last; a module imports from its own stage and those before it."""

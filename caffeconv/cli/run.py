@@ -18,6 +18,15 @@ from caffeconv.cli.options import (
     talk_options,
     weights_argument,
 )
+from caffeconv.cli.run_data import (
+    DataOptions,
+    Request,
+    Talk,
+    data_options,
+    extract_from_inputs,
+    identify,
+    run_over_data,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,16 +76,19 @@ ARRAYS = (".npy", ".npz")
     help="Where to compute.",
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
+@data_options
 @net_options
 @talk_options
 def run_command(
     net: Path, weights: tuple[Path, ...], inputs: tuple[str, ...], blobs: tuple[str, ...], out: Path | None, top_k: int,
     labels: Path | None, threshold: float, mean: str | None, scale: float, resize: str | None, crop: str | None, rgb: bool,
-    batch_size: int | None, provider: Provider, threads: int | None, options: NetOptions, quiet: bool, verbose: bool,
+    batch_size: int | None, provider: Provider, threads: int | None, data: DataOptions, options: NetOptions, quiet: bool,
+    verbose: bool,
 ) -> None:  # fmt: skip
-    """Runs NET (a prototxt with WEIGHTS, or an ONNX model) on pictures or arrays.
+    """Runs NET (a prototxt with WEIGHTS, or an ONNX model) on pictures or arrays, or on what its data layers read.
 
-    Prints classes, detections or a summary of each output. Example, from the project's folder:
+    Prints classes, detections or a summary of each output; over data layers, their averages as `caffe test` does.
+    Example, from the project's folder:
 
     \b
         caffeconv run fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel --input fixtures/digits/3.png
@@ -86,16 +98,28 @@ def run_command(
     from caffeconv.runtime.batches import batch_size_of, join, run_batches
     from caffeconv.runtime.sinks import check_output, write_results
 
+    if data.wanted(net, inputs, options):
+        if resize or crop or rgb:
+            raise click.UsageError("--resize, --crop and --rgb are for --input; a data layer has its transform_param")
+        request = Request(net, weights, blobs, out, batch_size, mean, scale, provider, options)
+        run_over_data(request, data, Talk(quiet, verbose))
+        return
     names = _read_labels(labels)
     crop_size = parse_size(crop, "--crop") if crop else None
     session = _open(net, weights, blobs, options, crop_size, provider, threads, quiet=quiet)
-    if out is not None:
+    extracts = data.extracts(out, blobs)
+    if out is not None and not extracts:
         check_output(out, list(session.outputs))
+    if out is not None:
         refuse_input_as_output(out, (net, *weights))
     resize_to = parse_size(resize, "--resize") if resize else None
     sources = _sources(session, inputs, _read_mean(mean), scale, resize_to, rgb)
     if verbose:
         note(f"providers: {', '.join(session.providers)}")
+    if out is not None and extracts:
+        identity = identify(net, weights, options, inputs, mean, scale, resize, crop, rgb)
+        extract_from_inputs(session, sources, batch_size, blobs, out, identity, data, Talk(quiet, verbose))
+        return
     total = max((len(source) for source in sources.values()), default=1)
     batches = []
     with progress(total, "running", quiet=quiet) as advance:

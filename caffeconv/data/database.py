@@ -43,6 +43,11 @@ class DatabaseSource(DataSource):
     def name(self) -> str:
         return str(self.path)
 
+    @property
+    def files(self) -> Sequence[Path]:
+        return [file for file in sorted(self.path.iterdir()) if file.suffix in (".mdb", ".ldb", ".sst", ".log")
+                and file.name != "lock.mdb"]  # fmt: skip
+
     def count_items(self) -> int:
         return self._open()[0].count()
 

@@ -57,6 +57,11 @@ class Records(ABC):
         return f"{self.path}, record '{key.decode('utf-8', 'backslashreplace')}'"
 
 
+def backend_of(path: Path) -> Backend:
+    """Which kind of database a folder holds, by the files in it."""
+    return "LEVELDB" if (path / "CURRENT").exists() else "LMDB"
+
+
 def open_records(path: Path, backend: Backend) -> Records:
     """Opens a database for reading.
 

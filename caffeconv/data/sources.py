@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -117,6 +118,11 @@ class DataSource(ABC):
     def name(self) -> str:
         """What is read: the path of a database, list or file."""
 
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files whose content it is: when they change, so do the items."""
+        return [Path(self.name)]
+
     @abstractmethod
     def count_items(self) -> int:
         """The number of items that make one round."""
@@ -131,10 +137,14 @@ class DataSource(ABC):
 class Batch:
     """A batch in the making: its first item decides about the size (caffe: load_batch)."""
 
-    def __init__(self, size: int, into: Sequence[FloatArray] = ()) -> None:
-        """`into`: arrays of an earlier batch to be filled again, where they are of the right size."""
+    def __init__(
+        self, size: int, into: Sequence[FloatArray] = (), like: Sequence[FloatArray] | None = None
+    ) -> None:  # fmt: skip
+        """`into`: arrays of an earlier batch to be filled again, where they are of the right size. `like`: an item that
+        decides about the size instead of the first."""
         self._size = size
         self._into = into
+        self._like = like
         self.blobs: Sequence[FloatArray] = ()
         """A value for each top."""
         self.positions = np.zeros(size, np.int64)
@@ -148,7 +158,7 @@ class Batch:
     def put(self, piece: Piece, values: Sequence[FloatArray]) -> None:
         """Takes what a piece has become as the next items; CaffeconvError where it does not fit."""
         if not self.blobs:
-            self.blobs = self._blobs(values)
+            self.blobs = self._blobs(self._like or values)
         for blob, value in zip(self.blobs, values, strict=True):
             if blob.shape[1:] != value.shape[1:]:
                 raise CaffeconvError(
