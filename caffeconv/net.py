@@ -6,13 +6,14 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from caffeconv.batch import input_shapes, reshape_graph
-from caffeconv.convert import Loaded, PathLike, Weights, convert_loaded, load, source_metadata
+from caffeconv.convert import Loaded, PathLike, Weights, convert_loaded, load, source_metadata, weight_paths
 from caffeconv.data.sources import DataSource
 from caffeconv.errors import CaffeconvError, Diagnostic, PlanOutdatedError
 from caffeconv.gradient import (
@@ -24,6 +25,7 @@ from caffeconv.gradient import (
     open_tops,
     plan_backward,
 )  # fmt: skip
+from caffeconv.held import holding_weights, unchanged
 from caffeconv.ir import FloatArray, Graph, Infogain, LayerDef, Node, Phase, Shape, by_x, count
 from caffeconv.read.netdef import State
 
@@ -183,10 +185,11 @@ class Net:
         deploy: bool = False, extended: bool = False, infogain: Infogain | None = None,
         ignore_unknown_fields: bool = False, shapes: Mapping[str, Sequence[int]] | None = None,
     ) -> None:  # fmt: skip
-        self._loaded: Loaded = load(
-            net, weights, shapes=shapes, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python),
-            seed=seed, ignore_unknown_fields=ignore_unknown_fields,
-        )  # fmt: skip
+        with unchanged([Path(net), *weight_paths(weights)]):
+            self._loaded: Loaded = holding_weights(load(
+                net, weights, shapes=shapes, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python),
+                seed=seed, ignore_unknown_fields=ignore_unknown_fields,
+            ))  # fmt: skip
         self.diagnostics: tuple[Diagnostic, ...] = self._loaded.bound.diagnostics
         """What might not be meant: layers without weights, probabilities where scores belong, …"""
         self.allow_python = allow_python

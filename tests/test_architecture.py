@@ -30,6 +30,7 @@ ORDER = (
     ("emit",),
     ("gradient", "runtime"),
     ("convert", "infogain", "make_h", "upgrade"),
+    ("held",),
     ("report", "net", "compare", "costs", "explain", "values"),
     ("sweep",),
     ("scores", "extract"),

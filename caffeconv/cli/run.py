@@ -95,6 +95,7 @@ def run_command(
     """
     from caffeconv.cli.progress import progress
     from caffeconv.emit.atomic import refuse_input_as_output
+    from caffeconv.held import unchanged
     from caffeconv.runtime.batches import batch_size_of, join, run_batches
     from caffeconv.runtime.sinks import check_output, write_results
 
@@ -106,8 +107,9 @@ def run_command(
         return
     names = _read_labels(labels)
     crop_size = parse_size(crop, "--crop") if crop else None
-    session = _open(net, weights, blobs, options, crop_size, provider, threads, quiet=quiet)
-    extracts = data.extracts(out, blobs)
+    with unchanged((net, *weights)):
+        session = _open(net, weights, blobs, options, crop_size, provider, threads, quiet=quiet)
+    extracts = data.extracts(out, blobs, session)
     if out is not None and not extracts:
         check_output(out, list(session.outputs))
     if out is not None:

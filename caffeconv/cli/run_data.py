@@ -67,14 +67,14 @@ class DataOptions:
             for source in [node.layer.data_source(node.definition.tops, np.random.default_rng(0))]
         )
 
-    def extracts(self, out: Path | None, blobs: Sequence[str]) -> bool:
-        """Whether an output is written row by row."""
+    def extracts(self, out: Path | None, blobs: Sequence[str], session: Session) -> bool:
+        """Whether the outputs of a run over --input are written row by row."""
         if out is None:
             if self.resume:
                 raise click.UsageError("--resume goes on with an output; name it: -o FILE")
             return False
         suffix = out.suffix.lower()
-        return suffix == ".lmdb" or (suffix in STREAMED and (self.resume or bool(blobs)))
+        return suffix == ".lmdb" or self.resume or (suffix in STREAMED and bool(blobs) and _has_rows(session))
 
 
 @dataclass(frozen=True)
@@ -260,6 +260,15 @@ def extract_from_inputs(
         _write(parts, chunks, len(items), talk, items)
     finally:
         parts.close()
+
+
+def _has_rows(session: Session) -> bool:
+    """Whether every output has a row for each item."""
+    batches = {shape[0] for shape in session.inputs.values() if shape}
+    return all(
+        shape and shape[0] in batches and session.kind(name) != "detections"
+        for name, shape in session.outputs.items()
+    )  # fmt: skip
 
 
 class _ItemNames(Sequence[str]):
