@@ -16,7 +16,7 @@ import lmdb
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from databases import encoded, pixels, raw, write_list, write_lmdb, write_mean, write_pictures
+from databases import encoded, pixels, raw, write_hdf5, write_list, write_lmdb, write_mean, write_pictures
 from golden_cases import ROOT, Array
 
 import caffeconv
@@ -380,6 +380,21 @@ def test_sources_that_are_not_as_they_should_be(here: Path) -> None:
         NET, WEIGHTS, "--input-db", "nowhere", "--blobs", "ip1", "-o", "f.h5"
     )  # fmt: skip
     assert sorted(path.name for path in here.iterdir()) == ["db", "empty", "net.prototxt"]
+
+
+def test_a_file_that_another_process_holds(here: Path) -> None:
+    write_hdf5(here / "a.h5", data=np.zeros((2, 3)))
+    write_list(here / "list.txt", ["a.h5"])
+    layer = 'layer { name: "source" type: "HDF5Data" top: "data" hdf5_data_param { source: "list.txt" batch_size: 2 } }'
+    (here / "net.prototxt").write_text(layer)
+    code = "import h5py, sys; file = h5py.File('a.h5', 'r+'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        said = refusal("net.prototxt")
+        holder.communicate()
+    assert "a.h5 (of list.txt): Failed opening HDF5 file: another process has it open for writing" in said
+    assert run("net.prototxt", "--blobs", "data", "-o", "f.npy").exit_code == 0
 
 
 def test_items_that_do_not_fit(here: Path) -> None:
