@@ -6,13 +6,14 @@ import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from caffeconv.batch import input_shapes, reshape_graph
-from caffeconv.convert import Loaded, PathLike, Weights, convert_loaded, load
+from caffeconv.convert import Loaded, PathLike, Weights, convert_loaded, load, source_metadata, weight_paths
 from caffeconv.costs import session_bytes
 from caffeconv.data.sources import DataSource
 from caffeconv.errors import CaffeconvError, Diagnostic, PlanOutdatedError
@@ -25,7 +26,8 @@ from caffeconv.gradient import (
     open_tops,
     plan_backward,
 )  # fmt: skip
-from caffeconv.ir import FloatArray, Graph, Infogain, Node, Phase, Shape, by_x, count
+from caffeconv.held import holding_weights, unchanged
+from caffeconv.ir import FloatArray, Graph, Infogain, LayerDef, Node, Phase, Shape, by_x, count
 from caffeconv.read.netdef import State
 from caffeconv.recent import Recent
 
@@ -177,7 +179,7 @@ class Net:
         provider: "auto", "cpu", "cuda" or "cuda:N"; auto takes CUDA where onnxruntime has it.
         threads: of onnxruntime, for one pass. nhwc: on CUDA, prefer kernels that keep channels last.
         seed: for fillers that draw at random.
-        deploy, extended, infogain, fully_convolutional: as for `convert`.
+        deploy, extended, infogain, shapes, fully_convolutional: as for `convert`.
 
     Raises:
         CaffeconvError: whatever is wrong with the net or the weights.
@@ -187,13 +189,14 @@ class Net:
         self, net: PathLike, weights: Weights = None, phase: Phase = "TEST", *, level: int = 0,
         stages: Sequence[str] = (), allow_python: bool = False, provider: Provider = "auto", seed: int = 0,
         deploy: bool = False, extended: bool = False, infogain: Infogain | None = None,
-        ignore_unknown_fields: bool = False, fully_convolutional: bool = False, threads: int | None = None,
-        nhwc: bool = False,
+        ignore_unknown_fields: bool = False, shapes: Mapping[str, Sequence[int]] | None = None,
+        fully_convolutional: bool = False, threads: int | None = None, nhwc: bool = False,
     ) -> None:  # fmt: skip
-        self._loaded: Loaded = load(
-            net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python),
-            seed=seed, ignore_unknown_fields=ignore_unknown_fields, fully_convolutional=fully_convolutional,
-        )  # fmt: skip
+        with unchanged([Path(net), *weight_paths(weights)]):
+            self._loaded: Loaded = holding_weights(load(
+                net, weights, shapes=shapes, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python),
+                seed=seed, ignore_unknown_fields=ignore_unknown_fields, fully_convolutional=fully_convolutional,
+            ))  # fmt: skip
         self.diagnostics: tuple[Diagnostic, ...] = self._loaded.bound.diagnostics
         """What might not be meant: layers without weights, probabilities where scores belong, …"""
         self.allow_python = allow_python
@@ -306,7 +309,7 @@ class Net:
         if start is not None:
             raise CaffeconvError("forward(start=…) is not supported yet; run the whole net")
         wanted = list(dict.fromkeys([*(self._tops_of(end) if end is not None else self.outputs), *(blobs or ())]))
-        self._check_known(wanted)
+        self.check_known(wanted)
         running = self.layer_names if end is None else self.layer_names[: self.layer_names.index(end) + 1]
         sinks = [(node, sink) for node, sink in self._sinks if node.name in running]
         written = [blob for node, _ in sinks for blob in node.definition.bottoms]
@@ -325,11 +328,84 @@ class Net:
             if name in results:  # caffe: a layer in place overwrites the input itself
                 self._buffers[name] = results[name]
         for node, sink in sinks:
-            with _placed(node):
+            with placed(node.definition):
                 sink.write([results[blob] for blob in node.definition.bottoms])
         return {name: self._buffers[name] if name in self._buffers else self._computed[name] for name in wanted}
 
-    def _check_known(self, blobs: Sequence[str]) -> None:
+    @property
+    def sources(self) -> dict[str, DataSource]:
+        """Data layer → what fills its tops."""
+        return {node.name: source for node, source in self._sources}
+
+    def read_from(self, layer: str, source: DataSource) -> None:
+        """Lets `source` fill the tops of a layer: instead of its own source, or of the caller."""
+        (node,) = (node for node in self._graph.nodes if node.name == layer)
+        self._sources = [(other, own) for other, own in self._sources if other.name != layer] + [(node, source)]
+        self.inputs = [name for name in self.inputs if name not in source.tops]
+
+    def input_layers(self) -> dict[str, str]:
+        """Input that the caller fills → the layer that it is a top of."""
+        return {top: layer for layer, tops in self.top_names.items() for top in tops if top in self.inputs}
+
+    def definition_of(self, layer: str) -> LayerDef:
+        """What the prototxt says of a layer."""
+        return self._loaded.net.layers[self._place_of(layer)]
+
+    @property
+    def states(self) -> dict[str, FloatArray]:
+        """What recurrent layers keep for the next pass, empty before the first one; assign to go on from elsewhere."""
+        return self._states
+
+    @states.setter
+    def states(self, states: Mapping[str, FloatArray]) -> None:
+        self._states = dict(states)
+
+    def kinds(self) -> dict[str, str]:
+        """Blob → what it means to whoever runs the net (probabilities, detections, …), where its layer says that."""
+        return {
+            self._blob_of[value]: kind
+            for node in self._graph.nodes
+            for value, kind in zip(node.tops, node.layer.top_kinds, strict=False)
+            if value in self._blob_of
+        }
+
+    def file_digests(self) -> dict[str, str]:
+        """Name and SHA-256 of the net's and the weights' files, and the phase."""
+        return source_metadata(self._loaded)
+
+    def loss_weights(self) -> dict[str, float]:
+        """Blob → loss weight, of those that have one (caffe: Layer::SetLossWeights)."""
+        weights = [
+            (self._blob_of[value], weight)
+            for node in self._graph.nodes
+            for value, weight in zip(node.tops, loss_weights(node), strict=True)
+            if weight and value in self._blob_of
+        ]
+        return dict(weights)
+
+    def run_pass(self, feeds: Mapping[str, FloatArray], blobs: Sequence[str]) -> dict[str, FloatArray]:
+        """The blobs of one pass, as of `forward`, without a copy and without a word in `net.blobs`: for many batches.
+
+        Args:
+            feeds: input → values, float32; an input that is left out is as it was. Another shape reshapes the net.
+            blobs: what to return.
+        """
+        self.check_known(blobs)
+        for name, values in feeds.items():
+            self.reshape_input(name, values.shape)
+        self._forget()
+        if self._user_code is not None:
+            self._user_code.begin_pass()
+        written = [blob for node, _ in self._sinks for blob in node.definition.bottoms]
+        wanted = list(dict.fromkeys([*blobs, *written, *self._made_by_code(self.layer_names)]))
+        results, self._states = self._run({**self._buffers, **feeds}, wanted, self._states)
+        for node, sink in self._sinks:
+            with placed(node.definition):
+                sink.write([results[blob] for blob in node.definition.bottoms])
+        return {name: results[name] for name in blobs}
+
+    def check_known(self, blobs: Sequence[str]) -> None:
+        """Raises CaffeconvError for a blob that the net lacks."""
         unknown = [name for name in blobs if name not in self.blobs]
         if unknown:
             raise CaffeconvError(f"the net has no blob '{unknown[0]}'; it has {', '.join(self.blobs)}")
@@ -347,7 +423,7 @@ class Net:
             given = {top: rest.pop(top) for top in node.definition.tops if top in rest}
             if not given and node.name not in running:
                 continue
-            with _placed(node):
+            with placed(node.definition):
                 batch = source.next_batch(given, needed)
             for name, values in batch.items():
                 if values is not given.get(name):
@@ -487,7 +563,7 @@ class Net:
                 "Add a loss, or write `force_backward: true` at the top of the prototxt"
             )
         wanted = [*(self.inputs if end is None else self.bottom_names[end]), *(diffs or ())]
-        self._check_known(wanted)
+        self.check_known(wanted)
         opened = open_tops(plan_backward(graph)[first : last + 1])
         self._give_diffs(top_diffs, {*opened, *self.outputs})
         held = {blob: self.diff_of(blob) for blob in opened}
@@ -611,12 +687,12 @@ def _sources(graph: Graph, seed: int) -> list[tuple[Node, DataSource]]:
 
 
 @contextmanager
-def _placed(node: Node) -> Iterator[None]:
+def placed(definition: LayerDef) -> Iterator[None]:
     """Names the layer in what goes wrong inside."""
     try:
         yield
     except CaffeconvError as error:
-        raise CaffeconvError(f"{node.definition.where}: {error}") from None
+        raise CaffeconvError(f"{definition.where}: {error}") from None
 
 
 def _plan(graph: Graph) -> tuple[object, ...]:

@@ -30,7 +30,10 @@ ORDER = (
     ("emit",),
     ("gradient", "runtime"),
     ("convert", "infogain", "make_h", "upgrade"),
+    ("held",),
     ("report", "net", "compare", "costs", "explain", "values"),
+    ("sweep",),
+    ("scores", "extract"),
     ("cli",),
 )
 """Stages from first to last; a module imports from its own stage and those before it."""

@@ -46,7 +46,8 @@ class _Bar:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        rate = TextColumn("{task.fields[rate]:.1f}/s")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
         bar = self._shown.enter_context(Progress(*columns, console=Console(file=sys.stderr), transient=True))
-        task = bar.add_task(self._what, total=self._total)
-        return lambda done: bar.update(task, completed=done)
+        task = bar.add_task(self._what, total=self._total, rate=0.0)
+        return lambda done: bar.update(task, completed=done, rate=done / (time.monotonic() - self._start))

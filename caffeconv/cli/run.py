@@ -25,6 +25,15 @@ from caffeconv.cli.options import (
     talk_options,
     weights_argument,
 )
+from caffeconv.cli.run_data import (
+    DataOptions,
+    Request,
+    Talk,
+    data_options,
+    extract_from_inputs,
+    identify,
+    run_over_data,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,20 +89,21 @@ ARRAYS = (".npy", ".npz")
     help="How classes are printed.",
 )
 @click.option("--profile", is_flag=True, help="Print the time that each layer takes instead; -o: .json, .trace.json.")
-@click.option("--iterations", type=click.IntRange(1), help="With --profile: passes to average over.  [default: 10]")
 @compute_options
 @fully_convolutional_option
+@data_options
 @net_options
 @talk_options
 def run_command(
     net: Path, weights: tuple[Path, ...], inputs: tuple[str, ...], blobs: tuple[str, ...], out: Path | None, top_k: int,
     labels: Path | None, threshold: float, mean: str | None, scale: float, resize: str | None, crop: str | None, rgb: bool,
-    batch_size: int | None, oversample: bool, form: Format, profile: bool, iterations: int | None,
-    fully_convolutional: bool, compute: ComputeOptions, options: NetOptions, quiet: bool, verbose: bool,
+    batch_size: int | None, oversample: bool, form: Format, profile: bool, fully_convolutional: bool,
+    compute: ComputeOptions, data: DataOptions, options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
-    """Runs NET (a prototxt with WEIGHTS, or an ONNX model) on pictures or arrays.
+    """Runs NET (a prototxt with WEIGHTS, or an ONNX model) on pictures or arrays, or on what its data layers read.
 
-    Prints classes, detections or a summary of each output. Example, from the project's folder:
+    Prints classes, detections or a summary of each output; over data layers, their averages as `caffe test` does.
+    Example, from the project's folder:
 
     \b
         caffeconv run fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel --input fixtures/digits/3.png
@@ -101,6 +111,7 @@ def run_command(
     from caffeconv.cli.predictions import Classified, is_classification, print_predictions, refuse_other_outputs
     from caffeconv.cli.progress import progress
     from caffeconv.emit.atomic import refuse_input_as_output
+    from caffeconv.held import unchanged
     from caffeconv.runtime.batches import averaged, batch_size_of, join, run_batches
     from caffeconv.runtime.sinks import check_output, write_results
     from caffeconv.runtime.sources import CROPS, PictureSource
@@ -108,12 +119,6 @@ def run_command(
     names = _read_labels(labels)
     crop_size = parse_size(crop, "--crop") if crop else None
     resize_to = parse_size(resize, "--resize") if resize else None
-    if form != "table" and out is not None:
-        raise click.UsageError(
-            f"--format {form}: classes are printed to stdout, and -o takes whole blobs; give one of them"
-        )
-    if iterations is not None and not profile:
-        raise click.UsageError("--iterations: passes of --profile; give that too")
     opening = functools.partial(
         _open, net, weights, blobs, options, crop_size, compute, fully_convolutional=fully_convolutional, quiet=quiet
     )
@@ -123,17 +128,40 @@ def run_command(
         with TemporaryDirectory(prefix="caffeconv-") as folder:
             opened = opening(profile_to=Path(folder), batch=batch_size or "keep")
             sources = _sources(opened.session, inputs, _read_mean(mean), scale, resize_to, rgb)
-            _profile(opened, sources, batch_size, iterations or 10, out, quiet=quiet)
+            _profile(opened, sources, batch_size, data.iterations or 10, out, quiet=quiet)
         return
-    opened = opening()
+    if data.wanted(net, inputs, options):
+        if resize or crop or rgb or oversample or form != "table":
+            raise click.UsageError(
+                "--resize, --crop, --rgb, --oversample and --format are for --input; a data layer has its transform_param"
+            )
+        request = Request(net, weights, blobs, out, batch_size, mean, scale, compute, options, fully_convolutional)
+        run_over_data(request, data, Talk(quiet, verbose))
+        return
+    if form != "table" and out is not None:
+        raise click.UsageError(
+            f"--format {form}: classes are printed to stdout, and -o takes whole blobs; give one of them"
+        )
+    with unchanged((net, *weights)):
+        opened = opening()
     session = opened.session
-    if out is not None:
+    extracts = data.extracts(out, blobs, session)
+    if out is not None and not extracts:
         check_output(out, list(session.outputs))
+    if out is not None:
         refuse_input_as_output(out, (net, *weights))
     sources = _sources(session, inputs, _read_mean(mean), scale, resize_to, rgb)
     if verbose:
         for line in opened.placement():
             note(line)
+    if out is not None and extracts:
+        if oversample:
+            raise click.UsageError(
+                "--oversample with --blobs or --resume: crops are averaged for classes, not for features"
+            )
+        identity = identify(net, weights, options, inputs, mean, scale, resize, crop, rgb, fully_convolutional)
+        extract_from_inputs(session, sources, batch_size, blobs, out, identity, data, Talk(quiet, verbose))
+        return
     total = max((len(source) for source in sources.values()), default=1)
     stream = run_batches(session, _oversampled(sources) if oversample else sources, batch_size)
     stream = averaged(stream, CROPS) if oversample else stream

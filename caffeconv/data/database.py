@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from caffeconv.data.datum import Item, read_datum
 from caffeconv.data.records import Backend, Cycle, Records, open_records
-from caffeconv.data.sources import Batch, DataSource
+from caffeconv.data.sources import DataSource, Piece
 from caffeconv.data.transform import Transform, Transformer
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray, Shape
+
+_LOOKED_AT = 16
 
 
 class DatabaseSource(DataSource):
@@ -22,12 +25,10 @@ class DatabaseSource(DataSource):
         self, tops: Sequence[str], path: Path, backend: Backend, batch_size: int, transform: Transform,
         random: np.random.Generator,
     ) -> None:  # fmt: skip
-        super().__init__(tops)
+        super().__init__(tops, batch_size, random)
         self.path = path
+        self.transform = transform
         self._backend: Backend = backend
-        self._batch_size = batch_size
-        self._transform = transform
-        self._random = random
         self._opened: tuple[Records, Cycle, Transformer] | None = None
 
     @property
@@ -36,36 +37,61 @@ class DatabaseSource(DataSource):
 
     @property
     def is_random(self) -> bool:
-        return self._transform.is_random
+        return self.transform.is_random
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return [file for file in sorted(self.path.iterdir()) if file.suffix in (".mdb", ".ldb", ".sst", ".log")
+                and file.name != "lock.mdb"]  # fmt: skip
 
     def count_items(self) -> int:
         return self._open()[0].count()
 
+    def at(self, path: Path, backend: Backend) -> DatabaseSource:
+        """The same for another database."""
+        return DatabaseSource(self.tops, path, backend, self.batch_size, self.transform, self.random_at(0))
+
     def _open(self) -> tuple[Records, Cycle, Transformer]:
         if self._opened is None:
             records = open_records(self.path, self._backend)
-            self._opened = records, Cycle(records), Transformer(self._transform, self._random)
+            self._opened = records, Cycle(records), Transformer(self.transform)
         return self._opened
 
-    def _read(self) -> Sequence[FloatArray]:
+    def _take(self) -> Piece:
         records, cycle, transformer = self._open()
-        batch = Batch(self._batch_size, transformer)
-        for i in range(self._batch_size):
-            key, content = cycle.take()
-            where = records.where(key)
-            item = _read_datum(content, where, self._transform)
-            batch.put(i, item.values, item.label, where)
-        return batch.blobs(self.tops)
+        key, content = cycle.take()
+        where, position = records.where(key), self.position
+
+        def make() -> Sequence[FloatArray]:
+            item = _read_datum(content, where, self.transform)
+            values = transformer.apply(item.values, where, self.random_at(position) if self.is_random else None)
+            return (values[None], np.array([item.label], np.float32))[: len(self.tops)]
+
+        return Piece(position, 1, where, make)
+
+    def _go_to(self, position: int) -> None:
+        records, _, transformer = self._open()
+        self._opened = records, Cycle(records, position % records.count() if position else 0), transformer
 
 
 def first_shape(path: Path, backend: Backend, transform: Transform) -> Shape:
-    """C×H×W of a database's first item after the transformation; raises as `open_records` and `read_datum` do."""
+    """C×H×W of a database's first item after the transformation; raises as `open_records` and `read_datum` do.
+
+    Where that item is damaged, which whoever reads it will say, one of the next tells.
+    """
     records = open_records(path, backend)
-    key, content = next(iter(records), (b"", None))
-    if content is None:
-        raise CaffeconvError(f"{path}: the database is empty; at least one record was needed")
-    where = records.where(key)
-    return transform.shape(_read_datum(content, where, transform).values.shape, where)
+    damage: CaffeconvError | None = None
+    for key, content in islice(records, _LOOKED_AT):
+        where = records.where(key)
+        try:
+            return transform.shape(_read_datum(content, where, transform).values.shape, where)
+        except CaffeconvError as error:
+            damage = damage or error
+    raise damage or CaffeconvError(f"{path}: the database is empty; at least one record was needed")
 
 
 def _read_datum(content: bytes, where: str, transform: Transform) -> Item:

@@ -6,20 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.lists import find_listed, read_list
-from caffeconv.data.sources import DataSource
+from caffeconv.data.sources import DataSource, Piece
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray, Shape, by_x
 
 if TYPE_CHECKING:
     import h5py
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,10 @@ class HDF5Files:
         try:
             file = h5py.File(path, "r")
         except OSError as error:
+            if "unable to lock" in str(error):
+                raise CaffeconvError(
+                    f"{where}: Failed opening HDF5 file: another process has it open for writing; wait for that to end"
+                ) from None
             raise CaffeconvError(f"{where}: Failed opening HDF5 file: {error}; a whole HDF5 file was needed") from None
         sets = [self._dataset(file, top, where) for top in self.tops]
         rows = {top: dataset.shape[0] for top, dataset in zip(self.tops, sets, strict=True)}
@@ -88,12 +90,11 @@ class HDF5Source(DataSource):
     def __init__(
         self, files: HDF5Files, batch_size: int, random: np.random.Generator, *, shuffle: bool = False
     ) -> None:
-        super().__init__(files.tops)
+        super().__init__(files.tops, batch_size, random)
         self._files = files
-        self._batch_size = batch_size
-        self._random = random
         self._shuffle = shuffle
         self._paths: Sequence[Path] = ()
+        self._round = 0
         self._file = 0
         self._opened: tuple[h5py.File, list[h5py.Dataset]] | None = None
         self._order: Sequence[int] = ()
@@ -110,35 +111,41 @@ class HDF5Source(DataSource):
     def is_random(self) -> bool:
         return self._shuffle
 
-    def count_items(self) -> int:
-        total = 0
-        for path in self._files.paths():
-            file, sets = self._files.open(path)
-            with file:
-                total += int(sets[0].shape[0])
-        return total
+    @property
+    def name(self) -> str:
+        return str(self._files.source)
 
-    def _read(self) -> Sequence[FloatArray]:
-        if not self._paths:
-            self._paths = self._shuffled(self._files.paths())
+    def count_items(self) -> int:
+        return sum(self._rows(path) for path in self._files.paths())
+
+    def _rows(self, path: Path) -> int:
+        file, sets = self._files.open(path)
+        with file:
+            return int(sets[0].shape[0])
+
+    def _take(self) -> Piece:
         if not self._row_shapes:
+            self._begin_round(self._round)
             self._row_shapes = [dataset.shape[1:] for dataset in self._sets()]
-        blobs = [np.empty((self._batch_size, *shape), np.float32) for shape in self._row_shapes]
+        blobs = [np.empty((self.batch_size, *shape), np.float32) for shape in self._row_shapes]
         filled = 0
-        while filled < self._batch_size:
+        while filled < self.batch_size:
             sets = self._sets()
-            rows = self._order[self._row : self._row + self._batch_size - filled]
+            rows = self._order[self._row : self._row + self.batch_size - filled]
             for blob, dataset in zip(blobs, sets, strict=True):
                 self._copy(dataset, rows, blob[filled : filled + len(rows)])
             filled += len(rows)
             self._advance(len(rows))
-        return blobs
+        return Piece(self.position, self.batch_size, self.name, lambda: blobs)
 
     def _sets(self) -> list[h5py.Dataset]:
         """The datasets of the file whose turn it is."""
         if self._opened is None:
             self._opened = self._files.open(self._paths[self._file])
-            self._order = self._shuffled(range(int(self._opened[1][0].shape[0])))
+            number = int(self._opened[1][0].shape[0])
+            self._order = range(number)
+            if self._shuffle:
+                self._order = self.random_of_round(self._round, self._file).permutation(number).tolist()
         return self._opened[1]
 
     def _advance(self, rows: int) -> None:
@@ -146,19 +153,35 @@ class HDF5Source(DataSource):
         self._row += rows
         if self._row < len(self._order):
             return
-        self._row = 0
-        if len(self._paths) == 1:
-            self._order = self._shuffled(self._order)
-            return
-        self._file = (self._file + 1) % len(self._paths)
-        if self._file == 0:
-            self._paths = self._shuffled(self._paths)
+        if self._file + 1 < len(self._paths):
+            self._turn_to(self._file + 1)
+        elif self._shuffle or len(self._paths) > 1:
+            self._begin_round(self._round + 1)
+        else:
+            self._round, self._row = self._round + 1, 0
+
+    def _begin_round(self, number: int) -> None:
+        self._round = number
+        self._paths = self._files.paths()
+        if self._shuffle:
+            self._paths = [self._paths[i] for i in self.random_of_round(number).permutation(len(self._paths))]
+        self._turn_to(0)
+
+    def _turn_to(self, file: int) -> None:
         if self._opened is not None:
             self._opened[0].close()
             self._opened = None
+        self._file, self._row = file, 0
 
-    def _shuffled(self, items: Sequence[_T]) -> Sequence[_T]:
-        return [items[i] for i in self._random.permutation(len(items))] if self._shuffle else items
+    def _go_to(self, position: int) -> None:
+        turn, rest = divmod(position, self.count_items()) if position else (0, 0)
+        if not self._row_shapes:
+            self._row_shapes = self._files.row_shapes()
+        self._begin_round(turn)
+        while rest and rest >= (rows := self._rows(self._paths[self._file])):
+            rest -= rows
+            self._turn_to(self._file + 1)
+        self._row = rest
 
     def _copy(self, dataset: h5py.Dataset, rows: Sequence[int], out: FloatArray) -> None:
         where = f"{self._paths[self._file]} (of {self._files.source})"

@@ -12,10 +12,12 @@ import numpy as np
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.lists import find_listed, read_list
 from caffeconv.data.pictures import Picture, read_picture, resize
-from caffeconv.data.sources import Batch, DataSource
+from caffeconv.data.sources import DataSource, Piece
 from caffeconv.data.transform import Transform, Transformer
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray
+
+_LOOKED_AT = 16
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Line:
     name: str
     label: int
     number: int
+    fault: str = ""
+    """What is wrong with the line itself; empty where it names a picture."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,18 @@ class PictureList:
     """Height and width that every picture is resized to."""
 
     def lines(self) -> list[Line]:
-        """The lines of the list; CaffeconvError for one that names no picture, or whose label is no number.
+        """As `all_lines`, but CaffeconvError for a line with a fault."""
+        lines = self.all_lines()
+        for line in lines:
+            if line.fault:
+                raise CaffeconvError(line.fault)
+        return lines
 
-        In a list without any label, it is the digits that a name begins with, or 0, as in Caffe.
+    def all_lines(self) -> list[Line]:
+        """The lines of the list; one that names no picture, or whose label is no number, has a `fault`.
+
+        In a list without any label, it is the digits that a name begins with, or 0, as in Caffe. Raises CaffeconvError
+        for a list without lines.
         """
         numbered = [(i, text) for i, text in enumerate(read_list(self.source).split("\n"), 1)]
         if numbered and not numbered[-1][1]:
@@ -59,14 +72,14 @@ class PictureList:
             return Line(text, _atoi(text) or 0, number)
         value = _atoi(label)
         if not name.strip() or value is None:
-            raise CaffeconvError(
-                f"{self.source}, line {number}: '{text}'; "
-                "a picture's name, a space, and its label (a whole number) were needed"
-            )
+            needed = "a picture's name, a space, and its label (a whole number) were needed"
+            return Line(text, 0, number, f"{self.source}, line {number}: '{text}'; {needed}")
         return Line(name, value, number)
 
     def read(self, line: Line) -> Picture:
         """The picture of a line, H×W×C; CaffeconvError names the line."""
+        if line.fault:
+            raise CaffeconvError(line.fault)
         where = self.where(line)
         path = find_listed(self.root_folder + line.name, self.directory)
         try:
@@ -75,6 +88,19 @@ class PictureList:
             hint = "Names are as seen from the current folder; root_folder is put before them"
             raise CaffeconvError(f"{error}. {hint}") from None
         return picture if self.size is None else resize(picture, *self.size)
+
+    def first_size(self) -> tuple[int, int]:
+        """Height and width of the first picture; where it is damaged, which whoever reads it will say, of one after it."""
+        damage: CaffeconvError | None = None
+        for line in self.all_lines()[:_LOOKED_AT]:
+            try:
+                height, width, _ = self.read(line).shape
+            except CaffeconvError as error:
+                damage = damage or error
+                continue
+            return height, width
+        assert damage is not None
+        raise damage
 
     def where(self, line: Line) -> str:
         return f"{self.source}, line {line.number} ({line.name})"
@@ -93,51 +119,61 @@ class PictureListSource(DataSource):
         self, tops: Sequence[str], pictures: PictureList, batch_size: int, transform: Transform,
         random: np.random.Generator, *, shuffle: bool = False, rand_skip: int = 0,
     ) -> None:  # fmt: skip
-        super().__init__(tops)
+        super().__init__(tops, batch_size, random)
         self._pictures = pictures
-        self._batch_size = batch_size
         self._transform = transform
-        self._random = random
         self._shuffle = shuffle
-        self._rand_skip = rand_skip
-        self._next = 0
+        self._skip = int(random.integers(rand_skip)) if rand_skip else 0
         self._opened: tuple[list[Line], Transformer] | None = None
+        self._order: tuple[int, Sequence[int]] | None = None
+        """A round, and the order of the lines in it."""
 
     @property
     def at_start(self) -> bool:
-        return self._next == 0
+        return self._opened is None or (self.position + self._skip) % len(self._opened[0]) == 0
 
     @property
     def is_random(self) -> bool:
-        return self._transform.is_random or self._shuffle or self._rand_skip > 0
+        return self._transform.is_random or self._shuffle or self._skip > 0
+
+    @property
+    def name(self) -> str:
+        return str(self._pictures.source)
 
     def count_items(self) -> int:
         return len(self._open()[0])
 
     def _open(self) -> tuple[list[Line], Transformer]:
         if self._opened is None:
-            lines = self._pictures.lines()
-            if self._shuffle:
-                lines = self._shuffled(lines)
-            if self._rand_skip:
-                self._next = int(self._random.integers(self._rand_skip))
-            if self._next >= len(lines):
-                skipped = f"Not enough points to skip {self._next}"
+            # a faulty line is refused before the run, not an hour into it
+            lines = self._pictures.all_lines() if self.skips_bad else self._pictures.lines()
+            if self._skip >= len(lines):
+                skipped = f"Not enough points to skip {self._skip}"
                 raise CaffeconvError(f"{self._pictures.source}: {len(lines)} lines; {skipped}")
-            self._opened = lines, Transformer(self._transform, self._random)
+            self._opened = lines, Transformer(self._transform)
         return self._opened
 
-    def _read(self) -> Sequence[FloatArray]:
+    def _take(self) -> Piece:
         lines, transformer = self._open()
-        batch = Batch(self._batch_size, transformer)
-        for i in range(self._batch_size):
-            line = lines[self._next]
-            batch.put(i, self._pictures.read(line).transpose(2, 0, 1), line.label, self._pictures.where(line))
-            self._next = (self._next + 1) % len(lines)
-            if self._next == 0 and self._shuffle:
-                lines = self._shuffled(lines)
-        self._opened = lines, transformer
-        return batch.blobs(self.tops)
+        position, pictures = self.position, self._pictures
+        turn, index = divmod(position + self._skip, len(lines))
+        line = lines[self._order_of(turn)[index]]
+        where = pictures.where(line)
 
-    def _shuffled(self, lines: Sequence[Line]) -> list[Line]:
-        return [lines[i] for i in self._random.permutation(len(lines))]
+        def make() -> Sequence[FloatArray]:
+            item = pictures.read(line).transpose(2, 0, 1)
+            random = self.random_at(position) if self._transform.is_random else None
+            return (transformer.apply(item, where, random)[None], np.array([line.label], np.float32))[: len(self.tops)]
+
+        return Piece(position, 1, where, make)
+
+    def _order_of(self, turn: int) -> Sequence[int]:
+        number = len(self._open()[0])
+        if not self._shuffle:
+            return range(number)
+        if self._order is None or self._order[0] != turn:
+            self._order = turn, self.random_of_round(turn).permutation(number).tolist()
+        return self._order[1]
+
+    def _go_to(self, position: int) -> None:
+        self._open()

@@ -41,8 +41,12 @@ class Records(ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def __iter__(self) -> Iterator[Record]:
+        return self.starting_at(0)
+
     @abstractmethod
-    def __iter__(self) -> Iterator[Record]: ...
+    def starting_at(self, index: int) -> Iterator[Record]:
+        """The records from one on; those before it are stepped over."""
 
     @abstractmethod
     def count(self) -> int:
@@ -51,6 +55,11 @@ class Records(ABC):
     def where(self, key: bytes) -> str:
         """What to call a record in a message."""
         return f"{self.path}, record '{key.decode('utf-8', 'backslashreplace')}'"
+
+
+def backend_of(path: Path) -> Backend:
+    """Which kind of database a folder holds, by the files in it."""
+    return "LEVELDB" if (path / "CURRENT").exists() else "LMDB"
 
 
 def open_records(path: Path, backend: Backend) -> Records:
@@ -82,12 +91,13 @@ class LmdbRecords(Records):
             raise CaffeconvError(f"{path}: no data.mdb in this folder; {_KINDS['LMDB']} was needed.{hint}")
         self._environment = _shared_environment(path)
 
-    def __iter__(self) -> Iterator[Record]:
+    def starting_at(self, index: int) -> Iterator[Record]:
         import lmdb
 
         try:
-            with self._environment.begin() as transaction:
-                yield from transaction.cursor()
+            with self._environment.begin() as transaction, transaction.cursor() as cursor:
+                if cursor.first() and all(cursor.next() for _ in range(index)):
+                    yield from cursor.iternext()
         except lmdb.Error as error:
             raise _unreadable(self.path, "LMDB", error) from None
 
@@ -158,7 +168,7 @@ class LevelDbRecords(Records):
         self._cursors: set[plyvel.RawIterator] = set()
         finalize(self, _discard, self._database, self._cursors, view)
 
-    def __iter__(self) -> Iterator[Record]:
+    def starting_at(self, index: int) -> Iterator[Record]:
         import plyvel
 
         # a plain iterator ends at a damaged block as if it were the last; this one says so
@@ -166,6 +176,9 @@ class LevelDbRecords(Records):
         self._cursors.add(cursor)
         try:
             cursor.seek_to_first()
+            for _ in range(index):
+                if cursor.valid():
+                    cursor.next()
             while cursor.valid():
                 yield cursor.key(), cursor.value()
                 cursor.next()
@@ -211,11 +224,12 @@ def _unreadable(path: Path, kind: str, error: Exception) -> CaffeconvError:
 class Cycle:
     """A cursor over records that starts again at the first after the last (caffe: DataLayer::Next)."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, index: int = 0) -> None:
+        """`index`: the record to begin with."""
         self._records = records
-        self._iterator = iter(records)
+        self._iterator = records.starting_at(index)
         self._upcoming = self._first()
-        self.at_start = True
+        self.at_start = index == 0
         """Whether the next record is the first."""
 
     def take(self) -> Record:

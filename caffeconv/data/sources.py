@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from caffeconv.data.datum import Values
 from caffeconv.data.errors import SourceUnavailableError
-from caffeconv.data.transform import Transformer
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray, Shape, by_x
 
 Blobs = dict[str, FloatArray]
 
 
-class DataSource(ABC):
-    """What fills the tops of one data layer. Nothing is opened before it is needed."""
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive items that were taken from a source and are not made yet."""
 
-    def __init__(self, tops: Sequence[str]) -> None:
+    position: int
+    """How many items lay before the first of them since the source's beginning, all rounds counted."""
+    count: int
+    where: str
+    """What to call them in a message."""
+    make: Callable[[], Sequence[FloatArray]]
+    """A value for each top, items along axis 0; may run in any thread. CaffeconvError: what is wrong with the item."""
+
+
+class DataSource(ABC):
+    """What fills the tops of one data layer. Nothing is opened before it is needed.
+
+    Items come in rounds without end, and what an item becomes follows from its position alone, random crops and mirrors
+    included: who begins in the middle (`seek`) gets what others get there.
+    """
+
+    skips_bad: bool = False
+    """Whether what is damaged is to be passed over; readers then name it instead of stopping."""
+
+    def __init__(self, tops: Sequence[str], batch_size: int, random: np.random.Generator | None = None) -> None:
         self.tops = tuple(tops)
+        self.batch_size = batch_size
+        self.position = 0
+        """How many items were taken since the source's beginning, all rounds counted."""
+        self._seed = 0 if random is None else int(random.integers(1 << 62))
         self._same: tuple[FloatArray, ...] | None = None
 
     def next_batch(self, handed: Mapping[str, FloatArray], needed: Collection[str]) -> Blobs:
@@ -53,6 +77,32 @@ class DataSource(ABC):
             self._same = batch
         return [values.copy() for values in self._same]
 
+    def _read(self) -> Sequence[FloatArray]:
+        batch = Batch(self.batch_size)
+        while not batch.full:
+            piece = self.take()
+            batch.put(piece, piece.make())
+        return batch.blobs
+
+    def take(self) -> Piece:
+        """The next items, one or a whole batch, as the source finds best; the cursor moves on."""
+        piece = self._take()
+        self.position += piece.count
+        return piece
+
+    def seek(self, position: int) -> None:
+        """Goes to where `position` items are behind."""
+        self._go_to(position)
+        self.position = position
+
+    def random_at(self, position: int) -> np.random.Generator:
+        """The random numbers of an item, the same each time."""
+        return np.random.default_rng((self._seed, 0, position))
+
+    def random_of_round(self, *which: int) -> np.random.Generator:
+        """The random numbers of a round, or of a part of it, the same each time."""
+        return np.random.default_rng((self._seed, 1, *which))
+
     @property
     @abstractmethod
     def at_start(self) -> bool:
@@ -63,41 +113,69 @@ class DataSource(ABC):
         """Whether the same items come out otherwise another time."""
         return False
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What is read: the path of a database, list or file."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files whose content it is: when they change, so do the items."""
+        return [Path(self.name)]
+
     @abstractmethod
     def count_items(self) -> int:
         """The number of items that make one round."""
 
     @abstractmethod
-    def _read(self) -> Sequence[FloatArray]:
-        """The next batch, a value for each top."""
+    def _take(self) -> Piece: ...
+
+    @abstractmethod
+    def _go_to(self, position: int) -> None: ...
 
 
 class Batch:
     """A batch in the making: its first item decides about the size (caffe: load_batch)."""
 
-    def __init__(self, size: int, transformer: Transformer) -> None:
-        self._transformer = transformer
+    def __init__(
+        self, size: int, into: Sequence[FloatArray] = (), like: Sequence[FloatArray] | None = None
+    ) -> None:  # fmt: skip
+        """`into`: arrays of an earlier batch to be filled again, where they are of the right size. `like`: an item that
+        decides about the size instead of the first."""
         self._size = size
-        self._data: FloatArray | None = None
-        self._labels = np.zeros(size, np.float32)
+        self._into = into
+        self._like = like
+        self.blobs: Sequence[FloatArray] = ()
+        """A value for each top."""
+        self.positions = np.zeros(size, np.int64)
+        """The position of each item in its source."""
+        self._filled = 0
 
-    def put(self, i: int, item: Values, label: int, where: str) -> None:
-        """Transforms an item (C×H×W) and takes it as the batch's i-th; CaffeconvError where it does not fit."""
-        shape = self._transformer.transform.shape(item.shape, where)
-        if self._data is None:
-            self._data = np.empty((self._size, *shape), np.float32)
-        if self._data.shape[1:] != shape:
-            raise CaffeconvError(
-                f"{where}: the item is {by_x(shape)}, the first of its batch {by_x(self._data.shape[1:])}; "
-                "one size was needed for all. Items of different sizes need batch_size 1, or a crop_size"
-            )
-        self._transformer.apply(item, where, self._data[i])
-        self._labels[i] = label
+    @property
+    def full(self) -> bool:
+        return self._filled == self._size
 
-    def blobs(self, tops: Sequence[str]) -> Sequence[FloatArray]:
-        """Data N×C×H×W and labels N, or only the data where there is one top."""
-        assert self._data is not None
-        return (self._data, self._labels)[: len(tops)]
+    def put(self, piece: Piece, values: Sequence[FloatArray]) -> None:
+        """Takes what a piece has become as the next items; CaffeconvError where it does not fit."""
+        if not self.blobs:
+            self.blobs = self._blobs(self._like or values)
+        for blob, value in zip(self.blobs, values, strict=True):
+            if blob.shape[1:] != value.shape[1:]:
+                raise CaffeconvError(
+                    f"{piece.where}: the item is {by_x(value.shape[1:])}, the first of its batch {by_x(blob.shape[1:])}; "
+                    "one size was needed for all. Items of different sizes need batch_size 1, or a crop_size"
+                )
+        rows = slice(self._filled, self._filled + piece.count)
+        for blob, value in zip(self.blobs, values, strict=True):
+            blob[rows] = value
+        self.positions[rows] = np.arange(piece.position, piece.position + piece.count)
+        self._filled = rows.stop
+
+    def _blobs(self, values: Sequence[FloatArray]) -> Sequence[FloatArray]:
+        shapes = [(self._size, *value.shape[1:]) for value in values]
+        if [into.shape for into in self._into] == shapes:
+            return self._into
+        return [np.empty(shape, np.float32) for shape in shapes]
 
 
 class MemorySource(DataSource):
@@ -107,7 +185,7 @@ class MemorySource(DataSource):
     """
 
     def __init__(self, tops: Sequence[str], shape: Shape) -> None:
-        super().__init__(tops)
+        super().__init__(tops, shape[0])
         self._shape = shape
         """N×C×H×W of a batch."""
         self._held: tuple[FloatArray, FloatArray] | None = None
@@ -116,6 +194,10 @@ class MemorySource(DataSource):
     @property
     def at_start(self) -> bool:
         return self._next == 0
+
+    @property
+    def name(self) -> str:
+        return "the caller's memory"
 
     def count_items(self) -> int:
         return 0 if self._held is None else len(self._held[0])
@@ -151,7 +233,7 @@ class MemorySource(DataSource):
     def _example(self) -> str:
         return f"net.forward({', '.join(f'{top}=…' for top in self.tops)})"
 
-    def _read(self) -> Sequence[FloatArray]:
+    def _take(self) -> Piece:
         if self._held is None:
             raise CaffeconvError(
                 "no data yet; MemoryDataLayer needs to be initialized by calling Reset. "
@@ -161,4 +243,8 @@ class MemorySource(DataSource):
         batch = slice(self._next, self._next + self._shape[0])
         self._next = batch.stop % len(data)
         # caffe: labels have one axis when the layer is set up, but four in every pass
-        return data[batch].copy(), labels[batch].copy()
+        taken = data[batch].copy(), labels[batch].copy()
+        return Piece(self.position, self._shape[0], self.name, lambda: taken)
+
+    def _go_to(self, position: int) -> None:
+        self._next = position % self.count_items() if self._held is not None else 0

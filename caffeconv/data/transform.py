@@ -99,25 +99,28 @@ def read_mean(path: Path) -> FloatArray:
 
 
 class Transformer:
-    """A Transform at work: with its mean loaded, and drawing its own random numbers."""
+    """A Transform at work, with its mean loaded."""
 
-    def __init__(self, transform: Transform, random: np.random.Generator) -> None:
+    def __init__(self, transform: Transform) -> None:
         if transform.foreign:
             raise CaffeconvError(
                 f"{transform.foreign[0]} belongs to a fork of Caffe and is not followed; "
                 "take it out, or hand the data over yourself"
             )
         self.transform = transform
-        self._random = random
         self._mean = None if transform.mean_file is None else read_mean(transform.mean_file)
 
-    def apply(self, item: Values, where: str, out: FloatArray) -> None:
-        """Writes an item (C×H×W) into `out`, which has the shape Transform.shape; CaffeconvError for an unfit mean."""
+    def apply(self, item: Values, where: str, random: np.random.Generator | None = None) -> FloatArray:
+        """An item (C×H×W) transformed, of the shape Transform.shape; CaffeconvError for one that does not fit.
+
+        `random`: what to draw crops and mirrors from, needed where Transform.is_random.
+        """
+        out = np.empty(self.transform.shape(item.shape, where), np.float32)
         transform = self.transform
         mean = self._mean_of(item, where)
         # the order in which Caffe draws: mirror, then the crop's row, then its column
-        mirrored = transform.mirror and self._random.integers(2) == 1
-        window = self._window(item.shape)
+        mirrored = random is not None and transform.mirror and random.integers(2) == 1
+        window = self._window(item.shape, random)
         target = out[:, :, ::-1] if mirrored else out
         values = item[window]
         if mean is None:
@@ -126,15 +129,16 @@ class Transformer:
             np.subtract(values, mean[window] if mean.shape[1:] != (1, 1) else mean, out=target, dtype=np.float32)
         if transform.scale != 1:
             out *= np.float32(transform.scale)
+        return out
 
-    def _window(self, item: Shape) -> tuple[slice, slice, slice]:
+    def _window(self, item: Shape, random: np.random.Generator | None) -> tuple[slice, slice, slice]:
         crop = self.transform.crop_size
         _, height, width = item
         if not crop:
             return slice(None), slice(None), slice(None)
-        if self.transform.phase == "TRAIN":
-            top = int(self._random.integers(height - crop + 1))
-            left = int(self._random.integers(width - crop + 1))
+        if random is not None and self.transform.phase == "TRAIN":
+            top = int(random.integers(height - crop + 1))
+            left = int(random.integers(width - crop + 1))
         else:
             top, left = (height - crop) // 2, (width - crop) // 2
         return slice(None), slice(top, top + crop), slice(left, left + crop)

@@ -13,7 +13,7 @@ import numpy as np
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.lists import find_listed, read_list
 from caffeconv.data.pictures import Picture, decode_picture, read_picture, resize
-from caffeconv.data.sources import DataSource
+from caffeconv.data.sources import DataSource, Piece
 from caffeconv.data.transform import Transform, read_mean
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray, by_x
@@ -198,10 +198,9 @@ class WindowSource(DataSource):
     def __init__(
         self, tops: Sequence[str], sampling: Sampling, transform: Transform, random: np.random.Generator
     ) -> None:
-        super().__init__(tops)
+        super().__init__(tops, sampling.batch_size, random)
         self._sampling = sampling
         self._transform = transform
-        self._random = random
         self._opened: tuple[WindowFile, FloatArray | None] | None = None
         self._cached: dict[str, bytes] = {}
 
@@ -212,6 +211,10 @@ class WindowSource(DataSource):
     @property
     def is_random(self) -> bool:
         return True
+
+    @property
+    def name(self) -> str:
+        return str(self._sampling.source)
 
     def count_items(self) -> int:
         windows, _ = self._open()
@@ -245,19 +248,27 @@ class WindowSource(DataSource):
             raise CaffeconvError(f"{len(values)} mean_value; {needed}")
         return np.broadcast_to(np.resize(np.array(values, np.float32), (channels, 1, 1)), (channels, crop, crop))
 
-    def _read(self) -> Sequence[FloatArray]:
+    def _take(self) -> Piece:
+        windows, _ = self._open()
+        sampling, random = self._sampling, self.random_at(self.position)
+        objects = int(np.float32(sampling.batch_size) * np.float32(sampling.fg_fraction))
+        drawn = [self._draw(windows.background, "background", random) for _ in range(sampling.batch_size - objects)]
+        drawn += [self._draw(windows.objects, "object", random) for _ in range(objects)]
+        return Piece(self.position, sampling.batch_size, self.name, lambda: self._make(drawn))
+
+    def _go_to(self, position: int) -> None:
+        return  # every batch is drawn anew
+
+    def _make(self, drawn: Sequence[tuple[Window, bool]]) -> Sequence[FloatArray]:
         windows, mean = self._open()
         sampling = self._sampling
-        objects = int(np.float32(sampling.batch_size) * np.float32(sampling.fg_fraction))
-        drawn = [self._draw(windows.background, "background") for _ in range(sampling.batch_size - objects)]
-        drawn += [self._draw(windows.objects, "object") for _ in range(objects)]
         crop = sampling.crop_size
         data = np.zeros((sampling.batch_size, 3, crop, crop), np.float32)
         for item, (window, mirrored) in zip(data, drawn, strict=True):
             self._cut(windows.pictures[window.picture], window, mean, item, mirrored=mirrored)
         return data, np.array([window.label for window, _ in drawn], np.float32)
 
-    def _draw(self, windows: Sequence[Window], kind: str) -> tuple[Window, bool]:
+    def _draw(self, windows: Sequence[Window], kind: str, random: np.random.Generator) -> tuple[Window, bool]:
         """A window, and whether it is mirrored."""
         if not windows:
             sampling = self._sampling
@@ -265,8 +276,8 @@ class WindowSource(DataSource):
                 f"{sampling.source}: no {kind} windows (fg_threshold {sampling.fg_threshold:g}, bg_threshold "
                 f"{sampling.bg_threshold:g}); at least one was needed for fg_fraction {sampling.fg_fraction:g}"
             )
-        window = windows[int(self._random.integers(len(windows)))]
-        return window, self._transform.mirror and self._random.integers(2) == 1
+        window = windows[int(random.integers(len(windows)))]
+        return window, self._transform.mirror and random.integers(2) == 1
 
     def _cut(self, name: str, window: Window, mean: FloatArray | None, out: FloatArray, *, mirrored: bool) -> None:
         """Writes the crop of a window into `out`, C×crop×crop of zeros."""

@@ -279,8 +279,7 @@ class ImageData(DataLayer):
                 return self.transform.shape((channels, *self.pictures.size), "transform_param")
             if self.transform.crop_size:
                 return channels, self.transform.crop_size, self.transform.crop_size
-            line = self.pictures.lines()[0]
-            height, width, _ = self.pictures.read(line).shape
+            height, width = self.pictures.first_size()
         except SourceUnavailableError as error:
             guess = self.transform.guess_shape(channels)
             if guess is None:

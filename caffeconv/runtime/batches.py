@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from caffeconv.data.ahead import default_threads, in_order
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray
 from caffeconv.runtime.session import Session
 from caffeconv.runtime.sources import Source
 
 DEFAULT_BATCH = 16
+_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,12 @@ def batch_size_of(session: Session, asked: int | None) -> int:
     return size
 
 
-def run_batches(session: Session, sources: Mapping[str, Source], batch_size: int | None = None) -> Iterator[Batch]:
-    """Yields the outputs of every batch; the last one may be smaller.
+def run_batches(
+    session: Session, sources: Mapping[str, Source], batch_size: int | None = None, *, start: int = 0
+) -> Iterator[Batch]:
+    """Yields the outputs of every batch from item `start` on; the last one may be smaller.
+
+    Two batches are read ahead, in threads, while the session computes.
 
     Where the model's batch size is fixed, a last batch that is too small is filled up with its last item, and the rows
     that come of that are dropped.
@@ -55,15 +63,24 @@ def run_batches(session: Session, sources: Mapping[str, Source], batch_size: int
         raise CaffeconvError(f"input '{next(iter(lengths))}' holds no item")
     fixed = any(shape and isinstance(shape[0], int) for shape in session.inputs.values())
     step = batch_size_of(session, batch_size)
-    for start in range(0, total, step):
-        size = min(step, total - start)
-        feeds = {name: source.read(start, start + size) for name, source in sources.items()}
+    for first, size, feeds in _read_ahead(sources, range(start, total, step), total):
         if fixed and size < step:
             feeds = {name: _filled_up(array, step) for name, array in feeds.items()}
         outputs = session.run(feeds)
         if fixed and size < step:
             outputs = {name: _trimmed(array, step, size, session.kind(name)) for name, array in outputs.items()}
-        yield Batch(start, size, outputs)
+        yield Batch(first, size, outputs)
+
+
+def _read_ahead(
+    sources: Mapping[str, Source], starts: range, total: int
+) -> Iterator[tuple[int, int, dict[str, FloatArray]]]:
+    def read(start: int) -> tuple[int, int, dict[str, FloatArray]]:
+        size = min(starts.step, total - start)
+        return start, size, {name: source.read(start, start + size) for name, source in sources.items()}
+
+    with ThreadPoolExecutor(default_threads(), "caffeconv reads") as pool:
+        yield from in_order((partial(read, start) for start in starts), pool, _AHEAD)
 
 
 def averaged(batches: Iterable[Batch], rows: int) -> Iterator[Batch]:

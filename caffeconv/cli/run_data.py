@@ -1,0 +1,488 @@
+"""`caffeconv run` over databases and lists: scores as `caffe test` prints them, features as extract_features keeps them."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import click
+
+from caffeconv.cli.options import ComputeOptions, NetOptions, note
+from caffeconv.cli.progress import progress
+
+if TYPE_CHECKING:
+    from caffeconv.data.sources import DataSource
+    from caffeconv.extract import Chunk
+    from caffeconv.net import Net
+    from caffeconv.runtime.parts import Parts
+    from caffeconv.runtime.session import Session
+    from caffeconv.runtime.sources import Source
+    from caffeconv.sweep import Sweep
+
+STREAMED = (".npz", ".npy", ".h5")
+"""Files that are written row by row where --blobs or --resume is given; so is an LMDB, always."""
+ONE_BLOB = (".npy", ".lmdb")
+"""Files that hold only what --blobs names, where others hold the outputs too."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What is asked of a run over many items."""
+
+    iterations: int | None
+    per_batch: Path | None
+    input_db: str | None
+    resume: bool
+    skip_bad: bool
+    decoders: int | None
+
+    def wanted(self, net: Path, inputs: Sequence[str], options: NetOptions) -> bool:
+        """Whether the net's data layers, or a database instead of an input, are to be read."""
+        import numpy as np
+
+        from caffeconv.convert import load
+        from caffeconv.data.sources import MemorySource
+
+        if inputs or net.suffix.lower() == ".onnx":
+            given = {"--iterations": self.iterations, "--per-batch": self.per_batch, "--input-db": self.input_db}
+            for option in (option for option, value in given.items() if value is not None):
+                where = "with --input" if inputs else "with an ONNX model"
+                raise click.UsageError(f"{option} {where}: it is for a net's data layers; leave one of them out")
+            return False
+        if self.input_db is not None:
+            return True
+        graph = load(
+            net, state=options.state, shapes=options.shapes, ignore_unknown_fields=options.ignore_unknown_fields
+        ).graph
+        return not graph.inputs or any(
+            source is not None and not isinstance(source, MemorySource)
+            for node in graph.nodes
+            for source in [node.layer.data_source(node.definition.tops, np.random.default_rng(0))]
+        )
+
+    def extracts(self, out: Path | None, blobs: Sequence[str], session: Session) -> bool:
+        """Whether the outputs of a run over --input are written row by row."""
+        if out is None:
+            if self.resume:
+                raise click.UsageError("--resume goes on with an output; name it: -o FILE")
+            return False
+        suffix = out.suffix.lower()
+        return suffix == ".lmdb" or self.resume or (suffix in STREAMED and bool(blobs) and _has_rows(session))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run, and how."""
+
+    net: Path
+    weights: tuple[Path, ...]
+    blobs: tuple[str, ...]
+    out: Path | None
+    batch_size: int | None
+    mean: str | None
+    scale: float
+    compute: ComputeOptions
+    options: NetOptions
+    fully_convolutional: bool
+
+
+@dataclass(frozen=True)
+class Talk:
+    """How much to say."""
+
+    quiet: bool
+    verbose: bool
+
+
+def data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of runs over many items, handed to the command as one `data`."""
+
+    @functools.wraps(command)
+    def gathered(
+        *args: object, iterations: int | None, per_batch: Path | None, input_db: str | None, resume: bool, skip_bad: bool,
+        decoders: int | None, **rest: object,
+    ) -> None:  # fmt: skip
+        data = DataOptions(iterations, per_batch, input_db, resume, skip_bad, decoders)
+        command(*args, data=data, **rest)
+
+    decorators = (
+        click.option("--iterations", type=click.IntRange(1), metavar="N",
+                     help="Batches to run over data layers; with --profile: passes.  [default: the whole database once; 10]"),
+        click.option("--per-batch", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE.csv|-",
+                     help="Write the outputs of every batch too."),
+        click.option("--input-db", metavar="[BLOB=]PATH",
+                     help="An LMDB or LevelDB of Datums for the input, or instead of the Data layer's own."),
+        click.option("--resume", is_flag=True, help="Go on with -o FILE where an interrupted run stopped."),
+        click.option("--skip-bad", is_flag=True,
+                     help="Pass over damaged items, and list them at the end, instead of stopping at the first."),
+        click.option("--decoders", type=click.IntRange(0), metavar="N",
+                     help="Threads that read, decode and transform.  [default: one for each core]"),
+    )  # fmt: skip
+    decorated: Callable[..., None] = gathered
+    for decorator in reversed(decorators):
+        decorated = decorator(decorated)
+    return decorated
+
+
+def run_over_data(request: Request, data: DataOptions, talk: Talk) -> None:
+    """Scores, or features where -o says where to."""
+    if request.out is None:
+        if request.blobs:
+            raise click.UsageError("--blobs keeps features; say where: -o FILE.h5, .npz, .npy or .lmdb")
+        if data.resume:
+            raise click.UsageError("--resume goes on with an output; name it: -o FILE")
+        _test(request, data, talk)
+        return
+    if data.per_batch is not None:
+        raise click.UsageError("--per-batch is of scores; with -o features are kept. Leave one of them out")
+    _extract(request, request.out, data, talk)
+
+
+# -- caffe test --------------------------------------------------------------------------------------------------------
+
+
+def _test(request: Request, data: DataOptions, talk: Talk) -> None:
+    from caffeconv.scores import Scores
+    from caffeconv.sweep import Sweep
+
+    net = _open(request, data, talk)
+    scores = Scores(net)
+    sweep = Sweep(net, scores.blobs, passes=data.iterations, threads=data.decoders, skip_bad=data.skip_bad)
+    _say_what_runs(sweep, request, talk)
+    skipped: list[str] = []
+    with _rows(data.per_batch) as write, progress(sweep.total, "testing", quiet=talk.quiet) as advance:
+        for one in sweep:
+            batch = scores.add(one.number, one.blobs)
+            if not one.number:
+                write(["batch", *scores.names, "loss"])
+            write([str(batch.number), *(f"{value:.9g}" for value in (*batch.values, batch.loss))])
+            skipped += one.skipped
+            advance(1)
+    _say_skipped(skipped)
+    lines = [str(score) for score in scores.means()]
+    if scores.weights:
+        lines.insert(0, f"Loss: {scores.loss:.6g}")
+    for line in lines:
+        click.echo(line, err=str(data.per_batch) == "-")
+    if talk.verbose:
+        note(f"{sweep.pace}")
+
+
+def _say_what_runs(sweep: Sweep, request: Request, talk: Talk) -> None:
+    if sweep.leading is None:
+        note("the net reads no data: 1 batch, unless --iterations says otherwise", quiet=talk.quiet or sweep.total > 1)
+        return
+    source = sweep.sources[sweep.leading]
+    of = f"{source.name}: {sweep.items[sweep.leading]} items, {sweep.total} batches of {source.batch_size}"
+    note(of, quiet=talk.quiet)
+    if sweep.end is not None and sweep.beyond and request.out is None:
+        note(
+            f"the last batch goes on with the first {sweep.beyond} items again, as Caffe's does: they count twice",
+            quiet=talk.quiet,
+        )
+
+
+@contextmanager
+def _rows(path: Path | None) -> Iterator[Callable[[Sequence[str]], None]]:
+    """Writes rows of CSV to a file, whole or not at all; to stdout for ``-``; nowhere for None."""
+    from caffeconv.emit.atomic import whole_file
+
+    if path is None:
+        yield lambda row: None
+    elif str(path) == "-":
+        yield csv.writer(sys.stdout, lineterminator="\n").writerow
+    else:
+        with whole_file(path) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+            yield csv.writer(text, lineterminator="\n").writerow
+            text.detach()
+
+
+# -- extract_features --------------------------------------------------------------------------------------------------
+
+
+def _extract(request: Request, out: Path, data: DataOptions, talk: Talk) -> None:
+    from caffeconv.emit.atomic import refuse_input_as_output
+    from caffeconv.extract import chunks_of
+    from caffeconv.runtime.feature_files import check_feature_file
+    from caffeconv.sweep import Sweep
+
+    refuse_input_as_output(out, (request.net, *request.weights))
+    net = _open(request, data, talk)
+    blobs = _chosen(net, request.blobs)
+    check_feature_file(out, len(blobs))
+    _check_skips(data, net.sources)
+    parts = _parts(out, _identity(net, request, data), blobs, data, talk)
+    try:
+        journal = parts.journal
+        net.states = parts.states()
+        sweep = Sweep(
+            net, blobs, passes=data.iterations, begin=journal.positions, first=journal.passes, threads=data.decoders,
+            skip_bad=data.skip_bad,
+        )  # fmt: skip
+        _say_what_runs(sweep, request, talk)
+        total = sweep.end if sweep.end is not None else None
+        _write(parts, chunks_of(sweep), total, talk)
+        if talk.verbose:
+            note(f"{sweep.pace}")
+    finally:
+        parts.leave()
+
+
+def extract_from_inputs(
+    session: Session, sources: Mapping[str, Source], batch_size: int | None, blobs: Sequence[str], out: Path,
+    identity: Mapping[str, str], data: DataOptions, talk: Talk,
+) -> None:  # fmt: skip
+    """Keeps blobs of pictures or arrays in a file, row by row."""
+    from caffeconv.extract import Chunk
+    from caffeconv.runtime.batches import run_batches
+    from caffeconv.runtime.feature_files import check_feature_file
+
+    if data.skip_bad:
+        raise click.UsageError("--skip-bad is for data layers and --input-db; take the damaged picture out of --input")
+    kept = list(session.outputs)
+    if out.suffix.lower() in ONE_BLOB and len(kept) > 1:
+        kept = [blob for blob in kept if blob in blobs] or kept
+    check_feature_file(out, len(kept))
+    items = _ItemNames(sources)
+    parts = _parts(out, {**identity, "--batch-size": str(batch_size)}, kept, data, talk)
+    try:
+        chunks = (
+            Chunk(batch.size, {name: batch.outputs[name] for name in kept}, {"": batch.start + batch.size})
+            for batch in run_batches(session, sources, batch_size, start=parts.journal.items)
+        )
+        _write(parts, chunks, len(items), talk, items)
+    finally:
+        parts.leave()
+
+
+def _has_rows(session: Session) -> bool:
+    """Whether every output has a row for each item."""
+    batches = {shape[0] for shape in session.inputs.values() if shape}
+    return all(
+        shape and shape[0] in batches and session.kind(name) != "detections"
+        for name, shape in session.outputs.items()
+    )  # fmt: skip
+
+
+class _ItemNames(Sequence[str]):
+    """What to call each item of --input, as the first of them does."""
+
+    def __init__(self, sources: Mapping[str, Source]) -> None:
+        self._source = next(iter(sources.values()), None)
+
+    def __len__(self) -> int:
+        return len(self._source) if self._source is not None else 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._source.label(index) if self._source is not None else "net"
+
+
+def identify(
+    net: Path, weights: Sequence[Path], options: NetOptions, inputs: Sequence[str], *transform: object
+) -> dict[str, str]:
+    """What a run over --input is made of."""
+    import hashlib
+
+    from caffeconv.extract import stamp
+
+    said = {str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in (net, *weights)}
+    found = {}
+    for value in inputs:
+        path = Path(value.partition("=")[2] or value)
+        found[f"--input {value}"] = stamp(sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else [])
+    return {**said, **found, "options": f"{options} {transform}"}
+
+
+def _parts(out: Path, identity: Mapping[str, str], blobs: Sequence[str], data: DataOptions, talk: Talk) -> Parts:
+    from caffeconv.runtime.parts import Parts
+
+    if not data.resume:
+        return Parts.begin(out, identity, blobs)
+    found = Parts.go_on(out, identity, blobs)
+    if found is None:
+        note(f"{out}: nothing to go on with; beginning anew", quiet=talk.quiet)
+        return Parts.begin(out, identity, blobs)
+    note(f"{out}: going on after {found.journal.items} items", quiet=talk.quiet)
+    return found
+
+
+def _write(
+    parts: Parts, chunks: Iterator[Chunk], total: int | None, talk: Talk, items: Sequence[str] = ()
+) -> None:  # fmt: skip
+    from caffeconv.extract import write_features
+
+    try:
+        with progress(total, "extracting", quiet=talk.quiet) as advance:
+            advance(parts.journal.items)
+            write_features(parts, chunks, advance, items)
+    except KeyboardInterrupt:
+        note(f"stopped: {parts.journal.items} items are in {parts.folder}; the same command with --resume goes on")
+        raise
+    _say_skipped(parts.journal.skipped)
+    shapes = ", ".join(f"{blob} {'×'.join(map(str, parts.shape(blob)))}" for blob in parts.journal.blobs)
+    note(f"{parts.out}: {shapes}, of {parts.journal.items} items", quiet=talk.quiet)
+
+
+def _chosen(net: Net, blobs: tuple[str, ...]) -> list[str]:
+    if not blobs:
+        return list(net.outputs)
+    if blobs == ("all",):
+        return [blob for blob in net.blobs if not any(blob in source.tops for source in net.sources.values())]
+    net.check_known(blobs)
+    return list(dict.fromkeys(blobs))
+
+
+def _identity(net: Net, request: Request, data: DataOptions) -> dict[str, str]:
+    from caffeconv.extract import stamp
+    from caffeconv.version import __version__
+
+    read = {
+        f"{layer} reads": f"{source.name}, {stamp(file for file in source.files if file.exists())}, "
+        f"in batches of {source.batch_size}"
+        for layer, source in net.sources.items()
+    }
+    options = request.options
+    return {
+        **{key: value for key, value in net.file_digests().items() if not key.endswith(".name")},
+        **read,
+        "net state": f"{options.phase}, level {options.level}, stages {', '.join(options.stages) or 'none'}",
+        "shapes": ", ".join(f"{blob} {shape}" for blob, shape in options.shapes.items()) or "the net's",
+        "--iterations": str(data.iterations),
+        "--skip-bad": str(data.skip_bad),
+        "--mean, --scale": f"{request.mean}, {request.scale:g}",
+        "--provider, --nhwc": f"{request.compute.provider}, {request.compute.nhwc}",
+        "--fully-convolutional": str(request.fully_convolutional),
+        "caffeconv": __version__,
+    }
+
+
+def _check_skips(data: DataOptions, sources: Mapping[str, DataSource]) -> None:
+    if data.skip_bad and len(sources) > 1:
+        note(
+            "--skip-bad with several data layers: each passes over its own damaged items, so items of different layers "
+            "no longer stand side by side after one"
+        )
+
+
+def _say_skipped(skipped: Sequence[str]) -> None:
+    if not skipped:
+        return
+    note(f"{len(skipped)} damaged items were passed over:")
+    for text in skipped:
+        click.echo(f"  {text}", err=True)
+
+
+# -- the net -----------------------------------------------------------------------------------------------------------
+
+
+def _open(request: Request, data: DataOptions, talk: Talk) -> Net:
+    from caffeconv.errors import CaffeconvError
+    from caffeconv.net import Net
+    from caffeconv.sweep import no_data_error
+
+    options = request.options
+    net = Net(
+        request.net, request.weights, options.phase, level=options.level, stages=options.stages,
+        allow_python=options.allow_python, provider=request.compute.provider, threads=request.compute.threads,
+        nhwc=request.compute.nhwc, fully_convolutional=request.fully_convolutional, deploy=options.deploy,
+        extended=options.extended, infogain=options.infogain, ignore_unknown_fields=options.ignore_unknown_fields, shapes=options.shapes,
+    )  # fmt: skip
+    for diagnostic in net.diagnostics:
+        note(str(diagnostic), quiet=talk.quiet)
+    if not request.weights and net.params and request.net.suffix != ".caffemodel":
+        note("no weights given: the parameters are at their fillers, so the results mean nothing", quiet=talk.quiet)
+    if data.input_db is not None:
+        _read_database(net, data.input_db, request)
+    elif request.batch_size is not None or request.mean is not None or request.scale != 1:
+        raise CaffeconvError(
+            "--batch-size, --mean and --scale are for --input and --input-db; "
+            "a data layer has them in the prototxt (batch_size, transform_param)"
+        )
+    if net.inputs:
+        raise no_data_error(net)
+    return net
+
+
+def _read_database(net: Net, value: str, request: Request) -> None:
+    """Lets a database fill an input, or take the place of a Data layer's own."""
+    from caffeconv.data.database import DatabaseSource
+    from caffeconv.data.records import backend_of
+    from caffeconv.errors import CaffeconvError
+
+    own = {layer: source for layer, source in net.sources.items() if isinstance(source, DatabaseSource)}
+    tops = {**{top: layer for layer, source in own.items() for top in source.tops}, **net.input_layers()}
+    blob, equals, place = value.partition("=")
+    if not equals or blob not in tops:
+        blob, place = "", value
+    path = Path(place)
+    layers = dict.fromkeys(tops.values())
+    if not blob and len(layers) != 1:
+        raise CaffeconvError(
+            f"--input-db {value}: name the blob that it fills, --input-db BLOB={place}; "
+            f"the net has {', '.join(tops) or 'none'}"
+        )
+    layer = tops[blob] if blob else next(iter(layers))
+    if layer in own:
+        if request.mean is not None or request.scale != 1 or request.batch_size is not None:
+            raise CaffeconvError(
+                f"--mean, --scale and --batch-size with --input-db: layer '{layer}' has its own transform_param and batch_size"
+            )
+        net.read_from(layer, own[layer].at(path, backend_of(path)))
+        return
+    blob = blob or next(top for top in tops if tops[top] == layer)
+    net.read_from(layer, _database_for(net, blob, path, request))
+
+
+def _database_for(net: Net, blob: str, path: Path, request: Request) -> DataSource:
+    import numpy as np
+
+    from caffeconv.data.database import DatabaseSource, first_shape
+    from caffeconv.data.records import backend_of
+    from caffeconv.data.transform import Transform
+    from caffeconv.errors import CaffeconvError
+    from caffeconv.ir import by_x
+
+    shape = net.shape_of(blob)
+    if len(shape) != 4:
+        raise CaffeconvError(f"--input-db {path}: input '{blob}' is {by_x(shape)}; a Datum needs N×C×H×W")
+    batch, channels, height, width = shape
+    values, file = _mean(request.mean)
+    transform = Transform(
+        scale=request.scale, crop_size=height if height == width else 0, mean_file=file, mean_values=values,
+        force_color=channels == 3, force_gray=channels == 1,
+    )  # fmt: skip
+    found = first_shape(path, backend_of(path), transform)
+    if found != shape[1:]:
+        raise CaffeconvError(
+            f"--input-db {path}: its items are {by_x(found)}; input '{blob}' needs {by_x(shape[1:])}. "
+            f"For a net that takes any size: --shape {blob}={batch},{','.join(map(str, found))}"
+        )
+    source = DatabaseSource(
+        (blob,), path, backend_of(path), request.batch_size or batch, transform, np.random.default_rng(0)
+    )  # fmt: skip
+    net.reshape_input(blob, (source.batch_size, *found))
+    return source
+
+
+def _mean(mean: str | None) -> tuple[tuple[float, ...], Path | None]:
+    """Values, or the file of a mean image."""
+    if mean is None:
+        return (), None
+    try:
+        return tuple(float(value) for value in mean.split(",")), None
+    except ValueError:
+        return (), Path(mean)

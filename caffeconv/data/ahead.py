@@ -1,0 +1,195 @@
+"""Reads ahead: takes a source's items in order, makes them in several threads, and gathers batches beside the computing.
+
+What decodes, resizes and transforms lets go of Python's lock, so threads are enough.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caffeconv.data.sources import Batch, DataSource, Piece
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import FloatArray
+
+_T = TypeVar("_T")
+_Made = Sequence[FloatArray] | CaffeconvError
+_MOST_THREADS = 16
+_BATCHES_AHEAD = 2
+
+
+def default_threads() -> int:
+    """As many threads as this process may use cores, within reason."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_THREADS)
+
+
+def in_order(jobs: Iterable[Callable[[], _T]], pool: ThreadPoolExecutor, ahead: int) -> Iterator[_T]:
+    """What the jobs give, in their order; up to `ahead` of them run, or wait, beyond the one that is given out."""
+    waiting: deque[Future[_T]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(job))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+@dataclass(frozen=True)
+class Fed:
+    """A batch as a net is fed with it."""
+
+    blobs: Sequence[FloatArray]
+    """A value for each top; filled anew once the next batch is asked for."""
+    positions: NDArray[np.int64]
+    """The position of each item in its source."""
+    next_position: int
+    """Where the source goes on after this batch."""
+    skipped: Sequence[str]
+    """What was passed over on the way to this batch, as messages that name it."""
+
+
+class Feeder:
+    """Batches of one source, in its order; the same ones whatever the number of threads.
+
+    `pool` makes the items; a thread of the feeder's own takes them and gathers batches, at most two ahead. Without a
+    pool everything happens when a batch is asked for. Close it (or use ``with``) when done.
+    """
+
+    def __init__(self, source: DataSource, pool: ThreadPoolExecutor | None, ahead: int) -> None:
+        self.source = source
+        self.waited = 0.0
+        """Seconds for which batches were waited for."""
+        self._pool = pool
+        self._ahead = ahead
+        self._used: Queue[Sequence[FloatArray]] = Queue()
+        self._given: Fed | None = None
+        self._ready: Queue[Fed | BaseException] = Queue(_BATCHES_AHEAD)
+        self._stop = Event()
+        self._constant = False
+        self._piece_size = 1
+        self._like: Sequence[FloatArray] | None = None
+        """Where an item of a wrong size is passed over: the first item, whose size is the right one."""
+        self._thread: Thread | None = None
+
+    def next_batch(self) -> Fed:
+        """The next batch; CaffeconvError where an item is damaged and not to be passed over."""
+        if self._constant and self._given is not None:
+            return self._given
+        begun = time.perf_counter()
+        if self._given is not None:
+            self._used.put(self._given.blobs)
+        if self._given is None:
+            # made here: a source that one batch goes through whole needs no more, and no thread
+            whole = self.source.at_start
+            self._given = self._next_here()
+            self._constant = whole and self.source.at_start and not self.source.is_random and not self._given.skipped
+            if self._pool is not None and not self._constant:
+                self._begin(self._pool)
+        else:
+            self._given = self._next_here() if self._thread is None else self._from_thread()
+        self.waited += time.perf_counter() - begun
+        return self._given
+
+    def _next_here(self) -> Fed:
+        return next(self._gather(_make(self.source.take()) for _ in iter(int, 1)))
+
+    def _begin(self, pool: ThreadPoolExecutor) -> None:
+        self._thread = Thread(target=self._work, args=(pool,), name=f"reads {self.source.name}", daemon=True)
+        self._thread.start()
+
+    def _from_thread(self) -> Fed:
+        found = self._ready.get()
+        if isinstance(found, BaseException):
+            raise found
+        return found
+
+    def _work(self, pool: ThreadPoolExecutor) -> None:
+        ahead = max(1, self._ahead // self._piece_size)
+        try:
+            for fed in self._gather(in_order(self._jobs(), pool, ahead)):
+                if not self._hand_over(fed):
+                    return
+        except BaseException as error:  # raised again in the thread that asks for a batch
+            self._hand_over(error)
+
+    def _hand_over(self, what: Fed | BaseException) -> bool:
+        while not self._stop.is_set():
+            try:
+                self._ready.put(what, timeout=0.1)
+            except Full:
+                continue
+            return True
+        return False
+
+    def _gather(self, pieces: Iterator[tuple[Piece, _Made]]) -> Iterator[Fed]:
+        size = self.source.batch_size
+        skipped: list[str] = []
+        batch = Batch(size, self._buffers(), self._like)
+        for piece, made in pieces:
+            self._piece_size = piece.count
+            if isinstance(made, CaffeconvError):
+                self._skip(made, skipped)
+                continue
+            try:
+                batch.put(piece, made)
+            except CaffeconvError as error:
+                self._skip(error, skipped)
+                continue
+            if self._like is None and self.source.skips_bad and size > 1:
+                self._like = made
+            if batch.full:
+                yield Fed(batch.blobs, batch.positions, piece.position + piece.count, tuple(skipped))
+                skipped = []
+                batch = Batch(size, self._buffers(), self._like)
+
+    def _jobs(self) -> Iterator[Callable[[], tuple[Piece, _Made]]]:
+        while not self._stop.is_set():
+            piece = self.source.take()
+            yield lambda piece=piece: _make(piece)  # type: ignore[misc]
+
+    def _skip(self, error: CaffeconvError, skipped: list[str]) -> None:
+        if not self.source.skips_bad:
+            raise error
+        skipped.append(str(error))
+        if len(skipped) >= self.source.count_items():
+            raise CaffeconvError(f"{self.source.name}: not one item of it can be used; the first: {skipped[0]}")
+
+    def _buffers(self) -> Sequence[FloatArray]:
+        try:
+            return self._used.get_nowait()
+        except Empty:
+            return ()
+
+    def close(self) -> None:
+        """Ends the thread; what it has read ahead is dropped."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def __enter__(self) -> Feeder:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _make(piece: Piece) -> tuple[Piece, _Made]:
+    try:
+        return piece, piece.make()
+    except CaffeconvError as error:
+        return piece, error
