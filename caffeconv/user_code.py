@@ -155,7 +155,8 @@ class UserLayer:
         self.open_axis: int | None = None
         """0 once a pass made another number of rows than `reshape` had said."""
         self._code = code
-        self._object: Layer | None = None
+        self.object: Layer | None = None
+        """The object of the user's class, once it is set up."""
         self._failed: UserCodeError | None = None
         self._bottoms: list[Blob] = []
         self._bottoms_before: tuple[Shape, ...] = ()
@@ -173,7 +174,7 @@ class UserLayer:
     def top_shapes(self, bottoms: Shapes) -> tuple[Shape, ...]:
         """The tops' shapes by the layer's `reshape`, or as a pass made them; the first call sets the layer up."""
         key = tuple(tuple(shape) for shape in bottoms)
-        if self._object is None:
+        if self.object is None:
             self._set_up(key)
         if key not in self._shapes:
             if len(self._shapes) >= MAX_SHAPES:
@@ -216,7 +217,7 @@ class UserLayer:
         except UserCodeError as error:
             self._failed = error
             raise
-        self._object = made
+        self.object = made
         self._shapes[bottoms] = self.made_shapes
         self._bottoms_before = bottoms
         self._first_values = [np.array(blob.data) for blob in made.blobs]
@@ -233,14 +234,14 @@ class UserLayer:
 
     def _planned(self, bottoms: tuple[Shape, ...]) -> tuple[Shape, ...]:
         """What `reshape` says, asked of a copy, so that the layer keeps what it has for the shapes it is at."""
-        assert self._object is not None
+        assert self.object is not None
         scratch = [Blob(*shape) for shape in bottoms]
         tops = self._blobs_of_tops(scratch)
         for top, held, aliased in zip(tops, self._tops, self.param.in_place, strict=True):
             if aliased is None:
                 top.reshape(*held.shape)
         with self._code.running():
-            self._call("reshape", _copied(self._object), scratch, tops)
+            self._call("reshape", _copied(self.object), scratch, tops)
         return tuple(top.shape for top in tops)
 
     def _blobs_of_tops(self, bottoms: Sequence[Blob]) -> list[Blob]:
@@ -250,7 +251,7 @@ class UserLayer:
 
     def forward(self, bottoms: Sequence[FloatArray], params: Sequence[FloatArray]) -> list[FloatArray]:
         """The tops; runs the user's `reshape` and `forward` unless they have run in this pass."""
-        assert self._object is not None
+        assert self.object is not None
         if self.ran:
             return [top.data for top in self._tops]
         for blob, values in zip(self._bottoms, bottoms, strict=True):
@@ -259,21 +260,21 @@ class UserLayer:
         self._bottoms_before = tuple(values.shape for values in bottoms)
         self._give_params(params)
         with self._code.running():
-            self._call("reshape", self._object, self._bottoms, self._tops)
-            self._call("forward", self._object, self._bottoms, self._tops)
+            self._call("reshape", self.object, self._bottoms, self._tops)
+            self._call("forward", self.object, self._bottoms, self._tops)
         self.ran = True
         return [top.data for top in self._tops]
 
     def backward(self, top_diffs: Sequence[FloatArray], propagate_down: Sequence[bool]) -> list[FloatArray]:
         """The diffs of all bottoms, then of all parameters."""
-        assert self._object is not None
+        assert self.object is not None
         for top, diff in zip(self._tops, top_diffs, strict=True):
             top.diff[...] = diff
-        for blob in self._object.blobs:
+        for blob in self.object.blobs:
             blob.diff[...] = 0
         with self._code.running():
-            self._call("backward", self._object, self._tops, list(propagate_down), self._bottoms)
-        return [blob.diff for blob in (*self._bottoms, *self._object.blobs)]
+            self._call("backward", self.object, self._tops, list(propagate_down), self._bottoms)
+        return [blob.diff for blob in (*self._bottoms, *self.object.blobs)]
 
     def write(self, bottoms: Sequence[FloatArray]) -> None:
         """What a layer without tops does in a pass."""
@@ -282,11 +283,11 @@ class UserLayer:
 
     def _give_params(self, params: Sequence[FloatArray]) -> None:
         """Puts values that are new into the layer's blobs; what the layer itself writes there stays otherwise."""
-        assert self._object is not None
+        assert self.object is not None
         if len(self._given_params) == len(params) and all(map(np.array_equal, self._given_params, params)):
             return
         self._given_params = [np.array(values) for values in params]
-        for blob, values in zip(self._object.blobs, params, strict=True):
+        for blob, values in zip(self.object.blobs, params, strict=True):
             blob.data[...] = values.reshape(blob.shape)
 
     def _call(self, method: str, layer: Layer, *arguments: object) -> None:

@@ -26,11 +26,13 @@ ORDER = (
     ("build",),
     ("deploy",),
     ("bind", "diagnose", "batch"),
+    ("segment", "item_batches"),
     ("passes",),
     ("emit",),
     ("gradient", "runtime"),
     ("convert", "infogain", "make_h", "upgrade"),
     ("report", "net", "compare", "costs", "explain", "values"),
+    ("pycaffe",),
     ("cli",),
 )
 """Stages from first to last; a module imports from its own stage and those before it."""
