@@ -27,7 +27,7 @@ from caffeconv.gradient import (
     open_tops,
     plan_backward,
 )  # fmt: skip
-from caffeconv.ir import FloatArray, Graph, Infogain, Node, Phase, Shape, by_x, count, shape_string
+from caffeconv.ir import AllowPython, FloatArray, Graph, Infogain, Node, Phase, Shape, by_x, count, shape_string
 from caffeconv.item_batches import Batches
 from caffeconv.read.hdf5 import read_hdf5_weights
 from caffeconv.read.netdef import State
@@ -211,7 +211,7 @@ class Net:
         net: the prototxt, or a caffemodel that carries its own net.
         weights: caffemodel or Caffe's HDF5, or several, applied in order.
         phase, level, stages: Caffe's NetState.
-        allow_python: import and run the module of a `type: "Python"` layer.
+        allow_python: import and run the module of a `type: "Python"` layer; "path": only one that Python itself finds.
         provider: "auto", "cpu" or "cuda".
         seed: for fillers that draw at random.
         deploy, extended, infogain: as for `convert`.
@@ -222,7 +222,7 @@ class Net:
 
     def __init__(
         self, net: PathLike, weights: Weights = None, phase: Phase = "TEST", *, level: int = 0,
-        stages: Sequence[str] = (), allow_python: bool = False, provider: Provider = "auto", seed: int = 0,
+        stages: Sequence[str] = (), allow_python: AllowPython = False, provider: Provider = "auto", seed: int = 0,
         deploy: bool = False, extended: bool = False, infogain: Infogain | None = None,
         ignore_unknown_fields: bool = False,
     ) -> None:  # fmt: skip

@@ -46,13 +46,14 @@ class UserCode:
     """The user's code of one net: what the caller allows to be imported and run.
 
     Modules are looked for where Python looks (PYTHONPATH), in the current folder, and beside the prototxt. Those of the
-    latter two belong to this net alone: two nets may each have a `layers.py` beside them.
+    latter two belong to this net alone: two nets may each have a `layers.py` beside them. Without a `directory`, the
+    prototxt's, they are looked for where Python looks, and nowhere else.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path | None) -> None:
         self.layers: dict[str, UserLayer] = {}
         """Key → layer: its name, or one made of it where an earlier layer has the same."""
-        self._directory = str(directory.absolute())
+        self._directory = None if directory is None else str(directory.absolute())
         self._modules: dict[str, ModuleType] = {}
         self._caffe_installed = _finds_caffe()
 
@@ -85,10 +86,13 @@ class UserCode:
             except ModuleNotFoundError as error:
                 if error.name is None or error.name != param.module[: len(error.name)]:
                     raise
-                raise UserCodeError(
-                    f"No module named '{error.name}'; it was looked for on sys.path (PYTHONPATH), in {folders[0]} "
-                    f"and beside the prototxt, in {folders[-1]}"
-                ) from None
+                places = (
+                    f"on sys.path (PYTHONPATH), in {folders[0]} and beside the prototxt, in {folders[-1]}"
+                    if folders
+                    else "on sys.path only: put its folder on PYTHONPATH, or pass allow_python=True, with which it is "
+                    "looked for in the current folder and beside the prototxt too"
+                )
+                raise UserCodeError(f"No module named '{error.name}'; it was looked for {places}") from None
         kind: type[Layer] | None = getattr(module, param.layer, None)
         if not isinstance(kind, type):
             classes = [
@@ -104,7 +108,7 @@ class UserCode:
         added = [folder for folder in dict.fromkeys(self._folders()) if folder not in sys.path]
         own = {name: module for name, module in self._modules.items() if name not in sys.modules}
         if "caffe" not in sys.modules and not self._caffe_installed:
-            own["caffe"] = pycaffe_shim
+            own |= _pycaffe()
         sys.modules.update(own)
         before = len(sys.modules)
         sys.path.extend(added)
@@ -120,8 +124,8 @@ class UserCode:
                 if sys.modules.get(name) is module:
                     del sys.modules[name]
 
-    def _folders(self) -> tuple[str, str]:
-        return str(Path.cwd()), self._directory
+    def _folders(self) -> tuple[str, ...]:
+        return () if self._directory is None else (str(Path.cwd()), self._directory)
 
 
 def _finds_caffe() -> bool:
@@ -132,6 +136,18 @@ def _finds_caffe() -> bool:
         return False
     # a folder called caffe (its sources, say) is a namespace package: no module
     return spec is not None and spec.origin is not None
+
+
+def _pycaffe() -> dict[str, ModuleType]:
+    """caffeconv.pycaffe and its parts under the names `caffe`, `caffe.io`, …"""
+    # by name, because it stands above this stage: it is the user's module that imports it, from here we only say where
+    # it is
+    ours = importlib.import_module("caffeconv.pycaffe").__name__
+    return {
+        f"caffe{name.removeprefix(ours)}": module
+        for name, module in list(sys.modules.items())
+        if name == ours or name.startswith(f"{ours}.")
+    }
 
 
 def _lies_in(folders: Sequence[str], name: str, module: ModuleType) -> bool:
