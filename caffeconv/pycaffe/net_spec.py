@@ -157,7 +157,9 @@ class NetSpec:
         self[name] = value
 
     def __getattr__(self, name: str) -> Top | Function:
-        if name.startswith("__") or name not in self.tops:  # copy and pickle ask for what is not there
+        if name == "tops" or name.startswith("__"):  # copy asks before there is anything
+            raise AttributeError(name)
+        if name not in self.tops:
             raise AttributeError(f"the net has no blob '{name}' yet; it has {', '.join(self.tops) or 'none'}")
         return self.tops[name]
 
