@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from caffeconv.batch import input_shapes, reshape_graph
 from caffeconv.bind import copied_from
+from caffeconv.build import INT_MAX
 from caffeconv.convert import Loaded, PathLike, Weights, convert_loaded, load, read_weights
 from caffeconv.data.sources import DataSource
 from caffeconv.emit.net_weights import save_caffemodel, save_hdf5
@@ -29,7 +30,7 @@ from caffeconv.gradient import (
 )  # fmt: skip
 from caffeconv.ir import AllowPython, FloatArray, Graph, Infogain, Node, Phase, Shape, by_x, count, shape_string
 from caffeconv.item_batches import Batches
-from caffeconv.read.hdf5 import read_hdf5_weights
+from caffeconv.read.hdf5 import is_hdf5, read_hdf5_weights
 from caffeconv.read.netdef import State
 from caffeconv.segment import cut, last_writes, read_before
 
@@ -319,6 +320,11 @@ class Net:
         if blob not in self._buffers:
             raise CaffeconvError(
                 f"blob '{blob}' is no input: its shape follows from the inputs' ({', '.join(self.inputs)})"
+            )
+        sizes = [max(int(size), 1) for size in shape]
+        if any(size < 0 for size in shape) or count(sizes) > INT_MAX:
+            raise CaffeconvError(
+                f"blob '{blob}' cannot be {by_x(shape)}: sizes of at least 0 were needed, and at most {INT_MAX} values in all"
             )
         if tuple(shape) != self._buffers[blob].shape:
             self._buffers[blob] = np.zeros(tuple(shape), np.float32)
@@ -665,6 +671,10 @@ class Net:
 
     def load_hdf5(self, path: PathLike) -> None:
         """As `copy_from`, from Caffe's HDF5."""
+        if not is_hdf5(Path(path)):
+            raise CaffeconvError(
+                f"{path}: this is no HDF5 file, or not there; weights that Caffe saved as HDF5 were needed"
+            )
         self._copy_from(read_hdf5_weights(Path(path)))
 
     def _copy_from(self, file: WeightsFile) -> None:

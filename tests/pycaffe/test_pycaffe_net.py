@@ -162,6 +162,13 @@ def test_names(net: caffe.Net) -> None:
         weight.data = 3  # type: ignore[misc, assignment]
 
 
+def test_shapes_that_no_blob_has(net: caffe.Net) -> None:
+    for shape in ((1, 1, -1, 28), (1, 1, 200_000_000, 200_000), (0, 1, 1 << 20, 1 << 20)):
+        with pytest.raises(caffeconv.CaffeconvError, match=r"blob 'data' cannot be .*at most 2147483647 values"):
+            net.blobs["data"].reshape(*shape)
+    assert net.blobs["data"].shape == (1, 1, 28, 28)
+
+
 def test_loss_weights() -> None:
     case = ROOT / "fixtures" / "goldens" / "layers" / "net_losses_summed"
     net = caffe.Net(case / "net.prototxt", case / "weights.caffemodel", caffe.TEST)
@@ -309,8 +316,9 @@ def test_copy_from_what_does_not_fit_changes_nothing(net: caffe.Net, tmp_path: P
         net.copy_from(str(file))
     with pytest.raises(caffeconv.CaffeconvError, match=r"no\.caffemodel"):
         net.copy_from("no.caffemodel")
-    with pytest.raises(caffeconv.CaffeconvError, match="not readable as HDF5"):
-        net.load_hdf5(WEIGHTS)
+    for path in (WEIGHTS, "no.h5"):
+        with pytest.raises(caffeconv.CaffeconvError, match="this is no HDF5 file, or not there"):
+            net.load_hdf5(path)
     np.testing.assert_array_equal(net.params["ip2"][0].data, before)
 
 
