@@ -59,6 +59,21 @@ def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> Bound:
     return Bound(replace(graph, nodes=tuple(bound)), tuple(diagnostics))
 
 
+def copied_from(
+    file: WeightsFile, graph: Graph
+) -> tuple[dict[tuple[str, str], Callable[[], FloatArray]], tuple[Diagnostic, ...]]:
+    """The values that a further file gives to a bound graph's parameters, by the layer and parameter that own them; and
+    what is to be said about it (errors: what did not fit).
+    """
+    diagnostics: list[Diagnostic] = []
+    by_name = {node.name: node for node in reversed(graph.nodes)}
+    found = {}
+    for (layer, index), (values, _) in _copy_from(file, graph.nodes, diagnostics).items():
+        param = by_name[layer].params[index]
+        found[param.owner or (layer, param.name)] = values
+    return found, tuple(diagnostics)
+
+
 def _remarks(nodes: Sequence[Node]) -> Iterable[Diagnostic]:
     """What layers say of where they stand."""
     made_by: dict[str, Node] = {}

@@ -17,12 +17,13 @@ from caffeconv.ir import Param
 def holding_weights(loaded: Loaded) -> Loaded:
     """The net with copies of the weights that lie in mapped files; what fillers make is still made when needed."""
     nodes = tuple(
-        replace(node, params=tuple(_held(param) for param in node.params)) for node in loaded.bound.graph.nodes
+        replace(node, params=tuple(held(param) for param in node.params)) for node in loaded.bound.graph.nodes
     )
     return replace(loaded, bound=replace(loaded.bound, graph=replace(loaded.bound.graph, nodes=nodes)))
 
 
-def _held(param: Param) -> Param:
+def held(param: Param) -> Param:
+    """The parameter with a copy of what lies in a mapped file."""
     if param.values is None or param.source.startswith("filler "):
         return param
     values = np.array(param.values(), np.float32)

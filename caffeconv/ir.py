@@ -25,6 +25,9 @@ BATCH = "batch"
 Phase = Literal["TRAIN", "TEST"]
 Infogain = Literal["logits", "probabilities"]
 """What InfogainLoss layers are given: scores, as in Caffe 1.0, or probabilities, as in Caffe before April 2017."""
+AllowPython = bool | Literal["path"]
+"""Whether the modules of Python layers, which are the user's code, may be imported and run; "path": only those that
+Python itself finds, on sys.path, as in Caffe."""
 ExtraValue = int | float | str | list["ExtraValue"] | dict[str, "ExtraValue"]
 """A field that the schema lacks: a number, a word or string, a message, or a list where it is given several times."""
 FloatArray = NDArray[np.float32]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +13,22 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from caffeconv.batch import input_shapes, reshape_graph
-from caffeconv.convert import Loaded, PathLike, Weights, convert_loaded, load, source_metadata, weight_paths
+from caffeconv.bind import copied_from
+from caffeconv.build import INT_MAX
+from caffeconv.convert import (
+    Loaded,
+    PathLike,
+    Weights,
+    convert_loaded,
+    load,
+    read_weights,
+    source_metadata,
+    weight_paths,
+)
 from caffeconv.costs import session_bytes
 from caffeconv.data.sources import DataSource
-from caffeconv.errors import CaffeconvError, Diagnostic, PlanOutdatedError
+from caffeconv.emit.net_weights import save_caffemodel, save_hdf5
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, PlanOutdatedError
 from caffeconv.gradient import (
     BackwardModel,
     Slot,
@@ -26,12 +38,28 @@ from caffeconv.gradient import (
     open_tops,
     plan_backward,
 )  # fmt: skip
-from caffeconv.held import holding_weights, unchanged
-from caffeconv.ir import FloatArray, Graph, Infogain, LayerDef, Node, Phase, Shape, by_x, count
+from caffeconv.held import held, holding_weights, unchanged
+from caffeconv.ir import (
+    AllowPython,
+    FloatArray,
+    Graph,
+    Infogain,
+    LayerDef,
+    Node,
+    Phase,
+    Shape,
+    by_x,
+    count,
+    shape_string,
+)
+from caffeconv.item_batches import Batches
+from caffeconv.read.hdf5 import is_hdf5, read_hdf5_weights
 from caffeconv.read.netdef import State
 from caffeconv.recent import Recent
+from caffeconv.segment import cut, last_writes, read_before
 
 if TYPE_CHECKING:
+    from caffeconv.read.caffemodel import WeightsFile
     from caffeconv.runtime.providers import Provider
     from caffeconv.runtime.session import Session
 
@@ -40,29 +68,12 @@ MAX_SESSION_BYTES = 2 << 30
 """What the sessions of a net may hold together, by `session_bytes`; the newest is kept whatever it holds."""
 
 
-class NetBlob:
-    """One blob of a net: `data`, `shape`, and for an input `reshape`."""
-
-    def __init__(self, net: Net, name: str) -> None:
-        self._net = net
-        self.name = name
+class _Sized:
+    """The sizes that a blob has by its shape."""
 
     @property
     def shape(self) -> Shape:
-        return self._net.shape_of(self.name)
-
-    @property
-    def data(self) -> FloatArray:
-        """The values, float32. Assign into an input's (``blob.data[...] = x``); any other is computed when read."""
-        return self._net.value_of(self.name)
-
-    @property
-    def diff(self) -> FloatArray:
-        """The gradient that the last backward left, float32; 0 where none was computed, an output's loss weight.
-
-        Assign into an output's, or a top's of the layer that `backward` starts at, to go backward from there.
-        """
-        return self._net.diff_of(self.name)
+        raise NotImplementedError
 
     @property
     def count(self) -> int:
@@ -84,35 +95,77 @@ class NetBlob:
     def width(self) -> int:
         return _legacy_axis(self.shape, 3)
 
+
+class NetBlob(_Sized):
+    """One blob of a net: `data`, `shape`, and for an input `reshape`."""
+
+    def __init__(self, net: Net, name: str) -> None:
+        self._net = net
+        self.name = name
+
+    @property
+    def shape(self) -> Shape:
+        return self._net.shape_of(self.name)
+
+    @property
+    def data(self) -> FloatArray:
+        """The values, float32, to be assigned into (``blob.data[...] = x``); what no pass computed yet is when read."""
+        return self._net.value_of(self.name)
+
+    @property
+    def diff(self) -> FloatArray:
+        """The gradient that the last backward left, float32; 0 where none was computed, an output's loss weight.
+
+        Assign into an output's, or a top's of the layer that `backward` starts at, to go backward from there.
+        """
+        return self._net.diff_of(self.name)
+
     def reshape(self, *shape: int) -> None:
         """Gives an input another shape; the rest of the net follows at the next forward."""
         self._net.reshape_input(self.name, shape)
 
 
-class ParamBlob:
+class ParamBlob(_Sized):
     """One parameter blob, float32: `data` may be assigned into (net surgery); `diff` is what backward passes added."""
 
     def __init__(self, values: FloatArray, diff: FloatArray) -> None:
-        self.data = values
-        self.diff = diff
+        self._values = values
+        self._diff = diff
+
+    @property
+    def data(self) -> FloatArray:
+        return self._values
+
+    @property
+    def diff(self) -> FloatArray:
+        return self._diff
 
     @property
     def shape(self) -> Shape:
-        return self.data.shape
+        return self._values.shape
 
-    @property
-    def count(self) -> int:
-        return self.data.size
+
+@dataclass(frozen=True)
+class NetLayer:
+    """One layer of a net: its type and its parameter blobs, none for most types."""
+
+    type: str
+    blobs: Sequence[ParamBlob]
 
 
 class _Params(Mapping[str, list[ParamBlob]]):
     """layer → its parameter blobs, made when first asked for."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        self._nodes = {node.name: node for node in nodes if node.params}
+        self._nodes: dict[str, Node] = {}
+        self.take_nodes(nodes)
         self._owned: dict[Slot, ParamBlob] = {}
         self._diffs: dict[Slot, FloatArray] = {}
         self._marks: dict[Slot, int] = {}
+
+    def take_nodes(self, nodes: Sequence[Node]) -> None:
+        """The layers from whose parameters the blobs are made."""
+        self._nodes = {node.name: node for node in nodes if node.params}
 
     def __getitem__(self, layer: str) -> list[ParamBlob]:
         node = self._nodes[layer]
@@ -145,6 +198,17 @@ class _Params(Mapping[str, list[ParamBlob]]):
         for diff in self._diffs.values():
             diff[...] = 0
 
+    def overwrite(self, given: Mapping[Slot, Callable[[], FloatArray]]) -> None:
+        """Puts values into those blobs that were handed out."""
+        for slot in given.keys() & self._owned.keys():
+            held = self._owned[slot].data
+            held[...] = given[slot]().reshape(held.shape)
+
+    def share(self, layer: str, blobs: Sequence[ParamBlob]) -> None:
+        """Makes a layer's blobs hold the very values that another net's hold."""
+        for param, mine, theirs in zip(self._nodes[layer].params, self[layer], blobs, strict=True):
+            self._owned[param.owner or (layer, param.name)] = ParamBlob(theirs.data, mine.diff)
+
     def changed(self) -> bool:
         """Whether any blob that was handed out has other values than at the last call."""
         marks = {key: _mark(blob.data) for key, blob in self._owned.items()}
@@ -175,7 +239,7 @@ class Net:
         net: the prototxt, or a caffemodel that carries its own net.
         weights: caffemodel or Caffe's HDF5, or several, applied in order.
         phase, level, stages: Caffe's NetState.
-        allow_python: import and run the module of a `type: "Python"` layer.
+        allow_python: import and run the module of a `type: "Python"` layer; "path": only one that Python itself finds.
         provider: "auto", "cpu", "cuda" or "cuda:N"; auto takes CUDA where onnxruntime has it.
         threads: of onnxruntime, for one pass. nhwc: on CUDA, prefer kernels that keep channels last.
         seed: for fillers that draw at random.
@@ -187,7 +251,7 @@ class Net:
 
     def __init__(
         self, net: PathLike, weights: Weights = None, phase: Phase = "TEST", *, level: int = 0,
-        stages: Sequence[str] = (), allow_python: bool = False, provider: Provider = "auto", seed: int = 0,
+        stages: Sequence[str] = (), allow_python: AllowPython = False, provider: Provider = "auto", seed: int = 0,
         deploy: bool = False, extended: bool = False, infogain: Infogain | None = None,
         ignore_unknown_fields: bool = False, shapes: Mapping[str, Sequence[int]] | None = None,
         fully_convolutional: bool = False, threads: int | None = None, nhwc: bool = False,
@@ -206,14 +270,16 @@ class Net:
         self._graph = self._loaded.graph
         self._buffers = {name: np.zeros(shape, np.float32) for name, shape in input_shapes(self._graph).items()}
         self._computed: dict[str, FloatArray] = {}
-        self._ran: dict[str, FloatArray] | None = None
+        self._pending: dict[str, _Pass] = {}
+        """Blobs that a pass wrote but nobody asked for yet → that pass, which computes them when they are read."""
+        self._ran: _Pass | None = None
+        """The last forward pass."""
         self._kept: set[str] = set()
+        self._params_version = 0
         self._sessions: Recent[Session] = Recent(MAX_SESSIONS, MAX_SESSION_BYTES)
         self._backward_sessions: Recent[tuple[Session | None, BackwardModel]] = Recent(MAX_SESSIONS, MAX_SESSION_BYTES)
         self._states: dict[str, FloatArray] = {}
         """What recurrent layers left after the last forward: the model's input for it → values."""
-        self._started_from: dict[str, FloatArray] = {}
-        """The states from which the last forward started."""
         self._diffs: dict[str, FloatArray] = {}
         self._went_back: _WentBack | None = None
         self._keeps_diffs = False
@@ -225,6 +291,8 @@ class Net:
         self._automatic = [value for node in self._graph.nodes for value in node.tops[len(node.definition.tops) :]]
         self.blobs |= {name: NetBlob(self, name) for name in self._automatic}
         self.name = definition.name
+        self._before_forward: list[Callable[[int], object]] = []
+        self._after_forward: list[Callable[[int], object]] = []
         self._sources = _sources(self._graph, seed)
         self._sinks = [(node, sink) for node in self._graph.nodes if (sink := node.layer.data_sink()) is not None]
         filled = {top for node, _ in self._sources for top in node.definition.tops}
@@ -235,7 +303,7 @@ class Net:
         self._blob_of = {value: name for name, value in self._last_values().items()}
         self.outputs: list[str] = [self._blob_of[value] for value in self._graph.outputs]
         # a dry build of every layer: what Caffe refuses in its set-up is refused here, not at the first forward
-        self._session(tuple(self._graph.outputs) or tuple(self._last_values().values()))
+        self._session(tuple(self._graph.outputs) or tuple(self._last_values().values()), None, self._graph)
 
     # -- shapes and values -----------------------------------------------------------------------------------------
 
@@ -245,6 +313,8 @@ class Net:
             return self._buffers[blob].shape
         if blob in self._computed:
             return self._computed[blob].shape
+        if blob in self._pending:
+            return self._graph_of(self._pending[blob]).shapes[self._pending[blob].values[blob]]
         return self._reshaped().shapes[self._last_values()[blob]]
 
     def value_of(self, blob: str) -> FloatArray:
@@ -252,19 +322,40 @@ class Net:
         if blob in self._buffers:
             return self._buffers[blob]
         if blob not in self._computed:
-            if self._ran is None:
-                self._computed[blob] = np.zeros(self.shape_of(blob), np.float32)
+            if blob in self._pending:
+                self._compute(blob)
             else:
-                self._kept.add(blob)
-                names = [name for name in self.blobs if name not in self._buffers]
-                self._computed |= self._run(self._ran, names, self._started_from)[0]
+                self._computed[blob] = np.zeros(self.shape_of(blob), np.float32)
         return self._computed[blob]
+
+    def _compute(self, blob: str) -> None:
+        """Works out what a pass left in a blob; the second time that this is asked of a pass, in all its blobs."""
+        going = self._pending[blob]
+        self._drop_outdated_sessions()
+        if going.params_version != self._params_version:
+            raise CaffeconvError(
+                f"blob '{blob}' was not computed by the last forward(), and parameters have been changed since. "
+                f"Ask for it: forward(blobs=['{blob}'])"
+            )
+        self._kept.add(blob)
+        rest = [name for name, its_pass in self._pending.items() if its_pass is going]
+        found = self._run(going, rest if going.was_asked else [blob])[0]
+        self._computed |= found
+        going = replace(going, was_asked=True)
+        self._pending = {
+            name: going if name in rest else its_pass for name, its_pass in self._pending.items() if name not in found
+        }
 
     def reshape_input(self, blob: str, shape: Sequence[int]) -> None:
         """Gives an input another shape, its values zero; CaffeconvError for a blob that is no input."""
         if blob not in self._buffers:
             raise CaffeconvError(
                 f"blob '{blob}' is no input: its shape follows from the inputs' ({', '.join(self.inputs)})"
+            )
+        sizes = [max(int(size), 1) for size in shape]
+        if any(size < 0 for size in shape) or count(sizes) > INT_MAX:
+            raise CaffeconvError(
+                f"blob '{blob}' cannot be {by_x(shape)}: sizes of at least 0 were needed, and at most {INT_MAX} values in all"
             )
         if tuple(shape) != self._buffers[blob].shape:
             self._buffers[blob] = np.zeros(tuple(shape), np.float32)
@@ -276,6 +367,7 @@ class Net:
 
     def _forget(self) -> None:
         self._computed.clear()
+        self._pending.clear()
         self._ran = None
 
     def _last_values(self) -> dict[str, str]:
@@ -298,7 +390,8 @@ class Net:
 
         Args:
             blobs: further blobs to return.
-            start: not supported yet: CaffeconvError.
+            start: the layer to start at. It and those after it run on what the blobs hold now, values that were
+                assigned (``blobs["conv1"].data[...] = x``) included; no layer before it runs, data layers neither.
             end: the layer after which to stop; its tops are returned instead of the outputs.
             inputs: blob=array; float32, the blob's shape; another batch size reshapes the net. A data layer whose tops
                 are not given takes the next batch of its database, list or file; a MemoryData layer that of its arrays.
@@ -306,31 +399,90 @@ class Net:
         Raises:
             CaffeconvError: an unknown blob, a wrong shape, a label out of range, a source that is missing or damaged.
         """
-        if start is not None:
-            raise CaffeconvError("forward(start=…) is not supported yet; run the whole net")
+        first = 0 if start is None else self._place_of(start)
+        last = len(self.layer_names) - 1 if end is None else self._place_of(end)
         wanted = list(dict.fromkeys([*(self._tops_of(end) if end is not None else self.outputs), *(blobs or ())]))
         self.check_known(wanted)
-        running = self.layer_names if end is None else self.layer_names[: self.layer_names.index(end) + 1]
-        sinks = [(node, sink) for node, sink in self._sinks if node.name in running]
-        written = [blob for node, _ in sinks for blob in node.definition.bottoms]
+        span = slice(first, max(first, last + 1))
         handed = {name: np.asarray(value, np.float32) for name, value in inputs.items()}
-        always = [*written, *self._made_by_code(running)]
+        if self._before_forward or self._after_forward:
+            self._forward_by_layers(span, handed)
+        else:
+            self._forward(span, wanted, handed)
+        return {name: self.value_of(name) for name in wanted}
+
+    def _forward_by_layers(self, span: slice, handed: Mapping[str, FloatArray]) -> None:
+        layer_of = {top: place for place, name in enumerate(self.layer_names) for top in self.top_names[name][::-1]}
+        layer_of |= {top: i for i, node in enumerate(self._graph.nodes) if node.layer.is_input for top in node.tops}
+        self.check_known(list(handed))
+        for place in range(span.start, span.stop):
+            for call in self._before_forward:
+                call(place)
+            first = place == span.start
+            given = {
+                name: values
+                for name, values in handed.items()
+                if layer_of[name] == place or (first and not span.start <= layer_of[name] < span.stop)
+            }
+            self._forward(slice(place, place + 1), self.top_names[self.layer_names[place]], given)
+            for call in self._after_forward:
+                call(place)
+
+    def _forward(self, span: slice, wanted: Sequence[str], handed: Mapping[str, FloatArray]) -> None:
+        """Runs the layers `span`, so that at least the blobs `wanted` among those that they write hold their values."""
+        running = self.layer_names[span]
+        sinks = [(node, sink) for node, sink in self._sinks if node.name in running]
+        consumed = [blob for node, _ in sinks for blob in node.definition.bottoms]
+        always = [*consumed, *self._made_by_code(running)]
         self._fill(handed, running, [*wanted, *always])
-        feeds = {name: buffer.copy() for name, buffer in self._buffers.items()}
-        self._forget()
-        self._started_from = self._states
-        if self._user_code is not None:
-            self._user_code.begin_pass()
-        results, self._states = self._run(feeds, list(dict.fromkeys([*wanted, *always, *self._kept])), self._states)
-        self._ran = feeds
-        self._computed = {name: value for name, value in results.items() if name not in self._buffers}
-        for name in self._buffers:
-            if name in results:  # caffe: a layer in place overwrites the input itself
-                self._buffers[name] = results[name]
+        going = self._begin_pass(span)
+        overwritten = [blob for blob in going.values if blob in self._buffers and going.writes(blob)]
+        asked = [blob for blob in (*wanted, *always, *sorted(self._kept)) if blob in going.values]
+        results, self._states = self._run(going, list(dict.fromkeys([*asked, *overwritten])))
+        self._ran = going
+        for blob in going.values:
+            self._pending.pop(blob, None)
+            self._computed.pop(blob, None)
+            if blob not in self._buffers and blob not in results:
+                self._pending[blob] = going
+        for blob, values in results.items():
+            if blob not in self._buffers:
+                self._computed[blob] = values
+            elif going.writes(blob):  # caffe: a layer in place overwrites the input itself
+                self._buffers[blob][...] = values
         for node, sink in sinks:
             with placed(node.definition):
-                sink.write([results[blob] for blob in node.definition.bottoms])
-        return {name: self._buffers[name] if name in self._buffers else self._computed[name] for name in wanted}
+                sink.write([self.value_of(blob) for blob in node.definition.bottoms])
+
+    def _begin_pass(self, span: slice) -> _Pass:
+        """A pass over some layers, with what its inputs hold now."""
+        graph = self._reshaped()
+        if self._user_code is not None:
+            for blob in list(self._pending) if span.start else ():  # from now on Python layers give what is new
+                self.value_of(blob)
+            self._user_code.begin_pass()
+        self._drop_outdated_sessions()
+        nodes = graph.nodes[span]
+        values = last_writes(nodes)
+        if all(node.layer.is_input for node in graph.nodes[: span.start]):
+            feeds = {name: buffer.copy() for name, buffer in self._buffers.items()}
+            return _Pass(None, values, feeds, self._states, self._params_version)
+        feeds = {value: self.value_of(blob).copy() for value, blob in read_before(nodes).items()}
+        feeds |= {
+            top: self._buffers[top].copy() for node in nodes if node.layer.is_input for top in node.definition.tops
+        }
+        return _Pass(span, values, feeds, self._states, self._params_version)
+
+    def before_forward(self, call: Callable[[int], object]) -> None:
+        """From now on `call` is called before each layer of a forward pass, with the layer's index.
+
+        Layers then run one at a time, as Caffe runs them; that is slower by far.
+        """
+        self._before_forward.append(call)
+
+    def after_forward(self, call: Callable[[int], object]) -> None:
+        """As `before_forward`, after each layer."""
+        self._after_forward.append(call)
 
     @property
     def sources(self) -> dict[str, DataSource]:
@@ -373,16 +525,6 @@ class Net:
         """Name and SHA-256 of the net's and the weights' files, and the phase."""
         return source_metadata(self._loaded)
 
-    def loss_weights(self) -> dict[str, float]:
-        """Blob → loss weight, of those that have one (caffe: Layer::SetLossWeights)."""
-        weights = [
-            (self._blob_of[value], weight)
-            for node in self._graph.nodes
-            for value, weight in zip(node.tops, loss_weights(node), strict=True)
-            if weight and value in self._blob_of
-        ]
-        return dict(weights)
-
     def run_pass(self, feeds: Mapping[str, FloatArray], blobs: Sequence[str]) -> dict[str, FloatArray]:
         """The blobs of one pass, as of `forward`, without a copy and without a word in `net.blobs`: for many batches.
 
@@ -398,7 +540,9 @@ class Net:
             self._user_code.begin_pass()
         written = [blob for node, _ in self._sinks for blob in node.definition.bottoms]
         wanted = list(dict.fromkeys([*blobs, *written, *self._made_by_code(self.layer_names)]))
-        results, self._states = self._run({**self._buffers, **feeds}, wanted, self._states)
+        written_last = last_writes(self._reshaped().nodes)
+        going = _Pass(None, written_last, {**self._buffers, **feeds}, self._states, self._params_version)
+        results, self._states = self._run(going, wanted)
         for node, sink in self._sinks:
             with placed(node.definition):
                 sink.write([results[blob] for blob in node.definition.bottoms])
@@ -453,38 +597,44 @@ class Net:
                     f"for another size call net.blobs['{name}'].reshape{array.shape} first"
                 )
             self.reshape_input(name, array.shape)
-        self._buffers[name] = np.array(array)
+        self._buffers[name][...] = array
 
     def _run(
-        self, feeds: Mapping[str, FloatArray], names: Sequence[str], states: Mapping[str, FloatArray]
-    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+        self, going: _Pass, names: Sequence[str]
+    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:  # fmt: skip
         """The blobs `names`, and the states that this pass leaves, by the input that takes them in the next one."""
-        last = self._last_values()
-        graph = self._reshaped()
+        graph = self._graph_of(going)
         inputs = set(graph.inputs)
-        values = {name: last[name] for name in names if last[name] not in inputs}
+        values = {name: going.values[name] for name in names if going.values[name] not in inputs}
         if not values:
-            return {name: feeds[name] for name in names}, dict(states)
+            return {name: going.feeds[going.values[name]] for name in names}, dict(going.states)
         for _ in graph.nodes:  # whenever Python layers make other shapes than planned, one more of them has run
             try:
-                return self._run_session(feeds, names, values, states)
+                return self._run_session(going, names, values)
             except PlanOutdatedError:
                 self._plan_anew()
-        return self._run_session(feeds, names, values, states)
+        return self._run_session(going, names, values)
 
     def _run_session(
-        self, feeds: Mapping[str, FloatArray], names: Sequence[str], values: Mapping[str, str],
-        states: Mapping[str, FloatArray],
-    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:  # fmt: skip
-        session = self._session(tuple(values.values()))
-        inputs = set(self._graph.inputs)
+        self, going: _Pass, names: Sequence[str], values: Mapping[str, str]
+    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+        graph = self._graph_of(going)
+        session = self._session(tuple(values.values()), going.span, graph)
+        inputs = set(graph.inputs)
         kept = {name: f"{name.removesuffix('_in')}_out" for name in session.inputs if name not in inputs}
-        held = {name: self._state(states, name, session) for name in kept}
-        needed = {name: feeds[name] for name in session.inputs if name in inputs}
+        held = {name: self._state(going.states, name, session) for name in kept}
+        needed = {name: going.feeds[name] for name in session.inputs if name in inputs}
         results = session.run({**needed, **held}, [*values.values(), *kept.values()], same_pass=True)
         found = {name: results[value] for name, value in values.items()}
-        blobs = {name: found[name] if name in found else feeds[name] for name in names}
-        return blobs, {**states, **{name: results[value] for name, value in kept.items()}}
+        blobs = {name: found[name] if name in found else going.feeds[going.values[name]] for name in names}
+        return blobs, {**going.states, **{name: results[value] for name, value in kept.items()}}
+
+    def _graph_of(self, going: _Pass) -> Graph:
+        """The layers that a pass runs."""
+        graph = self._reshaped()
+        if going.span is None:
+            return graph
+        return cut(graph, going.span, {value: values.shape for value, values in going.feeds.items()})
 
     def _plan_anew(self) -> None:
         """Shapes, and so sessions, for what Python layers made in this pass."""
@@ -504,12 +654,11 @@ class Net:
         # caffe: RecurrentLayer::Reshape — another batch size starts from zeros
         return held if held is not None and held.shape == shape else np.zeros(shape, np.float32)
 
-    def _session(self, values: tuple[str, ...]) -> Session:
+    def _session(self, values: tuple[str, ...], span: slice | None, graph: Graph) -> Session:
         from caffeconv.runtime.session import Session
 
         self._drop_outdated_sessions()
-        graph = self._reshaped()
-        key = (values, tuple(sorted(input_shapes(graph).items())), _plan(graph))
+        key = (values, span and (span.start, span.stop), tuple(sorted(input_shapes(graph).items())), _plan(graph))
         session = self._sessions.get(key)
         if session is None:
             size = session_bytes(graph)
@@ -522,12 +671,147 @@ class Net:
 
     def _drop_outdated_sessions(self) -> None:
         """Forgets what holds other parameters than `params` does now."""
-        if not self._params.changed():
-            return
+        if self._params.changed():
+            self._params_changed()
+
+    def _params_changed(self) -> None:
+        self._params_version += 1
         self._sessions.clear()
         self._backward_sessions.clear()
         if self._went_back is not None:
             self._went_back = replace(self._went_back, outdated=True)
+
+    # -- batches ---------------------------------------------------------------------------------------------------
+
+    def forward_all(self, blobs: Sequence[str] | None = None, **inputs: ArrayLike) -> dict[str, FloatArray]:
+        """Runs the net over arrays of any number of items, batch after batch; outputs and `blobs`, item by item.
+
+        The last batch is filled up with zeros, and what comes of these left out again. A blob that has no items, such
+        as a loss, gives a value for each batch. Raises as `forward`.
+        """
+        batches = Batches({name: np.asarray(values, np.float32) for name, values in inputs.items()}, self._batch_size())
+        found = [self._copied(self.forward(blobs, **batch)) for batch in batches]  # type: ignore[arg-type]
+        return batches.joined(found)
+
+    def forward_backward_all(
+        self, blobs: Sequence[str] | None = None, diffs: Sequence[str] | None = None, **arrays: ArrayLike
+    ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
+        """As `forward_all`, with a backward pass after each batch: the blobs, and the diffs of inputs and of `diffs`.
+
+        arrays: inputs, and gradients of outputs to start from.
+        """
+        batches = Batches({name: np.asarray(values, np.float32) for name, values in arrays.items()}, self._batch_size())
+        found, found_diffs = [], []
+        for batch in batches:
+            seeds = {name: batch.pop(name) for name in self.outputs if name in batch}
+            found.append(self._copied(self.forward(blobs, **batch)))  # type: ignore[arg-type]
+            found_diffs.append(self._copied(self.backward(diffs, **seeds)))  # type: ignore[arg-type]
+        return batches.joined(found), batches.joined(found_diffs)
+
+    def _batch_size(self) -> int:
+        return next(iter(self.blobs.values())).num
+
+    @staticmethod
+    def _copied(values: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        return {name: array.copy() for name, array in values.items()}
+
+    def set_input_arrays(self, data: ArrayLike, labels: ArrayLike) -> None:
+        """Gives the MemoryData layer that the net begins with its items, N×C×H×W, and labels, N or N×1×1×1.
+
+        N is a multiple of the batch size; the next `forward` takes the first batch. Raises CaffeconvError where the
+        first layer is another, or the arrays do not fit.
+        """
+        source = next((source for node, source in self._sources if node.name == self.layer_names[0]), None)
+        if source is None:
+            raise CaffeconvError("set_input_arrays may only be called if the first layer is a MemoryDataLayer")
+        with placed(self._graph.nodes[0].definition):
+            source.set_arrays(np.asarray(data, np.float32), np.asarray(labels, np.float32))
+
+    # -- layers and weights files ------------------------------------------------------------------------------------
+
+    @property
+    def layers(self) -> list[object]:
+        """A `NetLayer` for each layer; for a Python layer the user's own object."""
+        return list(self.layer_dict.values())
+
+    @property
+    def layer_dict(self) -> dict[str, object]:
+        """Layer → as in `layers`."""
+        found: dict[str, object] = {}
+        for node in self._graph.nodes:
+            own = node.layer.user_object
+            found[node.name] = NetLayer(node.type, self.params.get(node.name, [])) if own is None else own
+        return found
+
+    @property
+    def blob_loss_weights(self) -> dict[str, float]:
+        """Blob → by how much it counts in the net's loss."""
+        weights = dict.fromkeys(self.blobs, 0.0)
+        for node in self._graph.nodes:
+            names = (*node.definition.tops, *node.tops[len(node.definition.tops) :])
+            weights |= zip(names, loss_weights(node), strict=True)
+        return weights
+
+    def save(self, path: PathLike) -> None:
+        """Writes net and parameters, as they are now, as a caffemodel; CaffeconvError where that cannot be."""
+        save_caffemodel(Path(path), self._params.apply(self._graph))
+
+    def save_hdf5(self, path: PathLike) -> None:
+        """Writes the parameters as Caffe's HDF5; CaffeconvError where that cannot be (a slash in a layer's name)."""
+        save_hdf5(Path(path), self._params.apply(self._graph))
+
+    def copy_from(self, path: PathLike) -> None:
+        """Takes over the parameters of those layers that a caffemodel, or Caffe's HDF5, has; the others stay.
+
+        Raises InvalidNetError, and leaves all as they are, where one does not fit.
+        """
+        self._copy_from(read_weights(Path(path)))
+
+    def load_hdf5(self, path: PathLike) -> None:
+        """As `copy_from`, from Caffe's HDF5."""
+        if not is_hdf5(Path(path)):
+            raise CaffeconvError(
+                f"{path}: this is no HDF5 file, or not there; weights that Caffe saved as HDF5 were needed"
+            )
+        self._copy_from(read_hdf5_weights(Path(path)))
+
+    def _copy_from(self, file: WeightsFile) -> None:
+        given, diagnostics = copied_from(file, self._graph)
+        errors = [diagnostic for diagnostic in diagnostics if diagnostic.severity == "error"]
+        if errors:
+            raise InvalidNetError(errors)
+        nodes = []
+        for node in self._graph.nodes:
+            slots = [param.owner or (node.name, param.name) for param in node.params]
+            params = tuple(
+                held(replace(param, values=given[slot], source=str(file.path))) if slot in given else param
+                for slot, param in zip(slots, node.params, strict=True)
+            )
+            nodes.append(replace(node, params=params))
+        self._graph = replace(self._graph, nodes=tuple(nodes))
+        self._params.take_nodes(nodes)
+        self._params.overwrite(given)
+        self._params_changed()
+        self.diagnostics += diagnostics
+
+    def share_with(self, other: Net) -> None:
+        """From now on the layers that both nets have hold the other's parameters: what changes in one does in both.
+
+        Raises CaffeconvError where those of a layer differ in number or shape; nothing is shared then.
+        """
+        both = [layer for layer in other.params if layer in self.params]
+        for layer in both:
+            mine, theirs = self.params[layer], other.params[layer]
+            if len(mine) != len(theirs):
+                raise CaffeconvError(f"Incompatible number of blobs for layer {layer}: {len(theirs)} and {len(mine)}")
+            for i, (own, given) in enumerate(zip(mine, theirs, strict=True)):
+                if own.shape != given.shape:
+                    raise CaffeconvError(
+                        f"Cannot share param {i} weights from layer '{layer}'; shape mismatch.  Source param shape is "
+                        f"{shape_string(given.shape)}; target param shape is {shape_string(own.shape)}"
+                    )
+        for layer in both:
+            self._params.share(layer, other.params[layer])
 
     # -- backward --------------------------------------------------------------------------------------------------
 
@@ -554,6 +838,11 @@ class Net:
         """
         if self._ran is None:
             raise CaffeconvError("backward() needs a forward() before it, whose gradients it computes")
+        if self._ran.span is not None:
+            raise CaffeconvError(
+                f"backward() after forward(start='{self.layer_names[self._ran.span.start]}') is not supported: "
+                "the gradients of a whole forward() are computed. Run that first"
+            )
         last = len(self.layer_names) - 1 if start is None else self._place_of(start)
         first = 0 if end is None else self._place_of(end)
         graph = self._reshaped()
@@ -571,7 +860,7 @@ class Net:
         if self._went_back is not None and not self._went_back.outdated and (start, end) != (None, None):
             for blob in self._went_back.reached:  # those that this pass does not come to stay as they are
                 self.diff_of(blob)
-        going = _WentBack(slice(first, last + 1), self._ran, self._started_from, seeds)
+        going = _WentBack(slice(first, last + 1), self._ran.feeds, self._ran.states, seeds)
         found, params, reached = self._run_back(going, self.blobs if self._keeps_diffs else wanted)
         self._params.add_diffs(params)
         self._diffs = {blob: diff for blob, diff in self._diffs.items() if blob not in reached} | found
@@ -660,6 +949,27 @@ class Net:
             made = session, backward
             self._backward_sessions.put(key, made, size)
         return made
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A forward pass: which layers ran, and on what, so that it can give further blobs."""
+
+    span: slice | None
+    """None where it ran from the net's inputs on."""
+    values: Mapping[str, str]
+    """Blob → value that the last of these layers left in it."""
+    feeds: Mapping[str, FloatArray]
+    """Input value → what it held."""
+    states: Mapping[str, FloatArray]
+    """What recurrent layers started from."""
+    params_version: int
+    was_asked: bool = False
+    """Whether a blob was read that nobody had asked for beforehand."""
+
+    def writes(self, blob: str) -> bool:
+        """Whether one of the layers computed what the blob holds: the pass did not start from it."""
+        return self.values[blob] not in self.feeds
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What `import caffe` gives to the module of a Python layer where no Caffe is installed: Layer, TRAIN, TEST, and blobs.
+"""What Python layers are made of where no Caffe is installed: Layer, its blobs, TRAIN and TEST.
 
 caffe: python/caffe/_caffe.cpp, include/caffe/layers/python_layer.hpp.
 """
@@ -101,25 +101,7 @@ class Layer:
     """As `param_str`, under the name that it had before 2015."""
     phase: int
     blobs: BlobVec
+    type = "Python"
 
     def __init__(self, param: object = None) -> None:
         pass
-
-
-def set_mode_cpu() -> None:
-    """Does nothing: where a net computes is said to whatever runs it."""
-
-
-def set_mode_gpu() -> None:
-    """As `set_mode_cpu`."""
-
-
-def set_device(device: int) -> None:
-    """As `set_mode_cpu`."""
-
-
-def __getattr__(name: str) -> object:
-    raise AttributeError(
-        f"caffe.{name}: no Caffe is installed, and what caffeconv offers to Python layers in its place "
-        "has Layer, TRAIN and TEST only"
-    )

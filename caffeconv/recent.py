@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -49,6 +49,10 @@ class Recent(Generic[Held]):
 
     def clear(self) -> None:
         self._entries.clear()
+
+    def __iter__(self) -> Iterator[Hashable]:
+        """The keys, the one used longest ago first."""
+        return iter(self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -41,7 +41,7 @@ class Scores:
     """Adds up the outputs of passes, in double precision, where Caffe adds floats."""
 
     def __init__(self, net: Net) -> None:
-        self.weights = net.loss_weights()
+        self.weights = {blob: weight for blob, weight in net.blob_loss_weights.items() if weight}
         """Blob → its loss weight."""
         self.outputs: Sequence[str] = net.outputs
         self.blobs: list[str] = list(dict.fromkeys([*net.outputs, *self.weights]))

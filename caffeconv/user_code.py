@@ -46,13 +46,14 @@ class UserCode:
     """The user's code of one net: what the caller allows to be imported and run.
 
     Modules are looked for where Python looks (PYTHONPATH), in the current folder, and beside the prototxt. Those of the
-    latter two belong to this net alone: two nets may each have a `layers.py` beside them.
+    latter two belong to this net alone: two nets may each have a `layers.py` beside them. Without a `directory`, the
+    prototxt's, they are looked for where Python looks, and nowhere else.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path | None) -> None:
         self.layers: dict[str, UserLayer] = {}
         """Key → layer: its name, or one made of it where an earlier layer has the same."""
-        self._directory = str(directory.absolute())
+        self._directory = None if directory is None else str(directory.absolute())
         self._modules: dict[str, ModuleType] = {}
         self._caffe_installed = _finds_caffe()
 
@@ -85,10 +86,13 @@ class UserCode:
             except ModuleNotFoundError as error:
                 if error.name is None or error.name != param.module[: len(error.name)]:
                     raise
-                raise UserCodeError(
-                    f"No module named '{error.name}'; it was looked for on sys.path (PYTHONPATH), in {folders[0]} "
-                    f"and beside the prototxt, in {folders[-1]}"
-                ) from None
+                places = (
+                    f"on sys.path (PYTHONPATH), in {folders[0]} and beside the prototxt, in {folders[-1]}"
+                    if folders
+                    else "on sys.path only: put its folder on PYTHONPATH, or pass allow_python=True, with which it is "
+                    "looked for in the current folder and beside the prototxt too"
+                )
+                raise UserCodeError(f"No module named '{error.name}'; it was looked for {places}") from None
         kind: type[Layer] | None = getattr(module, param.layer, None)
         if not isinstance(kind, type):
             classes = [
@@ -104,7 +108,7 @@ class UserCode:
         added = [folder for folder in dict.fromkeys(self._folders()) if folder not in sys.path]
         own = {name: module for name, module in self._modules.items() if name not in sys.modules}
         if "caffe" not in sys.modules and not self._caffe_installed:
-            own["caffe"] = pycaffe_shim
+            own |= _pycaffe()
         sys.modules.update(own)
         before = len(sys.modules)
         sys.path.extend(added)
@@ -120,8 +124,8 @@ class UserCode:
                 if sys.modules.get(name) is module:
                     del sys.modules[name]
 
-    def _folders(self) -> tuple[str, str]:
-        return str(Path.cwd()), self._directory
+    def _folders(self) -> tuple[str, ...]:
+        return () if self._directory is None else (str(Path.cwd()), self._directory)
 
 
 def _finds_caffe() -> bool:
@@ -132,6 +136,18 @@ def _finds_caffe() -> bool:
         return False
     # a folder called caffe (its sources, say) is a namespace package: no module
     return spec is not None and spec.origin is not None
+
+
+def _pycaffe() -> dict[str, ModuleType]:
+    """caffeconv.pycaffe and its parts under the names `caffe`, `caffe.io`, …"""
+    # by name, because it stands above this stage: it is the user's module that imports it, from here we only say where
+    # it is
+    ours = importlib.import_module("caffeconv.pycaffe").__name__
+    return {
+        f"caffe{name.removeprefix(ours)}": module
+        for name, module in list(sys.modules.items())
+        if name == ours or name.startswith(f"{ours}.")
+    }
 
 
 def _lies_in(folders: Sequence[str], name: str, module: ModuleType) -> bool:
@@ -155,7 +171,8 @@ class UserLayer:
         self.open_axis: int | None = None
         """0 once a pass made another number of rows than `reshape` had said."""
         self._code = code
-        self._object: Layer | None = None
+        self.object: Layer | None = None
+        """The object of the user's class, once it is set up."""
         self._failed: UserCodeError | None = None
         self._bottoms: list[Blob] = []
         self._bottoms_before: tuple[Shape, ...] = ()
@@ -173,7 +190,7 @@ class UserLayer:
     def top_shapes(self, bottoms: Shapes) -> tuple[Shape, ...]:
         """The tops' shapes by the layer's `reshape`, or as a pass made them; the first call sets the layer up."""
         key = tuple(tuple(shape) for shape in bottoms)
-        if self._object is None:
+        if self.object is None:
             self._set_up(key)
         if key not in self._shapes:
             if len(self._shapes) >= MAX_SHAPES:
@@ -216,7 +233,7 @@ class UserLayer:
         except UserCodeError as error:
             self._failed = error
             raise
-        self._object = made
+        self.object = made
         self._shapes[bottoms] = self.made_shapes
         self._bottoms_before = bottoms
         self._first_values = [np.array(blob.data) for blob in made.blobs]
@@ -233,14 +250,14 @@ class UserLayer:
 
     def _planned(self, bottoms: tuple[Shape, ...]) -> tuple[Shape, ...]:
         """What `reshape` says, asked of a copy, so that the layer keeps what it has for the shapes it is at."""
-        assert self._object is not None
+        assert self.object is not None
         scratch = [Blob(*shape) for shape in bottoms]
         tops = self._blobs_of_tops(scratch)
         for top, held, aliased in zip(tops, self._tops, self.param.in_place, strict=True):
             if aliased is None:
                 top.reshape(*held.shape)
         with self._code.running():
-            self._call("reshape", _copied(self._object), scratch, tops)
+            self._call("reshape", _copied(self.object), scratch, tops)
         return tuple(top.shape for top in tops)
 
     def _blobs_of_tops(self, bottoms: Sequence[Blob]) -> list[Blob]:
@@ -250,7 +267,7 @@ class UserLayer:
 
     def forward(self, bottoms: Sequence[FloatArray], params: Sequence[FloatArray]) -> list[FloatArray]:
         """The tops; runs the user's `reshape` and `forward` unless they have run in this pass."""
-        assert self._object is not None
+        assert self.object is not None
         if self.ran:
             return [top.data for top in self._tops]
         for blob, values in zip(self._bottoms, bottoms, strict=True):
@@ -259,21 +276,21 @@ class UserLayer:
         self._bottoms_before = tuple(values.shape for values in bottoms)
         self._give_params(params)
         with self._code.running():
-            self._call("reshape", self._object, self._bottoms, self._tops)
-            self._call("forward", self._object, self._bottoms, self._tops)
+            self._call("reshape", self.object, self._bottoms, self._tops)
+            self._call("forward", self.object, self._bottoms, self._tops)
         self.ran = True
         return [top.data for top in self._tops]
 
     def backward(self, top_diffs: Sequence[FloatArray], propagate_down: Sequence[bool]) -> list[FloatArray]:
         """The diffs of all bottoms, then of all parameters."""
-        assert self._object is not None
+        assert self.object is not None
         for top, diff in zip(self._tops, top_diffs, strict=True):
             top.diff[...] = diff
-        for blob in self._object.blobs:
+        for blob in self.object.blobs:
             blob.diff[...] = 0
         with self._code.running():
-            self._call("backward", self._object, self._tops, list(propagate_down), self._bottoms)
-        return [blob.diff for blob in (*self._bottoms, *self._object.blobs)]
+            self._call("backward", self.object, self._tops, list(propagate_down), self._bottoms)
+        return [blob.diff for blob in (*self._bottoms, *self.object.blobs)]
 
     def write(self, bottoms: Sequence[FloatArray]) -> None:
         """What a layer without tops does in a pass."""
@@ -282,11 +299,11 @@ class UserLayer:
 
     def _give_params(self, params: Sequence[FloatArray]) -> None:
         """Puts values that are new into the layer's blobs; what the layer itself writes there stays otherwise."""
-        assert self._object is not None
+        assert self.object is not None
         if len(self._given_params) == len(params) and all(map(np.array_equal, self._given_params, params)):
             return
         self._given_params = [np.array(values) for values in params]
-        for blob, values in zip(self._object.blobs, params, strict=True):
+        for blob, values in zip(self.object.blobs, params, strict=True):
             blob.data[...] = values.reshape(blob.shape)
 
     def _call(self, method: str, layer: Layer, *arguments: object) -> None:

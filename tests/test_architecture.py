@@ -26,6 +26,7 @@ ORDER = (
     ("build",),
     ("deploy",),
     ("bind", "diagnose", "batch", "fully_convolutional", "recent"),
+    ("segment", "item_batches"),
     ("passes",),
     ("emit",),
     ("gradient", "runtime"),
@@ -34,6 +35,7 @@ ORDER = (
     ("report", "net", "compare", "costs", "explain", "values"),
     ("sweep",),
     ("scores", "extract"),
+    ("pycaffe",),
     ("cli",),
 )
 """Stages from first to last; a module imports from its own stage and those before it."""

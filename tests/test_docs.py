@@ -14,6 +14,7 @@ from databases import pixels, raw, write_lmdb
 from golden_cases import ROOT
 
 import caffeconv
+import caffeconv.pycaffe as caffe
 from caffeconv.cli import COMMANDS, main
 from caffeconv.infogain import read_matrix
 
@@ -21,6 +22,7 @@ README = (ROOT / "README.md").read_text()
 INFOGAIN = (ROOT / "docs" / "infogain.md").read_text()
 WEIGHTS = (ROOT / "docs" / "weights.md").read_text()
 RUN = (ROOT / "docs" / "run.md").read_text()
+PYCAFFE = (ROOT / "docs" / "pycaffe.md").read_text()
 EXAMPLE = re.compile(r"```console\n\$ (caffeconv [^\n]*)\n(.*?)```", re.DOTALL)
 FILE = re.compile(r"```text\n(# (\S+)\n.*?)```", re.DOTALL)
 """A file that a page shows: its first line is a comment with its name."""
@@ -83,6 +85,27 @@ def test_readme_python() -> None:
     names = runpy.run_path("example.py")
     assert names["probabilities"].shape == (1, 10)
     assert names["features"].shape == (1, 64)
+
+
+@pytest.mark.usefixtures("project")
+def test_pycaffe_python() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", PYCAFFE, re.DOTALL)
+    Path("example.py").write_text(code)
+    names = runpy.run_path("example.py")
+    assert names["digit"] == 7
+    assert names["features"].shape == (1, 64)
+    assert names["without"].shape == (10,)
+    assert Path("surgery.caffemodel").exists()
+
+
+@pytest.mark.usefixtures("project")
+def test_pycaffe_names() -> None:
+    """What the page lists is there."""
+    rows = re.findall(r"^\| (`.*?) \|", PYCAFFE, re.MULTILINE)
+    listed = [re.split(r"[.(]", name)[0] for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    net = caffe.Net("fixtures/digits/deploy.prototxt", caffe.TEST)
+    assert [name for name in listed if not (hasattr(caffe, name) or hasattr(net, name))] == []
+    assert len(listed) > 30
 
 
 @pytest.mark.usefixtures("project")

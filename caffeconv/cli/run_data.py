@@ -399,7 +399,8 @@ def _open(request: Request, data: DataOptions, talk: Talk) -> Net:
         request.net, request.weights, options.phase, level=options.level, stages=options.stages,
         allow_python=options.allow_python, provider=request.compute.provider, threads=request.compute.threads,
         nhwc=request.compute.nhwc, fully_convolutional=request.fully_convolutional, deploy=options.deploy,
-        extended=options.extended, infogain=options.infogain, ignore_unknown_fields=options.ignore_unknown_fields, shapes=options.shapes,
+        extended=options.extended, infogain=options.infogain, shapes=options.shapes,
+        ignore_unknown_fields=options.ignore_unknown_fields,
     )  # fmt: skip
     for diagnostic in net.diagnostics:
         note(str(diagnostic), quiet=talk.quiet)

@@ -67,6 +67,10 @@ class DataSource(ABC):
             raise SourceUnavailableError(f"{error}. Or hand the data over: net.forward({example})") from None
         return {**dict(zip(self.tops, batch, strict=True)), **handed}
 
+    def set_arrays(self, data: FloatArray, labels: FloatArray) -> None:
+        """Makes these the items, from the first one on; CaffeconvError for a source that has items of its own."""
+        raise CaffeconvError("set_input_arrays may only be called if the first layer is a MemoryDataLayer")
+
     def _batch(self) -> Sequence[FloatArray]:
         # a source that one batch goes through whole, such as a single H, gives that batch for ever
         if self._same is None:
@@ -207,6 +211,10 @@ class MemorySource(DataSource):
         if handed:
             self._hand_over(handed, needed)
         return dict(zip(self.tops, self._read(), strict=True))
+
+    def set_arrays(self, data: FloatArray, labels: FloatArray) -> None:
+        self._held = None
+        self._hand_over(dict(zip(self.tops, (data, labels), strict=True)), self.tops)
 
     def _hand_over(self, handed: Mapping[str, FloatArray], needed: Collection[str]) -> None:
         data_top, label_top = self.tops

@@ -155,6 +155,11 @@ class Layer(ABC):
         return 1.0 if self.is_loss else 0.0
 
     @property
+    def user_object(self) -> object | None:
+        """The object of the user's own code that does the layer's work; None where none does."""
+        return None
+
+    @property
     def open_axis(self) -> int | None:
         """As `data_axis`, for this one layer."""
         return self.data_axis

@@ -77,6 +77,10 @@ class Python(Layer):
         return replace(self, given=tuple(asked[top] for top in tops))
 
     @property
+    def user_object(self) -> object | None:
+        return self.user.object if self.user is not None else None
+
+    @property
     def open_axis(self) -> int | None:
         return self.user.open_axis if self.user is not None else 0
 

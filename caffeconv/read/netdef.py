@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
-from caffeconv.ir import Infogain, LayerDef, NetDef, Phase
+from caffeconv.ir import AllowPython, Infogain, LayerDef, NetDef, Phase
 from caffeconv.read import upgrade
 from caffeconv.read.prototxt import NetSource
 from caffeconv.user_code import UserCode
@@ -46,8 +46,7 @@ class State:
     """Whether the net is wanted in its deploy form, without data layers, labels and losses."""
     infogain: Infogain | None = None
     """What InfogainLoss layers are given; None: scores, as in Caffe 1.0, with a warning where that is doubtful."""
-    allow_python: bool = False
-    """Whether the modules of Python layers may be imported and run: they are the user's code."""
+    allow_python: AllowPython = False
 
 
 def define_net(source: NetSource, state: State) -> NetDef:
@@ -76,7 +75,7 @@ def draft_net(source: NetSource, state: State) -> tuple[NetDef, list[Diagnostic]
             )
         if keeps_layer(proto, full_state):
             layers.append((proto, line))
-    user_code = UserCode(source.directory) if state.allow_python else None
+    user_code = UserCode(source.directory if state.allow_python is True else None) if state.allow_python else None
     names = _unique_names([proto.name for proto, _ in layers])
     definitions = [
         _definition(proto, name, line, state, source, user_code)

@@ -1,0 +1,71 @@
+"""Where nets that are made from now on compute, and what they draw at random from (caffe: common.cpp).
+
+pycaffe says this once for the whole process, so it is kept for the whole process here too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from caffeconv.runtime.providers import Provider
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What a net is made with."""
+
+    provider: Provider = "auto"
+    """"auto", where a script says nothing: CUDA if onnxruntime has it, which Caffe would have to be told."""
+    seed: int = 0
+
+
+class _Process:
+    def __init__(self) -> None:
+        self.mode = Mode()
+
+
+_PROCESS = _Process()
+
+
+def current() -> Mode:
+    """What has been set last."""
+    return _PROCESS.mode
+
+
+def set_mode_cpu() -> None:
+    """Nets made from now on compute on the CPU."""
+    _PROCESS.mode = replace(_PROCESS.mode, provider="cpu")
+
+
+def set_mode_gpu() -> None:
+    """Nets made from now on compute with CUDA; where onnxruntime has none, on the CPU, with a RuntimeWarning."""
+    from caffeconv.runtime.session import import_onnxruntime
+
+    has_cuda = "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
+    if not has_cuda:
+        warnings.warn(
+            "set_mode_gpu(): this onnxruntime has no CUDA provider; nets compute on the CPU. "
+            "pip uninstall -y onnxruntime && pip install 'caffeconv[gpu]'",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    _PROCESS.mode = replace(_PROCESS.mode, provider="cuda" if has_cuda else "cpu")
+
+
+def set_device(device_id: int) -> None:
+    """Does nothing for the first GPU, 0; another one has to be chosen from outside, which a RuntimeWarning says."""
+    if device_id != 0:
+        warnings.warn(
+            f"set_device({device_id}): nets compute on the first GPU that the process sees; to compute on another, "
+            f"start it with CUDA_VISIBLE_DEVICES={device_id}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def set_random_seed(seed: int) -> None:
+    """Fillers and data layers of nets made from now on draw from this seed."""
+    _PROCESS.mode = replace(_PROCESS.mode, seed=int(seed))
