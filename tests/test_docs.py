@@ -27,7 +27,10 @@ EXAMPLE = re.compile(r"```console\n\$ (caffeconv [^\n]*)\n(.*?)```", re.DOTALL)
 FILE = re.compile(r"```text\n(# (\S+)\n.*?)```", re.DOTALL)
 """A file that a page shows: its first line is a comment with its name."""
 PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))]
-EXAMPLES = [example for page in PAGES for example in EXAMPLE.findall(page)]
+EXAMPLES = [
+    (command, output) for page in PAGES for command, output in EXAMPLE.findall(page) if not output.startswith("$ ")
+]
+"""Command and output. Blocks of several commands have a test of their own."""
 
 
 @pytest.fixture

@@ -50,9 +50,10 @@ class DataOptions:
         from caffeconv.convert import load
         from caffeconv.data.sources import MemorySource
 
+        given = {"--iterations": self.iterations, "--per-batch": self.per_batch, "--input-db": self.input_db}
+        option = next((option for option, value in given.items() if value is not None), None)
         if inputs or net.suffix.lower() == ".onnx":
-            given = {"--iterations": self.iterations, "--per-batch": self.per_batch, "--input-db": self.input_db}
-            for option in (option for option, value in given.items() if value is not None):
+            if option is not None:
                 where = "with --input" if inputs else "with an ONNX model"
                 raise click.UsageError(f"{option} {where}: it is for a net's data layers; leave one of them out")
             return False
@@ -61,11 +62,14 @@ class DataOptions:
         graph = load(
             net, state=options.state, shapes=options.shapes, ignore_unknown_fields=options.ignore_unknown_fields
         ).graph
-        return not graph.inputs or any(
+        reads = not graph.inputs or any(
             source is not None and not isinstance(source, MemorySource)
             for node in graph.nodes
             for source in [node.layer.data_source(node.definition.tops, np.random.default_rng(0))]
         )
+        if option is not None and not reads:
+            raise click.UsageError(f"{option}: it is for nets with data layers (or with --input-db); this net has none")
+        return reads
 
     def extracts(self, out: Path | None, blobs: Sequence[str], session: Session) -> bool:
         """Whether the outputs of a run over --input are written row by row."""

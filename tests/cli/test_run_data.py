@@ -409,7 +409,7 @@ def test_items_that_do_not_fit(here: Path) -> None:
         (("--blobs", "ip"), "--blobs keeps features; say where: -o FILE.h5"),
         (("--resume",), "--resume goes on with an output; name it"),
         (("-o", "f.npz", "--per-batch", "b.csv"), "--per-batch is of scores"),
-        (("--crop", "3"), "--resize, --crop and --rgb are for --input"),
+        (("--crop", "3"), "--resize, --crop, --rgb, --oversample and --format are for --input"),
         (("--input", "data=x.npy", "--iterations", "3"), "--iterations with --input: it is for a net's data layers"),
     ],
 )
