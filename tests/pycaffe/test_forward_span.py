@@ -175,12 +175,12 @@ def test_reading_every_blob_takes_two_passes(digits: Net) -> None:
 
 
 def test_what_was_read_is_that_of_the_last_pass(tmp_path: Path) -> None:
-    net = net_of(tmp_path, CHAIN)
+    net = net_of(tmp_path, CHAIN + power("d", "c", "d", "scale: 1"))
     for x in (X, X + 5, X * 3):
         net.forward(x=x)
-        np.testing.assert_array_equal(net.blobs["a"].data, x + 1)
-        np.testing.assert_array_equal(net.blobs["b"].data, (x + 1) * 2)
-        np.testing.assert_array_equal(net.blobs["c"].data, (x + 1) * 20)
+        # the third of them comes with the second, and is not asked for by the next pass
+        for blob, want in {"a": x + 1, "b": (x + 1) * 2, "c": (x + 1) * 20}.items():
+            np.testing.assert_array_equal(net.blobs[blob].data, want)
 
 
 def test_running_a_part_again_needs_nothing_new(digits: Net) -> None:
