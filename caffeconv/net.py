@@ -331,19 +331,28 @@ class Net:
     def _compute(self, blob: str) -> None:
         """Works out what a pass left in a blob; the second time that this is asked of a pass, in all its blobs."""
         going = self._pending[blob]
+        names = self._left_by(going) if going.was_asked else [blob]
+        self._fetch(going, names)
+        self._kept.add(blob)
+
+    def _left_by(self, going: _Pass) -> list[str]:
+        """The blobs that only this pass can give."""
+        return [name for name, its_pass in self._pending.items() if its_pass is going]
+
+    def _fetch(self, going: _Pass, names: Sequence[str]) -> None:
         self._drop_outdated_sessions()
         if going.params_version != self._params_version:
             raise CaffeconvError(
-                f"blob '{blob}' was not computed by the last forward(), and parameters have been changed since. "
-                f"Ask for it: forward(blobs=['{blob}'])"
+                f"blob '{names[0]}' was not computed by the last forward(), and parameters have been changed since. "
+                f"Ask for it: forward(blobs=['{names[0]}'])"
             )
-        self._kept.add(blob)
-        rest = [name for name, its_pass in self._pending.items() if its_pass is going]
-        found = self._run(going, rest if going.was_asked else [blob])[0]
+        found = self._run(going, names)[0]
         self._computed |= found
-        going = replace(going, was_asked=True)
+        asked = replace(going, was_asked=True)
         self._pending = {
-            name: going if name in rest else its_pass for name, its_pass in self._pending.items() if name not in found
+            name: asked if its_pass is going else its_pass
+            for name, its_pass in self._pending.items()
+            if name not in found
         }
 
     def reshape_input(self, blob: str, shape: Sequence[int]) -> None:
@@ -457,9 +466,10 @@ class Net:
     def _begin_pass(self, span: slice) -> _Pass:
         """A pass over some layers, with what its inputs hold now."""
         graph = self._reshaped()
-        if self._user_code is not None:
-            for blob in list(self._pending) if span.start else ():  # from now on Python layers give what is new
-                self.value_of(blob)
+        if self._user_code is not None and any(node.layer.makes_shapes for node in graph.nodes):
+            while self._pending and span.start:  # from now on Python layers give what is new
+                going = next(iter(self._pending.values()))
+                self._fetch(going, self._left_by(going))
             self._user_code.begin_pass()
         self._drop_outdated_sessions()
         nodes = graph.nodes[span]
@@ -610,15 +620,15 @@ class Net:
             return {name: going.feeds[going.values[name]] for name in names}, dict(going.states)
         for _ in graph.nodes:  # whenever Python layers make other shapes than planned, one more of them has run
             try:
-                return self._run_session(going, names, values)
+                return self._run_session(going, graph, names, values)
             except PlanOutdatedError:
                 self._plan_anew()
-        return self._run_session(going, names, values)
+                graph = self._graph_of(going)
+        return self._run_session(going, graph, names, values)
 
     def _run_session(
-        self, going: _Pass, names: Sequence[str], values: Mapping[str, str]
+        self, going: _Pass, graph: Graph, names: Sequence[str], values: Mapping[str, str]
     ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
-        graph = self._graph_of(going)
         session = self._session(tuple(values.values()), going.span, graph)
         inputs = set(graph.inputs)
         kept = {name: f"{name.removesuffix('_in')}_out" for name in session.inputs if name not in inputs}
@@ -657,7 +667,6 @@ class Net:
     def _session(self, values: tuple[str, ...], span: slice | None, graph: Graph) -> Session:
         from caffeconv.runtime.session import Session
 
-        self._drop_outdated_sessions()
         key = (values, span and (span.start, span.stop), tuple(sorted(input_shapes(graph).items())), _plan(graph))
         session = self._sessions.get(key)
         if session is None:

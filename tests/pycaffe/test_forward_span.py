@@ -179,6 +179,54 @@ def test_reading_every_blob_takes_two_passes(digits: Net) -> None:
     assert len(digits._sessions) == number + 2
 
 
+def test_what_was_read_is_that_of_the_last_pass(tmp_path: Path) -> None:
+    net = net_of(tmp_path, CHAIN + power("d", "c", "d", "scale: 1"))
+    for x in (X, X + 5, X * 3):
+        net.forward(x=x)
+        # the third of them comes with the second, and is not asked for by the next pass
+        for blob, want in {"a": x + 1, "b": (x + 1) * 2, "c": (x + 1) * 20}.items():
+            np.testing.assert_array_equal(net.blobs[blob].data, want)
+
+
+def test_running_a_part_again_needs_nothing_new(digits: Net) -> None:
+    digits.forward(data=np.ones((1, 1, 28, 28)))
+    digits.forward(start="conv2")
+    number = len(digits._sessions)
+    digits.forward(start="conv2")
+    assert len(digits._sessions) == number
+
+
+def test_python_layers_and_a_pass_over_a_part(tmp_path: Path) -> None:
+    """What an earlier pass of a Python layer led to is kept, although the layer has run again."""
+    (tmp_path / "counting.py").write_text(COUNT)
+    python = 'type: "Python" python_param { module: "counting" layer: "Count" }'
+    layers = f'layer {{ name: "n" bottom: "x" top: "n" {python} }}\n' + power("t", "n", "t", "scale: 2")
+    layers += power("u", "t", "u", "scale: 5") + power("v", "u", "v", "scale: 1")
+    net = Net(write_net(tmp_path, {"x": (1,)}, layers), allow_python=True)
+    assert float(net.forward()["v"][0]) == 10
+    assert float(net.forward(start="n", end="n")["n"][0]) == 2
+    assert {name: float(net.blobs[name].data[0]) for name in "tuv"} == {"t": 2, "u": 10, "v": 10}
+    assert float(net.forward(start="t", end="u")["u"][0]) == 20
+    assert {name: float(net.blobs[name].data[0]) for name in "ntuv"} == {"n": 2, "t": 4, "u": 20, "v": 10}
+
+
+COUNT = """
+import caffe
+
+
+class Count(caffe.Layer):
+    def setup(self, bottom, top):
+        self.count = 0
+
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom, top):
+        self.count += 1
+        top[0].data[...] = self.count
+"""
+
+
 def test_a_blob_read_after_surgery_is_refused_where_it_cannot_be_known(digits: Net) -> None:
     digits.forward(data=np.ones((1, 1, 28, 28)))
     digits.params["conv1"][0].data[...] = 0
