@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,12 @@ from small_nets import net_text
 
 import caffeconv
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
+from caffeconv.diagnose import THOROUGH
+from caffeconv.diagnose.world import Trouble, World
 from caffeconv.emit.prototxt import net_to_text
 from caffeconv.errors import InvalidNetError
+from caffeconv.ir import LayerDef, Shape
+from caffeconv.layers.base import Layer
 from caffeconv.read.caffemodel import encode_varint
 
 TEXTS = Path(__file__).parent / "diagnoses"
@@ -397,15 +400,30 @@ def true_size(folder: Path) -> tuple[Path, Path]:
     return ERRORS / "fc6_after_padded_1x1_true_size" / "net.prototxt", weights
 
 
-def test_fc6_at_true_size(tmp_path: Path) -> None:
+@pytest.fixture
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The layers that are evaluated, one entry each: what the search costs on any machine."""
+    calls: list[int] = []
+    evaluate = World.evaluate
+
+    def counted(
+        self: World, index: int, definition: LayerDef, layer: Layer | None, changed: Mapping[str, Shape | None]
+    ) -> tuple[Layer | None, dict[str, Shape | None], Trouble | None]:
+        calls.append(index)
+        return evaluate(self, index, definition, layer, changed)
+
+    monkeypatch.setattr(World, "evaluate", counted)
+    return calls
+
+
+def test_fc6_at_true_size(tmp_path: Path, evaluated: list[int]) -> None:
     net, weights = true_size(tmp_path)
-    start = time.perf_counter()
     text = told(net, weights).replace(f"{tmp_path}/", "")
     assert text == (TEXTS / "fc6_at_true_size.txt").read_text()
     assert "Source param shape is 1 1 4096 25088 (102760448); target param shape is 4096 10368 (42467328)" in text
     assert "reduce { pad: 1 → 0, num_output: 128 → 512 }" in text
+    assert len(evaluated) < THOROUGH / 10
     assert_mended(net, weights, tmp_path)
-    assert time.perf_counter() - start < 5
 
 
 def test_the_same_in_what_convert_raises(tmp_path: Path) -> None:
@@ -427,7 +445,7 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
     assert "Incompatible number of blobs for layer c: the file has 1, the net needs 2" in text
 
 
-def test_a_long_net_takes_seconds_only(tmp_path: Path) -> None:
+def test_the_search_in_a_long_net_is_bounded(tmp_path: Path, evaluated: list[int]) -> None:
     layers = "".join(
         conv(f"conv{i}", f"conv{i - 1}" if i else "data", "num_output: 8 kernel_size: 3 pad: 1") for i in range(500)
     )
@@ -436,13 +454,12 @@ def test_a_long_net_takes_seconds_only(tmp_path: Path) -> None:
         PICTURE, layers + product("fc", "conv499", "num_output: 4"), {**weights, "fc": [(4, 8 * 900), (4,)]}
     )
     net, file = broken.write(tmp_path)
-    start = time.perf_counter()
     report = caffeconv.inspect(net, file)
-    assert time.perf_counter() - start < 15
+    assert len(evaluated) < 1.1 * THOROUGH
     assert str(report.cures[0]) == "data { shape: 1×3×32×32 → 1×3×30×30 }"
 
 
-def test_a_long_net_of_many_joins_takes_seconds_only(tmp_path: Path) -> None:
+def test_the_search_in_a_net_of_many_joins_is_bounded(tmp_path: Path, evaluated: list[int]) -> None:
     layers, before = "", "data"
     weights: dict[str, list[tuple[int, ...]]] = {}
     for i in range(120):
@@ -452,9 +469,8 @@ def test_a_long_net_of_many_joins_takes_seconds_only(tmp_path: Path) -> None:
         weights |= {f"a{i}": [(8, 8 if i else 3, 3, 3), (8,)], f"b{i}": [(8, 8 if i else 3, 1, 1), (8,)]}
         before = f"relu{i}"
     broken = Broken(PICTURE, layers + product("fc", before, "num_output: 4"), {**weights, "fc": [(4, 16 * 900), (4,)]})
-    start = time.perf_counter()
     caffeconv.inspect(*broken.write(tmp_path))
-    assert time.perf_counter() - start < 15
+    assert len(evaluated) < 1.1 * THOROUGH
 
 
 def main() -> None:
