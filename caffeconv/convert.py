@@ -13,7 +13,6 @@ from caffeconv.batch import dynamic_candidates, fixed_dims, for_any_batch, with_
 from caffeconv.bind import Bound, bind
 from caffeconv.build import Draft, draft_graph, finish
 from caffeconv.deploy import to_deploy
-from caffeconv.diagnose import QUICK, diagnose
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.ir import Graph, Infogain, NetDef, Phase
 from caffeconv.layers import LAYERS
@@ -98,6 +97,8 @@ def load(
     bound = bind(finish(definition, draft), files, seed=seed)
     errors = [d for d in (*draft.problems, *of_built(draft, bound)) if d.severity == "error"]
     if errors:
+        from caffeconv.diagnose import QUICK, diagnose
+
         raise InvalidNetError(diagnose(definition, files, errors, shapes, effort=QUICK).with_advice)
     return Loaded(definition, bound, (Path(net), *paths), source.dropped)
 
