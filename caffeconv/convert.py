@@ -22,7 +22,6 @@ from caffeconv.batch import (
 from caffeconv.bind import Bound, bind
 from caffeconv.build import Draft, draft_graph, finish
 from caffeconv.deploy import to_deploy
-from caffeconv.diagnose import QUICK, diagnose
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.fully_convolutional import fully_convolutional as to_fully_convolutional
 from caffeconv.ir import Graph, Infogain, NetDef, Phase
@@ -117,6 +116,8 @@ def load(
     bound = bind(finish(definition, draft), files, seed=seed)
     errors = [d for d in (*draft.problems, *of_built(draft, bound)) if d.severity == "error"]
     if errors:
+        from caffeconv.diagnose import QUICK, diagnose
+
         raise InvalidNetError(diagnose(definition, files, errors, shapes, effort=QUICK).with_advice)
     return Loaded(definition, bound, (Path(net), *paths), source.dropped)
 

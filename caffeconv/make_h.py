@@ -20,7 +20,6 @@ from caffeconv.emit.atomic import refuse_filled_folder, whole_file, whole_folder
 from caffeconv.emit.caffemodel import WrittenBlob
 from caffeconv.emit.prototxt import net_to_text
 from caffeconv.errors import CaffeconvError
-from caffeconv.infogain.matrices import checked
 from caffeconv.ir import FloatArray
 
 PathLike = str | os.PathLike[str]
@@ -46,6 +45,8 @@ def make_h(array: ArrayLike, path: PathLike, *, legacy: bool = False) -> None:
     Raises:
         CaffeconvError: the array is no square matrix of finite numbers, or the file cannot be written.
     """
+    from caffeconv.infogain.matrices import checked
+
     matrix = checked(array)
     path = Path(path)
     form = check_place(path, legacy=legacy)

@@ -77,7 +77,6 @@ def convert_command(
 
     \b
         caffeconv convert fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel -o digits.onnx
-        caffeconv convert fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel -o digits.caffemodel.h5
     """
     from functools import partial
 

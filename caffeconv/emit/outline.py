@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, helper
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import Param
@@ -23,7 +23,8 @@ MOST_BYTES = (1 << 31) - (1 << 20)
 class Outline:
     """A model in which the initializers named in `params` have name, type and dims, but no values yet.
 
-    Any ModelProto is one, with no `params`: its values are then all in memory.
+    Where such an initializer's type is another than float32, its values are cast to it when they are written. Any
+    ModelProto is one, with no `params`: its values are then all in memory.
     """
 
     model: ModelProto
@@ -32,7 +33,8 @@ class Outline:
     @property
     def bytes(self) -> int:
         """The size of the model with all values in it, but for a few bytes for each tensor."""
-        return self.model.ByteSize() + sum(4 * math.prod(param.shape) for param in self.params.values())
+        apart = (tensor for tensor in self.model.graph.initializer if tensor.name in self.params)
+        return self.model.ByteSize() + sum(dtype_of(tensor).itemsize * math.prod(tensor.dims) for tensor in apart)
 
     def with_values(self) -> ModelProto:
         """The model with all values; CaffeconvError, before memory is taken, where one message cannot hold them."""
@@ -41,7 +43,7 @@ class Outline:
         model.CopyFrom(self.model)
         for tensor in model.graph.initializer:
             if tensor.name in self.params:
-                tensor.raw_data = packed(self.params[tensor.name].array())
+                tensor.raw_data = packed(self.params[tensor.name].array(), dtype_of(tensor))
         return model
 
     def to_check(self) -> ModelProto:
@@ -65,9 +67,15 @@ def refuse_too_large(outline: Outline) -> None:
         )
 
 
-def packed(values: NDArray[np.generic]) -> bytes:
-    """The values as ONNX's raw_data has them: C order, little-endian."""
-    return np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
+def dtype_of(tensor: TensorProto) -> np.dtype[np.generic]:
+    """NumPy's name for a tensor's type."""
+    found: np.dtype[np.generic] = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return found
+
+
+def packed(values: NDArray[np.generic], dtype: np.dtype[np.generic] | None = None) -> bytes:
+    """The values, cast to `dtype` where given, as ONNX's raw_data has them: C order, little-endian."""
+    return np.ascontiguousarray(values, (dtype or values.dtype).newbyteorder("<")).tobytes()
 
 
 _Part = TypeVar("_Part", ModelProto, GraphProto)

@@ -19,10 +19,11 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+import numpy as np
 from onnx import ModelProto, TensorProto
 
 from caffeconv.emit.atomic import whole_file, whole_files
-from caffeconv.emit.outline import MOST_BYTES, Outline, packed, refuse_too_large, without
+from caffeconv.emit.outline import MOST_BYTES, Outline, dtype_of, packed, refuse_too_large, without
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import Param
 from caffeconv.read.caffemodel import encode_varint
@@ -137,11 +138,12 @@ def _tensors(outline: Outline) -> Iterator[Tensor]:
 
 
 def _of_param(head: TensorProto, param: Param) -> Tensor:
-    values, size = param.values, 4 * math.prod(param.shape)
+    values, dtype = param.values, dtype_of(head)
+    size, blocks = dtype.itemsize * math.prod(param.shape), partial(_computed, param, dtype)
     if not isinstance(values, StoredValues):
-        return Tensor(head, size, partial(_computed, param), param.source)
-    if values.offset is None:
-        return Tensor(head, size, partial(_computed, param), f"{param.source}, not stored there as packed float32")
+        return Tensor(head, size, blocks, param.source)
+    if values.offset is None or dtype != np.float32:
+        return Tensor(head, size, blocks, f"{param.source}, not stored there as packed {dtype.name}")
     return Tensor(head, size, partial(_read, values.path, values.offset, size), param.source, values)
 
 
@@ -149,9 +151,9 @@ def _held(proto: TensorProto) -> Iterator[Block]:
     yield proto.raw_data
 
 
-def _computed(param: Param) -> Iterator[Block]:
+def _computed(param: Param, dtype: np.dtype[np.generic]) -> Iterator[Block]:
     for block in value_blocks(param):
-        yield packed(block)
+        yield packed(block, dtype)
 
 
 def _read(path: Path, offset: int, size: int) -> Iterator[Block]:
@@ -277,7 +279,7 @@ def _pointing(outline: Outline, places: Mapping[str, _Place]) -> ModelProto:
         if place is None:
             graph.initializer.append(proto)
             if param is not None:
-                graph.initializer[-1].raw_data = packed(param.array())
+                graph.initializer[-1].raw_data = packed(param.array(), dtype_of(proto))
             continue
         head = graph.initializer.add(name=proto.name, data_type=proto.data_type, dims=proto.dims)
         head.data_location = TensorProto.EXTERNAL

@@ -28,6 +28,7 @@ from small_nets import blob, write_net
 import caffeconv
 from caffeconv.caffe_pb2 import BlobProto, LayerParameter, NetParameter
 from caffeconv.cli import main
+from caffeconv.convert import load, outline_loaded
 from caffeconv.emit import store
 from caffeconv.emit.outline import Outline
 from caffeconv.emit.store import Storage, Written, write_model
@@ -311,6 +312,25 @@ def test_what_is_in_memory_goes_the_same_ways(tmp_path: Path) -> None:
         assert len(written.apart) == (storage == "external")
         x = np.ones((1, 30), "f4")
         assert np.array_equal(run(tmp_path / "m.onnx", {"x": x})["y"], x @ values.astype(np.float16).astype("f4"))
+
+
+@every_storage
+def test_values_are_cast_to_the_type_of_their_initializer(storage: Storage, tmp_path: Path) -> None:
+    """So that a step which makes a model half as large needs no values in memory."""
+    net, weights, weight, bias = make_net(tmp_path)
+    loaded = load(net, weights)
+    outline = outline_loaded(loaded, loaded.graph.outputs, link=storage == "link")
+    for tensor in outline.model.graph.initializer:
+        tensor.data_type = TensorProto.FLOAT16 if tensor.name == "ip/weight" else tensor.data_type
+    with hashing([]) as hashes:
+        written = write_model(outline, tmp_path / "m.onnx", storage, hashes, dict)
+    assert [tensor.proto.name for tensor in written.linked] == (["ip/bias"] if storage == "link" else [])
+    found = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "m.onnx").graph.initializer}
+    assert found["ip/weight"].tobytes() == weight.astype("<f2").tobytes()
+    assert found["ip/bias"].tobytes() == bias.tobytes()
+    inside = {t.name: numpy_helper.to_array(t) for t in outline.with_values().graph.initializer}
+    assert all(np.array_equal(values, inside[name]) for name, values in found.items())
+    assert outline.bytes == pytest.approx(outline.with_values().ByteSize(), abs=100)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

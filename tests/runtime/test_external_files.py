@@ -23,10 +23,8 @@ def storage(request: pytest.FixtureRequest) -> Storage:
 @pytest.fixture
 def model(tmp_path: Path, storage: Storage) -> tuple[Path, Path]:
     """A model, and the file that its weights lie in."""
-    layers = (
-        'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" '
-        "inner_product_param { num_output: 8 bias_term: false } }"
-    )
+    settings = "inner_product_param { num_output: 8 bias_term: false }"
+    layers = f'layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "y" {settings} }}'
     net = write_net(tmp_path, {"x": (1, 64)}, layers)
     weights = write_weights(tmp_path / "w.caffemodel", "ip", [np.ones((8, 64), "f4")])
     written = caffeconv.convert_to(tmp_path / "m.onnx", net, weights, storage=storage)
