@@ -161,14 +161,14 @@ def _test(request: Request, data: DataOptions, talk: Talk) -> None:
     sweep = Sweep(net, scores.blobs, passes=data.iterations, threads=data.decoders, skip_bad=data.skip_bad)
     _say_what_runs(sweep, request, talk)
     skipped: list[str] = []
-    with _rows(data.per_batch) as write, progress(sweep.total, "testing", quiet=talk.quiet) as advance:
+    with _rows(data.per_batch) as write, progress(sweep.total_items, "testing", quiet=talk.quiet) as advance:
         for one in sweep:
             batch = scores.add(one.number, one.blobs)
             if not one.number:
                 write(["batch", *scores.names, "loss"])
             write([str(batch.number), *(f"{value:.9g}" for value in (*batch.values, batch.loss))])
             skipped += one.skipped
-            advance(1)
+            advance(len(one.in_round))
     _say_skipped(skipped)
     lines = [str(score) for score in scores.means()]
     if scores.weights:
@@ -184,7 +184,8 @@ def _say_what_runs(sweep: Sweep, request: Request, talk: Talk) -> None:
         note("the net reads no data: 1 batch, unless --iterations says otherwise", quiet=talk.quiet or sweep.total > 1)
         return
     source = sweep.sources[sweep.leading]
-    of = f"{source.name}: {sweep.items[sweep.leading]} items, {sweep.total} batches of {source.batch_size}"
+    batches = "1 batch" if sweep.total == 1 else f"{sweep.total} batches"
+    of = f"{source.name}: {sweep.items[sweep.leading]} items, {batches} of {source.batch_size}"
     note(of, quiet=talk.quiet)
     if sweep.end is not None and sweep.beyond and request.out is None:
         note(
@@ -330,8 +331,8 @@ def _write(
     from caffeconv.extract import write_features
 
     try:
-        with progress(total, "extracting", quiet=talk.quiet) as advance:
-            advance(parts.journal.items)
+        left = None if total is None else total - parts.journal.items
+        with progress(left, "extracting", quiet=talk.quiet) as advance:
             write_features(parts, chunks, advance, items)
     except KeyboardInterrupt:
         note(f"stopped: {parts.journal.items} items are in {parts.folder}; the same command with --resume goes on")
