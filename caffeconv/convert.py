@@ -14,10 +14,12 @@ from caffeconv.bind import Bound, bind
 from caffeconv.build import Draft, draft_graph, finish
 from caffeconv.deploy import to_deploy
 from caffeconv.diagnose import QUICK, diagnose
+from caffeconv.emit.form import Form, Layout, Preprocess, take_form
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.ir import Graph, Infogain, NetDef, Phase
 from caffeconv.layers import LAYERS
 from caffeconv.passes import run_passes
+from caffeconv.preprocess import own_preprocess
 from caffeconv.read.caffemodel import WeightsFile, read_caffemodel
 from caffeconv.read.hdf5 import is_hdf5, read_hdf5_weights
 from caffeconv.read.netdef import State, define_net
@@ -103,9 +105,10 @@ def of_built(draft: Draft, bound: Bound) -> tuple[Diagnostic, ...]:
 def convert(
     net: PathLike, weights: Weights = None, *, phase: Phase = "TEST", level: int = 0, stages: Sequence[str] = (),
     outputs: Sequence[str] | Literal["all"] | None = None, batch: int | Literal["dynamic", "keep"] = "dynamic",
-    shapes: Mapping[str, Sequence[int]] | None = None, layout: Literal["nchw", "nhwc"] = "nchw",
-    opset: int | None = None, fold: bool = True, deploy: bool = False, extended: bool = False, seed: int = 0,
-    infogain: Infogain | None = None, allow_python: bool = False, ignore_unknown_fields: bool = False,
+    shapes: Mapping[str, Sequence[int]] | None = None, layout: Layout = "nchw", half: bool = False,
+    keep_io: bool = False, preprocess: Preprocess | bool = False, opset: int | None = None, fold: bool = True,
+    deploy: bool = False, extended: bool = False, seed: int = 0, infogain: Infogain | None = None,
+    allow_python: bool = False, ignore_unknown_fields: bool = False,
 ) -> ModelProto:  # fmt: skip
     """The ONNX model of a Caffe net, checked by onnx.checker.
 
@@ -116,7 +119,9 @@ def convert(
         outputs: blobs that the model gives; "all": every blob; None: those that no layer reads.
         batch: "dynamic": any batch size where every layer allows it; "keep": the prototxt's; or a number.
         shapes: blob → shape of an input, instead of the prototxt's (axis order as in Caffe, NCHW).
-        layout: axis order of the model's inputs and outputs.
+        layout: axis order of the model's inputs and outputs of four axes and more; "nhwc": channels last.
+        half: weights and computing in float16, but for losses and statistics; inputs and outputs too, unless keep_io.
+        preprocess: what the model does to pictures, its input then being uint8; True: what the net's data layer does.
         opset: ONNX operator set, 17 where None.
         fold: take out layers that change nothing and fold BatchNorm, Scale and Bias into the layer before them.
         deploy: turn a training net into a deploy net first: no data layers, labels and losses, but predictions.
@@ -129,15 +134,21 @@ def convert(
     Raises:
         CaffeconvError: whatever is wrong with the net, the weights or the arguments.
     """
-    if layout != "nchw":
-        raise CaffeconvError(f"layout {layout!r}: only 'nchw' is written yet")
-    loaded = load(
-        net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python), shapes=shapes,
-        seed=seed, ignore_unknown_fields=ignore_unknown_fields,
-    )  # fmt: skip
+    if layout not in ("nchw", "nhwc"):
+        raise CaffeconvError(f"layout {layout!r}: 'nchw' or 'nhwc' was needed")
+    if keep_io and not half:
+        raise CaffeconvError(
+            "keep_io without half: inputs and outputs are float32 as it is; give half=True, or leave it out"
+        )
+    state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
+    if preprocess is True:
+        preprocess = own_preprocess(read_net(net, ignore_unknown_fields=ignore_unknown_fields), state)
+    form = Form(layout, half, keep_io, preprocess or None, fold)
+    loaded = load(net, weights, state=state, shapes=shapes, seed=seed, ignore_unknown_fields=ignore_unknown_fields)
     values = choose_outputs(loaded.graph, outputs)
     metadata = source_metadata(loaded)
-    return convert_loaded(loaded, values, batch=batch, opset=opset, fold=fold, metadata=metadata)
+    model = convert_loaded(loaded, values, batch=batch, opset=opset, fold=fold, metadata=metadata)
+    return take_form(model, form)
 
 
 def convert_loaded(

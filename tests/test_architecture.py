@@ -29,8 +29,10 @@ ORDER = (
     ("passes",),
     ("emit",),
     ("gradient", "runtime"),
+    ("preprocess",),
     ("convert", "infogain", "make_h", "upgrade"),
     ("report", "net", "compare", "costs", "explain", "values"),
+    ("verify",),
     ("cli",),
 )
 """Stages from first to last; a module imports from its own stage and those before it."""

@@ -11,6 +11,7 @@ import onnx
 from onnx import FunctionProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from caffeconv.emit.onnx_builder import OUR_DOMAIN, Array, OnnxBuilder
+from caffeconv.emit.precision import PRECISION_KEY, precision_of
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import Dims, Graph, Param
 from caffeconv.layers.base import LayerError
@@ -77,7 +78,8 @@ def finish_model(
     )
     proto.initializer.extend(_tensor(name, value) for name, value in builder.initializers.items() if name in used)
     functions = [f for f in builder.functions.values() if _calls(proto, f)]
-    return _model(proto, functions, builder.opset, {**(metadata or {}), **_kinds(graph, outputs), **_labels(graph)})
+    said = {**_kinds(graph, outputs), **_labels(graph), PRECISION_KEY: precision_of(graph, builder.makers, nodes)}
+    return _model(proto, functions, builder.opset, {**(metadata or {}), **said})
 
 
 def _refuse_too_large(builder: OnnxBuilder, used: set[str]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from caffeconv.data.hdf5_output import DataSink
     from caffeconv.data.sources import DataSource
+    from caffeconv.data.transform import Preparation
     from caffeconv.emit.onnx_builder import OnnxBuilder
     from caffeconv.layers.filler import Filler
     from caffeconv.layers.window import Window
@@ -111,6 +112,15 @@ class Layer(ABC):
     makes_shapes: ClassVar[bool] = False
     """Whether code that is not ours decides the tops' shapes, and may decide otherwise when it runs."""
 
+    keeps_float32: ClassVar[bool] = False
+    """Whether it computes in float32 in a model of half precision too: losses, statistics, comparisons, coordinates."""
+    exact_tops: ClassVar[tuple[int, ...]] = ()
+    """Tops whose values half precision cannot hold, as outputs of such a model either: losses, indices, coordinates."""
+    decides: ClassVar[bool] = False
+    """Whether the tops jump where the bottoms hardly change: an index, a choice, what lies above a threshold."""
+    moves_values: ClassVar[bool] = False
+    """Whether every value of the tops stands in a bottom: such a layer has no precision of its own."""
+
     extra_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields of `layer { … }` that the schema lacks and the class reads from `LayerDef.extra`."""
     never_forced: ClassVar[tuple[int, ...]] = ()
@@ -135,6 +145,11 @@ class Layer(ABC):
     def first_loss_weight(self) -> float:
         """The first top's loss weight where the prototxt gives none (caffe: LossLayer::LayerSetUp)."""
         return 1.0 if self.is_loss else 0.0
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the tops are drawn anew in each pass."""
+        return False
 
     @property
     def open_axis(self) -> int | None:
@@ -167,6 +182,10 @@ class Layer(ABC):
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource | None:
         """What fills the tops, called `tops`, where the caller does not; None where only the caller can."""
+        return None
+
+    def preparation(self) -> Preparation | None:
+        """What the layer does to pictures to make its first top; None where it reads none."""
         return None
 
     def data_sink(self) -> DataSink | None:
@@ -235,6 +254,16 @@ class Layer(ABC):
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         """Which bottoms' values have to be checked before a run."""
         return ()
+
+    def exact_values(self, node: Node) -> frozenset[str]:
+        """Bottoms and tops whose values half precision cannot hold: whole numbers above 2048, say."""
+        read = {*self.label_bottoms, *(rule.bottom for rule in self.label_rules(node))}
+        bottoms = (node.bottoms[i] for i in read if i < len(node.bottoms))
+        return frozenset((*bottoms, *(node.tops[i] for i in self.exact_tops if i < len(node.tops))))
+
+    def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
+        """Values that a bottom might hold, where not any will do, for bottoms of these shapes; None where any will."""
+        return None
 
     @abstractmethod
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

@@ -15,7 +15,7 @@ from caffeconv.data.hdf5_output import DataSink, HDF5Sink
 from caffeconv.data.picture_list import PictureList, PictureListSource
 from caffeconv.data.records import Backend
 from caffeconv.data.sources import DataSource, MemorySource
-from caffeconv.data.transform import Transform
+from caffeconv.data.transform import Preparation, Transform
 from caffeconv.data.windows import Sampling, WindowSource
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x
@@ -95,6 +95,10 @@ class DummyData(Layer):
             tuple(shapes if len(shapes) == number else shapes * number),
             tuple(fillers if len(fillers) == number else fillers * number),
         )
+
+    @property
+    def is_random(self) -> bool:
+        return any(filler.is_random for filler in self.data_fillers)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return self.shapes
@@ -230,6 +234,9 @@ class Data(DataLayer):
     def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.data_param.source)
 
+    def preparation(self) -> Preparation:
+        return Preparation(self.transform)
+
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return DatabaseSource(tops, self.source, self.backend, self.batch_size, self.transform, random)
 
@@ -279,6 +286,9 @@ class ImageData(DataLayer):
     def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.image_data_param.source)
 
+    def preparation(self) -> Preparation:
+        return Preparation(self.transform, self.pictures.size)
+
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return PictureListSource(
             tops, self.pictures, self.batch_size, self.transform, random, shuffle=self.shuffle, rand_skip=self.rand_skip
@@ -316,6 +326,9 @@ class WindowData(DataLayer):
 
     def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.window_data_param.source)
+
+    def preparation(self) -> Preparation:
+        return Preparation(self.transform)
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return WindowSource(tops, self.sampling, self.transform, random)

@@ -43,6 +43,8 @@ class Normalize(Layer):
     normalize_layer.cpp).
     """
 
+    keeps_float32: ClassVar[bool] = True
+
     across_spatial: bool
     channel_shared: bool
     eps: float
@@ -119,6 +121,8 @@ class PriorBox(Layer):
     """
 
     bottoms: ClassVar[Arity] = exactly(2)
+    keeps_float32: ClassVar[bool] = True
+    exact_tops: ClassVar[tuple[int, ...]] = (0,)
 
     min_sizes: tuple[float, ...]
     max_sizes: tuple[float, ...]
@@ -271,6 +275,9 @@ class DetectionOutput(Layer):
     bottoms: ClassVar[Arity] = exactly(3)
     data_axis: ClassVar[int | None] = 2
     top_kinds: ClassVar[tuple[str, ...]] = ("detections",)
+    keeps_float32: ClassVar[bool] = True
+    decides: ClassVar[bool] = True
+    exact_tops: ClassVar[tuple[int, ...]] = (0,)
 
     num_classes: int
     share_location: bool

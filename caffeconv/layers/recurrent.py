@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
 from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, canonical_axis, exactly
 from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import filled_like, like_bottom, refuse_to, sum_over
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
     from typing_extensions import Self
 
     from caffeconv.emit.onnx_builder import OnnxBuilder
@@ -98,6 +99,13 @@ class Recurrent(Layer):
             **dict.fromkeys(("W_xc", "W_xc_static", "W_hc", "W_xh", "W_xh_static", "W_hh", "W_ho"), self.weight_filler),
             **dict.fromkeys(("b_c", "b_h", "b_o"), self.bias_filler),
         }
+
+    def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
+        if bottom != 1:
+            return None
+        following = np.ones(shapes[1], np.float32)
+        following[:1] = 0  # a sequence starts at the first step
+        return following
 
     @abstractmethod
     def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:

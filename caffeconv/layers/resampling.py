@@ -212,6 +212,7 @@ class Reorg(Layer):
     """
 
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     stride: int
     reverse: bool
@@ -258,6 +259,7 @@ class ShuffleChannel(Layer):
     """
 
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     group: int
 

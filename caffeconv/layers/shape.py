@@ -34,6 +34,7 @@ class Split(Layer):
 
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     copies: int
 
@@ -63,6 +64,7 @@ class Silence(Layer):
 
     bottoms: ClassVar[Arity] = at_least(1)
     tops: ClassVar[Arity] = exactly(0)
+    moves_values: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -86,6 +88,7 @@ class Flatten(Layer):
 
     in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
+    moves_values: ClassVar[bool] = True
 
     axis: int
     end_axis: int
@@ -118,6 +121,7 @@ class Reshape(Layer):
     """
 
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     settings: ClassVar[str] = "reshape_param"
     propagates_always: ClassVar[bool] = True
@@ -200,6 +204,7 @@ class Concat(Layer):
 
     bottoms: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     axis: int
 
@@ -247,6 +252,7 @@ class Slice(Layer):
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
     settings: ClassVar[str] = "slice_param"
+    moves_values: ClassVar[bool] = True
 
     axis: int
     points: tuple[int, ...]
@@ -316,6 +322,7 @@ class Permute(Layer):
     """Axes in another order; those that `order` leaves out follow in their own order (ssd: permute_layer.cpp)."""
 
     propagates_always: ClassVar[bool] = True
+    moves_values: ClassVar[bool] = True
 
     order: tuple[int, ...]
 
@@ -351,6 +358,7 @@ class Crop(Layer):
 
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     settings: ClassVar[str] = "crop_param"
 
@@ -421,6 +429,7 @@ class Tile(Layer):
     """Repeats the bottom along an axis (caffe: tile_layer.cpp)."""
 
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     axis: int
     tiles: int
@@ -459,6 +468,7 @@ class BatchReindex(Layer):
 
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -493,6 +503,8 @@ class Filter(Layer):
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
     data_axis: ClassVar[int | None] = 0
+    moves_values: ClassVar[bool] = True
+    decides: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:

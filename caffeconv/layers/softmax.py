@@ -22,6 +22,7 @@ class Softmax(Layer):
 
     top_kinds: ClassVar[tuple[str, ...]] = ("probabilities",)
     propagates_always: ClassVar[bool] = True
+    keeps_float32: ClassVar[bool] = True
 
     axis: int
 
@@ -56,6 +57,9 @@ class ArgMax(Layer):
     """
 
     in_place: ClassVar[bool] = False
+    keeps_float32: ClassVar[bool] = True
+    decides: ClassVar[bool] = True
+    exact_tops: ClassVar[tuple[int, ...]] = (0,)
 
     axis: int | None
     top_k: int
@@ -122,6 +126,7 @@ class Reduction(Layer):
     """coeff · sum, mean, sum of |x| or of x² over all axes from `axis` on."""
 
     in_place: ClassVar[bool] = False
+    keeps_float32: ClassVar[bool] = True
 
     operation: str
     axis: int
