@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Literal
 
 import click
 
+from caffeconv.cli.form_options import (
+    FormOptions,
+    cropped_shapes,
+    form_options,
+    not_right,
+    report_half,
+    show_verification,
+)
 from caffeconv.cli.options import NetOptions, net_argument, net_options, note, talk_options, weights_argument
 
 
@@ -31,12 +40,12 @@ from caffeconv.cli.options import NetOptions, net_argument, net_options, note, t
 @click.option("--opset", type=int, help="ONNX operator set.  [default: 17]")
 @click.option("--no-fold", is_flag=True, help="Keep BatchNorm, Scale, Bias and Dropout as layers of their own.")
 @click.option("--seed", type=int, default=0, help="For fillers that draw at random, where weights are missing.")
+@form_options
 @net_options
 @talk_options
 def convert_command(
     net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str, opset: int | None,
-    no_fold: bool, seed: int,
-    options: NetOptions, quiet: bool, verbose: bool,
+    no_fold: bool, seed: int, form_options: FormOptions, options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs.
 
@@ -47,21 +56,35 @@ def convert_command(
     """
     from caffeconv.convert import choose_outputs, convert_loaded, load, source_metadata
     from caffeconv.emit.atomic import refuse_input_as_output, whole_file
+    from caffeconv.emit.form import take_form
     from caffeconv.errors import CaffeconvError, Diagnostic
+    from caffeconv.verify import verify
 
     if out.suffix.lower() != ".onnx":
         raise CaffeconvError(f"{out}: only ONNX models are written yet; a name that ends in .onnx was needed")
     size = _batch(batch)
     refuse_input_as_output(out, (net, *weights))
     notes: list[Diagnostic] = []
-    loaded = load(
-        net, weights, state=options.state, shapes=options.shapes, seed=seed,
-        ignore_unknown_fields=options.ignore_unknown_fields,
-    )  # fmt: skip
+    form = form_options.form(net, options, notes, fold=not no_fold)
+    read = functools.partial(
+        load, net, weights, state=options.state, seed=seed, ignore_unknown_fields=options.ignore_unknown_fields
+    )
+    loaded = read(shapes=options.shapes)
+    if form_options.crop_size is not None:
+        loaded = read(shapes={**options.shapes, **cropped_shapes(loaded, form_options.crop_size)})
     values = choose_outputs(loaded.graph, "all" if outputs == ("all",) else outputs or None)
-    model = convert_loaded(
+    plain = convert_loaded(
         loaded, values, batch=size, opset=opset, fold=not no_fold, metadata=source_metadata(loaded), notes=notes
     )
+    model = take_form(plain, form, notes)
+    if form_options.wants_verification:
+        typical = form_options.typical(net, options)
+        found = verify(loaded, model, form, options.state, typical=typical, engine=form_options.verify_with)
+        show_verification(found, quiet=quiet)
+        if not found.ok:
+            raise CaffeconvError(not_right(found, out))
+    elif form.half and not quiet:
+        report_half(loaded, plain, model, form)
     with whole_file(out) as file:
         written = file.write(model.SerializeToString(deterministic=True))
     _report(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)
