@@ -17,10 +17,11 @@ from caffeconv.infogain import read_matrix
 
 README = (ROOT / "README.md").read_text()
 INFOGAIN = (ROOT / "docs" / "infogain.md").read_text()
+DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
 EXAMPLE = re.compile(r"```console\n\$ (caffeconv [^\n]*)\n(.*?)```", re.DOTALL)
 FILE = re.compile(r"```text\n(# (\S+)\n.*?)```", re.DOTALL)
 """A file that a page shows: its first line is a comment with its name."""
-EXAMPLES = [example for page in (README, INFOGAIN) for example in EXAMPLE.findall(page)]
+EXAMPLES = [example for page in (README, INFOGAIN, DEPLOYMENT) for example in EXAMPLE.findall(page)]
 
 
 @pytest.fixture
@@ -62,6 +63,14 @@ def test_readme_python() -> None:
     names = runpy.run_path("example.py")
     assert names["probabilities"].shape == (1, 10)
     assert names["features"].shape == (1, 64)
+
+
+@pytest.mark.usefixtures("project")
+def test_deployment_python() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", DEPLOYMENT, re.DOTALL)
+    Path("example.py").write_text(code)
+    (given,) = runpy.run_path("example.py")["model"].graph.input
+    assert given.type.tensor_type.elem_type == 2  # uint8
 
 
 @pytest.mark.usefixtures("project")

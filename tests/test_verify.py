@@ -113,15 +113,17 @@ def test_random_blobs_are_not_judged(tmp_path: Path) -> None:
 
 
 def test_a_steep_net_is_not_taken_for_a_wrong_one(tmp_path: Path) -> None:
-    """A Softmax of scores in the ten thousands makes much of a rounding, and no more of a rounding in another place."""
+    """A Softmax of scores about 10⁵ that lie close together makes much of a rounding, wherever that happens."""
     ip = (
         'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "ip" inner_product_param { num_output: 10 '
-        'weight_filler { type: "gaussian" std: 5 } } } layer { name: "p" type: "Softmax" bottom: "ip" top: "p" }'
+        'weight_filler { type: "gaussian" mean: 1 std: 0.001 } } } layer { name: "p" type: "Softmax" bottom: "ip" top: "p" }'
     )
     loaded = load(write_net(tmp_path, {"x": (64, 3, 16, 16)}, ip))
     form = Form("nhwc")  # the sums of the InnerProduct are taken in another order
     model = take_form(convert_loaded(loaded, choose_outputs(loaded.graph, None)), form)
-    assert verify(loaded, model, form, engine="self").ok
+    found = verify(loaded, model, form, engine="self")
+    assert found.ok
+    assert {blob.blob: blob.verdict for blob in found.blobs} == {"ip": "ok", "p": "ok: steep"}
     assert not verify(loaded, altered(model, "ip/weight"), form, engine="self").ok
 
 
