@@ -10,7 +10,7 @@ import numpy as np
 from caffeconv.data.transform import Preparation, read_mean, refuse_foreign
 from caffeconv.emit.form import Preprocess
 from caffeconv.errors import CaffeconvError, Diagnostic
-from caffeconv.ir import LayerDef
+from caffeconv.ir import LayerDef, Phase
 from caffeconv.layers import LAYERS
 from caffeconv.read.netdef import State, define_net
 from caffeconv.read.prototxt import NetSource
@@ -42,16 +42,25 @@ def own_preprocess(
 
 def _data_layer(source: NetSource, state: State, blob: str | None) -> tuple[LayerDef, Preparation]:
     """The first data layer that reads pictures, and what it does to them; the one that makes `blob` where named."""
-    net = define_net(source, replace(state, deploy=False))
-    for layer in net.layers:
+    found = _find_data_layer(source, state, blob)
+    if found is not None:
+        return found
+    where = Path(source.path).name if source.path else "the net"
+    other: Phase = "TRAIN" if state.phase == "TEST" else "TEST"
+    elsewhere = _find_data_layer(source, replace(state, phase=other), blob)
+    hint = f" (phase {other} has one: --phase {other.lower()})" if elsewhere else ""
+    raise CaffeconvError(
+        f"{where}: --preprocess: no data layer reads pictures in phase {state.phase}{hint}, so nothing says how they are "
+        "prepared; give --mean, --scale or --rgb (--mean 0 for none), or convert the net that was trained, with --deploy"
+    )
+
+
+def _find_data_layer(source: NetSource, state: State, blob: str | None) -> tuple[LayerDef, Preparation] | None:
+    for layer in define_net(source, replace(state, deploy=False)).layers:
         kind = LAYERS.get(layer.type)
         if kind is None or not kind.is_input or blob not in (None, *layer.tops[:1]):
             continue
         preparation = kind.parse(layer).preparation()
         if preparation is not None:
             return layer, preparation
-    where = Path(source.path).name if source.path else "the net"
-    raise CaffeconvError(
-        f"{where}: --preprocess: no data layer reads pictures in phase {state.phase}, so nothing says how they are prepared; "
-        "give --mean, --scale or --rgb (--mean 0 for none), or convert the net that was trained, with --deploy"
-    )
+    return None

@@ -343,6 +343,8 @@ class MemoryData(DataLayer):
 
     shape: Shape
     """C×H×W."""
+    transform: Transform | None = None
+    """What pictures go through that are handed over as such; arrays do not (caffe: MemoryDataLayer::Reset)."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -351,7 +353,11 @@ class MemoryData(DataLayer):
         if min(p.batch_size, *shape) < 1:
             sizes = "batch_size, channels, height, and width"
             raise LayerError(f"{sizes} must be specified and positive in memory_data_param")
-        return cls(len(layer.tops), p.batch_size, shape)
+        transform = _transform(layer) if layer.proto.HasField("transform_param") else None
+        return cls(len(layer.tops), p.batch_size, shape, transform)
+
+    def preparation(self) -> Preparation | None:
+        return None if self.transform is None else Preparation(self.transform)
 
     def item_shape(self) -> Shape:
         return self.shape
