@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from caffeconv import ops
 from caffeconv.convert import convert, convert_to
+from caffeconv.emit.form import Preprocess
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.layers import register_layer
 from caffeconv.make_h import make_h
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from caffeconv.report import Report, inspect
 
 __all__ = [
-    "CaffeconvError", "Diagnostic", "InvalidNetError", "Net", "Report", "__version__", "convert", "convert_to", "inspect",
+    "CaffeconvError", "Diagnostic", "InvalidNetError", "Net", "Preprocess", "Report", "__version__", "convert",
+    "convert_to", "inspect",
     "make_h", "ops", "register_layer",
 ]  # fmt: skip
 

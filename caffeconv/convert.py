@@ -22,11 +22,13 @@ from caffeconv.batch import (
 from caffeconv.bind import Bound, bind
 from caffeconv.build import Draft, draft_graph, finish
 from caffeconv.deploy import to_deploy
+from caffeconv.emit.form import Form, Layout, Preprocess, take_form
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.fully_convolutional import fully_convolutional as to_fully_convolutional
 from caffeconv.ir import Graph, Infogain, NetDef, Phase
 from caffeconv.layers import LAYERS
 from caffeconv.passes import LINKING_PASSES, PASSES, run_passes
+from caffeconv.preprocess import own_preprocess
 from caffeconv.read.caffemodel import WeightsFile, read_caffemodel
 from caffeconv.read.hashes import Hashes, digest_of, hashing
 from caffeconv.read.hdf5 import is_hdf5, read_hdf5_weights
@@ -131,10 +133,10 @@ def of_built(draft: Draft, bound: Bound) -> tuple[Diagnostic, ...]:
 def convert(
     net: PathLike, weights: Weights = None, *, phase: Phase = "TEST", level: int = 0, stages: Sequence[str] = (),
     outputs: Sequence[str] | Literal["all"] | None = None, batch: int | Literal["dynamic", "keep"] = "dynamic",
-    shapes: Mapping[str, Sequence[int]] | None = None, layout: Literal["nchw", "nhwc"] = "nchw",
-    opset: int | None = None, fold: bool = True, deploy: bool = False, extended: bool = False, seed: int = 0,
-    infogain: Infogain | None = None, allow_python: bool = False, ignore_unknown_fields: bool = False,
-    fully_convolutional: bool = False,
+    shapes: Mapping[str, Sequence[int]] | None = None, layout: Layout = "nchw", half: bool = False,
+    keep_io: bool = False, preprocess: Preprocess | bool = False, opset: int | None = None, fold: bool = True,
+    deploy: bool = False, extended: bool = False, seed: int = 0, infogain: Infogain | None = None,
+    allow_python: bool = False, ignore_unknown_fields: bool = False, fully_convolutional: bool = False,
 ) -> ModelProto:  # fmt: skip
     """The ONNX model of a Caffe net, checked by onnx.checker.
 
@@ -145,7 +147,9 @@ def convert(
         outputs: blobs that the model gives; "all": every blob; None: those that no layer reads.
         batch: "dynamic": any batch size where every layer allows it; "keep": the prototxt's; or a number.
         shapes: blob → shape of an input, instead of the prototxt's (axis order as in Caffe, NCHW).
-        layout: axis order of the model's inputs and outputs.
+        layout: axis order of the model's inputs and outputs of four axes and more; "nhwc": channels last.
+        half: weights and computing in float16, but for losses and statistics; inputs and outputs too, unless keep_io.
+        preprocess: what the model does to pictures, its input then being uint8; True: what the net's data layer does.
         opset: ONNX operator set, 17 where None.
         fold: take out layers that change nothing and fold BatchNorm, Scale and Bias into the layer before them.
         deploy: turn a training net into a deploy net first: no data layers, labels and losses, but predictions.
@@ -160,25 +164,28 @@ def convert(
     Raises:
         CaffeconvError: whatever is wrong with the net, the weights or the arguments.
     """
-    _refuse_layout(layout)
+    state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
+    form = _form(net, state, Form(layout, half, keep_io, fold=fold), preprocess, ignore=ignore_unknown_fields)
     loaded = load(
-        net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python), shapes=shapes,
-        seed=seed, ignore_unknown_fields=ignore_unknown_fields, fully_convolutional=fully_convolutional,
+        net, weights, state=state, shapes=shapes, seed=seed, ignore_unknown_fields=ignore_unknown_fields,
+        fully_convolutional=fully_convolutional,
     )  # fmt: skip
     values = choose_outputs(loaded.graph, outputs)
-    metadata = source_metadata(loaded)
-    return convert_loaded(
-        loaded, values, batch=batch, opset=opset, fold=fold, metadata=metadata, any_size=fully_convolutional
-    )
+    model = convert_loaded(
+        loaded, values, batch=batch, opset=opset, fold=fold, metadata=source_metadata(loaded),
+        any_size=fully_convolutional,
+    )  # fmt: skip
+    return take_form(model, form)
 
 
 def convert_to(
     out: PathLike, net: PathLike, weights: Weights = None, *, storage: Storage | None = None, phase: Phase = "TEST",
     level: int = 0, stages: Sequence[str] = (), outputs: Sequence[str] | Literal["all"] | None = None,
     batch: int | Literal["dynamic", "keep"] = "dynamic", shapes: Mapping[str, Sequence[int]] | None = None,
-    layout: Literal["nchw", "nhwc"] = "nchw", opset: int | None = None, fold: bool = True, deploy: bool = False,
-    extended: bool = False, seed: int = 0, infogain: Infogain | None = None, allow_python: bool = False,
-    ignore_unknown_fields: bool = False,
+    layout: Layout = "nchw", half: bool = False, keep_io: bool = False, preprocess: Preprocess | bool = False,
+    opset: int | None = None, fold: bool = True, deploy: bool = False, extended: bool = False, seed: int = 0,
+    infogain: Infogain | None = None, allow_python: bool = False, ignore_unknown_fields: bool = False,
+    fully_convolutional: bool = False,
 ) -> Written:  # fmt: skip
     """Writes the ONNX model of a Caffe net to a file, of any size, in little memory.
 
@@ -187,30 +194,55 @@ def convert_to(
         storage: where the weights go. "embed": into it; "external": beside it, ``OUT.<digits>.data``; "link": nowhere,
             the model points into the weights file, which must lie in its folder or below, and what layers would change
             in these weights stays as it is. None: "embed", or "external" where the model is too large for one file.
-        net and all others: as `convert`.
+        net and all others: as `convert`. A model with another `layout`, `half` or `preprocess` is made in memory, and
+            cannot be linked.
 
     Raises:
         CaffeconvError: as `convert`, and where `out` cannot be written.
     """
     from caffeconv.emit.atomic import refuse_input_as_output
+    from caffeconv.emit.outline import Outline
     from caffeconv.emit.store import choose_storage, write_model
 
-    _refuse_layout(layout)
     refuse_input_as_output(out, (net, *weight_paths(weights)))
+    state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
+    form = _form(net, state, Form(layout, half, keep_io, fold=fold), preprocess, ignore=ignore_unknown_fields)
+    refuse_changed_links(form, storage)
     with hashing(weights_files(net, weights)) as hashes:
         loaded = load(
-            net, weights, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python),
-            shapes=shapes, seed=seed, ignore_unknown_fields=ignore_unknown_fields,
+            net, weights, state=state, shapes=shapes, seed=seed, ignore_unknown_fields=ignore_unknown_fields,
+            fully_convolutional=fully_convolutional,
         )  # fmt: skip
         values = choose_outputs(loaded.graph, outputs)
-        outline = outline_loaded(loaded, values, batch=batch, opset=opset, fold=fold, link=storage == "link")
+        outline = outline_loaded(
+            loaded, values, batch=batch, opset=opset, fold=fold, link=storage == "link", any_size=fully_convolutional
+        )
+        if not form.is_plain:
+            outline = Outline(take_form(outline.with_values(), form), {})
         metadata = partial(source_metadata, loaded, hashes)
         return write_model(outline, Path(out), choose_storage(outline, storage), hashes, metadata)
 
 
-def _refuse_layout(layout: str) -> None:
-    if layout != "nchw":
-        raise CaffeconvError(f"layout {layout!r}: only 'nchw' is written yet")
+def _form(net: PathLike, state: State, form: Form, preprocess: Preprocess | bool, *, ignore: bool) -> Form:
+    """`form` with what is to be done to pictures; CaffeconvError for what does not go together."""
+    if form.layout not in ("nchw", "nhwc"):
+        raise CaffeconvError(f"layout {form.layout!r}: 'nchw' or 'nhwc' was needed")
+    if form.keep_io and not form.half:
+        raise CaffeconvError(
+            "keep_io without half: inputs and outputs are float32 as it is; give half=True, or leave it out"
+        )
+    if preprocess is True:
+        preprocess = own_preprocess(read_net(net, ignore_unknown_fields=ignore), state)
+    return replace(form, preprocess=preprocess or None)
+
+
+def refuse_changed_links(form: Form, storage: Storage | None) -> None:
+    """Raises CaffeconvError where a model shall point to weights that its form changes."""
+    if storage == "link" and not form.is_plain:
+        raise CaffeconvError(
+            "linked weights stay as they are in their file, and half precision, preprocessing and channels last change them; "
+            "external weights were needed, or a plain model"
+        )
 
 
 def convert_loaded(

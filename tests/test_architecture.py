@@ -30,12 +30,14 @@ ORDER = (
     ("passes",),
     ("emit",),
     ("gradient", "runtime"),
+    ("preprocess",),
     ("convert", "infogain", "make_h", "upgrade"),
     ("held",),
     ("report", "net", "compare", "costs", "explain", "values"),
     ("sweep",),
     ("scores", "extract"),
     ("pycaffe",),
+    ("verify",),
     ("cli",),
 )
 """Stages from first to last; a module imports from its own stage and those before it."""

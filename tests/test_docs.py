@@ -23,6 +23,7 @@ INFOGAIN = (ROOT / "docs" / "infogain.md").read_text()
 WEIGHTS = (ROOT / "docs" / "weights.md").read_text()
 RUN = (ROOT / "docs" / "run.md").read_text()
 PYCAFFE = (ROOT / "docs" / "pycaffe.md").read_text()
+DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
 EXAMPLE = re.compile(r"```console\n\$ (caffeconv [^\n]*)\n(.*?)```", re.DOTALL)
 FILE = re.compile(r"```text\n(# (\S+)\n.*?)```", re.DOTALL)
 """A file that a page shows: its first line is a comment with its name."""
@@ -109,6 +110,14 @@ def test_pycaffe_names() -> None:
     net = caffe.Net("fixtures/digits/deploy.prototxt", caffe.TEST)
     assert [name for name in listed if not (hasattr(caffe, name) or hasattr(net, name))] == []
     assert len(listed) > 30
+
+
+@pytest.mark.usefixtures("project")
+def test_deployment_python() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", DEPLOYMENT, re.DOTALL)
+    Path("example.py").write_text(code)
+    (given,) = runpy.run_path("example.py")["model"].graph.input
+    assert given.type.tensor_type.elem_type == 2  # uint8
 
 
 @pytest.mark.usefixtures("project")

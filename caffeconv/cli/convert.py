@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from caffeconv.cli.form_options import FormOptions, form_options
 from caffeconv.cli.options import (
     NetOptions,
     fully_convolutional_option,
     net_argument,
     net_options,
-    note,
     talk_options,
-    tell_problems,
     weights_argument,
 )
 
@@ -54,22 +53,17 @@ if TYPE_CHECKING:
     help="Where the weights go: into OUT; beside it, to OUT.….data; or nowhere: OUT points into WEIGHTS, which must lie in "
     "its folder or below.  [default: embed; external where OUT would be over 2 GiB]",
 )
-@click.option(
-    "--layout",
-    type=click.Choice(["nchw", "nhwc"]),
-    help="Axis order; of weights alone: channels last, as TensorFlow and Keras have them, or as Caffe has them.  "
-    "[default: nchw for ONNX, nhwc for weights alone]",
-)
 @click.option("--opset", type=int, help="ONNX operator set.  [default: 17]")
 @click.option("--no-fold", is_flag=True, help="Keep BatchNorm, Scale, Bias and Dropout as layers of their own.")
 @click.option("--seed", type=int, default=0, help="For fillers that draw at random, where weights are missing.")
 @fully_convolutional_option
+@form_options
 @net_options
 @talk_options
 def convert_command(
     net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str, storage: Storage | None,
-    layout: Literal["nchw", "nhwc"] | None, opset: int | None, no_fold: bool, seed: int, fully_convolutional: bool,
-    options: NetOptions, quiet: bool, verbose: bool,
+    opset: int | None, no_fold: bool, seed: int, fully_convolutional: bool, forms: FormOptions, options: NetOptions,
+    quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs, or the weights alone.
 
@@ -78,57 +72,40 @@ def convert_command(
     \b
         caffeconv convert fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel -o digits.onnx
     """
-    from functools import partial
-
     from caffeconv.cli.convert_kernels import convert_kernels, writes_kernels
+    from caffeconv.cli.convert_model import ModelRequest, convert_model
     from caffeconv.cli.convert_weights import convert_weights
-    from caffeconv.cli.stored import told
-    from caffeconv.convert import choose_outputs, load, outline_loaded, source_metadata, weights_files
     from caffeconv.emit.atomic import refuse_input_as_output
     from caffeconv.emit.net_weights import is_weights_name
-    from caffeconv.errors import CaffeconvError, Diagnostic
-    from caffeconv.read.hashes import hashing
+    from caffeconv.errors import CaffeconvError
 
     refuse_input_as_output(out, (net, *weights))
     if is_weights_name(out):
         convert_weights(net, weights, out, seed, options, quiet=quiet, verbose=verbose)
         return
     if writes_kernels(out):
-        convert_kernels(net, weights, out, layout or "nhwc", seed, options, quiet=quiet, verbose=verbose)
+        convert_kernels(net, weights, out, forms.layout or "nhwc", seed, options, quiet=quiet, verbose=verbose)
         return
     if out.suffix.lower() != ".onnx":
         raise CaffeconvError(
             f"{out}: a name that ends in .onnx was needed for a model; in .safetensors, .npz or .h5 for weights alone; in "
             ".caffemodel or .caffemodel.h5 for weights that Caffe loads"
         )
-    if layout == "nhwc":
-        raise CaffeconvError("--layout nhwc: ONNX models are written in Caffe's order only")
-    size = _batch(batch)
-    notes: list[Diagnostic] = []
-    with hashing(weights_files(net, weights)) as hashes:
-        loaded = load(
-            net, weights, state=options.state, shapes=options.shapes, seed=seed,
-            ignore_unknown_fields=options.ignore_unknown_fields, fully_convolutional=fully_convolutional,
-        )  # fmt: skip
-        values = choose_outputs(loaded.graph, "all" if outputs == ("all",) else outputs or None)
-        outline = outline_loaded(
-            loaded, values, batch=size, opset=opset, fold=not no_fold, link=storage == "link", notes=notes,
-            any_size=fully_convolutional,
-        )  # fmt: skip
-        from caffeconv.emit.store import choose_storage, write_model
-
-        chosen = choose_storage(outline, storage)
-        written = write_model(outline, out, chosen, hashes, partial(source_metadata, loaded, hashes))
-    tell_problems(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)
-    for line in told(written, automatic=chosen != (storage or "embed"), verbose=verbose):
-        note(line, quiet=quiet)
-    if not quiet:
-        graph = outline.model.graph
-        described = " ".join(_describe(value) for value in graph.input)
-        results = " ".join(_describe(value) for value in graph.output)
-        click.echo(
-            f"{out}: {len(graph.node)} nodes, {written.bytes / 1e6:.2f} MB; {described or 'no input'} → {results}"
-        )
+    request = ModelRequest(
+        net,
+        weights,
+        out,
+        outputs,
+        _batch(batch),
+        storage,
+        opset,
+        not no_fold,
+        seed,
+        fully_convolutional,
+        forms,
+        options,
+    )
+    convert_model(request, quiet=quiet, verbose=verbose)
 
 
 def _batch(value: str) -> int | Literal["dynamic", "keep"]:
@@ -137,8 +114,3 @@ def _batch(value: str) -> int | Literal["dynamic", "keep"]:
     if not value.isdigit():
         raise click.UsageError(f"--batch {value}: dynamic, keep or a number was needed")
     return int(value)
-
-
-def _describe(value: object) -> str:
-    dims = value.type.tensor_type.shape.dim  # type: ignore[attr-defined]
-    return f"{value.name}[{','.join(d.dim_param or str(d.dim_value) for d in dims)}]"  # type: ignore[attr-defined]

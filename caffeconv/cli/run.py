@@ -22,6 +22,7 @@ from caffeconv.cli.options import (
     net_options,
     note,
     parse_size,
+    read_mean,
     talk_options,
     weights_argument,
 )
@@ -127,7 +128,7 @@ def run_command(
             refuse_input_as_output(out, (net, *weights))
         with TemporaryDirectory(prefix="caffeconv-") as folder:
             opened = opening(profile_to=Path(folder), batch=batch_size or "keep")
-            sources = _sources(opened.session, inputs, _read_mean(mean), scale, resize_to, rgb)
+            sources = _sources(opened.session, inputs, read_mean(mean), scale, resize_to, rgb)
             _profile(opened, sources, batch_size, data.iterations or 10, out, quiet=quiet)
         return
     if data.wanted(net, inputs, options):
@@ -150,7 +151,7 @@ def run_command(
         check_output(out, list(session.outputs))
     if out is not None:
         refuse_input_as_output(out, (net, *weights))
-    sources = _sources(session, inputs, _read_mean(mean), scale, resize_to, rgb)
+    sources = _sources(session, inputs, read_mean(mean), scale, resize_to, rgb)
     if verbose:
         for line in opened.placement():
             note(line)
@@ -342,10 +343,16 @@ def _sources(
     """A source for each --input."""
     import difflib
 
+    from caffeconv.emit.form import layouts, pictures_of
     from caffeconv.errors import CaffeconvError
     from caffeconv.runtime.pictures import Transform, find_pictures
     from caffeconv.runtime.sources import ArraySource, PictureSource, fit_array, read_array
 
+    prepared = pictures_of(session.metadata)
+    if prepared is not None and (mean is not None or scale != 1 or rgb):
+        raise CaffeconvError(
+            f"the model prepares its pictures itself: it takes {prepared}. Leave --mean, --scale and --rgb out"
+        )
     sources: dict[str, Source] = {}
     for value in inputs:
         blob, equals, place = value.partition("=")
@@ -376,39 +383,15 @@ def _sources(
             )
         if len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
             raise CaffeconvError(
-                f"--input {value}: input '{blob}' is {shape}; a picture needs N×C×H×W. Give an array (.npy)"
+                f"--input {value}: input '{blob}' is {shape}; a picture needs four axes. Give an array (.npy)"
             )
-        channels, height, width = (int(size) for size in shape[1:])
-        transform = Transform(channels, (height, width), resize, mean, scale, rgb)
-        sources[blob] = PictureSource(pictures.paths, transform, pictures.classes)
+        channels_last = layouts(session.metadata).get(blob) == "NHWC"
+        sizes = [int(size) for size in shape[1:]]
+        channels, height, width = (sizes[-1], *sizes[:-1]) if channels_last else sizes
+        red_first = prepared.order == "RGB" if prepared is not None and prepared.input == blob else rgb
+        transform = Transform(channels, (height, width), resize, mean, scale, red_first)
+        sources[blob] = PictureSource(pictures.paths, transform, pictures.classes, channels_last)
     return sources
-
-
-def _read_mean(mean: str | None) -> NDArray[np.float32] | None:
-    """``104,117,123``, a .npy or a .binaryproto, as C or C×H×W."""
-    if mean is None:
-        return None
-    import numpy as np
-
-    from caffeconv.errors import CaffeconvError
-    from caffeconv.read.caffemodel import read_binaryproto
-    from caffeconv.runtime.sources import read_array
-
-    try:
-        return np.array([float(value) for value in mean.split(",")], np.float32)
-    except ValueError:
-        pass
-    path = Path(mean)
-    if path.suffix.lower() in ARRAYS:
-        array = read_array(path, "mean")
-    else:
-        blob = read_binaryproto(path)
-        array = blob.array().reshape(blob.shape)
-    if array.ndim == 4 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim not in (1, 3):
-        raise CaffeconvError(f"{path}: the mean is {array.shape}; C values or C×H×W were needed")
-    return array
 
 
 def _read_labels(path: Path | None) -> list[str]:
@@ -432,7 +415,7 @@ def _show(
         if (
             kind == "probabilities"
             and values.ndim >= 2
-            and values[0].size == values.shape[1]
+            and values[0].size == max(values.shape[1:])
             and len(values) == len(items)
         ):
             console.print(tables.classes(name, values, items, labels, top_k))

@@ -82,6 +82,23 @@ class Transform:
         return (channels, *size)
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What a data layer does to pictures: resizes them to `size` (height, width) where that is given, then transforms."""
+
+    transform: Transform
+    size: tuple[int, int] | None = None
+
+
+def refuse_foreign(transform: Transform) -> None:
+    """Raises CaffeconvError for a field of Caffe's forks that would change the values."""
+    if transform.foreign:
+        raise CaffeconvError(
+            f"{transform.foreign[0]} belongs to a fork of Caffe and is not followed; "
+            "take it out, or hand the data over yourself"
+        )
+
+
 def read_mean(path: Path) -> FloatArray:
     """A mean image, C×H×W float32, from a binaryproto; CaffeconvError where it is missing, damaged, or none."""
     if not path.exists():
@@ -102,11 +119,7 @@ class Transformer:
     """A Transform at work, with its mean loaded."""
 
     def __init__(self, transform: Transform) -> None:
-        if transform.foreign:
-            raise CaffeconvError(
-                f"{transform.foreign[0]} belongs to a fork of Caffe and is not followed; "
-                "take it out, or hand the data over yourself"
-            )
+        refuse_foreign(transform)
         self.transform = transform
         self._mean = None if transform.mean_file is None else read_mean(transform.mean_file)
 

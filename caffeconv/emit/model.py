@@ -12,6 +12,7 @@ from onnx import FunctionProto, ModelProto, TensorProto, ValueInfoProto, helper
 
 from caffeconv.emit.onnx_builder import OUR_DOMAIN, Array, OnnxBuilder, same
 from caffeconv.emit.outline import Outline, packed
+from caffeconv.emit.precision import PRECISION_KEY, precision_of
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import Dims, Graph, Param
 from caffeconv.layers.base import LayerError
@@ -114,9 +115,9 @@ def finish_model(
     held = {name: value for name, value in builder.initializers.items() if name in used}
     proto.initializer.extend(_tensor(name, value) for name, value in held.items())
     functions = [f for f in builder.functions.values() if _calls(proto, f)]
-    said = {**(metadata or {}), **_kinds(graph, outputs), **_labels(graph)}
+    said = {**_kinds(graph, outputs), **_labels(graph), PRECISION_KEY: precision_of(graph, builder.makers, nodes)}
     params = {name: value for name, value in held.items() if isinstance(value, Param)}
-    return Outline(_model(proto, functions, builder.opset, said), params)
+    return Outline(_model(proto, functions, builder.opset, {**(metadata or {}), **said}), params)
 
 
 def _kinds(graph: Graph, outputs: Iterable[str]) -> dict[str, str]:

@@ -43,6 +43,8 @@ class OnnxBuilder:
         self.nodes: list[NodeProto] = []
         self.functions: dict[tuple[str, str], FunctionProto] = {}
         self.initializers: dict[str, Array | Param] = {}
+        self.makers: dict[str, Node] = {}
+        """Node of the model → the layer that it belongs to."""
         self._bodies: dict[str, dict[str, str]] = {}
         self._dims = dict(dims)
         self._names: set[str] = set(dims)
@@ -166,6 +168,8 @@ class OnnxBuilder:
         # in order of their names, so that the same net always gives the same bytes
         node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
         self.nodes.append(node)
+        if self._node is not None:
+            self.makers[name] = self._node
 
     def new_input(self, name: str) -> str:
         """A free name, `name` where that is one, for an input of the model that is no blob of the net."""

@@ -183,7 +183,7 @@ def _embed(outline: Outline, out: Path, metadata: Callable[[], Mapping[str, str]
     length = len(rest) + sum(len(head) + tensor.bytes for head, tensor in zip(heads, tensors, strict=True))
     superseded = _data_files(out)
     with whole_file(out) as file:
-        size = _write_message(file, without(outline.model, {"graph"}), {})
+        size = _write_message(file, without(outline.model, {"graph", "metadata_props"}), {})
         opening = _tag(_GRAPH) + encode_varint(length) + rest
         file.write(opening)
         for head, tensor in zip(heads, tensors, strict=True):
@@ -191,7 +191,12 @@ def _embed(outline: Outline, out: Path, metadata: Callable[[], Mapping[str, str]
             for block in tensor.blocks():
                 file.write(block)
         # at the end, because they may hold a digest that is still being worked out
-        size += len(opening) + length - len(rest) + _write_message(file, ModelProto(), metadata())
+        size += (
+            len(opening)
+            + length
+            - len(rest)
+            + _write_message(file, ModelProto(metadata_props=outline.model.metadata_props), metadata())
+        )
     _remove(superseded, None)
     return Written(out, "embed", size, None, (), (), tensors)
 
@@ -203,8 +208,10 @@ def _initializer_head(tensor: Tensor) -> bytes:
 
 
 def _write_message(file: BinaryIO, model: ModelProto, metadata: Mapping[str, str]) -> int:
-    for key in sorted(metadata):
-        model.metadata_props.add(key=key, value=metadata[key])
+    said = {**{held.key: held.value for held in model.metadata_props}, **metadata}
+    del model.metadata_props[:]
+    for key in sorted(said):
+        model.metadata_props.add(key=key, value=said[key])
     content = model.SerializeToString(deterministic=True)
     file.write(content)
     return len(content)

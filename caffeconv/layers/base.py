@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from caffeconv.caffe_pb2 import LayerParameter
     from caffeconv.data.hdf5_output import DataSink
     from caffeconv.data.sources import DataSource
+    from caffeconv.data.transform import Preparation
     from caffeconv.emit.onnx_builder import OnnxBuilder
     from caffeconv.layers.filler import Filler
     from caffeconv.layers.window import Padding, Window
@@ -119,6 +120,15 @@ class Layer(ABC):
     tops_as_caffe: ClassVar[bool] = False
     """Whether tops of three axes and more are no images, so that a net that keeps channels last holds them as Caffe."""
 
+    keeps_float32: ClassVar[bool] = False
+    """Whether it computes in float32 in a model of half precision too: losses, statistics, comparisons, coordinates."""
+    exact_tops: ClassVar[tuple[int, ...]] = ()
+    """Tops whose values half precision cannot hold, as outputs of such a model either: losses, indices, coordinates."""
+    decides: ClassVar[bool] = False
+    """Whether the tops jump where the bottoms hardly change: an index, a choice, what lies above a threshold."""
+    moves_values: ClassVar[bool] = False
+    """Whether every value of the tops stands in a bottom: such a layer has no precision of its own."""
+
     extra_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields of `layer { … }` that the schema lacks and the class reads from `LayerDef.extra`."""
     never_forced: ClassVar[tuple[int, ...]] = ()
@@ -160,6 +170,11 @@ class Layer(ABC):
         return None
 
     @property
+    def is_random(self) -> bool:
+        """Whether the tops are drawn anew in each pass."""
+        return False
+
+    @property
     def open_axis(self) -> int | None:
         """As `data_axis`, for this one layer."""
         return self.data_axis
@@ -195,6 +210,10 @@ class Layer(ABC):
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource | None:
         """What fills the tops, called `tops`, where the caller does not; None where only the caller can."""
+        return None
+
+    def preparation(self) -> Preparation | None:
+        """What the layer does to pictures to make its first top; None where it reads none."""
         return None
 
     def data_sink(self) -> DataSink | None:
@@ -348,6 +367,16 @@ class Layer(ABC):
         """
         note = ("no rule is known for this layer type; its parameters are as in Caffe",) if node.params else ()
         return Kernels(all_untouched(node), notes=note)
+
+    def exact_values(self, node: Node) -> frozenset[str]:
+        """Bottoms and tops whose values half precision cannot hold: whole numbers above 2048, say."""
+        read = {*self.label_bottoms, *(rule.bottom for rule in self.label_rules(node))}
+        bottoms = (node.bottoms[i] for i in read if i < len(node.bottoms))
+        return frozenset((*bottoms, *(node.tops[i] for i in self.exact_tops if i < len(node.tops))))
+
+    def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
+        """Values that a bottom might hold, where not any will do, for bottoms of these shapes; None where any will."""
+        return None
 
     @abstractmethod
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

@@ -15,7 +15,7 @@ from caffeconv.data.hdf5_output import DataSink, HDF5Sink
 from caffeconv.data.picture_list import PictureList, PictureListSource
 from caffeconv.data.records import Backend
 from caffeconv.data.sources import DataSource, MemorySource
-from caffeconv.data.transform import Transform
+from caffeconv.data.transform import Preparation, Transform
 from caffeconv.data.windows import Sampling, WindowSource
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x
@@ -97,6 +97,10 @@ class DummyData(Layer):
             tuple(shapes if len(shapes) == number else shapes * number),
             tuple(fillers if len(fillers) == number else fillers * number),
         )
+
+    @property
+    def is_random(self) -> bool:
+        return any(filler.is_random for filler in self.data_fillers)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return self.shapes
@@ -241,6 +245,9 @@ class Data(DataLayer):
     def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.data_param.source)
 
+    def preparation(self) -> Preparation:
+        return Preparation(self.transform)
+
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return DatabaseSource(tops, self.source, self.backend, self.batch_size, self.transform, random)
 
@@ -292,6 +299,9 @@ class ImageData(DataLayer):
     def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.image_data_param.source)
 
+    def preparation(self) -> Preparation:
+        return Preparation(self.transform, self.pictures.size)
+
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return PictureListSource(
             tops, self.pictures, self.batch_size, self.transform, random, shuffle=self.shuffle, rand_skip=self.rand_skip
@@ -333,6 +343,9 @@ class WindowData(DataLayer):
     def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.window_data_param.source)
 
+    def preparation(self) -> Preparation:
+        return Preparation(self.transform)
+
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return WindowSource(tops, self.sampling, self.transform, random)
 
@@ -346,6 +359,8 @@ class MemoryData(DataLayer):
 
     shape: Shape
     """C×H×W."""
+    transform: Transform | None = None
+    """What pictures go through that are handed over as such; arrays do not (caffe: MemoryDataLayer::Reset)."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -354,7 +369,11 @@ class MemoryData(DataLayer):
         if min(p.batch_size, *shape) < 1:
             sizes = "batch_size, channels, height, and width"
             raise LayerError(f"{sizes} must be specified and positive in memory_data_param")
-        return cls(len(layer.tops), p.batch_size, shape)
+        transform = _transform(layer) if layer.proto.HasField("transform_param") else None
+        return cls(len(layer.tops), p.batch_size, shape, transform)
+
+    def preparation(self) -> Preparation | None:
+        return None if self.transform is None else Preparation(self.transform)
 
     def item_shape(self) -> Shape:
         return self.shape

@@ -46,6 +46,7 @@ class Normalize(Layer):
     """
 
     keeps_places: ClassVar[bool] = True
+    keeps_float32: ClassVar[bool] = True
 
     across_spatial: bool
     channel_shared: bool
@@ -132,6 +133,8 @@ class PriorBox(Layer):
 
     tops_as_caffe: ClassVar[bool] = True
     bottoms: ClassVar[Arity] = exactly(2)
+    keeps_float32: ClassVar[bool] = True
+    exact_tops: ClassVar[tuple[int, ...]] = (0,)
 
     min_sizes: tuple[float, ...]
     max_sizes: tuple[float, ...]
@@ -285,6 +288,9 @@ class DetectionOutput(Layer):
     bottoms: ClassVar[Arity] = exactly(3)
     data_axis: ClassVar[int | None] = 2
     top_kinds: ClassVar[tuple[str, ...]] = ("detections",)
+    keeps_float32: ClassVar[bool] = True
+    decides: ClassVar[bool] = True
+    exact_tops: ClassVar[tuple[int, ...]] = (0,)
 
     num_classes: int
     share_location: bool

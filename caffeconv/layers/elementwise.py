@@ -390,6 +390,8 @@ class Swish(Elementwise):
 class Threshold(Elementwise):
     """y = 1 where x > threshold, else 0 (caffe: threshold_layer.cpp)."""
 
+    decides: ClassVar[bool] = True
+
     threshold: float
 
     @classmethod
@@ -423,6 +425,10 @@ class Dropout(Elementwise):
         if not 0 < ratio < 1:
             raise LayerError(f"dropout_ratio is {ratio:g}; a value between 0 and 1 was needed")
         return cls(ratio, layer.phase, layer.proto.dropout_param.scale_train)
+
+    @property
+    def is_random(self) -> bool:
+        return self.phase == "TRAIN"
 
     def is_identity(self, node: Node) -> bool:
         return self.phase == "TEST" and self.scale_train

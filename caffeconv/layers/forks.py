@@ -44,6 +44,7 @@ class BN(Layer):
 
     keeps_bottoms: ClassVar[bool] = True
     keeps_places: ClassVar[bool] = True
+    keeps_float32: ClassVar[bool] = True
 
     segnet: bool
     statistics: Literal["stored", "batch", "none"]

@@ -60,6 +60,8 @@ class Loss(Layer):
     top_kinds: ClassVar[tuple[str, ...]] = ("loss",)
     label_bottoms: ClassVar[tuple[int, ...]] = (1,)
     never_forced: ClassVar[tuple[int, ...]] = (1,)
+    keeps_float32: ClassVar[bool] = True
+    exact_tops: ClassVar[tuple[int, ...]] = (0,)
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -733,6 +735,9 @@ class Accuracy(Layer):
     bottoms: ClassVar[Arity] = exactly(2)
     tops: ClassVar[Arity] = Arity(1, 2)
     top_kinds: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy")
+    keeps_float32: ClassVar[bool] = True
+    decides: ClassVar[bool] = True
+    exact_tops: ClassVar[tuple[int, ...]] = (0, 1)
 
     axis: int
     top_k: int

@@ -43,6 +43,7 @@ class BatchNorm(Layer):
         "mean": "channels", "variance": "channels", "scale_factor": "the number that mean and variance are divided by",
         "scale": "channels", "bias": "channels",
     }  # fmt: skip
+    keeps_float32: ClassVar[bool] = True
 
     propagates_always: ClassVar[bool] = True
     keeps_bottoms: ClassVar[bool] = True
@@ -251,6 +252,7 @@ class LRN(Layer):
     keeps_places: ClassVar[bool] = True
     in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
+    keeps_float32: ClassVar[bool] = True
 
     size: int
     alpha: float
@@ -362,6 +364,7 @@ class MVN(Layer):
     keeps_places: ClassVar[bool] = True
     in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
+    keeps_float32: ClassVar[bool] = True
 
     normalize_variance: bool
     across_channels: bool

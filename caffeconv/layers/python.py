@@ -48,6 +48,7 @@ class Python(Layer):
     bottoms: ClassVar[Arity] = at_least(0)
     tops: ClassVar[Arity] = at_least(0)
     makes_shapes: ClassVar[bool] = True
+    keeps_float32: ClassVar[bool] = True
 
     param: PythonParam
     user: UserLayer | None = field(default=None, compare=False)
@@ -126,6 +127,9 @@ class Python(Layer):
             "`caffeconv run --allow-python`"
         )
         return [Diagnostic("note", node.definition.where, message, layer=node.name)]
+
+    def exact_values(self, node: Node) -> frozenset[str]:
+        return frozenset((*node.bottoms, *node.tops))  # what they mean only the user knows
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if not node.tops:

@@ -18,6 +18,7 @@ from caffeconv.layers.gradients import filled_like, like_bottom, refuse_to, sum_
 from caffeconv.layers.kernels import Kernel, Kernels, dense_kernel, vector
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
     from typing_extensions import Self
 
     from caffeconv.emit.onnx_builder import OnnxBuilder
@@ -133,6 +134,13 @@ class Recurrent(Layer):
         if not self.expose_hidden:
             notes += ("Caffe keeps the state from one pass to the next; in Keras that is `stateful=True`",)
         return notes
+
+    def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
+        if bottom != 1:
+            return None
+        following = np.ones(shapes[1], np.float32)
+        following[:1] = 0  # a sequence starts at the first step
+        return following
 
     @abstractmethod
     def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:

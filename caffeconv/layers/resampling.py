@@ -223,6 +223,7 @@ class Reorg(Layer):
     """
 
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     stride: int
     reverse: bool
@@ -269,6 +270,7 @@ class ShuffleChannel(Layer):
     """
 
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     group: int
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
 from caffeconv.layers.base import Arity, Layer, LayerError, Settings, exactly
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
     from typing_extensions import Self
 
     from caffeconv.emit.onnx_builder import OnnxBuilder
@@ -32,6 +33,16 @@ def _check_bottoms(bottoms: Shapes) -> None:
         )
 
 
+def _example_rois(shapes: Shapes, spatial_scale: float, random: Generator) -> FloatArray:
+    """Regions that lie within the pictures of the batch."""
+    features, rois = shapes
+    height, width = (size / spatial_scale for size in features[2:])
+    x, y = (np.sort(random.uniform(0, size, (rois[0], 2)), axis=1) for size in (width, height))
+    numbers = random.integers(features[0], size=rois[0]) if features[0] else np.zeros(rois[0])
+    rows = np.stack([numbers, x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1)
+    return rows.astype(np.float32).reshape(rois)
+
+
 @dataclass(frozen=True)
 class ROIPooling(Layer):
     """The greatest value in each of pooled_h × pooled_w bins of each region; 0 where a bin lies outside the features.
@@ -43,6 +54,7 @@ class ROIPooling(Layer):
 
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
+    keeps_float32: ClassVar[bool] = True
 
     settings: ClassVar[str] = "roi_pooling_param"
     size_settings: ClassVar[tuple[str, ...]] = ("pooled_h", "pooled_w")
@@ -69,6 +81,12 @@ class ROIPooling(Layer):
         _check_bottoms(bottoms)
         return [(bottoms[1][0], bottoms[0][1], *self.pooled)]
 
+    def exact_values(self, node: Node) -> frozenset[str]:
+        return frozenset(node.bottoms[1:])
+
+    def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
+        return _example_rois(shapes, self.spatial_scale, random) if bottom == 1 else None
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rois = _as_rows(node, onnx)
         onnx.emit(
@@ -88,6 +106,7 @@ class PSROIPooling(Layer):
 
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
+    keeps_float32: ClassVar[bool] = True
 
     spatial_scale: float
     output_dim: int
@@ -115,6 +134,12 @@ class PSROIPooling(Layer):
                 "needed (input channel number does not match layer parameters)"
             )
         return [(bottoms[1][0], self.output_dim, self.group_size, self.group_size)]
+
+    def exact_values(self, node: Node) -> frozenset[str]:
+        return frozenset(node.bottoms[1:])
+
+    def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
+        return _example_rois(shapes, self.spatial_scale, random) if bottom == 1 else None
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         # sums over rectangles from sums over everything above and left of a corner, in double, where none get lost

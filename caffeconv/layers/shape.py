@@ -37,6 +37,7 @@ class Split(Layer):
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
     keeps_places: ClassVar[bool] = True
+    moves_values: ClassVar[bool] = True
 
     copies: int
 
@@ -72,6 +73,7 @@ class Silence(Layer):
 
     bottoms: ClassVar[Arity] = at_least(1)
     tops: ClassVar[Arity] = exactly(0)
+    moves_values: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -98,6 +100,7 @@ class Flatten(Layer):
 
     in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
+    moves_values: ClassVar[bool] = True
 
     axis: int
     end_axis: int
@@ -140,6 +143,7 @@ class Reshape(Layer):
     """
 
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     settings: ClassVar[str] = "reshape_param"
     propagates_always: ClassVar[bool] = True
@@ -262,6 +266,7 @@ class Concat(Layer):
 
     bottoms: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     axis: int
 
@@ -330,6 +335,7 @@ class Slice(Layer):
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
     settings: ClassVar[str] = "slice_param"
+    moves_values: ClassVar[bool] = True
 
     axis: int
     points: tuple[int, ...]
@@ -438,6 +444,7 @@ class Permute(Layer):
     """Axes in another order; those that `order` leaves out follow in their own order (ssd: permute_layer.cpp)."""
 
     propagates_always: ClassVar[bool] = True
+    moves_values: ClassVar[bool] = True
 
     order: tuple[int, ...]
 
@@ -485,6 +492,7 @@ class Crop(Layer):
 
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     settings: ClassVar[str] = "crop_param"
 
@@ -580,6 +588,7 @@ class Tile(Layer):
     """Repeats the bottom along an axis (caffe: tile_layer.cpp)."""
 
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     axis: int
     tiles: int
@@ -623,6 +632,7 @@ class BatchReindex(Layer):
 
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
+    moves_values: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -660,6 +670,8 @@ class Filter(Layer):
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
     data_axis: ClassVar[int | None] = 0
+    moves_values: ClassVar[bool] = True
+    decides: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:

@@ -24,6 +24,7 @@ class Softmax(Layer):
     top_kinds: ClassVar[tuple[str, ...]] = ("probabilities",)
     keeps_places: ClassVar[bool] = True
     propagates_always: ClassVar[bool] = True
+    keeps_float32: ClassVar[bool] = True
 
     axis: int
 
@@ -61,6 +62,9 @@ class ArgMax(Layer):
     """
 
     in_place: ClassVar[bool] = False
+    keeps_float32: ClassVar[bool] = True
+    decides: ClassVar[bool] = True
+    exact_tops: ClassVar[tuple[int, ...]] = (0,)
 
     axis: int | None
     top_k: int
@@ -135,6 +139,7 @@ class Reduction(Layer):
     """coeff · sum, mean, sum of |x| or of x² over all axes from `axis` on."""
 
     in_place: ClassVar[bool] = False
+    keeps_float32: ClassVar[bool] = True
 
     operation: str
     axis: int

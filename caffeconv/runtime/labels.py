@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray
@@ -21,7 +22,7 @@ class LabelCheck:
     classes: int
     ignore_label: int | None
 
-    def apply(self, feeds: Mapping[str, FloatArray]) -> None:
+    def apply(self, feeds: Mapping[str, FloatArray | NDArray[np.uint8]]) -> None:
         """Raises CaffeconvError for the first label out of range, with its place."""
         if self.input not in feeds:
             return

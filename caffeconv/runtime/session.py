@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 OPTIMIZED = "optimized.onnx"
 """The model as onnxruntime runs it, in the folder `profile_to`."""
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
+Feed = FloatArray | NDArray[np.uint8]
+_TYPES: Mapping[str, type[np.generic]] = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+"""onnxruntime's names for what inputs are, other than float32."""
 _NODE_NAME = re.compile(r"Name:\s?'([^']*)'")
 _STATUS = re.compile(r"Status Message: (.*)", re.DOTALL)
 
@@ -46,16 +50,19 @@ class Session:
 
     ``inputs`` and ``outputs``: name → dims, a symbol where a size is open. `user_code` runs the model's Python layers.
     nhwc: CUDA kernels that keep channels last are preferred. profile_to: a folder for what `end_profiling` gives.
+    optimise: whether onnxruntime may rewrite the model while it loads it.
     """
 
     def __init__(
         self, model: ModelProto | Path, provider: Provider = "auto", threads: int | None = None, *,
-        user_code: UserCode | None = None, nhwc: bool = False, profile_to: Path | None = None,
+        user_code: UserCode | None = None, nhwc: bool = False, profile_to: Path | None = None, optimise: bool = True,
     ) -> None:  # fmt: skip
         device = parse_provider(provider)
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what matters arrives as an exception
+        if not optimise:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if threads:
             options.intra_op_num_threads = threads
         content = str(model) if isinstance(model, Path) else model.SerializeToString()
@@ -84,6 +91,7 @@ class Session:
         refuse_fallback(device, self._session.get_providers(), nhwc=nhwc)
         self.inputs: dict[str, list[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
         self.outputs: dict[str, list[int | str]] = {o.name: o.shape for o in self._session.get_outputs()}
+        self._types: dict[str, str] = {i.name: i.type for i in self._session.get_inputs()}
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._label_checks = label_checks(self.metadata)
 
@@ -109,7 +117,7 @@ class Session:
         return self.metadata.get(f"caffeconv.kind.{output}", "")
 
     def run(
-        self, feeds: Mapping[str, FloatArray], outputs: Sequence[str] | None = None, *, same_pass: bool = False
+        self, feeds: Mapping[str, Feed], outputs: Sequence[str] | None = None, *, same_pass: bool = False
     ) -> dict[str, FloatArray]:
         """The outputs by name; CaffeconvError names the layer at fault, or a label out of range.
 
@@ -118,20 +126,47 @@ class Session:
         """
         for check in self._label_checks:
             check.apply(feeds)
+        typed = self._in_their_types(feeds)
         names = list(outputs if outputs is not None else self.outputs)
         if self._python is not None:
             self._python.begin_run(same_pass=same_pass)
         failed: Exception | None = None
         values: list[FloatArray] = []
         try:
-            values = self._session.run(names, {name: np.asarray(a, np.float32, order="C") for name, a in feeds.items()})
+            values = self._session.run(names, typed)
         except Exception as error:  # onnxruntime's exceptions share no base class
             failed = error
         if self._python is not None:
             self._python.end_run()  # what went wrong in the user's code goes before what onnxruntime makes of it
         if failed is not None:
             raise CaffeconvError(_explain(failed)) from failed
-        return dict(zip(names, values, strict=True))
+        return {name: _widened(value) for name, value in zip(names, values, strict=True)}
+
+    def _in_their_types(self, feeds: Mapping[str, Feed]) -> dict[str, NDArray[np.generic]]:
+        """What the session takes: float32, float16, or uint8 pictures."""
+        kinds = {name: _TYPES.get(self._types.get(name, ""), np.float32) for name in feeds}
+        for name, values in feeds.items():
+            if kinds[name] is np.uint8:
+                _refuse_no_pictures(name, values)
+        return {name: np.asarray(values, kinds[name], order="C") for name, values in feeds.items()}
+
+
+def _widened(value: NDArray[np.generic]) -> FloatArray:
+    """float16 as float32, in which everything that holds results works; anything else as it is."""
+    return value.astype(np.float32) if value.dtype == np.float16 else cast("FloatArray", value)
+
+
+def _refuse_no_pictures(name: str, values: Feed) -> None:
+    """Raises CaffeconvError for values that uint8 does not hold, which a conversion would wrap without a word."""
+    if values.dtype == np.uint8:
+        return
+    wrong = values[~((values >= 0) & (values <= 255) & (values == np.floor(values)))]
+    if not wrong.size:
+        return
+    raise CaffeconvError(
+        f"input '{name}' takes pictures, whole numbers from 0 to 255, and holds {wrong.flat[0]:g}; the model subtracts the "
+        "mean and scales by itself. Give the pictures as they are"
+    )
 
 
 def import_onnxruntime() -> ModuleType:

@@ -53,12 +53,15 @@ class PictureSource:
     transform: Transform
     classes: tuple[int, ...] | None = None
     """The class that a list gives for each, where it does."""
+    channels_last: bool = False
+    """Whether the model takes N×H×W×C."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, start: int, end: int) -> FloatArray:
-        return np.stack([self.transform.read(path) for path in self.paths[start:end]])
+        planes = np.stack([self.transform.read(path) for path in self.paths[start:end]])
+        return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)) if self.channels_last else planes
 
     def label(self, index: int) -> str:
         return str(self.paths[index])

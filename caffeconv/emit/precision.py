@@ -1,0 +1,79 @@
+"""Which parts of a model are for float32 alone, as the layers say it; kept in the model for whoever makes a half of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import Graph, Node
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+PRECISION_KEY = "caffeconv.float32"
+"""Metadata: {"nodes": […], "values": […]} that stay float32 in half precision."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Nodes that compute in float32, and inputs and outputs that hold what half precision cannot."""
+
+    nodes: frozenset[str]
+    values: frozenset[str]
+
+
+def precision_of(graph: Graph, makers: Mapping[str, Node], nodes: Sequence[NodeProto]) -> str:
+    """The value of PRECISION_KEY: `makers` tells which layer each of the model's nodes belongs to."""
+    exact = exact_values(graph)
+    kept = frozenset(node.name for node in nodes if node.name in makers and _keeps_float32(makers[node.name], exact))
+    edges = {*graph.inputs, *(name for node in nodes for name in node.output)}
+    return _written(kept, exact & edges)
+
+
+def _written(nodes: frozenset[str], values: frozenset[str]) -> str:
+    return json.dumps({"nodes": sorted(nodes), "values": sorted(values)})
+
+
+def read_precision(metadata: Mapping[str, str]) -> Precision:
+    """What a model says; CaffeconvError where it says nothing, because it is none of ours or an old one."""
+    try:
+        said = json.loads(metadata[PRECISION_KEY])
+        return Precision(frozenset(said["nodes"]), frozenset(said["values"]))
+    except (KeyError, TypeError, ValueError):
+        raise CaffeconvError(
+            f"the model does not say which layers have to stay float32 (metadata {PRECISION_KEY}), so it was not written "
+            "by this caffeconv; convert the net again, with --fp16"
+        ) from None
+
+
+def keep_float32(metadata: dict[str, str], nodes: Sequence[str]) -> None:
+    """Writes into a model's metadata that these nodes stay float32 too."""
+    said = read_precision(metadata)
+    metadata[PRECISION_KEY] = _written(said.nodes.union(nodes), said.values)
+
+
+def exact_values(graph: Graph) -> frozenset[str]:
+    """Values that half precision cannot hold, followed up and down through layers that only move values."""
+    exact = frozenset[str]().union(*(node.layer.exact_values(node) for node in graph.nodes))
+    while True:
+        more = exact.union(*(_moved(node) for node in graph.nodes if _passes_on(node) and exact & _moved(node)))
+        if more == exact:
+            return exact
+        exact = more
+
+
+def _passes_on(node: Node) -> bool:
+    return node.layer.moves_values or node.layer.is_identity(node)
+
+
+def _moved(node: Node) -> frozenset[str]:
+    """Bottoms and tops, but not a bottom that says which values are moved."""
+    return frozenset((*node.bottoms, *node.tops)) - node.layer.exact_values(node)
+
+
+def _keeps_float32(node: Node, exact: frozenset[str]) -> bool:
+    moves = _passes_on(node) or not node.bottoms
+    return node.layer.keeps_float32 or (moves and not exact.isdisjoint(_moved(node)))

@@ -1,0 +1,270 @@
+"""Runs a model and another engine on the same inputs, and compares them blob by blob."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from caffeconv.batch import for_any_batch, input_shapes, reshape_graph
+from caffeconv.convert import Loaded
+from caffeconv.emit.form import Form, Preprocess, is_half, layouts, pictures_of
+from caffeconv.emit.precision import exact_values
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import FloatArray, Graph, Shape
+from caffeconv.read.netdef import State
+from caffeconv.verify.engines import Engine, EngineName, EngineUnfitError, Subject, engines
+from caffeconv.verify.probe import SEED, Probe, probe
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from caffeconv.runtime.session import Session
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A blob agrees where its greatest deviation is at most absolute + relative · its greatest magnitude."""
+
+    relative: float
+    absolute: float
+    rounding: float
+    """How much, relatively, one rounding may change a number."""
+
+    def __str__(self) -> str:
+        return f"{self.absolute:g} + {self.relative:g} of the blob's greatest magnitude"
+
+
+SINGLE = Tolerance(1e-4, 1e-5, 2.0**-22)
+HALF = Tolerance(5e-3, 1e-3, 2.0**-10)
+STEEPNESS = 8
+"""How many times what the net makes of rounded inputs a blob may deviate: many layers round after them."""
+
+
+@dataclass(frozen=True)
+class BlobCheck:
+    """One blob of the model against the same one of the engine."""
+
+    blob: str
+    layer: str
+    shape: Shape
+    deviation: float
+    """The greatest |model - engine|; infinite where one of them has no number and the other has."""
+    magnitude: float
+    """The greatest |engine|."""
+    is_output: bool
+    verdict: str
+    """``ok``, ``ok: steep``, ``differs``, or why it is not judged."""
+
+    @property
+    def relative(self) -> float:
+        return self.deviation / self.magnitude if self.magnitude else float(self.deviation > 0)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a comparison found."""
+
+    engine: Engine
+    tolerance: Tolerance
+    blobs: tuple[BlobCheck, ...]
+    unfit: tuple[tuple[str, str], ...] = ()
+    """Engines that were tried before: (title, why not)."""
+    absent: int = 0
+    """Blobs of the net that the model no longer has: folded into others, or cut."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing differs, and every output was compared."""
+        return all(blob.verdict != "differs" for blob in self.blobs) and any(blob.is_output for blob in self.blobs)
+
+    @property
+    def first_wrong(self) -> BlobCheck | None:
+        """The first blob that differs: what comes after it follows from it."""
+        return next((blob for blob in self.blobs if blob.verdict == "differs"), None)
+
+
+def verify(
+    loaded: Loaded, model: ModelProto, form: Form | None = None, state: State | None = None, *,
+    typical: Preprocess | None = None, engine: EngineName | None = None,
+) -> Verification:  # fmt: skip
+    """Compares `model`, converted from `loaded` in that form, with the most independent engine that can run the net.
+
+    typical: what the net's pictures go through, for inputs of a range such as it is used to. engine: this one and no
+    other. Raises CaffeconvError where none can run the net.
+    """
+    form, state = form or Form(), state or State()
+    graph = _at_the_models_shapes(loaded, model, form)
+    inputs = probe(graph, form.preprocess, typical=typical)
+    subject = Subject(loaded, graph, state)
+    unfit: list[tuple[str, str]] = []
+    for candidate in engines(engine):
+        try:
+            expected = candidate.run(subject, inputs.net)
+        except EngineUnfitError as error:
+            unfit.append((candidate.title, str(error)))
+            continue
+        found = _compare(subject, model, inputs, expected)
+        checked = Verification(candidate, found.tolerance, found.blobs, tuple(unfit), found.absent)
+        return checked if checked.ok else _second_look(checked, subject, inputs)
+    raise CaffeconvError("--verify: " + "; ".join(f"{title}: {why}" for title, why in unfit))
+
+
+def deviations(loaded: Loaded, model: ModelProto, other: ModelProto, form: Form) -> tuple[BlobCheck, ...]:
+    """How far the outputs of `other`, which is `model` in that form, lie from the model's, on a probe input."""
+    graph = _at_the_models_shapes(loaded, other, form)
+    inputs = probe(graph, form.preprocess)
+    plain = {name: values for name, values in inputs.net.items() if name in {i.name for i in model.graph.input}}
+    expected = _session(model, loaded).run(plain)
+    return tuple(
+        check for check in _compare(Subject(loaded, graph, State()), other, inputs, expected).blobs if check.is_output
+    )
+
+
+def _at_the_models_shapes(loaded: Loaded, model: ModelProto, form: Form) -> Graph:
+    """The net's graph with inputs of the shapes that the model takes; those of the prototxt where it takes any."""
+    given = input_shapes(loaded.graph)
+    asked = dict(given)
+    last = layouts(_metadata(model))
+    for value in model.graph.input:
+        if value.name not in given:
+            continue
+        sizes = [size.dim_value if size.HasField("dim_value") else None for size in value.type.tensor_type.shape.dim]
+        if value.name in last:
+            sizes = [sizes[0], sizes[-1], *sizes[1:-1]]
+        if (
+            form.preprocess is not None
+            and form.preprocess.input in (None, value.name)
+            and _takes_pictures(model, value.name)
+        ):
+            sizes[2:] = given[value.name][2:]  # the model cuts the net's size out of larger pictures
+        known = given[value.name]
+        asked[value.name] = tuple(old if new is None else new for old, new in zip(known, sizes, strict=True))
+    return loaded.graph if asked == given else reshape_graph(for_any_batch(loaded.graph), asked)
+
+
+def _takes_pictures(model: ModelProto, name: str) -> bool:
+    prepared = pictures_of(_metadata(model))
+    return prepared is not None and prepared.input == name
+
+
+def _metadata(model: ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _compare(subject: Subject, model: ModelProto, inputs: Probe, expected: Mapping[str, FloatArray]) -> Verification:
+    """Every blob that both have; the engine is filled in by the caller."""
+    results = _results(subject.loaded, model, inputs, expected)
+    outputs = {value.name for value in model.graph.output}
+    half = is_half(_metadata(model))
+    tolerance = HALF if half else SINGLE
+    unjudged = _unjudged(subject.graph, half=half)
+    checks, absent = [], 0
+    for node in subject.graph.nodes:
+        for top in node.tops:
+            if node.layer.is_input or top not in expected:
+                continue
+            if top not in results:
+                absent += 1
+                continue
+            check = _check(top, f"{node.name} ({node.type})", results[top], expected[top], tolerance)
+            verdict = unjudged.get(top, check.verdict)
+            checks.append(replace(check, is_output=top in outputs, verdict=verdict))
+    return Verification(engines("self")[0], tolerance, tuple(checks), absent=absent)
+
+
+def _results(
+    loaded: Loaded, model: ModelProto, inputs: Probe, expected: Mapping[str, FloatArray]
+) -> dict[str, FloatArray]:
+    """What the model makes of the inputs, in Caffe's axis order: its outputs as it stands, and blobs on the way to them."""
+    last = layouts(_metadata(model))
+    feeds = {value.name: inputs.model.get(value.name, inputs.net[value.name]) for value in model.graph.input}
+    feeds = {name: np.moveaxis(values, 1, -1) if name in last else values for name, values in feeds.items()}
+    as_it_stands = _session(model, loaded).run(feeds)
+    made = {name for node in model.graph.node for name in node.output}
+    between = [name for name in expected if name in made and name not in as_it_stands]
+    results = _session(_with_outputs(model, between), loaded).run(feeds, between) if between else {}
+    outputs = {name: np.moveaxis(value, -1, 1) if name in last else value for name, value in as_it_stands.items()}
+    return {**results, **outputs}
+
+
+def _session(model: ModelProto, loaded: Loaded) -> Session:
+    from caffeconv.runtime.session import Session
+
+    return Session(model, "cpu", user_code=loaded.net.user_code)
+
+
+def _with_outputs(model: ModelProto, values: Sequence[str]) -> ModelProto:
+    from onnx import ModelProto, ValueInfoProto
+
+    made = ModelProto()
+    made.CopyFrom(model)
+    made.graph.output.extend(ValueInfoProto(name=value) for value in values)  # onnxruntime works out the types
+    return made
+
+
+def _check(blob: str, layer: str, got: FloatArray, want: FloatArray, tolerance: Tolerance) -> BlobCheck:
+    """Both as float64; not-a-number equals itself, and so does an infinity."""
+    if got.shape != want.shape and _without_ones(got.shape) == _without_ones(want.shape):
+        want = want.reshape(got.shape)  # OpenCV leaves out axes of size 1
+    if got.shape != want.shape:
+        return BlobCheck(blob, layer, got.shape, np.inf, 0.0, is_output=False, verdict="differs")
+    a, b = got.astype(np.float64), want.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
+    apart[np.isnan(apart)] = np.inf
+    finite = np.abs(b[np.isfinite(b)])
+    deviation, magnitude = float(apart.max(initial=0)), float(finite.max(initial=0))
+    agrees = deviation <= tolerance.absolute + tolerance.relative * magnitude
+    return BlobCheck(
+        blob, layer, got.shape, deviation, magnitude, is_output=False, verdict="ok" if agrees else "differs"
+    )
+
+
+def _without_ones(shape: Shape) -> Shape:
+    return tuple(size for size in shape if size != 1)
+
+
+def _unjudged(graph: Graph, *, half: bool) -> dict[str, str]:
+    """Blobs that may well differ → why: random ones, and in half precision choices between almost equal values."""
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        reasons = [found[bottom] for bottom in node.bottoms if bottom in found]
+        if node.layer.is_random:
+            reasons.append("not judged: random")
+        if node.layer.decides and half:
+            reasons.append("not judged: jumps")
+        found.update(dict.fromkeys(node.tops, reasons[0]) if reasons else {})
+    return found
+
+
+def _second_look(found: Verification, subject: Subject, inputs: Probe) -> Verification:
+    """Clears blobs that differ because the net is steep: it moves them about as far once its inputs are changed by no
+    more than their rounding, as a Softmax of scores in the thousands does.
+    """
+    steep = _steepness(subject, inputs, found.tolerance)
+    blobs = (
+        replace(check, verdict="ok: steep")
+        if check.verdict == "differs" and check.deviation <= STEEPNESS * steep.get(check.blob, 0)
+        else check
+        for check in found.blobs
+    )
+    return replace(found, blobs=tuple(blobs))
+
+
+def _steepness(subject: Subject, inputs: Probe, tolerance: Tolerance) -> dict[str, float]:
+    """Blob → how far the net moves it when inputs that are no labels change by a rounding."""
+    random, exact = np.random.default_rng(SEED), exact_values(subject.graph)
+    changed = {
+        name: values if name in exact else values * (1 + tolerance.rounding * random.choice((-1, 1), values.shape))
+        for name, values in inputs.net.items()
+    }
+    (own,) = engines("self")
+    before = own.run(subject, inputs.net)
+    after = own.run(subject, {name: values.astype(np.float32) for name, values in changed.items()})
+    same = (blob for blob in before if after[blob].shape == before[blob].shape)
+    with np.errstate(invalid="ignore"):
+        apart = {blob: np.abs(after[blob].astype(np.float64) - before[blob]) for blob in same}
+    return {blob: float(values[np.isfinite(values)].max(initial=0)) for blob, values in apart.items()}

@@ -1,0 +1,191 @@
+"""Engines that a converted model is compared with, the most independent first."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from caffeconv.batch import fixed_dims
+from caffeconv.caffe_pb2 import LayerParameter, NetParameter
+from caffeconv.convert import Loaded
+from caffeconv.emit.prototxt import net_to_text
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir import FloatArray, Graph, Node
+from caffeconv.read.netdef import State
+
+EngineName = Literal["caffe", "opencv", "self"]
+SECONDS = 900
+"""How long another engine may take."""
+
+
+class EngineUnfitError(CaffeconvError):
+    """An engine is not there, or cannot run this net; the message says why."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A net with its weights as it was loaded, its graph at the shapes that it is tried with, and the state asked for."""
+
+    loaded: Loaded
+    graph: Graph
+    state: State
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Something that computes the blobs of a net."""
+
+    name: EngineName
+    title: str
+    independence: str
+    run: Callable[[Subject, Mapping[str, FloatArray]], Mapping[str, FloatArray]]
+    """(net, inputs) → value of the graph → what it holds. EngineUnfitError where the engine cannot."""
+    advice: str = ""
+    """What to do where a model differs from it."""
+
+
+def engines(name: EngineName | None = None) -> tuple[Engine, ...]:
+    """All of them in order of preference, or the one of that name."""
+    known = (
+        Engine("caffe", "Caffe (pycaffe)", "Caffe itself: nothing of caffeconv takes part", _run_caffe),
+        Engine(
+            "opencv", "OpenCV's importer for Caffe",
+            "a reader and kernels of its own, but no Caffe: where they differ, look which of the two is right", _run_opencv,
+            "OpenCV is not Caffe and departs from it in some layers; --verify-with caffe or self is a second opinion",
+        ),
+        Engine(
+            "self", "caffeconv's own graph: nothing folded, NCHW, float32, optimisations off",
+            "not independent of how caffeconv reads the net and writes its layers; it shows what folding, layout, "
+            "precision, preprocessing and onnxruntime's optimisations do",
+            _run_self,
+        ),
+    )  # fmt: skip
+    return tuple(engine for engine in known if name in (None, engine.name))
+
+
+def _run_self(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+    from caffeconv.emit.model import emit_model
+    from caffeconv.runtime.session import Session
+
+    graph = subject.graph
+    fed = set(graph.inputs)
+    values = tuple(value for node in graph.nodes for value in node.tops if value not in fed)
+    model = emit_model(replace(graph, outputs=values, dims=fixed_dims(graph)), values)
+    session = Session(model, "cpu", user_code=subject.loaded.net.user_code, optimise=False)
+    return session.run({name: inputs[name] for name in session.inputs})
+
+
+def _run_caffe(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+    if importlib.util.find_spec("caffe") is None:
+        raise EngineUnfitError("there is no module caffe")
+    loaded = subject.loaded
+    if loaded.net.user_code is None and any(node.layer.makes_shapes for node in subject.graph.nodes):
+        raise EngineUnfitError("it would run the net's Python layers, which --allow-python has not allowed")
+    last = loaded.net.last_value
+    blobs = _in_a_child("pycaffe_child.py", subject, inputs)
+    return {last[name]: values for (name, _), values in blobs.items() if name in last}
+
+
+def _run_opencv(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+    if importlib.util.find_spec("cv2") is None:
+        raise EngineUnfitError("there is no module cv2")
+    import cv2
+
+    if not hasattr(cv2.dnn, "readNetFromCaffe"):
+        raise EngineUnfitError(f"OpenCV {cv2.__version__} has no importer for Caffe any more; 4.x has")
+    weights = subject.loaded.files[1:]
+    if len(weights) > 1 or any(path.suffix != ".caffemodel" for path in weights):
+        raise EngineUnfitError("it reads one caffemodel, no more and nothing else")
+    if not weights and any(node.params for node in subject.graph.nodes):
+        raise EngineUnfitError("it needs a caffemodel beside the net")
+    tops = {node.name: node.tops for node in subject.graph.nodes}
+    made = _in_a_child("opencv_child.py", subject, inputs)
+    return {tops[layer][i]: values for (layer, i), values in made.items() if layer in tops and i < len(tops[layer])}
+
+
+def _in_a_child(
+    script: str, subject: Subject, inputs: Mapping[str, FloatArray]
+) -> Mapping[tuple[str, int], FloatArray]:
+    """What a script beside this file makes of the net, in a Python of its own; EngineUnfitError where it does not."""
+    with tempfile.TemporaryDirectory(prefix="caffeconv-") as place:
+        folder = Path(place)
+        np.savez(folder / "inputs.npz", *inputs.values())
+        asked = {
+            "net": str(_net_for_others(subject, folder)),
+            "phase": subject.loaded.net.phase,
+            "weights": [str(path) for path in subject.loaded.files[1:]],
+            "names": list(inputs),
+            "layers": [node.name for node in subject.graph.nodes if not node.layer.is_input],
+            "inputs": str(folder / "inputs.npz"),
+            "outputs": str(folder / "outputs.npz"),
+        }
+        names = json.loads(_said_by(script, json.dumps(asked)))
+        with np.load(folder / "outputs.npz") as made:
+            return {(layer, i): np.asarray(made[f"arr_{k}"], np.float32) for k, (layer, i) in enumerate(names)}
+
+
+def _said_by(script: str, asked: str) -> str:
+    """The last line that a script writes; EngineUnfitError with its complaint where it fails."""
+    source = Path(__file__).with_name(script).read_text(encoding="utf-8")
+    command = [sys.executable, "-c", source]
+    try:
+        child = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise EngineUnfitError(f"it was not done after {SECONDS} seconds") from None
+    if child.returncode or not child.stdout.strip():
+        raise EngineUnfitError(_complaint(child.stderr) or f"it ended with status {child.returncode}")
+    return child.stdout.splitlines()[-1]
+
+
+def _complaint(stderr: str) -> str:
+    """The line that says what went wrong: Caffe's check, OpenCV's error, or the last one of a traceback."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    said = [line for line in lines if "Check failed" in line or " error: (" in line]
+    return (said[:1] or lines[-1:] or [""])[0][:300]
+
+
+def _net_for_others(subject: Subject, folder: Path) -> Path:
+    """The prototxt itself where that is all that another engine needs; else the net as caffeconv read it, in `folder`.
+
+    Written anew: a net in deploy form, one with data layers or of another state than TEST, one out of a caffemodel.
+    """
+    source, inputs = subject.loaded.files[0], [node for node in subject.graph.nodes if node.layer.is_input]
+    if subject.state == State() and source.suffix != ".caffemodel" and all(_is_said(node) for node in inputs):
+        return source
+    net = NetParameter(name=subject.loaded.net.name)
+    net.layer.extend(
+        _input_layer(node) if node.layer.is_input else _without_rules(node) for node in subject.graph.nodes
+    )
+    path = folder / "net.prototxt"
+    path.write_text(net_to_text(net), encoding="utf-8")
+    return path
+
+
+def _is_said(node: Node) -> bool:
+    """Whether an input's shape stands in the net."""
+    return bool(node.definition.proto.HasField("input_param"))
+
+
+def _input_layer(node: Node) -> LayerParameter:
+    layer = LayerParameter(name=node.name, type="Input", top=node.definition.tops)
+    for shape in node.top_shapes:
+        layer.input_param.shape.add().dim.extend(shape)
+    return layer
+
+
+def _without_rules(node: Node) -> LayerParameter:
+    layer = LayerParameter()
+    layer.CopyFrom(node.definition.proto)
+    layer.name = node.name
+    for name in ("include", "exclude", "phase", "blobs"):
+        layer.ClearField(name)
+    return layer
