@@ -315,7 +315,10 @@ def test_a_net_without_parameters(tmp_path: Path) -> None:
 def test_a_suffix_that_is_none(tmp_path: Path) -> None:
     result = convert(*DIGITS, "-o", tmp_path / "w.pb")
     assert result.exit_code == 1
-    assert "w.pb: a name that ends in .onnx, .npz, .h5 or .safetensors was needed" in result.stderr
+    assert (
+        "w.pb: a name that ends in .onnx was needed for a model; in .safetensors, .npz or .h5 for weights alone"
+        in result.stderr
+    )
 
 
 def test_a_name_that_keras_takes_for_something_else(tmp_path: Path) -> None:
