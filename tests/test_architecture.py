@@ -33,7 +33,7 @@ ORDER = (
     ("held",),
     ("report", "net", "compare", "costs", "explain", "values"),
     ("sweep",),
-    ("scores", "extract"),
+    ("scores", "extract", "sharded"),
     ("cli",),
 )
 """Stages from first to last; a module imports from its own stage and those before it."""

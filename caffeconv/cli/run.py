@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from caffeconv.cli.engine import InputRun, Means, batching
 from caffeconv.cli.options import (
     NetOptions,
     net_argument,
@@ -96,15 +97,16 @@ def run_command(
     from caffeconv.cli.progress import progress
     from caffeconv.emit.atomic import refuse_input_as_output
     from caffeconv.held import unchanged
-    from caffeconv.runtime.batches import batch_size_of, join, run_batches
+    from caffeconv.runtime.batches import batch_size_of, join
     from caffeconv.runtime.sinks import check_output, write_results
 
     if data.wanted(net, inputs, options):
         if resize or crop or rgb:
             raise click.UsageError("--resize, --crop and --rgb are for --input; a data layer has its transform_param")
-        request = Request(net, weights, blobs, out, batch_size, mean, scale, provider, options)
+        request = Request(net, weights, blobs, out, batch_size, mean, scale, provider, threads, options)
         run_over_data(request, data, Talk(quiet, verbose))
         return
+    data.engine.check()
     names = _read_labels(labels)
     crop_size = parse_size(crop, "--crop") if crop else None
     with unchanged((net, *weights)):
@@ -116,16 +118,21 @@ def run_command(
         refuse_input_as_output(out, (net, *weights))
     resize_to = parse_size(resize, "--resize") if resize else None
     sources = _sources(session, inputs, _read_mean(mean), scale, resize_to, rgb)
+    opening = functools.partial(_open, net, weights, blobs, options, crop_size, quiet=True)
+    run = InputRun(session, opening, sources, batch_size, Means(provider, threads, (net, *weights)))
     if verbose:
         note(f"providers: {', '.join(session.providers)}")
     if out is not None and extracts:
         identity = identify(net, weights, options, inputs, mean, scale, resize, crop, rgb)
-        extract_from_inputs(session, sources, batch_size, blobs, out, identity, data, Talk(quiet, verbose))
+        extract_from_inputs(run, blobs, out, identity, data, Talk(quiet, verbose))
         return
     total = max((len(source) for source in sources.values()), default=1)
     batches = []
-    with progress(total, "running", quiet=quiet) as advance:
-        for batch in run_batches(session, sources, batch_size):
+    with (
+        batching(run, data.engine, quiet=quiet) as stream,
+        progress(total, "running", quiet=quiet) as advance,
+    ):
+        for batch in stream:
             batches.append(batch)
             advance(batch.size)
     results = join(batches, {name: session.kind(name) for name in session.outputs})
