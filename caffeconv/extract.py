@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from caffeconv.ir import FloatArray
-from caffeconv.runtime.feature_files import make_feature_file
+from caffeconv.runtime.feature_files import check_rows, make_feature_file
 from caffeconv.runtime.parts import Journal, NoSpaceError, Parts
 from caffeconv.sweep import Pass, Sweep
 
@@ -69,6 +69,7 @@ def write_features(
     if not journal.done:
         try:
             for chunk in chunks:
+                check_rows(parts.out, chunk.rows)
                 parts.append(chunk.rows)
                 journal, states = _with(parts, chunk), chunk.states
                 parts.journal = journal

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from databases import pixels, raw, write_lmdb
 from golden_cases import ROOT
 
 from caffeconv.cli import COMMANDS, main
@@ -17,6 +18,7 @@ from caffeconv.infogain import read_matrix
 
 README = (ROOT / "README.md").read_text()
 INFOGAIN = (ROOT / "docs" / "infogain.md").read_text()
+RUN = (ROOT / "docs" / "run.md").read_text()
 EXAMPLE = re.compile(r"```console\n\$ (caffeconv [^\n]*)\n(.*?)```", re.DOTALL)
 FILE = re.compile(r"```text\n(# (\S+)\n.*?)```", re.DOTALL)
 """A file that a page shows: its first line is a comment with its name."""
@@ -39,6 +41,21 @@ def test_examples(command: str, output: str) -> None:
     result = CliRunner().invoke(main, shlex.split(command)[1:])
     assert result.exit_code == 0, result.stderr
     assert [line.rstrip() for line in result.stdout.splitlines()] == [line.rstrip() for line in output.splitlines()]
+
+
+@pytest.mark.usefixtures("project")
+def test_run_page() -> None:
+    """The commands run, one after another, and print what the page shows."""
+    write_lmdb(Path("digits_lmdb"), {f"{i:08}": raw(pixels(1, 28, 28, seed=i), i % 10) for i in range(12)})
+    for block in re.findall(r"```console\n(.*?)```", RUN, re.DOTALL):
+        for command, output in re.findall(r"^\$ caffeconv ([^\n]*)\n((?:[^$][^\n]*\n)*)", block, re.MULTILINE):
+            result = CliRunner().invoke(main, shlex.split(command))
+            assert result.exit_code == 0, result.stderr
+            assert result.stdout == output
+    assert sorted(path.name for path in Path().glob("[sf]*.*")) == [
+        "features.h5", "features.lmdb", "features.npy", "scores.csv"
+    ]  # fmt: skip
+    assert np.load("features.npy").shape == (12, 64)
 
 
 def test_every_command_has_an_example() -> None:

@@ -159,7 +159,7 @@ def test_nets_that_need_their_order_are_refused(tmp_path: Path) -> None:
         layers='layer { name: "sink" type: "HDF5Output" bottom: "data" bottom: "label" '
         f'hdf5_output_param {{ file_name: "{tmp_path / "out.h5"}" }} }}',
     )  # fmt: skip
-    with refused(r"sink \(HDF5Output\), line 2: it writes what it is given to a file"):
+    with refused(r"sink \(HDF5Output\), line 3: it writes what it is given to a file"):
         refuse_order(Net(written))
 
 

@@ -155,7 +155,7 @@ def run_over_data(request: Request, data: DataOptions, talk: Talk) -> None:
     _extract(request, request.out, data, talk)
 
 
-# -- caffe test ------------------------------------------------------------------------------------------------------------
+# -- caffe test --------------------------------------------------------------------------------------------------------
 
 
 def _test(request: Request, data: DataOptions, talk: Talk) -> None:
@@ -230,7 +230,7 @@ def _rows(path: Path | None) -> Iterator[Callable[[Sequence[str]], None]]:
             text.detach()
 
 
-# -- extract_features --------------------------------------------------------------------------------------------------------
+# -- extract_features --------------------------------------------------------------------------------------------------
 
 
 def _extract(request: Request, out: Path, data: DataOptions, talk: Talk) -> None:
@@ -256,7 +256,7 @@ def _extract(request: Request, out: Path, data: DataOptions, talk: Talk) -> None
             if talk.verbose:
                 note(f"{sweep.pace}")
     finally:
-        parts.close()
+        parts.leave()
 
 
 def extract_from_inputs(
@@ -283,7 +283,7 @@ def extract_from_inputs(
             )
             _write(parts, chunks, len(items), talk, items)
     finally:
-        parts.close()
+        parts.leave()
 
 
 def _has_rows(session: Session) -> bool:
@@ -408,7 +408,7 @@ def _say_skipped(skipped: Sequence[str]) -> None:
         click.echo(f"  {text}", err=True)
 
 
-# -- the net -----------------------------------------------------------------------------------------------------------------
+# -- the net -----------------------------------------------------------------------------------------------------------
 
 
 def _open(request: Request, data: DataOptions, talk: Talk) -> Net:

@@ -47,6 +47,10 @@ class HDF5Files:
         try:
             file = h5py.File(path, "r")
         except OSError as error:
+            if "unable to lock" in str(error):
+                raise CaffeconvError(
+                    f"{where}: Failed opening HDF5 file: another process has it open for writing; wait for that to end"
+                ) from None
             raise CaffeconvError(f"{where}: Failed opening HDF5 file: {error}; a whole HDF5 file was needed") from None
         sets = [self._dataset(file, top, where) for top in self.tops]
         rows = {top: dataset.shape[0] for top, dataset in zip(self.tops, sets, strict=True)}

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -39,6 +39,16 @@ def check_feature_file(out: Path, blobs: int) -> None:
         refuse_filled_folder(out)
     elif out.is_dir():
         raise CaffeconvError(f"{out}: this is a folder; the name of a file to write was needed")
+
+
+def check_rows(out: Path, rows: Mapping[str, FloatArray]) -> None:
+    """Raises CaffeconvError for rows (axis 0) that a file of this kind cannot hold."""
+    for blob, values in rows.items():
+        if out.suffix.lower() == ".lmdb" and values.ndim > 4:
+            raise CaffeconvError(
+                f"{out}: blob '{blob}' has rows of {values.ndim - 1} axes; a Datum has channels, height and width: "
+                "use .h5 or .npz"
+            )
 
 
 def make_feature_file(parts: Parts, items: Sequence[str] = ()) -> None:
@@ -108,7 +118,7 @@ def _write_h5(parts: Parts, items: Sequence[str], file: BinaryIO) -> None:
             target["items"] = list(items)
 
 
-# -- LMDB ----------------------------------------------------------------------------------------------------------------
+# -- LMDB --------------------------------------------------------------------------------------------------------------
 
 
 def _write_lmdbs(parts: Parts, folder: Path) -> None:
@@ -148,8 +158,6 @@ def _write_lmdb(rows: FloatArray, folder: Path) -> None:
 
 def _datum(row: FloatArray) -> bytes:
     """A row as a serialized Datum of floats: channels × height × width are Caffe's legacy axes 1 to 3."""
-    if row.ndim > 3:
-        raise CaffeconvError(f"a row of {row.ndim} axes; a Datum has channels, height and width: use .h5 or .npz")
     channels, height, width = (*row.shape, 1, 1, 1)[:3]
     head = Datum(channels=channels, height=height, width=width).SerializeToString()
     floats = np.empty(row.size, np.dtype([("tag", "u1"), ("value", "<f4")]))

@@ -214,6 +214,13 @@ class Parts:
         if self._lock is not None:
             self._lock.close()
 
+    def leave(self) -> None:
+        """Closes the files; a folder in which nothing counts goes."""
+        if self.journal.items:
+            self.close()
+        else:
+            self.remove()
+
     def remove(self) -> None:
         """Removes the folder: its rows are in the file."""
         self.close()
