@@ -322,11 +322,7 @@ class RayWorkers(Generic[Job, Result]):
         first = next(iter(worker.tasks.values()))
         first.deaths += 1
         if first.deaths >= _TRIES:
-            at = "getting ready" if first.job is None else str(first.job)
-            raise CaffeconvError(
-                f"Ray: {_TRIES} workers died, one after the other, at {at}; they were to live. Not enough memory is the "
-                f"usual reason: try fewer --workers, or smaller batches. Ray says: {_last_words(error)}"
-            )
+            raise _died_again(first.job, error)
         lost = [task for task in worker.tasks.values() if task.job is not None and not task.done]
         self._to_do.extendleft(reversed(lost))
         self._workers[self._workers.index(worker)] = self._seated(first.deaths if first.job is None else 0)
@@ -343,6 +339,18 @@ class RayWorkers(Generic[Job, Result]):
             for ref, task in worker.tasks.items():
                 if task.job is not None:
                     ray.cancel(ref)
+
+
+def _died_again(job: object | None, error: Exception) -> CaffeconvError:
+    if job is None:
+        return CaffeconvError(
+            f"Ray: {_TRIES} workers died before they were ready: {_last_words(error)}. Every machine of the cluster needs "
+            "caffeconv in the Python that Ray runs in there, and memory for the net"
+        )
+    return CaffeconvError(
+        f"Ray: {_TRIES} workers died, one after the other, over {job}: {_last_words(error)}. Too little memory is the usual "
+        "reason: try fewer --workers, or a smaller batch"
+    )
 
 
 def _last_words(error: Exception) -> str:
