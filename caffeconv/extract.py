@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from caffeconv.ir import FloatArray
-from caffeconv.net import Net
 from caffeconv.runtime.feature_files import check_rows, make_feature_file
 from caffeconv.runtime.parts import Journal, NoSpaceError, Parts
 from caffeconv.sweep import Pass, Sweep
@@ -39,25 +37,6 @@ def chunks_of(sweep: Sweep) -> Iterator[Chunk]:
     for one in sweep:
         rows = {blob: _rows(values, one, kinds.get(blob, "")) for blob, values in one.blobs.items()}
         yield Chunk(int(one.in_round.sum()), rows, one.positions, one.skipped, sweep.net.states)
-
-
-def extract_items(
-    net: Net, blobs: Sequence[str], start: int, stop: int, *, threads: int | None = None
-) -> Iterator[Chunk]:
-    """The rows of items start…stop-1 of the source that takes most passes: a shard, to be done anywhere.
-
-    `start` must be a multiple of that source's batch size, so that the batches are those of a run over everything.
-    Shards one after another give what one run gives, as long as no layer keeps something from one pass to the next.
-    """
-    whole = Sweep(net, blobs, threads=0)
-    if whole.leading is None or start % whole.sources[whole.leading].batch_size:
-        raise ValueError(f"a shard begins with a batch; item {start} does not")
-    size = whole.sources[whole.leading].batch_size
-    first = start // size
-    begin = {layer: first * source.batch_size for layer, source in whole.sources.items()}
-    sweep = Sweep(net, blobs, passes=math.ceil(stop / size), begin=begin, first=first, threads=threads)
-    sweep.end = min(stop, sweep.items[whole.leading])
-    return chunks_of(sweep)
 
 
 def _rows(values: FloatArray, one: Pass, kind: str) -> FloatArray:

@@ -242,6 +242,7 @@ class Net:
         allow_python: import and run the module of a `type: "Python"` layer; "path": only one that Python itself finds.
         provider: "auto", "cpu", "cuda" or "cuda:N"; auto takes CUDA where onnxruntime has it.
         threads: of onnxruntime, for one pass. nhwc: on CUDA, prefer kernels that keep channels last.
+        half: forward passes in half precision, but for losses and statistics; on CUDA only.
         seed: for fillers that draw at random.
         deploy, extended, infogain, shapes, fully_convolutional: as for `convert`.
 
@@ -254,7 +255,7 @@ class Net:
         stages: Sequence[str] = (), allow_python: AllowPython = False, provider: Provider = "auto", seed: int = 0,
         deploy: bool = False, extended: bool = False, infogain: Infogain | None = None,
         ignore_unknown_fields: bool = False, shapes: Mapping[str, Sequence[int]] | None = None,
-        fully_convolutional: bool = False, threads: int | None = None, nhwc: bool = False,
+        fully_convolutional: bool = False, threads: int | None = None, nhwc: bool = False, half: bool = False,
     ) -> None:  # fmt: skip
         with unchanged([Path(net), *weight_paths(weights)]):
             self._loaded: Loaded = holding_weights(load(
@@ -266,7 +267,7 @@ class Net:
         self.allow_python = allow_python
         self._user_code = self._loaded.net.user_code
         self._provider: Provider = provider
-        self._threads, self._nhwc = threads, nhwc
+        self._threads, self._nhwc, self._half = threads, nhwc, half
         self._graph = self._loaded.graph
         self._buffers = {name: np.zeros(shape, np.float32) for name, shape in input_shapes(self._graph).items()}
         self._computed: dict[str, FloatArray] = {}
@@ -522,6 +523,21 @@ class Net:
     def states(self, states: Mapping[str, FloatArray]) -> None:
         self._states = dict(states)
 
+    @property
+    def user_layers(self) -> list[str]:
+        """The layers that are the user's own code."""
+        return [node.name for node in self._graph.nodes if node.layer.makes_shapes]
+
+    def bound_to_order(self) -> dict[str, str]:
+        """Layer → why all passes have to go through this one net, one after another."""
+        why = {node.name: "writes what it is given to a file" for node, _ in self._sinks}
+        for node in self._graph.nodes:
+            if node.layer.state_shapes(node.bottom_shapes):
+                why[node.name] = "keeps its state from one pass to the next"
+            elif node.layer.makes_shapes and not node.bottoms:
+                why[node.name] = "is the user's code and makes data of its own"
+        return why
+
     def kinds(self) -> dict[str, str]:
         """Blob → what it means to whoever runs the net (probabilities, detections, …), where its layer says that."""
         return {
@@ -674,6 +690,12 @@ class Net:
             self._sessions.make_room(size)
             loaded = replace(self._loaded, bound=replace(self._loaded.bound, graph=self._params.apply(graph)))
             model = convert_loaded(loaded, values, batch="keep", stateful=True)
+            if self._half:
+                from caffeconv.emit.half import to_half
+                from caffeconv.runtime.session import refuse_half_on_cpu
+
+                refuse_half_on_cpu(self._provider)
+                model = to_half(model, keep_io=True)
             session = Session(model, self._provider, self._threads, user_code=self._user_code, nhwc=self._nhwc)
             self._sessions.put(key, session, size)
         return session

@@ -62,6 +62,7 @@ class Sweep:
         blobs: what each pass is to give.
         passes: how many; None: as many as one round of the source that takes most needs (`leading`).
         begin: where to begin instead of at the first items; `first`: how many passes are behind.
+        most: so many passes at most, wherever the round ends; nothing beyond them is read.
         threads: that decode and transform; 0: none, everything one after another; None: one for each core.
         skip_bad: pass over items that are damaged, as if they were not in the source. Otherwise the first one raises
             CaffeconvError.
@@ -69,7 +70,7 @@ class Sweep:
 
     def __init__(
         self, net: Net, blobs: Sequence[str], *, passes: int | None = None, begin: Positions | None = None,
-        first: int = 0, threads: int | None = None, skip_bad: bool = False,
+        first: int = 0, most: int | None = None, threads: int | None = None, skip_bad: bool = False,
     ) -> None:  # fmt: skip
         self.net = net
         self.blobs = list(blobs)
@@ -80,6 +81,7 @@ class Sweep:
         self._passes = passes
         self._begin: Positions = begin or {}
         self._first = first
+        self._most = most
         self._threads = default_threads() if threads is None else threads
         for layer, source in self.sources.items():
             source.skips_bad = skip_bad
@@ -118,11 +120,12 @@ class Sweep:
         with ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(threads, "caffeconv decodes")) if threads else None
             feeders = {
-                layer: stack.enter_context(Feeder(source, pool, 4 * threads)) for layer, source in self.sources.items()
+                layer: stack.enter_context(Feeder(source, pool, 4 * threads, self._most))
+                for layer, source in self.sources.items()
             }
             begun, positions = time.perf_counter(), dict(self._begin)
             number = self._first
-            while self._goes_on(number, positions):
+            while self._goes_on(number, positions) and (self._most is None or number < self._first + self._most):
                 fed = {layer: self._next(layer, feeder) for layer, feeder in feeders.items()}
                 blobs = self.net.run_pass(self._feeds(fed), self.blobs)
                 positions = {layer: batch.next_position for layer, batch in fed.items()}

@@ -35,7 +35,7 @@ ORDER = (
     ("held",),
     ("report", "net", "compare", "costs", "explain", "values"),
     ("sweep",),
-    ("scores", "extract"),
+    ("scores", "extract", "sharded"),
     ("pycaffe",),
     ("verify",),
     ("cli",),

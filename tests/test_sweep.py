@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import caffeconv
-from caffeconv.extract import extract_items
+from caffeconv.extract import chunks_of
 from caffeconv.scores import Score, Scores
 from caffeconv.sweep import Sweep
 
@@ -86,7 +87,9 @@ def test_an_output_that_changes_its_size_has_no_average(here: Path) -> None:
 
 
 def gathered(net: caffeconv.Net, start: int, stop: int) -> Array:
-    return np.concatenate([chunk.rows["ip1"].copy() for chunk in extract_items(net, ["ip1"], start, stop)])
+    (layer,) = net.sources
+    sweep = Sweep(net, ["ip1"], begin={layer: start}, first=start // 3, most=math.ceil((stop - start) / 3))
+    return np.concatenate([chunk.rows["ip1"].copy() for chunk in chunks_of(sweep)])
 
 
 @settings(max_examples=20, deadline=None)
@@ -100,11 +103,6 @@ def test_shards_make_up_the_whole(cuts: list[int]) -> None:
     shards = [gathered(net, a, b) for a, b in pairwise(edges) if a < b]
     np.testing.assert_array_equal(np.concatenate(shards), whole)
     assert whole.shape == (10, 64)
-
-
-def test_a_shard_begins_with_a_batch(here: Path) -> None:
-    with pytest.raises(ValueError, match="a shard begins with a batch; item 3 does not"):
-        extract_items(net_of(here, LOSSES), ["ip"], 3, 8)
 
 
 def test_state_is_carried_on(here: Path) -> None:

@@ -102,14 +102,17 @@ class ComputeOptions:
     provider: Provider
     threads: int | None
     nhwc: bool
+    half: bool
 
 
 def compute_options(command: Callable[..., None]) -> Callable[..., None]:
-    """--provider, --threads and --nhwc, handed to the command as one `compute`."""
+    """--provider, --threads, --nhwc and --fp16, handed to the command as one `compute`."""
 
     @functools.wraps(command)
-    def gathered(*args: object, provider: Provider, threads: int | None, nhwc: bool, **rest: object) -> None:
-        command(*args, compute=ComputeOptions(provider, threads, nhwc), **rest)
+    def gathered(
+        *args: object, provider: Provider, threads: int | None, nhwc: bool, half: bool, **rest: object
+    ) -> None:
+        command(*args, compute=ComputeOptions(provider, threads, nhwc, half), **rest)
 
     decorators = (
         click.option("--provider", metavar="auto|cpu|cuda[:N]", default="auto", show_default=True,
@@ -117,6 +120,8 @@ def compute_options(command: Callable[..., None]) -> Callable[..., None]:
                      help="Where to compute: the CPU, or the N-th GPU. auto: a GPU where onnxruntime has CUDA."),
         click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime."),
         click.option("--nhwc", is_flag=True, help="On CUDA, prefer kernels that keep channels last."),
+        click.option("--fp16", "half", is_flag=True,
+                     help="On CUDA, compute in half precision, but for losses and statistics."),
     )  # fmt: skip
     decorated: Callable[..., None] = gathered
     for decorator in reversed(decorators):

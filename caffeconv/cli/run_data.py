@@ -8,12 +8,13 @@ import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
 
 import click
 
+from caffeconv.cli.engine import DataRun, Engine, InputRun, Means, Name, batching, sweeping
 from caffeconv.cli.options import ComputeOptions, NetOptions, note
 from caffeconv.cli.progress import progress
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from caffeconv.extract import Chunk
     from caffeconv.net import Net
     from caffeconv.runtime.parts import Parts
+    from caffeconv.runtime.providers import Provider
     from caffeconv.runtime.session import Session
     from caffeconv.runtime.sources import Source
     from caffeconv.sweep import Sweep
@@ -42,6 +44,7 @@ class DataOptions:
     resume: bool
     skip_bad: bool
     decoders: int | None
+    engine: Engine
 
     def wanted(self, net: Path, inputs: Sequence[str], options: NetOptions) -> bool:
         """Whether the net's data layers, or a database instead of an input, are to be read."""
@@ -96,6 +99,10 @@ class Request:
     options: NetOptions
     fully_convolutional: bool
 
+    @property
+    def means(self) -> Means:
+        return Means(self.compute, (self.net, *self.weights))
+
 
 @dataclass(frozen=True)
 class Talk:
@@ -111,9 +118,9 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def gathered(
         *args: object, iterations: int | None, per_batch: Path | None, input_db: str | None, resume: bool, skip_bad: bool,
-        decoders: int | None, **rest: object,
+        decoders: int | None, engine: Name, workers: int | None, **rest: object,
     ) -> None:  # fmt: skip
-        data = DataOptions(iterations, per_batch, input_db, resume, skip_bad, decoders)
+        data = DataOptions(iterations, per_batch, input_db, resume, skip_bad, decoders, Engine(engine, workers))
         command(*args, data=data, **rest)
 
     decorators = (
@@ -128,6 +135,10 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
                      help="Pass over damaged items, and list them at the end, instead of stopping at the first."),
         click.option("--decoders", type=click.IntRange(0), metavar="N",
                      help="Threads that read, decode and transform.  [default: one for each core]"),
+        click.option("--engine", type=click.Choice(["process", "ray"]), default="process", show_default=True,
+                     help="What computes: this process, or the workers of a Ray cluster, which share the items out."),
+        click.option("--workers", type=click.IntRange(1), metavar="N",
+                     help="Workers of --engine ray.  [default: one for every 4 cores of the cluster]"),
     )  # fmt: skip
     decorated: Callable[..., None] = gathered
     for decorator in reversed(decorators):
@@ -154,14 +165,17 @@ def run_over_data(request: Request, data: DataOptions, talk: Talk) -> None:
 
 def _test(request: Request, data: DataOptions, talk: Talk) -> None:
     from caffeconv.scores import Scores
-    from caffeconv.sweep import Sweep
 
     net = _open(request, data, talk)
+    data.engine.check(net)
     scores = Scores(net)
-    sweep = Sweep(net, scores.blobs, passes=data.iterations, threads=data.decoders, skip_bad=data.skip_bad)
-    _say_what_runs(sweep, request, talk)
     skipped: list[str] = []
-    with _rows(data.per_batch) as write, progress(sweep.total_items, "testing", quiet=talk.quiet) as advance:
+    with (
+        _rows(data.per_batch) as write,
+        sweeping(_run(net, scores.blobs, request, data), request.means, data.engine, quiet=talk.quiet) as sweep,
+        progress(sweep.total_items, "testing", quiet=talk.quiet) as advance,
+    ):
+        _say_what_runs(sweep, request, talk)
         for one in sweep:
             batch = scores.add(one.number, one.blobs)
             if not one.number:
@@ -177,6 +191,21 @@ def _test(request: Request, data: DataOptions, talk: Talk) -> None:
         click.echo(line, err=str(data.per_batch) == "-")
     if talk.verbose:
         note(f"{sweep.pace}")
+
+
+def _run(
+    net: Net, blobs: Sequence[str], request: Request, data: DataOptions, begin: Mapping[str, int] | None = None,
+    first: int = 0,
+) -> DataRun:  # fmt: skip
+    opening = functools.partial(_open_elsewhere, request, data)
+    return DataRun(net, opening, blobs, data.iterations, data.decoders, data.skip_bad, begin or {}, first)
+
+
+def _open_elsewhere(request: Request, data: DataOptions, provider: Provider, threads: int) -> Net:
+    return _open(
+        replace(request, compute=replace(request.compute, provider=provider, threads=threads)), data,
+        Talk(quiet=True, verbose=False),
+    )  # fmt: skip
 
 
 def _say_what_runs(sweep: Sweep, request: Request, talk: Talk) -> None:
@@ -217,53 +246,51 @@ def _extract(request: Request, out: Path, data: DataOptions, talk: Talk) -> None
     from caffeconv.emit.atomic import refuse_input_as_output
     from caffeconv.extract import chunks_of
     from caffeconv.runtime.feature_files import check_feature_file
-    from caffeconv.sweep import Sweep
 
     refuse_input_as_output(out, (request.net, *request.weights))
     net = _open(request, data, talk)
     blobs = _chosen(net, request.blobs)
     check_feature_file(out, len(blobs))
+    data.engine.check(net)
     _check_skips(data, net.sources)
     parts = _parts(out, _identity(net, request, data), blobs, data, talk)
     try:
         journal = parts.journal
         net.states = parts.states()
-        sweep = Sweep(
-            net, blobs, passes=data.iterations, begin=journal.positions, first=journal.passes, threads=data.decoders,
-            skip_bad=data.skip_bad,
-        )  # fmt: skip
-        _say_what_runs(sweep, request, talk)
-        total = sweep.end if sweep.end is not None else None
-        _write(parts, chunks_of(sweep), total, talk)
-        if talk.verbose:
-            note(f"{sweep.pace}")
+        run = _run(net, blobs, request, data, journal.positions, journal.passes)
+        with sweeping(run, request.means, data.engine, quiet=talk.quiet) as sweep:
+            _say_what_runs(sweep, request, talk)
+            total = sweep.end if sweep.end is not None else None
+            _write(parts, chunks_of(sweep), total, talk)
+            if talk.verbose:
+                note(f"{sweep.pace}")
     finally:
         parts.leave()
 
 
 def extract_from_inputs(
-    session: Session, sources: Mapping[str, Source], batch_size: int | None, blobs: Sequence[str], out: Path,
-    identity: Mapping[str, str], data: DataOptions, talk: Talk,
+    run: InputRun, blobs: Sequence[str], out: Path, identity: Mapping[str, str], data: DataOptions, talk: Talk
 ) -> None:  # fmt: skip
     """Keeps blobs of pictures or arrays in a file, row by row."""
     from caffeconv.extract import Chunk
-    from caffeconv.runtime.batches import run_batches
     from caffeconv.runtime.feature_files import check_feature_file
 
     if data.skip_bad:
         raise click.UsageError("--skip-bad is for data layers and --input-db; take the damaged picture out of --input")
-    kept = list(session.outputs)
+    kept = list(run.session.outputs)
     if out.suffix.lower() in ONE_BLOB and len(kept) > 1:
         kept = [blob for blob in kept if blob in blobs] or kept
     check_feature_file(out, len(kept))
-    items = _ItemNames(sources)
-    parts = _parts(out, {**identity, "--batch-size": str(batch_size)}, kept, data, talk)
+    data.engine.check()
+    items = _ItemNames(run.sources)
+    parts = _parts(out, {**identity, "--batch-size": str(run.batch_size)}, kept, data, talk)
     try:
-        chunks = (
-            Chunk(batch.size, {name: batch.outputs[name] for name in kept}, {"": batch.start + batch.size})
-            for batch in run_batches(session, sources, batch_size, start=parts.journal.items)
-        )
-        _write(parts, chunks, len(items), talk, items)
+        with batching(run, data.engine, start=parts.journal.items, quiet=talk.quiet) as batches:
+            chunks = (
+                Chunk(batch.size, {name: batch.outputs[name] for name in kept}, {"": batch.start + batch.size})
+                for batch in batches
+            )
+            _write(parts, chunks, len(items), talk, items)
     finally:
         parts.leave()
 
@@ -369,7 +396,7 @@ def _identity(net: Net, request: Request, data: DataOptions) -> dict[str, str]:
         "--iterations": str(data.iterations),
         "--skip-bad": str(data.skip_bad),
         "--mean, --scale": f"{request.mean}, {request.scale:g}",
-        "--provider, --nhwc": f"{request.compute.provider}, {request.compute.nhwc}",
+        "--provider, --nhwc, --fp16": f"{request.compute.provider}, {request.compute.nhwc}, {request.compute.half}",
         "--fully-convolutional": str(request.fully_convolutional),
         "caffeconv": __version__,
     }
@@ -403,8 +430,8 @@ def _open(request: Request, data: DataOptions, talk: Talk) -> Net:
     net = Net(
         request.net, request.weights, options.phase, level=options.level, stages=options.stages,
         allow_python=options.allow_python, provider=request.compute.provider, threads=request.compute.threads,
-        nhwc=request.compute.nhwc, fully_convolutional=request.fully_convolutional, deploy=options.deploy,
-        extended=options.extended, infogain=options.infogain, shapes=options.shapes,
+        nhwc=request.compute.nhwc, half=request.compute.half, fully_convolutional=request.fully_convolutional,
+        deploy=options.deploy, extended=options.extended, infogain=options.infogain, shapes=options.shapes,
         ignore_unknown_fields=options.ignore_unknown_fields,
     )  # fmt: skip
     for diagnostic in net.diagnostics:

@@ -5,12 +5,13 @@ What decodes, resizes and transforms lets go of Python's lock, so threads are en
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import TypeVar
@@ -62,20 +63,30 @@ class Fed:
     skipped: Sequence[str]
     """What was passed over on the way to this batch, as messages that name it."""
 
+    def once_more(self) -> Fed:
+        """The next batch of a source that one batch goes through whole."""
+        count = len(self.positions)
+        return replace(self, positions=self.positions + count, next_position=self.next_position + count)
+
 
 class Feeder:
     """Batches of one source, in its order; the same ones whatever the number of threads.
 
     `pool` makes the items; a thread of the feeder's own takes them and gathers batches, at most two ahead. Without a
-    pool everything happens when a batch is asked for. Close it (or use ``with``) when done.
+    pool everything happens when a batch is asked for. `batches`: so many are asked for at most, so that nothing beyond
+    them is read. Close it (or use ``with``) when done.
     """
 
-    def __init__(self, source: DataSource, pool: ThreadPoolExecutor | None, ahead: int) -> None:
+    def __init__(
+        self, source: DataSource, pool: ThreadPoolExecutor | None, ahead: int, batches: int | None = None
+    ) -> None:
         self.source = source
         self.waited = 0.0
         """Seconds for which batches were waited for."""
         self._pool = pool
         self._ahead = ahead
+        self._left: float = math.inf if batches is None else (batches - 1) * source.batch_size
+        """Items that the thread is still to take."""
         self._used: Queue[Sequence[FloatArray]] = Queue()
         self._given: Fed | None = None
         self._ready: Queue[Fed | BaseException] = Queue(_BATCHES_AHEAD)
@@ -89,6 +100,7 @@ class Feeder:
     def next_batch(self) -> Fed:
         """The next batch; CaffeconvError where an item is damaged and not to be passed over."""
         if self._constant and self._given is not None:
+            self._given = self._given.once_more()
             return self._given
         begun = time.perf_counter()
         if self._given is not None:
@@ -121,7 +133,7 @@ class Feeder:
     def _work(self, pool: ThreadPoolExecutor) -> None:
         ahead = max(1, self._ahead // self._piece_size)
         try:
-            for fed in self._gather(in_order(self._jobs(), pool, ahead)):
+            for fed in self._gather(self._made(pool, ahead)):
                 if not self._hand_over(fed):
                     return
         except BaseException as error:  # raised again in the thread that asks for a batch
@@ -143,12 +155,12 @@ class Feeder:
         for piece, made in pieces:
             self._piece_size = piece.count
             if isinstance(made, CaffeconvError):
-                self._skip(made, skipped)
+                self._skip(piece, made, skipped)
                 continue
             try:
                 batch.put(piece, made)
             except CaffeconvError as error:
-                self._skip(error, skipped)
+                self._skip(piece, error, skipped)
                 continue
             if self._like is None and self.source.skips_bad and size > 1:
                 self._like = made
@@ -157,14 +169,21 @@ class Feeder:
                 skipped = []
                 batch = Batch(size, self._buffers(), self._like)
 
+    def _made(self, pool: ThreadPoolExecutor, ahead: int) -> Iterator[tuple[Piece, _Made]]:
+        while self._left > 0 and not self._stop.is_set():  # again where what was taken last is passed over
+            yield from in_order(self._jobs(), pool, ahead)
+
     def _jobs(self) -> Iterator[Callable[[], tuple[Piece, _Made]]]:
-        while not self._stop.is_set():
+        while self._left > 0 and not self._stop.is_set():
             piece = self.source.take()
+            self._left -= piece.count
             yield lambda piece=piece: _make(piece)  # type: ignore[misc]
 
-    def _skip(self, error: CaffeconvError, skipped: list[str]) -> None:
+    def _skip(self, piece: Piece, error: CaffeconvError, skipped: list[str]) -> None:
         if not self.source.skips_bad:
             raise error
+        if self._thread is not None:
+            self._left += piece.count
         skipped.append(str(error))
         if len(skipped) >= self.source.count_items():
             raise CaffeconvError(f"{self.source.name}: not one item of it can be used; the first: {skipped[0]}")

@@ -14,6 +14,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Literal
@@ -81,11 +82,26 @@ def open_records(path: Path, backend: Backend) -> Records:
 _KINDS = {"LMDB": "an LMDB (a folder with data.mdb)", "LEVELDB": "a LevelDB (a folder with a file CURRENT)"}
 
 
+@dataclass(frozen=True)
+class _Mark:
+    """A record that was gone to: whoever goes on to a later one need not step over all those before it."""
+
+    index: int
+    key: bytes
+    version: int = 0
+    """Of the database; another one may have further records before this one."""
+
+    def before(self, index: int, version: int = 0) -> _Mark:
+        """This mark where it helps, else the first record."""
+        return self if self.index <= index and self.version == version else _Mark(0, b"", version)
+
+
 class LmdbRecords(Records):
     """An LMDB, read as it stood when the iteration began."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self._mark = _Mark(0, b"", 0)
         if not (path / "data.mdb").exists():
             hint = " It is a LevelDB: write `backend: LEVELDB`." if (path / "CURRENT").exists() else ""
             raise CaffeconvError(f"{path}: no data.mdb in this folder; {_KINDS['LMDB']} was needed.{hint}")
@@ -96,7 +112,9 @@ class LmdbRecords(Records):
 
         try:
             with self._environment.begin() as transaction, transaction.cursor() as cursor:
-                if cursor.first() and all(cursor.next() for _ in range(index)):
+                near = self._mark.before(index, transaction.id())
+                if cursor.set_range(near.key) and all(cursor.next() for _ in range(index - near.index)):
+                    self._mark = _Mark(index, bytes(cursor.key()), transaction.id())
                     yield from cursor.iternext()
         except lmdb.Error as error:
             raise _unreadable(self.path, "LMDB", error) from None
@@ -147,6 +165,8 @@ class LevelDbRecords(Records):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self._mark = _Mark(0, b"")
+        self._count: int | None = None
         try:
             import plyvel
         except ImportError:
@@ -175,10 +195,13 @@ class LevelDbRecords(Records):
         cursor = self._database.raw_iterator(verify_checksums=True, fill_cache=False)
         self._cursors.add(cursor)
         try:
-            cursor.seek_to_first()
-            for _ in range(index):
+            near = self._mark.before(index)
+            cursor.seek(near.key)
+            for _ in range(index - near.index):
                 if cursor.valid():
                     cursor.next()
+            if cursor.valid():
+                self._mark = _Mark(index, cursor.key())
             while cursor.valid():
                 yield cursor.key(), cursor.value()
                 cursor.next()
@@ -189,7 +212,9 @@ class LevelDbRecords(Records):
             self._cursors.discard(cursor)
 
     def count(self) -> int:
-        return sum(1 for _ in self)
+        if self._count is None:
+            self._count = sum(1 for _ in self)
+        return self._count
 
 
 def _discard(database: plyvel.DB, cursors: set[plyvel.RawIterator], view: Path) -> None:

@@ -40,15 +40,31 @@ def batch_size_of(session: Session, asked: int | None) -> int:
 
 
 def run_batches(
-    session: Session, sources: Mapping[str, Source], batch_size: int | None = None, *, start: int = 0
-) -> Iterator[Batch]:
-    """Yields the outputs of every batch from item `start` on; the last one may be smaller.
+    session: Session, sources: Mapping[str, Source], batch_size: int | None = None, *, start: int = 0,
+    stop: int | None = None,
+) -> Iterator[Batch]:  # fmt: skip
+    """Yields the outputs of every batch from item `start` on, up to `stop`; the last one may be smaller.
 
     Two batches are read ahead, in threads, while the session computes.
 
     Where the model's batch size is fixed, a last batch that is too small is filled up with its last item, and the rows
     that come of that are dropped.
     """
+    total = count_items(session, sources)
+    fixed = any(shape and isinstance(shape[0], int) for shape in session.inputs.values())
+    step = batch_size_of(session, batch_size)
+    end = total if stop is None else min(stop, total)
+    for first, size, feeds in _read_ahead(sources, range(start, end, step), total):
+        if fixed and size < step:
+            feeds = {name: _filled_up(array, step) for name, array in feeds.items()}
+        outputs = session.run(feeds)
+        if fixed and size < step:
+            outputs = {name: _trimmed(array, step, size, session.kind(name)) for name, array in outputs.items()}
+        yield Batch(first, size, outputs)
+
+
+def count_items(session: Session, sources: Mapping[str, Source]) -> int:
+    """Items of a run; CaffeconvError where an input has no source, or the sources do not go together."""
     missing = [name for name in session.inputs if name not in sources]
     if missing:
         raise CaffeconvError(
@@ -61,15 +77,7 @@ def run_batches(
     total = next(iter(lengths.values()), 1)
     if total == 0:
         raise CaffeconvError(f"input '{next(iter(lengths))}' holds no item")
-    fixed = any(shape and isinstance(shape[0], int) for shape in session.inputs.values())
-    step = batch_size_of(session, batch_size)
-    for first, size, feeds in _read_ahead(sources, range(start, total, step), total):
-        if fixed and size < step:
-            feeds = {name: _filled_up(array, step) for name, array in feeds.items()}
-        outputs = session.run(feeds)
-        if fixed and size < step:
-            outputs = {name: _trimmed(array, step, size, session.kind(name)) for name, array in outputs.items()}
-        yield Batch(first, size, outputs)
+    return total
 
 
 def _read_ahead(

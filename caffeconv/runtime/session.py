@@ -218,6 +218,15 @@ def choose_providers(provider: Provider, ort: ModuleType) -> list[str]:
     return [CUDA, CPU] if has_cuda and device.kind != "cpu" else [CPU]
 
 
+def refuse_half_on_cpu(provider: Provider) -> None:
+    """Raises CaffeconvError where a session would compute on the CPU, which works with half precision by way of float32."""
+    if choose_providers(provider, import_onnxruntime())[0] != CUDA:
+        raise CaffeconvError(
+            "--fp16 is for CUDA: on the CPU onnxruntime turns half precision into float32 and back, which is slower and no "
+            "more exact. Leave --fp16 out, or see `caffeconv convert --fp16` for a model of half the size"
+        )
+
+
 def _uses_our_operators(model: ModelProto | Path) -> bool:
     if isinstance(model, Path):
         return True

@@ -1,0 +1,141 @@
+"""Which machinery makes the passes of a run: this process, or the workers of a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import click
+
+from caffeconv.cli.options import ComputeOptions, note
+
+if TYPE_CHECKING:
+    from caffeconv.net import Net
+    from caffeconv.runtime.batches import Batch
+    from caffeconv.runtime.providers import Provider
+    from caffeconv.runtime.ray_engine import Build, RayWorkers
+    from caffeconv.runtime.session import Session
+    from caffeconv.runtime.sources import Source
+    from caffeconv.sweep import Positions, Sweep
+
+Name = Literal["process", "ray"]
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What makes the passes."""
+
+    name: Name
+    workers: int | None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.name != "ray":
+            raise click.UsageError("--workers are Ray's: give --engine ray too")
+
+    def check(self, net: Net | None = None) -> None:
+        """Raises CaffeconvError, before anything is written, where Ray is missing or the net cannot be shared out."""
+        if self.name == "process":
+            return
+        from caffeconv.runtime.ray_engine import import_ray
+        from caffeconv.sharded import refuse_order
+
+        import_ray()
+        if net is not None:
+            refuse_order(net)
+
+
+@dataclass(frozen=True)
+class Means:
+    """What computes, and what it reads besides the data."""
+
+    compute: ComputeOptions
+    files: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class DataRun:
+    """A net, and what its passes over its data are to give."""
+
+    net: Net
+    open_net: Callable[[Provider, int], Net]
+    """Opens the same net elsewhere."""
+    blobs: Sequence[str]
+    passes: int | None
+    decoders: int | None
+    skip_bad: bool
+    begin: Positions
+    first: int
+
+
+@dataclass(frozen=True)
+class InputRun:
+    """A session, and the items that are to go through it."""
+
+    session: Session
+    open_session: Callable[[Provider, int], Session]
+    """Opens the same session elsewhere."""
+    sources: Mapping[str, Source]
+    batch_size: int | None
+    means: Means
+
+
+@contextmanager
+def sweeping(run: DataRun, means: Means, engine: Engine, *, quiet: bool) -> Iterator[Sweep]:
+    """What goes over the data."""
+    from caffeconv.sharded import ShardedSweep, SweepBuild
+    from caffeconv.sweep import Sweep
+
+    sweep = Sweep(
+        run.net, run.blobs, passes=run.passes, begin=run.begin, first=run.first, threads=run.decoders, skip_bad=run.skip_bad,
+    )  # fmt: skip
+    if engine.name == "process":
+        yield sweep
+        return
+    for layer in run.net.user_layers:
+        note(f"{layer}: every worker runs its own; what it keeps from one batch to the next is not shared", quiet=quiet)
+    provider = _provider(means.compute.provider)
+    build = SweepBuild(
+        partial(run.open_net, provider), run.blobs, sweep.items, run.passes, run.decoders, run.skip_bad
+    )  # fmt: skip
+    with _workers(build, provider, means, engine, quiet=quiet) as workers:
+        yield ShardedSweep(
+            run.net, run.blobs, workers, passes=run.passes, begin=run.begin, first=run.first, skip_bad=run.skip_bad
+        )  # fmt: skip
+
+
+@contextmanager
+def batching(run: InputRun, engine: Engine, *, start: int = 0, quiet: bool) -> Iterator[Iterator[Batch]]:
+    """The batches of the inputs from item `start` on."""
+    from caffeconv.runtime.batches import run_batches
+    from caffeconv.sharded import BatchesBuild, run_batches_sharded
+
+    if engine.name == "process":
+        yield run_batches(run.session, run.sources, run.batch_size, start=start)
+        return
+    provider = _provider(run.means.compute.provider)
+    build = BatchesBuild(partial(run.open_session, provider), run.sources, run.batch_size)
+    with _workers(build, provider, run.means, engine, quiet=quiet) as workers:
+        yield run_batches_sharded(workers, run.session, run.sources, run.batch_size, start)
+
+
+def _workers(
+    build: Build[Job, Result], provider: Provider, means: Means, engine: Engine, *, quiet: bool
+) -> RayWorkers[Job, Result]:
+    from caffeconv.runtime.ray_engine import RayWorkers
+
+    return RayWorkers(
+        build, means.files, engine.workers, partial(note, quiet=quiet), threads=means.compute.threads, gpus=provider == "cuda"
+    )  # fmt: skip
+
+
+def _provider(asked: Provider) -> Provider:
+    """The one that every worker computes on, as the numbers of two differ."""
+    from caffeconv.runtime.session import choose_providers, import_onnxruntime
+
+    return "cuda" if "CUDAExecutionProvider" in choose_providers(asked, import_onnxruntime()) else "cpu"

@@ -1,0 +1,443 @@
+"""`caffeconv run` over pictures and arrays: classes, detections, whole blobs, features, or the time that layers take."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from caffeconv.cli.engine import InputRun, Means, batching
+from caffeconv.cli.options import ComputeOptions, NetOptions, note, parse_size, read_mean
+from caffeconv.cli.run_data import DataOptions, Talk, extract_from_inputs, identify
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from caffeconv.cli.predictions import Format
+    from caffeconv.cli.profile import LayerFacts
+    from caffeconv.convert import Loaded
+    from caffeconv.ir import Graph
+    from caffeconv.runtime.batches import Batch
+    from caffeconv.runtime.providers import Provider
+    from caffeconv.runtime.session import Session
+    from caffeconv.runtime.sources import Source
+
+ARRAYS = (".npy", ".npz")
+
+
+@dataclass(frozen=True)
+class InputRequest:
+    """What to run, on what, and what to show of it."""
+
+    net: Path
+    weights: tuple[Path, ...]
+    inputs: tuple[str, ...]
+    blobs: tuple[str, ...]
+    out: Path | None
+    top_k: int
+    labels: Path | None
+    threshold: float
+    mean: str | None
+    scale: float
+    resize: str | None
+    crop: str | None
+    rgb: bool
+    batch_size: int | None
+    oversample: bool
+    form: Format
+    fully_convolutional: bool
+    compute: ComputeOptions
+    options: NetOptions
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.net, *self.weights)
+
+    @property
+    def crop_size(self) -> tuple[int, int] | None:
+        return parse_size(self.crop, "--crop") if self.crop else None
+
+    @property
+    def resize_to(self) -> tuple[int, int] | None:
+        return parse_size(self.resize, "--resize") if self.resize else None
+
+
+def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> None:
+    """Runs every item once, and shows or writes what comes of it."""
+    from caffeconv.emit.atomic import refuse_input_as_output
+    from caffeconv.held import unchanged
+    from caffeconv.runtime.sinks import check_output
+
+    data.engine.check()
+    names, out = _read_labels(request.labels), request.out
+    if request.form != "table" and out is not None:
+        raise click.UsageError(
+            f"--format {request.form}: classes are printed to stdout, and -o takes whole blobs; give one of them"
+        )
+    with unchanged(request.files):
+        opened = _open(request, quiet=talk.quiet)
+    session = opened.session
+    extracts = data.extracts(out, request.blobs, session)
+    if out is not None:
+        if not extracts:
+            check_output(out, list(session.outputs))
+        refuse_input_as_output(out, request.files)
+    sources = _sources(request, session)
+    if talk.verbose:
+        for line in opened.placement():
+            note(line)
+    run = InputRun(
+        session, functools.partial(_open_elsewhere, request), sources, request.batch_size,
+        Means(request.compute, request.files),
+    )  # fmt: skip
+    if out is not None and extracts:
+        _extract(request, run, out, data, talk)
+    else:
+        _predict(request, run, names, data, talk)
+
+
+def _extract(request: InputRequest, run: InputRun, out: Path, data: DataOptions, talk: Talk) -> None:
+    if request.oversample:
+        raise click.UsageError(
+            "--oversample with --blobs or --resume: crops are averaged for classes, not for features"
+        )
+    identity = identify(
+        request.net, request.weights, request.options, request.inputs, request.mean, request.scale, request.resize,
+        request.crop, request.rgb, request.fully_convolutional, request.compute.half,
+    )  # fmt: skip
+    extract_from_inputs(run, request.blobs, out, identity, data, talk)
+
+
+def _predict(request: InputRequest, run: InputRun, names: Sequence[str], data: DataOptions, talk: Talk) -> None:
+    from caffeconv.cli.predictions import is_classification, refuse_other_outputs
+    from caffeconv.runtime.batches import averaged, batch_size_of
+    from caffeconv.runtime.sources import CROPS
+
+    total = max((len(source) for source in run.sources.values()), default=1)
+    crops = replace(run, sources=_oversampled(run.sources)) if request.oversample else run
+    with batching(crops, data.engine, quiet=talk.quiet) as batches:
+        stream = averaged(batches, CROPS) if request.oversample else batches
+        first = next(stream)
+        stream = itertools.chain([first], stream)
+        if request.form != "table":
+            refuse_other_outputs(run.session, first, request.form)
+        silent = talk.quiet and request.form == "table"
+        if request.out is None and not silent and is_classification(run.session, first):
+            _print_classes(request, stream, run, names, total, talk)
+        else:
+            _keep_all(request, stream, run, names, total, talk)
+    if talk.verbose:
+        note(f"{total} items in batches of {batch_size_of(run.session, request.batch_size)}")
+
+
+def _print_classes(
+    request: InputRequest, stream: Iterator[Batch], run: InputRun, names: Sequence[str], total: int, talk: Talk
+) -> None:
+    from caffeconv.cli.predictions import Classified, print_predictions
+    from caffeconv.cli.progress import progress
+    from caffeconv.runtime.sources import PictureSource
+
+    main = next(iter(run.sources.values()), None)
+    own = main.classes if isinstance(main, PictureSource) else None
+    what = Classified(main.label if main is not None else lambda _: "net", own, names, request.top_k)
+    with progress(total, "running", quiet=talk.quiet or sys.stdout.isatty()) as advance:
+        tally = print_predictions(_advancing(stream, advance), what, request.form)
+    if tally.items:
+        note(str(tally), quiet=talk.quiet)
+
+
+def _keep_all(
+    request: InputRequest, stream: Iterator[Batch], run: InputRun, names: Sequence[str], total: int, talk: Talk
+) -> None:
+    from caffeconv.cli.progress import progress
+    from caffeconv.runtime.batches import join
+    from caffeconv.runtime.sinks import write_results
+
+    session, main = run.session, next(iter(run.sources.values()), None)
+    with progress(total, "running", quiet=talk.quiet) as advance:
+        batches = list(_advancing(stream, advance))
+    results = join(batches, {name: session.kind(name) for name in session.outputs})
+    items = [main.label(i) for i in range(total)] if main is not None else ["net"]
+    if request.out is not None:
+        write_results(request.out, results, items)
+        note(f"{request.out}: {', '.join(results)} of {total} items", quiet=talk.quiet)
+    if not talk.quiet:
+        _show(session, results, items, names, request.top_k, request.threshold)
+
+
+def _advancing(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:
+    for batch in batches:
+        yield batch
+        advance(batch.size)
+
+
+def _oversampled(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """Ten crops of every picture; CaffeconvError where there are other things than pictures."""
+    from caffeconv.errors import CaffeconvError
+    from caffeconv.runtime.sources import PictureSource, TenCrops
+
+    crops: dict[str, Source] = {}
+    for blob, source in sources.items():
+        if not isinstance(source, PictureSource):
+            raise CaffeconvError(f"--oversample: input '{blob}' is an array; crops are taken of pictures")
+        if source.transform.before_crop == source.transform.size:
+            note("--oversample without --resize: the ten crops are the whole picture, and its mirror image")
+        crops[blob] = TenCrops(source)
+    return crops
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A session, and the net that it runs; None for an ONNX model, whose file is `path`."""
+
+    session: Session
+    graph: Graph | None
+    path: Path
+
+    def layers(self) -> list[LayerFacts]:
+        from caffeconv.cli.profile import facts_of_graph, facts_of_model
+
+        if self.graph is not None:
+            return facts_of_graph(self.graph)
+        import onnx
+
+        return facts_of_model(onnx.load(self.path, load_external_data=False))
+
+    def placement(self) -> list[str]:
+        """Where it computes, as lines for people."""
+        from caffeconv.runtime.providers import layer_of, said
+
+        placed = self.session.placements()
+        names = [layer.name for layer in self.layers()] if placed else []
+        owners = {place.node: layer_of(place.node, names) or place.node for place in placed or ()}
+        return said(self.session.providers, placed, owners)
+
+
+# -- time per layer ----------------------------------------------------------------------------------------------------
+
+
+def profile_net(request: InputRequest, passes: int, talk: Talk) -> None:
+    """Measures, prints and writes the time per layer."""
+    from caffeconv.cli import profile as tables
+    from caffeconv.cli.table import make_console
+    from caffeconv.emit.atomic import refuse_input_as_output, whole_file
+    from caffeconv.runtime.batches import batch_size_of
+    from caffeconv.runtime.profile import profile_passes
+
+    if request.out is not None:
+        refuse_input_as_output(request.out, request.files)
+    tables.check_profile_output(request.out)
+    with TemporaryDirectory(prefix="caffeconv-") as folder:
+        opened = _open(request, quiet=talk.quiet, profile_to=Path(folder), batch=request.batch_size or "keep")
+        sources = _sources(request, opened.session)
+        size = batch_size_of(opened.session, request.batch_size)
+        free = {name: dims for name, dims in opened.session.inputs.items() if name not in sources}
+        feeds = {name: _repeated(source, size) for name, source in sources.items()} | tables.noise_for(free, size)
+        facts = opened.layers()
+        measured = profile_passes(opened.session, feeds, [layer.name for layer in facts], passes=passes)
+    if request.out is not None:
+        with whole_file(request.out) as file:
+            file.write(tables.profile_bytes(request.out, measured, facts))
+    if talk.quiet:
+        return
+    make_console().print(tables.profile_table(measured, facts))
+    for line in tables.profile_lines(measured, facts):
+        click.echo(line)
+
+
+def _repeated(source: Source, size: int) -> NDArray[np.float32]:
+    """`size` items from the start of a source, over and over where it holds fewer."""
+    import numpy as np
+
+    values = source.read(0, min(size, len(source)))
+    return np.resize(values, (size, *values.shape[1:])) if values.ndim and len(values) < size else values
+
+
+# -- the session and what is fed to it ------------------------------------------------------------------------------------
+
+
+def _open_elsewhere(request: InputRequest, provider: Provider, threads: int) -> Session:
+    compute = replace(request.compute, provider=provider, threads=threads)
+    return _open(replace(request, compute=compute), quiet=True).session
+
+
+def _open(
+    request: InputRequest, *, quiet: bool, profile_to: Path | None = None,
+    batch: int | Literal["dynamic", "keep"] = "dynamic",
+) -> _Opened:  # fmt: skip
+    """The session of an ONNX file, or of a net that is converted on the way."""
+    from caffeconv.batch import with_batch
+    from caffeconv.convert import choose_outputs, convert_loaded
+    from caffeconv.runtime.session import Session
+
+    compute, net, blobs = request.compute, request.net, request.blobs
+    make_session = functools.partial(
+        Session, provider=compute.provider, threads=compute.threads, nhwc=compute.nhwc, profile_to=profile_to
+    )
+    if net.suffix.lower() == ".onnx":
+        _check_model(request)
+        if not compute.half:
+            return _Opened(make_session(net), None, net)
+        import onnx
+
+        return _Opened(make_session(_halved(onnx.load(net), compute)), None, net)
+    loaded = _load(request)
+    for diagnostic in loaded.bound.diagnostics:
+        if diagnostic.severity == "warning":
+            note(str(diagnostic), quiet=quiet)
+    if not request.weights and any(node.params for node in loaded.graph.nodes) and net.suffix != ".caffemodel":
+        note("no weights given: the parameters are at their fillers, so the results mean nothing", quiet=quiet)
+    values = choose_outputs(loaded.graph, "all" if blobs == ("all",) else None)
+    if blobs and blobs != ("all",):
+        values = tuple(dict.fromkeys((*values, *choose_outputs(loaded.graph, blobs))))
+    model = convert_loaded(loaded, values, batch=batch)
+    model = _halved(model, compute) if compute.half else model
+    graph = with_batch(loaded.graph, batch) if isinstance(batch, int) else loaded.graph
+    return _Opened(make_session(model, user_code=loaded.net.user_code), graph, net)
+
+
+def _halved(model: ModelProto, compute: ComputeOptions) -> ModelProto:
+    from caffeconv.emit.half import to_half
+    from caffeconv.runtime.session import refuse_half_on_cpu
+
+    refuse_half_on_cpu(compute.provider)
+    return to_half(model, keep_io=True)
+
+
+def _check_model(request: InputRequest) -> None:
+    """Raises CaffeconvError for what an ONNX model has settled."""
+    from caffeconv.errors import CaffeconvError
+
+    net = request.net
+    if request.weights or request.blobs or request.options.shapes or request.crop:
+        raise CaffeconvError(
+            f"{net}: an ONNX model has its weights, blobs and shapes; leave WEIGHTS, --blobs, --shape and --crop out"
+        )
+    if request.fully_convolutional:
+        raise CaffeconvError(
+            f"{net}: an ONNX model stays as it is; convert the net anew with --fully-convolutional, or leave that out"
+        )
+    if request.options.infogain is not None:
+        raise CaffeconvError(
+            f"{net}: in an ONNX model it is settled what InfogainLoss layers are given; leave --infogain out, or "
+            f"convert the net anew with --infogain {request.options.infogain}"
+        )
+    if not net.is_file():
+        raise CaffeconvError(f"{net}: no such file; an ONNX model was needed")
+
+
+def _load(request: InputRequest) -> Loaded:
+    """The net, its picture input as large as --crop says."""
+    from caffeconv.batch import input_shapes
+    from caffeconv.convert import load
+    from caffeconv.errors import CaffeconvError
+
+    options, crop = request.options, request.crop_size
+    read = functools.partial(
+        load, request.net, request.weights, state=options.state,
+        ignore_unknown_fields=options.ignore_unknown_fields, fully_convolutional=request.fully_convolutional,
+    )  # fmt: skip
+    loaded = read(shapes=options.shapes)
+    if crop is None:
+        return loaded
+    given = input_shapes(loaded.graph)
+    picture = next((name for name, shape in given.items() if len(shape) == 4), None)
+    if picture is None:
+        raise CaffeconvError("--crop: the net has no input of 4 axes")
+    return read(shapes={**options.shapes, picture: (*given[picture][:2], *crop)})
+
+
+def _sources(request: InputRequest, session: Session) -> dict[str, Source]:
+    """A source for each --input."""
+    import difflib
+
+    from caffeconv.emit.form import layouts, pictures_of
+    from caffeconv.errors import CaffeconvError
+    from caffeconv.runtime.pictures import Transform, find_pictures
+    from caffeconv.runtime.sources import ArraySource, PictureSource, fit_array, read_array
+
+    mean, scale, resize, rgb = read_mean(request.mean), request.scale, request.resize_to, request.rgb
+    prepared = pictures_of(session.metadata)
+    if prepared is not None and (mean is not None or scale != 1 or rgb):
+        raise CaffeconvError(
+            f"the model prepares its pictures itself: it takes {prepared}. Leave --mean, --scale and --rgb out"
+        )
+    sources: dict[str, Source] = {}
+    for value in request.inputs:
+        blob, equals, place = value.partition("=")
+        if not equals or (blob not in session.inputs and Path(value).exists()):
+            if len(session.inputs) != 1:
+                raise CaffeconvError(
+                    f"--input {value}: the net has several inputs; name one: --input BLOB={value} ({', '.join(session.inputs)})"
+                )
+            blob, place = next(iter(session.inputs)), value
+        if blob not in session.inputs:
+            near = difflib.get_close_matches(blob, session.inputs, 1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise CaffeconvError(
+                f"--input {value}: the net has no input '{blob}'; {hint}inputs: {', '.join(session.inputs)}"
+            )
+        shape, path = session.inputs[blob], Path(place)
+        if path.suffix.lower() in ARRAYS:
+            sources[blob] = ArraySource(path.name, fit_array(read_array(path, blob), shape, blob))
+            continue
+        pictures = find_pictures(path)
+        if resize is not None and len(shape) == 4:
+            # an open height or width is that of the pictures
+            shape = [size if isinstance(size, int) else resize[i - 2] for i, size in enumerate(shape)]
+        if len(shape) == 4 and isinstance(shape[1], int) and not all(isinstance(size, int) for size in shape[2:]):
+            raise CaffeconvError(
+                f"--input {value}: input '{blob}' takes any height and width; say to what pictures are to be resized: "
+                "--resize 480x640"
+            )
+        if len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
+            raise CaffeconvError(
+                f"--input {value}: input '{blob}' is {shape}; a picture needs four axes. Give an array (.npy)"
+            )
+        channels_last = layouts(session.metadata).get(blob) == "NHWC"
+        sizes = [int(size) for size in shape[1:]]
+        channels, height, width = (sizes[-1], *sizes[:-1]) if channels_last else sizes
+        red_first = prepared.order == "RGB" if prepared is not None and prepared.input == blob else rgb
+        transform = Transform(channels, (height, width), resize, mean, scale, red_first)
+        sources[blob] = PictureSource(pictures.paths, transform, pictures.classes, channels_last)
+    return sources
+
+
+def _read_labels(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    from caffeconv.read.prototxt import read_bytes
+
+    return read_bytes(path, "class names, one a line,").decode("utf-8", "replace").splitlines()
+
+
+def _show(
+    session: Session, results: Mapping[str, NDArray[np.float32]], items: Sequence[str], labels: Sequence[str], top_k: int,
+    threshold: float,
+) -> None:  # fmt: skip
+    from caffeconv.cli import results as tables
+    from caffeconv.cli.table import make_console
+
+    console = make_console()
+    for name, values in results.items():
+        kind = session.kind(name) or tables.guess_kind(values, len(items))
+        if (
+            kind == "probabilities"
+            and values.ndim >= 2
+            and values[0].size == max(values.shape[1:])
+            and len(values) == len(items)
+        ):
+            console.print(tables.classes(name, values, items, labels, top_k))
+        elif kind == "detections":
+            console.print(tables.detections(name, values, items, labels, threshold))
+        else:
+            console.print(tables.summary(name, values))
