@@ -7,6 +7,7 @@ from typing import Literal
 
 import click
 
+from caffeconv.cli.loading import load_net
 from caffeconv.cli.options import NetOptions, note, refuse_other_options, tell_problems
 
 SUFFIXES = (".npz", ".h5", ".safetensors")
@@ -25,15 +26,11 @@ def convert_kernels(
 ) -> None:  # fmt: skip
     """Writes the arrays, and says what there is to say of them."""
     from caffeconv.cli.progress import progress
-    from caffeconv.convert import load
     from caffeconv.emit.kernel_files import write_kernels
     from caffeconv.emit.kernels import kernels_of
 
     refuse_other_options(ARGUMENTS, f"is for ONNX models, and {out.name} holds weights alone")
-    loaded = load(
-        net, weights, state=options.state, shapes=options.shapes, seed=seed,
-        ignore_unknown_fields=options.ignore_unknown_fields,
-    )  # fmt: skip
+    loaded = load_net(net, weights, options, seed=seed)
     content = kernels_of(loaded.graph, layout, keras_names=out.suffix.lower() == ".h5")
     with progress(len(content.arrays), "writing arrays", quiet=quiet) as advance:
         written = write_kernels(out, content, advance)

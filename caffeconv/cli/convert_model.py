@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from caffeconv.cli.form_options import FormOptions, cropped_shapes, not_right, report_half, show_verification
+from caffeconv.cli.form_options import FormOptions, not_right, report_half, show_verification
+from caffeconv.cli.loading import load_net
 from caffeconv.cli.options import NetOptions, note, tell_problems
 from caffeconv.errors import CaffeconvError, Diagnostic
 
@@ -46,7 +47,10 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
 
     notes: list[Diagnostic] = []
     with hashing(weights_files(request.net, request.weights)) as hashes:
-        loaded = _load(request)
+        loaded = load_net(
+            request.net, request.weights, request.options, seed=request.seed,
+            fully_convolutional=request.fully_convolutional, crop=request.forms.crop_size,
+        )  # fmt: skip
         outline = _outline(request, loaded, notes, quiet=quiet)
         chosen = choose_storage(outline, request.storage)
         metadata = functools.partial(source_metadata, loaded, hashes)
@@ -60,20 +64,6 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
         results = " ".join(_describe(value) for value in graph.output)
         size = f"{len(graph.node)} nodes, {written.bytes / 1e6:.2f} MB"
         click.echo(f"{request.out}: {size}; {described or 'no input'} → {results}")
-
-
-def _load(request: ModelRequest) -> Loaded:
-    from caffeconv.convert import load
-
-    options, crop = request.options, request.forms.crop_size
-    read = functools.partial(
-        load, request.net, request.weights, state=options.state, seed=request.seed,
-        ignore_unknown_fields=options.ignore_unknown_fields, fully_convolutional=request.fully_convolutional,
-    )  # fmt: skip
-    loaded = read(shapes=options.shapes)
-    if crop is None:
-        return loaded
-    return read(shapes={**options.shapes, **cropped_shapes(loaded, crop)})
 
 
 def _outline(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, quiet: bool) -> Outline:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from caffeconv.cli.loading import load_net
 from caffeconv.cli.options import NetOptions, refuse_other_options, tell_problems
 
 ARGUMENTS = frozenset(("net", "weights", "out", "seed"))
@@ -17,17 +18,14 @@ def convert_weights(
 ) -> None:
     """Writes the parameters, and says what there is to say of them."""
     from caffeconv.cli.stored import saved
-    from caffeconv.convert import load, weights_files
+    from caffeconv.convert import weights_files
     from caffeconv.emit.net_weights import save_weights
     from caffeconv.errors import CaffeconvError
 
     refuse_other_options(ARGUMENTS, f"is for ONNX models, and {out.name} holds weights as Caffe saves them")
     if not weights_files(net, weights):
         raise CaffeconvError(f"{out}: no weights were given, so there are none to save; give WEIGHTS after NET")
-    loaded = load(
-        net, weights, state=options.state, shapes=options.shapes, seed=seed,
-        ignore_unknown_fields=options.ignore_unknown_fields,
-    )  # fmt: skip
+    loaded = load_net(net, weights, options, seed=seed)
     save_weights(out, loaded.graph)
     tell_problems(loaded.dropped, loaded.bound.diagnostics, quiet=quiet, verbose=verbose)
     if not quiet:

@@ -134,16 +134,6 @@ def form_options(command: Callable[..., None]) -> Callable[..., None]:
     return decorated
 
 
-def cropped_shapes(loaded: Loaded, crop: tuple[int, int]) -> dict[str, tuple[int, ...]]:
-    """The picture input's shape with that height and width; CaffeconvError where the net has none."""
-    from caffeconv.batch import input_shapes
-
-    for name, shape in input_shapes(loaded.graph).items():
-        if len(shape) == 4:
-            return {name: (*shape[:2], *crop)}
-    raise CaffeconvError("--crop: the net has no input of 4 axes")
-
-
 def show_verification(found: Verification, *, quiet: bool) -> None:
     """A table of all blobs on stdout, and on stderr with whom they were compared."""
     for title, why in found.unfit:

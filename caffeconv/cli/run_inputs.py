@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from caffeconv.cli.engine import InputRun, Means, batching
+from caffeconv.cli.loading import load_net
 from caffeconv.cli.options import ComputeOptions, NetOptions, note, parse_size, read_mean
 from caffeconv.cli.run_data import DataOptions, Talk, extract_from_inputs, identify
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from caffeconv.cli.predictions import Format
     from caffeconv.cli.profile import LayerFacts
-    from caffeconv.convert import Loaded
     from caffeconv.ir import Graph
     from caffeconv.runtime.batches import Batch
     from caffeconv.runtime.providers import Provider
@@ -290,7 +290,9 @@ def _open(
         import onnx
 
         return _Opened(make_session(_halved(onnx.load(net), compute)), None, net)
-    loaded = _load(request)
+    loaded = load_net(
+        net, request.weights, request.options, fully_convolutional=request.fully_convolutional, crop=request.crop_size
+    )
     for diagnostic in loaded.bound.diagnostics:
         if diagnostic.severity == "warning":
             note(str(diagnostic), quiet=quiet)
@@ -333,27 +335,6 @@ def _check_model(request: InputRequest) -> None:
         )
     if not net.is_file():
         raise CaffeconvError(f"{net}: no such file; an ONNX model was needed")
-
-
-def _load(request: InputRequest) -> Loaded:
-    """The net, its picture input as large as --crop says."""
-    from caffeconv.batch import input_shapes
-    from caffeconv.convert import load
-    from caffeconv.errors import CaffeconvError
-
-    options, crop = request.options, request.crop_size
-    read = functools.partial(
-        load, request.net, request.weights, state=options.state,
-        ignore_unknown_fields=options.ignore_unknown_fields, fully_convolutional=request.fully_convolutional,
-    )  # fmt: skip
-    loaded = read(shapes=options.shapes)
-    if crop is None:
-        return loaded
-    given = input_shapes(loaded.graph)
-    picture = next((name for name, shape in given.items() if len(shape) == 4), None)
-    if picture is None:
-        raise CaffeconvError("--crop: the net has no input of 4 axes")
-    return read(shapes={**options.shapes, picture: (*given[picture][:2], *crop)})
 
 
 def _sources(request: InputRequest, session: Session) -> dict[str, Source]:
