@@ -172,6 +172,7 @@ class Net:
         phase, level, stages: Caffe's NetState.
         allow_python: import and run the module of a `type: "Python"` layer.
         provider: "auto", "cpu" or "cuda".
+        threads: of onnxruntime, for one pass.
         seed: for fillers that draw at random.
         deploy, extended, infogain, shapes: as for `convert`.
 
@@ -184,6 +185,7 @@ class Net:
         stages: Sequence[str] = (), allow_python: bool = False, provider: Provider = "auto", seed: int = 0,
         deploy: bool = False, extended: bool = False, infogain: Infogain | None = None,
         ignore_unknown_fields: bool = False, shapes: Mapping[str, Sequence[int]] | None = None,
+        threads: int | None = None,
     ) -> None:  # fmt: skip
         with unchanged([Path(net), *weight_paths(weights)]):
             self._loaded: Loaded = holding_weights(load(
@@ -195,6 +197,7 @@ class Net:
         self.allow_python = allow_python
         self._user_code = self._loaded.net.user_code
         self._provider: Provider = provider
+        self._threads = threads
         self._graph = self._loaded.graph
         self._buffers = {name: np.zeros(shape, np.float32) for name, shape in input_shapes(self._graph).items()}
         self._computed: dict[str, FloatArray] = {}
@@ -507,7 +510,7 @@ class Net:
                 del self._sessions[next(iter(self._sessions))]
             loaded = replace(self._loaded, bound=replace(self._loaded.bound, graph=self._params.apply(graph)))
             model = convert_loaded(loaded, values, batch="keep", stateful=True)
-            self._sessions[key] = Session(model, self._provider, user_code=self._user_code)
+            self._sessions[key] = Session(model, self._provider, self._threads, user_code=self._user_code)
         return self._sessions[key]
 
     def _drop_outdated_sessions(self) -> None:
@@ -643,7 +646,7 @@ class Net:
             backward = emit_backward(self._params.apply(graph), span, seeded=seeded, wanted=wanted)
             session = None
             if backward.blobs or backward.params:
-                session = Session(backward.model, self._provider, user_code=self._user_code)
+                session = Session(backward.model, self._provider, self._threads, user_code=self._user_code)
             self._backward_sessions[key] = session, backward
         return self._backward_sessions[key]
 

@@ -54,7 +54,9 @@ ARRAYS = (".npy", ".npz")
     metavar="NAME",
     help="Blobs to give besides the outputs; `all`: every one. May be repeated.",
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write results: .npz, .npy, .h5, .csv or .json.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Write results: .npz, .npy, .h5, .lmdb, .csv or .json."
+)
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Classes to show for each picture.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Class names, one a line.")
 @click.option("--threshold", type=float, default=0.5, show_default=True, help="Score from which detections are shown.")
@@ -102,7 +104,7 @@ def run_command(
     if data.wanted(net, inputs, options):
         if resize or crop or rgb:
             raise click.UsageError("--resize, --crop and --rgb are for --input; a data layer has its transform_param")
-        request = Request(net, weights, blobs, out, batch_size, mean, scale, provider, options)
+        request = Request(net, weights, blobs, out, batch_size, mean, scale, provider, threads, options)
         run_over_data(request, data, Talk(quiet, verbose))
         return
     names = _read_labels(labels)

@@ -89,6 +89,7 @@ class Request:
     mean: str | None
     scale: float
     provider: Provider
+    threads: int | None
     options: NetOptions
 
 
@@ -398,6 +399,7 @@ def _open(request: Request, data: DataOptions, talk: Talk) -> Net:
         request.net, request.weights, options.phase, level=options.level, stages=options.stages,
         allow_python=options.allow_python, provider=request.provider, deploy=options.deploy, extended=options.extended,
         infogain=options.infogain, ignore_unknown_fields=options.ignore_unknown_fields, shapes=options.shapes,
+        threads=request.threads,
     )  # fmt: skip
     for diagnostic in net.diagnostics:
         note(str(diagnostic), quiet=talk.quiet)
@@ -424,8 +426,10 @@ def _read_database(net: Net, value: str, request: Request) -> None:
     own = {layer: source for layer, source in net.sources.items() if isinstance(source, DatabaseSource)}
     tops = {**{top: layer for layer, source in own.items() for top in source.tops}, **net.input_layers()}
     blob, equals, place = value.partition("=")
-    if not equals or blob not in tops:
+    if not equals or (blob not in tops and Path(value).exists()):
         blob, place = "", value
+    if blob and blob not in tops:
+        raise CaffeconvError(f"--input-db {value}: the net has no input '{blob}'; it has {', '.join(tops) or 'none'}")
     path = Path(place)
     layers = dict.fromkeys(tops.values())
     if not blob and len(layers) != 1:
