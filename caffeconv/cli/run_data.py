@@ -168,7 +168,7 @@ def _test(request: Request, data: DataOptions, talk: Talk) -> None:
     with (
         _rows(data.per_batch) as write,
         sweeping(_run(net, scores.blobs, request, data), request.means, data.engine, quiet=talk.quiet) as sweep,
-        progress(sweep.total, "testing", quiet=talk.quiet) as advance,
+        progress(sweep.total_items, "testing", quiet=talk.quiet) as advance,
     ):
         _say_what_runs(sweep, request, talk)
         for one in sweep:
@@ -177,7 +177,7 @@ def _test(request: Request, data: DataOptions, talk: Talk) -> None:
                 write(["batch", *scores.names, "loss"])
             write([str(batch.number), *(f"{value:.9g}" for value in (*batch.values, batch.loss))])
             skipped += one.skipped
-            advance(1)
+            advance(len(one.in_round))
     _say_skipped(skipped)
     lines = [str(score) for score in scores.means()]
     if scores.weights:
@@ -205,7 +205,8 @@ def _say_what_runs(sweep: Sweep, request: Request, talk: Talk) -> None:
         note("the net reads no data: 1 batch, unless --iterations says otherwise", quiet=talk.quiet or sweep.total > 1)
         return
     source = sweep.sources[sweep.leading]
-    of = f"{source.name}: {sweep.items[sweep.leading]} items, {sweep.total} batches of {source.batch_size}"
+    batches = "1 batch" if sweep.total == 1 else f"{sweep.total} batches"
+    of = f"{source.name}: {sweep.items[sweep.leading]} items, {batches} of {source.batch_size}"
     note(of, quiet=talk.quiet)
     if sweep.end is not None and sweep.beyond and request.out is None:
         note(
@@ -349,8 +350,8 @@ def _write(
     from caffeconv.extract import write_features
 
     try:
-        with progress(total, "extracting", quiet=talk.quiet) as advance:
-            advance(parts.journal.items)
+        left = None if total is None else total - parts.journal.items
+        with progress(left, "extracting", quiet=talk.quiet) as advance:
             write_features(parts, chunks, advance, items)
     except KeyboardInterrupt:
         note(f"stopped: {parts.journal.items} items are in {parts.folder}; the same command with --resume goes on")
@@ -448,8 +449,10 @@ def _read_database(net: Net, value: str, request: Request) -> None:
     own = {layer: source for layer, source in net.sources.items() if isinstance(source, DatabaseSource)}
     tops = {**{top: layer for layer, source in own.items() for top in source.tops}, **net.input_layers()}
     blob, equals, place = value.partition("=")
-    if not equals or blob not in tops:
+    if not equals or (blob not in tops and Path(value).exists()):
         blob, place = "", value
+    if blob and blob not in tops:
+        raise CaffeconvError(f"--input-db {value}: the net has no input '{blob}'; it has {', '.join(tops) or 'none'}")
     path = Path(place)
     layers = dict.fromkeys(tops.values())
     if not blob and len(layers) != 1:
