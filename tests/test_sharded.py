@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import pytest
-from data_nets import LAYERS, write_data_net
+from data_nets import LAYERS, data_layer, write_data_net
 from databases import pixels, raw, refused, write_hdf5, write_list, write_lmdb
 from hypothesis import given
 from hypothesis import strategies as st
@@ -161,6 +161,23 @@ def test_nets_that_need_their_order_are_refused(tmp_path: Path) -> None:
     )  # fmt: skip
     with refused(r"sink \(HDF5Output\), line 3: it writes what it is given to a file"):
         refuse_order(Net(written))
+
+
+def test_python_layers_that_make_data_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "own_layers.py").write_text(
+        "import caffe\n"
+        "class Same(caffe.Layer):\n"
+        "    def setup(self, bottom, top): pass\n"
+        "    def reshape(self, bottom, top): top[0].reshape(*(bottom[0].shape if bottom else (4, 1)))\n"
+        "    def forward(self, bottom, top): top[0].data[...] = bottom[0].data if bottom else 1\n"
+    )
+    layer = 'layer { name: "own" type: "Python" top: "own" python_param { module: "own_layers" layer: "Same" } %s }\n'
+    following = Net(write_data_net(tmp_path, 4, 2, layers=layer % 'bottom: "data"'), allow_python=True)
+    refuse_order(following)
+    assert following.user_layers == ["own"]
+    (tmp_path / "making.prototxt").write_text(data_layer(tmp_path / "db", 2) + layer % "")
+    with refused(r"own \(Python\), line 3: it is the user's code and makes data of its own"):
+        refuse_order(Net(tmp_path / "making.prototxt", allow_python=True))
 
 
 def test_a_net_that_reads_nothing_is_refused(tmp_path: Path) -> None:

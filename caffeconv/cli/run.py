@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Blobs to give besides the outputs; `all`: every one. May be repeated.",
 )
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write results: .npz, .npy, .h5, .csv or .json.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="Write results: .npz, .npy, .h5, .lmdb, .csv or .json."
+)
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Classes to show for each picture.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Class names, one a line.")
 @click.option("--threshold", type=float, default=0.5, show_default=True, help="Score from which detections are shown.")

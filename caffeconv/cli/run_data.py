@@ -459,8 +459,10 @@ def _read_database(net: Net, value: str, request: Request) -> None:
     own = {layer: source for layer, source in net.sources.items() if isinstance(source, DatabaseSource)}
     tops = {**{top: layer for layer, source in own.items() for top in source.tops}, **net.input_layers()}
     blob, equals, place = value.partition("=")
-    if not equals or blob not in tops:
+    if not equals or (blob not in tops and Path(value).exists()):
         blob, place = "", value
+    if blob and blob not in tops:
+        raise CaffeconvError(f"--input-db {value}: the net has no input '{blob}'; it has {', '.join(tops) or 'none'}")
     path = Path(place)
     layers = dict.fromkeys(tops.values())
     if not blob and len(layers) != 1:

@@ -220,7 +220,7 @@ class RayWorkers(Generic[Job, Result]):
             actor = ray.remote(num_cpus=seat.cpus, num_gpus=seat.gpus, max_restarts=0, max_task_retries=0)(_Worker)
             self._start = lambda: actor.remote(build, self._threads or seat.threads, surroundings)
             self._workers = [self._seated() for _ in range(count)]
-            self._say(f"Ray at {self._cluster.address}: {count} workers, {seat} each")
+            self._say(f"Ray at {self._cluster.address}: {count} {'worker' if count == 1 else 'workers'}, {seat} each")
             self._patient_until = time.monotonic() + _PATIENCE
         except BaseException:
             self._leave()

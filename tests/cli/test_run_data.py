@@ -427,6 +427,7 @@ def test_options_that_do_not_go_together(here: Path, arguments: tuple[str, ...],
         (("-o", "f.npy"), ".npy holds one array, and there are 2"),
         (("--blobs", "ip", "-o", "no/f.h5"), "no/f.h5: there is no folder no"),
         (("--mean", "3"), "--batch-size, --mean and --scale are for --input and --input-db"),
+        (("--input-db", "x=db", "--blobs", "ip", "-o", "f.h5"), "the net has no input 'x'; it has data, label"),
         (("--input-db", "db", "--mean", "3"), "layer 'source' has its own transform_param"),
     ],
 )

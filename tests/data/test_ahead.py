@@ -105,6 +105,17 @@ def test_a_constant_source_is_taken_once(tmp_path: Path) -> None:
     assert source.position == 1
 
 
+def test_items_of_several_sizes(tmp_path: Path) -> None:
+    """The arrays of a batch that is done with are filled again, but only by a batch of the same size."""
+    items = [pixels(1, 3 + i % 3, 4, seed=i) for i in range(9)]
+    write_lmdb(tmp_path / "db", {f"{i}": raw(item) for i, item in enumerate(items)})
+    source = DatabaseSource(("data",), tmp_path / "db", "LMDB", 1, Transform(), seeded())
+    assert_equal(batches(source, 9, 2), [(item[None].astype(np.float32),) for item in items])
+    same = DatabaseSource(("data",), tmp_path / "db", "LMDB", 1, Transform(crop_size=3), seeded())
+    with ThreadPoolExecutor(2) as pool, Feeder(same, pool, 4) as feeder:
+        assert len({id(feeder.next_batch().blobs[0]) for _ in range(50)}) < 10
+
+
 def mixed(folder: Path) -> dict[str, bytes]:
     """Nine records, of which every third is damaged in a way of its own."""
     good = {f"{i}": encoded(pixels(8, 8, 3, seed=i), i, ".jpg") for i in range(9)}
