@@ -154,6 +154,8 @@ class _Task(Generic[Job, Result]):
     """Whether its result is there, or nobody waits for it any more."""
     result: Result | _Refused | None = None
     deaths: int = 0
+    suspect: bool = False
+    """Whether a worker died that had it: the next one gets it alone, so that it is known what the deaths are over."""
 
 
 @dataclass(eq=False)
@@ -164,6 +166,10 @@ class _Seated(Generic[Job, Result]):
     ready: bool = False
     tasks: dict[ObjectRef[Result | _Refused | None], _Task[Job, Result]] = field(default_factory=dict)
     """In the order in which it does them."""
+
+    def takes(self, task: _Task[Job, Result]) -> bool:
+        """Whether the task may be given to it now, besides what it has."""
+        return not self.tasks or not (task.suspect or any(other.suspect for other in self.tasks.values()))
 
 
 @dataclass(frozen=True)
@@ -266,7 +272,10 @@ class RayWorkers(Generic[Job, Result]):
                     self._hand_out()
                     self._wait()
         finally:
-            self._drop(waiting)
+            # whoever is at one ends it, for nothing: what Ray's cancel does to a worker at work is not always harmless
+            self._to_do.clear()
+            for task in waiting:
+                task.done = True
 
     def _result(self, task: _Task[Job, Result]) -> tuple[Job, Result]:
         if isinstance(task.result, _Refused):
@@ -278,7 +287,7 @@ class RayWorkers(Generic[Job, Result]):
     def _hand_out(self) -> None:
         for load in range(_AT_A_WORKER):  # first to those that have nothing to do
             for worker in self._workers:
-                if self._to_do and worker.ready and len(worker.tasks) <= load:
+                if self._to_do and worker.ready and len(worker.tasks) <= load and worker.takes(self._to_do[0]):
                     task = self._to_do.popleft()
                     worker.tasks[worker.actor.do.remote(task.job)] = task
 
@@ -296,17 +305,14 @@ class RayWorkers(Generic[Job, Result]):
 
     def _take(self, worker: _Seated[Job, Result], ref: ObjectRef[Result | _Refused | None]) -> None:
         import ray
-        from ray.exceptions import ObjectLostError, RayActorError, TaskCancelledError
+        from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError
 
-        task, result = worker.tasks[ref], None
         try:
             result = ray.get(ref)
-        except (RayActorError, ObjectLostError) as error:
+        except (RayActorError, ObjectLostError, OutOfMemoryError) as error:
             self._replace(worker, error)
             return
-        except TaskCancelledError:
-            pass
-        del worker.tasks[ref]
+        task = worker.tasks.pop(ref)
         if task.job is not None:
             task.result, task.done = result, True
         elif isinstance(result, _Refused):
@@ -323,22 +329,13 @@ class RayWorkers(Generic[Job, Result]):
         first.deaths += 1
         if first.deaths >= _TRIES:
             raise _died_again(first.job, error)
+        for task in worker.tasks.values():
+            task.suspect = True
         lost = [task for task in worker.tasks.values() if task.job is not None and not task.done]
         self._to_do.extendleft(reversed(lost))
         self._workers[self._workers.index(worker)] = self._seated(first.deaths if first.job is None else 0)
         what = f"done again: {', '.join(str(task.job) for task in lost)}" if lost else "another takes its place"
         self._say(f"Ray: a worker died; {what}")
-
-    def _drop(self, waiting: Iterable[_Task[Job, Result]]) -> None:
-        import ray
-
-        self._to_do.clear()
-        for task in waiting:
-            task.done = True
-        for worker in self._workers:
-            for ref, task in worker.tasks.items():
-                if task.job is not None:
-                    ray.cancel(ref)
 
 
 def _died_again(job: object | None, error: Exception) -> CaffeconvError:

@@ -127,10 +127,9 @@ def test_what_is_damaged_is_passed_over_alike(tmp_path: Path, monkeypatch: pytes
     assert shared.exit_code == 0, shared.stderr
     assert Path("a.npy").read_bytes() == Path("b.npy").read_bytes()
     assert np.load("b.npy").shape == (ITEMS - 3, 3)
-    assert (
-        alone.stderr[alone.stderr.index("damaged") :].replace("a.npy", "b.npy")
-        == shared.stderr[shared.stderr.index("damaged") :]
-    )
+    passed_over = alone.stderr[alone.stderr.index("caffeconv: 3 damaged items were passed over") :]
+    assert passed_over.replace("a.npy", "b.npy") in shared.stderr
+    assert "died" not in shared.stderr
 
 
 # -- what goes wrong -----------------------------------------------------------------------------------------------------
