@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from golden_cases import GOLDENS
+from program import environment, program
 
 from caffeconv.cli import main
 
@@ -144,11 +143,8 @@ def test_unknown_fields(tmp_path: Path) -> None:
 
 
 def test_the_real_command() -> None:
-    script = Path(sys.executable).with_name("caffeconv")
-    command = [str(script)] if script.exists() else [sys.executable, "-m", "caffeconv"]
-    environment = {**os.environ, "PYTHONPATH": str(GOLDENS.parent.parent)} if not script.exists() else None
     run = subprocess.run(
-        [*command, "inspect", "absent.prototxt"], capture_output=True, text=True, check=False, env=environment
+        [*program(), "inspect", "absent.prototxt"], capture_output=True, text=True, check=False, env=environment()
     )
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr == "caffeconv: error: absent.prototxt: no such file; a net definition (prototxt) was needed\n"

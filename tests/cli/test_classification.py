@@ -8,7 +8,6 @@ import itertools
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -18,6 +17,7 @@ from click.testing import CliRunner, Result
 from golden_cases import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from program import environment, script
 from small_nets import write_net
 
 import caffeconv
@@ -229,7 +229,7 @@ def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
     )
     net = write_net(tmp_path, {"x": (1, 3, 64, 64)}, layers)
     listed = tmp_path / "list.txt"
-    program = (
+    code = (
         "import re, sys; from caffeconv.cli import main\n"
         "try: main(sys.argv[1:])\n"
         # not getrusage, which counts the parent's memory too
@@ -238,8 +238,8 @@ def test_memory_does_not_grow_with_the_folder(tmp_path: Path) -> None:
     peaks = []
     for items in (100, 2100):
         listed.write_text(f"{DIGITS / '7.png'}\n" * items)
-        command = [sys.executable, "-c", program, "run", str(net), "--format", "jsonl", "--input", str(listed)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        command = [*script(tmp_path, code), "run", str(net), "--format", "jsonl", "--input", str(listed)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
         assert len(done.stdout.splitlines()) == items
         peaks.append(int(done.stderr.split()[-1]))
     assert peaks[1] < peaks[0] + 20_000  # kB

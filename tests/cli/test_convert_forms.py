@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import onnx
 import pytest
 from click.testing import CliRunner, Result
 from golden_cases import ROOT
+from program import environment, program
 from small_nets import write_net
 
 from caffeconv.cli import main
@@ -165,9 +165,9 @@ def test_wrong_options(tmp_path: Path, options: list[str], code: int, message: s
 
 
 def test_the_real_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "caffeconv", "convert", str(NET), str(WEIGHTS), "-o", "m.onnx", "--fp16"]
+    command = [*program(), "convert", str(NET), str(WEIGHTS), "-o", "m.onnx", "--fp16"]
     command += ["--layout", "nhwc", "--mean", "3", "--scale", "0.5", "--verify-with", "self", "-q"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment())
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     model = onnx.load(tmp_path / "m.onnx")
     assert {entry.key for entry in model.metadata_props} >= {"caffe.layout", "caffe.preprocess", "caffeconv.precision"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from databases import encoded, pixels, raw, write_hdf5, write_list, write_lmdb, write_mean, write_pictures
 from golden_cases import ROOT, Array
+from program import environment, program, script
 
 import caffeconv
 from caffeconv.cli import main
@@ -219,8 +219,8 @@ def test_features_of_pictures_row_by_row(tmp_path: Path, suffix: str) -> None:
 
 
 def process(*arguments: object) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "caffeconv", "run", *map(str, arguments)]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)
+    command = [*program(), "run", *map(str, arguments)]
+    return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE)
 
 
 def wait_for_rows(folder: Path, child: subprocess.Popen[bytes]) -> int:
@@ -305,8 +305,8 @@ def test_a_limit_on_the_size_of_files(many: Path, tmp_path: Path) -> None:
         "from caffeconv.cli import main; main()"
     )
     result = subprocess.run(
-        [sys.executable, "-c", limited, "run", *map(str, command)], capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+        [*script(tmp_path, limited), "run", *map(str, command)], capture_output=True, text=True, env=environment(),
+        check=False,
     )  # fmt: skip
     assert result.returncode == 1
     assert "f.npy: File too large, after 8000 items. They are kept in" in result.stderr

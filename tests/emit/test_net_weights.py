@@ -12,6 +12,7 @@ from golden_cases import GOLDENS, Array, Case, cases
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from program import environment, program
 from small_nets import blob, write_net
 
 import caffeconv
@@ -238,16 +239,16 @@ def test_too_large_for_caffe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_full_disk(suffix: str, tmp_path: Path) -> None:
+    import shlex
     import subprocess
-    import sys
 
     layers = 'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 1000 } }'
     net = write_net(tmp_path, {"x": (1, 1000)}, layers)
     save_weights(tmp_path / "w.caffemodel", load(net).graph)
     out = tmp_path / f"out{suffix}"
     out.write_bytes(b"before")
-    command = f"ulimit -f 512; exec {sys.executable} -m caffeconv convert {net} {tmp_path}/w.caffemodel -o {out}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    command = f"ulimit -f 512; exec {shlex.join(program())} convert {net} {tmp_path}/w.caffemodel -o {out}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, env=environment())
     assert done.returncode == 1
     assert done.stderr == f"caffeconv: error: {out}: could not be written whole: File too large. Nothing was kept.\n"
     assert out.read_bytes() == b"before"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from golden_cases import Array, Case, cases, difference, part, runnable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from program import environment, program, script
 from small_nets import blob, write_net
 
 import caffeconv
@@ -509,13 +510,13 @@ def test_a_stop_between_the_renames_leaves_the_old_model_with_its_own_data(
     caffeconv.convert_to(tmp_path / "m.onnx", net, old, storage="external")
     x = np.ones((1, 70), "f4")
     before = run(tmp_path / "m.onnx", {"x": x})["y"]
-    script = (
+    code = (
         "import os, sys, caffeconv; from pathlib import Path; real, left = Path.replace, [1]\n"
         "def stop(self, target):\n    left[0] -= 1\n    return real(self, target) if left[0] >= 0 else os._exit(9)\n"
         "Path.replace = stop; caffeconv.convert_to(sys.argv[1], sys.argv[2], sys.argv[3], storage='external')"
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "m.onnx"), str(net), str(weights)]
-    assert subprocess.run(command, check=False).returncode == 9
+    command = [*script(tmp_path, code), str(tmp_path / "m.onnx"), str(net), str(weights)]
+    assert subprocess.run(command, check=False, env=environment()).returncode == 9
     assert len(list(tmp_path.glob("m.onnx.*.data"))) == 2
     assert np.array_equal(run(tmp_path / "m.onnx", {"x": x})["y"], before)
 
@@ -524,8 +525,10 @@ def test_a_stop_between_the_renames_leaves_the_old_model_with_its_own_data(
 def test_a_disk_that_is_full_for_the_real_program(storage: Storage, tmp_path: Path) -> None:
     """A limit on the size of files does what a full disk would; only a linked model is smaller than that."""
     net, weights, *_ = make_net(tmp_path, rows=5000)
-    command = f"ulimit -f 512; exec {sys.executable} -m caffeconv convert {net} {weights} -o {tmp_path}/m.onnx"
-    done = subprocess.run(["bash", "-c", f"{command} --weights {storage}"], capture_output=True, text=True, check=False)
+    command = f"ulimit -f 512; exec {shlex.join(program())} convert {net} {weights} -o {tmp_path}/m.onnx"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} --weights {storage}"], capture_output=True, text=True, check=False, env=environment()
+    )
     if storage == "link":
         assert done.returncode == 0
         return

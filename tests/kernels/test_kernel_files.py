@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shlex
 import subprocess
-import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from golden_cases import GOLDENS, ROOT, Array
+from program import environment, program
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from small_nets import write_net, write_weights
@@ -257,13 +260,27 @@ def test_a_write_that_fails_leaves_what_was_there(suffix: str, tmp_path: Path, m
     assert list(tmp_path.iterdir()) == [out]
 
 
+def read_until_it_ends(reader: io.FileIO, process: subprocess.Popen[str]) -> bytes:
+    """What comes through a pipe that is read without waiting, until the process that writes to it has ended."""
+    found = b""
+    while True:
+        ended = process.poll() is not None
+        block = reader.read(1 << 20)
+        if not block and ended:
+            return found
+        found += block or b""
+        time.sleep(0 if block else 0.01)
+
+
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 def test_a_pipe_takes_it_too(suffix: str, tmp_path: Path) -> None:
     pipe = tmp_path / f"p.{suffix}"
     os.mkfifo(pipe)
-    command = [sys.executable, "-m", "caffeconv", "convert", *map(str, DIGITS), "-o", str(pipe)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        (tmp_path / f"read.{suffix}").write_bytes(pipe.read_bytes())
+    command = [*program(), "convert", *map(str, DIGITS), "-o", str(pipe)]
+    # not waiting for a writer, which may come to nothing
+    reader = io.FileIO(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+    with reader, subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment()) as process:
+        (tmp_path / f"read.{suffix}").write_bytes(read_until_it_ends(reader, process))
         out, _ = process.communicate()
     assert process.returncode == 0
     assert "8 arrays" in out
@@ -273,9 +290,10 @@ def test_a_pipe_takes_it_too(suffix: str, tmp_path: Path) -> None:
 def test_hdf5_needs_a_file(tmp_path: Path) -> None:
     pipe = tmp_path / "p.h5"
     os.mkfifo(pipe)
-    command = [sys.executable, "-m", "caffeconv", "convert", *map(str, DIGITS), "-o", str(pipe)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert pipe.read_bytes() == b""
+    command = [*program(), "convert", *map(str, DIGITS), "-o", str(pipe)]
+    reader = io.FileIO(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+    with reader, subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
+        assert read_until_it_ends(reader, process) == b""
         _, err = process.communicate()
     assert process.returncode == 1
     assert "HDF5 can be written to a file only, and not to a pipe; choose .safetensors" in err
@@ -284,8 +302,8 @@ def test_hdf5_needs_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_full_disk_leaves_nothing(suffix: str, tmp_path: Path) -> None:
     out = tmp_path / f"w.{suffix}"
-    limited = f"ulimit -f 20; exec {sys.executable} -m caffeconv convert {DIGITS[0]} {DIGITS[1]} -o {out}"
-    run = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
+    limited = f"ulimit -f 20; exec {shlex.join(program())} convert {DIGITS[0]} {DIGITS[1]} -o {out}"
+    run = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False, env=environment())
     assert run.returncode == 1
     assert f"{out}: could not be written whole" in run.stderr
     assert "Traceback" not in run.stderr

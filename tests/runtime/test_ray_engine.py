@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from data_nets import LAYERS, data_layer, write_data_net
 from databases import pixels, refused, write_pictures
+from program import environment, program, script
 
 from caffeconv import CaffeconvError
 from caffeconv.cli import main
@@ -160,12 +161,13 @@ def test_going_on_gives_the_same_file(here: Path) -> None:
     """A run that was stopped, here by a disk that is full for a while, is gone on with by workers."""
     given = ["net.prototxt", "--blobs", "conv"]
     assert run(*given, "-o", "whole.npy").exit_code == 0
-    script = (
+    code = (
         "import resource, signal, sys; from caffeconv.cli import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); main(sys.argv[1:])"
     )
     stopped = subprocess.run(
-        [sys.executable, "-c", script, "run", *given, "-o", "b.npy"], capture_output=True, text=True, check=False
+        [*script(here, code), "run", *given, "-o", "b.npy"], capture_output=True, text=True, check=False,
+        env=environment(),
     )  # fmt: skip
     assert stopped.returncode == 1, stopped.stderr
     assert "run the same command again with --resume" in stopped.stderr
@@ -313,9 +315,9 @@ def test_dropping_what_is_begun() -> None:
 
 def start(*arguments: object, address: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "caffeconv", "run", *map(str, arguments), "--engine", "ray", "--workers", "2"],
+        [*program(), "run", *map(str, arguments), "--engine", "ray", "--workers", "2"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "RAY_ADDRESS": address},
+        env=environment(RAY_ADDRESS=address),
     )  # fmt: skip
 
 
