@@ -71,7 +71,7 @@ def test_imports_point_one_way(path: Path) -> None:
     "start", ["import caffeconv", "from caffeconv.cli import main; main(['--help'], standalone_mode=False)"]
 )
 def test_start_is_light(start: str) -> None:
-    heavy = "print(sorted({'onnxruntime', 'onnx', 'cv2', 'h5py', 'rich'} & set(sys.modules)), file=sys.stderr)"
+    heavy = "print(sorted({'onnxruntime', 'onnx', 'cv2', 'h5py', 'rich', 'ray'} & set(sys.modules)), file=sys.stderr)"
     command = [sys.executable, "-c", f"import sys; {start}; {heavy}"]
     # from the folder of the package under test, so that a source tree in the current folder is not taken for it
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent)
