@@ -136,6 +136,11 @@ def _workers(
 
 def _provider(asked: Provider) -> Provider:
     """The one that every worker computes on, as the numbers of two differ."""
+    from caffeconv.runtime.providers import parse_provider
     from caffeconv.runtime.session import choose_providers, import_onnxruntime
 
+    if parse_provider(asked).index is not None:
+        raise click.UsageError(
+            f"--provider {asked} with --engine ray: Ray gives each worker a GPU of its own; write cuda"
+        )
     return "cuda" if "CUDAExecutionProvider" in choose_providers(asked, import_onnxruntime()) else "cpu"
