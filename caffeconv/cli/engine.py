@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import click
 
 from caffeconv.cli.options import ComputeOptions, note
+from caffeconv.runtime.providers import Provider, parse_provider
 
 if TYPE_CHECKING:
     from caffeconv.net import Net
     from caffeconv.runtime.batches import Batch
-    from caffeconv.runtime.providers import Provider
     from caffeconv.runtime.ray_engine import Build, RayWorkers
     from caffeconv.runtime.session import Session
     from caffeconv.runtime.sources import Source
@@ -37,6 +37,13 @@ class Engine:
     def __post_init__(self) -> None:
         if self.workers is not None and self.name != "ray":
             raise click.UsageError("--workers are Ray's: give --engine ray too")
+
+    def check_provider(self, provider: Provider) -> None:
+        """A usage error where workers shall all compute on one GPU."""
+        if self.name == "ray" and parse_provider(provider).index is not None:
+            raise click.UsageError(
+                f"--provider {provider} with --engine ray: Ray gives each worker a GPU of its own; write cuda"
+            )
 
     def check(self, net: Net | None = None) -> None:
         """Raises CaffeconvError, before anything is written, where Ray is missing or the net cannot be shared out."""

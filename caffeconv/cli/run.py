@@ -85,6 +85,7 @@ def run_command(
     \b
         caffeconv run fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel --input fixtures/digits/3.png
     """
+    data.engine.check_provider(compute.provider)
     asked = InputRequest(
         net, weights, inputs, blobs, out, top_k, labels, threshold, mean, scale, resize, crop, rgb, batch_size, oversample,
         form, fully_convolutional, compute, options,

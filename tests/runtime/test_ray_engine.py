@@ -178,17 +178,17 @@ def test_going_on_gives_the_same_file(here: Path) -> None:
     assert Path("b.npy").read_bytes() == Path("whole.npy").read_bytes()
 
 
-def test_wrong_use(here: Path) -> None:
-    result = run("net.prototxt", "--workers", 2)
-    assert result.exit_code == 2
-    assert "--workers are Ray's: give --engine ray too" in result.stderr
-
-
 @pytest.mark.usefixtures("here")
 def test_gpus_are_given_out_by_ray() -> None:
     result = run_ray("net.prototxt", "--provider", "cuda:1")
     assert result.exit_code == 2
     assert "--provider cuda:1 with --engine ray: Ray gives each worker a GPU of its own" in result.stderr
+
+
+def test_wrong_use(here: Path) -> None:
+    result = run("net.prototxt", "--workers", 2)
+    assert result.exit_code == 2
+    assert "--workers are Ray's: give --engine ray too" in result.stderr
     sink = 'layer { name: "sink" type: "HDF5Output" bottom: "data" bottom: "label" hdf5_output_param { file_name: "o.h5" } }'
     (here / "net.prototxt").write_text(data_layer(here / "db", 4) + sink)
     refusal = run_ray("net.prototxt", "--blobs", "data", "-o", "x.npy")
