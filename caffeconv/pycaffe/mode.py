@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from caffeconv.runtime.providers import Provider
@@ -17,9 +17,16 @@ if TYPE_CHECKING:
 class Mode:
     """What a net is made with."""
 
-    provider: Provider = "auto"
-    """"auto", where a script says nothing: CUDA if onnxruntime has it, which Caffe would have to be told."""
+    kind: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto, where a script says nothing: CUDA if onnxruntime has it, which Caffe would have to be told."""
+    device: int = 0
+    """Which GPU, from 0."""
     seed: int = 0
+
+    @property
+    def provider(self) -> Provider:
+        """As `caffeconv.Net` takes it."""
+        return f"cuda:{self.device}" if self.kind == "cuda" and self.device else self.kind
 
 
 class _Process:
@@ -37,7 +44,7 @@ def current() -> Mode:
 
 def set_mode_cpu() -> None:
     """Nets made from now on compute on the CPU."""
-    _PROCESS.mode = replace(_PROCESS.mode, provider="cpu")
+    _PROCESS.mode = replace(_PROCESS.mode, kind="cpu")
 
 
 def set_mode_gpu() -> None:
@@ -52,18 +59,12 @@ def set_mode_gpu() -> None:
             RuntimeWarning,
             stacklevel=2,
         )
-    _PROCESS.mode = replace(_PROCESS.mode, provider="cuda" if has_cuda else "cpu")
+    _PROCESS.mode = replace(_PROCESS.mode, kind="cuda" if has_cuda else "cpu")
 
 
 def set_device(device_id: int) -> None:
-    """Does nothing for the first GPU, 0; another one has to be chosen from outside, which a RuntimeWarning says."""
-    if device_id != 0:
-        warnings.warn(
-            f"set_device({device_id}): nets compute on the first GPU that the process sees; to compute on another, "
-            f"start it with CUDA_VISIBLE_DEVICES={device_id}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    """Nets made from now on compute on that GPU, from 0, wherever they compute on one (see `set_mode_gpu`)."""
+    _PROCESS.mode = replace(_PROCESS.mode, device=int(device_id))
 
 
 def set_random_seed(seed: int) -> None:

@@ -534,8 +534,10 @@ def test_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     caffe.set_mode_gpu()
     assert mode.current().provider == "cuda"
-    with pytest.warns(RuntimeWarning, match="CUDA_VISIBLE_DEVICES=1"):
-        caffe.set_device(1)
+    caffe.set_device(1)
+    assert mode.current().provider == "cuda:1"
+    caffe.set_mode_cpu()
+    assert mode.current().provider == "cpu"
 
 
 def test_seed(tmp_path: Path) -> None:
