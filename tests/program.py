@@ -7,6 +7,7 @@ may be a source tree that is not built, so neither of these is used.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -32,3 +33,8 @@ def program() -> list[str]:
     """The start of a caffeconv command."""
     installed = Path(sys.executable).with_name("caffeconv")
     return [str(installed)] if installed.exists() else [sys.executable, "-m", "caffeconv"]
+
+
+def heed_ctrl_c() -> None:
+    """For `preexec_fn`: Ctrl-C ends the process, also where the tests run in the background, which it passes by."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -11,8 +11,8 @@ import platform
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -388,11 +388,24 @@ def _connect() -> _Cluster:
     address = os.environ.get("RAY_ADDRESS", "")
     _check_address(address)
     try:
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        # Ray lets workers import from the folder that is current here first; that may hold another caffeconv, unbuilt
+        with standing_in(Path(__file__).resolve().parents[2]):
+            ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"RAY_ADDRESS={address}: " if address else ""
         raise CaffeconvError(f"{where}Ray does not start, or connect: {_last_words(error)}") from None
     return _Cluster(ray.get_runtime_context().gcs_address, ours=True)
+
+
+@contextmanager
+def standing_in(folder: Path) -> Iterator[None]:
+    """With that folder as the current one."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _check_address(address: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from databases import encoded, pixels, raw, write_hdf5, write_list, write_lmdb, write_mean, write_pictures
 from golden_cases import ROOT, Array
-from program import environment, program, script
+from program import environment, heed_ctrl_c, program, script
 
 import caffeconv
 from caffeconv.cli import main
@@ -220,7 +220,7 @@ def test_features_of_pictures_row_by_row(tmp_path: Path, suffix: str) -> None:
 
 def process(*arguments: object) -> subprocess.Popen[bytes]:
     command = [*program(), "run", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE)
+    return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, preexec_fn=heed_ctrl_c)  # noqa: PLW1509
 
 
 def wait_for_rows(folder: Path, child: subprocess.Popen[bytes]) -> int:

@@ -18,11 +18,11 @@ import pytest
 from click.testing import CliRunner, Result
 from data_nets import LAYERS, data_layer, write_data_net
 from databases import pixels, refused, write_pictures
-from program import environment, program, script
+from program import PACKAGES, environment, heed_ctrl_c, program, script
 
 from caffeconv import CaffeconvError
 from caffeconv.cli import main
-from caffeconv.runtime.ray_engine import RayWorkers, Surroundings, import_ray
+from caffeconv.runtime.ray_engine import RayWorkers, Surroundings, import_ray, standing_in
 
 pytestmark = pytest.mark.ray
 
@@ -37,7 +37,8 @@ def cluster() -> Iterator[str]:
         ray = import_ray()
     except CaffeconvError as error:
         pytest.skip(str(error))
-    context = ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    with standing_in(PACKAGES):  # see ray_engine
+        context = ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield context.address_info["gcs_address"]
     ray.shutdown()
 
@@ -324,7 +325,7 @@ def start(*arguments: object, address: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*program(), "run", *map(str, arguments), "--engine", "ray", "--workers", "2"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env=environment(RAY_ADDRESS=address),
+        env=environment(RAY_ADDRESS=address), preexec_fn=heed_ctrl_c,  # noqa: PLW1509
     )  # fmt: skip
 
 
