@@ -562,6 +562,7 @@ class Net:
         for name, values in feeds.items():
             self.reshape_input(name, values.shape)
         self._forget()
+        self._drop_outdated_sessions()
         if self._user_code is not None:
             self._user_code.begin_pass()
         written = [blob for node, _ in self._sinks for blob in node.definition.bottoms]
@@ -690,13 +691,9 @@ class Net:
             self._sessions.make_room(size)
             loaded = replace(self._loaded, bound=replace(self._loaded.bound, graph=self._params.apply(graph)))
             model = convert_loaded(loaded, values, batch="keep", stateful=True)
-            if self._half:
-                from caffeconv.emit.half import to_half
-                from caffeconv.runtime.session import refuse_half_on_cpu
-
-                refuse_half_on_cpu(self._provider)
-                model = to_half(model, keep_io=True)
-            session = Session(model, self._provider, self._threads, user_code=self._user_code, nhwc=self._nhwc)
+            session = Session(
+                model, self._provider, self._threads, user_code=self._user_code, nhwc=self._nhwc, half=self._half
+            )
             self._sessions.put(key, session, size)
         return session
 

@@ -126,3 +126,12 @@ def test_state_is_carried_on(here: Path) -> None:
     np.testing.assert_array_equal(rest, [values for values, _, _ in whole[1:]])
     fresh = [one.blobs["lstm"].copy() for one in Sweep(net_of(here, DATA + lstm), ["lstm"], begin=whole[0][1], first=1)]
     assert not np.array_equal(fresh, rest)
+
+
+def test_a_pass_computes_with_the_parameters_as_they_are(here: Path) -> None:
+    (here / "net.prototxt").write_text(LOSSES)
+    net = caffeconv.Net(here / "net.prototxt")
+    feeds = {"data": np.ones((4, 1, 3, 3), np.float32)}
+    before = net.run_pass(feeds, ["ip"])["ip"].copy()
+    net.params["ip"][0].data[...] *= 2
+    np.testing.assert_allclose(net.run_pass(feeds, ["ip"])["ip"], 2 * before, rtol=1e-6)

@@ -21,7 +21,6 @@ from caffeconv.cli.run_data import DataOptions, Talk, extract_from_inputs, ident
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from onnx import ModelProto
 
     from caffeconv.cli.predictions import Format
     from caffeconv.cli.profile import LayerFacts
@@ -281,15 +280,16 @@ def _open(
 
     compute, net, blobs = request.compute, request.net, request.blobs
     make_session = functools.partial(
-        Session, provider=compute.provider, threads=compute.threads, nhwc=compute.nhwc, profile_to=profile_to
+        Session,
+        provider=compute.provider,
+        threads=compute.threads,
+        nhwc=compute.nhwc,
+        half=compute.half,
+        profile_to=profile_to,
     )
     if net.suffix.lower() == ".onnx":
         _check_model(request)
-        if not compute.half:
-            return _Opened(make_session(net), None, net)
-        import onnx
-
-        return _Opened(make_session(_halved(onnx.load(net), compute)), None, net)
+        return _Opened(make_session(net), None, net)
     loaded = load_net(
         net, request.weights, request.options, fully_convolutional=request.fully_convolutional, crop=request.crop_size
     )
@@ -302,17 +302,8 @@ def _open(
     if blobs and blobs != ("all",):
         values = tuple(dict.fromkeys((*values, *choose_outputs(loaded.graph, blobs))))
     model = convert_loaded(loaded, values, batch=batch)
-    model = _halved(model, compute) if compute.half else model
     graph = with_batch(loaded.graph, batch) if isinstance(batch, int) else loaded.graph
     return _Opened(make_session(model, user_code=loaded.net.user_code), graph, net)
-
-
-def _halved(model: ModelProto, compute: ComputeOptions) -> ModelProto:
-    from caffeconv.emit.half import to_half
-    from caffeconv.runtime.session import refuse_half_on_cpu
-
-    refuse_half_on_cpu(compute.provider)
-    return to_half(model, keep_io=True)
 
 
 def _check_model(request: InputRequest) -> None:

@@ -50,15 +50,18 @@ class Session:
 
     ``inputs`` and ``outputs``: name → dims, a symbol where a size is open. `user_code` runs the model's Python layers.
     nhwc: CUDA kernels that keep channels last are preferred. profile_to: a folder for what `end_profiling` gives.
-    optimise: whether onnxruntime may rewrite the model while it loads it.
+    optimise: whether onnxruntime may rewrite the model while it loads it. half: compute in half precision, on CUDA only;
+    inputs and outputs stay as they are.
     """
 
     def __init__(
         self, model: ModelProto | Path, provider: Provider = "auto", threads: int | None = None, *,
         user_code: UserCode | None = None, nhwc: bool = False, profile_to: Path | None = None, optimise: bool = True,
+        half: bool = False,
     ) -> None:  # fmt: skip
         device = parse_provider(provider)
         ort = import_onnxruntime()
+        model = _halved(model, provider, ort) if half else model
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what matters arrives as an exception
         if not optimise:
@@ -218,13 +221,18 @@ def choose_providers(provider: Provider, ort: ModuleType) -> list[str]:
     return [CUDA, CPU] if has_cuda and device.kind != "cpu" else [CPU]
 
 
-def refuse_half_on_cpu(provider: Provider) -> None:
-    """Raises CaffeconvError where a session would compute on the CPU, which works with half precision by way of float32."""
-    if choose_providers(provider, import_onnxruntime())[0] != CUDA:
+def _halved(model: ModelProto | Path, provider: Provider, ort: ModuleType) -> ModelProto:
+    """The model in half precision; CaffeconvError on the CPU, which computes with that by way of float32."""
+    import onnx
+
+    from caffeconv.emit.half import to_half
+
+    if choose_providers(provider, ort)[0] != CUDA:
         raise CaffeconvError(
             "--fp16 is for CUDA: on the CPU onnxruntime turns half precision into float32 and back, which is slower and no "
             "more exact. Leave --fp16 out, or see `caffeconv convert --fp16` for a model of half the size"
         )
+    return to_half(onnx.load(model) if isinstance(model, Path) else model, keep_io=True)
 
 
 def _uses_our_operators(model: ModelProto | Path) -> bool:

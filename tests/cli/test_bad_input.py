@@ -15,6 +15,7 @@ from program import environment, program
 from caffeconv.cli import main
 
 LENET = GOLDENS / "nets" / "lenet"
+DIGIT = str(GOLDENS.parent / "digits" / "7.png")
 NET, WEIGHTS = str(LENET / "net.prototxt"), str(LENET / "weights.caffemodel")
 OTHER = str(GOLDENS / "nets" / "alexnet" / "weights.caffemodel")
 
@@ -189,3 +190,11 @@ def test_an_onnx_model_has_its_form_of_infogain_loss(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     assert call("convert", NET, WEIGHTS, "-o", model).exit_code == 0
     assert_refused(call("run", model, "--infogain", "probabilities"), "leave --infogain out", "convert the net anew")
+
+
+def test_half_precision_is_for_cuda(tmp_path: Path) -> None:
+    model = tmp_path / "m.onnx"
+    assert call("convert", NET, WEIGHTS, "-o", model).exit_code == 0
+    for net in ((NET, WEIGHTS), (str(model),)):
+        refused = call("run", *net, "--input", DIGIT, "--fp16", "--provider", "cpu")
+        assert_refused(refused, "--fp16 is for CUDA", "caffeconv convert --fp16")
