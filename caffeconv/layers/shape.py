@@ -94,13 +94,27 @@ class Silence(Layer):
         return Gradients([None] * len(node.bottoms))
 
 
-@dataclass(frozen=True)
-class Flatten(Layer):
-    """Makes one axis of the axes `axis` to `end_axis` (caffe: flatten_layer.cpp)."""
+class _SameValues(Layer):
+    """The bottom's values under another shape."""
 
     in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
     moves_values: ClassVar[bool] = True
+
+    def only_flattens(self, node: Node) -> bool:
+        return _makes_rows(node)
+
+    def over_places(self, node: Node, bottoms: Shapes) -> Node:
+        return _left_out(node) if self.only_flattens(node) else super().over_places(node, bottoms)
+
+    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+        top = reshaped(bottoms[0], node.top_shapes[0])
+        return None if top is None else [top]
+
+
+@dataclass(frozen=True)
+class Flatten(_SameValues):
+    """Makes one axis of the axes `axis` to `end_axis` (caffe: flatten_layer.cpp)."""
 
     axis: int
     end_axis: int
@@ -116,16 +130,6 @@ class Flatten(Layer):
             raise LayerError(f"end_axis {end} lies before axis {start}")
         return [(*x[:start], count(x, start, end + 1), *x[end + 1 :])]
 
-    def only_flattens(self, node: Node) -> bool:
-        return _makes_rows(node)
-
-    def over_places(self, node: Node, bottoms: Shapes) -> Node:
-        return _left_out(node) if self.only_flattens(node) else super().over_places(node, bottoms)
-
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
-        top = reshaped(bottoms[0], node.top_shapes[0])
-        return None if top is None else [top]
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])
 
@@ -136,17 +140,13 @@ class Flatten(Layer):
 
 
 @dataclass(frozen=True)
-class Reshape(Layer):
+class Reshape(_SameValues):
     """Another shape for the same values: 0 copies the bottom's axis, -1 is inferred (caffe: reshape_layer.cpp).
 
     Only axes axis…axis+num_axes-1 are replaced; axis -1 means after the last axis.
     """
 
-    in_place: ClassVar[bool] = False
-    moves_values: ClassVar[bool] = True
-
     settings: ClassVar[str] = "reshape_param"
-    propagates_always: ClassVar[bool] = True
 
     dims: tuple[int, ...]
     axis: int
@@ -192,16 +192,6 @@ class Reshape(Layer):
                 )
             middle.append(x[start + i] if dim == 0 else dim)
         return [_inferred(x, (*x[:start], *middle, *x[end:]))]
-
-    def only_flattens(self, node: Node) -> bool:
-        return _makes_rows(node)
-
-    def over_places(self, node: Node, bottoms: Shapes) -> Node:
-        return _left_out(node) if self.only_flattens(node) else super().over_places(node, bottoms)
-
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
-        top = reshaped(bottoms[0], node.top_shapes[0])
-        return None if top is None else [top]
 
     def why_refused(self, bottoms: Shapes) -> Sequence[str]:
         explicit = [(i, dim) for i, dim in enumerate(self.dims) if dim > 0]
