@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from caffeconv import ops
 from caffeconv.convert import convert, convert_to
 from caffeconv.emit.form import Preprocess
-from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.errors import CaffeconvError, CaffeconvWarning, Diagnostic, InvalidNetError
 from caffeconv.layers import register_layer
 from caffeconv.make_h import make_h
 from caffeconv.version import __version__
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from caffeconv.report import Report, inspect
 
 __all__ = [
-    "CaffeconvError", "Diagnostic", "InvalidNetError", "Net", "Preprocess", "Report", "__version__", "convert",
-    "convert_to", "inspect",
-    "make_h", "ops", "register_layer",
+    "CaffeconvError", "CaffeconvWarning", "Diagnostic", "InvalidNetError", "Net", "Preprocess", "Report", "__version__",
+    "convert", "convert_to", "inspect", "make_h", "ops", "register_layer",
 ]  # fmt: skip
 
 _LATER = {"Net": "caffeconv.net", "Report": "caffeconv.report", "inspect": "caffeconv.report"}

@@ -13,6 +13,10 @@ class CaffeconvError(Exception):
     """Wrong input. ``str()`` is the message a user sees: where: what is; what was needed; what to try."""
 
 
+class CaffeconvWarning(RuntimeWarning):
+    """Something that goes on in another way than was asked for."""
+
+
 class PlanOutdatedError(CaffeconvError):
     """A Python layer made other shapes than the model was made for."""
 

@@ -122,8 +122,8 @@ def test_deployment_python() -> None:
 
 @pytest.mark.usefixtures("project")
 def test_infogain_python() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", INFOGAIN, re.DOTALL)
-    Path("example.py").write_text(code)
+    code = re.findall(r"```python\n(.*?)```", INFOGAIN, re.DOTALL)
+    Path("example.py").write_text("\n".join(code))
     h = runpy.run_path("example.py")["h"]
     np.testing.assert_array_equal(read_matrix("H.binaryproto"), h)
     np.testing.assert_allclose(h.sum(axis=1), 1, rtol=1e-6)

@@ -6,13 +6,15 @@ import importlib
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TextIO
 
 import click
 
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, CaffeconvWarning
 from caffeconv.version import __version__
 
 COMMANDS = {
@@ -44,7 +46,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
-            with _ending_in_order():
+            with _ending_in_order(), _warnings_as_notes():
                 return super().invoke(ctx)
         except CaffeconvError as error:
             click.echo(f"caffeconv: error: {error}", err=True)
@@ -71,6 +73,25 @@ def _ending_in_order() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Shows our own warnings as the program's lines; others, as from Python layers, stay as they are."""
+    usual = warnings.showwarning
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:  # fmt: skip
+        if issubclass(category, CaffeconvWarning):
+            click.echo(f"caffeconv: warning: {message}", err=True)
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

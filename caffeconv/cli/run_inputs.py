@@ -218,7 +218,7 @@ class _Opened:
         placed = self.session.placements()
         names = [layer.name for layer in self.layers()] if placed else []
         owners = {place.node: layer_of(place.node, names) or place.node for place in placed or ()}
-        return said(self.session.providers, placed, owners)
+        return said(self.session.providers, placed, owners, self.session.passed_over)
 
 
 # -- time per layer ----------------------------------------------------------------------------------------------------

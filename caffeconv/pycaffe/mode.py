@@ -9,6 +9,8 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from caffeconv.errors import CaffeconvWarning
+
 if TYPE_CHECKING:
     from caffeconv.runtime.providers import Provider
 
@@ -48,18 +50,13 @@ def set_mode_cpu() -> None:
 
 
 def set_mode_gpu() -> None:
-    """Nets made from now on compute with CUDA; where onnxruntime has none, on the CPU, with a RuntimeWarning."""
-    from caffeconv.runtime.session import import_onnxruntime
+    """Nets made from now on compute with CUDA; where it is not to be had, on the CPU, with a CaffeconvWarning."""
+    from caffeconv.runtime.session import import_onnxruntime, missing_cuda
 
-    has_cuda = "CUDAExecutionProvider" in import_onnxruntime().get_available_providers()
-    if not has_cuda:
-        warnings.warn(
-            "set_mode_gpu(): this onnxruntime has no CUDA provider; nets compute on the CPU. "
-            "pip uninstall -y onnxruntime && pip install 'caffeconv[gpu]'",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    _PROCESS.mode = replace(_PROCESS.mode, kind="cuda" if has_cuda else "cpu")
+    missing = missing_cuda(import_onnxruntime(), None)
+    if missing:
+        warnings.warn(f"set_mode_gpu(): nets compute on the CPU, as {missing}", CaffeconvWarning, stacklevel=2)
+    _PROCESS.mode = replace(_PROCESS.mode, kind="cpu" if missing else "cuda")
 
 
 def set_device(device_id: int) -> None:

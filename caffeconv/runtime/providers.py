@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, CaffeconvWarning
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 Provider = str
 """``auto``, ``cpu``, ``cuda`` or ``cuda:N``, the N-th GPU."""
+Providers = Sequence[tuple[str, Mapping[str, str]]]
+"""onnxruntime's names, first choice first, with their options."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def parse_provider(text: Provider) -> Device:
     return Device("cuda", int(found[1]) if found[1] else None)
 
 
-def with_options(names: Sequence[str], device: Device, *, nhwc: bool) -> list[tuple[str, Mapping[str, str]]]:
+def with_options(names: Sequence[str], device: Device, *, nhwc: bool) -> Providers:
     """onnxruntime's providers with their options; CaffeconvError where NHWC is asked for and CUDA is not used."""
     if nhwc and CUDA not in names:
         raise CaffeconvError(
@@ -58,26 +61,24 @@ def with_options(names: Sequence[str], device: Device, *, nhwc: bool) -> list[tu
     return [(name, options if name == CUDA else {}) for name in names]
 
 
-def refuse_fallback(device: Device, running: Sequence[str], *, nhwc: bool) -> None:
-    """Raises CaffeconvError where the user asked for CUDA and onnxruntime could not start it."""
-    if CUDA in running or not (device.kind == "cuda" or nhwc):
-        return
-    asked = "--provider cuda" if device.index is None else f"--provider cuda:{device.index}"
-    raise CaffeconvError(
-        f"{asked}: this onnxruntime has CUDA and could not start it, so it would compute on the CPU. See that the "
-        "driver works (nvidia-smi), that the GPU is there, and that CUDA and cuDNN fit onnxruntime-gpu; or say "
-        "--provider cpu"
-    )
+def report_fallback(provider: Provider, why: str, *, allowed: bool) -> None:
+    """Warns that the CPU computes, where onnxruntime could not start CUDA; CaffeconvError where that is not allowed."""
+    text = f"--provider {provider}: there is a GPU, but onnxruntime could not start CUDA: {why}"
+    if not allowed:
+        raise CaffeconvError(f"{text}. Or say --provider cpu")
+    warnings.warn(f"{text}. The CPU computes", CaffeconvWarning, stacklevel=3)
 
 
-def said(running: Sequence[str], placed: Sequence[Placement] | None, layers: Mapping[str, str]) -> list[str]:
+def said(
+    running: Sequence[str], placed: Sequence[Placement] | None, layers: Mapping[str, str], passed_over: str = ""
+) -> list[str]:
     """What was chosen, and which layers fell back to the CPU, as lines for people.
 
-    placed: None where onnxruntime does not tell. layers: node → its Caffe layer.
+    placed: None where onnxruntime does not tell. layers: node → its Caffe layer. passed_over: why CUDA was not chosen.
     """
     lines = [f"providers: {', '.join(running)}"]
     if running[0] == CPU:
-        return lines
+        return [*lines, f"not CUDA, which this onnxruntime has: {passed_over}"] if passed_over else lines
     if placed is None:
         return [*lines, "which nodes are on the CPU, this onnxruntime does not tell"]
     everything = {layers.get(place.node, place.node) for place in placed}

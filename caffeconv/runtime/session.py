@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, CaffeconvWarning
 from caffeconv.ir import FloatArray
+from caffeconv.runtime.cuda import load_libraries, missing_gpu, why_not_started
 from caffeconv.runtime.external_files import unchanged_files
 from caffeconv.runtime.labels import label_checks
 from caffeconv.runtime.providers import (
@@ -23,8 +24,9 @@ from caffeconv.runtime.providers import (
     CUDA,
     Placement,
     Provider,
+    Providers,
     parse_provider,
-    refuse_fallback,
+    report_fallback,
     with_options,
 )  # fmt: skip
 
@@ -42,6 +44,7 @@ Feed = FloatArray | NDArray[np.uint8]
 _TYPES: Mapping[str, type[np.generic]] = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 """onnxruntime's names for what inputs are, other than float32."""
 _NODE_NAME = re.compile(r"Name:\s?'([^']*)'")
+_CUDA_FAILURE = re.compile(r"(?:CUDA|CUDNN|CUBLAS|CURAND) failure \d+: [^;\n]*[^;\s]")
 _STATUS = re.compile(r"Status Message: (.*)", re.DOTALL)
 
 
@@ -69,29 +72,35 @@ class Session:
         if threads:
             options.intra_op_num_threads = threads
         content = str(model) if isinstance(model, Path) else model.SerializeToString()
-        if _uses_our_operators(model):
-            _register_library(options)
         names = choose_providers(provider, ort)
         providers = with_options(names, device, nhwc=nhwc)
+        library = _our_library(names) if _uses_our_operators(model) else None
+        if library is not None:
+            options.register_custom_ops_library(library)
         if names[0] == CUDA:
+            load_libraries(ort)
             options.add_session_config_entry(_RECORD_PLACEMENT, "1")
         if profile_to is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile_to / "profile")
             options.optimized_model_filepath = str(profile_to / OPTIMIZED)
-        self._python = _python_nodes(model, user_code)
+        self._python = _python_nodes(model, user_code, library)
         try:
             with (
                 self._python.called_by_new_kernels() if self._python is not None else nullcontext(),
                 unchanged_files(model) if isinstance(model, Path) else nullcontext(),
             ):
-                self._session = ort.InferenceSession(content, options, providers=providers)
+                self._session, failure = _started(ort, content, options, providers)
         except CaffeconvError:
             raise
         except Exception as error:  # onnxruntime's exceptions share no base class
             what = model if isinstance(model, Path) else "the model"
             raise CaffeconvError(f"{what}: onnxruntime cannot load it: {_first_line(error)}") from error
-        refuse_fallback(device, self._session.get_providers(), nhwc=nhwc)
+        if names[0] == CUDA and CUDA not in self.providers:
+            why = failure or why_not_started(ort)
+            report_fallback(provider, why, allowed=device.kind == "auto" and not (nhwc or half))
+        self.passed_over = missing_gpu(None) if device.kind == "auto" and names[0] == CPU and _has_cuda(ort) else ""
+        """Why CUDA was not chosen, though this onnxruntime has it and nothing else was asked for."""
         self.inputs: dict[str, list[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
         self.outputs: dict[str, list[int | str]] = {o.name: o.shape for o in self._session.get_outputs()}
         self._types: dict[str, str] = {i.name: i.type for i in self._session.get_inputs()}
@@ -154,6 +163,21 @@ class Session:
         return {name: np.asarray(values, kinds[name], order="C") for name, values in feeds.items()}
 
 
+def _started(
+    ort: ModuleType, content: str | bytes, options: onnxruntime.SessionOptions, providers: Providers
+) -> tuple[onnxruntime.InferenceSession, str]:
+    """A session; where CUDA fails and the CPU does not, one on the CPU, with what CUDA said."""
+    try:
+        # onnxruntime's own way of falling back prints to standard output
+        return ort.InferenceSession(content, options, providers=providers, enable_fallback=0), ""
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        if providers[0][0] != CUDA:
+            raise
+        session = ort.InferenceSession(content, options, providers=providers[1:], enable_fallback=0)
+        said = _CUDA_FAILURE.search(str(error))
+        return session, said.group() if said else _first_line(error)
+
+
 def _widened(value: NDArray[np.generic]) -> FloatArray:
     """float16 as float32, in which everything that holds results works; anything else as it is."""
     return value.astype(np.float32) if value.dtype == np.float16 else cast("FloatArray", value)
@@ -184,7 +208,7 @@ def import_onnxruntime() -> ModuleType:
     if not hasattr(onnxruntime, "InferenceSession"):
         raise CaffeconvError(f"onnxruntime is broken.{both_installed() or ' Install it again.'}")
     if both := both_installed():
-        warnings.warn(both.strip(), RuntimeWarning, stacklevel=2)
+        warnings.warn(both.strip(), CaffeconvWarning, stacklevel=2)
     module: ModuleType = onnxruntime
     return module
 
@@ -209,16 +233,28 @@ def _version(distribution: str) -> str:
 
 def choose_providers(provider: Provider, ort: ModuleType) -> list[str]:
     """onnxruntime's provider names, first choice first; CaffeconvError where CUDA is asked for and missing."""
-    available = ort.get_available_providers()
-    has_cuda = CUDA in available
     device = parse_provider(provider)
-    if device.kind == "cuda" and not has_cuda:
-        raise CaffeconvError(
-            f"--provider {provider}: this onnxruntime {_version('onnxruntime') or _version('onnxruntime-gpu')} has no "
-            f"CUDA provider (it has {', '.join(available)}).{both_installed()} Install the GPU build: "
-            "pip uninstall -y onnxruntime && pip install 'caffeconv[gpu]'"
-        )
-    return [CUDA, CPU] if has_cuda and device.kind != "cpu" else [CPU]
+    if device.kind == "cpu":
+        return [CPU]
+    missing = missing_cuda(ort, device.index)
+    if missing and device.kind == "cuda":
+        raise CaffeconvError(f"--provider {provider}: {missing}")
+    return [CPU] if missing else [CUDA, CPU]
+
+
+def missing_cuda(ort: ModuleType, index: int | None) -> str:
+    """What keeps a net from running on the GPU of that number, and what to do; empty where nothing is known to."""
+    if _has_cuda(ort):
+        return missing_gpu(index)
+    return (
+        f"this onnxruntime {_version('onnxruntime') or _version('onnxruntime-gpu')} has no CUDA provider "
+        f"(it has {', '.join(ort.get_available_providers())}).{both_installed()} Install the GPU build: "
+        "pip uninstall -y onnxruntime && pip install 'caffeconv[gpu]'"
+    )
+
+
+def _has_cuda(ort: ModuleType) -> bool:
+    return CUDA in ort.get_available_providers()
 
 
 def _halved(model: ModelProto | Path, provider: Provider, ort: ModuleType) -> ModelProto:
@@ -241,16 +277,17 @@ def _uses_our_operators(model: ModelProto | Path) -> bool:
     return any(node.domain == "caffeconv" for node in model.graph.node)
 
 
-def _register_library(options: onnxruntime.SessionOptions) -> None:
+def _our_library(providers: Sequence[str]) -> str | None:
+    """Our operators' library, with CUDA kernels where they are of use; None where it was not built."""
     from caffeconv import ops
 
     try:
-        options.register_custom_ops_library(ops.library_path())
+        return (ops.cuda_library_path() if providers[0] == CUDA else None) or ops.library_path()
     except CaffeconvError:
-        return  # the model's own functions do the same, more slowly
+        return None  # the model's own functions do the same, more slowly
 
 
-def _python_nodes(model: ModelProto | Path, user_code: UserCode | None) -> PythonNodes | None:
+def _python_nodes(model: ModelProto | Path, user_code: UserCode | None, library: str | None) -> PythonNodes | None:
     """What runs the model's Python layers; None where it has none, or nothing may run them."""
     if user_code is None or isinstance(model, Path):
         return None
@@ -259,7 +296,7 @@ def _python_nodes(model: ModelProto | Path, user_code: UserCode | None) -> Pytho
     from caffeconv import ops
     from caffeconv.runtime.python_callback import PythonNodes
 
-    return PythonNodes(model, user_code, ops.library_path())
+    return PythonNodes(model, user_code, library or ops.library_path())
 
 
 def _first_line(error: Exception) -> str:

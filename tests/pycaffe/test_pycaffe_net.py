@@ -524,13 +524,16 @@ def test_selective_search_says_what_is_missing(tmp_path: Path, colour_net: str) 
 def test_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
+    from caffeconv.runtime import session
+
     caffe.set_mode_cpu()
     caffe.set_device(0)
     assert mode.current().provider == "cpu"
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.warns(RuntimeWarning, match="no CUDA provider; nets compute on the CPU"):
+    with pytest.warns(RuntimeWarning, match=r"nets compute on the CPU, as this onnxruntime .* has no CUDA provider"):
         caffe.set_mode_gpu()
     assert mode.current().provider == "cpu"
+    monkeypatch.setattr(session, "missing_gpu", lambda index: "")
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     caffe.set_mode_gpu()
     assert mode.current().provider == "cuda"

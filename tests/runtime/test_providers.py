@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,14 +12,26 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 from golden_cases import ROOT
+from small_nets import write_net
 
 import caffeconv
 from caffeconv.cli import main
 from caffeconv.runtime import session
-from caffeconv.runtime.providers import CPU, CUDA, Device, Placement, layer_of, parse_provider, said
+from caffeconv.runtime.providers import CPU, CUDA, Device, Placement, Providers, layer_of, parse_provider, said
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel"
+TWICE = """
+import caffe
+
+class Twice(caffe.Layer):
+    def setup(self, bottom, top):
+        pass
+    def reshape(self, bottom, top):
+        top[0].reshape(*bottom[0].data.shape)
+    def forward(self, bottom, top):
+        top[0].data[...] = 2 * bottom[0].data
+"""
 
 
 class FakeSession:
@@ -25,7 +39,10 @@ class FakeSession:
 
     starts: Sequence[str] = (CUDA, CPU)
 
-    def __init__(self, model: bytes, options: onnxruntime.SessionOptions, providers: object) -> None:
+    def __init__(
+        self, model: bytes, options: onnxruntime.SessionOptions, providers: object, enable_fallback: int
+    ) -> None:  # fmt: skip
+        assert not enable_fallback, "it prints to standard output"
         self.options, self.asked = options, providers
 
     def get_providers(self) -> list[str]:
@@ -54,6 +71,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider", CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession)
     monkeypatch.setattr(FakeSession, "starts", (CUDA, CPU))
+    monkeypatch.setattr(session, "missing_gpu", lambda index: "")
     return FakeSession
 
 
@@ -107,9 +125,65 @@ def test_cuda_that_does_not_start_is_no_quiet_cpu(
     cuda: type[FakeSession], monkeypatch: pytest.MonkeyPatch, provider: str, nhwc: bool
 ) -> None:
     monkeypatch.setattr(FakeSession, "starts", (CPU,))
-    with pytest.raises(caffeconv.CaffeconvError, match="has CUDA and could not start it"):
+    monkeypatch.setattr(session, "why_not_started", lambda ort: "libcublas.so: not there")
+    with pytest.raises(caffeconv.CaffeconvError, match=r"could not start CUDA: libcublas\.so: not there\. Or say"):
         asked(provider, nhwc=nhwc)
-    assert asked("auto").get_providers() == [CPU]
+    with pytest.warns(caffeconv.CaffeconvWarning, match=r"libcublas\.so: not there\. The CPU computes"):
+        assert asked("auto").get_providers() == [CPU]
+
+
+def test_cuda_that_fails_says_why(cuda: type[FakeSession], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(FakeSession):
+        starts = (CPU,)
+
+        def __init__(
+            self, model: bytes, options: onnxruntime.SessionOptions, providers: Providers, enable_fallback: int
+        ) -> None:  # fmt: skip
+            super().__init__(model, options, providers, enable_fallback)
+            if providers[0][0] == CUDA:
+                raise RuntimeError(
+                    "/a/b.cc:12 CUDA failure 35: the driver is too old ; GPU=-1 ; expr=cudaSetDevice(0);"
+                )
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Failing)
+    with pytest.raises(caffeconv.CaffeconvError, match=r"start CUDA: CUDA failure 35: the driver is too old\. Or say"):
+        asked("cuda")
+    with pytest.warns(caffeconv.CaffeconvWarning, match="CUDA failure 35: the driver is too old"):
+        assert asked("auto").asked == [(CPU, {})]
+
+
+def test_no_gpu(cuda: type[FakeSession], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "missing_gpu", lambda index: f"no GPU {index}")
+    monkeypatch.setattr(FakeSession, "starts", (CPU,))
+    with pytest.raises(caffeconv.CaffeconvError, match=r"^--provider cuda:1: no GPU 1$"):
+        asked("cuda:1")
+    made = session.Session(caffeconv.convert(NET, WEIGHTS))
+    assert made.providers == [CPU]
+    assert said(made.providers, None, {}, made.passed_over) == [
+        f"providers: {CPU}", "not CUDA, which this onnxruntime has: no GPU None",
+    ]  # fmt: skip
+
+
+def test_the_library_with_cuda_kernels_is_the_one_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Registered in the session and told of Python layers: the two share what the library keeps."""
+    real = onnxruntime.InferenceSession
+
+    def on_the_cpu(model: bytes, options: onnxruntime.SessionOptions, **named: object) -> onnxruntime.InferenceSession:
+        made = real(model, options, providers=[CPU])
+        made.get_providers = lambda: [CUDA, CPU]
+        return made
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", on_the_cpu)
+    monkeypatch.setattr(session, "missing_gpu", lambda index: "")
+    library = tmp_path / "library_with_cuda.so"
+    shutil.copyfile(caffeconv.ops.library_path(), library)
+    monkeypatch.setattr(caffeconv.ops, "cuda_library_path", lambda: str(library))
+    (tmp_path / "twice.py").write_text(TWICE)
+    layer = 'layer { name: "p" type: "Python" bottom: "x" top: "y" python_param { module: "twice" layer: "Twice" } }'
+    net = caffeconv.Net(write_net(tmp_path, {"x": (2, 3)}, layer), allow_python=True)
+    assert net.forward(x=np.ones((2, 3), np.float32))["y"].tolist() == [[2, 2, 2], [2, 2, 2]]
+    assert str(library) in Path("/proc/self/maps").read_text()
 
 
 def test_nhwc_is_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from click.testing import CliRunner
+from golden_cases import ROOT
 from small_nets import write_net
 
 import caffeconv
+from caffeconv.cli import main
 from caffeconv.runtime import session
 
 
@@ -32,6 +35,14 @@ def test_two_distributions_that_still_work_are_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.31.1")
     with pytest.warns(RuntimeWarning, match="onnxruntime and onnxruntime-gpu are both installed"):
         session.import_onnxruntime()
+
+
+def test_the_program_shows_a_warning_as_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.31.1")
+    digits = ROOT / "fixtures" / "digits"
+    result = CliRunner().invoke(main, ["run", str(digits / "deploy.prototxt"), "--input", str(digits / "3.png")])
+    assert "caffeconv: warning: onnxruntime and onnxruntime-gpu are both installed" in result.stderr
+    assert ".py:" not in result.stderr
 
 
 def test_cuda_that_is_not_there() -> None:
