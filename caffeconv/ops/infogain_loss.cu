@@ -63,6 +63,7 @@ __device__ InfogainPart sum_of_block(InfogainPart part) {
 __global__ void __launch_bounds__(kThreads)
     sum_parts(const InfogainPart* parts, int count, InfogainShape shape, InfogainPart* total, float* loss) {
   InfogainPart part = {0, 0, -1};
+#pragma unroll 8
   for (int i = threadIdx.x; i < count; i += kThreads) part = merged(part, parts[i]);
   part = sum_of_block(part);
   if (threadIdx.x != 0) return;
@@ -87,15 +88,13 @@ __global__ void __launch_bounds__(kThreads) count_labels(Arguments arguments, in
 // What a prediction's classes are to one of the `Lanes` threads that share it: first, first + Lanes, ...
 template <typename S, int Lanes>
 struct Classes {
-  const S* x;
-  const float* h;
-  int64_t stride;
-  int64_t count;
-  int first;
+  const S* x;      // of the first
+  const float* h;  // of the first
+  int64_t step;    // from a score to the next
+  int count;
 
-  __device__ __forceinline__ int64_t mine() const { return count <= first ? 0 : (count - first + Lanes - 1) / Lanes; }
-  __device__ __forceinline__ int64_t at(int64_t k) const { return first + k * Lanes; }
-  __device__ __forceinline__ float score(int64_t k) const { return value_of(x + at(k) * stride); }
+  __device__ __forceinline__ float score(int k) const { return value_of(x + k * step); }
+  __device__ __forceinline__ float weight(int k) const { return h[k * Lanes]; }
 };
 
 template <int Lanes>
@@ -120,21 +119,25 @@ __device__ __forceinline__ RunningSums sum_of_lanes(RunningSums sums) {
   return sums;
 }
 
-// One prediction; returns its loss. Kept: scores a thread keeps, 0 where it reads them again for the output.
-template <typename S, Mode M, int Lanes, int Kept>
+// One prediction; returns its loss. Kept: scores a thread keeps, 0 where it reads them again for the output; of these,
+// at least `Sure` are there. out: of the first class, null where only the loss is wanted.
+template <typename S, Mode M, int Lanes, int Kept, int Sure>
 __device__ __forceinline__ float softmax_prediction(const Classes<S, Lanes>& classes, bool want_loss, float scale,
                                                     S* out) {
   constexpr int size = Kept > 0 ? Kept : kChunk;
-  const int64_t mine = classes.mine();
   float x[size];
   float h[size];
   RunningSums sums = no_sums();
-  for (int64_t begin = 0; begin < mine; begin += size) {
+  for (int begin = 0; begin < classes.count; begin += size) {
+    const int count = classes.count - begin;
+    const S* from = classes.x + begin * classes.step;
 #pragma unroll
-    for (int k = 0; k < size; ++k) x[k] = begin + k < mine ? classes.score(begin + k) : 0.f;
+    for (int k = 0; k < size; ++k, from += classes.step) {
+      x[k] = k < Sure || k < count ? value_of(from) : 0.f;
+    }
 #pragma unroll
-    for (int k = 0; k < size; ++k) h[k] = begin + k < mine ? classes.h[classes.at(begin + k)] : 0.f;
-    add_scores(sums, x, h, mine - begin);
+    for (int k = 0; k < size; ++k) h[k] = k < Sure || k < count ? classes.weight(begin + k) : 0.f;
+    add_scores<size, Sure>(sums, x, h, count);
     if (Kept > 0) break;
   }
   sums = sum_of_lanes<Lanes>(sums);
@@ -144,8 +147,9 @@ __device__ __forceinline__ float softmax_prediction(const Classes<S, Lanes>& cla
     loss = log_z * sums.h - sums.dot;
     if (is_clamped(sums, log_z)) {
       loss = 0;
-      for (int64_t k = 0; k < mine; ++k) {
-        loss -= classes.h[classes.at(k)] * log_softmax_clamped(classes.score(k) - sums.highest, log_z);
+#pragma unroll 1
+      for (int k = 0; k < classes.count; ++k) {
+        loss -= classes.weight(k) * log_softmax_clamped(classes.score(k) - sums.highest, log_z);
       }
       loss = sum_of_lanes<Lanes>(loss);
     }
@@ -153,14 +157,16 @@ __device__ __forceinline__ float softmax_prediction(const Classes<S, Lanes>& cla
   if (out == nullptr) return loss;
 
   const float p_scale = M == Mode::kGradient ? 1.f / z_of(sums) * sums.h * scale : 1.f / z_of(sums);
-  for (int64_t begin = 0; begin < mine; begin += size) {
+  for (int begin = 0; begin < classes.count; begin += size) {
+    const int count = classes.count - begin;
+    S* to = out + begin * classes.step;
 #pragma unroll
-    for (int k = 0; k < size; ++k) {
-      if (begin + k < mine) {
+    for (int k = 0; k < size; ++k, to += classes.step) {
+      if (k < Sure || k < count) {
         const float score = Kept > 0 ? x[k] : classes.score(begin + k);
         float value = exp_nonpositive(score - sums.highest) * p_scale;
-        if (M == Mode::kGradient) value -= classes.h[classes.at(begin + k)] * scale;
-        put(out + classes.at(begin + k) * classes.stride, value);
+        if (M == Mode::kGradient) value -= classes.weight(begin + k) * scale;
+        put(to, value);
       }
     }
     if (Kept > 0) break;
@@ -172,22 +178,31 @@ __device__ __forceinline__ float softmax_prediction(const Classes<S, Lanes>& cla
 template <typename S, Mode M, int Lanes>
 __device__ __forceinline__ float probability_prediction(const Classes<S, Lanes>& classes, bool want_loss, float scale,
                                                         S* out) {
-  const int64_t mine = classes.mine();
   float loss = 0;
-  for (int64_t k = 0; k < mine; ++k) {
+  for (int k = 0; k < classes.count; ++k) {
     const float p = classes.score(k);
-    const float h = classes.h[classes.at(k)];
+    const float h = classes.weight(k);
     if (want_loss) loss -= h * log_clamped(p);
     if (out != nullptr) {
       const float clamped = p < kThreshold ? kThreshold : p;
-      put(out + classes.at(k) * classes.stride, M == Mode::kGradient ? h * -scale / clamped : p);
+      put(out + k * classes.step, M == Mode::kGradient ? h * -scale / clamped : p);
     }
   }
   return sum_of_lanes<Lanes>(loss);
 }
 
+// Where prediction i's first score is.
+__device__ __forceinline__ int64_t offset_of(int64_t i, const InfogainShape& shape, bool fits_32_bits) {
+  if (fits_32_bits) {  // a division of 64 bits takes as long as several classes do
+    const uint32_t inner = static_cast<uint32_t>(shape.inner);
+    const uint32_t outer = static_cast<uint32_t>(i) / inner;
+    return static_cast<int64_t>(outer) * shape.classes * shape.inner + (static_cast<uint32_t>(i) - outer * inner);
+  }
+  return i / shape.inner * shape.classes * shape.inner + i % shape.inner;
+}
+
 // Lanes is 1 (a thread a prediction) or kWarp.
-template <typename S, Mode M, int Lanes, int Kept>
+template <typename S, Mode M, int Lanes, int Kept, int Sure>
 __global__ void __launch_bounds__(kThreads) run_predictions(Arguments arguments, const S* scores, S* out) {
   __shared__ float shared_h[kSharedClasses * kSharedClasses];
   const InfogainShape& shape = arguments.shape;
@@ -204,6 +219,8 @@ __global__ void __launch_bounds__(kThreads) run_predictions(Arguments arguments,
   constexpr int64_t at_once = kThreads / Lanes;
   const int lane = static_cast<int>(threadIdx.x % Lanes);
   const int64_t predictions = shape.outer * shape.inner;
+  const bool fits_32_bits = predictions <= UINT32_MAX;
+  const int mine = static_cast<int>((shape.classes - lane + Lanes - 1) / Lanes);
   InfogainPart part = {0, 0, -1};
   for (int64_t i = blockIdx.x * at_once + threadIdx.x / Lanes; i < predictions; i += gridDim.x * at_once) {
     const int32_t label = truncated_label(arguments.labels[i]);
@@ -213,18 +230,18 @@ __global__ void __launch_bounds__(kThreads) run_predictions(Arguments arguments,
       part.valid += active;
       if (kind == LabelKind::kIllegal && part.bad_label < 0) part.bad_label = i;
     }
-    const int64_t offset = i / shape.inner * shape.classes * shape.inner + i % shape.inner;
+    const int64_t offset = offset_of(i, shape, fits_32_bits) + lane * shape.inner;
     S* const to = out == nullptr ? nullptr : out + offset;
-    const Classes<S, Lanes> classes = {scores + offset, h + (active ? label : 0) * shape.classes, shape.inner,
-                                       shape.classes, lane};
+    const Classes<S, Lanes> classes = {scores + offset, h + (active ? label : 0) * shape.classes + lane,
+                                       Lanes * shape.inner, mine};
     if (!active && (M == Mode::kGradient || to == nullptr)) {
       if (to == nullptr) continue;
-      for (int64_t k = 0; k < classes.mine(); ++k) put(to + classes.at(k) * shape.inner, 0.f);
+      for (int k = 0; k < mine; ++k) put(to + k * classes.step, 0.f);
       continue;
     }
     const bool want_loss = arguments.want_loss && active;
     const float loss = shape.probabilities ? probability_prediction<S, M, Lanes>(classes, want_loss, scale, to)
-                                           : softmax_prediction<S, M, Lanes, Kept>(classes, want_loss, scale, to);
+                                           : softmax_prediction<S, M, Lanes, Kept, Sure>(classes, want_loss, scale, to);
     if (lane == 0) part.loss += loss;
   }
   part = sum_of_block(part);
@@ -250,32 +267,36 @@ int blocks_for(int64_t predictions, int64_t at_once) {
 }
 
 // Returns the number of blocks, each of which leaves one part.
-template <typename S, Mode M, int Lanes, int Kept>
+template <typename S, Mode M, int Lanes, int Kept, int Sure>
 int launch_kept(const CudaJob& job, const Arguments& arguments, void* out) {
   const int blocks = blocks_for(job.shape.outer * job.shape.inner, kThreads / Lanes);
-  start(run_predictions<S, M, Lanes, Kept>, blocks, job.stream, arguments, static_cast<const S*>(job.scores),
+  start(run_predictions<S, M, Lanes, Kept, Sure>, blocks, job.stream, arguments, static_cast<const S*>(job.scores),
         static_cast<S*>(out));
   return blocks;
 }
 
-template <typename S, Mode M, int Lanes>
+// The least of Kept, More... that holds the classes of a thread; it has more of them than the one before.
+template <typename S, Mode M, int Lanes, int Sure>
 int launch_lanes(const CudaJob& job, const Arguments& arguments, void* out) {
-  const int64_t each = (job.shape.classes + Lanes - 1) / Lanes;
-  if (each <= 8) return launch_kept<S, M, Lanes, 8>(job, arguments, out);
-  if (each <= 24) return launch_kept<S, M, Lanes, 24>(job, arguments, out);
-  if (each <= 40) return launch_kept<S, M, Lanes, 40>(job, arguments, out);
-  return launch_kept<S, M, Lanes, 0>(job, arguments, out);
+  return launch_kept<S, M, Lanes, 0, 0>(job, arguments, out);
+}
+
+template <typename S, Mode M, int Lanes, int Sure, int Kept, int... More>
+int launch_lanes(const CudaJob& job, const Arguments& arguments, void* out) {
+  if ((job.shape.classes + Lanes - 1) / Lanes <= Kept) return launch_kept<S, M, Lanes, Kept, Sure>(job, arguments, out);
+  return launch_lanes<S, M, Lanes, Kept, More...>(job, arguments, out);
+}
+
+template <typename S, Mode M>
+int launch_scores(const CudaJob& job, const Arguments& arguments, void* out) {
+  const bool by_thread = job.shape.inner >= kWarp;
+  return by_thread ? launch_lanes<S, M, 1, 0, 4, 8, 12, 16, 20, 24, 32, 40>(job, arguments, out)
+                   : launch_lanes<S, M, kWarp, 0, 8, 24, 40>(job, arguments, out);
 }
 
 template <Mode M>
 int launch(const CudaJob& job, const Arguments& arguments, void* out) {
-  const bool by_thread = job.shape.inner >= kWarp;
-  if (job.half) {
-    return by_thread ? launch_lanes<__half, M, 1>(job, arguments, out)
-                     : launch_lanes<__half, M, kWarp>(job, arguments, out);
-  }
-  return by_thread ? launch_lanes<float, M, 1>(job, arguments, out)
-                   : launch_lanes<float, M, kWarp>(job, arguments, out);
+  return job.half ? launch_scores<__half, M>(job, arguments, out) : launch_scores<float, M>(job, arguments, out);
 }
 
 // What a call needs on the device beside its inputs and outputs; given back on the same stream.

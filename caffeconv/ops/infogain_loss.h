@@ -218,14 +218,34 @@ CAFFECONV_HD void rebase(RunningSums& sums, float highest) {
   sums.highest = highest;
 }
 
+// NaN counts for nothing, as in `b > a ? b : a`.
+CAFFECONV_HD float higher_of(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return fmaxf(a, b);
+#else
+  return b > a ? b : a;
+#endif
+}
+
+CAFFECONV_HD float lower_of(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return fminf(a, b);
+#else
+  return b < a ? b : a;
+#endif
+}
+
 // Scores x[0..count-1] and their elements of H's row; x may live in registers, so every index is known at compile time.
-template <int Size>
-CAFFECONV_HD void add_scores(RunningSums& sums, const float (&x)[Size], const float (&h)[Size], int64_t count) {
+// At least `Sure` of them are there, which costs no comparison.
+template <int Size, int Sure>
+CAFFECONV_HD void add_scores(RunningSums& sums, const float (&x)[Size], const float (&h)[Size], int count) {
   float highest = sums.highest;
 #if defined(__CUDA_ARCH__)
 #pragma unroll
 #endif
-  for (int k = 0; k < Size; ++k) highest = k < count && x[k] > highest ? x[k] : highest;
+  for (int k = 0; k < Size; ++k) {
+    if (k < Sure || k < count) highest = higher_of(highest, x[k]);
+  }
   if (highest > sums.highest) rebase(sums, highest);
   // Summed up before they join the totals: rounding grows with the terms added.
   float ones = 0, rest = 0, dot = 0, h_sum = 0;
@@ -233,14 +253,14 @@ CAFFECONV_HD void add_scores(RunningSums& sums, const float (&x)[Size], const fl
 #pragma unroll
 #endif
   for (int k = 0; k < Size; ++k) {
-    if (k < count) {
+    if (k < Sure || k < count) {
       const float d = x[k] - highest;
-      const float e = exp_nonpositive(d);
-      ones += d == 0.f ? 1.f : 0.f;
-      rest += d == 0.f ? 0.f : e;
+      const float one = d == 0.f ? 1.f : 0.f;
+      ones += one;
+      rest += exp_nonpositive(d) - one;
       dot += h[k] * d;
       h_sum += h[k];
-      sums.lowest = x[k] < sums.lowest ? x[k] : sums.lowest;
+      sums.lowest = lower_of(sums.lowest, x[k]);
     }
   }
   sums.ones += ones;
