@@ -53,7 +53,7 @@ def with_options(names: Sequence[str], device: Device, *, nhwc: bool) -> Provide
             "--nhwc: the layout is chosen for CUDA alone, and this run computes on the CPU, where onnxruntime has a "
             "layout of its own; leave --nhwc out"
         )
-    options: dict[str, str] = {}
+    options = {"use_tf32": "0"}  # on by default, it computes with 10 bits of mantissa where Caffe has 23
     if device.index is not None:
         options["device_id"] = str(device.index)
     if nhwc:

@@ -21,6 +21,8 @@ from caffeconv.runtime.providers import CPU, CUDA, Device, Placement, Providers,
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel"
+EXACT = {"use_tf32": "0"}
+"""Float32 as Caffe has it."""
 TWICE = """
 import caffe
 
@@ -102,10 +104,10 @@ def test_what_is_no_provider(text: str) -> None:
 @pytest.mark.parametrize(
     ("provider", "nhwc", "expected"),
     [
-        ("auto", False, [(CUDA, {}), (CPU, {})]),
-        ("cuda", False, [(CUDA, {}), (CPU, {})]),
-        ("cuda:1", True, [(CUDA, {"device_id": "1", "prefer_nhwc": "1"}), (CPU, {})]),
-        ("auto", True, [(CUDA, {"prefer_nhwc": "1"}), (CPU, {})]),
+        ("auto", False, [(CUDA, EXACT), (CPU, {})]),
+        ("cuda", False, [(CUDA, EXACT), (CPU, {})]),
+        ("cuda:1", True, [(CUDA, {**EXACT, "device_id": "1", "prefer_nhwc": "1"}), (CPU, {})]),
+        ("auto", True, [(CUDA, {**EXACT, "prefer_nhwc": "1"}), (CPU, {})]),
     ],
 )
 def test_what_onnxruntime_is_told(cuda: type[FakeSession], provider: str, nhwc: bool, expected: object) -> None:
