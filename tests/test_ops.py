@@ -24,6 +24,8 @@ from onnx import TensorProto, helper, numpy_helper
 import caffeconv
 import caffeconv.ops
 from caffeconv.ops.functions import infogain_attributes, infogain_loss_function, infogain_loss_grad_function
+from caffeconv.runtime.cuda import load_libraries
+from caffeconv.runtime.session import missing_cuda
 
 Array = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -166,8 +168,9 @@ def session_of(
         options.register_custom_ops_library(caffeconv.ops.library_path())
     if way == "cuda":
         library = caffeconv.ops.cuda_library_path()
-        if library is None or "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            pytest.skip("needs a CUDA toolkit at build time and onnxruntime-gpu")
+        if library is None or missing_cuda(onnxruntime, None):
+            pytest.skip("needs a CUDA toolkit at build time, onnxruntime-gpu and a GPU")
+        load_libraries(onnxruntime)
         options.register_custom_ops_library(library)
         providers.insert(0, "CUDAExecutionProvider")
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers)
@@ -628,6 +631,15 @@ def _sanitizers_work(folder: Path) -> bool:
     source.write_text("int main() { return 0; }")
     build = ["c++", "-fsanitize=address,undefined", str(source), "-o", str(folder / "probe")]
     return not subprocess.run(build, capture_output=True, check=False).returncode
+
+
+def test_the_cuda_benchmark_compiles(tmp_path: Path) -> None:
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        pytest.skip("needs nvcc")
+    root = HERE.parent
+    command = [nvcc, "-std=c++17", "-Xcompiler=-Wall,-Wextra,-Werror", f"-I{root / 'caffeconv' / 'ops'}", "-c"]
+    subprocess.run([*command, root / "benchmarks" / "infogain_cuda.cu", "-o", tmp_path / "b.o"], check=True)
 
 
 def test_cpp_under_sanitizers(tmp_path: Path) -> None:
