@@ -37,7 +37,7 @@ class Pass:
     positions: Positions
     """Where the data layers go on."""
     skipped: Sequence[str]
-    """Damaged items that were passed over on the way, as messages that name them."""
+    """Damaged items that were passed over on the way, as messages that name them; in each round the same ones."""
 
 
 @dataclass

@@ -169,7 +169,7 @@ def _test(request: Request, data: DataOptions, talk: Talk) -> None:
     net = _open(request, data, talk)
     data.engine.check(net)
     scores = Scores(net)
-    skipped: list[str] = []
+    skipped: dict[str, None] = {}  # in order; a later round meets the same items again
     with (
         _rows(data.per_batch) as write,
         sweeping(_run(net, scores.blobs, request, data), request.means, data.engine, quiet=talk.quiet) as sweep,
@@ -181,9 +181,9 @@ def _test(request: Request, data: DataOptions, talk: Talk) -> None:
             if not one.number:
                 write(["batch", *scores.names, "loss"])
             write([str(batch.number), *(f"{value:.9g}" for value in (*batch.values, batch.loss))])
-            skipped += one.skipped
+            skipped |= dict.fromkeys(one.skipped)
             advance(len(one.in_round))
-    _say_skipped(skipped)
+    _say_skipped(list(skipped))
     lines = [str(score) for score in scores.means()]
     if scores.weights:
         lines.insert(0, f"Loss: {scores.loss:.6g}")

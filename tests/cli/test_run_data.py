@@ -347,6 +347,17 @@ def test_the_first_item_is_damaged(here: Path) -> None:
     assert "1 damaged items were passed over" in run("net.prototxt", "--skip-bad").stderr
 
 
+def test_each_damaged_item_is_listed_once(here: Path) -> None:
+    """However often it is met: a last batch goes on with the first items, and --iterations goes round and round."""
+    good = {str(i): raw(pixels(1, 28, 28, seed=i), i) for i in (1, 2, 3)}
+    write_lmdb(here / "bad", {"0": b"\xff\xff", **good})
+    (here / "net.prototxt").write_text(data_layer("bad", 2) + LOSS)
+    for more in ((), ("--iterations", 7), ("--blobs", "ip", "-o", "f.npy")):
+        said = run("net.prototxt", "--skip-bad", *more).stderr
+        assert "1 damaged items were passed over" in said
+        assert said.count("bad, record '0'") == 1
+
+
 def test_damaged_lines(here: Path) -> None:
     write_pictures(here, {"a.png": pixels(28, 28), "b.png": pixels(28, 28, seed=1)})
     (here / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
