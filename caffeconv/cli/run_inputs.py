@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from caffeconv.cli.predictions import Format
+    from caffeconv.cli.predictions import Classified, Format
     from caffeconv.cli.profile import LayerFacts
+    from caffeconv.cli.records import Form
     from caffeconv.ir import Graph
     from caffeconv.runtime.batches import Batch
     from caffeconv.runtime.providers import Provider
@@ -53,9 +54,26 @@ class InputRequest:
     batch_size: int | None
     oversample: bool
     form: Format
+    per_item: bool
+    """Whether options were given that only make sense for classes or boxes."""
     fully_convolutional: bool
     compute: ComputeOptions
     options: NetOptions
+
+    @property
+    def wanted_form(self) -> Form | None:
+        """How classes or boxes are to be written, where it is said that they are wanted; None: a table, or whole blobs."""
+        from caffeconv.cli.records import SUFFIX_FORMS
+
+        suffix = self.out.suffix.lower() if self.out is not None else ""
+        if self.form == "table":
+            return "jsonl" if suffix == ".jsonl" else None
+        if self.out is not None and SUFFIX_FORMS.get(suffix) != self.form:
+            raise click.UsageError(
+                f"--format {self.form} with -o {self.out}: classes and boxes are written to .csv, .jsonl or .json, and the "
+                "suffix says how; other files hold whole blobs. Leave one of them out"
+            )
+        return self.form
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -78,16 +96,15 @@ def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> Non
 
     data.engine.check()
     names, out = _read_labels(request.labels), request.out
-    if request.form != "table" and out is not None:
-        raise click.UsageError(
-            f"--format {request.form}: classes are printed to stdout, and -o takes whole blobs; give one of them"
-        )
+    form = request.wanted_form
     with unchanged(request.files):
         opened = _open(request, quiet=talk.quiet)
     session = opened.session
     extracts = data.extracts(out, request.blobs, session)
     if out is not None:
-        if not extracts:
+        if form is not None and extracts:
+            raise click.UsageError(f"--resume goes on with whole blobs, and {out} is to hold classes or boxes")
+        if form is None and not extracts:
             check_output(out, list(session.outputs))
         refuse_input_as_output(out, request.files)
     sources = _sources(request, session)
@@ -117,6 +134,7 @@ def _extract(request: InputRequest, run: InputRun, out: Path, data: DataOptions,
 
 
 def _predict(request: InputRequest, run: InputRun, names: Sequence[str], data: DataOptions, talk: Talk) -> None:
+    from caffeconv.cli.boxes import is_detection
     from caffeconv.cli.predictions import is_classification, refuse_other_outputs
     from caffeconv.runtime.batches import averaged, batch_size_of
     from caffeconv.runtime.sources import CROPS
@@ -127,10 +145,13 @@ def _predict(request: InputRequest, run: InputRun, names: Sequence[str], data: D
         stream = averaged(batches, CROPS) if request.oversample else batches
         first = next(stream)
         stream = itertools.chain([first], stream)
-        if request.form != "table":
-            refuse_other_outputs(run.session, first, request.form)
-        silent = talk.quiet and request.form == "table"
-        if request.out is None and not silent and is_classification(run.session, first):
+        classes, boxes = is_classification(run.session, first), is_detection(run.session, first)
+        if request.wanted_form is not None and not classes and not boxes:
+            refuse_other_outputs(run.session, first, _asking(request))
+        form = _form_of_records(request, boxes=boxes) if classes or boxes else None
+        if form is not None:
+            _write_records(request, stream, run, names, form, total, talk, boxes=boxes)
+        elif request.out is None and classes and not talk.quiet:
             _print_classes(request, stream, run, names, total, talk)
         else:
             _keep_all(request, stream, run, names, total, talk)
@@ -138,18 +159,73 @@ def _predict(request: InputRequest, run: InputRun, names: Sequence[str], data: D
         note(f"{total} items in batches of {batch_size_of(run.session, request.batch_size)}")
 
 
-def _print_classes(
-    request: InputRequest, stream: Iterator[Batch], run: InputRun, names: Sequence[str], total: int, talk: Talk
-) -> None:
-    from caffeconv.cli.predictions import Classified, print_predictions
-    from caffeconv.cli.progress import progress
+def _asking(request: InputRequest) -> str:
+    return f"-o {request.out}" if request.out is not None and request.form == "table" else f"--format {request.form}"
+
+
+def _form_of_records(request: InputRequest, *, boxes: bool) -> Form | None:
+    """How classes or boxes are written; None where they are shown as a table, or whole blobs are written instead."""
+    from caffeconv.cli.records import SUFFIX_FORMS
+
+    if request.wanted_form is not None or request.out is None:
+        return request.wanted_form
+    suffix = request.out.suffix.lower()
+    # boxes are no rows of values, one for each item, so a .csv holds them one a row in any case
+    if (request.per_item and not request.blobs) or (boxes and suffix == ".csv"):
+        return SUFFIX_FORMS.get(suffix)
+    return None
+
+
+def _classified(request: InputRequest, run: InputRun, names: Sequence[str]) -> Classified:
+    from caffeconv.cli.predictions import Classified
     from caffeconv.runtime.sources import PictureSource
 
     main = next(iter(run.sources.values()), None)
     own = main.classes if isinstance(main, PictureSource) else None
-    what = Classified(main.label if main is not None else lambda _: "net", own, names, request.top_k)
+    return Classified(_item_names(run), own, names, request.top_k)
+
+
+def _item_names(run: InputRun) -> Callable[[int], str]:
+    main = next(iter(run.sources.values()), None)
+    return main.label if main is not None else lambda _: "net"
+
+
+def _write_records(
+    request: InputRequest, stream: Iterator[Batch], run: InputRun, names: Sequence[str], form: Form, total: int,
+    talk: Talk, *, boxes: bool,
+) -> None:  # fmt: skip
+    """Classes or boxes, one batch after another, to stdout or into a file."""
+    from caffeconv.cli.boxes import Detected
+    from caffeconv.cli.predictions import Tally, predictions
+    from caffeconv.cli.progress import progress
+    from caffeconv.cli.records import Record, lines_of, write_lines
+
+    classified, detected = _classified(request, run, names), Detected(_item_names(run), names, request.threshold)
+    tally = Tally(request.top_k)
+    out = request.out
+    with progress(total, "running", quiet=talk.quiet or (out is None and sys.stdout.isatty())) as advance:
+        batches = _advancing(stream, advance)
+        records: Iterator[Record] = detected.records(batches) if boxes else predictions(batches, classified, tally)
+        lines = lines_of(records, detected.header if boxes else classified.header, form)
+        if out is not None:
+            write_lines(lines, out)
+        else:
+            for line in lines:
+                click.echo(line, nl=False)
+    if out is not None:
+        note(f"{out}: {'boxes' if boxes else 'classes'} of {total} items", quiet=talk.quiet)
+    if tally.items:
+        note(str(tally), quiet=talk.quiet)
+
+
+def _print_classes(
+    request: InputRequest, stream: Iterator[Batch], run: InputRun, names: Sequence[str], total: int, talk: Talk
+) -> None:
+    from caffeconv.cli.predictions import print_table
+    from caffeconv.cli.progress import progress
+
     with progress(total, "running", quiet=talk.quiet or sys.stdout.isatty()) as advance:
-        tally = print_predictions(_advancing(stream, advance), what, request.form)
+        tally = print_table(_advancing(stream, advance), _classified(request, run, names))
     if tally.items:
         note(str(tally), quiet=talk.quiet)
 
