@@ -19,8 +19,8 @@ from caffeconv.convert import (
     Loaded,
     PathLike,
     Weights,
-    convert_loaded,
     load,
+    outline_loaded,
     read_weights,
     source_metadata,
     weight_paths,
@@ -690,7 +690,7 @@ class Net:
             size = session_bytes(graph)
             self._sessions.make_room(size)
             loaded = replace(self._loaded, bound=replace(self._loaded.bound, graph=self._params.apply(graph)))
-            model = convert_loaded(loaded, values, batch="keep", stateful=True)
+            model = outline_loaded(loaded, values, batch="keep", stateful=True)
             session = Session(
                 model, self._provider, self._threads, user_code=self._user_code, nhwc=self._nhwc, half=self._half
             )
@@ -972,7 +972,7 @@ class Net:
             session = None
             if backward.blobs or backward.params:
                 session = Session(
-                    backward.model, self._provider, self._threads, user_code=self._user_code, nhwc=self._nhwc
+                    backward.outline, self._provider, self._threads, user_code=self._user_code, nhwc=self._nhwc
                 )
             made = session, backward
             self._backward_sessions.put(key, made, size)

@@ -351,7 +351,7 @@ def _open(
 ) -> _Opened:  # fmt: skip
     """The session of an ONNX file, or of a net that is converted on the way."""
     from caffeconv.batch import with_batch
-    from caffeconv.convert import choose_outputs, convert_loaded
+    from caffeconv.convert import choose_outputs, outline_loaded
     from caffeconv.runtime.session import Session
 
     compute, net, blobs = request.compute, request.net, request.blobs
@@ -377,7 +377,7 @@ def _open(
     values = choose_outputs(loaded.graph, "all" if blobs == ("all",) else None)
     if blobs and blobs != ("all",):
         values = tuple(dict.fromkeys((*values, *choose_outputs(loaded.graph, blobs))))
-    model = convert_loaded(loaded, values, batch=batch)
+    model = outline_loaded(loaded, values, batch=batch)
     graph = with_batch(loaded.graph, batch) if isinstance(batch, int) else loaded.graph
     return _Opened(make_session(model, user_code=loaded.net.user_code), graph, net)
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import onnxruntime
     from onnx import ModelProto
 
+    from caffeconv.emit.outline import Outline
     from caffeconv.runtime.python_callback import PythonNodes
     from caffeconv.user_code import UserCode
 
@@ -46,7 +47,7 @@ _STATUS = re.compile(r"Status Message: (.*)", re.DOTALL)
 
 
 class Session:
-    """A model ready to run.
+    """A model ready to run; of an `Outline`, with its parameters where they lie in memory, of any size.
 
     ``inputs`` and ``outputs``: name → dims, a symbol where a size is open. `user_code` runs the model's Python layers.
     nhwc: CUDA kernels that keep channels last are preferred. profile_to: a folder for what `end_profiling` gives.
@@ -55,7 +56,7 @@ class Session:
     """
 
     def __init__(
-        self, model: ModelProto | Path, provider: Provider = "auto", threads: int | None = None, *,
+        self, model: ModelProto | Outline | Path, provider: Provider = "auto", threads: int | None = None, *,
         user_code: UserCode | None = None, nhwc: bool = False, profile_to: Path | None = None, optimise: bool = True,
         half: bool = False,
     ) -> None:  # fmt: skip
@@ -68,6 +69,10 @@ class Session:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if threads:
             options.intra_op_num_threads = threads
+        if not isinstance(model, Path):
+            from caffeconv.runtime.lending import lend
+
+            model, self._lent = lend(model, options)
         content = str(model) if isinstance(model, Path) else model.SerializeToString()
         if _uses_our_operators(model):
             _register_library(options)
@@ -221,17 +226,20 @@ def choose_providers(provider: Provider, ort: ModuleType) -> list[str]:
     return [CUDA, CPU] if has_cuda and device.kind != "cpu" else [CPU]
 
 
-def _halved(model: ModelProto | Path, provider: Provider, ort: ModuleType) -> ModelProto:
+def _halved(model: ModelProto | Outline | Path, provider: Provider, ort: ModuleType) -> ModelProto:
     """The model in half precision; CaffeconvError on the CPU, which computes with that by way of float32."""
     import onnx
 
     from caffeconv.emit.half import to_half
+    from caffeconv.emit.outline import Outline
 
     if choose_providers(provider, ort)[0] != CUDA:
         raise CaffeconvError(
             "--fp16 is for CUDA: on the CPU onnxruntime turns half precision into float32 and back, which is slower and no "
             "more exact. Leave --fp16 out, or see `caffeconv convert --fp16` for a model of half the size"
         )
+    if isinstance(model, Outline):
+        model = model.with_values()
     return to_half(onnx.load(model) if isinstance(model, Path) else model, keep_io=True)
 
 
