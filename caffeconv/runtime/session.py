@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 OPTIMIZED = "optimized.onnx"
 """The model as onnxruntime runs it, in the folder `profile_to`."""
+_OPTIMIZED_WEIGHTS = "session.optimized_model_external_initializers_file_name"
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 Feed = FloatArray | NDArray[np.uint8]
 _TYPES: Mapping[str, type[np.generic]] = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
@@ -84,6 +85,7 @@ class Session:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile_to / "profile")
             options.optimized_model_filepath = str(profile_to / OPTIMIZED)
+            options.add_session_config_entry(_OPTIMIZED_WEIGHTS, "weights")  # beside it: it may hold more than 2 GiB
         self._python = _python_nodes(model, user_code)
         try:
             with (
