@@ -21,7 +21,7 @@ from caffeconv.batch import (
 )  # fmt: skip
 from caffeconv.bind import Bound, bind
 from caffeconv.build import Draft, draft_graph, finish
-from caffeconv.deploy import to_deploy
+from caffeconv.deploy import UnknownSizeError, to_deploy
 from caffeconv.emit.form import Form, Layout, Preprocess, take_form
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.fully_convolutional import fully_convolutional as to_fully_convolutional
@@ -100,10 +100,17 @@ def load(
 ) -> Loaded:  # fmt: skip
     """Reads, builds and binds; raises CaffeconvError with every problem found.
 
-    fully_convolutional: InnerProduct layers become convolutions over the net's own size, and only then `shapes` count.
+    fully_convolutional: InnerProduct layers become convolutions over the net's own size, and only then `shapes` count. A
+    training net that is turned into a deploy net may not say its size; `shapes` are its own size then.
     """
     if fully_convolutional:
-        loaded = load(net, weights, state=state, seed=seed, ignore_unknown_fields=ignore_unknown_fields)
+        read = partial(load, net, weights, state=state, seed=seed, ignore_unknown_fields=ignore_unknown_fields)
+        try:
+            loaded = read()
+        except UnknownSizeError:
+            if not shapes:
+                raise
+            loaded = read(shapes=shapes)
         graph = to_fully_convolutional(loaded.graph)
         graph = reshape_graph(graph, {**input_shapes(graph), **checked_shapes(graph, shapes or {})})
         return replace(loaded, net=graph.net, bound=replace(loaded.bound, graph=graph))
