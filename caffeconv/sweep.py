@@ -108,13 +108,6 @@ class Sweep:
         """How many items of the leading layer all passes take."""
         return self.total * (self.sources[self.leading].batch_size if self.leading is not None else 1)
 
-    @property
-    def beyond(self) -> int:
-        """How many items of the last batch belong to the next round, as Caffe goes round."""
-        if self.leading is None:
-            return 0
-        return max(0, self.total_items - self.items[self.leading])
-
     def __iter__(self) -> Iterator[Pass]:
         threads = self._threads
         with ExitStack() as stack:

@@ -164,25 +164,34 @@ def run_over_data(request: Request, data: DataOptions, talk: Talk) -> None:
 
 
 def _test(request: Request, data: DataOptions, talk: Talk) -> None:
+    import numpy as np
+
     from caffeconv.scores import Scores
 
     net = _open(request, data, talk)
     data.engine.check(net)
     scores = Scores(net)
+    beyond = 0
     skipped: dict[str, None] = {}  # in order; a later round meets the same items again
     with (
         _rows(data.per_batch) as write,
         sweeping(_run(net, scores.blobs, request, data), request.means, data.engine, quiet=talk.quiet) as sweep,
         progress(sweep.total_items, "testing", quiet=talk.quiet) as advance,
     ):
-        _say_what_runs(sweep, request, talk)
+        _say_what_runs(sweep, talk)
         for one in sweep:
             batch = scores.add(one.number, one.blobs)
             if not one.number:
                 write(["batch", *scores.names, "loss"])
             write([str(batch.number), *(f"{value:.9g}" for value in (*batch.values, batch.loss))])
             skipped |= dict.fromkeys(one.skipped)
+            beyond += int(np.count_nonzero(~one.in_round))
             advance(len(one.in_round))
+    if beyond:
+        note(
+            f"the last batch went on with the first {beyond} items again, as Caffe's does: they count twice",
+            quiet=talk.quiet,
+        )
     _say_skipped(list(skipped))
     lines = [str(score) for score in scores.means()]
     if scores.weights:
@@ -208,7 +217,7 @@ def _open_elsewhere(request: Request, data: DataOptions, provider: Provider, thr
     )  # fmt: skip
 
 
-def _say_what_runs(sweep: Sweep, request: Request, talk: Talk) -> None:
+def _say_what_runs(sweep: Sweep, talk: Talk) -> None:
     if sweep.leading is None:
         note("the net reads no data: 1 batch, unless --iterations says otherwise", quiet=talk.quiet or sweep.total > 1)
         return
@@ -216,11 +225,6 @@ def _say_what_runs(sweep: Sweep, request: Request, talk: Talk) -> None:
     batches = "1 batch" if sweep.total == 1 else f"{sweep.total} batches"
     of = f"{source.name}: {sweep.items[sweep.leading]} items, {batches} of {source.batch_size}"
     note(of, quiet=talk.quiet)
-    if sweep.end is not None and sweep.beyond and request.out is None:
-        note(
-            f"the last batch goes on with the first {sweep.beyond} items again, as Caffe's does: they count twice",
-            quiet=talk.quiet,
-        )
 
 
 @contextmanager
@@ -259,7 +263,7 @@ def _extract(request: Request, out: Path, data: DataOptions, talk: Talk) -> None
         net.states = parts.states()
         run = _run(net, blobs, request, data, journal.positions, journal.passes)
         with sweeping(run, request.means, data.engine, quiet=talk.quiet) as sweep:
-            _say_what_runs(sweep, request, talk)
+            _say_what_runs(sweep, talk)
             total = sweep.end if sweep.end is not None else None
             _write(parts, chunks_of(sweep), total, talk)
             if talk.verbose:
