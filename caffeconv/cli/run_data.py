@@ -48,11 +48,6 @@ class DataOptions:
 
     def wanted(self, net: Path, inputs: Sequence[str], options: NetOptions) -> bool:
         """Whether the net's data layers, or a database instead of an input, are to be read."""
-        import numpy as np
-
-        from caffeconv.convert import load
-        from caffeconv.data.sources import MemorySource
-
         given = {"--iterations": self.iterations, "--per-batch": self.per_batch, "--input-db": self.input_db}
         option = next((option for option, value in given.items() if value is not None), None)
         if inputs or net.suffix.lower() == ".onnx":
@@ -62,14 +57,7 @@ class DataOptions:
             return False
         if self.input_db is not None:
             return True
-        graph = load(
-            net, state=options.state, shapes=options.shapes, ignore_unknown_fields=options.ignore_unknown_fields
-        ).graph
-        reads = not graph.inputs or any(
-            source is not None and not isinstance(source, MemorySource)
-            for node in graph.nodes
-            for source in [node.layer.data_source(node.definition.tops, np.random.default_rng(0))]
-        )
+        reads = _reads_data(net, options)
         if option is not None and not reads:
             raise click.UsageError(f"{option}: it is for nets with data layers (or with --input-db); this net has none")
         return reads
@@ -82,6 +70,26 @@ class DataOptions:
             return False
         suffix = out.suffix.lower()
         return suffix == ".lmdb" or self.resume or (suffix in STREAMED and bool(blobs) and _has_rows(session))
+
+
+def _reads_data(net: Path, options: NetOptions) -> bool:
+    """Whether the net has data of its own: nothing that the caller fills, or a layer that reads."""
+    import numpy as np
+
+    from caffeconv.convert import read_definition
+    from caffeconv.data.sources import MemorySource
+    from caffeconv.errors import CaffeconvError
+    from caffeconv.layers import LAYERS
+
+    definition = read_definition(
+        net, options.state, options.shapes, ignore_unknown_fields=options.ignore_unknown_fields
+    )  # fmt: skip
+    inputs = [(layer, kind) for layer in definition.layers if (kind := LAYERS.get(layer.type)) and kind.is_input]
+    try:
+        sources = [kind.parse(layer).data_source(layer.tops, np.random.default_rng(0)) for layer, kind in inputs]
+    except CaffeconvError:
+        return False  # whoever builds the net says what is wrong with it
+    return not inputs or any(source is not None and not isinstance(source, MemorySource) for source in sources)
 
 
 @dataclass(frozen=True)

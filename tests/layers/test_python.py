@@ -227,6 +227,17 @@ def test_setup_once_then_reshape_and_forward_in_each_pass(tmp_path: Path) -> Non
     assert net.forward(x=X)["y"].max() == 231
 
 
+def test_a_run_sets_up_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code = SCALE.replace("def setup(self, bottom, top):", "def setup(self, bottom, top):\n        print('set up')")
+    (tmp_path / "mine.py").write_text(HEAD + code)
+    data = 'layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 dim: 3 } } }\n'
+    layer = 'layer { name: "p" type: "Python" bottom: "x" top: "y" python_param { module: "mine" layer: "Scale" } }'
+    (tmp_path / "net.prototxt").write_text(data + layer)
+    result = CliRunner().invoke(main, ["run", str(tmp_path / "net.prototxt"), "--allow-python", "--iterations", "2"])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("set up") + capfd.readouterr().out.count("set up") == 1
+
+
 def test_source(tmp_path: Path) -> None:
     code(
         tmp_path,
