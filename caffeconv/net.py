@@ -565,15 +565,24 @@ class Net:
         self._drop_outdated_sessions()
         if self._user_code is not None:
             self._user_code.begin_pass()
-        written = [blob for node, _ in self._sinks for blob in node.definition.bottoms]
-        wanted = list(dict.fromkeys([*blobs, *written, *self._made_by_code(self.layer_names)]))
         written_last = last_writes(self._reshaped().nodes)
         going = _Pass(None, written_last, {**self._buffers, **feeds}, self._states, self._params_version)
-        results, self._states = self._run(going, wanted)
+        results, self._states = self._run(going, self._wanted_of_pass(blobs))
         for node, sink in self._sinks:
             with placed(node.definition):
                 sink.write([results[blob] for blob in node.definition.bottoms])
         return {name: results[name] for name in blobs}
+
+    def session_of(self, blobs: Sequence[str]) -> Session | None:
+        """What computes the blobs of a `run_pass`, while no batch of another size comes; None where all are inputs."""
+        graph = self._reshaped()
+        last = last_writes(graph.nodes)
+        values = tuple(last[blob] for blob in self._wanted_of_pass(blobs) if last[blob] not in graph.inputs)
+        return self._session(values, None, graph) if values else None
+
+    def _wanted_of_pass(self, blobs: Sequence[str]) -> list[str]:
+        written = [blob for node, _ in self._sinks for blob in node.definition.bottoms]
+        return list(dict.fromkeys([*blobs, *written, *self._made_by_code(self.layer_names)]))
 
     def check_known(self, blobs: Sequence[str]) -> None:
         """Raises CaffeconvError for a blob that the net lacks."""

@@ -186,7 +186,7 @@ def _test(request: Request, data: DataOptions, talk: Talk) -> None:
         sweeping(_run(net, scores.blobs, request, data), request.means, data.engine, quiet=talk.quiet) as sweep,
         progress(sweep.total_items, "testing", quiet=talk.quiet) as advance,
     ):
-        _say_what_runs(sweep, talk)
+        _say_what_runs(sweep, data, talk)
         for one in sweep:
             batch = scores.add(one.number, one.blobs)
             if not one.number:
@@ -225,7 +225,13 @@ def _open_elsewhere(request: Request, data: DataOptions, provider: Provider, thr
     )  # fmt: skip
 
 
-def _say_what_runs(sweep: Sweep, talk: Talk) -> None:
+def _say_what_runs(sweep: Sweep, data: DataOptions, talk: Talk) -> None:
+    if talk.verbose and data.engine.name == "process":
+        from caffeconv.cli.placement import say_placement
+
+        session = sweep.net.session_of(sweep.blobs)
+        if session is not None:
+            say_placement(session, lambda: sweep.net.layer_names)
     if sweep.leading is None:
         note("the net reads no data: 1 batch, unless --iterations says otherwise", quiet=talk.quiet or sweep.total > 1)
         return
@@ -271,7 +277,7 @@ def _extract(request: Request, out: Path, data: DataOptions, talk: Talk) -> None
         net.states = parts.states()
         run = _run(net, blobs, request, data, journal.positions, journal.passes)
         with sweeping(run, request.means, data.engine, quiet=talk.quiet) as sweep:
-            _say_what_runs(sweep, talk)
+            _say_what_runs(sweep, data, talk)
             total = sweep.end if sweep.end is not None else None
             _write(parts, chunks_of(sweep), total, talk)
             if talk.verbose:

@@ -109,8 +109,7 @@ def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> Non
         refuse_input_as_output(out, request.files)
     sources = _sources(request, session)
     if talk.verbose:
-        for line in opened.placement():
-            note(line)
+        opened.say_placement()
     run = InputRun(
         session, functools.partial(_open_elsewhere, request), sources, request.batch_size,
         Means(request.compute, request.files),
@@ -287,14 +286,11 @@ class _Opened:
 
         return facts_of_model(onnx.load(self.path, load_external_data=False))
 
-    def placement(self) -> list[str]:
-        """Where it computes, as lines for people."""
-        from caffeconv.runtime.providers import layer_of, said
+    def say_placement(self) -> None:
+        """Where it computes."""
+        from caffeconv.cli.placement import say_placement
 
-        placed = self.session.placements()
-        names = [layer.name for layer in self.layers()] if placed else []
-        owners = {place.node: layer_of(place.node, names) or place.node for place in placed or ()}
-        return said(self.session.providers, placed, owners)
+        say_placement(self.session, lambda: [layer.name for layer in self.layers()])
 
 
 # -- time per layer ----------------------------------------------------------------------------------------------------
@@ -313,6 +309,8 @@ def profile_net(request: InputRequest, passes: int, talk: Talk) -> None:
     tables.check_profile_output(request.out)
     with TemporaryDirectory(prefix="caffeconv-") as folder:
         opened = _open(request, quiet=talk.quiet, profile_to=Path(folder), batch=request.batch_size or "keep")
+        if talk.verbose:
+            opened.say_placement()
         sources = _sources(request, opened.session)
         size = batch_size_of(opened.session, request.batch_size)
         free = {name: dims for name, dims in opened.session.inputs.items() if name not in sources}
