@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,8 @@ class Detected:
     items: Callable[[int], str]
     labels: Sequence[str]
     threshold: float
+    passed_over: Collection[int] = ()
+    """Items of which nothing is said."""
 
     @property
     def header(self) -> Sequence[str]:
@@ -61,6 +63,8 @@ class Detected:
         """One for each item and output, also where nothing was found."""
         for batch in batches:
             for i in range(batch.size):
+                if batch.start + i in self.passed_over:
+                    continue
                 for name, values in batch.outputs.items():
                     found = (row.tolist() for row in values.reshape(-1, 7) if row[0] == i)
                     boxes = tuple(

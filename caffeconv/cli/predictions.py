@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -85,6 +85,8 @@ class Classified:
     own: Sequence[int] | None
     labels: Sequence[str]
     top_k: int
+    passed_over: Collection[int] = ()
+    """Items of which nothing is said."""
 
     @property
     def header(self) -> Sequence[str]:
@@ -123,6 +125,8 @@ def predictions(batches: Iterable[Batch], what: Classified, tally: Tally) -> Ite
 def _predictions(batch: Batch, what: Classified) -> Iterator[Prediction]:
     for i in range(batch.size):
         number = batch.start + i
+        if number in what.passed_over:
+            continue
         for name, values in batch.outputs.items():
             row = values[i].ravel()
             best = np.argsort(-row, kind="stable")[: what.top_k]
@@ -139,10 +143,13 @@ def print_table(batches: Iterable[Batch], what: Classified) -> Tally:
     for batch in batches:
         for prediction in _predictions(batch, what):
             tally.count(prediction)
-        items = [what.items(batch.start + i) for i in range(batch.size)]
+        rows = [i for i in range(batch.size) if batch.start + i not in what.passed_over]
+        if not rows:
+            continue
+        items = [what.items(batch.start + i) for i in rows]
         width = max(width, *(min(len(item), MOST_NAME) for item in items))
         for name, values in batch.outputs.items():
-            table = classes(name, values, items, what.labels, what.top_k)
+            table = classes(name, values[rows], items, what.labels, what.top_k)
             table.show_header = name not in shown or len(batch.outputs) > 1
             table.columns[0].min_width = width
             table.columns[1].min_width = max(6, len(name))

@@ -200,7 +200,7 @@ def _test(request: Request, data: DataOptions, talk: Talk) -> None:
             f"the last batch went on with the first {beyond} items again, as Caffe's does: they count twice",
             quiet=talk.quiet,
         )
-    _say_skipped(list(skipped))
+    say_skipped(list(skipped))
     lines = [str(score) for score in scores.means()]
     if scores.weights:
         lines.insert(0, f"Loss: {scores.loss:.6g}")
@@ -294,7 +294,9 @@ def extract_from_inputs(
     from caffeconv.runtime.feature_files import check_feature_file
 
     if data.skip_bad:
-        raise click.UsageError("--skip-bad is for data layers and --input-db; take the damaged picture out of --input")
+        raise click.UsageError(
+            "--skip-bad with --input is for classes and boxes, not for whole blobs; take the damaged picture out"
+        )
     kept = list(run.session.outputs)
     if out.suffix.lower() in ONE_BLOB and len(kept) > 1:
         kept = [blob for blob in kept if blob in blobs] or kept
@@ -382,7 +384,7 @@ def _write(
     except KeyboardInterrupt:
         note(f"stopped: {parts.journal.items} items are in {parts.folder}; the same command with --resume goes on")
         raise
-    _say_skipped(parts.journal.skipped)
+    say_skipped(parts.journal.skipped)
     shapes = ", ".join(f"{blob} {'×'.join(map(str, parts.shape(blob)))}" for blob in parts.journal.blobs)
     note(f"{parts.out}: {shapes}, of {parts.journal.items} items", quiet=talk.quiet)
 
@@ -428,7 +430,8 @@ def _check_skips(data: DataOptions, sources: Mapping[str, DataSource]) -> None:
         )
 
 
-def _say_skipped(skipped: Sequence[str]) -> None:
+def say_skipped(skipped: Sequence[str]) -> None:
+    """Counts and lists damaged items that were passed over."""
     if not skipped:
         return
     note(f"{len(skipped)} damaged items were passed over:")

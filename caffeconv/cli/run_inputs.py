@@ -16,7 +16,7 @@ import click
 from caffeconv.cli.engine import InputRun, Means, batching
 from caffeconv.cli.loading import load_net
 from caffeconv.cli.options import ComputeOptions, NetOptions, note, parse_size, read_mean
-from caffeconv.cli.run_data import DataOptions, Talk, extract_from_inputs, identify
+from caffeconv.cli.run_data import DataOptions, Talk, extract_from_inputs, identify, say_skipped
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +107,8 @@ def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> Non
         if form is None and not extracts:
             check_output(out, list(session.outputs))
         refuse_input_as_output(out, request.files)
-    sources = _sources(request, session)
+    bad = _Bad.of(request, data)
+    sources = _sources(request, session, bad)
     if talk.verbose:
         opened.say_placement()
     run = InputRun(
@@ -117,7 +118,34 @@ def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> Non
     if out is not None and extracts:
         _extract(request, run, out, data, talk)
     else:
-        _predict(request, run, names, data, talk)
+        _predict(request, run, names, data, bad, talk)
+
+
+@dataclass(frozen=True)
+class _Bad:
+    """Damaged pictures, and lines of a list, that are passed over; filled while these are read."""
+
+    lines: list[str]
+    pictures: dict[int, str]
+
+    @classmethod
+    def of(cls, request: InputRequest, data: DataOptions) -> _Bad | None:
+        """None where the first one stops the run."""
+        if not data.skip_bad:
+            return None
+        if len(request.inputs) > 1 or data.engine.name == "ray":
+            raise click.UsageError("--skip-bad with --input is for one --input, and for this process alone")
+        return cls([], {})
+
+    def refuse_all(self, total: int) -> None:
+        """Raises CaffeconvError where nothing is left."""
+        from caffeconv.errors import CaffeconvError
+
+        if len(self.pictures) == total:
+            raise CaffeconvError(f"not one picture of --input can be used; the first: {self.pictures[0]}")
+
+    def say(self) -> None:
+        say_skipped([*self.lines, *(self.pictures[i] for i in sorted(self.pictures))])
 
 
 def _extract(request: InputRequest, run: InputRun, out: Path, data: DataOptions, talk: Talk) -> None:
@@ -132,7 +160,9 @@ def _extract(request: InputRequest, run: InputRun, out: Path, data: DataOptions,
     extract_from_inputs(run, request.blobs, out, identity, data, talk)
 
 
-def _predict(request: InputRequest, run: InputRun, names: Sequence[str], data: DataOptions, talk: Talk) -> None:
+def _predict(
+    request: InputRequest, run: InputRun, names: Sequence[str], data: DataOptions, bad: _Bad | None, talk: Talk
+) -> None:  # fmt: skip
     from caffeconv.cli.boxes import is_detection
     from caffeconv.cli.predictions import is_classification, refuse_other_outputs
     from caffeconv.runtime.batches import averaged, batch_size_of
@@ -144,16 +174,24 @@ def _predict(request: InputRequest, run: InputRun, names: Sequence[str], data: D
         stream = averaged(batches, CROPS) if request.oversample else batches
         first = next(stream)
         stream = itertools.chain([first], stream)
+        stream = stream if bad is None else _some_left(stream, bad, total)
         classes, boxes = is_classification(run.session, first), is_detection(run.session, first)
         if request.wanted_form is not None and not classes and not boxes:
             refuse_other_outputs(run.session, first, _asking(request))
         form = _form_of_records(request, boxes=boxes) if classes or boxes else None
+        shown = _classified(request, run, names, bad)
         if form is not None:
-            _write_records(request, stream, run, names, form, total, talk, boxes=boxes)
+            _write_records(request, stream, shown, form, total, talk, boxes=boxes)
         elif request.out is None and classes and not talk.quiet:
-            _print_classes(request, stream, run, names, total, talk)
-        else:
+            _print_classes(stream, shown, total, talk)
+        elif bad is None:
             _keep_all(request, stream, run, names, total, talk)
+        else:
+            raise click.UsageError(
+                "--skip-bad with --input is for classes and for boxes (--format csv or jsonl); other values are kept whole"
+            )
+    if bad is not None:
+        bad.say()
     if talk.verbose:
         note(f"{total} items in batches of {batch_size_of(run.session, request.batch_size)}")
 
@@ -175,23 +213,19 @@ def _form_of_records(request: InputRequest, *, boxes: bool) -> Form | None:
     return None
 
 
-def _classified(request: InputRequest, run: InputRun, names: Sequence[str]) -> Classified:
+def _classified(request: InputRequest, run: InputRun, names: Sequence[str], bad: _Bad | None) -> Classified:
     from caffeconv.cli.predictions import Classified
     from caffeconv.runtime.sources import PictureSource
 
     main = next(iter(run.sources.values()), None)
     own = main.classes if isinstance(main, PictureSource) else None
-    return Classified(_item_names(run), own, names, request.top_k)
-
-
-def _item_names(run: InputRun) -> Callable[[int], str]:
-    main = next(iter(run.sources.values()), None)
-    return main.label if main is not None else lambda _: "net"
+    items = main.label if main is not None else lambda _: "net"
+    return Classified(items, own, names, request.top_k, bad.pictures if bad is not None else ())
 
 
 def _write_records(
-    request: InputRequest, stream: Iterator[Batch], run: InputRun, names: Sequence[str], form: Form, total: int,
-    talk: Talk, *, boxes: bool,
+    request: InputRequest, stream: Iterator[Batch], classified: Classified, form: Form, total: int, talk: Talk, *,
+    boxes: bool,
 ) -> None:  # fmt: skip
     """Classes or boxes, one batch after another, to stdout or into a file."""
     from caffeconv.cli.boxes import Detected
@@ -199,7 +233,7 @@ def _write_records(
     from caffeconv.cli.progress import progress
     from caffeconv.cli.records import Record, lines_of, write_lines
 
-    classified, detected = _classified(request, run, names), Detected(_item_names(run), names, request.threshold)
+    detected = Detected(classified.items, classified.labels, request.threshold, classified.passed_over)
     tally = Tally(request.top_k)
     out = request.out
     with progress(total, "running", quiet=talk.quiet or (out is None and sys.stdout.isatty())) as advance:
@@ -212,19 +246,18 @@ def _write_records(
             for line in lines:
                 click.echo(line, nl=False)
     if out is not None:
-        note(f"{out}: {'boxes' if boxes else 'classes'} of {total} items", quiet=talk.quiet)
+        left = total - len(classified.passed_over)
+        note(f"{out}: {'boxes' if boxes else 'classes'} of {left} items", quiet=talk.quiet)
     if tally.items:
         note(str(tally), quiet=talk.quiet)
 
 
-def _print_classes(
-    request: InputRequest, stream: Iterator[Batch], run: InputRun, names: Sequence[str], total: int, talk: Talk
-) -> None:
+def _print_classes(stream: Iterator[Batch], classified: Classified, total: int, talk: Talk) -> None:
     from caffeconv.cli.predictions import print_table
     from caffeconv.cli.progress import progress
 
     with progress(total, "running", quiet=talk.quiet or sys.stdout.isatty()) as advance:
-        tally = print_table(_advancing(stream, advance), _classified(request, run, names))
+        tally = print_table(_advancing(stream, advance), classified)
     if tally.items:
         note(str(tally), quiet=talk.quiet)
 
@@ -246,6 +279,12 @@ def _keep_all(
         note(f"{request.out}: {', '.join(results)} of {total} items", quiet=talk.quiet)
     if not talk.quiet:
         _show(session, results, items, names, request.top_k, request.threshold)
+
+
+def _some_left(batches: Iterator[Batch], bad: _Bad, total: int) -> Iterator[Batch]:
+    """The batches; CaffeconvError after the last one where all pictures were damaged, before a file takes its name."""
+    yield from batches
+    bad.refuse_all(total)
 
 
 def _advancing(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:
@@ -402,8 +441,8 @@ def _check_model(request: InputRequest) -> None:
         raise CaffeconvError(f"{net}: no such file; an ONNX model was needed")
 
 
-def _sources(request: InputRequest, session: Session) -> dict[str, Source]:
-    """A source for each --input."""
+def _sources(request: InputRequest, session: Session, bad: _Bad | None = None) -> dict[str, Source]:
+    """A source for each --input; `bad` takes what is damaged."""
     import difflib
 
     from caffeconv.emit.form import layouts, pictures_of
@@ -436,7 +475,7 @@ def _sources(request: InputRequest, session: Session) -> dict[str, Source]:
         if path.suffix.lower() in ARRAYS:
             sources[blob] = ArraySource(path.name, fit_array(read_array(path, blob), shape, blob))
             continue
-        pictures = find_pictures(path)
+        pictures = find_pictures(path, bad.lines if bad is not None else None)
         if resize is not None and len(shape) == 4:
             # an open height or width is that of the pictures
             shape = [size if isinstance(size, int) else resize[i - 2] for i, size in enumerate(shape)]
@@ -454,7 +493,9 @@ def _sources(request: InputRequest, session: Session) -> dict[str, Source]:
         channels, height, width = (sizes[-1], *sizes[:-1]) if channels_last else sizes
         red_first = prepared.order == "RGB" if prepared is not None and prepared.input == blob else rgb
         transform = Transform(channels, (height, width), resize, mean, scale, red_first)
-        sources[blob] = PictureSource(pictures.paths, transform, pictures.classes, channels_last)
+        sources[blob] = PictureSource(
+            pictures.paths, transform, pictures.classes, channels_last, bad.pictures if bad is not None else None
+        )  # fmt: skip
     return sources
 
 

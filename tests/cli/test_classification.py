@@ -67,7 +67,8 @@ def test_crops_go_through_batches_of_any_size(step: int) -> None:
     transform = Transform(1, (28, 28), (32, 30))
     source = TenCrops(PictureSource(paths, transform))
     parts = [source.read(start, min(start + step, len(source))) for start in range(0, len(source), step)]
-    np.testing.assert_array_equal(np.concatenate(parts), np.concatenate([transform.read_ten(path) for path in paths]))
+    whole = [transform.ten_crops(transform.decode(path)) for path in paths]
+    np.testing.assert_array_equal(np.concatenate(parts), np.concatenate(whole))
     assert [source.label(i) for i in (0, 9, 10, 29)] == [str(paths[i]) for i in (0, 0, 1, 2)]
 
 
@@ -168,6 +169,58 @@ def test_a_bad_picture_is_named_and_the_rest_is_there(tmp_path: Path) -> None:
     assert [json.loads(line)["item"] for line in result.stdout.splitlines()] == [
         str(tmp_path / f"{i}.png") for i in (0, 1)
     ]
+
+
+@pytest.fixture
+def some_damaged(tmp_path: Path) -> Path:
+    """Three digits, a picture that is cut off, and one that is none."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for digit in (1, 2, 3):
+        shutil.copy(DIGITS / f"{digit}.png", folder)
+    (folder / "15.png").write_bytes((DIGITS / "4.png").read_bytes()[:60])
+    (folder / "16.jpg").write_text("none")
+    return folder
+
+
+@pytest.mark.parametrize("more", [(), ("--batch-size", "1"), ("--oversample", "--resize", "28")])
+def test_damaged_pictures_are_passed_over(some_damaged: Path, more: tuple[str, ...]) -> None:
+    arguments = ("--top-k", "1", "--format", "jsonl", *more)
+    result = call("--input", some_damaged, "--skip-bad", *arguments)
+    assert result.exit_code == 0, result.stderr
+    alone = [call("--input", some_damaged / f"{digit}.png", *arguments).stdout for digit in (1, 2, 3)]
+    found, wanted = ([json.loads(line) for line in text.splitlines()] for text in (result.stdout, "".join(alone)))
+    assert [(line["item"], line["classes"][0]["class"]) for line in found] == [
+        (line["item"], line["classes"][0]["class"]) for line in wanted
+    ]
+    assert "2 damaged items were passed over:" in result.stderr
+    assert f"  {some_damaged / '15.png'}: the picture is cut off after 60 bytes" in result.stderr
+    assert f"  {some_damaged / '16.jpg'}: not a readable picture" in result.stderr
+
+
+def test_damaged_pictures_of_a_list_in_a_table(some_damaged: Path) -> None:
+    listed = some_damaged / "list.txt"
+    listed.write_text("1.png 1\nabsent.png 2\n15.png 3\njunk\n3.png 4\n")
+    result = call("--input", listed, "--skip-bad", "--top-k", "1")
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == [
+        str(some_damaged / name) for name in ("1.png", "3.png")
+    ]
+    assert "prob: 1 of 2 items come out first" in result.stderr
+    assert "3 damaged items were passed over" in result.stderr
+    assert "list.txt, line 2: there is no picture absent.png" in result.stderr
+    assert "list.txt, line 4: 'junk'" in result.stderr
+    listed.write_text("absent.png 1\n")
+    assert "not one line of it can be used; the first: " in call("--input", listed, "--skip-bad").stderr
+
+
+def test_passing_over_has_its_limits(some_damaged: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.csv"
+    result = call("--input", some_damaged / "16.jpg", "--skip-bad", "--top-k", "1", "-o", out)
+    assert (result.exit_code, "not one picture of --input can be used" in result.stderr) == (1, True)
+    for more in (("-o", tmp_path / "x.npz"), ("-o", tmp_path / "x.npy", "--blobs", "ip1"), ("--engine", "ray")):
+        result = call("--input", some_damaged, "--skip-bad", *more)
+        assert (result.exit_code, "--skip-bad with --input is for" in result.stderr) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
 
 # -- formats -----------------------------------------------------------------------------------------------------------
