@@ -389,6 +389,7 @@ def _open(
     """The session of an ONNX file, or of a net that is converted on the way."""
     from caffeconv.batch import with_batch
     from caffeconv.convert import choose_outputs, outline_loaded
+    from caffeconv.planned import PlannedSession
     from caffeconv.runtime.session import Session
 
     compute, net, blobs = request.compute, request.net, request.blobs
@@ -414,8 +415,13 @@ def _open(
     values = choose_outputs(loaded.graph, "all" if blobs == ("all",) else None)
     if blobs and blobs != ("all",):
         values = tuple(dict.fromkeys((*values, *choose_outputs(loaded.graph, blobs))))
-    model = outline_loaded(loaded, values, batch=batch)
     graph = with_batch(loaded.graph, batch) if isinstance(batch, int) else loaded.graph
+    if profile_to is None and any(node.layer.makes_shapes for node in graph.nodes):
+        session: Session = PlannedSession(
+            loaded, values, compute.provider, compute.threads, batch=batch, nhwc=compute.nhwc, half=compute.half
+        )  # fmt: skip
+        return _Opened(session, graph, net)
+    model = outline_loaded(loaded, values, batch=batch)
     return _Opened(make_session(model, user_code=loaded.net.user_code), graph, net)
 
 
