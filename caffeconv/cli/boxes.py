@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from caffeconv.cli.records import number_or_null
 from caffeconv.cli.results import guess_kind
 
 if TYPE_CHECKING:
@@ -89,4 +90,5 @@ def is_detection(session: Session, batch: Batch) -> bool:
 
 def _as_json(box: Box) -> dict[str, object]:
     label = {} if box.label is None else {"label": box.label}
-    return {"class": box.number, **label, "score": box.score, **dict(zip(CORNERS, box.corners, strict=True))}
+    corners = zip(CORNERS, map(number_or_null, box.corners), strict=True)
+    return {"class": box.number, **label, "score": number_or_null(box.score), **dict(corners)}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from caffeconv.cli.records import number_or_null
 from caffeconv.cli.results import classes, guess_kind
 from caffeconv.cli.table import make_console
 from caffeconv.errors import CaffeconvError
@@ -45,7 +46,7 @@ class Prediction:
     def as_json(self) -> Mapping[str, object]:
         labels = self.labels or (None,) * len(self.numbers)
         best = [
-            {"class": number, "score": score, **({} if label is None else {"label": label})}
+            {"class": number, "score": number_or_null(score), **({} if label is None else {"label": label})}
             for number, score, label in zip(self.numbers, self.scores, labels, strict=True)
         ]
         own = {} if self.own is None else {"own_class": self.own}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -50,6 +51,11 @@ def write_lines(lines: Iterable[str], out: Path) -> None:
         file.writelines(line.encode() for line in lines)
 
 
+def number_or_null(value: float) -> float | None:
+    """The value as JSON can hold it, which knows no NaN and no infinity."""
+    return value if math.isfinite(value) else None
+
+
 def _csv_line(row: Sequence[str]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerow(row)
@@ -57,4 +63,4 @@ def _csv_line(row: Sequence[str]) -> str:
 
 
 def _json(record: Record) -> str:
-    return json.dumps(record.as_json(), ensure_ascii=False)
+    return json.dumps(record.as_json(), ensure_ascii=False, allow_nan=False)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from caffeconv.cli.damaged import Damaged
 from caffeconv.cli.engine import InputRun, Means, batching
 from caffeconv.cli.loading import load_net
 from caffeconv.cli.options import ComputeOptions, NetOptions, note, parse_size, read_mean
-from caffeconv.cli.run_data import DataOptions, Talk, extract_from_inputs, identify, say_skipped
+from caffeconv.cli.run_data import DataOptions, Talk, extract_from_inputs, identify
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +108,7 @@ def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> Non
         if form is None and not extracts:
             check_output(out, list(session.outputs))
         refuse_input_as_output(out, request.files)
-    bad = _Bad.of(request, data)
+    bad = _damaged(request, data)
     sources = _sources(request, session, bad)
     if talk.verbose:
         opened.say_placement()
@@ -121,31 +122,13 @@ def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> Non
         _predict(request, run, names, data, bad, talk)
 
 
-@dataclass(frozen=True)
-class _Bad:
-    """Damaged pictures, and lines of a list, that are passed over; filled while these are read."""
-
-    lines: list[str]
-    pictures: dict[int, str]
-
-    @classmethod
-    def of(cls, request: InputRequest, data: DataOptions) -> _Bad | None:
-        """None where the first one stops the run."""
-        if not data.skip_bad:
-            return None
-        if len(request.inputs) > 1 or data.engine.name == "ray":
-            raise click.UsageError("--skip-bad with --input is for one --input, and for this process alone")
-        return cls([], {})
-
-    def refuse_all(self, total: int) -> None:
-        """Raises CaffeconvError where nothing is left."""
-        from caffeconv.errors import CaffeconvError
-
-        if len(self.pictures) == total:
-            raise CaffeconvError(f"not one picture of --input can be used; the first: {self.pictures[0]}")
-
-    def say(self) -> None:
-        say_skipped([*self.lines, *(self.pictures[i] for i in sorted(self.pictures))])
+def _damaged(request: InputRequest, data: DataOptions) -> Damaged | None:
+    """What takes damaged pictures; None where the first one stops the run."""
+    if not data.skip_bad:
+        return None
+    if len(request.inputs) > 1 or data.engine.name == "ray":
+        raise click.UsageError("--skip-bad with --input is for one --input, and for this process alone")
+    return Damaged()
 
 
 def _extract(request: InputRequest, run: InputRun, out: Path, data: DataOptions, talk: Talk) -> None:
@@ -161,7 +144,7 @@ def _extract(request: InputRequest, run: InputRun, out: Path, data: DataOptions,
 
 
 def _predict(
-    request: InputRequest, run: InputRun, names: Sequence[str], data: DataOptions, bad: _Bad | None, talk: Talk
+    request: InputRequest, run: InputRun, names: Sequence[str], data: DataOptions, bad: Damaged | None, talk: Talk
 ) -> None:  # fmt: skip
     from caffeconv.cli.boxes import is_detection
     from caffeconv.cli.predictions import is_classification, refuse_other_outputs
@@ -174,7 +157,7 @@ def _predict(
         stream = averaged(batches, CROPS) if request.oversample else batches
         first = next(stream)
         stream = itertools.chain([first], stream)
-        stream = stream if bad is None else _some_left(stream, bad, total)
+        stream = stream if bad is None else bad.some_left(stream, total)
         classes, boxes = is_classification(run.session, first), is_detection(run.session, first)
         if request.wanted_form is not None and not classes and not boxes:
             refuse_other_outputs(run.session, first, _asking(request))
@@ -213,7 +196,7 @@ def _form_of_records(request: InputRequest, *, boxes: bool) -> Form | None:
     return None
 
 
-def _classified(request: InputRequest, run: InputRun, names: Sequence[str], bad: _Bad | None) -> Classified:
+def _classified(request: InputRequest, run: InputRun, names: Sequence[str], bad: Damaged | None) -> Classified:
     from caffeconv.cli.predictions import Classified
     from caffeconv.runtime.sources import PictureSource
 
@@ -279,12 +262,6 @@ def _keep_all(
         note(f"{request.out}: {', '.join(results)} of {total} items", quiet=talk.quiet)
     if not talk.quiet:
         _show(session, results, items, names, request.top_k, request.threshold)
-
-
-def _some_left(batches: Iterator[Batch], bad: _Bad, total: int) -> Iterator[Batch]:
-    """The batches; CaffeconvError after the last one where all pictures were damaged, before a file takes its name."""
-    yield from batches
-    bad.refuse_all(total)
 
 
 def _advancing(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iterator[Batch]:
@@ -447,7 +424,7 @@ def _check_model(request: InputRequest) -> None:
         raise CaffeconvError(f"{net}: no such file; an ONNX model was needed")
 
 
-def _sources(request: InputRequest, session: Session, bad: _Bad | None = None) -> dict[str, Source]:
+def _sources(request: InputRequest, session: Session, bad: Damaged | None = None) -> dict[str, Source]:
     """A source for each --input; `bad` takes what is damaged."""
     import difflib
 

@@ -244,6 +244,17 @@ def test_formats_say_the_same() -> None:
     )
 
 
+def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
+    """JSON has no NaN, and readers of it other than Python's refuse one."""
+    net = caffeconv.Net(NET, WEIGHTS)
+    net.params["ip2"][1].data[3] = np.nan
+    net.save(tmp_path / "nan.caffemodel")
+    command = ["run", str(NET), str(tmp_path / "nan.caffemodel"), "--input", str(DIGITS / "7.png")]
+    result = CliRunner().invoke(main, [*command, "--top-k", "1", "--format", "jsonl"])
+    assert result.stdout.endswith('"classes": [{"class": 0, "score": null}]}\n')
+    assert CliRunner().invoke(main, [*command, "--format", "csv"]).stdout.splitlines()[1].endswith(",nan")
+
+
 def test_names_with_commas_and_quotes(tmp_path: Path) -> None:
     name = tmp_path / 'a, "b".png'
     shutil.copy(DIGITS / "7.png", name)
