@@ -21,7 +21,7 @@ from caffeconv.batch import (
 )  # fmt: skip
 from caffeconv.bind import Bound, bind
 from caffeconv.build import Draft, draft_graph, finish
-from caffeconv.deploy import to_deploy
+from caffeconv.deploy import UnknownSizeError, to_deploy
 from caffeconv.emit.form import Form, Layout, Preprocess, take_form
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.fully_convolutional import fully_convolutional as to_fully_convolutional
@@ -93,6 +93,20 @@ def read_weights(path: Path) -> WeightsFile:
     return read_hdf5_weights(path) if is_hdf5(path) else read_caffemodel(path)
 
 
+def read_definition(
+    net: PathLike, state: State, shapes: Mapping[str, Sequence[int]] | None = None, *, ignore_unknown_fields: bool = False
+) -> NetDef:  # fmt: skip
+    """The layers of a net, none of them built: no shape is known, and no code of the user's is run. Raises as `load`."""
+    return define_net(_read_for(net, state, shapes, ignore_unknown_fields=ignore_unknown_fields), state)
+
+
+def _read_for(
+    net: PathLike, state: State, shapes: Mapping[str, Sequence[int]] | None, *, ignore_unknown_fields: bool
+) -> NetSource:  # fmt: skip
+    source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
+    return to_deploy(source, state, shapes) if state.deploy else source
+
+
 def load(
     net: PathLike, weights: Weights = None, *, state: State | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0, ignore_unknown_fields: bool = False,
@@ -100,20 +114,24 @@ def load(
 ) -> Loaded:  # fmt: skip
     """Reads, builds and binds; raises CaffeconvError with every problem found.
 
-    fully_convolutional: InnerProduct layers become convolutions over the net's own size, and only then `shapes` count.
+    fully_convolutional: InnerProduct layers become convolutions over the net's own size, and only then `shapes` count. A
+    training net that is turned into a deploy net may not say its size; `shapes` are its own size then.
     """
     if fully_convolutional:
-        loaded = load(net, weights, state=state, seed=seed, ignore_unknown_fields=ignore_unknown_fields)
+        read = partial(load, net, weights, state=state, seed=seed, ignore_unknown_fields=ignore_unknown_fields)
+        try:
+            loaded = read()
+        except UnknownSizeError:
+            if not shapes:
+                raise
+            loaded = read(shapes=shapes)
         graph = to_fully_convolutional(loaded.graph)
         graph = reshape_graph(graph, {**input_shapes(graph), **checked_shapes(graph, shapes or {})})
         return replace(loaded, net=graph.net, bound=replace(loaded.bound, graph=graph))
-    source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
+    source = _read_for(net, state or State(), shapes, ignore_unknown_fields=ignore_unknown_fields)
     paths = weights_files(net, weights)
     files = [read_weights(path) for path in paths]
-    state = state or State()
-    if state.deploy:
-        source = to_deploy(source, state, shapes)
-    definition = define_net(source, state)
+    definition = define_net(source, state or State())
     draft = draft_graph(definition, shapes)
     bound = bind(finish(definition, draft), files, seed=seed)
     errors = [d for d in (*draft.problems, *of_built(draft, bound)) if d.severity == "error"]

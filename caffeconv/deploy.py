@@ -18,10 +18,14 @@ from caffeconv.read.netdef import State, define_net
 from caffeconv.read.prototxt import NetSource
 
 
+class UnknownSizeError(InvalidNetError):
+    """The net does not say how large an input is."""
+
+
 def to_deploy(source: NetSource, state: State, shapes: Mapping[str, Sequence[int]] | None = None) -> NetSource:
     """The deploy form of the net that `state` keeps, in today's form; `shapes` gives inputs that the net does not.
 
-    Raises CaffeconvError where an input's shape cannot be known.
+    Raises UnknownSizeError where an input's shape cannot be known.
     """
     net = define_net(source, state)
     labels = _labels(net.layers)
@@ -109,7 +113,7 @@ def _input(
             problem = Diagnostic(
                 "error", layer.where, str(error), f"Name it: --shape {wanted[0]}=1,3,224,224", layer.name
             )
-            raise InvalidNetError([problem]) from None
+            raise UnknownSizeError([problem]) from None
         known = {}
     proto = LayerParameter(name=layer.name, type="Input", top=wanted)
     for top in wanted:

@@ -92,7 +92,7 @@ def _with(parts: Parts, chunk: Chunk) -> Journal:
     journal = parts.journal
     return replace(
         journal, passes=journal.passes + 1, items=journal.items + chunk.items, positions=dict(chunk.positions),
-        skipped=[*journal.skipped, *chunk.skipped],
+        skipped=tuple(dict.fromkeys([*journal.skipped, *chunk.skipped])),  # a later round meets the same items again
     )  # fmt: skip
 
 

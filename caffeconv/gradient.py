@@ -13,9 +13,8 @@ from caffeconv.layers.base import Gradients, LayerError
 from caffeconv.layers.gradients import filled_like
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
     from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.emit.outline import Outline
 
 Slot = tuple[str, str]
 """A parameter: the layer that owns it, and its name there."""
@@ -130,7 +129,7 @@ def _tops(node: Node) -> Iterable[tuple[str, str]]:
 class BackwardModel:
     """A model that runs a net forward and backward."""
 
-    model: ModelProto
+    outline: Outline
     seeds: Mapping[str, str]
     """Blob whose diff the caller gives → the model's input for it."""
     blobs: Mapping[str, str]
@@ -167,7 +166,7 @@ def emit_backward(graph: Graph, span: slice, *, seeded: Collection[str], wanted:
     }
     outputs |= {name: backward.owned_shapes[slot] for slot, name in params.items()}
     outline = check_model(finish_model(graph, builder, outputs, more_inputs=backward.seed_dims))
-    return BackwardModel(outline.with_values(), backward.seeds, blobs, params, frozenset(diffs))
+    return BackwardModel(outline, backward.seeds, blobs, params, frozenset(diffs))
 
 
 class _Pass:

@@ -19,8 +19,8 @@ from caffeconv.convert import (
     Loaded,
     PathLike,
     Weights,
-    convert_loaded,
     load,
+    outline_loaded,
     read_weights,
     source_metadata,
     weight_paths,
@@ -565,15 +565,24 @@ class Net:
         self._drop_outdated_sessions()
         if self._user_code is not None:
             self._user_code.begin_pass()
-        written = [blob for node, _ in self._sinks for blob in node.definition.bottoms]
-        wanted = list(dict.fromkeys([*blobs, *written, *self._made_by_code(self.layer_names)]))
         written_last = last_writes(self._reshaped().nodes)
         going = _Pass(None, written_last, {**self._buffers, **feeds}, self._states, self._params_version)
-        results, self._states = self._run(going, wanted)
+        results, self._states = self._run(going, self._wanted_of_pass(blobs))
         for node, sink in self._sinks:
             with placed(node.definition):
                 sink.write([results[blob] for blob in node.definition.bottoms])
         return {name: results[name] for name in blobs}
+
+    def session_of(self, blobs: Sequence[str]) -> Session | None:
+        """What computes the blobs of a `run_pass`, while no batch of another size comes; None where all are inputs."""
+        graph = self._reshaped()
+        last = last_writes(graph.nodes)
+        values = tuple(last[blob] for blob in self._wanted_of_pass(blobs) if last[blob] not in graph.inputs)
+        return self._session(values, None, graph) if values else None
+
+    def _wanted_of_pass(self, blobs: Sequence[str]) -> list[str]:
+        written = [blob for node, _ in self._sinks for blob in node.definition.bottoms]
+        return list(dict.fromkeys([*blobs, *written, *self._made_by_code(self.layer_names)]))
 
     def check_known(self, blobs: Sequence[str]) -> None:
         """Raises CaffeconvError for a blob that the net lacks."""
@@ -690,7 +699,7 @@ class Net:
             size = session_bytes(graph)
             self._sessions.make_room(size)
             loaded = replace(self._loaded, bound=replace(self._loaded.bound, graph=self._params.apply(graph)))
-            model = convert_loaded(loaded, values, batch="keep", stateful=True)
+            model = outline_loaded(loaded, values, batch="keep", stateful=True)
             session = Session(
                 model, self._provider, self._threads, user_code=self._user_code, nhwc=self._nhwc, half=self._half
             )
@@ -972,7 +981,7 @@ class Net:
             session = None
             if backward.blobs or backward.params:
                 session = Session(
-                    backward.model, self._provider, self._threads, user_code=self._user_code, nhwc=self._nhwc
+                    backward.outline, self._provider, self._threads, user_code=self._user_code, nhwc=self._nhwc
                 )
             made = session, backward
             self._backward_sessions.put(key, made, size)

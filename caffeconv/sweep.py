@@ -37,7 +37,7 @@ class Pass:
     positions: Positions
     """Where the data layers go on."""
     skipped: Sequence[str]
-    """Damaged items that were passed over on the way, as messages that name them."""
+    """Damaged items that were passed over on the way, as messages that name them; in each round the same ones."""
 
 
 @dataclass
@@ -107,13 +107,6 @@ class Sweep:
     def total_items(self) -> int:
         """How many items of the leading layer all passes take."""
         return self.total * (self.sources[self.leading].batch_size if self.leading is not None else 1)
-
-    @property
-    def beyond(self) -> int:
-        """How many items of the last batch belong to the next round, as Caffe goes round."""
-        if self.leading is None:
-            return 0
-        return max(0, self.total_items - self.items[self.leading])
 
     def __iter__(self) -> Iterator[Pass]:
         threads = self._threads

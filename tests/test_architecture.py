@@ -33,7 +33,7 @@ ORDER = (
     ("preprocess",),
     ("convert", "infogain", "make_h", "upgrade"),
     ("held",),
-    ("report", "net", "compare", "costs", "explain", "values"),
+    ("report", "net", "compare", "costs", "explain", "values", "planned"),
     ("sweep",),
     ("scores", "extract", "sharded"),
     ("pycaffe",),

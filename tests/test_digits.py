@@ -39,7 +39,7 @@ def training_script() -> ModuleType:
 
 def test_pictures_are_classified_right(session: InferenceSession) -> None:
     transform = Transform(1, (28, 28))
-    pictures = np.stack([transform.read(DIGITS / f"{digit}.png") for digit in range(10)])
+    pictures = np.stack([transform.apply(transform.decode(DIGITS / f"{digit}.png")) for digit in range(10)])
     (prob,) = session.run(None, {"data": pictures})
     assert prob.argmax(axis=1).tolist() == list(range(10))
     assert prob.max(axis=1).min() > 0.9

@@ -214,3 +214,20 @@ def test_commands(tmp_path: Path) -> None:
     np.testing.assert_allclose(one, other, atol=1e-6)
     wrong = runner.invoke(main, [*whole[:-1], "dat=1,1,40,36", *arguments, str(outs[0])])
     assert "shape given for 'dat', which is no input of the net" in wrong.stderr
+
+
+def test_a_training_net_that_does_not_say_its_size(tmp_path: Path) -> None:
+    """The size that is named is then the net's own: the windows are over that, and the model takes any."""
+    data = 'layer { name: "d" type: "Data" top: "x" top: "label" data_param { source: "gone" backend: LMDB batch_size: 8 } }\n'
+    loss = 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "out" bottom: "label" top: "loss" }\n'
+    deploy, weights = with_weights(tmp_path, CONV + product("pool") + TAIL)
+    train = tmp_path / "train.prototxt"
+    train.write_text(data + CONV + product("pool") + TAIL.replace('top: "prob"', 'top: "other"') + loss)
+    with pytest.raises(caffeconv.CaffeconvError, match=r"Name it: --shape x=1,3,224,224"):
+        caffeconv.convert(train, weights, deploy=True, fully_convolutional=True)
+    with pytest.raises(caffeconv.CaffeconvError, match="shape mismatch"):
+        caffeconv.convert(train, weights, deploy=True, fully_convolutional=True, shapes={"x": (1, 2, 12, 13)})
+    made = caffeconv.convert(train, weights, deploy=True, fully_convolutional=True, shapes={"x": (1, 2, 9, 7)})
+    known = caffeconv.convert(deploy, weights, fully_convolutional=True)
+    larger = {"x": np.random.default_rng(0).normal(size=(3, 2, 12, 13)).astype(np.float32)}
+    np.testing.assert_array_equal(run_model(made, larger)["other"], run_model(known, larger)["prob"])

@@ -190,20 +190,21 @@ def test_infogain_runs_with_and_without_the_library(tmp_path: Path) -> None:
     inputs = {"x": SCORES, "y": LABELS, "h": h}
     path = write_net(tmp_path, {name: values.shape for name, values in inputs.items()}, layers)
     backward = emit_backward(load(path).graph, slice(0, None), seeded=(), wanted=("b",))
-    assert [(node.domain, node.name) for node in backward.model.graph.node if node.op_type == "InfogainLossGrad"] == [
+    model = backward.outline.with_values()
+    assert [(node.domain, node.name) for node in model.graph.node if node.op_type == "InfogainLossGrad"] == [
         ("caffeconv", "loss/bottom_diff")
     ]
-    assert {function.name for function in backward.model.functions} == {"InfogainLossGrad"}
+    assert {function.name for function in model.functions} == {"InfogainLossGrad"}
     found = []
     for library in (False, True):
         options = onnxruntime.SessionOptions()
         if library:
             options.register_custom_ops_library(caffeconv.ops.library_path())
-        session = onnxruntime.InferenceSession(backward.model.SerializeToString(), options)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options)
         found.append(session.run([backward.blobs["b"]], inputs)[0])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-7)
-    again = emit_backward(load(path).graph, slice(0, None), seeded=(), wanted=("b",)).model
-    assert again.SerializeToString(deterministic=True) == backward.model.SerializeToString(deterministic=True)
+    again = emit_backward(load(path).graph, slice(0, None), seeded=(), wanted=("b",)).outline.with_values()
+    assert again.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
 
 
 # -- what cannot be ----------------------------------------------------------------------------------------------------

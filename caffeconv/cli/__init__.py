@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TextIO
 
@@ -24,6 +26,9 @@ COMMANDS = {
     "make-h": "write the matrix H of an InfogainLoss layer",
     "upgrade": "write an old prototxt or caffemodel in today's form",
 }
+
+
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Commands(click.Group):
@@ -55,6 +60,21 @@ class _Commands(click.Group):
             # whoever read our output has gone; let the interpreter close stdout in silence
             sys.stderr.close()
             ctx.exit(1)
+        except OSError as error:
+            if error.errno not in _OUT_OF_SPACE:
+                raise
+            # files that are written whole explain this themselves, so it was stdout
+            _give_up_stdout()
+            click.echo(f"caffeconv: error: stdout: {error.strerror}; what was printed is not all of it", err=True)
+            ctx.exit(1)
+
+
+def _give_up_stdout() -> None:
+    """Lets what could not be printed go, which the interpreter would try to print once more when it ends."""
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @contextmanager

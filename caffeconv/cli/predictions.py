@@ -1,18 +1,15 @@
-"""Classes of pictures as a table, CSV or JSON lines, printed while they are computed."""
+"""Classes of pictures, one item after another: as a table, CSV or JSON."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
+from caffeconv.cli.records import number_or_null
 from caffeconv.cli.results import classes, guess_kind
 from caffeconv.cli.table import make_console
 from caffeconv.errors import CaffeconvError
@@ -39,6 +36,21 @@ class Prediction:
     """Class names; empty where none are known."""
     own: int | None
     """The class that the item's list gives for it."""
+
+    def rows(self) -> Iterator[Sequence[str]]:
+        own = [] if self.own is None else [str(self.own)]
+        for rank, (number, score) in enumerate(zip(self.numbers, self.scores, strict=True)):
+            label = self.labels[rank : rank + 1]
+            yield [self.item, self.output, str(rank + 1), str(number), repr(score), *label, *own]
+
+    def as_json(self) -> Mapping[str, object]:
+        labels = self.labels or (None,) * len(self.numbers)
+        best = [
+            {"class": number, "score": number_or_null(score), **({} if label is None else {"label": label})}
+            for number, score, label in zip(self.numbers, self.scores, labels, strict=True)
+        ]
+        own = {} if self.own is None else {"own_class": self.own}
+        return {"item": self.item, "output": self.output, **own, "classes": best}
 
 
 @dataclass
@@ -74,6 +86,13 @@ class Classified:
     own: Sequence[int] | None
     labels: Sequence[str]
     top_k: int
+    passed_over: Collection[int] = ()
+    """Items of which nothing is said."""
+
+    @property
+    def header(self) -> Sequence[str]:
+        more = [*(["label"] if self.labels else []), *(["own_class"] if self.own is not None else [])]
+        return ["item", "output", "rank", "class", "score", *more]
 
 
 def is_classification(session: Session, batch: Batch) -> bool:
@@ -86,27 +105,18 @@ def _gives_classes(session: Session, name: str, values: NDArray[np.float32], ite
     return kind == "probabilities" and values.ndim >= 2 and len(values) == items and values[0].size == values.shape[1]
 
 
-def refuse_other_outputs(session: Session, batch: Batch, form: Format) -> None:
-    """Raises CaffeconvError for an output that has no classes, which only a table can sum up."""
+def refuse_other_outputs(session: Session, batch: Batch, asked: str) -> None:
+    """Raises CaffeconvError for an output that has no classes; `asked`: what wants them."""
     for name, values in batch.outputs.items():
         if not _gives_classes(session, name, values, batch.size):
             raise CaffeconvError(
-                f"--format {form}: output '{name}' is {by_x(values.shape)}, and not the probabilities of classes; "
-                "write such values with -o (.npz, .h5, .csv, .json), or leave --format out"
+                f"{asked}: output '{name}' is {by_x(values.shape)}, and not the probabilities of classes, nor are all outputs "
+                "detections; such values can be written whole with -o (.npz, .h5, .csv, .json), without --format"
             )
 
 
-def print_predictions(batches: Iterable[Batch], what: Classified, form: Format) -> Tally:
-    """Prints every batch as it comes; nothing is kept but counts."""
-    if form == "table":
-        return _print_table(batches, what)
-    write = _write_csv if form == "csv" else _write_jsonl
-    tally = Tally(what.top_k)
-    write(_counted(batches, what, tally), what)
-    return tally
-
-
-def _counted(batches: Iterable[Batch], what: Classified, tally: Tally) -> Iterator[Prediction]:
+def predictions(batches: Iterable[Batch], what: Classified, tally: Tally) -> Iterator[Prediction]:
+    """One for each item and output, counted as they pass."""
     for batch in batches:
         for prediction in _predictions(batch, what):
             tally.count(prediction)
@@ -116,6 +126,8 @@ def _counted(batches: Iterable[Batch], what: Classified, tally: Tally) -> Iterat
 def _predictions(batch: Batch, what: Classified) -> Iterator[Prediction]:
     for i in range(batch.size):
         number = batch.start + i
+        if number in what.passed_over:
+            continue
         for name, values in batch.outputs.items():
             row = values[i].ravel()
             best = np.argsort(-row, kind="stable")[: what.top_k]
@@ -126,44 +138,19 @@ def _predictions(batch: Batch, what: Classified) -> Iterator[Prediction]:
             )
 
 
-def _write_csv(predictions: Iterable[Prediction], what: Classified) -> None:
-    header = ["item", "output", "rank", "class", "score"]
-    header += [*(["label"] if what.labels else []), *(["own_class"] if what.own is not None else [])]
-    click.echo(_csv_line(header), nl=False)
-    for one in predictions:
-        for rank, (number, score) in enumerate(zip(one.numbers, one.scores, strict=True)):
-            row = [one.item, one.output, str(rank + 1), str(number), repr(score)]
-            row += [*(one.labels[rank : rank + 1]), *([str(one.own)] if one.own is not None else [])]
-            click.echo(_csv_line(row), nl=False)
-
-
-def _csv_line(row: Sequence[str]) -> str:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerow(row)
-    return text.getvalue()
-
-
-def _write_jsonl(predictions: Iterable[Prediction], what: Classified) -> None:
-    for one in predictions:
-        labels = one.labels or (None,) * len(one.numbers)
-        best = [
-            {"class": number, "score": score, **({} if label is None else {"label": label})}
-            for number, score, label in zip(one.numbers, one.scores, labels, strict=True)
-        ]
-        own = {} if one.own is None else {"own_class": one.own}
-        click.echo(json.dumps({"item": one.item, "output": one.output, **own, "classes": best}, ensure_ascii=False))
-
-
-def _print_table(batches: Iterable[Batch], what: Classified) -> Tally:
-    """A part of the table for each batch and output; the first has the headings."""
+def print_table(batches: Iterable[Batch], what: Classified) -> Tally:
+    """Prints a part of the table for each batch and output as it comes; the first has the headings."""
     console, tally, shown, width = make_console(), Tally(what.top_k), set(), 0
     for batch in batches:
         for prediction in _predictions(batch, what):
             tally.count(prediction)
-        items = [what.items(batch.start + i) for i in range(batch.size)]
+        rows = [i for i in range(batch.size) if batch.start + i not in what.passed_over]
+        if not rows:
+            continue
+        items = [what.items(batch.start + i) for i in rows]
         width = max(width, *(min(len(item), MOST_NAME) for item in items))
         for name, values in batch.outputs.items():
-            table = classes(name, values, items, what.labels, what.top_k)
+            table = classes(name, values[rows], items, what.labels, what.top_k)
             table.show_header = name not in shown or len(batch.outputs) > 1
             table.columns[0].min_width = width
             table.columns[1].min_width = max(6, len(name))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from caffeconv.cli.options import (
     ComputeOptions,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     help="Blobs to give besides the outputs; `all`: every one. May be repeated.",
 )
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Write results: .npz, .npy, .h5, .lmdb, .csv or .json."
+    "-o", "--out", type=click.Path(path_type=Path), help="Write results: .npz, .npy, .h5, .lmdb, .csv, .json or .jsonl."
 )
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Classes to show for each picture.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Class names, one a line.")
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     type=click.Choice(["table", "csv", "jsonl"]),
     default="table",
     show_default=True,
-    help="How classes are printed.",
+    help="How classes and detections are printed, or written with -o.",
 )
 @click.option("--profile", is_flag=True, help="Print the time that each layer takes instead; -o: .json, .trace.json.")
 @compute_options
@@ -88,7 +89,7 @@ def run_command(
     data.engine.check_provider(compute.provider)
     asked = InputRequest(
         net, weights, inputs, blobs, out, top_k, labels, threshold, mean, scale, resize, crop, rgb, batch_size, oversample,
-        form, fully_convolutional, compute, options,
+        form, _is_given("labels", "top_k", "threshold"), fully_convolutional, compute, options,
     )  # fmt: skip
     if profile:
         profile_net(asked, data.iterations or 10, Talk(quiet, verbose))
@@ -102,3 +103,9 @@ def run_command(
         run_over_data(request, data, Talk(quiet, verbose))
         return
     run_over_inputs(asked, data, Talk(quiet, verbose))
+
+
+def _is_given(*parameters: str) -> bool:
+    """Whether one of the command's parameters stands on the command line."""
+    context = click.get_current_context()
+    return any(context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in parameters)

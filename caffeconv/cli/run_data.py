@@ -48,11 +48,6 @@ class DataOptions:
 
     def wanted(self, net: Path, inputs: Sequence[str], options: NetOptions) -> bool:
         """Whether the net's data layers, or a database instead of an input, are to be read."""
-        import numpy as np
-
-        from caffeconv.convert import load
-        from caffeconv.data.sources import MemorySource
-
         given = {"--iterations": self.iterations, "--per-batch": self.per_batch, "--input-db": self.input_db}
         option = next((option for option, value in given.items() if value is not None), None)
         if inputs or net.suffix.lower() == ".onnx":
@@ -62,14 +57,7 @@ class DataOptions:
             return False
         if self.input_db is not None:
             return True
-        graph = load(
-            net, state=options.state, shapes=options.shapes, ignore_unknown_fields=options.ignore_unknown_fields
-        ).graph
-        reads = not graph.inputs or any(
-            source is not None and not isinstance(source, MemorySource)
-            for node in graph.nodes
-            for source in [node.layer.data_source(node.definition.tops, np.random.default_rng(0))]
-        )
+        reads = _reads_data(net, options)
         if option is not None and not reads:
             raise click.UsageError(f"{option}: it is for nets with data layers (or with --input-db); this net has none")
         return reads
@@ -82,6 +70,26 @@ class DataOptions:
             return False
         suffix = out.suffix.lower()
         return suffix == ".lmdb" or self.resume or (suffix in STREAMED and bool(blobs) and _has_rows(session))
+
+
+def _reads_data(net: Path, options: NetOptions) -> bool:
+    """Whether the net has data of its own: nothing that the caller fills, or a layer that reads."""
+    import numpy as np
+
+    from caffeconv.convert import read_definition
+    from caffeconv.data.sources import MemorySource
+    from caffeconv.errors import CaffeconvError
+    from caffeconv.layers import LAYERS
+
+    definition = read_definition(
+        net, options.state, options.shapes, ignore_unknown_fields=options.ignore_unknown_fields
+    )  # fmt: skip
+    inputs = [(layer, kind) for layer in definition.layers if (kind := LAYERS.get(layer.type)) and kind.is_input]
+    try:
+        sources = [kind.parse(layer).data_source(layer.tops, np.random.default_rng(0)) for layer, kind in inputs]
+    except CaffeconvError:
+        return False  # whoever builds the net says what is wrong with it
+    return not inputs or any(source is not None and not isinstance(source, MemorySource) for source in sources)
 
 
 @dataclass(frozen=True)
@@ -164,26 +172,35 @@ def run_over_data(request: Request, data: DataOptions, talk: Talk) -> None:
 
 
 def _test(request: Request, data: DataOptions, talk: Talk) -> None:
+    import numpy as np
+
     from caffeconv.scores import Scores
 
     net = _open(request, data, talk)
     data.engine.check(net)
     scores = Scores(net)
-    skipped: list[str] = []
+    beyond = 0
+    skipped: dict[str, None] = {}  # in order; a later round meets the same items again
     with (
         _rows(data.per_batch) as write,
         sweeping(_run(net, scores.blobs, request, data), request.means, data.engine, quiet=talk.quiet) as sweep,
         progress(sweep.total_items, "testing", quiet=talk.quiet) as advance,
     ):
-        _say_what_runs(sweep, request, talk)
+        _say_what_runs(sweep, data, talk)
         for one in sweep:
             batch = scores.add(one.number, one.blobs)
             if not one.number:
                 write(["batch", *scores.names, "loss"])
             write([str(batch.number), *(f"{value:.9g}" for value in (*batch.values, batch.loss))])
-            skipped += one.skipped
+            skipped |= dict.fromkeys(one.skipped)
+            beyond += int(np.count_nonzero(~one.in_round))
             advance(len(one.in_round))
-    _say_skipped(skipped)
+    if beyond:
+        note(
+            f"the last batch went on with the first {beyond} items again, as Caffe's does: they count twice",
+            quiet=talk.quiet,
+        )
+    say_skipped(list(skipped))
     lines = [str(score) for score in scores.means()]
     if scores.weights:
         lines.insert(0, f"Loss: {scores.loss:.6g}")
@@ -208,7 +225,13 @@ def _open_elsewhere(request: Request, data: DataOptions, provider: Provider, thr
     )  # fmt: skip
 
 
-def _say_what_runs(sweep: Sweep, request: Request, talk: Talk) -> None:
+def _say_what_runs(sweep: Sweep, data: DataOptions, talk: Talk) -> None:
+    if talk.verbose and data.engine.name == "process":
+        from caffeconv.cli.placement import say_placement
+
+        session = sweep.net.session_of(sweep.blobs)
+        if session is not None:
+            say_placement(session, lambda: sweep.net.layer_names)
     if sweep.leading is None:
         note("the net reads no data: 1 batch, unless --iterations says otherwise", quiet=talk.quiet or sweep.total > 1)
         return
@@ -216,11 +239,6 @@ def _say_what_runs(sweep: Sweep, request: Request, talk: Talk) -> None:
     batches = "1 batch" if sweep.total == 1 else f"{sweep.total} batches"
     of = f"{source.name}: {sweep.items[sweep.leading]} items, {batches} of {source.batch_size}"
     note(of, quiet=talk.quiet)
-    if sweep.end is not None and sweep.beyond and request.out is None:
-        note(
-            f"the last batch goes on with the first {sweep.beyond} items again, as Caffe's does: they count twice",
-            quiet=talk.quiet,
-        )
 
 
 @contextmanager
@@ -259,7 +277,7 @@ def _extract(request: Request, out: Path, data: DataOptions, talk: Talk) -> None
         net.states = parts.states()
         run = _run(net, blobs, request, data, journal.positions, journal.passes)
         with sweeping(run, request.means, data.engine, quiet=talk.quiet) as sweep:
-            _say_what_runs(sweep, request, talk)
+            _say_what_runs(sweep, data, talk)
             total = sweep.end if sweep.end is not None else None
             _write(parts, chunks_of(sweep), total, talk)
             if talk.verbose:
@@ -276,7 +294,9 @@ def extract_from_inputs(
     from caffeconv.runtime.feature_files import check_feature_file
 
     if data.skip_bad:
-        raise click.UsageError("--skip-bad is for data layers and --input-db; take the damaged picture out of --input")
+        raise click.UsageError(
+            "--skip-bad with --input is for classes and boxes, not for whole blobs; take the damaged picture out"
+        )
     kept = list(run.session.outputs)
     if out.suffix.lower() in ONE_BLOB and len(kept) > 1:
         kept = [blob for blob in kept if blob in blobs] or kept
@@ -364,7 +384,7 @@ def _write(
     except KeyboardInterrupt:
         note(f"stopped: {parts.journal.items} items are in {parts.folder}; the same command with --resume goes on")
         raise
-    _say_skipped(parts.journal.skipped)
+    say_skipped(parts.journal.skipped)
     shapes = ", ".join(f"{blob} {'×'.join(map(str, parts.shape(blob)))}" for blob in parts.journal.blobs)
     note(f"{parts.out}: {shapes}, of {parts.journal.items} items", quiet=talk.quiet)
 
@@ -410,7 +430,8 @@ def _check_skips(data: DataOptions, sources: Mapping[str, DataSource]) -> None:
         )
 
 
-def _say_skipped(skipped: Sequence[str]) -> None:
+def say_skipped(skipped: Sequence[str]) -> None:
+    """Counts and lists damaged items that were passed over."""
     if not skipped:
         return
     note(f"{len(skipped)} damaged items were passed over:")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from caffeconv.cli.damaged import Damaged
 from caffeconv.cli.engine import InputRun, Means, batching
 from caffeconv.cli.loading import load_net
 from caffeconv.cli.options import ComputeOptions, NetOptions, note, parse_size, read_mean
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from caffeconv.cli.predictions import Format
+    from caffeconv.cli.predictions import Classified, Format
     from caffeconv.cli.profile import LayerFacts
+    from caffeconv.cli.records import Form
     from caffeconv.ir import Graph
     from caffeconv.runtime.batches import Batch
     from caffeconv.runtime.providers import Provider
@@ -53,9 +55,26 @@ class InputRequest:
     batch_size: int | None
     oversample: bool
     form: Format
+    per_item: bool
+    """Whether options were given that only make sense for classes or boxes."""
     fully_convolutional: bool
     compute: ComputeOptions
     options: NetOptions
+
+    @property
+    def wanted_form(self) -> Form | None:
+        """How classes or boxes are to be written, where it is said that they are wanted; None: a table, or whole blobs."""
+        from caffeconv.cli.records import SUFFIX_FORMS
+
+        suffix = self.out.suffix.lower() if self.out is not None else ""
+        if self.form == "table":
+            return "jsonl" if suffix == ".jsonl" else None
+        if self.out is not None and SUFFIX_FORMS.get(suffix) != self.form:
+            raise click.UsageError(
+                f"--format {self.form} with -o {self.out}: classes and boxes are written to .csv, .jsonl or .json, and the "
+                "suffix says how; other files hold whole blobs. Leave one of them out"
+            )
+        return self.form
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -78,22 +97,21 @@ def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> Non
 
     data.engine.check()
     names, out = _read_labels(request.labels), request.out
-    if request.form != "table" and out is not None:
-        raise click.UsageError(
-            f"--format {request.form}: classes are printed to stdout, and -o takes whole blobs; give one of them"
-        )
+    form = request.wanted_form
     with unchanged(request.files):
         opened = _open(request, quiet=talk.quiet)
     session = opened.session
     extracts = data.extracts(out, request.blobs, session)
     if out is not None:
-        if not extracts:
+        if form is not None and extracts:
+            raise click.UsageError(f"--resume goes on with whole blobs, and {out} is to hold classes or boxes")
+        if form is None and not extracts:
             check_output(out, list(session.outputs))
         refuse_input_as_output(out, request.files)
-    sources = _sources(request, session)
+    bad = _damaged(request, data)
+    sources = _sources(request, session, bad)
     if talk.verbose:
-        for line in opened.placement():
-            note(line)
+        opened.say_placement()
     run = InputRun(
         session, functools.partial(_open_elsewhere, request), sources, request.batch_size,
         Means(request.compute, request.files),
@@ -101,7 +119,16 @@ def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> Non
     if out is not None and extracts:
         _extract(request, run, out, data, talk)
     else:
-        _predict(request, run, names, data, talk)
+        _predict(request, run, names, data, bad, talk)
+
+
+def _damaged(request: InputRequest, data: DataOptions) -> Damaged | None:
+    """What takes damaged pictures; None where the first one stops the run."""
+    if not data.skip_bad:
+        return None
+    if len(request.inputs) > 1 or data.engine.name == "ray":
+        raise click.UsageError("--skip-bad with --input is for one --input, and for this process alone")
+    return Damaged()
 
 
 def _extract(request: InputRequest, run: InputRun, out: Path, data: DataOptions, talk: Talk) -> None:
@@ -116,7 +143,10 @@ def _extract(request: InputRequest, run: InputRun, out: Path, data: DataOptions,
     extract_from_inputs(run, request.blobs, out, identity, data, talk)
 
 
-def _predict(request: InputRequest, run: InputRun, names: Sequence[str], data: DataOptions, talk: Talk) -> None:
+def _predict(
+    request: InputRequest, run: InputRun, names: Sequence[str], data: DataOptions, bad: Damaged | None, talk: Talk
+) -> None:  # fmt: skip
+    from caffeconv.cli.boxes import is_detection
     from caffeconv.cli.predictions import is_classification, refuse_other_outputs
     from caffeconv.runtime.batches import averaged, batch_size_of
     from caffeconv.runtime.sources import CROPS
@@ -127,29 +157,90 @@ def _predict(request: InputRequest, run: InputRun, names: Sequence[str], data: D
         stream = averaged(batches, CROPS) if request.oversample else batches
         first = next(stream)
         stream = itertools.chain([first], stream)
-        if request.form != "table":
-            refuse_other_outputs(run.session, first, request.form)
-        silent = talk.quiet and request.form == "table"
-        if request.out is None and not silent and is_classification(run.session, first):
-            _print_classes(request, stream, run, names, total, talk)
-        else:
+        stream = stream if bad is None else bad.some_left(stream, total)
+        classes, boxes = is_classification(run.session, first), is_detection(run.session, first)
+        if request.wanted_form is not None and not classes and not boxes:
+            refuse_other_outputs(run.session, first, _asking(request))
+        form = _form_of_records(request, boxes=boxes) if classes or boxes else None
+        shown = _classified(request, run, names, bad)
+        if form is not None:
+            _write_records(request, stream, shown, form, total, talk, boxes=boxes)
+        elif request.out is None and classes and not talk.quiet:
+            _print_classes(stream, shown, total, talk)
+        elif bad is None:
             _keep_all(request, stream, run, names, total, talk)
+        else:
+            raise click.UsageError(
+                "--skip-bad with --input is for classes and for boxes (--format csv or jsonl); other values are kept whole"
+            )
+    if bad is not None:
+        bad.say()
     if talk.verbose:
         note(f"{total} items in batches of {batch_size_of(run.session, request.batch_size)}")
 
 
-def _print_classes(
-    request: InputRequest, stream: Iterator[Batch], run: InputRun, names: Sequence[str], total: int, talk: Talk
-) -> None:
-    from caffeconv.cli.predictions import Classified, print_predictions
-    from caffeconv.cli.progress import progress
+def _asking(request: InputRequest) -> str:
+    return f"-o {request.out}" if request.out is not None and request.form == "table" else f"--format {request.form}"
+
+
+def _form_of_records(request: InputRequest, *, boxes: bool) -> Form | None:
+    """How classes or boxes are written; None where they are shown as a table, or whole blobs are written instead."""
+    from caffeconv.cli.records import SUFFIX_FORMS
+
+    if request.wanted_form is not None or request.out is None:
+        return request.wanted_form
+    suffix = request.out.suffix.lower()
+    # boxes are no rows of values, one for each item, so a .csv holds them one a row in any case
+    if (request.per_item and not request.blobs) or (boxes and suffix == ".csv"):
+        return SUFFIX_FORMS.get(suffix)
+    return None
+
+
+def _classified(request: InputRequest, run: InputRun, names: Sequence[str], bad: Damaged | None) -> Classified:
+    from caffeconv.cli.predictions import Classified
     from caffeconv.runtime.sources import PictureSource
 
     main = next(iter(run.sources.values()), None)
     own = main.classes if isinstance(main, PictureSource) else None
-    what = Classified(main.label if main is not None else lambda _: "net", own, names, request.top_k)
+    items = main.label if main is not None else lambda _: "net"
+    return Classified(items, own, names, request.top_k, bad.pictures if bad is not None else ())
+
+
+def _write_records(
+    request: InputRequest, stream: Iterator[Batch], classified: Classified, form: Form, total: int, talk: Talk, *,
+    boxes: bool,
+) -> None:  # fmt: skip
+    """Classes or boxes, one batch after another, to stdout or into a file."""
+    from caffeconv.cli.boxes import Detected
+    from caffeconv.cli.predictions import Tally, predictions
+    from caffeconv.cli.progress import progress
+    from caffeconv.cli.records import Record, lines_of, write_lines
+
+    detected = Detected(classified.items, classified.labels, request.threshold, classified.passed_over)
+    tally = Tally(request.top_k)
+    out = request.out
+    with progress(total, "running", quiet=talk.quiet or (out is None and sys.stdout.isatty())) as advance:
+        batches = _advancing(stream, advance)
+        records: Iterator[Record] = detected.records(batches) if boxes else predictions(batches, classified, tally)
+        lines = lines_of(records, detected.header if boxes else classified.header, form)
+        if out is not None:
+            write_lines(lines, out)
+        else:
+            for line in lines:
+                click.echo(line, nl=False)
+    if out is not None:
+        left = total - len(classified.passed_over)
+        note(f"{out}: {'boxes' if boxes else 'classes'} of {left} items", quiet=talk.quiet)
+    if tally.items:
+        note(str(tally), quiet=talk.quiet)
+
+
+def _print_classes(stream: Iterator[Batch], classified: Classified, total: int, talk: Talk) -> None:
+    from caffeconv.cli.predictions import print_table
+    from caffeconv.cli.progress import progress
+
     with progress(total, "running", quiet=talk.quiet or sys.stdout.isatty()) as advance:
-        tally = print_predictions(_advancing(stream, advance), what, request.form)
+        tally = print_table(_advancing(stream, advance), classified)
     if tally.items:
         note(str(tally), quiet=talk.quiet)
 
@@ -211,14 +302,11 @@ class _Opened:
 
         return facts_of_model(onnx.load(self.path, load_external_data=False))
 
-    def placement(self) -> list[str]:
-        """Where it computes, as lines for people."""
-        from caffeconv.runtime.providers import layer_of, said
+    def say_placement(self) -> None:
+        """Where it computes."""
+        from caffeconv.cli.placement import say_placement
 
-        placed = self.session.placements()
-        names = [layer.name for layer in self.layers()] if placed else []
-        owners = {place.node: layer_of(place.node, names) or place.node for place in placed or ()}
-        return said(self.session.providers, placed, owners, self.session.passed_over)
+        say_placement(self.session, lambda: [layer.name for layer in self.layers()])
 
 
 # -- time per layer ----------------------------------------------------------------------------------------------------
@@ -237,6 +325,8 @@ def profile_net(request: InputRequest, passes: int, talk: Talk) -> None:
     tables.check_profile_output(request.out)
     with TemporaryDirectory(prefix="caffeconv-") as folder:
         opened = _open(request, quiet=talk.quiet, profile_to=Path(folder), batch=request.batch_size or "keep")
+        if talk.verbose:
+            opened.say_placement()
         sources = _sources(request, opened.session)
         size = batch_size_of(opened.session, request.batch_size)
         free = {name: dims for name, dims in opened.session.inputs.items() if name not in sources}
@@ -275,7 +365,8 @@ def _open(
 ) -> _Opened:  # fmt: skip
     """The session of an ONNX file, or of a net that is converted on the way."""
     from caffeconv.batch import with_batch
-    from caffeconv.convert import choose_outputs, convert_loaded
+    from caffeconv.convert import choose_outputs, outline_loaded
+    from caffeconv.planned import PlannedSession
     from caffeconv.runtime.session import Session
 
     compute, net, blobs = request.compute, request.net, request.blobs
@@ -301,8 +392,13 @@ def _open(
     values = choose_outputs(loaded.graph, "all" if blobs == ("all",) else None)
     if blobs and blobs != ("all",):
         values = tuple(dict.fromkeys((*values, *choose_outputs(loaded.graph, blobs))))
-    model = convert_loaded(loaded, values, batch=batch)
     graph = with_batch(loaded.graph, batch) if isinstance(batch, int) else loaded.graph
+    if profile_to is None and any(node.layer.makes_shapes for node in graph.nodes):
+        session: Session = PlannedSession(
+            loaded, values, compute.provider, compute.threads, batch=batch, nhwc=compute.nhwc, half=compute.half
+        )  # fmt: skip
+        return _Opened(session, graph, net)
+    model = outline_loaded(loaded, values, batch=batch)
     return _Opened(make_session(model, user_code=loaded.net.user_code), graph, net)
 
 
@@ -328,8 +424,8 @@ def _check_model(request: InputRequest) -> None:
         raise CaffeconvError(f"{net}: no such file; an ONNX model was needed")
 
 
-def _sources(request: InputRequest, session: Session) -> dict[str, Source]:
-    """A source for each --input."""
+def _sources(request: InputRequest, session: Session, bad: Damaged | None = None) -> dict[str, Source]:
+    """A source for each --input; `bad` takes what is damaged."""
     import difflib
 
     from caffeconv.emit.form import layouts, pictures_of
@@ -362,7 +458,7 @@ def _sources(request: InputRequest, session: Session) -> dict[str, Source]:
         if path.suffix.lower() in ARRAYS:
             sources[blob] = ArraySource(path.name, fit_array(read_array(path, blob), shape, blob))
             continue
-        pictures = find_pictures(path)
+        pictures = find_pictures(path, bad.lines if bad is not None else None)
         if resize is not None and len(shape) == 4:
             # an open height or width is that of the pictures
             shape = [size if isinstance(size, int) else resize[i - 2] for i, size in enumerate(shape)]
@@ -380,7 +476,9 @@ def _sources(request: InputRequest, session: Session) -> dict[str, Source]:
         channels, height, width = (sizes[-1], *sizes[:-1]) if channels_last else sizes
         red_first = prepared.order == "RGB" if prepared is not None and prepared.input == blob else rgb
         transform = Transform(channels, (height, width), resize, mean, scale, red_first)
-        sources[blob] = PictureSource(pictures.paths, transform, pictures.classes, channels_last)
+        sources[blob] = PictureSource(
+            pictures.paths, transform, pictures.classes, channels_last, bad.pictures if bad is not None else None
+        )  # fmt: skip
     return sources
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from caffeconv.data.ahead import default_threads, in_order
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray
+from caffeconv.ir import FloatArray, by_x
 from caffeconv.runtime.session import Session
 from caffeconv.runtime.sources import Source
 
@@ -131,7 +131,11 @@ def _trimmed(array: FloatArray, step: int, size: int, kind: str) -> FloatArray:
 
 
 def join(batches: list[Batch], kinds: Mapping[str, str]) -> dict[str, FloatArray]:
-    """One array for each output: rows one after another; a value without a batch axis is averaged over the items."""
+    """One array for each output: rows one after another; a value without a batch axis is averaged over the items.
+
+    A Python layer may make another number of rows in each batch; these are rows then. CaffeconvError where the rows do
+    not go together.
+    """
     joined: dict[str, FloatArray] = {}
     total = sum(batch.size for batch in batches)
     for name, first in batches[0].outputs.items():
@@ -140,13 +144,23 @@ def join(batches: list[Batch], kinds: Mapping[str, str]) -> dict[str, FloatArray
             joined[name] = np.concatenate([_renumbered(b.outputs[name], b.start) for b in batches], axis=2)
         elif len(batches) == 1:
             joined[name] = first
-        elif first.ndim and all(len(a) == b.size for a, b in zip(arrays, batches, strict=True)):
+        elif len({array.shape[1:] for array in arrays}) > 1:
+            shapes = " and ".join(dict.fromkeys(by_x(array.shape) for array in arrays))
+            raise CaffeconvError(
+                f"output '{name}' is {shapes} in different batches; one shape was needed to put them together. Leave the "
+                "output out, or take all items in one batch (--batch-size)"
+            )
+        elif first.ndim and (_has_rows(name, batches) or len({len(array) for array in arrays}) > 1):
             joined[name] = np.concatenate(arrays)
         else:
             weights = [np.float64(batch.size) / total for batch in batches]
             mean = sum(a.astype(np.float64) * w for a, w in zip(arrays, weights, strict=True))
             joined[name] = np.asarray(mean, np.float32)
     return joined
+
+
+def _has_rows(name: str, batches: list[Batch]) -> bool:
+    return all(len(batch.outputs[name]) == batch.size for batch in batches)
 
 
 def _renumbered(detections: FloatArray, start: int) -> FloatArray:

@@ -99,13 +99,14 @@ class Transform:
             )
         return self.mean[crop]
 
-    def read(self, path: Path) -> FloatArray:
-        """C×H×W of one picture file; CaffeconvError where it cannot be read."""
-        return self.apply(read_picture(path, color=self.channels == 3))
+    def decode(self, path: Path) -> Picture:
+        """H×W×C of one picture file; CaffeconvError where it cannot be read."""
+        return read_picture(path, color=self.channels == 3)
 
-    def read_ten(self, path: Path) -> FloatArray:
-        """As `read`, 10×C×H×W: `ten_crops`."""
-        return self.ten_crops(read_picture(path, color=self.channels == 3))
+    @property
+    def black(self) -> Picture:
+        """A picture that stands where there is none."""
+        return np.zeros((*self.before_crop, self.channels), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -116,29 +117,40 @@ class Pictures:
     classes: tuple[int, ...] | None = None
 
 
-def find_pictures(source: Path) -> Pictures:
-    """The pictures that a file name, a folder, a glob or a list file stands for; CaffeconvError where there are none."""
+def find_pictures(source: Path, faults: list[str] | None = None) -> Pictures:
+    """The pictures that a file name, a folder, a glob or a list file stands for; CaffeconvError where there are none.
+
+    faults: takes what is wrong with lines of a list, which are left out then; None: the first one raises CaffeconvError.
+    """
     if source.suffix.lower() in LISTS and source.is_file():
-        return _listed(source)
+        return _listed(source, faults)
     return Pictures(tuple(_found(source)))
 
 
-def _listed(source: Path) -> Pictures:
+def _listed(source: Path, faults: list[str] | None) -> Pictures:
     """Lines ``picture`` or ``picture class``, as ImageData reads them; names from the current folder, or from beside it."""
     lines = [(i, text.rstrip("\r")) for i, text in enumerate(read_list(source).split("\n"), 1) if text.strip()]
     if not lines:
         raise CaffeconvError(f"{source}: File is empty; lines `picture` or `picture class` were needed")
     found = [(number, text, re.fullmatch(r"(.*\S)\s+(\d+)\s*", text)) for number, text in lines]
-    if not any(match for _, _, match in found):
-        return Pictures(tuple(_picture_of(source, number, text.strip()) for number, text in lines))
+    with_classes = any(match for _, _, match in found)
+    pictures: list[tuple[Path, int]] = []
     for number, text, match in found:
-        if match is None:
-            raise CaffeconvError(
-                f"{source}, line {number}: '{text}'; other lines end in a class number: "
-                "a picture's name, a space, and its class were needed in each line, or names alone"
-            )
-    paths = tuple(_picture_of(source, number, match[1]) for number, _, match in found if match)
-    return Pictures(paths, tuple(int(match[2]) for _, _, match in found if match))
+        try:
+            if with_classes and match is None:
+                raise CaffeconvError(
+                    f"{source}, line {number}: '{text}'; other lines end in a class number: "
+                    "a picture's name, a space, and its class were needed in each line, or names alone"
+                )
+            name, own = (match[1], int(match[2])) if match else (text.strip(), 0)
+            pictures.append((_picture_of(source, number, name), own))
+        except CaffeconvError as fault:
+            if faults is None:
+                raise
+            faults.append(str(fault))
+    if not pictures and faults:
+        raise CaffeconvError(f"{source}: not one line of it can be used; the first: {faults[0]}")
+    return Pictures(tuple(path for path, _ in pictures), tuple(own for _, own in pictures) if with_classes else None)
 
 
 def _picture_of(source: Path, number: int, name: str) -> Path:

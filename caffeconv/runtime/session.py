@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     import onnxruntime
     from onnx import ModelProto
 
+    from caffeconv.emit.outline import Outline
     from caffeconv.runtime.python_callback import PythonNodes
     from caffeconv.user_code import UserCode
 
 OPTIMIZED = "optimized.onnx"
 """The model as onnxruntime runs it, in the folder `profile_to`."""
+_OPTIMIZED_WEIGHTS = "session.optimized_model_external_initializers_file_name"
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 Feed = FloatArray | NDArray[np.uint8]
 _TYPES: Mapping[str, type[np.generic]] = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
@@ -49,7 +51,7 @@ _STATUS = re.compile(r"Status Message: (.*)", re.DOTALL)
 
 
 class Session:
-    """A model ready to run.
+    """A model ready to run; of an `Outline`, with its parameters where they lie in memory, of any size.
 
     ``inputs`` and ``outputs``: name → dims, a symbol where a size is open. `user_code` runs the model's Python layers.
     nhwc: CUDA kernels that keep channels last are preferred. profile_to: a folder for what `end_profiling` gives.
@@ -58,44 +60,28 @@ class Session:
     """
 
     def __init__(
-        self, model: ModelProto | Path, provider: Provider = "auto", threads: int | None = None, *,
+        self, model: ModelProto | Outline | Path, provider: Provider = "auto", threads: int | None = None, *,
         user_code: UserCode | None = None, nhwc: bool = False, profile_to: Path | None = None, optimise: bool = True,
         half: bool = False,
     ) -> None:  # fmt: skip
         device = parse_provider(provider)
         ort = import_onnxruntime()
-        model = _halved(model, provider, ort) if half else model
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # what matters arrives as an exception
-        if not optimise:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if threads:
-            options.intra_op_num_threads = threads
-        content = str(model) if isinstance(model, Path) else model.SerializeToString()
         names = choose_providers(provider, ort)
-        providers = with_options(names, device, nhwc=nhwc)
+        model = _halved(model, names) if half else model
+        options = _options(ort, threads, optimise=optimise, profile_to=profile_to)
+        if not isinstance(model, Path):
+            from caffeconv.runtime.lending import lend
+
+            model, self._lent = lend(model, options)
         library = _our_library(names) if _uses_our_operators(model) else None
         if library is not None:
             options.register_custom_ops_library(library)
         if names[0] == CUDA:
             load_libraries(ort)
             options.add_session_config_entry(_RECORD_PLACEMENT, "1")
-        if profile_to is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = str(profile_to / "profile")
-            options.optimized_model_filepath = str(profile_to / OPTIMIZED)
         self._python = _python_nodes(model, user_code, library)
-        try:
-            with (
-                self._python.called_by_new_kernels() if self._python is not None else nullcontext(),
-                unchanged_files(model) if isinstance(model, Path) else nullcontext(),
-            ):
-                self._session, failure = _started(ort, content, options, providers)
-        except CaffeconvError:
-            raise
-        except Exception as error:  # onnxruntime's exceptions share no base class
-            what = model if isinstance(model, Path) else "the model"
-            raise CaffeconvError(f"{what}: onnxruntime cannot load it: {_first_line(error)}") from error
+        with self._python.called_by_new_kernels() if self._python is not None else nullcontext():
+            self._session, failure = _loaded(ort, model, options, with_options(names, device, nhwc=nhwc))
         if names[0] == CUDA and CUDA not in self.providers:
             why = failure or why_not_started(ort)
             report_fallback(provider, why, allowed=device.kind == "auto" and not (nhwc or half))
@@ -163,10 +149,42 @@ class Session:
         return {name: np.asarray(values, kinds[name], order="C") for name, values in feeds.items()}
 
 
+def _options(
+    ort: ModuleType, threads: int | None, *, optimise: bool, profile_to: Path | None
+) -> onnxruntime.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what matters arrives as an exception
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if threads:
+        options.intra_op_num_threads = threads
+    if profile_to is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile_to / "profile")
+        options.optimized_model_filepath = str(profile_to / OPTIMIZED)
+        options.add_session_config_entry(_OPTIMIZED_WEIGHTS, "weights")  # beside it: it may hold more than 2 GiB
+    return options
+
+
+def _loaded(
+    ort: ModuleType, model: ModelProto | Path, options: onnxruntime.SessionOptions, providers: Providers
+) -> tuple[onnxruntime.InferenceSession, str]:
+    """A session, and what CUDA said where it failed and the CPU took its place; CaffeconvError for a damaged model."""
+    try:
+        with unchanged_files(model) if isinstance(model, Path) else nullcontext():
+            return _started(
+                ort, str(model) if isinstance(model, Path) else model.SerializeToString(), options, providers
+            )
+    except CaffeconvError:
+        raise
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        what = model if isinstance(model, Path) else "the model"
+        raise CaffeconvError(f"{what}: onnxruntime cannot load it: {_first_line(error)}") from error
+
+
 def _started(
     ort: ModuleType, content: str | bytes, options: onnxruntime.SessionOptions, providers: Providers
 ) -> tuple[onnxruntime.InferenceSession, str]:
-    """A session; where CUDA fails and the CPU does not, one on the CPU, with what CUDA said."""
     try:
         # onnxruntime's own way of falling back prints to standard output
         return ort.InferenceSession(content, options, providers=providers, enable_fallback=0), ""
@@ -257,17 +275,20 @@ def _has_cuda(ort: ModuleType) -> bool:
     return CUDA in ort.get_available_providers()
 
 
-def _halved(model: ModelProto | Path, provider: Provider, ort: ModuleType) -> ModelProto:
+def _halved(model: ModelProto | Outline | Path, providers: Sequence[str]) -> ModelProto:
     """The model in half precision; CaffeconvError on the CPU, which computes with that by way of float32."""
     import onnx
 
     from caffeconv.emit.half import to_half
+    from caffeconv.emit.outline import Outline
 
-    if choose_providers(provider, ort)[0] != CUDA:
+    if providers[0] != CUDA:
         raise CaffeconvError(
             "--fp16 is for CUDA: on the CPU onnxruntime turns half precision into float32 and back, which is slower and no "
             "more exact. Leave --fp16 out, or see `caffeconv convert --fp16` for a model of half the size"
         )
+    if isinstance(model, Outline):
+        model = model.with_values()
     return to_half(onnx.load(model) if isinstance(model, Path) else model, keep_io=True)
 
 

@@ -20,7 +20,9 @@ SUFFIXES = (".npz", ".npy", ".h5", ".csv", ".json")
 def check_output(path: Path, blobs: Sequence[str]) -> None:
     """Raises CaffeconvError for a suffix that cannot be written, before anything is computed."""
     if path.suffix.lower() not in SUFFIXES:
-        raise CaffeconvError(f"{path}: results are written as {', '.join(SUFFIXES)}; the suffix chooses")
+        raise CaffeconvError(
+            f"{path}: results are written as {', '.join(SUFFIXES)}, .lmdb or .jsonl; the suffix chooses"
+        )
     if path.suffix.lower() == ".npy" and len(blobs) != 1:
         raise CaffeconvError(f"{path}: .npy holds one array, and there are {len(blobs)} ({', '.join(blobs)}); use .npz")
 

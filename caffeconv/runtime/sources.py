@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from caffeconv.data.pictures import Picture
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray, by_x
 from caffeconv.runtime.pictures import Transform
@@ -55,13 +56,25 @@ class PictureSource:
     """The class that a list gives for each, where it does."""
     channels_last: bool = False
     """Whether the model takes N×H×W×C."""
+    faults: dict[int, str] | None = None
+    """Takes what is wrong with damaged pictures, by number; these are black then. None: the first raises CaffeconvError."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def read(self, start: int, end: int) -> FloatArray:
-        planes = np.stack([self.transform.read(path) for path in self.paths[start:end]])
+        planes = np.stack([self.transform.apply(self.decode(i)) for i in range(start, end)])
         return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)) if self.channels_last else planes
+
+    def decode(self, index: int) -> Picture:
+        """H×W×C of a picture as it is in its file."""
+        try:
+            return self.transform.decode(self.paths[index])
+        except CaffeconvError as fault:
+            if self.faults is None:
+                raise
+            self.faults[index] = str(fault)
+            return self.transform.black
 
     def label(self, index: int) -> str:
         return str(self.paths[index])
@@ -88,8 +101,7 @@ class TenCrops:
 
     def _crops(self, picture: int) -> FloatArray:
         if self._held is None or self._held[0] != picture:
-            path = self.pictures.paths[picture]
-            self._held = picture, self.pictures.transform.read_ten(path)
+            self._held = picture, self.pictures.transform.ten_crops(self.pictures.decode(picture))
         return self._held[1]
 
     def label(self, index: int) -> str:

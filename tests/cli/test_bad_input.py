@@ -198,3 +198,15 @@ def test_half_precision_is_for_cuda(tmp_path: Path) -> None:
     for net in ((NET, WEIGHTS), (str(model),)):
         refused = call("run", *net, "--input", DIGIT, "--fp16", "--provider", "cpu")
         assert_refused(refused, "--fp16 is for CUDA", "caffeconv convert --fp16")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device there")
+@pytest.mark.parametrize("more", [(), ("--format", "csv")])
+def test_stdout_is_full(more: tuple[str, ...]) -> None:
+    command = [*program(), "run", NET, WEIGHTS, "--input", DIGIT, *more]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment())
+    assert done.returncode == 1
+    assert "caffeconv: error: stdout: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr

@@ -67,7 +67,8 @@ def test_crops_go_through_batches_of_any_size(step: int) -> None:
     transform = Transform(1, (28, 28), (32, 30))
     source = TenCrops(PictureSource(paths, transform))
     parts = [source.read(start, min(start + step, len(source))) for start in range(0, len(source), step)]
-    np.testing.assert_array_equal(np.concatenate(parts), np.concatenate([transform.read_ten(path) for path in paths]))
+    whole = [transform.ten_crops(transform.decode(path)) for path in paths]
+    np.testing.assert_array_equal(np.concatenate(parts), np.concatenate(whole))
     assert [source.label(i) for i in (0, 9, 10, 29)] == [str(paths[i]) for i in (0, 0, 1, 2)]
 
 
@@ -170,6 +171,58 @@ def test_a_bad_picture_is_named_and_the_rest_is_there(tmp_path: Path) -> None:
     ]
 
 
+@pytest.fixture
+def some_damaged(tmp_path: Path) -> Path:
+    """Three digits, a picture that is cut off, and one that is none."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for digit in (1, 2, 3):
+        shutil.copy(DIGITS / f"{digit}.png", folder)
+    (folder / "15.png").write_bytes((DIGITS / "4.png").read_bytes()[:60])
+    (folder / "16.jpg").write_text("none")
+    return folder
+
+
+@pytest.mark.parametrize("more", [(), ("--batch-size", "1"), ("--oversample", "--resize", "28")])
+def test_damaged_pictures_are_passed_over(some_damaged: Path, more: tuple[str, ...]) -> None:
+    arguments = ("--top-k", "1", "--format", "jsonl", *more)
+    result = call("--input", some_damaged, "--skip-bad", *arguments)
+    assert result.exit_code == 0, result.stderr
+    alone = [call("--input", some_damaged / f"{digit}.png", *arguments).stdout for digit in (1, 2, 3)]
+    found, wanted = ([json.loads(line) for line in text.splitlines()] for text in (result.stdout, "".join(alone)))
+    assert [(line["item"], line["classes"][0]["class"]) for line in found] == [
+        (line["item"], line["classes"][0]["class"]) for line in wanted
+    ]
+    assert "2 damaged items were passed over:" in result.stderr
+    assert f"  {some_damaged / '15.png'}: the picture is cut off after 60 bytes" in result.stderr
+    assert f"  {some_damaged / '16.jpg'}: not a readable picture" in result.stderr
+
+
+def test_damaged_pictures_of_a_list_in_a_table(some_damaged: Path) -> None:
+    listed = some_damaged / "list.txt"
+    listed.write_text("1.png 1\nabsent.png 2\n15.png 3\njunk\n3.png 4\n")
+    result = call("--input", listed, "--skip-bad", "--top-k", "1")
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:]] == [
+        str(some_damaged / name) for name in ("1.png", "3.png")
+    ]
+    assert "prob: 1 of 2 items come out first" in result.stderr
+    assert "3 damaged items were passed over" in result.stderr
+    assert "list.txt, line 2: there is no picture absent.png" in result.stderr
+    assert "list.txt, line 4: 'junk'" in result.stderr
+    listed.write_text("absent.png 1\n")
+    assert "not one line of it can be used; the first: " in call("--input", listed, "--skip-bad").stderr
+
+
+def test_passing_over_has_its_limits(some_damaged: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.csv"
+    result = call("--input", some_damaged / "16.jpg", "--skip-bad", "--top-k", "1", "-o", out)
+    assert (result.exit_code, "not one picture of --input can be used" in result.stderr) == (1, True)
+    for more in (("-o", tmp_path / "x.npz"), ("-o", tmp_path / "x.npy", "--blobs", "ip1"), ("--engine", "ray")):
+        result = call("--input", some_damaged, "--skip-bad", *more)
+        assert (result.exit_code, "--skip-bad with --input is for" in result.stderr) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
 # -- formats -----------------------------------------------------------------------------------------------------------
 
 
@@ -191,6 +244,17 @@ def test_formats_say_the_same() -> None:
     )
 
 
+def test_scores_that_are_no_numbers(tmp_path: Path) -> None:
+    """JSON has no NaN, and readers of it other than Python's refuse one."""
+    net = caffeconv.Net(NET, WEIGHTS)
+    net.params["ip2"][1].data[3] = np.nan
+    net.save(tmp_path / "nan.caffemodel")
+    command = ["run", str(NET), str(tmp_path / "nan.caffemodel"), "--input", str(DIGITS / "7.png")]
+    result = CliRunner().invoke(main, [*command, "--top-k", "1", "--format", "jsonl"])
+    assert result.stdout.endswith('"classes": [{"class": 0, "score": null}]}\n')
+    assert CliRunner().invoke(main, [*command, "--format", "csv"]).stdout.splitlines()[1].endswith(",nan")
+
+
 def test_names_with_commas_and_quotes(tmp_path: Path) -> None:
     name = tmp_path / 'a, "b".png'
     shutil.copy(DIGITS / "7.png", name)
@@ -202,9 +266,123 @@ def test_formats_are_for_classes(tmp_path: Path, form: str) -> None:
     result = call("--input", DIGITS / "7.png", "--blobs", "ip1", "--format", form)
     assert result.exit_code == 1
     assert f"--format {form}: output 'ip1' is 1×64, and not the probabilities of classes" in result.stderr
-    result = call("--input", DIGITS / "7.png", "--format", form, "-o", tmp_path / "x.csv")
-    assert result.exit_code == 2
-    assert "give one of them" in result.stderr
+    for refused in ("x.npz", "x.jsonl" if form == "csv" else "x.csv"):
+        result = call("--input", DIGITS / "7.png", "--format", form, "-o", tmp_path / refused)
+        assert result.exit_code == 2
+        assert "the suffix says how" in result.stderr
+    result = call("--input", DIGITS / "7.png", "--resume", "-o", tmp_path / "x.jsonl")
+    assert (result.exit_code, "--resume goes on with whole blobs" in result.stderr) == (2, True)
+    result = call("--input", DIGITS / "7.png", "--blobs", "ip1", "-o", tmp_path / "x.jsonl")
+    assert (result.exit_code, "x.jsonl: output 'ip1' is 1×64" in result.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_holds_what_would_be_printed(tmp_path: Path) -> None:
+    arguments: list[str | Path] = ["--input", DIGITS, "--labels", LABELS, "--batch-size", "4"]
+    printed = {form: call(*arguments, "--format", form).stdout for form in ("csv", "jsonl")}
+    for name, more in (
+        ("a.csv", []),
+        ("b.csv", ["--format", "csv"]),
+        ("a.jsonl", []),
+        ("b.jsonl", ["--format", "jsonl"]),
+    ):
+        result = call(*arguments, *more, "-o", tmp_path / name)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert f"{name}: classes of 10 items" in result.stderr
+        assert (tmp_path / name).read_text() == printed[Path(name).suffix[1:]]
+    assert call(*arguments, "-o", tmp_path / "a.json").exit_code == 0
+    assert json.loads((tmp_path / "a.json").read_text()) == [json.loads(line) for line in printed["jsonl"].splitlines()]
+
+
+def test_whole_blobs_where_nobody_asks_for_classes(tmp_path: Path) -> None:
+    for name, *more in (("a.csv",), ("b.csv", "--labels", str(LABELS), "--blobs", "ip1")):
+        assert call("--input", DIGITS / "7.png", "-o", tmp_path / name, *more).exit_code == 0
+        assert (tmp_path / name).read_text().startswith("item,prob[0],prob[1]")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.jsonl", "x.json"])
+def test_a_bad_picture_leaves_no_file(tmp_path: Path, name: str) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(3):
+        shutil.copy(DIGITS / "7.png", pictures / f"{i}.png")
+    (pictures / "2.png").write_bytes((DIGITS / "7.png").read_bytes()[:60])
+    (tmp_path / name).write_text("of another day")
+    result = call("--input", pictures, "--batch-size", "1", "--top-k", "1", "-o", tmp_path / name)
+    assert (result.exit_code, "2.png: the picture is cut off" in result.stderr) == (1, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", name]
+    assert (tmp_path / name).read_text() == "of another day"
+
+
+def detector(folder: Path) -> Path:
+    """Two boxes in every picture, of classes 1 and 2; nothing where it is black."""
+    layers = (
+        'layer { name: "map" type: "Pooling" bottom: "data" top: "map" pooling_param { pool: AVE global_pooling: true } }\n'
+        'layer { name: "prior" type: "PriorBox" bottom: "map" bottom: "data" top: "prior" '
+        "prior_box_param { min_size: 14 max_size: 20 } }\n"
+        'layer { name: "loc" type: "InnerProduct" bottom: "map" top: "loc" inner_product_param { num_output: 8 } }\n'
+        'layer { name: "ip" type: "InnerProduct" bottom: "map" top: "ip" inner_product_param { num_output: 6 } }\n'
+        'layer { name: "rows" type: "Reshape" bottom: "ip" top: "rows" reshape_param { shape { dim: 0 dim: 2 dim: 3 } } }\n'
+        'layer { name: "scores" type: "Softmax" bottom: "rows" top: "scores" softmax_param { axis: 2 } }\n'
+        'layer { name: "conf" type: "Flatten" bottom: "scores" top: "conf" }\n'
+        'layer { name: "found" type: "DetectionOutput" bottom: "loc" bottom: "conf" bottom: "prior" top: "found" '
+        "detection_output_param { num_classes: 3 keep_top_k: 9 nms_param { nms_threshold: 0.99 } } }\n"
+    )
+    net = write_net(folder, {"data": (1, 1, 28, 28)}, layers)
+    opened = caffeconv.Net(net)
+    opened.params["ip"][0].data[:, 0] = [0, 0.1, 0, 0, 0, 0.2]
+    opened.save(folder / "net.caffemodel")
+    return net
+
+
+def test_boxes(tmp_path: Path) -> None:
+    net = detector(tmp_path)
+    for i, grey in enumerate((200, 0, 100)):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), np.full((28, 28), grey, np.uint8))
+    listed = tmp_path / "labels.txt"
+    listed.write_text("nothing\ncat\n")
+    arguments = ["run", net, tmp_path / "net.caffemodel", "--input", tmp_path, "--labels", listed, "--batch-size", "2"]
+
+    def run(*more: str | Path) -> Result:
+        return CliRunner().invoke(main, [*map(str, arguments), *map(str, more)])
+
+    pictures = np.stack([np.full((1, 28, 28), grey, np.float32) for grey in (200, 0, 100)])
+    opened = caffeconv.Net(net, tmp_path / "net.caffemodel")
+    wanted = [
+        (str(tmp_path / f"{i}.png"), row[1:])
+        for i, picture in enumerate(pictures)
+        for row in opened.forward(data=picture[None])["found"].reshape(-1, 7).tolist()
+        if row[2] >= 0.5 and row[1] >= 0
+    ]
+    assert [(item, box[0]) for item, box in wanted] == [
+        (str(tmp_path / f"{i}.png"), label) for i in (0, 2) for label in (1, 2)
+    ]
+
+    printed = run("--format", "csv").stdout
+    found = list(csv.DictReader(io.StringIO(printed)))
+    assert [row["item"] for row in found] == [item for item, _ in wanted]
+    values = np.array(
+        [[float(row[key]) for key in ("class", "score", "xmin", "ymin", "xmax", "ymax")] for row in found]
+    )
+    np.testing.assert_allclose(values, np.array([box for _, box in wanted]), rtol=1e-6)
+    assert [row["label"] for row in found] == ["cat", "", "cat", ""]
+    assert run("-o", tmp_path / "boxes.csv").exit_code == 0
+    assert (tmp_path / "boxes.csv").read_text() == printed
+
+    lines = [json.loads(line) for line in run("--format", "jsonl").stdout.splitlines()]
+    assert [(Path(line["item"]).name, line["output"], len(line["detections"])) for line in lines] == [
+        ("0.png", "found", 2), ("1.png", "found", 0), ("2.png", "found", 2),
+    ]  # fmt: skip
+    flat = [
+        {"item": line["item"], "output": "found", **{key: str(value) for key, value in box.items()}}
+        for line in lines
+        for box in line["detections"]
+    ]
+    assert flat == found
+    assert run("-o", tmp_path / "boxes.json").exit_code == 0
+    assert json.loads((tmp_path / "boxes.json").read_text()) == lines
+    everything = run("--format", "jsonl", "--threshold", "0.01").stdout.splitlines()
+    assert len(json.loads(everything[1])["detections"]) == 4  # each class as likely as the others, of each of two boxes
 
 
 def test_a_model_of_any_size_takes_pictures(tmp_path: Path) -> None:

@@ -227,6 +227,17 @@ def test_setup_once_then_reshape_and_forward_in_each_pass(tmp_path: Path) -> Non
     assert net.forward(x=X)["y"].max() == 231
 
 
+def test_a_run_sets_up_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code = SCALE.replace("def setup(self, bottom, top):", "def setup(self, bottom, top):\n        print('set up')")
+    (tmp_path / "mine.py").write_text(HEAD + code)
+    data = 'layer { name: "x" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 dim: 3 } } }\n'
+    layer = 'layer { name: "p" type: "Python" bottom: "x" top: "y" python_param { module: "mine" layer: "Scale" } }'
+    (tmp_path / "net.prototxt").write_text(data + layer)
+    result = CliRunner().invoke(main, ["run", str(tmp_path / "net.prototxt"), "--allow-python", "--iterations", "2"])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("set up") + capfd.readouterr().out.count("set up") == 1
+
+
 def test_source(tmp_path: Path) -> None:
     code(
         tmp_path,
@@ -267,6 +278,28 @@ def test_number_of_rows_known_when_it_runs(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found["y"], (x[:rows] + 1) * 2)
         np.testing.assert_array_equal(found["f"], (x[:rows] + 1).ravel())
     assert len(net._sessions) <= 3
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_a_run_over_inputs_plans_anew_too(tmp_path: Path, batch: int, capfd: pytest.CaptureFixture[str]) -> None:
+    code = KEEP.replace("        kept =", "        print('forward')\n        kept =")
+    (tmp_path / "mine.py").write_text(HEAD + code + SCALE)
+    layers = "".join(
+        f'layer {{ name: "{top}" type: "Python" bottom: "{bottom}" top: "{top}" '
+        f'python_param {{ module: "mine" layer: "{kind}" }} }}\n'
+        for bottom, top, kind in (("x", "kept", "Keep"), ("kept", "scaled", "Scale"))
+    )
+    layers += 'layer { name: "z" type: "Power" bottom: "scaled" top: "z" power_param { shift: 1 } }\n'
+    net = write_net(tmp_path, {"x": (2, 3)}, layers)
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    x[0, 0], x[2, 0] = 1, -1
+    np.save(tmp_path / "x.npy", x)
+    out = tmp_path / "z.npy"
+    options = ["--input", str(tmp_path / "x.npy"), "--batch-size", str(batch), "--allow-python", "-o", str(out), "-q"]
+    result = CliRunner().invoke(main, ["run", str(net), *options])
+    assert result.exit_code == 0, result.stderr
+    np.testing.assert_allclose(np.load(out), x[x[:, 0] > 0] * 2 + 1, rtol=1e-6)
+    assert (result.stdout + capfd.readouterr().out).count("forward") == -(-8 // batch)
 
 
 def test_rows_known_when_it_runs_below_a_layer_that_needs_them(tmp_path: Path) -> None:

@@ -219,11 +219,18 @@ def test_threads_and_providers_of_a_net() -> None:
         caffeconv.Net(NET, WEIGHTS, provider="gpu")
 
 
-def test_verbose_says_what_was_chosen() -> None:
-    result = CliRunner().invoke(
-        main, ["run", str(NET), str(WEIGHTS), "-v", "--provider", "cpu", "--input", str(DIGITS / "3.png")]
-    )
-    assert f"caffeconv: providers: {CPU}" in result.stderr
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (NET, WEIGHTS, "--input", DIGITS / "3.png"), (NET, WEIGHTS, "--profile", "--iterations", "1"),
+        (DIGITS / "train_val.prototxt", WEIGHTS, "--iterations", "1"),
+    ],
+)  # fmt: skip
+def test_verbose_says_what_was_chosen(arguments: tuple[str | Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    command = ["run", *map(str, arguments), "--provider", "cpu"]
+    assert f"caffeconv: providers: {CPU}" in CliRunner().invoke(main, [*command, "-v"]).stderr
+    assert "providers" not in CliRunner().invoke(main, command).stderr
 
 
 @pytest.mark.parametrize(

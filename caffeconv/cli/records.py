@@ -1,0 +1,66 @@
+"""What was found in each item, as rows of CSV, JSON lines or one JSON list; line by line, to stdout or to a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+Form = Literal["csv", "jsonl", "json"]
+SUFFIX_FORMS: Mapping[str, Form] = {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}
+
+
+class Record(Protocol):
+    """What one output says of one item."""
+
+    def rows(self) -> Iterator[Sequence[str]]:
+        """Its rows of CSV."""
+        ...
+
+    def as_json(self) -> Mapping[str, object]:
+        """The same as an object of JSON."""
+        ...
+
+
+def lines_of(records: Iterable[Record], header: Sequence[str], form: Form) -> Iterator[str]:
+    """The text, each piece as soon as its record is there."""
+    if form == "csv":
+        yield _csv_line(header)
+        for record in records:
+            yield from map(_csv_line, record.rows())
+        return
+    if form == "jsonl":
+        yield from (_json(record) + "\n" for record in records)
+        return
+    between = "[\n"
+    for record in records:
+        yield between + _json(record)
+        between = ",\n"
+    yield "[]\n" if between == "[\n" else "\n]\n"
+
+
+def write_lines(lines: Iterable[str], out: Path) -> None:
+    """Writes a file whole, or not at all."""
+    from caffeconv.emit.atomic import whole_file
+
+    with whole_file(out) as file:
+        file.writelines(line.encode() for line in lines)
+
+
+def number_or_null(value: float) -> float | None:
+    """The value as JSON can hold it, which knows no NaN and no infinity."""
+    return value if math.isfinite(value) else None
+
+
+def _csv_line(row: Sequence[str]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerow(row)
+    return text.getvalue()
+
+
+def _json(record: Record) -> str:
+    return json.dumps(record.as_json(), ensure_ascii=False, allow_nan=False)
