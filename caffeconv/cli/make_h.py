@@ -163,7 +163,7 @@ def _read_names(path: Path | None) -> Sequence[str]:
         return ()
     from caffeconv.read.prototxt import read_bytes
 
-    text = read_bytes(path, "class names, one a line,").decode("utf-8-sig", "replace")
+    text = read_bytes(path, "a list of class names, one a line,").decode("utf-8-sig", "replace")
     return [line.strip() for line in text.rstrip().splitlines()]
 
 

@@ -487,7 +487,7 @@ def _read_labels(path: Path | None) -> list[str]:
         return []
     from caffeconv.read.prototxt import read_bytes
 
-    return read_bytes(path, "class names, one a line,").decode("utf-8", "replace").splitlines()
+    return read_bytes(path, "a list of class names, one a line,").decode("utf-8", "replace").splitlines()
 
 
 def _show(

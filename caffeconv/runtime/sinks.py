@@ -78,5 +78,14 @@ def _csv(results: Mapping[str, FloatArray], items: Sequence[str]) -> bytes:
 
 
 def _json(results: Mapping[str, FloatArray], items: Sequence[str]) -> bytes:
-    blobs = {name: {"shape": list(values.shape), "data": values.tolist()} for name, values in results.items()}
-    return json.dumps({"items": list(items), "blobs": blobs}).encode() + b"\n"
+    blobs = {name: {"shape": list(values.shape), "data": _numbers(values)} for name, values in results.items()}
+    return json.dumps({"items": list(items), "blobs": blobs}, allow_nan=False).encode() + b"\n"
+
+
+def _numbers(values: FloatArray) -> object:
+    """Nested lists; null for what JSON has no number for, NaN and infinity."""
+    if np.isfinite(values).all():
+        return values.tolist()
+    numbers = values.astype(object)
+    numbers[~np.isfinite(values)] = None
+    return numbers.tolist()
