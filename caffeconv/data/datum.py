@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import Datum
-from caffeconv.data.pictures import decode_picture
+from caffeconv.data.pictures import channels_first, decode_picture
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import by_x
 
@@ -40,7 +40,7 @@ def read_datum(content: bytes, where: str, *, force_color: bool = False, force_g
             raise CaffeconvError(f"{where}: cannot set both force_color and force_gray")
         color = True if force_color else False if force_gray else None
         picture = decode_picture(datum.data, where, color=color)
-        return Item(picture.transpose(2, 0, 1), datum.label)
+        return Item(channels_first(picture), datum.label)
     shape = datum.channels, datum.height, datum.width
     if min(shape) < 1:
         raise CaffeconvError(f"{where}: a Datum of {by_x(shape)}; channels, height and width of at least 1 were needed")

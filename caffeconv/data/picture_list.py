@@ -11,7 +11,7 @@ import numpy as np
 
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.lists import find_listed, read_list
-from caffeconv.data.pictures import Picture, read_picture, resize
+from caffeconv.data.pictures import Picture, channels_first, read_picture, resize
 from caffeconv.data.sources import DataSource, Piece
 from caffeconv.data.transform import Transform, Transformer
 from caffeconv.errors import CaffeconvError
@@ -161,7 +161,7 @@ class PictureListSource(DataSource):
         where = pictures.where(line)
 
         def make() -> Sequence[FloatArray]:
-            item = pictures.read(line).transpose(2, 0, 1)
+            item = channels_first(pictures.read(line))
             random = self.random_at(position) if self._transform.is_random else None
             return (transformer.apply(item, where, random)[None], np.array([line.label], np.float32))[: len(self.tops)]
 

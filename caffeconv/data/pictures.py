@@ -36,6 +36,16 @@ def decode_picture(content: bytes, where: str, *, color: bool | None) -> Picture
     return np.asarray(picture, np.uint8).reshape(*picture.shape[:2], -1)
 
 
+def channels_first(picture: Picture) -> NDArray[np.uint8]:
+    """C×H×W, contiguous: numpy computes on it twice as fast as on a transposed view of the picture."""
+    import cv2
+
+    height, width, channels = picture.shape
+    planes = np.empty((channels, height, width), np.uint8)
+    cv2.split(picture, list(planes))
+    return planes
+
+
 def _is_cut_off(content: bytes) -> bool:
     """Whether the end of a JPEG or PNG is missing; some versions of OpenCV fill the rest with grey and say nothing."""
     if content.startswith(b"\xff\xd8"):
