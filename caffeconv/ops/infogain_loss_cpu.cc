@@ -612,18 +612,29 @@ CAFFECONV_HD void prefetch(const void* address) {
 #endif
 }
 
+// label_kind without branches: all bits or none.
+struct LabelBits {
+  int32_t classes;
+  int32_t has_ignore;
+  int32_t ignore;
+
+  explicit LabelBits(const InfogainShape& shape)
+      : classes(static_cast<int32_t>(shape.classes)),
+        has_ignore(shape.has_ignore_label ? -1 : 0),
+        ignore(shape.ignore_label) {}
+  CAFFECONV_MEMBER int32_t ignored(int32_t label) const { return label == ignore ? has_ignore : 0; }
+  CAFFECONV_MEMBER int32_t inside(int32_t label) const { return ((label >= 0) & (label < classes)) ? -1 : 0; }
+};
+
 // Labels of the block; returns how many are legal.
 CAFFECONV_HD int64_t take_labels(const InfogainJob& job, Block& block, InfogainPart* part) {
   const float* labels = job.labels + block.begin;
-  const int32_t classes = static_cast<int32_t>(job.shape.classes);
-  const int32_t has_ignore = job.shape.has_ignore_label ? -1 : 0;
-  const int32_t ignore = job.shape.ignore_label;
+  const LabelBits bits(job.shape);
   int32_t legal = 0, illegal = 0;
   for (int64_t k = 0; k < block.count; ++k) {
     const int32_t label = truncated_label(labels[k]);
-    const int32_t ignored = label == ignore ? has_ignore : 0;
-    const int32_t inside = ((label >= 0) & (label < classes)) ? -1 : 0;
-    const int32_t active = inside & ~ignored;
+    const int32_t ignored = bits.ignored(label);
+    const int32_t active = bits.inside(label) & ~ignored;
     block.label[k] = label & active;
     block.active[k] = active;
     legal -= active;
@@ -992,11 +1003,13 @@ void run(const InfogainJob& job, int64_t begin, int64_t end, InfogainPart* part)
 
 void count(const InfogainJob& job, int64_t begin, int64_t end, InfogainPart* part) {
   *part = {0, 0, -1};
+  const LabelBits bits(job.shape);
   int64_t legal = 0, illegal = 0;
   for (int64_t i = begin; i < end; ++i) {
-    const LabelKind kind = label_kind(truncated_label(job.labels[i]), job.shape);
-    legal += kind == LabelKind::kLegal;
-    illegal += kind == LabelKind::kIllegal;
+    const int32_t label = truncated_label(job.labels[i]);
+    const int32_t ignored = bits.ignored(label), inside = bits.inside(label);
+    legal -= inside & ~ignored;
+    illegal -= ~(inside | ignored);
   }
   part->valid = legal;
   if (illegal == 0) return;
