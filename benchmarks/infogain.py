@@ -1,6 +1,6 @@
 """InfogainLoss: the fused kernel beside onnxruntime's standard operators, numpy and torch, in one run.
 
-    python benchmarks/infogain.py [--rounds 15] [--threads 2]
+    python benchmarks/infogain.py [--few-classes] [--rounds 15] [--threads 2]
 
 Every round times every candidate once; a ratio is the median of the rounds' ratios, so that whatever else the machine
 does strikes all of them alike. torch is left out where it is not installed. Forward + backward is one operator, the
@@ -32,6 +32,7 @@ from caffeconv.ops.functions import infogain_attributes, infogain_loss_function,
 
 Array = NDArray[np.float32]
 SHAPES = [(256, 1000), (1, 21, 512, 512), (8, 19, 256, 512)]
+FEW_CLASSES = [(1_000_000, 2), (200_000, 10), (65_536, 21), (50_000, 40), (100_000, 64), (20_000, 100)]
 OURS = "caffeconv"
 
 
@@ -268,6 +269,7 @@ def measure(case: Case, *, backward: bool, rounds: int, threads: int) -> Timings
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--few-classes", action="store_true", help="many items of few classes, which lie side by side")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     arguments = parser.parse_args()
@@ -284,7 +286,7 @@ def main() -> None:
     columns += ["ours / exp pass", "of bandwidth", "loss error"]
     print("| " + " | ".join(columns) + " |")
     print("|" + "|".join(["---"] * 2 + ["---:"] * (len(columns) - 2)) + "|")
-    for shape in SHAPES:
+    for shape in FEW_CLASSES if arguments.few_classes else SHAPES:
         case = case_of(shape)
         truth = truth_of(case)
         for backward in (False, True):

@@ -12,7 +12,12 @@ from small_nets import write_net
 
 import caffeconv
 from caffeconv.convert import load
+from caffeconv.emit.onnx_builder import OnnxBuilder
 from caffeconv.gradient import emit_backward
+from caffeconv.ir import Node
+from caffeconv.layers import LAYERS
+from caffeconv.layers.base import Layer
+from caffeconv.layers.elementwise import Elementwise
 
 RECORDED = [case for case in cases("layers", "nets", "fork") if case.about.get("backward") and runs_in_a_net(case)]
 SCORES = np.random.default_rng(0).normal(0, 1, (4, 3)).astype(np.float32)
@@ -253,7 +258,6 @@ LEARNT_LABELS = layer("q", "Bias", "y", "q", "bias_param { axis: 0 }")
         (product("b", "x", "b") + layer("t", "Threshold", "b", "t", "loss_weight: 1"), "Not Implemented Yet"),
         (product("b", "x", "b") + layer("t", "ArgMax", "b", "t", "loss_weight: 1"), "Not Implemented Yet"),
         (product("b", "x", "b") + layer("t", "Accuracy", "b y", "t", "loss_weight: 1"), "Not Implemented Yet"),
-        (product("b", "x", "b") + layer("t", "Mish", "b", "t", "loss_weight: 1"), "no rule for the gradient"),
     ],
 )  # fmt: skip
 def test_refused(tmp_path: Path, layers: str, message: str) -> None:
@@ -261,6 +265,32 @@ def test_refused(tmp_path: Path, layers: str, message: str) -> None:
     with pytest.raises(caffeconv.CaffeconvError, match=message) as refusal:
         net.backward()
     assert ", line " in str(refusal.value)
+
+
+def test_a_layer_without_a_rule_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Doubled(Elementwise):
+        def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+            onnx.emit("Sum", node.bottoms * 2, node.tops)
+
+    monkeypatch.setitem(LAYERS, "Doubled", Doubled)
+    net = net_of(tmp_path, product("b", "x", "b") + layer("t", "Doubled", "b", "t", "loss_weight: 1"), x=SCORES)
+    with pytest.raises(caffeconv.CaffeconvError, match=r"t \(Doubled\), line .*no rule for the gradient"):
+        net.backward()
+
+
+def test_every_layer_with_bottom_and_top_has_a_rule() -> None:
+    silent = {name for name, kind in LAYERS.items() if kind.lower_gradient is Layer.lower_gradient}
+    assert {name for name in silent if not LAYERS[name].is_input} == {"DummyData", "HDF5Output"}
+    plain = {name for name, kind in LAYERS.items() if kind.lower_gradient is Elementwise.lower_gradient}
+    assert all(LAYERS[name].bottom_diff is not Elementwise.bottom_diff for name in plain)  # type: ignore[attr-defined]
+
+
+def test_prior_boxes_pass_nothing_on(tmp_path: Path) -> None:
+    layers = layer("c", "Scale", "x", "c") + layer("p", "PriorBox", "c x", "p", "prior_box_param { min_size: 2 }")
+    layers += layer("r", "Reduction", "p", "r", "loss_weight: 1")
+    net = net_of(tmp_path, layers, x=np.ones((1, 2, 3, 3), np.float32))
+    net.backward()
+    assert has_diff(net) == {"p", "r"}
 
 
 def test_learnt_h_is_refused(tmp_path: Path) -> None:

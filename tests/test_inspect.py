@@ -85,6 +85,12 @@ def test_near_layer_name() -> None:
     assert "no layer 'con1' that could be built. Did you mean conv1" in result.stderr
 
 
+def test_a_net_without_parameters_has_none(tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text('input: "x" input_shape { dim: 2 } layer { name: "l" type: "Silence" bottom: "x" }')
+    assert "2 layers, 0 parameters (0 B), 0 multiply-adds, 8 B activations" in call(net).stdout
+
+
 def test_receptive_fields() -> None:
     report = caffeconv.inspect(ALEXNET / "net.prototxt")
     fields = receptive_fields(report.nodes)

@@ -448,9 +448,10 @@ BAD_LABELS = [5, -1, -7, 1e30, math.nan, math.inf, -math.inf]
 
 
 @pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("ignore_label", [None, 255])
 @pytest.mark.parametrize("label", BAD_LABELS)
-def test_kernel_refuses_label(label: float, *, gradient: bool) -> None:
-    spec = Spec(ignore_label=255)
+def test_kernel_refuses_label(label: float, ignore_label: int | None, *, gradient: bool) -> None:
+    spec = Spec(ignore_label=ignore_label)
     labels = np.zeros((2, 3, 4), "f4")
     labels[1, 0, 2] = label
     feeds = {"scores": np.zeros((2, 5, 3, 4), "f4"), "labels": labels, "H": np.eye(5, dtype="f4")}
@@ -461,9 +462,8 @@ def test_kernel_refuses_label(label: float, *, gradient: bool) -> None:
         session.run(None, feeds)
     op = "InfogainLossGrad" if gradient else "InfogainLoss"
     text = "-?nan" if math.isnan(label) else re.escape(f"{np.float32(label):.9g}")
-    expected = (
-        rf"Name:'infogain' Status Message: {op}: label {text} at position 14 \(1, 0, 2\) is outside 0\.\.4 and is not"
-    )
+    expected = rf"Name:'infogain' Status Message: {op}: label {text} at position 14 \(1, 0, 2\) is outside 0\.\.4"
+    expected += " and is not the ignore_label 255" if ignore_label is not None else "$"
     assert re.search(expected, str(caught.value)), str(caught.value)
 
 

@@ -144,7 +144,7 @@ class Weighing:
 
         source = open_labels(place, label_maps=self.label_maps, dataset=self.dataset or "label")
         with progress(source.total, "counting labels", quiet=quiet) as advance:
-            counts = count(source, self.classes or size, self.ignore_label, advance)
+            counts = count(source, place, self.classes or size, self.ignore_label, advance)
         ignored = f", {counts.ignored} ignored" if self.ignore_label is not None else ""
         note(f"{place}: {counts.labels.sum():.0f} labels in {counts.items} items{ignored}", quiet=quiet)
         return counts

@@ -178,9 +178,10 @@ def print_table(report: Report) -> None:
     console = make_console()
     console.print(_table(report.layers), soft_wrap=False)
     click.echo(
-        f"{report.net or 'net'}: {len(report.layers)} layers, {short(report.parameter_count)} parameters "
-        f"({short_bytes(report.parameter_count * 4)}), {short(report.multiply_adds)} multiply-adds, "
-        f"{short_bytes(report.activation_bytes)} activations, {short_bytes(report.peak_bytes) or '0 B'} at once at most"
+        f"{report.net or 'net'}: {len(report.layers)} layers, {short(report.parameter_count) or 0} parameters "
+        f"({short_bytes(report.parameter_count * 4) or '0 B'}), {short(report.multiply_adds) or 0} multiply-adds, "
+        f"{short_bytes(report.activation_bytes) or '0 B'} activations, "
+        f"{short_bytes(report.peak_bytes) or '0 B'} at once at most"
     )
 
 

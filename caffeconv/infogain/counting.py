@@ -31,11 +31,12 @@ def count_labels(
     Raises:
         CaffeconvError: nothing to count there, something damaged, or a label outside 0…L-1, with its place.
     """
-    return count(open_labels(Path(place), label_maps=label_maps, dataset=dataset), classes, ignore_label)
+    source = open_labels(Path(place), label_maps=label_maps, dataset=dataset)
+    return count(source, Path(place), classes, ignore_label)
 
 
 def count(
-    source: LabelSource, classes: int | None = None, ignore_label: int | None = None,
+    source: LabelSource, place: Path, classes: int | None = None, ignore_label: int | None = None,
     advance: Callable[[int], None] = lambda items: None,
 ) -> ClassCounts:  # fmt: skip
     """As count_labels, from labels already opened; `advance` is told of every few items."""
@@ -43,7 +44,7 @@ def count(
     for labels in source:
         tally.add(labels)
         advance(len(labels.values))
-    return tally.result()
+    return tally.result(place)
 
 
 class _Tally:
@@ -106,10 +107,11 @@ class _Tally:
         hint = f". If it means no class: --ignore-label {int(value)}" if np.isfinite(value) else ""
         return CaffeconvError(f"{labels.where(i, j)}: label {value:g}; {needed}{hint}")
 
-    def result(self) -> ClassCounts:
+    def result(self, place: Path) -> ClassCounts:
         counted = int(self._counts.sum())
         if not counted:
-            raise CaffeconvError(f"no labels to count, and {self._ignored} that are ignored; at least one was needed")
+            found = f"all {self._ignored} labels are ignored" if self._ignored else "no labels to count"
+            raise CaffeconvError(f"{place}: {found}; at least one that is a class was needed")
         counts = self._counts.astype(np.float64)
         # one label an item: a class is never with others, and its share is that of the whole set
         around = self._around if self._longest > 1 else np.where(self._counts > 0, counted, 0)

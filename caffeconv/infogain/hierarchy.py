@@ -35,6 +35,7 @@ from caffeconv.read.prototxt import read_bytes
 
 _LINE = re.compile(r"(?P<indent>\s*)(?P<name>.*?)(?:\s*=\s*(?P<label>\d+))?\s*")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
+_NO_CLASS = "no class in it"
 _SHAPE = "a tree of labels was needed: a class or group a line, members indented below their group"
 
 
@@ -84,7 +85,7 @@ def read_hierarchy(path: Path, names: Sequence[str] | None = None) -> LabelTree:
     read = _read_json if path.suffix.lower() == ".json" else _read_text
     leaves = _without_lone_root(list(read(text, path)))
     if not leaves:
-        raise CaffeconvError(f"{path}: no class in it; {_SHAPE}")
+        raise CaffeconvError(f"{path}: {_NO_CLASS}; {_SHAPE}")
     if len(leaves) > MAX_CLASSES:
         raise CaffeconvError(f"{path}: {len(leaves)} classes; {MAX_CLASSES} at most are possible")
     ordered = _by_label(leaves, path) if names is None else _by_name(leaves, names, path)
@@ -121,7 +122,7 @@ def _by_name(leaves: list[_Leaf], names: Sequence[str], path: Path) -> list[_Lea
     by_name: dict[str, _Leaf] = {}
     for leaf in leaves:
         if by_name.setdefault(leaf.name, leaf) is not leaf:
-            raise CaffeconvError(f"{leaf.where}: '{leaf.name}' is there twice; one class of each name was needed")
+            raise CaffeconvError(_twice(leaf.where, leaf.name))
     for name in names:
         if name not in by_name:
             raise CaffeconvError(f"{path}: no class '{name}', which is one of the labels")
@@ -129,6 +130,10 @@ def _by_name(leaves: list[_Leaf], names: Sequence[str], path: Path) -> list[_Lea
         extra = next(leaf for leaf in leaves if leaf.name not in set(names))
         raise CaffeconvError(f"{extra.where}: '{extra.name}' is none of the {len(names)} labels")
     return [by_name[name] for name in names]
+
+
+def _twice(where: str, name: str) -> str:
+    return f"{where}: '{name}' is there twice; one class of each name was needed"
 
 
 # -- text --------------------------------------------------------------------------------------------------------------
@@ -145,6 +150,7 @@ class _Line:
 def _read_text(text: str, path: Path) -> Iterator[_Leaf]:
     lines = list(_lines(text))
     groups: list[_Line] = []
+    known: set[tuple[int, str]] = set()
     for line, following in zip(lines, [*lines, None][1:], strict=True):
         where = f"{path}, line {line.number}"
         closed = None
@@ -156,6 +162,12 @@ def _read_text(text: str, path: Path) -> Iterator[_Leaf]:
             raise CaffeconvError(f"{where}: '{line.name}': tabs and spaces mixed in its indentation; {_SHAPE}")
         if not line.name:
             raise CaffeconvError(f"{where}: no name before '='; {_SHAPE}")
+        if "=" in line.name:
+            raise CaffeconvError(f"{where}: '{line.name}': a label, a whole number from 0 on, was needed after '='")
+        member = (groups[-1].number if groups else 0, line.name)
+        if member in known:
+            raise CaffeconvError(_twice(where, line.name))
+        known.add(member)
         groups.append(line)
         if following is None or len(following.indent) <= len(line.indent):
             label = None if line.label is None else int(line.label)
@@ -193,8 +205,14 @@ def _read_json(text: str, path: Path) -> list[_Leaf]:
 
 def _walk(group: object, outer: tuple[int, ...], where: str, numbers: Iterator[int]) -> Iterator[_Leaf]:
     """The classes in a group; `where` is the path of names to it."""
+    if group == []:
+        raise CaffeconvError(f"{where}: {_NO_CLASS}; {_FORM}")
+    known: set[str] = set()
     if isinstance(group, _Members):
         for name, member in group:
+            if name in known:
+                raise CaffeconvError(_twice(where, name))
+            known.add(name)
             here, inside = f"{where}: {name}", (*outer, next(numbers))
             if member is None or (isinstance(member, int) and not isinstance(member, bool) and member >= 0):
                 yield _Leaf(name, inside, member, here)
@@ -203,6 +221,9 @@ def _walk(group: object, outer: tuple[int, ...], where: str, numbers: Iterator[i
     elif isinstance(group, list):
         for item in group:
             if isinstance(item, str):
+                if item in known:
+                    raise CaffeconvError(_twice(where, item))
+                known.add(item)
                 yield _Leaf(item, (*outer, next(numbers)), None, where)
             else:  # an object's groups belong to the list's group; a list is a group without a name
                 inside = outer if isinstance(item, _Members) else (*outer, next(numbers))

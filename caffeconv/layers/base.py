@@ -397,6 +397,8 @@ class Layer(ABC):
 def canonical_axis(axis: int, rank: int, shape: Shape | None = None) -> int:
     """A non-negative axis; raises LayerError outside -rank…rank-1 (caffe: Blob::CanonicalAxisIndex)."""
     if not -rank <= axis < rank:
+        if not rank:
+            raise LayerError(f"axis {axis} out of range for 0-D Blob; a blob with axes was needed")
         of = f" of {'×'.join(map(str, shape))}" if shape else ""
         raise LayerError(f"axis {axis} out of range for {rank}-D Blob{of}; {-rank} to {rank - 1} was needed")
     return axis % rank if rank else 0

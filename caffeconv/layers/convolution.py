@@ -411,7 +411,7 @@ class Im2col(Layer):
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         channels = node.bottom_shapes[0][axis]
         window = conv_window(self.param, len(node.bottom_shapes[0]) - axis - 1)
-        weight = _picks(onnx, window, channels)
+        weight = picks(onnx, window, channels)
         x = onnx.reshape(node.bottoms[0], _as_batch(onnx, node.bottoms[0], axis))
         y = onnx.op(
             "Conv", [x, weight], kernel_shape=window.kernel, strides=window.stride, dilations=window.dilation,
@@ -424,17 +424,16 @@ class Im2col(Layer):
     ) -> Gradients:
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         window, channels = conv_window(self.param, len(node.bottom_shapes[0]) - axis - 1), node.bottom_shapes[0][axis]
-        picks = _picks(onnx, window, channels)
         dims, top_dims = _as_batch(onnx, node.bottoms[0], axis), _as_batch(onnx, node.tops[0], axis)
         why = "the gradient of Im2col needs to know the sizes of its input"
         diff = spread_windows(
-            onnx, onnx.reshape(top_diffs[0], top_dims, what="columns_diff"), picks, window, channels,
-            positions=onnx.fixed(top_dims[2:], why), size=onnx.fixed(dims[2:], why), what="bottom_diff",
+            onnx, onnx.reshape(top_diffs[0], top_dims, what="columns_diff"), picks(onnx, window, channels), window,
+            channels, positions=onnx.fixed(top_dims[2:], why), size=onnx.fixed(dims[2:], why), what="bottom_diff",
         )  # fmt: skip
         return Gradients((onnx.reshape(diff, onnx.dims(node.bottoms[0]), what="bottom_diff"),))
 
 
-def _picks(onnx: OnnxBuilder, window: Window, channels: int) -> str:
+def picks(onnx: OnnxBuilder, window: Window, channels: int) -> str:
     """A filter for each element of the window and each channel that picks it."""
-    picks = np.eye(count(window.kernel), dtype=np.float32).reshape(-1, 1, *window.kernel)
-    return onnx.floats("picks", np.tile(picks, (channels, 1, *([1] * len(window.kernel)))))
+    filters = np.eye(count(window.kernel), dtype=np.float32).reshape(-1, 1, *window.kernel)
+    return onnx.floats("picks", np.tile(filters, (channels, 1, *([1] * len(window.kernel)))))

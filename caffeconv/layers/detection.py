@@ -14,7 +14,7 @@ from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
 from caffeconv.layers.arrangement import Arrangement
 from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, exactly
 from caffeconv.layers.filler import Filler
-from caffeconv.layers.gradients import class_sums, sum_over
+from caffeconv.layers.gradients import class_sums, refuse_all, sum_over
 from caffeconv.layers.kernels import Fact, Kernels, along
 
 if TYPE_CHECKING:
@@ -225,6 +225,11 @@ class PriorBox(Layer):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Identity", [onnx.floats("boxes", self.boxes(node.bottom_shapes))], node.tops)
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return Gradients((None, None))  # ssd: Backward_cpu returns at once
+
 
 def _aspect_ratios(given: Sequence[float], *, flip: bool) -> tuple[float, ...]:
     """The ratios without 1 and without repetitions; with `flip` each is followed by its inverse."""
@@ -357,6 +362,11 @@ class DetectionOutput(Layer):
                 "confidence predictions."
             )
         return [(1, 1, 1, 7)]
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return refuse_all(propagate_down)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         pictures = _length(onnx, node.bottoms[1])

@@ -12,10 +12,10 @@ from caffeconv.caffe_pb2 import BNParameter, ConvolutionParameter, LocalParamete
 from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
 from caffeconv.layers.arrangement import Arrangement
 from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Settings, exactly
-from caffeconv.layers.convolution import Convolution
+from caffeconv.layers.convolution import Convolution, picks
 from caffeconv.layers.elementwise import Elementwise
 from caffeconv.layers.filler import Filler
-from caffeconv.layers.gradients import class_sums, like_bottom, sum_over, times
+from caffeconv.layers.gradients import class_sums, like_bottom, spread_windows, sum_over, times
 from caffeconv.layers.kernels import Fact, Kernel, Kernels, PerChannel, batch_normalization, moved
 from caffeconv.layers.normalization import centred_and_deviation, centred_diff, lower_mean_variance
 from caffeconv.layers.window import Padding, Window, conv_padding, conv_window
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _SEGNET = {"scale_filler", "shift_filler", "bn_mode"}
 _PSPNET = {"slope_filler", "bias_filler", "momentum", "eps", "frozen"}
 SEGNET_EPS = 1e-9
+SELU_ALPHA, SELU_LAMBDA = 1.6732632423543772, 1.0507009873554805
 
 
 @dataclass(frozen=True)
@@ -267,13 +268,27 @@ class ReLUX(Elementwise):
         sloped = onnx.op("Mul", [negative, onnx.floats("negative_slope", self.negative_slope)], what="sloped")
         onnx.emit("Add", [positive, sloped], node.tops)
 
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        zero = onnx.floats("zero", 0)
+        below = zero if self.negative_slope == 0 else times(onnx, diff, self.negative_slope, "negative_diff")
+        capped = onnx.op("Less", [node.bottoms[0], onnx.floats("maximal_value", self.maximal_value)], what="below_most")
+        above = onnx.op("Where", [capped, diff, zero], what="above_diff")
+        return onnx.op("Where", [onnx.op("Greater", [node.bottoms[0], zero]), above, below], what="bottom_diff")
+
 
 @dataclass(frozen=True)
 class SeLu(Elementwise):
     """y = λ · x for x > 0, else λ · α · (exp x - 1); λ 1.0507…, α 1.6733… (py-RFCN-priv: selu_layer.cpp)."""
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        onnx.emit("Selu", node.bottoms, node.tops, alpha=1.6732632423543772, gamma=1.0507009873554805)
+        onnx.emit("Selu", node.bottoms, node.tops, alpha=SELU_ALPHA, gamma=SELU_LAMBDA)
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        # by the top, as ELU's: λ·α·exp x = y + λ·α
+        curve = onnx.op("Add", [node.tops[0], onnx.floats("depth", SELU_LAMBDA * SELU_ALPHA)], what="curve")
+        positive = onnx.op("Greater", [node.bottoms[0], onnx.floats("zero", 0)], what="positive")
+        slope = onnx.op("Where", [positive, onnx.floats("lambda", SELU_LAMBDA), curve], what="slope")
+        return times(onnx, diff, slope)
 
 
 @dataclass(frozen=True)
@@ -281,8 +296,17 @@ class Mish(Elementwise):
     """y = x · tanh(log(1 + exp x)) (darknet and its ports to Caffe: mish_layer.cpp)."""
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        gate = onnx.op("Tanh", [onnx.op("Softplus", node.bottoms)], what="gate")
-        onnx.emit("Mul", [node.bottoms[0], gate], node.tops)
+        onnx.emit("Mul", [node.bottoms[0], self._gate(node, onnx)], node.tops)
+
+    def _gate(self, node: Node, onnx: OnnxBuilder) -> str:
+        return onnx.op("Tanh", [onnx.op("Softplus", node.bottoms)], what="gate")
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        gate = self._gate(node, onnx)
+        open_part = onnx.op("Sub", [onnx.floats("one", 1), onnx.op("Mul", [gate, gate])], what="open_part")
+        gate_slope = onnx.op("Mul", [open_part, onnx.op("Sigmoid", node.bottoms)], what="gate_slope")
+        moved_part = onnx.op("Mul", [node.bottoms[0], gate_slope], what="moved_part")
+        return times(onnx, diff, onnx.op("Add", [gate, moved_part], what="slope"))
 
 
 # -- convolutions ------------------------------------------------------------------------------------------------------
@@ -434,21 +458,8 @@ class Local(Layer):
         return Kernels((weight, bias))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        channels, window = node.bottom_shapes[0][1], self.window
-        values, places = channels * count(window.kernel), count(node.top_shapes[0], 2)
-        num, *_ = onnx.dims(node.bottoms[0])
-        # each window as a column, by a convolution whose filters are one-hot (see Im2col)
-        picks = np.eye(count(window.kernel), dtype=np.float32).reshape(-1, 1, *window.kernel)
-        columns = onnx.op(
-            "Conv", [node.bottoms[0], onnx.floats("picks", np.tile(picks, (channels, 1, 1, 1)))], what="columns",
-            kernel_shape=window.kernel, strides=window.stride, dilations=window.dilation, pads=window.pad * 2,
-            group=channels,
-        )  # fmt: skip
-        columns = onnx.reshape(columns, (num, values, places), what="columns")
-        columns = onnx.op("Transpose", [columns], perm=[2, 0, 1], what="by_place")  # place, picture, value
-        weight = onnx.weight("weight", (self.num_output, values, places))
-        weight = onnx.op("Transpose", [weight], perm=[2, 1, 0], what="weight_by_place")  # place, value, output
-        product = onnx.op("MatMul", [columns, weight], what="product")
+        weight = onnx.op("Transpose", [self._weight(node, onnx)], perm=[2, 1, 0], what="weight_by_place")
+        product = onnx.op("MatMul", [self._columns(node, onnx), weight], what="product")  # place, picture, output
         product = onnx.op("Transpose", [product], perm=[1, 2, 0], what="outputs")
         top = onnx.dims(node.tops[0])
         if not self.bias:
@@ -456,6 +467,46 @@ class Local(Layer):
             return
         product = onnx.reshape(product, top, what="planes")
         onnx.emit("Add", [product, onnx.weight("bias", (1, *node.top_shapes[0][1:]))], node.tops)
+
+    def _columns(self, node: Node, onnx: OnnxBuilder) -> str:
+        """Each window's values: place × picture × value."""
+        channels, window = node.bottom_shapes[0][1], self.window
+        columns = onnx.op(
+            "Conv", [node.bottoms[0], picks(onnx, window, channels)], what="columns", kernel_shape=window.kernel,
+            strides=window.stride, dilations=window.dilation, pads=window.pad * 2, group=channels,
+        )  # fmt: skip
+        values, places = channels * count(window.kernel), count(node.top_shapes[0], 2)
+        columns = onnx.reshape(columns, (onnx.dims(node.bottoms[0])[0], values, places), what="columns")
+        return onnx.op("Transpose", [columns], perm=[2, 0, 1], what="by_place")
+
+    def _weight(self, node: Node, onnx: OnnxBuilder) -> str:
+        """Output × value × place."""
+        values = node.bottom_shapes[0][1] * count(self.window.kernel)
+        return onnx.weight("weight", (self.num_output, values, count(node.top_shapes[0], 2)))
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        bottom, top = node.bottom_shapes[0], node.top_shapes[0]
+        batch, values = onnx.dims(node.bottoms[0])[0], bottom[1] * count(self.window.kernel)
+        diff = onnx.reshape(top_diffs[0], (batch, self.num_output, count(top, 2)), what="outputs_diff")
+        by_output = onnx.op("Transpose", [diff], perm=[2, 1, 0], what="diff_by_output")  # place, output, picture
+        weight_diff = onnx.op("MatMul", [by_output, self._columns(node, onnx)], what="weight_diff_by_place")
+        weight_diff = onnx.op("Transpose", [weight_diff], perm=[1, 2, 0], what="weight_diff")
+        params = {"weight": onnx.reshape(weight_diff, node.param("weight").shape, what="weight_diff")}
+        if self.bias:
+            bias_diff = sum_over(onnx, diff, [0], "bias_diff")
+            params["bias"] = onnx.reshape(bias_diff, node.param("bias").shape, what="bias_diff")
+        weight = onnx.op("Transpose", [self._weight(node, onnx)], perm=[2, 0, 1], what="weight_by_place")
+        by_picture = onnx.op("Transpose", [diff], perm=[2, 0, 1], what="diff_by_picture")
+        columns = onnx.op("MatMul", [by_picture, weight], what="columns_diff")  # place, picture, value
+        columns = onnx.op("Transpose", [columns], perm=[1, 2, 0], what="columns_diff")
+        bottom_diff = spread_windows(
+            onnx, onnx.reshape(columns, (batch, values, *top[2:]), what="columns_diff"),
+            picks(onnx, self.window, bottom[1]), self.window, bottom[1], positions=top[2:], size=bottom[2:],
+            what="bottom_diff",
+        )  # fmt: skip
+        return Gradients((bottom_diff,), params)
 
 
 def _local_window(p: LocalParameter) -> Window:

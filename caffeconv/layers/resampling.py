@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from caffeconv.caffe_pb2 import UpsampleParameter
-from caffeconv.ir import Dims, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Layer, LayerError, Settings
+from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Settings
+from caffeconv.layers.gradients import sum_over
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -123,6 +126,18 @@ class Upsample(Layer):
         filled = onnx.op("ScatterElements", [empty, mask, values], axis=2, what="filled")
         onnx.reshape(filled, top, to=node.tops[0])
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        dims, (high, wide) = onnx.dims(node.bottoms[0]), node.bottom_shapes[0][2:]
+        if len(node.bottoms) == 1:
+            split = (*dims[:2], high, self.scale[0], wide, self.scale[1])
+            return Gradients((sum_over(onnx, onnx.reshape(top_diffs[0], split, what="cells"), [3, 5], "bottom_diff"),))
+        planes = onnx.reshape(top_diffs[0], (*dims[:2], count(node.top_shapes[0], 2)), what="planes")
+        place = onnx.reshape(node.bottoms[1], (*dims[:2], high * wide), what="mask")
+        picked = onnx.op("GatherElements", [planes, onnx.op("Cast", [place], to=INT64)], axis=2, what="picked")
+        return Gradients((onnx.reshape(picked, dims, what="bottom_diff"), None))
+
 
 @dataclass(frozen=True)
 class Interp(Layer):
@@ -212,6 +227,33 @@ class Interp(Layer):
         inputs = [x, "", "", sizes]
         onnx.emit("Resize", inputs, node.tops, mode="linear", coordinate_transformation_mode="align_corners")
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        high, wide = (
+            interpolation(size, kept, made, self.crop[0])
+            for size, kept, made in zip(
+                node.bottom_shapes[0][2:], self._kept(node.bottom_shapes[0]), node.top_shapes[0][2:], strict=True
+            )
+        )
+        rows = onnx.op("MatMul", [onnx.floats("rows", high.T), top_diffs[0]], what="rows_diff")
+        diff = onnx.op("MatMul", [rows, onnx.floats("columns", wide)], what="bottom_diff")
+        return Gradients((diff, None)[: len(node.bottoms)])
+
+
+def interpolation(size: int, kept: int, made: int, start: int) -> FloatArray:
+    """The matrix made × size that interpolates along one axis, between corners, what lies in start…start+kept-1."""
+    matrix = np.zeros((made, size), np.float32)
+    if kept == made:  # also where one place is made of one
+        matrix[np.arange(made), start + np.arange(made)] = 1
+        return matrix
+    position = np.arange(made) * ((kept - 1) / (made - 1) if made > 1 else 0.0)
+    before = np.minimum(position.astype(int), kept - 1)
+    share = position - before
+    np.add.at(matrix, (np.arange(made), start + before), 1 - share)
+    np.add.at(matrix, (np.arange(made), start + np.minimum(before + 1, kept - 1)), share)
+    return matrix
+
 
 @dataclass(frozen=True)
 class Reorg(Layer):
@@ -249,17 +291,27 @@ class Reorg(Layer):
         return [(num, channels * s**2, height // s, width // s)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        (_, channels, height, width), s = node.bottom_shapes[0], self.stride
-        num, fewer = onnx.dims(node.bottoms[0])[0], channels // self.stride**2
-        if self.reverse:  # row and column within a cell, channel, cell's row, cell's column
-            split: Dims = (num, s, s, fewer, height, width)
-            perm = [0, 3, 4, 1, 5, 2]
-        else:  # channel, row, row within a cell, column, column within a cell, of planes s times as high and wide
-            split = (num, fewer, height, s, width, s)
-            perm = [0, 3, 5, 1, 2, 4]
+        split, perm = self._move(node, onnx)
         cells = onnx.reshape(node.bottoms[0], split, what="cells")
         moved = onnx.op("Transpose", [cells], perm=perm, what="moved")
         onnx.reshape(moved, onnx.dims(node.tops[0]), to=node.tops[0])
+
+    def _move(self, node: Node, onnx: OnnxBuilder) -> tuple[Dims, tuple[int, ...]]:
+        """The bottom's cells, and the order that their axes get."""
+        (_, channels, height, width), s = node.bottom_shapes[0], self.stride
+        num, fewer = onnx.dims(node.bottoms[0])[0], channels // self.stride**2
+        if self.reverse:  # row and column within a cell, channel, cell's row, cell's column
+            return (num, s, s, fewer, height, width), (0, 3, 4, 1, 5, 2)
+        # channel, row, row within a cell, column, column within a cell, of planes s times as high and wide
+        return (num, fewer, height, s, width, s), (0, 3, 5, 1, 2, 4)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        split, perm = self._move(node, onnx)
+        cells = onnx.reshape(top_diffs[0], tuple(split[axis] for axis in perm), what="moved_diff")
+        back = onnx.op("Transpose", [cells], perm=np.argsort(perm).tolist(), what="cells_diff")
+        return Gradients((onnx.reshape(back, onnx.dims(node.bottoms[0]), what="bottom_diff"),))
 
 
 @dataclass(frozen=True)
@@ -296,3 +348,12 @@ class ShuffleChannel(Layer):
         groups = onnx.reshape(node.bottoms[0], (num, self.group, channels // self.group, places), what="groups")
         shuffled = onnx.op("Transpose", [groups], perm=[0, 2, 1, 3], what="shuffled")
         onnx.reshape(shuffled, onnx.dims(node.tops[0]), to=node.tops[0])
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        (num, *_), channels = onnx.dims(node.bottoms[0]), node.bottom_shapes[0][1]
+        places = count(node.bottom_shapes[0], 2)
+        diff = onnx.reshape(top_diffs[0], (num, channels // self.group, self.group, places), what="shuffled_diff")
+        back = onnx.op("Transpose", [diff], perm=[0, 2, 1, 3], what="groups_diff")
+        return Gradients((onnx.reshape(back, onnx.dims(node.bottoms[0]), what="bottom_diff"),))

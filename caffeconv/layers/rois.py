@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Layer, LayerError, Settings, exactly
+from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
+from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Settings, exactly
+from caffeconv.layers.gradients import added_at, refuse_to
+from caffeconv.layers.pooling import LOWEST
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -93,6 +95,69 @@ class ROIPooling(Layer):
             "MaxRoiPool", [node.bottoms[0], rois], node.tops, pooled_shape=self.pooled, spatial_scale=self.spatial_scale
         )
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        refuse_to("regions", propagate_down, 1)
+        (_, channels, height, width), (high, wide) = node.bottom_shapes[0], self.pooled
+        columns = _columns(node, onnx)
+        top, bottom = self._bins(onnx, columns[2], columns[4], high, height)
+        left, right = self._bins(onnx, columns[1], columns[3], wide, width)
+
+        def places(_: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+            """Where in its plane each bin of one region has its first greatest value: channels×high×wide."""
+            picture, top, bottom, left, right = items
+            features = onnx.op(
+                "Gather", [node.bottoms[0], onnx.op("Cast", [picture], to=INT64)], axis=0, what="picture"
+            )
+            features = onnx.reshape(features, (channels, height, 1, width), what="features")
+            best, column = _first_greatest(onnx, features, _inside(onnx, left, right, width, (wide, 1)), 3)
+            best = onnx.reshape(best, (channels, 1, height, wide), what="best_of_rows")
+            rows = _inside(onnx, top, bottom, height, (high, 1))
+            rows = onnx.reshape(rows, (1, high, height, 1), what="rows_inside")
+            _, row = _first_greatest(onnx, best, rows, 2)
+            column = onnx.reshape(column, (channels, height, wide), what="best_columns")
+            row = onnx.reshape(row, (channels, high, wide), what="best_row")
+            column = onnx.op("GatherElements", [column, row], axis=1, what="best_column")
+            place = onnx.op("Add", [onnx.op("Mul", [row, onnx.ints("width", width)]), column], what="place")
+            return (), (onnx.op("Cast", [place], to=FLOAT, what="place"),)
+
+        _, (place,) = onnx.scan(places, (), (columns[0], top, bottom, left, right), steps=node.bottom_shapes[1][0])
+        plane = onnx.ints("plane_size", height * width)
+        picture = onnx.op("Cast", [columns[0]], to=INT64, what="picture")
+        picture = onnx.op("Mul", [picture, onnx.ints("channels", channels)], what="first_plane")
+        picture = onnx.op("Unsqueeze", [picture, onnx.ints("bin_axes", [2, 3])], what="first_plane")
+        planes = onnx.op("Add", [picture, onnx.ints("planes", np.arange(channels).reshape(-1, 1, 1))], what="planes")
+        place = onnx.op("Cast", [place], to=INT64, what="place")
+        place = onnx.op("Add", [onnx.op("Mul", [planes, plane], what="plane_start"), place], what="place")
+        tall = onnx.op("Unsqueeze", [onnx.op("Less", [top, bottom]), onnx.ints("y_axes", [1, 3])], what="tall")
+        broad = onnx.op("Unsqueeze", [onnx.op("Less", [left, right]), onnx.ints("x_axes", [1, 2])], what="broad")
+        diff = onnx.op(
+            "Where", [onnx.op("And", [tall, broad], what="filled"), top_diffs[0], onnx.floats("nothing", 0)],
+            what="bin_diff",
+        )  # fmt: skip
+        flat = onnx.reshape(node.bottoms[0], (None,), what="flat")
+        found = added_at(
+            onnx, flat, onnx.reshape(place, (None,), what="flat_place"), onnx.reshape(diff, (None,), what="flat_diff"),
+            0, "flat_diff",
+        )  # fmt: skip
+        return Gradients((onnx.reshape(found, onnx.dims(node.bottoms[0]), what="bottom_diff"), None))
+
+    def _bins(self, onnx: OnnxBuilder, low: str, high: str, bins: int, size: int) -> tuple[str, str]:
+        """Where the bins of each region start and end along one axis: R×bins, whole numbers within 0…size."""
+        scale, one = onnx.floats("spatial_scale", self.spatial_scale), onnx.floats("one", 1)
+        start, end = (_rounded(onnx, onnx.op("Mul", [edge, scale], what="scaled")) for edge in (low, high))
+        extent = onnx.op("Add", [onnx.op("Sub", [end, start], what="extent"), one], what="extent")
+        extent = onnx.op("Max", [extent, one], what="extent")
+        step = onnx.op("Div", [extent, onnx.floats("bins", bins)], what="bin")
+        edges = []
+        for what, first, rounding in (("bin_start", 0, "Floor"), ("bin_end", 1, "Ceil")):
+            numbers = onnx.floats(f"{what}s", np.arange(first, first + bins))
+            edge = onnx.op(rounding, [onnx.op("Mul", [step, numbers], what=what)], what=what)
+            edge = onnx.op("Add", [edge, start], what=what)
+            edges.append(onnx.op("Clip", [edge, onnx.floats("zero", 0), onnx.floats(f"size_{size}", size)], what=what))
+        return edges[0], edges[1]
+
 
 @dataclass(frozen=True)
 class PSROIPooling(Layer):
@@ -150,8 +215,7 @@ class PSROIPooling(Layer):
             x = onnx.op("CumSum", [x, onnx.ints(f"axis_{axis}", axis)], what="summed")
         sums = onnx.reshape(x, (None,), what="sums")
 
-        rois = _as_rows(node, onnx)
-        columns = [onnx.op("Gather", [rois, onnx.ints(f"column_{i}", [i])], axis=1, what="column") for i in range(5)]
+        columns = _columns(node, onnx)
         top, bottom = self._bins(onnx, columns[2], columns[4], height)
         left, right = self._bins(onnx, columns[1], columns[3], width)
         left, right = (onnx.op("Unsqueeze", [edge, onnx.ints("x_axes", [1, 2])], what="x") for edge in (left, right))
@@ -177,6 +241,39 @@ class PSROIPooling(Layer):
         divisor = onnx.op("Cast", [onnx.op("Max", [area, onnx.ints("one", 1)])], to=DOUBLE, what="divisor")
         onnx.emit("Cast", [onnx.op("Div", [total, divisor], what="average")], node.tops, to=FLOAT)
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        refuse_to("regions", propagate_down, 1)
+        size, (height, width) = self.group_size, node.bottom_shapes[0][2:]
+        columns, (num, *rest) = _columns(node, onnx), onnx.dims(node.bottoms[0])
+        top, bottom = self._bins(onnx, columns[2], columns[4], height)
+        left, right = self._bins(onnx, columns[1], columns[3], width)
+        edges = (onnx.op("Cast", [edge], to=FLOAT, what="edge") for edge in (top, bottom, left, right))
+        top, bottom, left, right = edges
+        rows = _share(onnx, _inside(onnx, top, bottom, height, (None, size, 1)))
+        across = _share(onnx, _inside(onnx, left, right, width, (None, size, 1)))
+        rows = onnx.op("Unsqueeze", [rows, onnx.ints("x_axes", [2, 4])], what="rows")
+        across = onnx.op("Unsqueeze", [across, onnx.ints("y_axes", [1, 3])], what="columns")
+        shares = onnx.reshape(onnx.op("Mul", [rows, across], what="shares"), (None, size**2, height * width))
+        shares = onnx.op("Transpose", [shares], perm=[1, 0, 2], what="shares")  # bin, region, place
+
+        batch = onnx.op("Gather", [onnx.shape(node.bottoms[0]), onnx.ints("first", 0)], axis=0, what="batch")
+        numbers = onnx.op("Range", [onnx.ints("zero", 0), batch, onnx.ints("one", 1)], what="pictures")
+        numbers = onnx.op("Unsqueeze", [numbers, onnx.ints("number_axes", [1, 2])], what="pictures")
+        picture = onnx.reshape(onnx.op("Cast", [columns[0]], to=INT64, what="picture"), (1, 1, None), what="picture")
+        belongs = onnx.op(
+            "Cast", [onnx.op("Equal", [numbers, picture])], to=FLOAT, what="belongs"
+        )  # picture, 1, region
+        diff = onnx.reshape(top_diffs[0], (None, self.output_dim, size**2), what="bin_diff")
+        diff = onnx.op("Transpose", [diff], perm=[2, 1, 0], what="bin_diff")
+        diff = onnx.op("Unsqueeze", [diff, onnx.ints("picture_axis", [1])], what="bin_diff")
+        diff = onnx.op("Mul", [diff, belongs], what="diff_of_picture")  # bin, picture, output, region
+        shares = onnx.op("Unsqueeze", [shares, onnx.ints("picture_axis", [1])], what="shares")
+        found = onnx.op("MatMul", [diff, shares], what="place_diff")
+        found = onnx.op("Transpose", [found], perm=[1, 2, 0, 3], what="place_diff")
+        return Gradients((onnx.reshape(found, (num, *rest), what="bottom_diff"), None))
+
     def _bins(self, onnx: OnnxBuilder, low: str, high: str, size: int) -> tuple[str, str]:
         """Where the bins of each region start and end along one axis: R×group_size, int64, within 0…size."""
         scale = onnx.floats("spatial_scale", self.spatial_scale)
@@ -192,6 +289,36 @@ class PSROIPooling(Layer):
             edge = onnx.op("Cast", [onnx.op(rounding, [edge], what=what)], to=INT64, what=what)
             edges.append(onnx.op("Clip", [edge, onnx.ints("zero", 0), onnx.ints(f"size_{size}", size)], what=what))
         return edges[0], edges[1]
+
+
+def _columns(node: Node, onnx: OnnxBuilder) -> list[str]:
+    """Picture, x1, y1, x2 and y2 of the regions, R×1 each."""
+    rois = _as_rows(node, onnx)
+    return [onnx.op("Gather", [rois, onnx.ints(f"column_{i}", [i])], axis=1, what="column") for i in range(5)]
+
+
+def _inside(onnx: OnnxBuilder, start: str, end: str, size: int, dims: Dims) -> str:
+    """Whether each place of an axis lies within start…end-1; these get the shape `dims`, the axis comes last."""
+    places = onnx.floats(f"places_{size}", np.arange(size))
+    start, end = onnx.reshape(start, dims, what="start"), onnx.reshape(end, dims, what="end")
+    outside = onnx.op(
+        "Or", [onnx.op("Less", [places, start]), onnx.op("GreaterOrEqual", [places, end])], what="outside"
+    )
+    return onnx.op("Not", [outside], what="inside")
+
+
+def _first_greatest(onnx: OnnxBuilder, values: str, inside: str, axis: int) -> tuple[str, str]:
+    """The greatest value along an axis of those inside, and its first index; both keep the axis."""
+    kept = onnx.op("Where", [inside, values, onnx.floats("lowest", LOWEST)], what="kept")
+    best = onnx.reduce("ReduceMax", kept, [axis], keepdims=True, what="best")
+    return best, onnx.op("ArgMax", [kept], axis=axis, keepdims=1, what="best_place")
+
+
+def _share(onnx: OnnxBuilder, inside: str) -> str:
+    """What each place counts in its bin's average along one axis, the last."""
+    counts = onnx.op("Cast", [inside], to=FLOAT, what="counts")
+    total = onnx.reduce("ReduceSum", counts, [2], keepdims=True, what="places")
+    return onnx.op("Div", [counts, onnx.op("Max", [total, onnx.floats("one", 1)])], what="share")
 
 
 def _as_rows(node: Node, onnx: OnnxBuilder) -> str:

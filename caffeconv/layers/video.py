@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 from caffeconv.caffe_pb2 import Convolution3DParameter, ConvolutionParameter
 from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x, count
 from caffeconv.layers.arrangement import Arrangement
-from caffeconv.layers.base import Layer, LayerError
+from caffeconv.layers.base import Gradients, Layer, LayerError
 from caffeconv.layers.filler import Filler
+from caffeconv.layers.gradients import class_sums, filter_diff, spread_windows
 from caffeconv.layers.kernels import Kernels, convolution_kernel, vector
-from caffeconv.layers.pooling import METHODS, Method, lower_pooling, pool_padding
+from caffeconv.layers.pooling import METHODS, Method, lower_pooling, pool_padding, pooling_diff
 from caffeconv.layers.window import Padding, Window, conv_padding
 
 if TYPE_CHECKING:
@@ -95,6 +96,24 @@ class Convolution3D(Layer):
             pads=self.window.pad * 2,
         )  # fmt: skip
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        x, window = node.bottoms[0], self.window
+        weight_diff = filter_diff(
+            onnx, x, top_diffs[0], window, 1, image_dims=onnx.dims(x), places_dims=onnx.dims(node.tops[0]),
+            what="weight_diff",
+        )  # fmt: skip
+        bottom_diff = spread_windows(
+            onnx, top_diffs[0], onnx.weight("weight"), window, 1, positions=node.top_shapes[0][2:],
+            size=node.bottom_shapes[0][2:], what="bottom_diff",
+        )  # fmt: skip
+        if not self.bias:
+            return Gradients((bottom_diff,), {"weight": weight_diff})
+        bias_diff = class_sums(onnx, top_diffs[0], 5, 1, "bias_diff")
+        bias_diff = onnx.reshape(bias_diff, node.param("bias").shape, what="bias_diff")
+        return Gradients((bottom_diff,), {"weight": weight_diff, "bias": bias_diff})
+
 
 def _as_3d(layer: LayerDef) -> Convolution3DParameter:
     """C3D 1.0's fields of convolution_param, in the form of C3D 1.1."""
@@ -170,3 +189,10 @@ class Pooling3D(Layer):
             raise LayerError("`pool: STOCHASTIC` has no CPU form in C3D either (Not Implemented Yet); use MAX or AVE")
         bottom, top = node.bottom_shapes[0], node.top_shapes[0]
         lower_pooling(onnx, self.method, self.window, bottom, top[2:], node.bottoms[0], node.tops)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        bottom, top = node.bottom_shapes[0], node.top_shapes[0]
+        diff = pooling_diff(onnx, self.method, self.window, bottom, top[2:], node.bottoms[0], top_diffs[0])
+        return Gradients((diff,))

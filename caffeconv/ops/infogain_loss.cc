@@ -310,8 +310,11 @@ struct CpuDevice {
     const InfogainKernels& kernels = best_kernels();
     std::vector<float> columns;
     InfogainJob job = job_of(call, kernels, columns);
-    int64_t valid = 0;
-    if (call.shape.normalization == Normalization::kValid) valid = run_all(call, job, kernels.count, 1 << 16).valid;
+    // Without a label to ignore all of them count: where one is illegal, there will be no result.
+    int64_t valid = call.shape.outer * call.shape.inner;
+    if (call.shape.normalization == Normalization::kValid && call.shape.has_ignore_label) {
+      valid = run_all(call, job, kernels.count, 1 << 16).valid;
+    }
     job.want_loss = loss != nullptr;
     job.output = Output::kGradient;
     job.out = scores_diff;

@@ -2,14 +2,16 @@
 // infogain_loss.cc picks one at run time. Everything here has internal linkage but the one function at the end.
 //
 // Two ways through the scores:
-//   rows   one prediction at a time, a vector holds neighbouring classes; for classes on the last axis.
+//   rows   one prediction at a time, a vector holds neighbouring classes; for many classes on the last axis.
 //   lanes  a block of predictions at a time, a vector holds neighbouring predictions; for spatial scores, and for few
 //          classes. The block is copied to a buffer that stays in the cache: a class's plane often is a power of two
-//          bytes away from the next, and then all of them compete for the same few cache lines.
+//          bytes away from the next, and then all of them compete for the same few cache lines. Classes that lie side
+//          by side are turned on the way, in squares of vectors.
 // Both read the scores from memory once.
 #include "infogain_loss_cpu.h"
 
 #include <cstdlib>
+#include <utility>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -147,19 +149,39 @@ CAFFECONV_HD void store(Half* to, V value) {
   for (int k = 0; k < lanes_of<V>(); ++k) put(to + k, values[k]);
 }
 
-// The first n lanes; the rest are 0.
+// The vector that ends with the last of `count` values; 0 in lanes that would lie before the first.
 template <typename V, typename S>
-CAFFECONV_HD V load_first(const S* from, int64_t n) {
-  float values[lanes_of<V>()] = {};
-  for (int64_t k = 0; k < n; ++k) values[k] = to_float(from[k]);
+CAFFECONV_HD V load_tail(const S* from, int64_t count) {
+  constexpr int lanes = lanes_of<V>();
+  if (count >= lanes) return load<V>(from + count - lanes);
+  float values[lanes] = {};
+  for (int64_t k = 0; k < count; ++k) values[lanes - count + k] = to_float(from[k]);
   return load<V>(values);
 }
 
 template <typename V, typename S>
-CAFFECONV_HD void store_first(S* to, V value, int64_t n) {
-  float values[lanes_of<V>()];
+CAFFECONV_HD void store_tail(S* to, V value, int64_t count) {
+  constexpr int lanes = lanes_of<V>();
+  if (count >= lanes) return store(to + count - lanes, value);
+  float values[lanes];
   store(values, value);
-  for (int64_t k = 0; k < n; ++k) put(to + k, values[k]);
+  for (int64_t k = 0; k < count; ++k) put(to + k, values[lanes - count + k]);
+}
+
+struct Masks {
+  int32_t bits[2 * kLanes];
+
+  constexpr Masks() : bits() {
+    for (int k = kLanes; k < 2 * kLanes; ++k) bits[k] = -1;
+  }
+};
+
+// All bits in the last n lanes, none in the others.
+CAFFECONV_HD Ints last_lanes(int64_t n) {
+  static constexpr Masks masks;
+  Ints mask;
+  memcpy(&mask, masks.bits + n, sizeof(mask));
+  return mask;
 }
 
 template <typename V>
@@ -214,6 +236,41 @@ CAFFECONV_HD float lowest_lane(V value) {
   return values[0];
 }
 
+#if defined(__GNUC__)
+// Lanes of a and b in turn, of their lower halves or their upper ones.
+template <bool Upper, int... K>
+CAFFECONV_HD Floats interleaved(Floats a, Floats b, std::integer_sequence<int, K...>) {
+  constexpr int first = Upper ? kLanes / 2 : 0;
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (first + K / 2 + K % 2 * kLanes)...);
+#else
+  return __builtin_shuffle(a, b, Ints{(first + K / 2 + K % 2 * kLanes)...});
+#endif
+}
+#endif
+
+// Rows × kLanes elements, one after another: the second half is laid between the first. It moves the highest bit of an
+// element's place to the lowest.
+template <int Rows>
+CAFFECONV_HD void interleave_halves(Floats (&rows)[Rows]) {
+#if defined(__GNUC__)
+  constexpr auto lanes = std::make_integer_sequence<int, kLanes>();
+  Floats next[Rows];
+  for (int i = 0; i < Rows / 2; ++i) {
+    next[2 * i] = interleaved<false>(rows[i], rows[i + Rows / 2], lanes);
+    next[2 * i + 1] = interleaved<true>(rows[i], rows[i + Rows / 2], lanes);
+  }
+  for (int i = 0; i < Rows; ++i) rows[i] = next[i];
+#else
+  static_assert(kLanes == 1, "no vectors, nothing to turn");
+#endif
+}
+
+// rows[i][k] ↔ rows[k][i]: once for each bit of a lane's number, and row and lane have changed roles.
+CAFFECONV_HD void transpose(Floats (&rows)[kLanes]) {
+  for (int span = 1; span < kLanes; span *= 2) interleave_halves(rows);
+}
+
 // Where class 0 of a prediction is.
 CAFFECONV_HD int64_t offset_of(const InfogainShape& shape, int64_t prediction) {
   return prediction / shape.inner * shape.classes * shape.inner + prediction % shape.inner;
@@ -234,7 +291,7 @@ struct Row {
       return load<V>(x + l);
     }
   }
-  CAFFECONV_MEMBER V first(int64_t l) const { return load_first<V>(x + l, classes - l); }
+  CAFFECONV_MEMBER V tail() const { return load_tail<V>(x, classes); }
 };
 
 template <typename V, typename S>
@@ -253,12 +310,13 @@ CAFFECONV_HD float highest_of(const Row<V, S>& row) {
     highest[0] = x > highest[0] ? x : highest[0];
   }
   for (int u = 1; u < 4; ++u) highest[0] = highest[u] > highest[0] ? highest[u] : highest[0];
-  float result = highest_lane(highest[0]);
-  for (; l < row.classes; ++l) {
-    const float x = to_float(row.x[l]);
-    result = x > result ? x : result;
+  if constexpr (lanes > 1) {
+    if (l < row.classes) {
+      const V x = last_lanes(row.classes - l) ? row.tail() : highest[0];
+      highest[0] = x > highest[0] ? x : highest[0];
+    }
   }
-  return result;
+  return highest_lane(highest[0]);
 }
 
 struct RowSums {
@@ -296,17 +354,12 @@ CAFFECONV_HD RowSums sums_of(const Row<V, S>& row, const float* h_row, float hig
   }
   if constexpr (lanes > 1) {
     if (l < row.classes) {
-      const V d = row.first(l) - top;
-      const V h = load_first<V>(h_row + l, row.classes - l);
-      float lane_d[lanes];
-      store(lane_d, d);
-      int spare = 0;  // lanes beyond the last class: d = 0, counted as ones and taken off again
-      for (int k = static_cast<int>(row.classes - l); k < lanes; ++k, ++spare) lane_d[k] = 0;
-      const V clean = load<V>(lane_d);
-      add_class(sums[1], clean, exp_nonpositive(clean), h);
+      const Ints rest = last_lanes(row.classes - l);
+      const V d = rest ? row.tail() - top : V{};
+      const V h = rest ? load_tail<V>(h_row, row.classes) : V{};
+      add_class(sums[1], d, exp_nonpositive(d), h);
       h_sum[1] += h;
-      float off[lanes] = {static_cast<float>(spare)};
-      sums[1].ones -= load<V>(off);
+      sums[1].ones -= rest ? V{} : broadcast<V>(1);  // the other lanes counted as ones
     }
   }
   sums[0].lowest = sums[1].lowest < sums[0].lowest ? sums[1].lowest : sums[0].lowest;
@@ -361,9 +414,9 @@ CAFFECONV_HD float softmax_row(const InfogainJob& job, const Row<V, S>& row, con
   }
   if constexpr (lanes > 1) {
     if (l < row.classes) {
-      const V p = exp_nonpositive(row.first(l) - highest) * p_scale;
-      const V h = gradient ? load_first<V>(h_row + l, row.classes - l) * h_scale : V{};
-      store_first(out + l, p - h, row.classes - l);
+      const V p = exp_nonpositive(row.tail() - highest) * p_scale;
+      const V h = gradient ? load_tail<V>(h_row, row.classes) * h_scale : V{};
+      store_tail(out, p - h, row.classes);
     }
   }
   return loss;
@@ -509,9 +562,16 @@ struct FromRows {
 constexpr int64_t kMaxBlock = 1024;          // predictions in one block, a multiple of kLanes
 constexpr int64_t kBlockFloats = 16 * 1024;  // aim for this many scores in one block
 constexpr int64_t kLargestBlock = 256 * 1024;
+constexpr int64_t kTurnedFloats = 2 * 1024;  // where classes lie side by side, and no long runs are to be had
+constexpr int64_t kMostTurned = 64;          // classes; more than that are taken as they lie
 constexpr int64_t kAhead = 2;  // classes; what one block fetches for the next may not all arrive
 
 int64_t block_width(const InfogainShape& shape) {
+  if (shape.inner == 1) {
+    // An odd number of vectors, so that columns do not compete for the same cache lines.
+    const int64_t vectors = (kTurnedFloats / shape.classes / kLanes) | 1;
+    return vectors * kLanes < kMaxBlock ? vectors * kLanes : kMaxBlock;
+  }
   const int64_t width = kBlockFloats / shape.classes / kLanes * kLanes;
   return width < kLanes ? kLanes : width > kMaxBlock ? kMaxBlock : width;
 }
@@ -552,18 +612,29 @@ CAFFECONV_HD void prefetch(const void* address) {
 #endif
 }
 
+// label_kind without branches: all bits or none.
+struct LabelBits {
+  int32_t classes;
+  int32_t has_ignore;
+  int32_t ignore;
+
+  explicit LabelBits(const InfogainShape& shape)
+      : classes(static_cast<int32_t>(shape.classes)),
+        has_ignore(shape.has_ignore_label ? -1 : 0),
+        ignore(shape.ignore_label) {}
+  CAFFECONV_MEMBER int32_t ignored(int32_t label) const { return label == ignore ? has_ignore : 0; }
+  CAFFECONV_MEMBER int32_t inside(int32_t label) const { return ((label >= 0) & (label < classes)) ? -1 : 0; }
+};
+
 // Labels of the block; returns how many are legal.
 CAFFECONV_HD int64_t take_labels(const InfogainJob& job, Block& block, InfogainPart* part) {
   const float* labels = job.labels + block.begin;
-  const int32_t classes = static_cast<int32_t>(job.shape.classes);
-  const int32_t has_ignore = job.shape.has_ignore_label ? -1 : 0;
-  const int32_t ignore = job.shape.ignore_label;
+  const LabelBits bits(job.shape);
   int32_t legal = 0, illegal = 0;
   for (int64_t k = 0; k < block.count; ++k) {
     const int32_t label = truncated_label(labels[k]);
-    const int32_t ignored = label == ignore ? has_ignore : 0;
-    const int32_t inside = ((label >= 0) & (label < classes)) ? -1 : 0;
-    const int32_t active = inside & ~ignored;
+    const int32_t ignored = bits.ignored(label);
+    const int32_t active = bits.inside(label) & ~ignored;
     block.label[k] = label & active;
     block.active[k] = active;
     legal -= active;
@@ -580,7 +651,7 @@ CAFFECONV_HD int64_t take_labels(const InfogainJob& job, Block& block, InfogainP
 }
 
 template <typename S>
-void take_scores(const InfogainJob& job, Block& block) {
+void take_planes(const InfogainJob& job, Block& block) {
   const InfogainShape& shape = job.shape;
   const S* scores = static_cast<const S*>(job.scores);
   each_run(shape, block, [&](int64_t lane, int64_t n, int64_t offset) {
@@ -611,6 +682,106 @@ void take_scores(const InfogainJob& job, Block& block) {
   }
 }
 
+// ---- Classes side by side: the block is turned so that predictions lie along the lanes.
+// A vector's worth of predictions; fewer at the end.
+template <typename S>
+struct Strip {
+  S* first;  // class 0 of the first prediction
+  int64_t predictions;
+  int64_t classes;
+  S* end;  // nothing may be touched from here on
+
+  CAFFECONV_MEMBER bool in_pairs() const { return kLanes > 1 && predictions == kLanes && classes == 2; }
+
+  // Whether it can be moved as squares of whole vectors, some of which reach beyond a prediction's classes.
+  CAFFECONV_MEMBER bool in_squares() const {
+    return predictions == kLanes && classes >= kLanes / 4 && end - first >= (classes + 1) * kLanes;
+  }
+};
+
+// Into columns: class l of prediction k goes to to[l·width + k].
+template <typename S>
+CAFFECONV_HD void take_strip(const Strip<const S>& strip, float* to, int64_t width) {
+  const int64_t classes = strip.classes;
+  if (strip.in_pairs()) {
+    Floats pair[2] = {load<Floats>(strip.first), load<Floats>(strip.first + kLanes)};
+    for (int span = 1; span < kLanes; span *= 2) interleave_halves(pair);
+    store(to, pair[0]);
+    store(to + width, pair[1]);
+    return;
+  }
+  if (!strip.in_squares()) {
+    for (int64_t l = 0; l < classes; ++l) {
+      for (int64_t k = 0; k < kLanes; ++k) {
+        to[l * width + k] = k < strip.predictions ? to_float(strip.first[k * classes + l]) : 0.f;
+      }
+    }
+    return;
+  }
+  for (int64_t l = 0; l < classes; l += kLanes) {
+    Floats square[kLanes];
+    for (int k = 0; k < kLanes; ++k) square[k] = load<Floats>(strip.first + k * classes + l);
+    transpose(square);
+    for (int k = 0; k < kLanes; ++k) {
+      if (l + k < classes) store(to + (l + k) * width, square[k]);
+    }
+  }
+}
+
+// And back. What a vector writes too much is the start of a prediction that is written after it.
+template <typename S>
+CAFFECONV_HD void give_strip(const Strip<S>& strip, const float* from, int64_t width) {
+  const int64_t classes = strip.classes;
+  if (strip.in_pairs()) {
+    Floats pair[2] = {load<Floats>(from), load<Floats>(from + width)};
+    interleave_halves(pair);
+    store(strip.first, pair[0]);
+    store(strip.first + kLanes, pair[1]);
+    return;
+  }
+  if (!strip.in_squares()) {
+    for (int64_t k = 0; k < strip.predictions; ++k) {
+      for (int64_t l = 0; l < classes; ++l) put(strip.first + k * classes + l, from[l * width + k]);
+    }
+    return;
+  }
+  for (int64_t l = (classes - 1) / kLanes * kLanes; l >= 0; l -= kLanes) {
+    Floats square[kLanes];
+    for (int k = 0; k < kLanes; ++k) square[k] = l + k < classes ? load<Floats>(from + (l + k) * width) : Floats{};
+    transpose(square);
+    for (int k = 0; k < kLanes; ++k) store(strip.first + k * classes + l, square[k]);
+  }
+}
+
+template <typename S>
+void take_rows(const InfogainJob& job, Block& block) {
+  const int64_t classes = job.shape.classes;
+  const S* scores = static_cast<const S*>(job.scores);
+  for (int64_t lane = 0; lane < block.width; lane += kLanes) {
+    const int64_t rest = block.count - lane;
+    take_strip<S>({scores + (block.begin + lane) * classes, rest < kLanes ? rest : kLanes, classes,
+                   scores + job.shape.outer * classes},
+                  block.x + lane, block.width);
+    Floats highest = load<Floats>(block.x + lane);
+    for (int64_t l = 1; l < classes; ++l) {
+      const Floats x = load<Floats>(block.x + l * block.width + lane);
+      highest = x > highest ? x : highest;
+    }
+    store(block.highest + lane, highest);
+  }
+}
+
+template <typename S>
+void give_rows(const InfogainJob& job, int64_t end, const Block& block) {
+  const int64_t classes = job.shape.classes;
+  S* out = static_cast<S*>(job.out);
+  for (int64_t lane = 0; lane < block.count; lane += kLanes) {
+    const int64_t rest = block.count - lane;
+    give_strip<S>({out + (block.begin + lane) * classes, rest < kLanes ? rest : kLanes, classes, out + end * classes},
+                  block.e + lane, block.width);
+  }
+}
+
 // While a block is worked on, the next one is on its way from memory.
 template <typename S>
 CAFFECONV_HD void look_ahead(const InfogainJob& job, int64_t end, Block& block) {
@@ -623,7 +794,7 @@ CAFFECONV_HD void look_ahead(const InfogainJob& job, int64_t end, Block& block) 
 }
 
 template <typename S>
-void give_output(const InfogainJob& job, const Block& block) {
+void give_planes(const InfogainJob& job, const Block& block) {
   const InfogainShape& shape = job.shape;
   S* out = static_cast<S*>(job.out);
   each_run(shape, block, [&](int64_t lane, int64_t n, int64_t offset) {
@@ -721,7 +892,11 @@ void run_lanes(const InfogainJob& job, int64_t begin, int64_t end, Block& block,
     block.width = (block.count + kLanes - 1) / kLanes * kLanes;
     const int64_t legal = take_labels(job, block, part);
     if (legal == 0 && Out == Output::kNone) continue;
-    take_scores<S>(job, block);
+    if (job.shape.inner == 1) {
+      take_rows<S>(job, block);
+    } else {
+      take_planes<S>(job, block);
+    }
     look_ahead<S>(job, end, block);
     for (int64_t lane = 0; lane < block.width; lane += kLanes) {
       if (job.shape.probabilities) {
@@ -731,7 +906,12 @@ void run_lanes(const InfogainJob& job, int64_t begin, int64_t end, Block& block,
       }
     }
     if (job.want_loss) part->loss += sum_of(block.loss, block.count);
-    if (Out != Output::kNone) give_output<S>(job, block);
+    if (Out == Output::kNone) continue;
+    if (job.shape.inner == 1) {
+      give_rows<S>(job, end, block);
+    } else {
+      give_planes<S>(job, block);
+    }
   }
 }
 
@@ -744,8 +924,7 @@ void run_lanes(const InfogainJob& job, int64_t begin, int64_t end, Block& block,
 
 // ---- The interface --------------------------------------------------------------------------------------------------
 bool use_lanes(const InfogainShape& shape) {
-  // Classes side by side are best taken as they lie, unless they fill hardly a vector.
-  if (shape.inner == 1 && shape.classes >= 2 * kLanes) return false;
+  if (shape.inner == 1) return shape.classes <= kMostTurned;
   return shape.classes * kLanes <= kLargestBlock;
 }
 
@@ -824,11 +1003,13 @@ void run(const InfogainJob& job, int64_t begin, int64_t end, InfogainPart* part)
 
 void count(const InfogainJob& job, int64_t begin, int64_t end, InfogainPart* part) {
   *part = {0, 0, -1};
+  const LabelBits bits(job.shape);
   int64_t legal = 0, illegal = 0;
   for (int64_t i = begin; i < end; ++i) {
-    const LabelKind kind = label_kind(truncated_label(job.labels[i]), job.shape);
-    legal += kind == LabelKind::kLegal;
-    illegal += kind == LabelKind::kIllegal;
+    const int32_t label = truncated_label(job.labels[i]);
+    const int32_t ignored = bits.ignored(label), inside = bits.inside(label);
+    legal -= inside & ~ignored;
+    illegal -= ~(inside | ignored);
   }
   part->valid = legal;
   if (illegal == 0) return;

@@ -119,7 +119,8 @@ def read_array(path: Path, blob: str) -> FloatArray:
         raise CaffeconvError(f"{path}: not a readable array file: {str(error).splitlines()[0]}") from None
     if array.dtype.kind not in "fiub":
         raise CaffeconvError(f"{path}: holds {array.dtype}; numbers were needed")
-    return np.asarray(array, np.float32)
+    with np.errstate(over="ignore"):  # what no float32 holds is infinite
+        return np.asarray(array, np.float32)
 
 
 def _from_archive(path: Path, blob: str, archive: np.lib.npyio.NpzFile) -> FloatArray:

@@ -193,3 +193,18 @@ def test_no_list_of_numbers(tmp_path: Path, text: str) -> None:
     (tmp_path / "w.csv").write_text(text)
     with pytest.raises(CaffeconvError, match=r"w\.csv: .*; class weights, one for each class, were needed"):
         read_numbers(tmp_path / "w.csv", "class weights")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["H.npy", "H.csv", "H.h5"])
+def test_numbers_that_no_float32_holds(tmp_path: Path, name: str) -> None:
+    path, matrix = tmp_path / name, np.array([[1, 0], [1e300, 1]])
+    if name == "H.npy":
+        np.save(path, matrix)
+    elif name == "H.csv":
+        path.write_text("1,0\n1e300,1\n")
+    else:
+        with h5py.File(path, "w") as file:
+            file["H"] = matrix
+    with pytest.raises(CaffeconvError, match=r"in row 1, column 0 \(from 0\); finite numbers that fit a float32 were"):
+        read_matrix(path)

@@ -93,6 +93,7 @@ class Rule:
 
 X = ((2, 3, 5, 4),)
 GAUSSIAN = 'weight_filler { type: "gaussian" std: 0.5 } bias_filler { type: "gaussian" std: 0.5 }'
+REGIONS = (0, 0, 0, 9, 12, 1, 2, 3, 6, 4, 1, 8, 8, 30, 40, 0, -4, 1, 5, 5)  # overlapping, beyond the edge, very small
 FILLED = 'filler { type: "gaussian" std: 0.5 }'
 CONV = f"num_output: 4 {GAUSSIAN}"
 
@@ -232,6 +233,49 @@ RULES = {
     "axpy": Rule("Axpy", ((2, 3), (2, 3, 2, 4), (2, 3, 2, 4))),
     "axpy 4-D": Rule("Axpy", ((2, 3, 1, 1), (2, 3, 2, 4), (2, 3, 2, 4))),
     "relu6": Rule("ReLU6", X, made=spread),
+    "relux": Rule("ReLUX", X, "relux_param { maximal_value: 2 negative_slope: 0.2 }", spread),
+    "selu": Rule("SeLu", X, made=spread),
+    "mish": Rule("Mish", X),
+    "local": Rule("Local", ((2, 3, 5, 4),), f"local_param {{ {CONV} kernel_size: 3 pad: 1 stride: 2 }}"),
+    "local without bias": Rule(
+        "Local", ((2, 2, 5, 6),), f"local_param {{ {CONV} kernel_h: 2 kernel_w: 3 stride_h: 1 stride_w: 2 bias_term: false }}"
+    ),
+    "convolution3d": Rule(
+        "Convolution3D", ((2, 3, 4, 5, 6),),
+        f"convolution3d_param {{ {CONV} kernel_size: 3 kernel_depth: 2 stride: 2 pad: 1 temporal_stride: 1 }}",
+    ),
+    "convolution3d without bias": Rule(
+        "Convolution3D", ((1, 2, 4, 5, 4),),
+        f"convolution3d_param {{ {CONV} kernel_size: 2 kernel_depth: 3 temporal_pad: 1 bias_term: false }}",
+    ),
+    "pooling3d": Rule(
+        "Pooling3D", ((1, 2, 4, 5, 6),),
+        "pooling3d_param { kernel_size: 2 kernel_depth: 2 stride: 2 temporal_stride: 2 }", spread,
+    ),
+    "pooling3d average": Rule(
+        "Pooling3D", ((1, 2, 4, 5, 6),),
+        "pooling3d_param { pool: AVE kernel_size: 3 kernel_depth: 2 stride: 2 temporal_stride: 1 pad: 1 }",
+    ),
+    "upsample": Rule("Upsample", X, "upsample_param { scale: 3 }"),
+    "upsample mask": Rule(
+        "Upsample", ((1, 2, 2, 2),) * 2, "upsample_param { scale: 2 }", held={1: rows(0, 2, 9, 15, 5, 6, 12, 10)}
+    ),
+    "interp": Rule("Interp", X, "interp_param { height: 9 width: 7 }"),
+    "interp cropped": Rule("Interp", ((2, 3, 7, 8),), "interp_param { zoom_factor: 2 pad_beg: -1 pad_end: -2 }"),
+    "interp shrunk": Rule("Interp", ((2, 3, 7, 9),), "interp_param { shrink_factor: 2 }"),
+    "interp to one": Rule("Interp", X, "interp_param { height: 1 width: 4 }"),
+    "interp as another": Rule("Interp", ((2, 3, 5, 4), (1, 1, 8, 3)), held={1: smooth}),
+    "reorg": Rule("Reorg", ((2, 8, 4, 6),), "reorg_param { stride: 2 }"),
+    "reorg reverse": Rule("Reorg", ((2, 8, 3, 2),), "reorg_param { stride: 2 reverse: true }"),
+    "shuffle channel": Rule("ShuffleChannel", ((2, 6, 3, 2),), "shuffle_channel_param { group: 3 }"),
+    "roi pooling": Rule(
+        "ROIPooling", ((2, 3, 7, 6), (4, 5)), "roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.5 }",
+        spread, held={1: rows(*REGIONS)}, forced=False,
+    ),
+    "psroi pooling": Rule(
+        "PSROIPooling", ((2, 18, 7, 6), (4, 5)),
+        "psroi_pooling_param { output_dim: 2 group_size: 3 spatial_scale: 0.5 }", held={1: rows(*REGIONS)}, forced=False,
+    ),
     "normalize": Rule("Normalize", X, "norm_param { across_spatial: false }"),
     "normalize across": Rule("Normalize", X, "norm_param { channel_shared: true }"),
     "bn segnet": Rule("BN", X, f"bn_param {{ scale_{FILLED} shift_{FILLED} }}"),

@@ -442,7 +442,7 @@ REFUSED = {
         "SoftmaxWithLoss", {"x": (2, 4), "y": (3,)},
         "The data and label should have the same first dimension. (2 vs. 3",
     ),
-    "scalar": Refused("EuclideanLoss", {"x": (), "y": ()}, "axis 0 out of range for 0-D Blob"),
+    "scalar": Refused("EuclideanLoss", {"x": (), "y": ()}, "axis 0 out of range for 0-D Blob; a blob with axes was"),
     "label count": Refused("SoftmaxWithLoss", {"x": (2, 4), "y": (2, 3)}, "(2 vs. 6"),
     "label count infogain": Refused("InfogainLoss", {"x": (2, 4), "y": (2, 3)}, "e.g., if infogain axis == 1", "H"),
     "label count accuracy": Refused("Accuracy", {"x": (2, 4, 3), "y": (2, 2)}, "e.g., if label axis == 1"),
