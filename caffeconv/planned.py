@@ -39,6 +39,7 @@ class PlannedSession(Session):
     def run(
         self, feeds: Mapping[str, Feed], outputs: Sequence[str] | None = None, *, same_pass: bool = False
     ) -> dict[str, FloatArray]:
+        feeds = {**self._held, **feeds}
         try:
             return super().run(feeds, outputs, same_pass=same_pass)
         except PlanOutdatedError:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     "inputs",
     multiple=True,
     metavar="BLOB=SOURCE",
-    help="A picture, a folder, pattern or list (.txt) of pictures, or an array (.npy, .npz). One input needs no BLOB=.",
+    help="A picture, a folder, pattern or list (.txt) of pictures, or an array (.npy, .npz, .binaryproto). One input "
+    "needs no BLOB=. An array for an input of fixed size, such as H, serves all items.",
 )
 @click.option(
     "--blobs",

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from caffeconv.cli.predictions import Classified, Format
     from caffeconv.cli.profile import LayerFacts
     from caffeconv.cli.records import Form
-    from caffeconv.ir import Graph
+    from caffeconv.ir import FloatArray, Graph
     from caffeconv.runtime.batches import Batch
     from caffeconv.runtime.providers import Provider
     from caffeconv.runtime.session import Session
     from caffeconv.runtime.sources import Source
 
-ARRAYS = (".npy", ".npz")
+ARRAYS = (".npy", ".npz", ".binaryproto")
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> Non
             check_output(out, list(session.outputs))
         refuse_input_as_output(out, request.files)
     bad = _damaged(request, data)
-    sources = _sources(request, session, bad)
+    sources, constants = _sources_and_constants(request, session, bad)
     if talk.verbose:
         opened.say_placement()
     run = InputRun(
-        session, functools.partial(_open_elsewhere, request), sources, request.batch_size,
+        session, functools.partial(_open_elsewhere, request, constants), sources, request.batch_size,
         Means(request.compute, request.files),
     )  # fmt: skip
     if out is not None and extracts:
@@ -327,7 +327,7 @@ def profile_net(request: InputRequest, passes: int, talk: Talk) -> None:
         opened = _open(request, quiet=talk.quiet, profile_to=Path(folder), batch=request.batch_size or "keep")
         if talk.verbose:
             opened.say_placement()
-        sources = _sources(request, opened.session)
+        sources, _ = _sources_and_constants(request, opened.session)
         size = batch_size_of(opened.session, request.batch_size)
         free = {name: dims for name, dims in opened.session.inputs.items() if name not in sources}
         feeds = {name: _repeated(source, size) for name, source in sources.items()} | tables.noise_for(free, size)
@@ -354,9 +354,13 @@ def _repeated(source: Source, size: int) -> NDArray[np.float32]:
 # -- the session and what is fed to it ------------------------------------------------------------------------------------
 
 
-def _open_elsewhere(request: InputRequest, provider: Provider, threads: int) -> Session:
+def _open_elsewhere(
+    request: InputRequest, constants: Mapping[str, FloatArray], provider: Provider, threads: int
+) -> Session:  # fmt: skip
     compute = replace(request.compute, provider=provider, threads=threads)
-    return _open(replace(request, compute=compute), quiet=True).session
+    session = _open(replace(request, compute=compute), quiet=True).session
+    session.hold(constants)
+    return session
 
 
 def _open(
@@ -424,7 +428,19 @@ def _check_model(request: InputRequest) -> None:
         raise CaffeconvError(f"{net}: no such file; an ONNX model was needed")
 
 
-def _sources(request: InputRequest, session: Session, bad: Damaged | None = None) -> dict[str, Source]:
+def _sources_and_constants(
+    request: InputRequest, session: Session, bad: Damaged | None = None
+) -> tuple[dict[str, Source], dict[str, FloatArray]]:
+    """A source for each --input that has items, and the others' values, which the session holds from now on."""
+    from caffeconv.runtime.sources import constants_among
+
+    sources = _sources(request, session, bad)
+    constants = constants_among(sources, session.inputs)
+    session.hold(constants)
+    return {name: source for name, source in sources.items() if name not in constants}, constants
+
+
+def _sources(request: InputRequest, session: Session, bad: Damaged | None) -> dict[str, Source]:
     """A source for each --input; `bad` takes what is damaged."""
     import difflib
 

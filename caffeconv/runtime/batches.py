@@ -68,7 +68,7 @@ def count_items(session: Session, sources: Mapping[str, Source]) -> int:
     missing = [name for name in session.inputs if name not in sources]
     if missing:
         raise CaffeconvError(
-            f"input '{missing[0]}' has no source; give --input {missing[0]}=FILE (.npy, .npz or a picture)"
+            f"input '{missing[0]}' has no source; give --input {missing[0]}=FILE (.npy, .npz, .binaryproto or a picture)"
         )
     lengths = {name: len(source) for name, source in sources.items()}
     if len(set(lengths.values())) > 1:

@@ -92,6 +92,12 @@ class Session:
         self._types: dict[str, str] = {i.name: i.type for i in self._session.get_inputs()}
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._label_checks = label_checks(self.metadata)
+        self._held: Mapping[str, FloatArray] = {}
+
+    def hold(self, constants: Mapping[str, FloatArray]) -> None:
+        """Feeds these inputs in every run from now on; nobody else has to, and `inputs` names them no more."""
+        self._held = {**self._held, **constants}
+        self.inputs = {name: dims for name, dims in self.inputs.items() if name not in self._held}
 
     @property
     def providers(self) -> list[str]:
@@ -122,6 +128,7 @@ class Session:
         same_pass: Python layers that have run already give again what they gave. PlanOutdatedError says that one made
         other shapes than the model was made for.
         """
+        feeds = {**self._held, **feeds}
         for check in self._label_checks:
             check.apply(feeds)
         typed = self._in_their_types(feeds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,7 @@ import numpy as np
 from caffeconv.data.pictures import Picture
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray, by_x
+from caffeconv.read.caffemodel import read_binaryproto
 from caffeconv.runtime.pictures import Transform
 
 
@@ -108,8 +109,24 @@ class TenCrops:
         return self.pictures.label(index // CROPS)
 
 
+def constants_among(sources: Mapping[str, Source], shapes: Mapping[str, Sequence[int | str]]) -> dict[str, FloatArray]:
+    """Inputs that every batch takes whole, as InfogainLoss takes H: their batch axis is fixed and as long as what is given,
+    and the other inputs have another number of items."""
+    whole = {
+        name: source.array
+        for name, source in sources.items()
+        if isinstance(source, ArraySource) and (not shapes[name] or shapes[name][0] == len(source))
+    }
+    others = [len(source) for name, source in sources.items() if name not in whole]
+    items = others or [len(source) for source in list(sources.values())[:1]]
+    return {name: array for name, array in whole.items() if len(sources[name]) not in items}
+
+
 def read_array(path: Path, blob: str) -> FloatArray:
-    """A float32 array from .npy, or from .npz (the array called `blob`, ``in/blob``, or the only one)."""
+    """A float32 array from .npy, from .npz (the array called `blob`, ``in/blob``, or the only one), or a binaryproto."""
+    if path.suffix.lower() == ".binaryproto":
+        stored = read_binaryproto(path)
+        return stored.array().reshape(stored.shape)
     try:
         loaded = np.load(path, allow_pickle=False)
         array = loaded if isinstance(loaded, np.ndarray) else _from_archive(path, blob, loaded)
@@ -137,9 +154,13 @@ def _listed(shape: Sequence[int]) -> str:
 
 
 def fit_array(array: FloatArray, shape: list[int | str], name: str) -> FloatArray:
-    """The array, given a batch axis where it lacks one; CaffeconvError where it is of another shape than the input."""
-    if array.ndim == len(shape) - 1:
-        array = array[None]
+    """The array, given a batch axis, and axes of size 1 after it, where it lacks them.
+
+    Raises CaffeconvError where it is of another shape than the input.
+    """
+    missing = len(shape) - array.ndim
+    if missing > 0 and all(size == 1 for size in shape[1:missing]):
+        array = array.reshape((1,) * missing + array.shape)
     wanted = by_x([size if isinstance(size, int) else -1 for size in shape]).replace("-1", "N")
     mismatch = array.ndim != len(shape) or any(
         isinstance(size, int) and size != actual for size, actual in list(zip(shape, array.shape, strict=False))[1:]
