@@ -158,6 +158,7 @@ def fit_array(array: FloatArray, shape: list[int | str], name: str) -> FloatArra
 
     Raises CaffeconvError where it is of another shape than the input.
     """
+    given = by_x(array.shape)
     missing = len(shape) - array.ndim
     if missing > 0 and all(size == 1 for size in shape[1:missing]):
         array = array.reshape((1,) * missing + array.shape)
@@ -168,6 +169,6 @@ def fit_array(array: FloatArray, shape: list[int | str], name: str) -> FloatArra
     if mismatch:
         hint = f". A net, unlike an ONNX model, can be given another size: --shape {name}={_listed(array.shape)}"
         raise CaffeconvError(
-            f"input '{name}': the array is {by_x(array.shape)}; {wanted} was needed{hint if len(shape) == 4 else ''}"
+            f"input '{name}': the array is {given}; {wanted} was needed{hint if len(shape) == 4 else ''}"
         )
     return array

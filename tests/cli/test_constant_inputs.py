@@ -72,7 +72,7 @@ def test_h_that_is_missing_or_of_another_size() -> None:
     np.save("H.npy", np.eye(4, dtype=np.float32))
     wrong = run()
     assert wrong.exit_code == 1
-    assert "input 'H': the array is 1×1×4×4; 1×1×3×3 was needed" in wrong.stderr
+    assert "input 'H': the array is 4×4; 1×1×3×3 was needed" in wrong.stderr
 
 
 def test_inputs_of_different_numbers_of_items_are_still_refused() -> None:
