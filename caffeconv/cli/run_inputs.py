@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -165,7 +166,9 @@ def _predict(
         shown = _classified(request, run, names, bad)
         if form is not None:
             _write_records(request, stream, shown, form, total, talk, boxes=boxes)
-        elif request.out is None and classes and not talk.quiet:
+        elif request.out is None and classes and talk.quiet:
+            deque(stream, maxlen=0)  # for what is said of damaged items
+        elif request.out is None and classes:
             _print_classes(stream, shown, total, talk)
         elif bad is None:
             _keep_all(request, stream, run, names, total, talk)

@@ -188,6 +188,8 @@ def test_damaged_pictures_are_passed_over(some_damaged: Path, more: tuple[str, .
     arguments = ("--top-k", "1", "--format", "jsonl", *more)
     result = call("--input", some_damaged, "--skip-bad", *arguments)
     assert result.exit_code == 0, result.stderr
+    quiet = call("--input", some_damaged, "--skip-bad", "-q", *more)
+    assert (quiet.exit_code, quiet.stdout) == (0, ""), quiet.stderr
     alone = [call("--input", some_damaged / f"{digit}.png", *arguments).stdout for digit in (1, 2, 3)]
     found, wanted = ([json.loads(line) for line in text.splitlines()] for text in (result.stdout, "".join(alone)))
     assert [(line["item"], line["classes"][0]["class"]) for line in found] == [
