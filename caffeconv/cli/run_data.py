@@ -268,10 +268,13 @@ def _extract(request: Request, out: Path, data: DataOptions, talk: Talk) -> None
     refuse_input_as_output(out, (request.net, *request.weights))
     net = _open(request, data, talk)
     blobs = _chosen(net, request.blobs)
+    identity = _identity(net, request, data)
+    if _is_whole(out, identity, blobs, data, talk):
+        return
     check_feature_file(out, len(blobs))
     data.engine.check(net)
     _check_skips(data, net.sources)
-    parts = _parts(out, _identity(net, request, data), blobs, data, talk)
+    parts = _parts(out, identity, blobs, data, talk)
     try:
         journal = parts.journal
         net.states = parts.states()
@@ -300,10 +303,13 @@ def extract_from_inputs(
     kept = list(run.session.outputs)
     if out.suffix.lower() in ONE_BLOB and len(kept) > 1:
         kept = [blob for blob in kept if blob in blobs] or kept
+    identity = {**identity, "--batch-size": str(run.batch_size)}
+    if _is_whole(out, identity, kept, data, talk):
+        return
     check_feature_file(out, len(kept))
     data.engine.check()
     items = _ItemNames(run.sources)
-    parts = _parts(out, {**identity, "--batch-size": str(run.batch_size)}, kept, data, talk)
+    parts = _parts(out, identity, kept, data, talk)
     try:
         with batching(run, data.engine, start=parts.journal.items, quiet=talk.quiet) as batches:
             chunks = (
@@ -357,6 +363,16 @@ def identify(
         path = Path(value.partition("=")[2] or value)
         found[f"--input {value}"] = stamp(sorted(path.rglob("*")) if path.is_dir() else [path] if path.exists() else [])
     return {**said, **found, "options": f"{options} {transform}"}
+
+
+def _is_whole(out: Path, identity: Mapping[str, str], blobs: Sequence[str], data: DataOptions, talk: Talk) -> bool:
+    """Whether the run that is to be gone on with was stopped after its last word."""
+    from caffeconv.runtime.parts import was_finished
+
+    if not data.resume or not was_finished(out, identity, blobs):
+        return False
+    note(f"{out}: whole already; the run was stopped after it", quiet=talk.quiet)
+    return True
 
 
 def _parts(out: Path, identity: Mapping[str, str], blobs: Sequence[str], data: DataOptions, talk: Talk) -> Parts:

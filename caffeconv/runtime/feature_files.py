@@ -63,6 +63,7 @@ def make_feature_file(parts: Parts, items: Sequence[str] = ()) -> None:
         elif out.suffix.lower() == ".lmdb":
             with whole_folder(out) as folder:
                 _write_lmdbs(parts, folder)
+                parts.note_made(folder)
         else:
             with whole_file(out) as file:
                 if out.suffix.lower() == ".npz":

@@ -3,7 +3,7 @@
 Beside the file OUT grows a folder ``OUT.partial``: a .npy for each blob, to which rows are added, and `journal.json`,
 which says how many of them count and where the run goes on. The journal is replaced as a whole after the rows that it
 counts are in the system's hands, so a killed process loses only what nobody was told of. What lies beyond is cut off when
-the run goes on.
+the run goes on. Once OUT is whole the journal is called `finished.json`, until the folder is gone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import errno
 import io
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray, Shape, by_x
 
 _VERSION = 1
+_FINISHED = "finished.json"
 _HEADER = 256
 """Bytes before a part's rows: room for any shape, so that the number of rows can change in place."""
 _MOST_AXES = 12
@@ -49,6 +51,8 @@ class Journal:
     """The file with what recurrent layers keep for the next pass; empty where there are none."""
     done: bool = False
     """Whether all rows are there, and only the file itself is to be made."""
+    made: str = ""
+    """The folder (device and inode) that is about to become the output, whole."""
     version: int = _VERSION
 
 
@@ -81,6 +85,7 @@ class Parts:
         with _space(out, folder, 0):
             folder.mkdir(exist_ok=True)
             parts = cls(out, Journal(dict(run), list(blobs)))
+            parts._clear()
             parts._write_journal()
         return parts
 
@@ -214,17 +219,57 @@ class Parts:
         if self._lock is not None:
             self._lock.close()
 
+    def note_made(self, folder: Path) -> None:
+        """Notes a folder that will take the output's name next, so that it is known again by `was_finished`."""
+        with _space(self.out, self.folder, self.journal.items):
+            self.journal = replace(self.journal, made=_identity(folder))
+            self._write_journal()
+
     def leave(self) -> None:
         """Closes the files; a folder in which nothing counts goes."""
         if self.journal.items:
             self.close()
-        else:
-            self.remove()
-
-    def remove(self) -> None:
-        """Removes the folder: its rows are in the file."""
+            return
+        (self.folder / "journal.json").unlink(missing_ok=True)
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Removes the folder: its rows are in the file. Whenever that is cut short, `was_finished` does the rest."""
+        with suppress(OSError):
+            (self.folder / "journal.json").replace(self.folder / _FINISHED)
+        self._clear()
+        self.close()
+        with suppress(OSError):  # all at once, so that no folder without a journal is left
+            gone = self.folder.with_name(f".{self.folder.name[:50]}.{secrets.token_hex(6)}.part")
+            self.folder.replace(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def _clear(self) -> None:
+        for file in self.folder.iterdir():
+            if file.name not in ("lock", _FINISHED):
+                file.unlink()
+
+
+def was_finished(out: Path, run: Mapping[str, str], blobs: Sequence[str]) -> bool:
+    """Whether `out` is what this very run wrote, whole, before it was killed while it tidied up; tidies up then.
+
+    Raises CaffeconvError where another process is at work there.
+    """
+    folder = partial_folder(out)
+    finished = (folder / _FINISHED).exists()
+    if not finished and not (folder / "journal.json").exists():
+        return False
+    journal = _read_journal(folder, _FINISHED if finished else "journal.json")
+    if not finished and (not journal.made or not out.exists() or journal.made != _identity(out)):
+        return False
+    Parts(out, journal).remove()
+    return out.exists() and journal.run == run and list(journal.blobs) == list(blobs)
+
+
+def _identity(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 def partial_folder(out: Path) -> Path:
@@ -232,14 +277,14 @@ def partial_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
-def _read_journal(folder: Path) -> Journal:
+def _read_journal(folder: Path, name: str = "journal.json") -> Journal:
     try:
-        journal = Journal(**json.loads((folder / "journal.json").read_text()))
+        journal = Journal(**json.loads((folder / name).read_text()))
     except (OSError, ValueError, TypeError):
         journal = Journal({}, (), version=0)
     if journal.version != _VERSION:
         raise CaffeconvError(
-            f"{folder / 'journal.json'}: not readable, or of another version of caffeconv; remove the folder, and begin anew"
+            f"{folder / name}: not readable, or of another version of caffeconv; remove the folder, and begin anew"
         )
     return journal
 

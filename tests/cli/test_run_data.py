@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import secrets
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from program import environment, heed_ctrl_c, program, script
 
 import caffeconv
 from caffeconv.cli import main
+from caffeconv.runtime.parts import Parts
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel"
@@ -274,6 +276,63 @@ def test_killed_and_gone_on_with(many: Path, tmp_path: Path, sent: signal.Signal
     assert files
     for file in files:
         assert (out / file).read_bytes() == (whole / file).read_bytes()
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("suffix", "moment"),
+    [(suffix, moment) for suffix in (".npy", ".npz", ".h5", ".lmdb") for moment in ("first", "emptied", "last")
+     if (suffix, moment) != (".npy", "emptied")],  # its only part has become the file
+)  # fmt: skip
+def test_killed_when_the_file_is_there(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, moment: str
+) -> None:
+    """Before the folder of rows is touched, while it is emptied, and before it goes."""
+    out, whole, partial = tmp_path / f"f{suffix}", tmp_path / f"whole{suffix}", tmp_path / f"f{suffix}.partial"
+    unlink = Path.unlink
+
+    def killed(*_: object) -> None:
+        raise KilledError
+
+    def killed_at_the_second(path: Path, missing_ok: bool = False) -> None:
+        if path.parent == partial and path.name == "1.npy":
+            raise KilledError
+        unlink(path, missing_ok=missing_ok)
+
+    blobs = ("--blobs", "prob") if suffix == ".npy" else ("--blobs", "ip1", "--blobs", "prob")
+    command = (NET, WEIGHTS, "--input-db", many / "db", "--batch-size", "1000", *blobs)
+    assert run(*command, "-o", whole).exit_code == 0
+    with monkeypatch.context() as patched:
+        if moment == "first":
+            patched.setattr(Parts, "remove", killed)
+        elif moment == "emptied":
+            patched.setattr(Path, "unlink", killed_at_the_second)
+        else:
+            patched.setattr(secrets, "token_hex", lambda size: killed() if size == 6 and out.exists() else "x")
+        assert isinstance(run(*command, "-o", out).exception, KilledError)
+    assert partial.exists()
+    made = out.stat().st_ino
+    result = run(*command, "-o", out, "--resume")
+    assert result.exit_code == 0, result.stderr
+    if suffix == ".lmdb" or moment != "first":
+        assert f"{out}: whole already" in result.stderr
+        assert out.stat().st_ino == made
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([out.name, whole.name])
+    for file in [Path()] if out.is_file() else sorted(path.relative_to(out) for path in out.rglob("*.mdb")):
+        assert (out / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_rows_that_a_removal_left_do_not_count(many: Path, tmp_path: Path) -> None:
+    command = (NET, WEIGHTS, "--input-db", many / "db", "--batch-size", "1000", "--blobs", "prob", "-o")
+    partial = tmp_path / "f.npy.partial"
+    partial.mkdir()
+    (partial / "0.npy").write_bytes(bytes(4000))
+    assert run(*command, tmp_path / "f.npy").exit_code == 0
+    assert run(*command, tmp_path / "whole.npy").exit_code == 0
+    assert (tmp_path / "f.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
 
 @pytest.mark.usefixtures("here")
