@@ -12,6 +12,7 @@ import errno
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from caffeconv.ir import FloatArray, Shape, by_x
 
 _VERSION = 1
 _FINISHED = "finished.json"
+_OURS = re.compile(r"\d+\.npy|states-\d+\.npz|journal\.(json|new)")
+"""Rows, states and journals."""
 _HEADER = 256
 """Bytes before a part's rows: room for any shape, so that the number of rows can change in place."""
 _MOST_AXES = 12
@@ -86,6 +89,7 @@ class Parts:
             folder.mkdir(exist_ok=True)
             parts = cls(out, Journal(dict(run), list(blobs)))
             parts._clear()
+            (folder / _FINISHED).unlink(missing_ok=True)  # of an earlier run, of whose rows nothing is left now
             parts._write_journal()
         return parts
 
@@ -246,8 +250,9 @@ class Parts:
             shutil.rmtree(gone, ignore_errors=True)
 
     def _clear(self) -> None:
+        """Removes what runs write here, and nothing that somebody else has put here."""
         for file in self.folder.iterdir():
-            if file.name not in ("lock", _FINISHED):
+            if _OURS.fullmatch(file.name):
                 file.unlink()
 
 

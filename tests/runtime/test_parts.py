@@ -17,7 +17,7 @@ from caffeconv.caffe_pb2 import Datum
 from caffeconv.extract import Chunk, write_features
 from caffeconv.runtime import parts as module
 from caffeconv.runtime.feature_files import check_feature_file, make_feature_file
-from caffeconv.runtime.parts import NoSpaceError, Parts
+from caffeconv.runtime.parts import NoSpaceError, Parts, was_finished
 
 RUN = {"net": "a", "--batch-size": "4"}
 ROWS = np.random.default_rng(0).normal(size=(9, 2, 3)).astype(np.float32)
@@ -241,3 +241,29 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     parts = Parts.begin(tmp_path / "f.lmdb", RUN, ["x"])
     with refused("blob 'x' has rows of 4 axes; a Datum has channels, height and width"):
         write_features(parts, [Chunk(1, {"x": np.zeros((1, 2, 2, 2, 2), np.float32)})], quiet)
+
+
+def test_a_new_run_forgets_that_an_earlier_one_was_finished(tmp_path: Path) -> None:
+    out = tmp_path / "f.npz"
+    earlier = Parts.begin(out, {**RUN, "net": "b"}, ["x"])
+    (earlier.folder / "journal.json").rename(earlier.folder / "finished.json")  # as a kill may leave it
+    earlier.close()
+    out.write_bytes(b"of the earlier run")
+    parts = Parts.begin(out, RUN, ["x"])
+    parts.append({"x": ROWS})
+    parts.note(replace(parts.journal, items=9), {})
+    parts.close()
+    assert not was_finished(out, RUN, ["x"])
+    again = Parts.go_on(out, RUN, ["x"])
+    assert again is not None
+    np.testing.assert_array_equal(again.rows("x"), ROWS)
+    again.close()
+
+
+def test_a_new_run_removes_only_what_runs_write(tmp_path: Path) -> None:
+    folder = tmp_path / "f.npz.partial"
+    (folder / "mine").mkdir(parents=True)
+    for name in ("notes.txt", "0.npy", "journal.new", "states-3.npz"):
+        (folder / name).write_text("x")
+    Parts.begin(tmp_path / "f.npz", RUN, ["x"]).close()
+    assert sorted(path.name for path in folder.iterdir()) == ["journal.json", "lock", "mine", "notes.txt"]
