@@ -6,6 +6,7 @@ import ctypes
 import io
 import sys
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -36,8 +37,12 @@ def missing_gpu(index: int | None) -> str:
     return ""
 
 
+@cache
 def load_libraries(ort: ModuleType) -> None:
-    """Loads CUDA and cuDNN from the pip packages that hold them, where they are; onnxruntime does not look there itself."""
+    """Loads CUDA and cuDNN from the pip packages that hold them, where they are; onnxruntime does not look there itself.
+
+    Once is enough for all sessions.
+    """
     if hasattr(ort, "preload_dlls"):  # onnxruntime 1.21
         with redirect_stdout(io.StringIO()):  # what it misses there may lie elsewhere
             ort.preload_dlls()

@@ -85,8 +85,7 @@ class Session:
         if names[0] == CUDA and CUDA not in self.providers:
             why = failure or why_not_started(ort)
             report_fallback(provider, why, allowed=device.kind == "auto" and not (nhwc or half))
-        self.passed_over = missing_gpu(None) if device.kind == "auto" and names[0] == CPU and _has_cuda(ort) else ""
-        """Why CUDA was not chosen, though this onnxruntime has it and nothing else was asked for."""
+        self._may_take_cuda = device.kind == "auto" and _has_cuda(ort)
         self.inputs: dict[str, list[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
         self.outputs: dict[str, list[int | str]] = {o.name: o.shape for o in self._session.get_outputs()}
         self._types: dict[str, str] = {i.name: i.type for i in self._session.get_inputs()}
@@ -104,6 +103,11 @@ class Session:
         """What the session computes on, first choice first."""
         names: list[str] = self._session.get_providers()
         return names
+
+    @property
+    def passed_over(self) -> str:
+        """Why CUDA was not chosen, though this onnxruntime has it and nothing else was asked for; empty where it was."""
+        return missing_gpu(None) if self._may_take_cuda and self.providers[0] == CPU else ""
 
     def placements(self) -> list[Placement] | None:
         """Where onnxruntime put each node, where that may be told: with CUDA, by an onnxruntime that is new enough."""
