@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from caffeconv.data.lists import find_listed, read_list
-from caffeconv.data.pictures import Picture, read_picture, resize
+from caffeconv.data.pictures import Picture, channels_first, read_picture, resize
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir import FloatArray, by_x
 
@@ -76,7 +76,7 @@ class Transform:
         """C×H×W before the crop."""
         height, width = self.before_crop
         resized = picture if picture.shape[:2] == (height, width) else resize(picture, height, width)
-        planes: FloatArray = resized.transpose(2, 0, 1).astype(np.float32)
+        planes: FloatArray = channels_first(resized).astype(np.float32)
         return planes[::-1] if self.rgb else planes
 
     def _cropped(self, planes: FloatArray, top: int, left: int) -> FloatArray:
