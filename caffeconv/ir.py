@@ -48,6 +48,16 @@ def by_x(shape: Sequence[int]) -> str:
     return "×".join(str(dim) for dim in shape) or "scalar"
 
 
+def untaken(name: str, taken: set[str], between: str = "_") -> str:
+    """The name, or the first of name_2, name_3, … (`between` before the number) that is not taken, which it then is."""
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name}{between}{number}"
+    taken.add(free)
+    return free
+
+
 @dataclass(frozen=True)
 class LayerDef:
     """One layer as the prototxt says it. ``bottom_values``/``top_values`` name each write of a blob once (SSA)."""

@@ -12,7 +12,7 @@ from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.diagnose.edit import LAYERS_INSTEAD, Edit
 from caffeconv.diagnose.search import Cure
 from caffeconv.diagnose.world import World
-from caffeconv.ir import LayerDef, NetDef
+from caffeconv.ir import LayerDef, NetDef, untaken
 from caffeconv.layers import LAYERS
 from caffeconv.layers.base import LayerError
 
@@ -111,21 +111,12 @@ def _in_place(layer: LayerDef, protos: Sequence[LayerParameter], taken: set[str]
     own = dict(zip(layer.tops, layer.top_values, strict=True))
     for i, proto in enumerate(protos):
         bottoms = tuple(current[bottom] for bottom in proto.bottom)
-        tops = tuple(own[top] if top in own and last[top] == i else _free(top, taken) for top in proto.top)
+        tops = tuple(own[top] if top in own and last[top] == i else untaken(top, taken, "/") for top in proto.top)
         current.update(zip(proto.top, tops, strict=True))
         yield replace(
             layer, name=proto.name, type=proto.type, bottoms=tuple(proto.bottom), tops=tuple(proto.top),
             bottom_values=bottoms, top_values=tops, proto=proto,
         )  # fmt: skip
-
-
-def _free(name: str, taken: set[str]) -> str:
-    free, number = name, 1
-    while free in taken:
-        number += 1
-        free = f"{name}/{number}"
-    taken.add(free)
-    return free
 
 
 def _text(protos: Iterable[LayerParameter]) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from caffeconv.ir import untaken
+
 Dims = tuple[int | str, ...]
 """A value's shape as the model says it: a number, or the name of a size that is open."""
 AnyArray = NDArray[np.generic]
@@ -46,7 +48,7 @@ class ModelEdit:
 
     def fresh(self, wanted: str) -> str:
         """A name that no value has yet."""
-        return _free(wanted, self._values)
+        return untaken(wanted, self._values)
 
     def array(self, name: str) -> AnyArray:
         """An initializer's values."""
@@ -76,7 +78,7 @@ class ModelEdit:
         self, op_type: str, inputs: Sequence[str], output: str, name: str, **attributes: int | Sequence[int]
     ) -> NodeProto:
         """A new node of that name, or one like it; it is the caller's to put somewhere."""
-        node = helper.make_node(op_type, inputs, [output], _free(name, self._node_names))
+        node = helper.make_node(op_type, inputs, [output], untaken(name, self._node_names))
         node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
         return node
 
@@ -134,15 +136,6 @@ def rename_in(node: NodeProto, names: dict[str, str]) -> None:
         for values in (part.input, part.output):
             for i, value in enumerate(values):
                 values[i] = names.get(value, value)
-
-
-def _free(wanted: str, taken: set[str]) -> str:
-    name, number = wanted, 1
-    while name in taken:
-        number += 1
-        name = f"{wanted}_{number}"
-    taken.add(name)
-    return name
 
 
 def _copy(node: NodeProto) -> NodeProto:

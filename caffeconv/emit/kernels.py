@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from collections import defaultdict
@@ -12,7 +11,7 @@ from math import isfinite
 from typing import Literal
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, Graph, Node, by_x, count
+from caffeconv.ir import FloatArray, Graph, Node, by_x, count, untaken
 from caffeconv.layers.arrangement import Arrangement, as_caffe, channels_last, usual
 from caffeconv.layers.kernels import Kernel, Kernels, all_untouched
 from caffeconv.layers.window import Padding
@@ -184,11 +183,11 @@ def _channel_axis(value: str, readers: Mapping[str, Sequence[Node]]) -> int | No
 def _groups(placed: Sequence[_Placed], *, keras: bool) -> list[dict[str, str]]:
     """For each layer the names of its groups, by `Kernel.part_of`; no two names are the same."""
     taken = {METADATA}
-    found = [{"": _free(_for_keras(item.node.name) if keras else item.node.name, taken)} for item in placed]
+    found = [{"": untaken(_for_keras(item.node.name) if keras else item.node.name, taken)} for item in placed]
     for item, names in zip(placed, found, strict=True):
         for kernel in item.kernels.arrays:
             if kernel.part_of not in names:
-                names[kernel.part_of] = _free(f"{names['']}_{kernel.part_of}", taken)
+                names[kernel.part_of] = untaken(f"{names['']}_{kernel.part_of}", taken)
     return found
 
 
@@ -196,14 +195,6 @@ def _for_keras(layer: str) -> str:
     """The name without what neither Keras nor HDF5 takes in it."""
     name = re.sub(r"[/\0]", "_", layer)
     return name if name.strip(".") else f"layer{name}"
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """The name, or the first of name_2, name_3, … that is not taken, which it then is."""
-    numbers = (name if number == 1 else f"{name}_{number}" for number in itertools.count(1))
-    free = next(candidate for candidate in numbers if candidate not in taken)
-    taken.add(free)
-    return free
 
 
 # -- what is said of layers and blobs ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import Dims, FloatArray, Node, Param, Shape
+from caffeconv.ir import Dims, FloatArray, Node, Param, Shape, untaken
 
 OUR_DOMAIN = "caffeconv"
 Attribute = int | float | str | Sequence[int] | Sequence[float] | TensorProto | GraphProto
@@ -58,12 +58,7 @@ class OnnxBuilder:
     def enter(self, node: Node) -> None:
         """Starts a layer: names from here on lie in its scope."""
         self._node = node
-        self._scope = node.name
-        number = 1
-        while self._scope in self._node_names:
-            number += 1
-            self._scope = f"{node.name}_{number}"
-        self._node_names.add(self._scope)
+        self._scope = untaken(node.name, self._node_names)
         self._scopes[_key(node)] = self._scope
         self._scope_used = False
 
@@ -292,13 +287,7 @@ class OnnxBuilder:
         if not what and not self._scope_used:
             self._scope_used = True
             return self._scope
-        base = f"{self._scope}/{what}" if what else self._scope
-        name, number = base, 1
-        while name in self._node_names:
-            number += 1
-            name = f"{base}_{number}"
-        self._node_names.add(name)
-        return name
+        return untaken(f"{self._scope}/{what}" if what else self._scope, self._node_names)
 
     # -- what many layers need --------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
-from caffeconv.ir import AllowPython, Infogain, LayerDef, NetDef, Phase
+from caffeconv.ir import AllowPython, Infogain, LayerDef, NetDef, Phase, untaken
 from caffeconv.read import upgrade
 from caffeconv.read.prototxt import NetSource
 from caffeconv.user_code import UserCode
@@ -111,7 +111,7 @@ def _unique_names(names: Sequence[str]) -> list[str]:
     seen: set[str] = set()
     unique = []
     for name in names:
-        unique.append(_unused(name, taken) if name in seen else name)
+        unique.append(untaken(name, taken) if name in seen else name)
         seen.add(name)
     return unique
 
@@ -166,24 +166,15 @@ def _assign(
         overwrites_input = len(where) > 1 and layers[where[0][0]].type in INPUT_TYPES
         keeper = where[0] if overwrites_input else where[-1]
         for i, j in where:
-            value_of[i, j] = blob if (i, j) == keeper else _unused(f"{blob}/{layers[i].name}", taken)
+            value_of[i, j] = blob if (i, j) == keeper else untaken(f"{blob}/{layers[i].name}", taken)
     current: dict[str, str] = {}
     named = []
     for i, layer in enumerate(layers):
-        bottoms = tuple(current.get(bottom) or _unused(f"{bottom}/missing", taken) for bottom in layer.bottoms)
+        bottoms = tuple(current.get(bottom) or untaken(f"{bottom}/missing", taken) for bottom in layer.bottoms)
         tops = tuple(value_of[i, j] for j in range(len(layer.tops)))
         current.update(zip(layer.tops, tops, strict=True))
         named.append(replace(layer, bottom_values=bottoms, top_values=tops))
     return named, current
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    candidate, number = name, 1
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}_{number}"
-    taken.add(candidate)
-    return candidate
 
 
 def _count_uses(layers: Sequence[LayerDef]) -> tuple[Counter[tuple[int, int]], list[Diagnostic]]:
