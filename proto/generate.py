@@ -1,6 +1,6 @@
-"""Compile proto/caffe.proto: ``python proto/generate.py OUT.desc [--pyi caffeconv/caffe_pb2.pyi]``.
+"""Compile proto/caffe.proto: ``python proto/generate.py OUT.desc [--pyi caffeconv/caffe_pb2/__init__.pyi]``.
 
-Needs grpcio-tools, which bundles protoc. OUT.desc is the FileDescriptorSet that ``caffeconv/caffe_pb2.py`` reads;
+Needs grpcio-tools, which bundles protoc. OUT.desc is the FileDescriptorSet that ``caffeconv/caffe_pb2/__init__.py`` reads;
 the build writes it, it is not kept in the repository. The typing stub is, so run this with ``--pyi`` after every
 change of the schema.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 SCHEMA = Path(__file__).resolve().with_name("caffe.proto")
 STUB_HEADER = """\
 # Generated from proto/caffe.proto, do not edit:
-#     python proto/generate.py caffeconv/caffe.desc --pyi caffeconv/caffe_pb2.pyi
+#     python proto/generate.py caffeconv/caffe_pb2/caffe.desc --pyi caffeconv/caffe_pb2/__init__.pyi
 # ruff: noqa
 # fmt: off
 # mypy: disable-error-code="type-arg"

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pb2, text_format
 
-import caffeconv
 from caffeconv import caffe_pb2
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +42,7 @@ def schema() -> descriptor_pb2.FileDescriptorProto:
 
 def descriptors() -> Path:
     """Return the caffe.desc that the package reads."""
-    return next(path for folder in caffeconv.__path__ if (path := Path(folder, "caffe.desc")).is_file())
+    return next(path for folder in caffe_pb2.__path__ if (path := Path(folder, "caffe.desc")).is_file())
 
 
 def declarations() -> dict[str, set[str]]:
@@ -288,10 +287,9 @@ def test_a_second_copy_of_the_schema_in_one_process(order: str, name: str, other
 def test_package_that_was_not_built_says_so(tmp_path: Path) -> None:
     package = tmp_path / "unbuilt"
     package.mkdir()
-    (package / "__init__.py").touch()
-    shutil.copy(ROOT / "caffeconv" / "caffe_pb2.py", package)
+    shutil.copy(ROOT / "caffeconv" / "caffe_pb2" / "__init__.py", package)
     run = subprocess.run(
-        [sys.executable, "-c", "import unbuilt.caffe_pb2"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", "import unbuilt"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert run.returncode == 1
     assert f"ImportError: caffeconv is not built: {package / 'caffe.desc'} is missing." in run.stderr
@@ -316,7 +314,7 @@ def annotated_names(stub: str) -> set[str]:
 def test_stub_and_descriptors_are_fresh(tmp_path: Path) -> None:
     generate = [sys.executable, str(ROOT / "proto" / "generate.py"), "out.desc", "--pyi", "out.pyi"]
     subprocess.run(generate, check=True, cwd=tmp_path)
-    kept = (ROOT / "caffeconv" / "caffe_pb2.pyi").read_text(encoding="utf-8")
+    kept = (ROOT / "caffeconv" / "caffe_pb2" / "__init__.pyi").read_text(encoding="utf-8")
     made = (tmp_path / "out.pyi").read_text(encoding="utf-8")
     assert len(annotated_names(kept)) > 1000
     assert annotated_names(kept) == annotated_names(made), "run proto/generate.py with --pyi"

@@ -1,5 +1,5 @@
 # Generated from proto/caffe.proto, do not edit:
-#     python proto/generate.py caffeconv/caffe.desc --pyi caffeconv/caffe_pb2.pyi
+#     python proto/generate.py caffeconv/caffe_pb2/caffe.desc --pyi caffeconv/caffe_pb2/__init__.pyi
 # ruff: noqa
 # fmt: off
 # mypy: disable-error-code="type-arg"

@@ -3,7 +3,7 @@
 They live in a descriptor pool of their own. A pool holds one ``caffe.NetParameter`` only, and the default pool belongs
 to whoever comes first: a real pycaffe, or another package with its own copy of Caffe's schema.
 
-What is here, with types, stands in ``caffe_pb2.pyi``.
+What is here, with types, stands in ``__init__.pyi``.
 """
 
 from __future__ import annotations
@@ -14,19 +14,17 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
-from . import __path__ as _package_folders
-
 
 def _compiled_schema() -> bytes:
     """Return the serialized FileDescriptorSet of the schema."""
-    # An editable install keeps built files in another folder than the sources; the package's path has both.
-    candidates = [Path(folder, "caffe.desc") for folder in _package_folders]
+    # An editable install keeps built files in another folder than the sources; `__path__` has both.
+    candidates = [Path(folder, "caffe.desc") for folder in __path__]
     for candidate in candidates:
         if candidate.is_file():
             return candidate.read_bytes()
     raise ImportError(
         f"caffeconv is not built: {' or '.join(map(str, candidates))} is missing. "
-        "Install it with `pip install .`, or in a source tree run `python proto/generate.py caffeconv/caffe.desc`."
+        "Install it with `pip install .`, or in a source tree run `python proto/generate.py caffeconv/caffe_pb2/caffe.desc`."
     )
 
 
