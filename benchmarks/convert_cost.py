@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
+from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
 from caffeconv.convert import load
-from caffeconv.emit.caffemodel import WrittenBlob, write_layer
-from caffeconv.ir import FloatArray, Shape
+from caffeconv.tensor.shape import FloatArray, Shape
 
 GIB = 1 << 30
 

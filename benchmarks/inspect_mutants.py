@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from caffeconv.build import draft_graph
+from caffeconv.caffe_format.caffemodel import WeightsFile
 from caffeconv.convert import read_net, read_weights
 from caffeconv.diagnose import Diagnosis, diagnose
 from caffeconv.diagnose.edit import Edit, edit_between, edited, settings_of, with_settings
 from caffeconv.diagnose.world import Given, Purse, World, stored_layers
-from caffeconv.ir import NetDef
-from caffeconv.layers.base import Setting
-from caffeconv.read.caffemodel import WeightsFile
+from caffeconv.ir.definition import NetDef
+from caffeconv.ir.layer import Setting
 from caffeconv.read.netdef import State, define_net
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caffeconv.emit.caffemodel import write_caffemodel
-from caffeconv.ir import Shape
+from caffeconv.caffe_format.caffemodel_writer import write_caffemodel
+from caffeconv.tensor.shape import Shape
 
 RUNS = 5
 COMMAND = [sys.executable, "-m", "caffeconv", "inspect", "--json"]

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caffeconv.emit.caffemodel import write_caffemodel
-from caffeconv.ir import FloatArray, Shape
+from caffeconv.caffe_format.caffemodel_writer import write_caffemodel
+from caffeconv.tensor.shape import FloatArray, Shape
 
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 DENSE = (4096, 4096, 1000)

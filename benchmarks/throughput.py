@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from caffeconv import Net
 from caffeconv.caffe_pb2 import Datum
-from caffeconv.data.ahead import Feeder, default_threads
+from caffeconv.data.prefetch import Feeder, default_threads
 from caffeconv.sweep import Sweep
 
 BATCH, CROP = 32, 227

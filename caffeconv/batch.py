@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from caffeconv.build import infer_tops
-from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
-from caffeconv.ir import BATCH, Dims, Graph, Node, Shape, by_x
-from caffeconv.layers.base import LayerError
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, LayerError
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
+from caffeconv.tensor.shape import BATCH, Dims, Shape, by_x
 
 
 def reshape_graph(graph: Graph, input_shapes: Mapping[str, Sequence[int]], *, data_size: int | None = None) -> Graph:

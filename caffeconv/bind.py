@@ -11,11 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
 from caffeconv.errors import Diagnostic
-from caffeconv.ir import FloatArray, Graph, LayerDef, Node, Shape, count, shape_string
-from caffeconv.layers.filler import Filler
-from caffeconv.read.caffemodel import Blob, StoredLayer, WeightsFile
-from caffeconv.read.stored import StoredValues
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.filler import Filler
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
+from caffeconv.tensor.shape import FloatArray, Shape, count, shape_string
+from caffeconv.tensor.stored_values import Blob, StoredValues
 
 RENAME = "To learn this layer's parameters from scratch rather than copying from a saved net, rename the layer."
 

@@ -6,10 +6,13 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from caffeconv.errors import Diagnostic, InvalidNetError
-from caffeconv.ir import Graph, LayerDef, NetDef, Node, Param, Shape, by_x, count
+from caffeconv.errors import Diagnostic, InvalidNetError, LayerError
+from caffeconv.ir.definition import LayerDef, NetDef
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Layer, Node
 from caffeconv.layers import LAYERS
-from caffeconv.layers.base import Layer, LayerError
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.shape import Shape, by_x, count
 
 INT_MAX = (1 << 31) - 1
 

@@ -8,9 +8,9 @@ from typing import Literal
 
 from google.protobuf.message import Message
 
-from caffeconv.emit.prototxt import field_value
-from caffeconv.ir import Shape, by_x
+from caffeconv.caffe_format.prototxt_writer import field_value
 from caffeconv.report import LayerReport, Report
+from caffeconv.tensor.shape import Shape, by_x
 
 Kind = Literal["only in A", "only in B", "differs"]
 

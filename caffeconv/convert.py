@@ -21,19 +21,21 @@ from caffeconv.batch import (
 )  # fmt: skip
 from caffeconv.bind import Bound, bind
 from caffeconv.build import Draft, draft_graph, finish
+from caffeconv.caffe_format.caffemodel import WeightsFile, read_caffemodel
+from caffeconv.caffe_format.hdf5 import is_hdf5, read_hdf5_weights
+from caffeconv.caffe_format.prototxt import NetSource, UnknownField, read_prototxt
+from caffeconv.caffe_format.terms import Phase
 from caffeconv.deploy import UnknownSizeError, to_deploy
 from caffeconv.emit.form import Form, Layout, Preprocess, take_form
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.files.sha256 import Hashes, digest_of, hashing
 from caffeconv.fully_convolutional import fully_convolutional as to_fully_convolutional
-from caffeconv.ir import Graph, Infogain, NetDef, Phase
+from caffeconv.ir.definition import Infogain, NetDef
+from caffeconv.ir.graph import Graph
 from caffeconv.layers import LAYERS
 from caffeconv.passes import LINKING_PASSES, PASSES, run_passes
 from caffeconv.preprocess import own_preprocess
-from caffeconv.read.caffemodel import WeightsFile, read_caffemodel
-from caffeconv.read.hashes import Hashes, digest_of, hashing
-from caffeconv.read.hdf5 import is_hdf5, read_hdf5_weights
 from caffeconv.read.netdef import State, define_net
-from caffeconv.read.prototxt import NetSource, UnknownField, read_prototxt
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -218,9 +220,9 @@ def convert_to(
     Raises:
         CaffeconvError: as `convert`, and where `out` cannot be written.
     """
-    from caffeconv.emit.atomic import refuse_input_as_output
     from caffeconv.emit.outline import Outline
     from caffeconv.emit.store import choose_storage, write_model
+    from caffeconv.files.atomic import refuse_input_as_output
 
     refuse_input_as_output(out, (net, *weight_paths(weights)))
     state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
@@ -291,7 +293,7 @@ def outline_loaded(
     """
     from caffeconv.emit.check import check_model
     from caffeconv.emit.model import DEFAULT_OPSET, emit_outline
-    from caffeconv.emit.onnx_builder import NeedsFixedBatchError
+    from caffeconv.ir.onnx_builder import NeedsFixedBatchError
 
     opset = _checked_opset(opset or DEFAULT_OPSET)
     graph = loaded.graph if not isinstance(batch, int) else with_batch(loaded.graph, batch)
@@ -344,7 +346,7 @@ def _of_any_size(
 ) -> Outline | None:  # fmt: skip
     """The model with open batch, height and width; None, with a note that says why, where a layer needs to know these."""
     from caffeconv.emit.model import differing_layer, emit_outline
-    from caffeconv.emit.onnx_builder import NeedsFixedBatchError
+    from caffeconv.ir.onnx_builder import NeedsFixedBatchError
 
     reason = "the shapes do not go together at other sizes"
     for dims, symbols, _ in dynamic_candidates(graph, any_size=True):

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from caffeconv.ir import Graph, Node, count
-from caffeconv.layers.base import LayerError
+from caffeconv.errors import LayerError
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
+from caffeconv.tensor.shape import count
 
 FLOAT_BYTES = 4
 

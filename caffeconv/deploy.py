@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
-from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
-from caffeconv.ir import LayerDef, Shape
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.layer import Layer
 from caffeconv.layers import LAYERS
-from caffeconv.layers.base import Layer, LayerError
 from caffeconv.read.netdef import State, define_net
-from caffeconv.read.prototxt import NetSource
+from caffeconv.tensor.shape import Shape
 
 
 class UnknownSizeError(InvalidNetError):

@@ -42,3 +42,7 @@ class InvalidNetError(CaffeconvError):
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
         super().__init__("\n".join(str(d) for d in self.diagnostics))
+
+
+class LayerError(CaffeconvError):
+    """A layer's own complaint: what is; what was needed; what to try. The caller adds where."""

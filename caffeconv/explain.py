@@ -7,7 +7,8 @@ from itertools import zip_longest
 
 from caffeconv.costs import ReceptiveField, receptive_fields
 from caffeconv.diagnose.meaning import described
-from caffeconv.ir import Node, Shape, by_x
+from caffeconv.ir.layer import Node
+from caffeconv.tensor.shape import Shape, by_x
 
 
 def explain(nodes: Sequence[Node], name: str) -> list[str]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from caffeconv.ir import FloatArray
 from caffeconv.runtime.feature_files import check_rows, make_feature_file
 from caffeconv.runtime.parts import Journal, NoSpaceError, Parts
 from caffeconv.sweep import Pass, Sweep
+from caffeconv.tensor.shape import FloatArray
 
 _NOTE_EVERY = 0.5
 """Seconds between two times that rows are made to count."""

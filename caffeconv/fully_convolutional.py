@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from caffeconv.build import infer_tops
-from caffeconv.errors import Diagnostic, InvalidNetError
-from caffeconv.ir import Graph, Node, Shape, by_x, count
-from caffeconv.layers.base import LayerError
+from caffeconv.errors import Diagnostic, InvalidNetError, LayerError
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
+from caffeconv.tensor.shape import Shape, by_x, count
 
 
 def fully_convolutional(graph: Graph) -> Graph:

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from caffeconv.batch import fixed_dims
-from caffeconv.errors import CaffeconvError
-from caffeconv.ir import Dims, Graph, Node
-from caffeconv.layers.base import Gradients, LayerError
+from caffeconv.errors import CaffeconvError, LayerError
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Gradients, Node
 from caffeconv.layers.gradients import filled_like
+from caffeconv.tensor.shape import Dims
 
 if TYPE_CHECKING:
-    from caffeconv.emit.onnx_builder import OnnxBuilder
     from caffeconv.emit.outline import Outline
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 Slot = tuple[str, str]
 """A parameter: the layer that owns it, and its name there."""
@@ -191,7 +192,7 @@ class _Pass:
     def run(self, step: Step) -> None:
         """Writes the nodes of one layer; one that no diff arrives at adds nothing to those below."""
         node = step.node
-        self.builder.resume(node)
+        self.builder.resume(node.name, node.tops, node.params)
         tops = [self._top_diff(node, i) for i in range(len(node.tops))]
         if not any(tops) or not (node.bottoms or node.params):
             return
@@ -240,7 +241,7 @@ class _Pass:
         """Blob → its diff, where a layer makes one; in place that of the first state, which Caffe writes last."""
         found: dict[str, str] = {}
         for node in self._graph.nodes:
-            self.builder.resume(node)
+            self.builder.resume(node.name, node.tops, node.params)
             for blob, value in _tops(node):
                 given = self._given.get(value, [])
                 if not given or value in self._seeded:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from caffeconv.convert import Loaded
-from caffeconv.errors import CaffeconvError
-from caffeconv.ir import Param
+from caffeconv.tensor.param import Param
 
 
 def holding_weights(loaded: Loaded) -> Loaded:
@@ -28,23 +24,3 @@ def held(param: Param) -> Param:
         return param
     values = np.array(param.values(), np.float32)
     return replace(param, values=lambda: values)
-
-
-@contextmanager
-def unchanged(paths: Iterable[Path]) -> Iterator[None]:
-    """Raises CaffeconvError where one of the files is written to while the block reads it: what was read is a mixture."""
-    before = {path: _stamp(path) for path in paths}
-    yield
-    for path, stamp in before.items():
-        if _stamp(path) != stamp:
-            raise CaffeconvError(
-                f"{path}: the file was changed while it was read; a file that stays as it is was needed. Run again; "
-                "write a new file beside it and rename that, and readers have the one or the other"
-            )
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    if not path.is_file():
-        return None
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

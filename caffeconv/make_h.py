@@ -8,6 +8,8 @@ from typing import Literal
 
 from numpy.typing import ArrayLike
 
+from caffeconv.caffe_format.caffemodel_writer import WrittenBlob
+from caffeconv.caffe_format.prototxt_writer import net_to_text
 from caffeconv.caffe_pb2 import (
     DataParameter,
     Datum,
@@ -16,11 +18,9 @@ from caffeconv.caffe_pb2 import (
     LayerParameter,
     NetParameter,
 )
-from caffeconv.emit.atomic import refuse_filled_folder, whole_file, whole_folder
-from caffeconv.emit.caffemodel import WrittenBlob
-from caffeconv.emit.prototxt import net_to_text
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray
+from caffeconv.files.atomic import refuse_filled_folder, whole_file, whole_folder
+from caffeconv.tensor.shape import FloatArray
 
 PathLike = str | os.PathLike[str]
 Form = Literal["binaryproto", "HDF5", "LMDB"]

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 from caffeconv.batch import input_shapes, reshape_graph
 from caffeconv.bind import copied_from
 from caffeconv.build import INT_MAX
+from caffeconv.caffe_format.hdf5 import is_hdf5, read_hdf5_weights
+from caffeconv.caffe_format.terms import Phase
 from caffeconv.convert import (
     Loaded,
     PathLike,
@@ -26,9 +28,10 @@ from caffeconv.convert import (
     weight_paths,
 )
 from caffeconv.costs import session_bytes
-from caffeconv.data.sources import DataSource
+from caffeconv.data.source import DataSource
 from caffeconv.emit.net_weights import save_caffemodel, save_hdf5
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, PlanOutdatedError
+from caffeconv.files.unchanged import unchanged
 from caffeconv.gradient import (
     BackwardModel,
     Slot,
@@ -38,28 +41,19 @@ from caffeconv.gradient import (
     open_tops,
     plan_backward,
 )  # fmt: skip
-from caffeconv.held import held, holding_weights, unchanged
-from caffeconv.ir import (
-    AllowPython,
-    FloatArray,
-    Graph,
-    Infogain,
-    LayerDef,
-    Node,
-    Phase,
-    Shape,
-    by_x,
-    count,
-    shape_string,
-)
+from caffeconv.held import held, holding_weights
+from caffeconv.ir.definition import Infogain, LayerDef
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
 from caffeconv.item_batches import Batches
-from caffeconv.read.hdf5 import is_hdf5, read_hdf5_weights
+from caffeconv.python_layers.host import AllowPython
 from caffeconv.read.netdef import State
 from caffeconv.recent import Recent
 from caffeconv.segment import cut, last_writes, read_before
+from caffeconv.tensor.shape import FloatArray, Shape, by_x, count, shape_string
 
 if TYPE_CHECKING:
-    from caffeconv.read.caffemodel import WeightsFile
+    from caffeconv.caffe_format.caffemodel import WeightsFile
     from caffeconv.runtime.providers import Provider
     from caffeconv.runtime.session import Session
 

@@ -11,10 +11,11 @@ from caffeconv.batch import reshape_graph
 from caffeconv.convert import Loaded, outline_loaded
 from caffeconv.costs import session_bytes
 from caffeconv.errors import PlanOutdatedError
-from caffeconv.ir import FloatArray, Graph, Shape
+from caffeconv.ir.graph import Graph
 from caffeconv.recent import Recent
 from caffeconv.runtime.providers import Provider
 from caffeconv.runtime.session import Feed, Session
+from caffeconv.tensor.shape import FloatArray, Shape
 
 _MOST_SESSIONS, _MOST_BYTES = 8, 2 << 30
 

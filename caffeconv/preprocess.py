@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from caffeconv.caffe_format.prototxt import NetSource
+from caffeconv.caffe_format.terms import Phase
 from caffeconv.data.transform import Preparation, read_mean, refuse_foreign
 from caffeconv.emit.form import Preprocess
 from caffeconv.errors import CaffeconvError, Diagnostic
-from caffeconv.ir import LayerDef, Phase
+from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
 from caffeconv.read.netdef import State, define_net
-from caffeconv.read.prototxt import NetSource
 
 
 def own_preprocess(

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from caffeconv.bind import bind
 from caffeconv.build import Draft, draft_graph, finish
+from caffeconv.caffe_format.prototxt import NetSource
+from caffeconv.caffe_format.terms import Phase
+from caffeconv.caffe_format.upgrade import upgrade_net
 from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.convert import PathLike, Weights, of_built, read_net, read_weights, weight_paths
 from caffeconv.costs import FLOAT_BYTES, ReceptiveField, peak_bytes, receptive_fields
@@ -16,10 +19,10 @@ from caffeconv.deploy import to_deploy
 from caffeconv.diagnose import Cure, diagnose
 from caffeconv.diagnose.training import deploy_options
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
-from caffeconv.ir import Infogain, LayerDef, NetDef, Node, Phase, Shape, count
+from caffeconv.ir.definition import Infogain, LayerDef, NetDef
+from caffeconv.ir.layer import Node
 from caffeconv.read.netdef import State, draft_net
-from caffeconv.read.prototxt import NetSource
-from caffeconv.read.upgrade import upgrade_net
+from caffeconv.tensor.shape import Shape, count
 from caffeconv.values import check_values
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, Shape, by_x
 from caffeconv.net import Net
+from caffeconv.tensor.shape import FloatArray, Shape, by_x
 
 
 @dataclass(frozen=True)

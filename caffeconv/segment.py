@@ -7,8 +7,11 @@ from dataclasses import replace
 
 from caffeconv.batch import reshape_graph
 from caffeconv.caffe_pb2 import LayerParameter
-from caffeconv.ir import Graph, LayerDef, Node, Shape
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
 from caffeconv.layers.data import Input
+from caffeconv.tensor.shape import Shape
 
 
 def read_before(nodes: Sequence[Node]) -> dict[str, str]:

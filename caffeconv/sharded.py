@@ -12,13 +12,13 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from caffeconv.data.input_items import Source
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import Shape, count
 from caffeconv.net import Net
 from caffeconv.runtime.batches import Batch, batch_size_of, count_items, run_batches
 from caffeconv.runtime.session import Session
-from caffeconv.runtime.sources import Source
 from caffeconv.sweep import Pass, Positions, Sweep
+from caffeconv.tensor.shape import Shape, count
 
 Job = TypeVar("Job")
 Result_co = TypeVar("Result_co", covariant=True)

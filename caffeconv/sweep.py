@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from caffeconv.data.ahead import Fed, Feeder, default_threads
-from caffeconv.data.sources import DataSource
+from caffeconv.data.prefetch import Fed, Feeder, default_threads
+from caffeconv.data.source import DataSource
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray
 from caffeconv.net import Net, placed
+from caffeconv.tensor.shape import FloatArray
 
 Positions = Mapping[str, int]
 """Data layer → how many items of its source are behind, all rounds counted."""

@@ -8,18 +8,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from caffeconv.caffe_format.caffemodel import WeightsFile, read_caffemodel
+from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
+from caffeconv.caffe_format.hdf5 import is_hdf5
+from caffeconv.caffe_format.prototxt import NetSource, read_bytes, read_prototxt
+from caffeconv.caffe_format.prototxt_writer import net_to_text
+from caffeconv.caffe_format.upgrade import has_v0_layers, upgrade_and_tell
 from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.deploy import to_deploy
-from caffeconv.emit.atomic import refuse_input_as_output, whole_file
-from caffeconv.emit.caffemodel import WrittenBlob, write_layer
-from caffeconv.emit.prototxt import net_to_text
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import Shape, by_x, count, shape_string
-from caffeconv.read.caffemodel import Blob, WeightsFile, read_caffemodel
-from caffeconv.read.hdf5 import is_hdf5
+from caffeconv.files.atomic import refuse_input_as_output, whole_file
 from caffeconv.read.netdef import State
-from caffeconv.read.prototxt import NetSource, read_bytes, read_prototxt
-from caffeconv.read.upgrade import has_v0_layers, upgrade_and_tell
+from caffeconv.tensor.shape import Shape, by_x, count, shape_string
+from caffeconv.tensor.stored_values import Blob
 
 PathLike = str | os.PathLike[str]
 

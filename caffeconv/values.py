@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from caffeconv.errors import Diagnostic
-from caffeconv.ir import Node, Param
+from caffeconv.ir.layer import Node
+from caffeconv.tensor.param import Param
 
 MAY_BE_ZERO = frozenset(("bias", "mean"))
 

@@ -18,7 +18,7 @@ import numpy as np
 from golden_cases import Array
 from keras import layers, ops
 
-from caffeconv.ir import Node
+from caffeconv.ir.layer import Node
 
 LOWEST = float(np.finfo(np.float32).min)
 Tensor = Any

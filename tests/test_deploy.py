@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import caffeconv
+from caffeconv.caffe_format.prototxt import read_prototxt
 from caffeconv.deploy import to_deploy
 from caffeconv.read.netdef import State
-from caffeconv.read.prototxt import read_prototxt
 
 DATA = """
 layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN }

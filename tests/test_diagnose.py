@@ -16,14 +16,15 @@ from google.protobuf import text_format
 from small_nets import net_text
 
 import caffeconv
+from caffeconv.caffe_format.prototxt_writer import net_to_text
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.diagnose import THOROUGH
 from caffeconv.diagnose.world import Trouble, World
-from caffeconv.emit.prototxt import net_to_text
 from caffeconv.errors import InvalidNetError
-from caffeconv.ir import LayerDef, Shape
-from caffeconv.layers.base import Layer
-from caffeconv.read.caffemodel import encode_varint
+from caffeconv.files.wire import encode_varint
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.layer import Layer
+from caffeconv.tensor.shape import Shape
 
 TEXTS = Path(__file__).parent / "diagnoses"
 ERRORS = GOLDENS / "errors"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import caffeconv
-from caffeconv.runtime.pictures import Transform
+from caffeconv.data.input_images import Transform
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

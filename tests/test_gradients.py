@@ -12,11 +12,10 @@ from small_nets import write_net
 
 import caffeconv
 from caffeconv.convert import load
-from caffeconv.emit.onnx_builder import OnnxBuilder
 from caffeconv.gradient import emit_backward
-from caffeconv.ir import Node
+from caffeconv.ir.layer import Layer, Node
+from caffeconv.ir.onnx_builder import OnnxBuilder
 from caffeconv.layers import LAYERS
-from caffeconv.layers.base import Layer
 from caffeconv.layers.elementwise import Elementwise
 
 RECORDED = [case for case in cases("layers", "nets", "fork") if case.about.get("backward") and runs_in_a_net(case)]

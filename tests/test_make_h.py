@@ -16,10 +16,10 @@ from small_nets import write_net
 
 import caffeconv
 from caffeconv import CaffeconvError
+from caffeconv.caffe_format.prototxt import parse_text
 from caffeconv.caffe_pb2 import BlobProto, BlobShape, NetParameter
 from caffeconv.infogain.reading import read_blob, read_matrix
 from caffeconv.make_h import form_of, layers_using, make_h
-from caffeconv.read.prototxt import parse_text
 
 MATRICES = st.integers(1, 5).flatmap(
     lambda size: arrays(np.float32, (size, size), elements=st.floats(-1e9, 1e9, width=32))

@@ -11,11 +11,11 @@ from golden_cases import GOLDENS, cases, runnable
 
 import caffeconv
 from caffeconv import CaffeconvError
+from caffeconv.caffe_format.caffemodel import read_caffemodel
+from caffeconv.caffe_format.prototxt import read_prototxt
+from caffeconv.caffe_format.upgrade import upgrade_net
 from caffeconv.caffe_pb2 import BlobProto, LayerParameter, NetParameter
-from caffeconv.read.caffemodel import read_caffemodel
 from caffeconv.read.netdef import State
-from caffeconv.read.prototxt import read_prototxt
-from caffeconv.read.upgrade import upgrade_net
 from caffeconv.upgrade import todays_shape, upgrade_file
 
 LAYERS = GOLDENS / "layers"

@@ -16,7 +16,7 @@ from small_nets import write_net
 import caffeconv
 from caffeconv.convert import Loaded, choose_outputs, convert_loaded, load
 from caffeconv.emit.form import Form, Preprocess, take_form
-from caffeconv.ir import Node
+from caffeconv.ir.layer import Node
 from caffeconv.layers.elementwise import TanH
 from caffeconv.passes import fold
 from caffeconv.read.netdef import State

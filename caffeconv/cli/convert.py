@@ -75,9 +75,9 @@ def convert_command(
     from caffeconv.cli.convert_kernels import convert_kernels, writes_kernels
     from caffeconv.cli.convert_model import ModelRequest, convert_model
     from caffeconv.cli.convert_weights import convert_weights
-    from caffeconv.emit.atomic import refuse_input_as_output
     from caffeconv.emit.net_weights import is_weights_name
     from caffeconv.errors import CaffeconvError
+    from caffeconv.files.atomic import refuse_input_as_output
 
     refuse_input_as_output(out, (net, *weights))
     if is_weights_name(out):

@@ -43,7 +43,7 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
     from caffeconv.cli.stored import told
     from caffeconv.convert import source_metadata, weights_files
     from caffeconv.emit.store import choose_storage, write_model
-    from caffeconv.read.hashes import hashing
+    from caffeconv.files.sha256 import hashing
 
     notes: list[Diagnostic] = []
     with hashing(weights_files(request.net, request.weights)) as hashes:

@@ -15,11 +15,11 @@ from caffeconv.cli.options import ComputeOptions, note
 from caffeconv.runtime.providers import Provider, parse_provider
 
 if TYPE_CHECKING:
+    from caffeconv.data.input_items import Source
     from caffeconv.net import Net
     from caffeconv.runtime.batches import Batch
     from caffeconv.runtime.ray_engine import Build, RayWorkers
     from caffeconv.runtime.session import Session
-    from caffeconv.runtime.sources import Source
     from caffeconv.sweep import Positions, Sweep
 
 Name = Literal["process", "ray"]

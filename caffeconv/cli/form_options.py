@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caffeconv.cli.options import NetOptions, note, parse_size, read_mean
+from caffeconv.cli.options import NetOptions, note, parse_size
+from caffeconv.data.mean import read_mean
 from caffeconv.emit.form import ChannelOrder, Form, Layout, Preprocess
 from caffeconv.errors import CaffeconvError, Diagnostic
 
@@ -188,7 +189,7 @@ def _print_blobs(checks: Sequence[BlobCheck]) -> None:
     from rich.table import Table
 
     from caffeconv.cli.table import make_console
-    from caffeconv.ir import by_x
+    from caffeconv.tensor.shape import by_x
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("blob", "layer", "shape", "deviation", "of", "relative", ""):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from caffeconv.infogain.balance import Balance, ClassCounts
     from caffeconv.infogain.matrices import Decay
-    from caffeconv.ir import FloatArray
+    from caffeconv.tensor.shape import FloatArray
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def _compare(a: Report, b: Report, *, as_json: bool) -> None:
 
 def _write_page(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool) -> None:
     from caffeconv.cli.inspect_html import to_html
-    from caffeconv.emit.atomic import refuse_input_as_output, whole_file
+    from caffeconv.files.atomic import refuse_input_as_output, whole_file
 
     refuse_input_as_output(out, inputs)
     with whole_file(out) as file:
@@ -157,8 +157,8 @@ def _write_page(report: Report, out: Path, inputs: Sequence[Path], *, quiet: boo
 
 
 def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool) -> None:
-    from caffeconv.emit.atomic import refuse_input_as_output, whole_file
-    from caffeconv.emit.prototxt import net_to_text
+    from caffeconv.caffe_format.prototxt_writer import net_to_text
+    from caffeconv.files.atomic import refuse_input_as_output, whole_file
 
     if report.fixed is None:
         if report.ok:
@@ -189,7 +189,7 @@ def _table(layers: Sequence[LayerReport]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from caffeconv.ir import by_x
+    from caffeconv.tensor.shape import by_x
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("layer", "type", "bottoms", "tops", "parameters"):

@@ -17,8 +17,9 @@ from caffeconv.diagnose.meaning import described
 from caffeconv.layers import LAYERS
 
 if TYPE_CHECKING:
-    from caffeconv.ir import Node, Param
+    from caffeconv.ir.layer import Node
     from caffeconv.report import LayerReport, Report
+    from caffeconv.tensor.param import Param
 
 BINS = 40
 MOST_VALUES = 200_000

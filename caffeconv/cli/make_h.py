@@ -14,7 +14,7 @@ from caffeconv.cli.options import note, talk_options
 if TYPE_CHECKING:
     from caffeconv.infogain.balance import Balance
     from caffeconv.infogain.matrices import Decay
-    from caffeconv.ir import FloatArray
+    from caffeconv.tensor.shape import FloatArray
 
 FILE = click.Path(path_type=Path)
 
@@ -108,7 +108,7 @@ def make_h_command(
     \b
         caffeconv make-h --counts 900,90,10 --balance inverse-frequency -o H.binaryproto
     """
-    from caffeconv.emit.atomic import refuse_input_as_output, whole_file
+    from caffeconv.files.atomic import refuse_input_as_output, whole_file
     from caffeconv.infogain.matrices import identity as identity_matrix
     from caffeconv.infogain.matrices import smoothed, weighted, with_unit_rows
     from caffeconv.infogain.remarks import remarks
@@ -161,7 +161,7 @@ def make_h_command(
 def _read_names(path: Path | None) -> Sequence[str]:
     if path is None:
         return ()
-    from caffeconv.read.prototxt import read_bytes
+    from caffeconv.caffe_format.prototxt import read_bytes
 
     text = read_bytes(path, "a list of class names, one a line,").decode("utf-8-sig", "replace")
     return [line.strip() for line in text.rstrip().splitlines()]

@@ -7,20 +7,17 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import click
 from click.core import ParameterSource
 
+from caffeconv.caffe_format.prototxt import UnknownField
+from caffeconv.caffe_format.terms import Phase
 from caffeconv.errors import CaffeconvError, Diagnostic
-from caffeconv.ir import Infogain, Phase
+from caffeconv.ir.definition import Infogain
 from caffeconv.read.netdef import State
-from caffeconv.read.prototxt import UnknownField
 from caffeconv.runtime.providers import Provider, parse_provider
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -171,33 +168,6 @@ def parse_size(value: str, option: str) -> tuple[int, int]:
     if min(sizes) < 1 or max(sizes) > 1 << 16:
         raise click.UsageError(f"{option} {value}: sizes of 1 to {1 << 16} are possible")
     return sizes[0], sizes[-1]
-
-
-def read_mean(mean: str | None) -> NDArray[np.float32] | None:
-    """``104,117,123``, a .npy or a .binaryproto, as C or C×H×W; CaffeconvError where it is none of these."""
-    if mean is None:
-        return None
-    import numpy as np
-
-    from caffeconv.errors import CaffeconvError
-    from caffeconv.read.caffemodel import read_binaryproto
-    from caffeconv.runtime.sources import read_array
-
-    try:
-        return np.array([float(value) for value in mean.split(",")], np.float32)
-    except ValueError:
-        pass
-    path = Path(mean)
-    if path.suffix.lower() in (".npy", ".npz"):
-        array = read_array(path, "mean")
-    else:
-        blob = read_binaryproto(path)
-        array = blob.array().reshape(blob.shape)
-    if array.ndim == 4 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim not in (1, 3):
-        raise CaffeconvError(f"{path}: the mean is {array.shape}; C values or C×H×W were needed")
-    return array
 
 
 def note(message: str, *, quiet: bool = False) -> None:

@@ -13,7 +13,7 @@ from caffeconv.cli.records import number_or_null
 from caffeconv.cli.results import classes, guess_kind
 from caffeconv.cli.table import make_console
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import by_x
+from caffeconv.tensor.shape import by_x
 
 if TYPE_CHECKING:
     from caffeconv.runtime.batches import Batch

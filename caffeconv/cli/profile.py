@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from caffeconv.ir import Graph
+    from caffeconv.ir.graph import Graph
     from caffeconv.runtime.profile import Profile
 
 TRACE = ".trace.json"

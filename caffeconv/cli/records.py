@@ -45,7 +45,7 @@ def lines_of(records: Iterable[Record], header: Sequence[str], form: Form) -> It
 
 def write_lines(lines: Iterable[str], out: Path) -> None:
     """Writes a file whole, or not at all."""
-    from caffeconv.emit.atomic import whole_file
+    from caffeconv.files.atomic import whole_file
 
     with whole_file(out) as file:
         file.writelines(line.encode() for line in lines)

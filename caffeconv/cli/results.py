@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from caffeconv.ir import by_x
+from caffeconv.tensor.shape import by_x
 
 Array = NDArray[np.float32]
 MAX_VALUES = 12

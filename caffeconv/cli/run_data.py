@@ -19,13 +19,13 @@ from caffeconv.cli.options import ComputeOptions, NetOptions, note
 from caffeconv.cli.progress import progress
 
 if TYPE_CHECKING:
-    from caffeconv.data.sources import DataSource
+    from caffeconv.data.input_items import Source
+    from caffeconv.data.source import DataSource
     from caffeconv.extract import Chunk
     from caffeconv.net import Net
     from caffeconv.runtime.parts import Parts
     from caffeconv.runtime.providers import Provider
     from caffeconv.runtime.session import Session
-    from caffeconv.runtime.sources import Source
     from caffeconv.sweep import Sweep
 
 STREAMED = (".npz", ".npy", ".h5")
@@ -77,7 +77,7 @@ def _reads_data(net: Path, options: NetOptions) -> bool:
     import numpy as np
 
     from caffeconv.convert import read_definition
-    from caffeconv.data.sources import MemorySource
+    from caffeconv.data.source import MemorySource
     from caffeconv.errors import CaffeconvError
     from caffeconv.layers import LAYERS
 
@@ -244,7 +244,7 @@ def _say_what_runs(sweep: Sweep, data: DataOptions, talk: Talk) -> None:
 @contextmanager
 def _rows(path: Path | None) -> Iterator[Callable[[Sequence[str]], None]]:
     """Writes rows of CSV to a file, whole or not at all; to stdout for ``-``; nowhere for None."""
-    from caffeconv.emit.atomic import whole_file
+    from caffeconv.files.atomic import whole_file
 
     if path is None:
         yield lambda row: None
@@ -261,8 +261,8 @@ def _rows(path: Path | None) -> Iterator[Callable[[Sequence[str]], None]]:
 
 
 def _extract(request: Request, out: Path, data: DataOptions, talk: Talk) -> None:
-    from caffeconv.emit.atomic import refuse_input_as_output
     from caffeconv.extract import chunks_of
+    from caffeconv.files.atomic import refuse_input_as_output
     from caffeconv.runtime.feature_files import check_feature_file
 
     refuse_input_as_output(out, (request.net, *request.weights))
@@ -526,7 +526,7 @@ def _database_for(net: Net, blob: str, path: Path, request: Request) -> DataSour
     from caffeconv.data.records import backend_of
     from caffeconv.data.transform import Transform
     from caffeconv.errors import CaffeconvError
-    from caffeconv.ir import by_x
+    from caffeconv.tensor.shape import by_x
 
     shape = net.shape_of(blob)
     if len(shape) != 4:

@@ -17,8 +17,9 @@ import click
 from caffeconv.cli.damaged import Damaged
 from caffeconv.cli.engine import InputRun, Means, batching
 from caffeconv.cli.loading import load_net
-from caffeconv.cli.options import ComputeOptions, NetOptions, note, parse_size, read_mean
+from caffeconv.cli.options import ComputeOptions, NetOptions, note, parse_size
 from caffeconv.cli.run_data import DataOptions, Talk, extract_from_inputs, identify
+from caffeconv.data.mean import read_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
     from caffeconv.cli.predictions import Classified, Format
     from caffeconv.cli.profile import LayerFacts
     from caffeconv.cli.records import Form
-    from caffeconv.ir import FloatArray, Graph
+    from caffeconv.data.input_items import Source
+    from caffeconv.ir.graph import Graph
     from caffeconv.runtime.batches import Batch
     from caffeconv.runtime.providers import Provider
     from caffeconv.runtime.session import Session
-    from caffeconv.runtime.sources import Source
+    from caffeconv.tensor.shape import FloatArray
 
 ARRAYS = (".npy", ".npz", ".binaryproto")
 
@@ -92,8 +94,8 @@ class InputRequest:
 
 def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> None:
     """Runs every item once, and shows or writes what comes of it."""
-    from caffeconv.emit.atomic import refuse_input_as_output
-    from caffeconv.held import unchanged
+    from caffeconv.files.atomic import refuse_input_as_output
+    from caffeconv.files.unchanged import unchanged
     from caffeconv.runtime.sinks import check_output
 
     data.engine.check()
@@ -149,8 +151,8 @@ def _predict(
 ) -> None:  # fmt: skip
     from caffeconv.cli.boxes import is_detection
     from caffeconv.cli.predictions import is_classification, refuse_other_outputs
+    from caffeconv.data.input_items import CROPS
     from caffeconv.runtime.batches import averaged, batch_size_of
-    from caffeconv.runtime.sources import CROPS
 
     total = max((len(source) for source in run.sources.values()), default=1)
     crops = replace(run, sources=_oversampled(run.sources)) if request.oversample else run
@@ -201,7 +203,7 @@ def _form_of_records(request: InputRequest, *, boxes: bool) -> Form | None:
 
 def _classified(request: InputRequest, run: InputRun, names: Sequence[str], bad: Damaged | None) -> Classified:
     from caffeconv.cli.predictions import Classified
-    from caffeconv.runtime.sources import PictureSource
+    from caffeconv.data.input_items import PictureSource
 
     main = next(iter(run.sources.values()), None)
     own = main.classes if isinstance(main, PictureSource) else None
@@ -275,8 +277,8 @@ def _advancing(batches: Iterable[Batch], advance: Callable[[int], None]) -> Iter
 
 def _oversampled(sources: Mapping[str, Source]) -> dict[str, Source]:
     """Ten crops of every picture; CaffeconvError where there are other things than pictures."""
+    from caffeconv.data.input_items import PictureSource, TenCrops
     from caffeconv.errors import CaffeconvError
-    from caffeconv.runtime.sources import PictureSource, TenCrops
 
     crops: dict[str, Source] = {}
     for blob, source in sources.items():
@@ -319,7 +321,7 @@ def profile_net(request: InputRequest, passes: int, talk: Talk) -> None:
     """Measures, prints and writes the time per layer."""
     from caffeconv.cli import profile as tables
     from caffeconv.cli.table import make_console
-    from caffeconv.emit.atomic import refuse_input_as_output, whole_file
+    from caffeconv.files.atomic import refuse_input_as_output, whole_file
     from caffeconv.runtime.batches import batch_size_of
     from caffeconv.runtime.profile import profile_passes
 
@@ -435,7 +437,7 @@ def _sources_and_constants(
     request: InputRequest, session: Session, bad: Damaged | None = None
 ) -> tuple[dict[str, Source], dict[str, FloatArray]]:
     """A source for each --input that has items, and the others' values, which the session holds from now on."""
-    from caffeconv.runtime.sources import constants_among
+    from caffeconv.data.input_items import constants_among
 
     sources = _sources(request, session, bad)
     constants = constants_among(sources, session.inputs)
@@ -447,10 +449,10 @@ def _sources(request: InputRequest, session: Session, bad: Damaged | None) -> di
     """A source for each --input; `bad` takes what is damaged."""
     import difflib
 
+    from caffeconv.data.input_images import Transform, find_pictures
+    from caffeconv.data.input_items import ArraySource, PictureSource, fit_array, read_array
     from caffeconv.emit.form import layouts, pictures_of
     from caffeconv.errors import CaffeconvError
-    from caffeconv.runtime.pictures import Transform, find_pictures
-    from caffeconv.runtime.sources import ArraySource, PictureSource, fit_array, read_array
 
     mean, scale, resize, rgb = read_mean(request.mean), request.scale, request.resize_to, request.rgb
     prepared = pictures_of(session.metadata)
@@ -504,7 +506,7 @@ def _sources(request: InputRequest, session: Session, bad: Damaged | None) -> di
 def _read_labels(path: Path | None) -> list[str]:
     if path is None:
         return []
-    from caffeconv.read.prototxt import read_bytes
+    from caffeconv.caffe_format.prototxt import read_bytes
 
     return read_bytes(path, "a list of class names, one a line,").decode("utf-8", "replace").splitlines()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from caffeconv.emit.store import Tensor, Written
-    from caffeconv.ir import Graph
+    from caffeconv.ir.graph import Graph
 
 
 def told(written: Written, *, automatic: bool, verbose: bool) -> Iterator[str]:

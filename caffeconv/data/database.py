@@ -10,10 +10,10 @@ import numpy as np
 
 from caffeconv.data.datum import Item, read_datum
 from caffeconv.data.records import Backend, Cycle, Records, open_records
-from caffeconv.data.sources import DataSource, Piece
+from caffeconv.data.source import DataSource, Piece
 from caffeconv.data.transform import Transform, Transformer
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, Shape
+from caffeconv.tensor.shape import FloatArray, Shape
 
 _LOOKED_AT = 16
 

@@ -10,9 +10,9 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import Datum
-from caffeconv.data.pictures import channels_first, decode_picture
+from caffeconv.data.images import channels_first, decode_picture
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import by_x
+from caffeconv.tensor.shape import by_x
 
 Values = NDArray[np.uint8] | NDArray[np.float32]
 """C×H×W, uint8 or float32."""

@@ -12,9 +12,9 @@ import numpy as np
 
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.lists import find_listed, read_list
-from caffeconv.data.sources import DataSource, Piece
+from caffeconv.data.source import DataSource, Piece
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, Shape, by_x
+from caffeconv.tensor.shape import FloatArray, Shape, by_x
 
 if TYPE_CHECKING:
     import h5py

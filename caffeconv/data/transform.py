@@ -7,16 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from caffeconv.caffe_pb2 import TransformationParameter
+from caffeconv.caffe_format.caffemodel import read_binaryproto
+from caffeconv.caffe_format.terms import Phase
 from caffeconv.data.datum import Values
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, LayerDef, Phase, Shape, by_x
-from caffeconv.read.caffemodel import read_binaryproto
-
-_LAST_BVLC_FIELD = 7
-# NVIDIA's: how the work is done and shown, and what Caffe draws at random from
-_WITHOUT_EFFECT = frozenset(("display", "num_labels", "use_gpu_transform", "random_seed"))
+from caffeconv.tensor.shape import FloatArray, Shape, by_x
 
 
 @dataclass(frozen=True)
@@ -34,22 +30,6 @@ class Transform:
     phase: Phase = "TEST"
     foreign: tuple[str, ...] = ()
     """Fields of Caffe's forks that would change the values, and are not followed."""
-
-    @classmethod
-    def parse(cls, layer: LayerDef) -> Transform:
-        """Raises CaffeconvError for both a mean_file and a mean_value."""
-        p: TransformationParameter = layer.proto.transform_param
-        if p.HasField("mean_file") and p.mean_value:
-            raise CaffeconvError("Cannot specify mean_file and mean_value at the same time; take one out")
-        foreign = tuple(
-            field.name
-            for field, _ in p.ListFields()
-            if field.number > _LAST_BVLC_FIELD and field.name not in _WITHOUT_EFFECT
-        )
-        return cls(
-            p.scale, p.mirror, p.crop_size, layer.find_file(p.mean_file) if p.HasField("mean_file") else None,
-            tuple(p.mean_value), p.force_color, p.force_gray, layer.phase, foreign,
-        )  # fmt: skip
 
     @property
     def is_random(self) -> bool:

@@ -11,12 +11,12 @@ from typing import Literal
 import numpy as np
 
 from caffeconv.data.errors import SourceUnavailableError
+from caffeconv.data.images import Picture, decode_picture, read_picture, resize
 from caffeconv.data.lists import find_listed, read_list
-from caffeconv.data.pictures import Picture, decode_picture, read_picture, resize
-from caffeconv.data.sources import DataSource, Piece
+from caffeconv.data.source import DataSource, Piece
 from caffeconv.data.transform import Transform, read_mean
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, by_x
+from caffeconv.tensor.shape import FloatArray, by_x
 
 CropMode = Literal["warp", "square"]
 _LAYOUT = "# image_index, path, channels, height, width, num_windows, then `label overlap x1 y1 x2 y2` for each window"

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from caffeconv.bind import bind
 from caffeconv.build import draft_graph, finish
+from caffeconv.caffe_format.caffemodel import WeightsFile
+from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.diagnose.edit import Edit, edited
 from caffeconv.diagnose.halves import Half, completed, halves_missing
 from caffeconv.diagnose.names import free_name, renamed, without_weights
@@ -15,10 +17,9 @@ from caffeconv.diagnose.search import MOST_CURES, Cure, cure_from, edits_of, fin
 from caffeconv.diagnose.words import Sides, another_net, misfit_words, other_types, shape_words
 from caffeconv.diagnose.world import Given, Purse, World, stored_layers
 from caffeconv.errors import CaffeconvError, Diagnostic
-from caffeconv.ir import LayerDef, NetDef, Shape, count
-from caffeconv.read.caffemodel import WeightsFile
+from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.read.netdef import State, blob_faults, define_net
-from caffeconv.read.prototxt import NetSource
+from caffeconv.tensor.shape import Shape, count
 
 __all__ = ["QUICK", "Cure", "Diagnosis", "Edit", "diagnose"]
 

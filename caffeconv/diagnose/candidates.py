@@ -18,9 +18,11 @@ from caffeconv.diagnose.edit import (
 from caffeconv.diagnose.likely import SIZES
 from caffeconv.diagnose.together import for_bottoms, for_sizes, shaped
 from caffeconv.diagnose.world import Trouble, World, stored_shapes
-from caffeconv.ir import LayerDef, Shape, count
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.layer import Setting, Settings
 from caffeconv.layers import LAYERS
-from caffeconv.layers.base import LayerError, Setting, Settings
+from caffeconv.tensor.shape import Shape, count
 
 _KERNELS, _STRIDES, _PADS, _DILATIONS = (1, 2, 3, 4, 5, 6, 7, 11), (1, 2, 3, 4, 8, 16), (0, 1, 2, 3, 4, 5, 6), (1, 2, 4)
 _PAIRS: tuple[Settings, ...] = (

@@ -11,11 +11,12 @@ from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from caffeconv.caffe_format.prototxt import is_repeated
 from caffeconv.caffe_pb2 import BlobShape, LayerParameter, ReshapeParameter
-from caffeconv.ir import LayerDef, NetDef, by_x
+from caffeconv.ir.definition import LayerDef, NetDef
+from caffeconv.ir.layer import Setting
 from caffeconv.layers import LAYERS
-from caffeconv.layers.base import Setting
-from caffeconv.read.prototxt import is_repeated
+from caffeconv.tensor.shape import by_x
 
 _WINDOW = {"kernel_size": "kernel", "stride": "stride", "pad": "pad", "dilation": "dilation"}
 """Fields that may be given once, per axis, or by height and width: name → what stands before ``_h`` and ``_w``."""

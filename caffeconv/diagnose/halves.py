@@ -10,7 +10,7 @@ from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.diagnose.edit import with_proto, with_settings
 from caffeconv.diagnose.rewrite import Rewriting, rewritten
 from caffeconv.diagnose.world import World, stored_shapes
-from caffeconv.ir import LayerDef
+from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
 
 _WORDS = re.compile(r"batch_?norm|scale|norm|bias|bn|sc", re.IGNORECASE)

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from caffeconv.diagnose.edit import NAME, SHAPE, Edit, settings_of
-from caffeconv.ir import LayerDef, NetDef
+from caffeconv.ir.definition import LayerDef, NetDef
+from caffeconv.ir.layer import Setting
 from caffeconv.layers import LAYERS
-from caffeconv.layers.base import Setting
 
 _FLOOR = 0.3
 """Below this, a cost falls off more slowly, so that it stays above 0."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from caffeconv.diagnose.edit import settings_of
 from caffeconv.diagnose.world import World
-from caffeconv.ir import LayerDef, Shape, by_x, count
-from caffeconv.layers.base import LayerError
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.tensor.shape import Shape, by_x, count
 
 MOST_LINKS = 7
 MOST_FACTORINGS = 3

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from caffeconv.diagnose.edit import with_name
 from caffeconv.diagnose.world import Given, World
-from caffeconv.ir import LayerDef
+from caffeconv.ir.definition import LayerDef
 
 NEAR = 0.7
 

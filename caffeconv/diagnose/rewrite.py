@@ -12,9 +12,10 @@ from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.diagnose.edit import LAYERS_INSTEAD, Edit
 from caffeconv.diagnose.search import Cure
 from caffeconv.diagnose.world import World
-from caffeconv.ir import LayerDef, NetDef, untaken
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.layers import LAYERS
-from caffeconv.layers.base import LayerError
+from caffeconv.tensor.shape import untaken
 
 
 @dataclass(frozen=True)

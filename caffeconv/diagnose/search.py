@@ -11,8 +11,9 @@ from caffeconv.diagnose.candidates import Candidate, candidates
 from caffeconv.diagnose.edit import Edit, edit_between, settings_of, with_proto, with_settings, with_shapes
 from caffeconv.diagnose.likely import Habits, cost
 from caffeconv.diagnose.world import World
-from caffeconv.ir import LayerDef, NetDef, Shape
+from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.layers import LAYERS
+from caffeconv.tensor.shape import Shape
 
 MOST_CURES = 3
 FAR = 2.0

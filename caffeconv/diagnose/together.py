@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from caffeconv.diagnose.edit import resized, with_settings, with_shapes
 from caffeconv.diagnose.world import Trouble, World
-from caffeconv.ir import LayerDef, Shape
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.layer import Settings
 from caffeconv.layers import LAYERS
-from caffeconv.layers.base import LayerError, Settings
+from caffeconv.tensor.shape import Shape
 
 MOST_DEPTH = 64
 MOST_JOINS = 2

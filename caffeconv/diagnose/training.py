@@ -7,14 +7,15 @@ from dataclasses import replace
 
 from caffeconv.bind import bind
 from caffeconv.build import draft_graph, finish
+from caffeconv.caffe_format.caffemodel import WeightsFile
+from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.deploy import to_deploy
 from caffeconv.diagnose.likely import SIZES
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import LayerDef, Shape
+from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
-from caffeconv.read.caffemodel import WeightsFile
 from caffeconv.read.netdef import State, define_net
-from caffeconv.read.prototxt import NetSource
+from caffeconv.tensor.shape import Shape
 
 
 def deploy_options(

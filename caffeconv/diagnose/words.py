@@ -11,10 +11,11 @@ from caffeconv.diagnose.edit import picture_size, settings_of, type_words, with_
 from caffeconv.diagnose.meaning import Link, Parting, chain, chain_lines, described, factorings, of_item
 from caffeconv.diagnose.search import Cure
 from caffeconv.diagnose.world import Trouble, World
-from caffeconv.errors import Diagnostic
-from caffeconv.ir import LayerDef, Shape, by_x, count
+from caffeconv.errors import Diagnostic, LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.layer import Layer
 from caffeconv.layers import LAYERS
-from caffeconv.layers.base import Layer, LayerError
+from caffeconv.tensor.shape import Shape, by_x, count
 
 GREY_OR_COLOUR = {1: "1 channel (grey)", 3: "3 channels (colour)", 4: "4 channels (colour, alpha)"}
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 
 from caffeconv.bind import shape_fits
 from caffeconv.build import infer_tops, parse_layer
-from caffeconv.ir import LayerDef, NetDef, Shape
-from caffeconv.layers.base import Layer, LayerError
-from caffeconv.read.caffemodel import StoredLayer, WeightsFile
+from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef, NetDef
+from caffeconv.ir.layer import Layer
+from caffeconv.tensor.shape import Shape
 
 
 @dataclass(frozen=True)

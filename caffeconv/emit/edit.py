@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from caffeconv.ir import untaken
+from caffeconv.tensor.shape import untaken
 
 Dims = tuple[int | str, ...]
 """A value's shape as the model says it: a number, or the name of a size that is open."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from caffeconv.errors import Diagnostic
-from caffeconv.ir import FloatArray
+from caffeconv.tensor.shape import FloatArray
 
 if TYPE_CHECKING:
     from onnx import ModelProto

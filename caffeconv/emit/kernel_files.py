@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from caffeconv.emit.atomic import whole_file
 from caffeconv.emit.kernels import FORMAT, METADATA, Array, Content
 from caffeconv.emit.stream import stream
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.atomic import whole_file
 
 if TYPE_CHECKING:
     import h5py

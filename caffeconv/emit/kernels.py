@@ -11,14 +11,18 @@ from math import isfinite
 from typing import Literal
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, Graph, Node, by_x, count, untaken
-from caffeconv.layers.arrangement import Arrangement, as_caffe, channels_last, usual
-from caffeconv.layers.kernels import Kernel, Kernels, all_untouched
-from caffeconv.layers.window import Padding
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
+from caffeconv.layers.kernels import all_untouched
+from caffeconv.tensor.axis_order import Arrangement, as_caffe, channels_last, usual
+from caffeconv.tensor.shape import FloatArray, by_x, count, untaken
+from caffeconv.tensor.weight_array import Kernel, Kernels
+from caffeconv.tensor.window import Padding
 from caffeconv.version import __version__
 
 Layout = Literal["nhwc", "nchw"]
 FORMAT = "caffeconv kernels 1"
+NO_RULE = "no rule is known for this layer type; its parameters are as in Caffe"
 METADATA = "__metadata__"
 """The array of an npz, and the data set of an HDF5 file, that holds the metadata as JSON."""
 Json = Mapping[str, object]
@@ -146,6 +150,8 @@ def _placed(graph: Graph) -> list[_Placed]:
         if follower is not None:
             merged[node.tops[0]] = node.name
         kernels = node.layer.kernels(node, bottoms, follower)
+        if kernels is None:
+            kernels = Kernels(all_untouched(node), notes=(NO_RULE,) if node.params else ())
         placed.append(_Placed(node, kernels, bottoms, tuple(found), in_caffes_order))
     return placed
 

@@ -10,12 +10,13 @@ import numpy as np
 import onnx
 from onnx import FunctionProto, ModelProto, TensorProto, ValueInfoProto, helper
 
-from caffeconv.emit.onnx_builder import OUR_DOMAIN, Array, OnnxBuilder, same
 from caffeconv.emit.outline import Outline, packed
 from caffeconv.emit.precision import PRECISION_KEY, precision_of
-from caffeconv.errors import CaffeconvError
-from caffeconv.ir import Dims, Graph, Param
-from caffeconv.layers.base import LayerError
+from caffeconv.errors import CaffeconvError, LayerError
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.onnx_builder import OUR_DOMAIN, Array, OnnxBuilder, same
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.shape import Dims
 from caffeconv.version import __version__
 
 DEFAULT_OPSET = 17
@@ -57,7 +58,7 @@ def lower_graph(
     """Every layer as ONNX nodes; raises as `emit_model`."""
     builder = OnnxBuilder(opset, graph.dims, stateful=stateful, unroll=unroll)
     for node in graph.nodes:
-        builder.enter(node)
+        builder.enter(node.name, node.tops, node.params)
         try:
             node.layer.lower(node, builder)
         except LayerError as error:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
 from caffeconv.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
-from caffeconv.emit.atomic import whole_file
-from caffeconv.emit.caffemodel import WrittenBlob, write_layer
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import Graph, Node, Param
-from caffeconv.read.stored import value_blocks
+from caffeconv.files.atomic import whole_file
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.stored_values import value_blocks
 
 if TYPE_CHECKING:
     import h5py

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, helper
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import Param
+from caffeconv.tensor.param import Param
 
 MOST_BYTES = (1 << 31) - (1 << 20)
 """What protobuf takes in one message, with a little room."""

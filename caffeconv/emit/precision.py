@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import Graph, Node
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -25,10 +26,11 @@ class Precision:
     values: frozenset[str]
 
 
-def precision_of(graph: Graph, makers: Mapping[str, Node], nodes: Sequence[NodeProto]) -> str:
+def precision_of(graph: Graph, makers: Mapping[str, str], nodes: Sequence[NodeProto]) -> str:
     """The value of PRECISION_KEY: `makers` tells which layer each of the model's nodes belongs to."""
     exact = exact_values(graph)
-    kept = frozenset(node.name for node in nodes if node.name in makers and _keeps_float32(makers[node.name], exact))
+    layers = {node.name for node in graph.nodes if _keeps_float32(node, exact)}
+    kept = frozenset(node.name for node in nodes if makers.get(node.name) in layers)
     edges = {*graph.inputs, *(name for node in nodes for name in node.output)}
     return _written(kept, exact & edges)
 

@@ -16,7 +16,7 @@ from caffeconv.emit.form import PREPROCESS_KEY, Folding, Layout, Pictures, Prepr
 from caffeconv.emit.layout import channels_last, note_layout, turned
 from caffeconv.emit.precision import keep_float32
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, by_x
+from caffeconv.tensor.shape import FloatArray, by_x
 
 
 def with_preprocess(model: ModelProto, preprocess: Preprocess, *, folding: Folding = "all") -> ModelProto:

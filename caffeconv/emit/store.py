@@ -22,14 +22,14 @@ from typing import BinaryIO, Literal
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from caffeconv.emit.atomic import whole_file, whole_files
 from caffeconv.emit.outline import MOST_BYTES, Outline, dtype_of, packed, refuse_too_large, without
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import Param
-from caffeconv.read.caffemodel import encode_varint
-from caffeconv.read.hashes import Hashes
-from caffeconv.read.onnx_file import FILES_KEY, FileRecord, record_text, recorded_files
-from caffeconv.read.stored import StoredValues, value_blocks
+from caffeconv.files.atomic import whole_file, whole_files
+from caffeconv.files.onnx_records import FILES_KEY, FileRecord, record_text, recorded_files
+from caffeconv.files.sha256 import Hashes
+from caffeconv.files.wire import BYTES, encode_varint, tag
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.stored_values import StoredValues, value_blocks
 
 Storage = Literal["embed", "external", "link"]
 Block = bytes | memoryview
@@ -38,7 +38,7 @@ _LEAST_APART = {"external": 1 << 10, "link": 1 << 16}
 _PAGE, _LARGE, _LINE = 1 << 16, 1 << 20, 64  # Windows maps files at multiples of 64 KiB only
 _READ = 1 << 18
 _TAG_DIGITS = 12
-_GRAPH, _INITIALIZER, _RAW_DATA, _BYTES = 7, 5, 9, 2
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _embed(outline: Outline, out: Path, metadata: Callable[[], Mapping[str, str]
     superseded = _data_files(out)
     with whole_file(out) as file:
         size = _write_message(file, without(outline.model, {"graph", "metadata_props"}), {})
-        opening = _tag(_GRAPH) + encode_varint(length) + rest
+        opening = tag(_GRAPH, BYTES) + encode_varint(length) + rest
         file.write(opening)
         for head, tensor in zip(heads, tensors, strict=True):
             file.write(head)
@@ -203,8 +203,8 @@ def _embed(outline: Outline, out: Path, metadata: Callable[[], Mapping[str, str]
 
 def _initializer_head(tensor: Tensor) -> bytes:
     """What stands before a tensor's values in a GraphProto."""
-    head = tensor.proto.SerializeToString(deterministic=True) + _tag(_RAW_DATA) + encode_varint(tensor.bytes)
-    return _tag(_INITIALIZER) + encode_varint(len(head) + tensor.bytes) + head
+    head = tensor.proto.SerializeToString(deterministic=True) + tag(_RAW_DATA, BYTES) + encode_varint(tensor.bytes)
+    return tag(_INITIALIZER, BYTES) + encode_varint(len(head) + tensor.bytes) + head
 
 
 def _write_message(file: BinaryIO, model: ModelProto, metadata: Mapping[str, str]) -> int:
@@ -215,10 +215,6 @@ def _write_message(file: BinaryIO, model: ModelProto, metadata: Mapping[str, str
     content = model.SerializeToString(deterministic=True)
     file.write(content)
     return len(content)
-
-
-def _tag(number: int) -> bytes:
-    return encode_varint(number << 3 | _BYTES)
 
 
 # -- values elsewhere --------------------------------------------------------------------------------------------------

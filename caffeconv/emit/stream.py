@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from caffeconv.ir import FloatArray
+from caffeconv.tensor.shape import FloatArray
 
 BLOCK = 32 << 20
 """The bytes of a block at most."""

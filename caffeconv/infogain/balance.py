@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.infogain.remarks import short
-from caffeconv.ir import by_x
+from caffeconv.tensor.shape import by_x
 
 Balance = Literal["median-frequency", "inverse-frequency", "effective-number"]
 BALANCES: tuple[Balance, ...] = ("median-frequency", "inverse-frequency", "effective-number")

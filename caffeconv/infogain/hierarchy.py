@@ -28,10 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
+from caffeconv.caffe_format.prototxt import read_bytes
 from caffeconv.errors import CaffeconvError
 from caffeconv.infogain.matrices import MAX_CLASSES
-from caffeconv.ir import FloatArray
-from caffeconv.read.prototxt import read_bytes
+from caffeconv.tensor.shape import FloatArray
 
 _LINE = re.compile(r"(?P<indent>\s*)(?P<name>.*?)(?:\s*=\s*(?P<label>\d+))?\s*")
 _COMMENT = re.compile(r"(?:^|\s)#.*")

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.datum import read_datum
+from caffeconv.data.image_list import Line, PictureList
+from caffeconv.data.images import decode_picture
+from caffeconv.data.input_images import SUFFIXES, find_pictures
 from caffeconv.data.lists import find_listed, read_list
-from caffeconv.data.picture_list import Line, PictureList
-from caffeconv.data.pictures import decode_picture
 from caffeconv.data.records import Records, open_records
 from caffeconv.errors import CaffeconvError
 from caffeconv.infogain.reading import HDF5, TABLES, find_dataset
-from caffeconv.ir import by_x
-from caffeconv.runtime.pictures import SUFFIXES, find_pictures
+from caffeconv.tensor.shape import by_x
 
 _KINDS = (
     "an LMDB or LevelDB (its folder), an HDF5 file, a list of pictures with labels (.txt), a folder or pattern of "
@@ -175,7 +175,7 @@ class _Array(LabelSource):
     """An array file."""
 
     def __init__(self, path: Path, name: str) -> None:
-        from caffeconv.runtime.sources import read_array
+        from caffeconv.data.input_items import read_array
 
         self._array = np.atleast_1d(read_array(path, name))
         self._path = path

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, by_x
+from caffeconv.tensor.shape import FloatArray, by_x
 
 Decay = Literal["exp", "linear", "inverse"]
 DECAYS: tuple[Decay, ...] = ("exp", "linear", "inverse")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from caffeconv.ir import FloatArray
+from caffeconv.tensor.shape import FloatArray
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from caffeconv.caffe_format.caffemodel import read_binaryproto
+from caffeconv.caffe_format.prototxt import read_bytes
 from caffeconv.errors import CaffeconvError
 from caffeconv.infogain.matrices import checked
-from caffeconv.ir import FloatArray, by_x
-from caffeconv.read.caffemodel import read_binaryproto
-from caffeconv.read.prototxt import read_bytes
+from caffeconv.tensor.shape import FloatArray, by_x
 
 if TYPE_CHECKING:
     import h5py
@@ -61,7 +61,7 @@ def _read(path: Path, what: str) -> Array:
     if kind in TABLES:
         return _read_table(path, what)
     if kind in (".npy", ".npz"):
-        from caffeconv.runtime.sources import read_array
+        from caffeconv.data.input_items import read_array
 
         return read_array(path, "H")
     if kind == ".binaryproto":

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from caffeconv.ir import FloatArray
+from caffeconv.tensor.shape import FloatArray
 
 
 def remarks(matrix: FloatArray, *, weighted: bool = False, given: FloatArray | None = None) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from caffeconv.layers.base import Layer
+from caffeconv.ir.layer import Layer
 from caffeconv.layers.convolution import Convolution, Deconvolution, Im2col
 from caffeconv.layers.data import (
     Data,
@@ -162,7 +162,7 @@ def register_layer(kind: type[Layer], name: str | None = None) -> type[Layer]:
     Raises TypeError for what is no `Layer`, ValueError for a type that caffeconv has already.
     """
     if not (isinstance(kind, type) and issubclass(kind, Layer)):
-        raise TypeError(f"{kind!r} is no class derived from caffeconv.layers.base.Layer")
+        raise TypeError(f"{kind!r} is no class derived from caffeconv.ir.layer.Layer")
     name = name or kind.__name__
     if LAYERS.get(name, kind) is not kind:
         raise ValueError(f"there is a layer type {name} already: {LAYERS[name].__module__}.{LAYERS[name].__qualname__}")

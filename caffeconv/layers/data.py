@@ -8,28 +8,35 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from caffeconv.caffe_pb2 import TransformationParameter
 from caffeconv.data.database import DatabaseSource, first_shape
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.hdf5 import HDF5Files, HDF5Source
-from caffeconv.data.hdf5_output import DataSink, HDF5Sink
-from caffeconv.data.picture_list import PictureList, PictureListSource
+from caffeconv.data.hdf5_sink import DataSink, HDF5Sink
+from caffeconv.data.image_list import PictureList, PictureListSource
 from caffeconv.data.records import Backend
-from caffeconv.data.sources import DataSource, MemorySource
+from caffeconv.data.source import DataSource, MemorySource
 from caffeconv.data.transform import Preparation, Transform
 from caffeconv.data.windows import Sampling, WindowSource
-from caffeconv.errors import CaffeconvError, Diagnostic
-from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x
-from caffeconv.layers.arrangement import Arrangement, as_caffe
-from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, at_least, exactly
-from caffeconv.layers.filler import Filler
-from caffeconv.layers.kernels import Kernels, all_untouched
+from caffeconv.errors import CaffeconvError, Diagnostic, LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.filler import Filler
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, at_least, exactly
+from caffeconv.layers.kernels import all_untouched
 from caffeconv.layers.labels import legacy_shape
+from caffeconv.tensor.axis_order import Arrangement, as_caffe
+from caffeconv.tensor.shape import Shape, Shapes, by_x
+from caffeconv.tensor.weight_array import Kernels
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
+
+_LAST_BVLC_TRANSFORM = 7
+# NVIDIA's: how the work is done and shown, and what Caffe draws at random from
+_TRANSFORM_WITHOUT_EFFECT = frozenset(("display", "num_labels", "use_gpu_transform", "random_seed"))
 
 
 @dataclass(frozen=True)
@@ -196,10 +203,19 @@ def _batch_size(size: int) -> int:
 
 
 def _transform(layer: LayerDef) -> Transform:
-    try:
-        return Transform.parse(layer)
-    except CaffeconvError as error:
-        raise LayerError(str(error)) from None
+    """The layer's transform_param; LayerError for both a mean_file and a mean_value."""
+    p: TransformationParameter = layer.proto.transform_param
+    if p.HasField("mean_file") and p.mean_value:
+        raise LayerError("Cannot specify mean_file and mean_value at the same time; take one out")
+    foreign = tuple(
+        field.name
+        for field, _ in p.ListFields()
+        if field.number > _LAST_BVLC_TRANSFORM and field.name not in _TRANSFORM_WITHOUT_EFFECT
+    )
+    return Transform(
+        p.scale, p.mirror, p.crop_size, layer.find_file(p.mean_file) if p.HasField("mean_file") else None,
+        tuple(p.mean_value), p.force_color, p.force_gray, layer.phase, foreign,
+    )  # fmt: skip
 
 
 _RESHAPE = "name the shape (--shape TOP=N,C,H,W), or give a crop_size in transform_param"

@@ -10,17 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import PriorBoxParameter
-from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.arrangement import Arrangement
-from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, exactly
-from caffeconv.layers.filler import Filler
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.filler import Filler
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
 from caffeconv.layers.gradients import class_sums, refuse_all, sum_over
-from caffeconv.layers.kernels import Fact, Kernels, along
+from caffeconv.layers.kernels import along
+from caffeconv.tensor.axis_order import Arrangement
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, count
+from caffeconv.tensor.weight_array import Fact, Kernels
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 LOWEST = float(np.finfo(np.float32).min)
 FLOAT, INT64 = 1, 7  # TensorProto

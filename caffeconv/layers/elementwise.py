@@ -7,17 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from caffeconv.ir import LayerDef, Node, Phase, Shape, Shapes, by_x, count, shape_string
-from caffeconv.layers.arrangement import Arrangement
-from caffeconv.layers.base import NO_GRADIENT, Arity, Gradients, Layer, LayerError, Settings, at_least
-from caffeconv.layers.filler import Filler
+from caffeconv.caffe_format.terms import Phase
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.filler import Filler
+from caffeconv.ir.layer import NO_GRADIENT, Arity, Gradients, Layer, Node, Settings, at_least
 from caffeconv.layers.gradients import class_sums, filled_like, refuse_all, sum_over, times
-from caffeconv.layers.kernels import Kernels, along
+from caffeconv.layers.kernels import along
+from caffeconv.tensor.axis_order import Arrangement
+from caffeconv.tensor.shape import Shape, Shapes, by_x, count, shape_string
+from caffeconv.tensor.weight_array import Kernels
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
 MOST_EXPONENT = 700  # where exp leaves float64; float32 is infinite long before

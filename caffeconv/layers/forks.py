@@ -9,21 +9,25 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from caffeconv.caffe_pb2 import BNParameter, ConvolutionParameter, LocalParameter
-from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
-from caffeconv.layers.arrangement import Arrangement
-from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Settings, exactly
-from caffeconv.layers.convolution import Convolution, picks
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.filler import Filler
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
+from caffeconv.layers.convolution import Convolution, conv_window, picks
 from caffeconv.layers.elementwise import Elementwise
-from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import class_sums, like_bottom, spread_windows, sum_over, times
-from caffeconv.layers.kernels import Fact, Kernel, Kernels, PerChannel, batch_normalization, moved
+from caffeconv.layers.kernels import PerChannel, batch_normalization, moved
 from caffeconv.layers.normalization import centred_and_deviation, centred_diff, lower_mean_variance
-from caffeconv.layers.window import Padding, Window, conv_padding, conv_window
+from caffeconv.tensor.axis_order import Arrangement
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, count
+from caffeconv.tensor.weight_array import Fact, Kernel, Kernels
+from caffeconv.tensor.window import Padding, Window, conv_padding
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 # -- BN ----------------------------------------------------------------------------------------------------------------
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from caffeconv.ir import Dims, Node, Shape
-from caffeconv.layers.base import Gradients, LayerError
-from caffeconv.layers.window import Window
+from caffeconv.errors import LayerError
+from caffeconv.ir.layer import Gradients, Node
+from caffeconv.tensor.shape import Dims, Shape
+from caffeconv.tensor.window import Window
 
 if TYPE_CHECKING:
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 INT64 = 7
 

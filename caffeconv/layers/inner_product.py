@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from caffeconv.caffe_pb2 import LayerParameter
-from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x, count
-from caffeconv.layers.arrangement import Arrangement, as_caffe
-from caffeconv.layers.base import Gradients, LabelRule, Layer, LayerError, Settings, canonical_axis
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.filler import Filler
+from caffeconv.ir.layer import Gradients, LabelRule, Layer, Node, Settings
 from caffeconv.layers.convolution import Convolution, absorbed, copy_fillers, layer_like
-from caffeconv.layers.filler import Filler
 from caffeconv.layers.gradients import INT64, added_rows, like_bottom, refuse_to, sum_over
-from caffeconv.layers.kernels import Kernel, Kernels, Source, dense_kernel, untouched, vector
+from caffeconv.layers.kernels import dense_kernel, source_of, untouched, vector
+from caffeconv.tensor.axis_order import Arrangement, as_caffe
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, canonical_axis, count
+from caffeconv.tensor.weight_array import Kernel, Kernels
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
 @dataclass(frozen=True)
@@ -237,7 +241,7 @@ class Embed(Layer):
         if not self.bias:
             return Kernels((replace(untouched(node, weight), name="embeddings"),))
         bias = node.param("bias")
-        sources = Source.of(node, weight), Source.of(node, bias)
+        sources = source_of(node, weight), source_of(node, bias)
 
         def parts() -> Iterator[FloatArray]:
             rows, summand = weight.array(), bias.array()

@@ -2,68 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from caffeconv.ir import FloatArray, Node, Param, Shape, by_x, count
-from caffeconv.layers.arrangement import Arrangement, Piece
-
-Fact = int | float | str | bool | list[int]
-
-SPATIAL = {1: "W", 2: "H×W", 3: "D×H×W"}
-"""What the spatial axes are called, by their number."""
+from caffeconv.ir.layer import Node
+from caffeconv.tensor.axis_order import Arrangement, Piece
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.shape import FloatArray, Shape, by_x, count
+from caffeconv.tensor.weight_array import SPATIAL, Kernel, Source
 
 
-@dataclass(frozen=True)
-class Source:
-    """A parameter blob of the caffemodel: whose it is, and what it is."""
-
-    layer: str
-    index: int
-    name: str
-    shape: Shape
-    origin: str
-    """The weights file, or the filler that made the values."""
-
-    @classmethod
-    def of(cls, node: Node, param: Param) -> Source:
-        origin = Path(param.source).name if param.source else ""
-        return cls(node.name, node.params.index(param), param.name, param.shape, origin)
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One array.
-
-    parts: arrays or views whose values, each in C order, one after the other, are those of the array. They are made
-    when they are asked for, so that nothing of a large file lies in memory for longer than it takes to write it.
-    """
-
-    name: str
-    shape: Shape
-    sources: tuple[Source, ...]
-    transposition: str
-    """What was done to Caffe's blob, as axes or sizes: ``O×I×H×W → H×W×I×O``."""
-    parts: Callable[[], Iterable[FloatArray]]
-    part_of: str = ""
-    """Where Keras has two layers for Caffe's one: what the second one's name ends in."""
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """All arrays of a layer, in the order in which Keras keeps them, and what else whoever loads them has to know."""
-
-    arrays: tuple[Kernel, ...] = ()
-    facts: Mapping[str, Fact] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+def source_of(node: Node, param: Param) -> Source:
+    """Where a parameter of the layer comes from."""
+    origin = Path(param.source).name if param.source else ""
+    return Source(node.name, node.params.index(param), param.name, param.shape, origin)
 
 
 def untouched(node: Node, param: Param) -> Kernel:
     """The parameter as Caffe has it."""
-    return Kernel(param.name, param.shape, (Source.of(node, param),), "none", lambda: [param.array()])
+    return Kernel(param.name, param.shape, (source_of(node, param),), "none", lambda: [param.array()])
 
 
 def all_untouched(node: Node) -> tuple[Kernel, ...]:
@@ -77,7 +37,7 @@ def moved(
     """The parameter seen as `view`, its axes in another order, and that seen as `shape`."""
     view = view or param.shape
     shape = shape or tuple(view[axis] for axis in axes)
-    return Kernel(name, shape, (Source.of(node, param),), words, lambda: [param.array().reshape(view).transpose(*axes)])
+    return Kernel(name, shape, (source_of(node, param),), words, lambda: [param.array().reshape(view).transpose(*axes)])
 
 
 def convolution_kernel(node: Node, param: Param, name: str = "kernel", outside: str = "O", inside: str = "I") -> Kernel:
@@ -92,7 +52,7 @@ def convolution_kernel(node: Node, param: Param, name: str = "kernel", outside: 
 def vector(node: Node, param: Param, name: str) -> Kernel:
     """The parameter with all its values along one axis."""
     words = "none" if len(param.shape) == 1 else f"{by_x(param.shape)} → {count(param.shape)}"
-    return Kernel(name, (count(param.shape),), (Source.of(node, param),), words, lambda: [param.array()])
+    return Kernel(name, (count(param.shape),), (source_of(node, param),), words, lambda: [param.array()])
 
 
 def dense_kernel(node: Node, param: Param, name: str, rows: Sequence[Piece], *, rows_first: bool = False) -> Kernel:
@@ -115,7 +75,7 @@ def dense_kernel(node: Node, param: Param, name: str, rows: Sequence[Piece], *, 
     before, after = _row_words(rows)
     words = f"{before}×{outputs} → {after}×{outputs}" if rows_first else f"{outputs}×{before} → {after}×{outputs}"
     plain = rows_first and all(piece.stays for piece in rows)
-    return Kernel(name, (inputs, outputs), (Source.of(node, param),), "none" if plain else words, parts)
+    return Kernel(name, (inputs, outputs), (source_of(node, param),), "none" if plain else words, parts)
 
 
 def _row_words(rows: Sequence[Piece]) -> tuple[str, str]:
@@ -131,7 +91,7 @@ def along(node: Node, param: Param, name: str, start: int, bottom: Arrangement, 
     those in front.
     """
     laid = Laid.over(bottom, start, param.shape if shape is None else shape)
-    return Kernel(name, laid.shape, (Source.of(node, param),), laid.words, lambda: laid.parts(param.array()))
+    return Kernel(name, laid.shape, (source_of(node, param),), laid.words, lambda: laid.parts(param.array()))
 
 
 @dataclass(frozen=True)
@@ -147,7 +107,7 @@ class PerChannel:
     @classmethod
     def of(cls, node: Node, name: str) -> PerChannel:
         param = node.param(name)
-        return cls(count(param.shape), (Source.of(node, param),), "", param.array)
+        return cls(count(param.shape), (source_of(node, param),), "", param.array)
 
     @classmethod
     def constant(cls, channels: int, value: float) -> PerChannel:

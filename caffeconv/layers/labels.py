@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caffeconv.ir import Dims, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.base import LabelRule, LayerError, canonical_axis
+from caffeconv.errors import LayerError
+from caffeconv.ir.layer import LabelRule, Node
 from caffeconv.layers.gradients import INT64, like_bottom, times
+from caffeconv.tensor.shape import Dims, Shape, Shapes, by_x, canonical_axis, count
 
 if TYPE_CHECKING:
     from caffeconv.caffe_pb2 import LossParameter
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 FLOAT = 1
 

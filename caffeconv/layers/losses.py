@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.errors import CaffeconvError, Diagnostic
-from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x, count, shape_string
-from caffeconv.layers.base import Arity, Gradients, LabelRule, Layer, LayerError, canonical_axis, exactly
+from caffeconv.caffe_format.caffemodel import StoredBlob, read_binaryproto
+from caffeconv.errors import CaffeconvError, Diagnostic, LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.layer import Arity, Gradients, LabelRule, Layer, Node, exactly
 from caffeconv.layers.gradients import INT64, refuse_all, refuse_to
 from caffeconv.layers.labels import (
     FLOAT,
@@ -39,12 +40,12 @@ from caffeconv.layers.labels import (
     weighted,
     why_labels_are_refused,
 )  # fmt: skip
-from caffeconv.read.caffemodel import StoredBlob, read_binaryproto
+from caffeconv.tensor.shape import Shape, Shapes, by_x, canonical_axis, count, shape_string
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 FLT_MIN = float(np.finfo(np.float32).tiny)
 LOG_THRESHOLD = 1e-20  # caffe: kLOG_THRESHOLD

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.arrangement import Arrangement
-from caffeconv.layers.base import Gradients, Layer, LayerError, Settings
-from caffeconv.layers.filler import Filler
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.filler import Filler
+from caffeconv.ir.layer import Gradients, Layer, Node, Settings
 from caffeconv.layers.gradients import class_sums, like_bottom, times
-from caffeconv.layers.kernels import Fact, Kernels, PerChannel, batch_normalization
+from caffeconv.layers.kernels import PerChannel, batch_normalization
 from caffeconv.layers.pooling import divisor_correction, pooling_diff
-from caffeconv.layers.window import Window
+from caffeconv.tensor.axis_order import Arrangement
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, count
+from caffeconv.tensor.weight_array import Fact, Kernels
+from caffeconv.tensor.window import Window
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 NVIDIA_LEAST_EPS = 1e-5
 

@@ -10,16 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import LayerParameter, PoolingParameter
-from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.arrangement import Arrangement, Piece, flat
-from caffeconv.layers.base import Arity, Gradients, Layer, LayerError
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node
 from caffeconv.layers.gradients import added_at, spread_windows, times
-from caffeconv.layers.window import INT_MAX, Padding, Window, average_padding, greatest_padding
+from caffeconv.tensor.axis_order import Arrangement, Piece, flat
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, count
+from caffeconv.tensor.window import INT_MAX, Padding, Window, average_padding, greatest_padding
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 Method = Literal["MAX", "AVE", "STOCHASTIC"]
 METHODS: tuple[Method, ...] = ("MAX", "AVE", "STOCHASTIC")

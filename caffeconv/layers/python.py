@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.errors import Diagnostic
-from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Shape, Shapes
-from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, at_least
-from caffeconv.layers.filler import Filler
-from caffeconv.user_code import PythonParam, UserCodeError, UserLayer
+from caffeconv.errors import Diagnostic, LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.filler import Filler
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, at_least
+from caffeconv.python_layers.host import PythonParam, UserCodeError, UserLayer
+from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from caffeconv.data.hdf5_output import DataSink
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.data.hdf5_sink import DataSink
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Python(Layer):
         in_place = tuple(layer.bottoms.index(top) if top in layer.bottoms else None for top in layer.tops)
         param = PythonParam(p.module, p.layer, p.param_str, layer.phase, in_place)
         code = layer.user_code
-        return cls(param, None if code is None else code.layer(layer, param))
+        return cls(param, None if code is None else code.layer(layer.name, layer.where, layer.top_values, param))
 
     def with_tops(self, tops: Sequence[str], asked: Mapping[str, Shape]) -> Layer:
         if not tops or not all(top in asked for top in tops):

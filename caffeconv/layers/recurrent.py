@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.ir import FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.arrangement import Arrangement, Piece, as_caffe
-from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, canonical_axis, exactly
-from caffeconv.layers.filler import Filler
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.filler import Filler
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
 from caffeconv.layers.gradients import filled_like, like_bottom, refuse_to, sum_over
-from caffeconv.layers.kernels import Kernel, Kernels, dense_kernel, vector
+from caffeconv.layers.kernels import dense_kernel, vector
+from caffeconv.tensor.axis_order import Arrangement, Piece, as_caffe
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, canonical_axis, count
+from caffeconv.tensor.weight_array import Kernel, Kernels
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
 GATE_ROWS = 1 << 10

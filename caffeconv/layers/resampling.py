@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from caffeconv.caffe_pb2 import UpsampleParameter
-from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Settings
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings
 from caffeconv.layers.gradients import sum_over
+from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, by_x, count
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 INT64 = 7  # TensorProto
 

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Settings, exactly
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
 from caffeconv.layers.gradients import added_at, refuse_to
 from caffeconv.layers.pooling import LOWEST
+from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, by_x, count
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 FLOAT, INT64, DOUBLE = 1, 7, 11  # TensorProto
 

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.ir import Dims, FloatArray, LayerDef, Node, Param, Shape, Shapes, count
-from caffeconv.layers.arrangement import Arrangement
-from caffeconv.layers.base import Arity, Gradients, Layer, LayerError, Settings, canonical_axis
-from caffeconv.layers.filler import Filler
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.filler import Filler
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings
 from caffeconv.layers.gradients import sum_over
-from caffeconv.layers.kernels import Kernels, along
+from caffeconv.layers.kernels import along
+from caffeconv.tensor.axis_order import Arrangement
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, canonical_axis, count
+from caffeconv.tensor.weight_array import Kernels
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
 @dataclass(frozen=True)

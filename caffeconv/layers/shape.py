@@ -9,25 +9,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.caffe_pb2 import LayerParameter
-from caffeconv.ir import Dims, LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.arrangement import Arrangement, as_caffe, concatenated, flat, reshaped, sliced
-from caffeconv.layers.base import (
-    Arity,
-    Gradients,
-    LabelRule,
-    Layer,
-    LayerError,
-    Settings,
-    at_least,
-    canonical_axis,
-    exactly,
-)
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.layer import Arity, Gradients, LabelRule, Layer, Node, Settings, at_least, exactly
 from caffeconv.layers.gradients import INT64, added_rows, like_bottom, refuse_to
+from caffeconv.tensor.axis_order import Arrangement, as_caffe, concatenated, flat, reshaped, sliced
+from caffeconv.tensor.shape import Dims, Shape, Shapes, by_x, canonical_axis, count
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from caffeconv.ir import LayerDef, Node, Shapes, count
-from caffeconv.layers.arrangement import Arrangement, as_caffe
-from caffeconv.layers.base import Gradients, Layer, LayerError, canonical_axis
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.layer import Gradients, Layer, Node
 from caffeconv.layers.gradients import filled_like, refuse_all, times
+from caffeconv.tensor.axis_order import Arrangement, as_caffe
+from caffeconv.tensor.shape import Shapes, canonical_axis, count
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
 @dataclass(frozen=True)

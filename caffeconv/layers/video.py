@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.caffe_pb2 import Convolution3DParameter, ConvolutionParameter
-from caffeconv.ir import LayerDef, Node, Shape, Shapes, by_x, count
-from caffeconv.layers.arrangement import Arrangement
-from caffeconv.layers.base import Gradients, Layer, LayerError
-from caffeconv.layers.filler import Filler
+from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.filler import Filler
+from caffeconv.ir.layer import Gradients, Layer, Node
 from caffeconv.layers.gradients import class_sums, filter_diff, spread_windows
-from caffeconv.layers.kernels import Kernels, convolution_kernel, vector
+from caffeconv.layers.kernels import convolution_kernel, vector
 from caffeconv.layers.pooling import METHODS, Method, lower_pooling, pool_padding, pooling_diff
-from caffeconv.layers.window import Padding, Window, conv_padding
+from caffeconv.tensor.axis_order import Arrangement
+from caffeconv.tensor.shape import Shape, Shapes, by_x, count
+from caffeconv.tensor.weight_array import Kernels
+from caffeconv.tensor.window import Padding, Window, conv_padding
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
 def _check_5d(bottom: Shape) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from caffeconv.ir import Graph
+from caffeconv.ir.graph import Graph
 from caffeconv.passes.fold import fold_affine
 from caffeconv.passes.identity import drop_identities
 

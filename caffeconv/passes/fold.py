@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from caffeconv.ir import Graph, Node
-from caffeconv.read.stored import StoredValues
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
+from caffeconv.tensor.stored_values import StoredValues
 
 
 def fold_affine(graph: Graph, *, keep_linkable: bool = False) -> Graph:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from caffeconv.ir import Graph, Node
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
 
 
 def drop_identities(graph: Graph) -> Graph:

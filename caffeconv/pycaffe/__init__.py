@@ -24,7 +24,7 @@ from caffeconv.pycaffe.solvers import (
     SGDSolver,
     get_solver,
 )  # fmt: skip
-from caffeconv.pycaffe_shim import Layer
+from caffeconv.python_layers.blobs import Layer
 
 __version__ = "1.0.0"
 """Caffe's version, whose manners these are; scripts ask for it. That of caffeconv is caffeconv.__version__."""

@@ -8,9 +8,9 @@ import numpy as np
 
 from caffeconv.convert import PathLike
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray
 from caffeconv.pycaffe import io
 from caffeconv.pycaffe.net import Net
+from caffeconv.tensor.shape import FloatArray
 
 TEST = 1
 

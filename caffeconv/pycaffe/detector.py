@@ -10,10 +10,10 @@ import numpy as np
 
 from caffeconv.convert import PathLike
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray
 from caffeconv.pycaffe import io
 from caffeconv.pycaffe.classifier import TEST, transformer_for
 from caffeconv.pycaffe.net import Net
+from caffeconv.tensor.shape import FloatArray
 
 Window = Sequence[float]
 """ymin, xmin, ymax, xmax, in pixels."""

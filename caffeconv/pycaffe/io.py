@@ -15,11 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from caffeconv import caffe_pb2 as _caffe_pb2
 from caffeconv.caffe_pb2 import BlobProto, BlobProtoVector, Datum
-from caffeconv.data.pictures import read_picture
+from caffeconv.data.images import read_picture
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, Shape, by_x, count
 from caffeconv.pycaffe import resizing
 from caffeconv.pycaffe.errors import PycaffeRuntimeError, PycaffeValueError
+from caffeconv.tensor.shape import FloatArray, Shape, by_x, count
 
 caffe_pb2 = _caffe_pb2
 """Scripts write `caffe.io.caffe_pb2`."""

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from caffeconv import net as caffeconv_net
+from caffeconv.caffe_format.terms import Phase
 from caffeconv.convert import PathLike
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import AllowPython, FloatArray, Phase
 from caffeconv.pycaffe import mode
 from caffeconv.pycaffe.errors import PycaffeRuntimeError, PycaffeTypeError
+from caffeconv.python_layers.host import AllowPython
+from caffeconv.tensor.shape import FloatArray
 
 _PHASES: tuple[Phase, Phase] = ("TRAIN", "TEST")
 Stages = str | Iterable[str] | None

@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from caffeconv.caffe_format import upgrade
+from caffeconv.caffe_format.prototxt import NetSource
+from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
-from caffeconv.ir import AllowPython, Infogain, LayerDef, NetDef, Phase, untaken
-from caffeconv.read import upgrade
-from caffeconv.read.prototxt import NetSource
-from caffeconv.user_code import UserCode
+from caffeconv.ir.definition import Infogain, LayerDef, NetDef
+from caffeconv.python_layers.host import AllowPython, UserCode
+from caffeconv.tensor.shape import untaken
 
 INPUT_TYPES = frozenset(
     (

@@ -9,11 +9,11 @@ from functools import partial
 
 import numpy as np
 
-from caffeconv.data.ahead import default_threads, in_order
+from caffeconv.data.input_items import Source
+from caffeconv.data.prefetch import default_threads, in_order
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, by_x
 from caffeconv.runtime.session import Session
-from caffeconv.runtime.sources import Source
+from caffeconv.tensor.shape import FloatArray, by_x
 
 DEFAULT_BATCH = 16
 _AHEAD = 2

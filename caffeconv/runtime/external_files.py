@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.read.hashes import hashing
-from caffeconv.read.onnx_file import FileRecord, recorded_files
+from caffeconv.files.onnx_records import FileRecord, recorded_files
+from caffeconv.files.sha256 import hashing
 
 _CURE = "put the file back that was there, or convert again"
 

@@ -15,10 +15,10 @@ from typing import BinaryIO
 import numpy as np
 
 from caffeconv.caffe_pb2 import Datum
-from caffeconv.emit.atomic import refuse_filled_folder, whole_file, whole_folder
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray
+from caffeconv.files.atomic import refuse_filled_folder, whole_file, whole_folder
 from caffeconv.runtime.parts import NoSpaceError, Parts
+from caffeconv.tensor.shape import FloatArray
 
 SUFFIXES = (".npz", ".npy", ".h5", ".lmdb")
 _AT_ONCE = 1 << 24

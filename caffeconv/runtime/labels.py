@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray
+from caffeconv.tensor.shape import FloatArray
 
 
 @dataclass(frozen=True)

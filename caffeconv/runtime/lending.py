@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from caffeconv.emit.outline import Outline, dtype_of, packed, without
-from caffeconv.ir import Param
-from caffeconv.read.stored import StoredValues
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.stored_values import StoredValues
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -24,7 +24,7 @@ from typing import BinaryIO
 import numpy as np
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, Shape, by_x
+from caffeconv.tensor.shape import FloatArray, Shape, by_x
 
 _VERSION = 1
 _FINISHED = "finished.json"

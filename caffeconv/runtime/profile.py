@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray
 from caffeconv.runtime.providers import layer_of
 from caffeconv.runtime.session import OPTIMIZED, Session
+from caffeconv.tensor.shape import FloatArray
 
 _KERNEL = "_kernel_time"
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caffeconv.emit.onnx_builder import OUR_DOMAIN
 from caffeconv.errors import CaffeconvError, PlanOutdatedError
-from caffeconv.ir import FloatArray, Shape, by_x
-from caffeconv.user_code import UserCode, UserCodeError, UserLayer
+from caffeconv.ir.onnx_builder import OUR_DOMAIN
+from caffeconv.python_layers.host import UserCode, UserCodeError, UserLayer
+from caffeconv.tensor.shape import FloatArray, Shape, by_x
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.errors import CaffeconvError, CaffeconvWarning
-from caffeconv.ir import FloatArray
 from caffeconv.runtime.cuda import load_libraries, missing_gpu, why_not_started
 from caffeconv.runtime.external_files import unchanged_files
 from caffeconv.runtime.labels import label_checks
@@ -29,14 +28,15 @@ from caffeconv.runtime.providers import (
     report_fallback,
     with_options,
 )  # fmt: skip
+from caffeconv.tensor.shape import FloatArray
 
 if TYPE_CHECKING:
     import onnxruntime
     from onnx import ModelProto
 
     from caffeconv.emit.outline import Outline
+    from caffeconv.python_layers.host import UserCode
     from caffeconv.runtime.python_callback import PythonNodes
-    from caffeconv.user_code import UserCode
 
 OPTIMIZED = "optimized.onnx"
 """The model as onnxruntime runs it, in the folder `profile_to`."""

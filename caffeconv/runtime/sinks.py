@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from caffeconv.emit.atomic import whole_file
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray
+from caffeconv.files.atomic import whole_file
+from caffeconv.tensor.shape import FloatArray
 
 SUFFIXES = (".npz", ".npy", ".h5", ".csv", ".json")
 

@@ -13,8 +13,9 @@ from caffeconv.convert import Loaded
 from caffeconv.emit.form import Form, Preprocess, is_half, layouts, pictures_of
 from caffeconv.emit.precision import exact_values
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, Graph, Shape
+from caffeconv.ir.graph import Graph
 from caffeconv.read.netdef import State
+from caffeconv.tensor.shape import FloatArray, Shape
 from caffeconv.verify.engines import Engine, EngineName, EngineUnfitError, Subject, engines
 from caffeconv.verify.probe import SEED, Probe, probe
 

@@ -15,12 +15,14 @@ from typing import Literal
 import numpy as np
 
 from caffeconv.batch import fixed_dims
+from caffeconv.caffe_format.prototxt_writer import net_to_text
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.convert import Loaded
-from caffeconv.emit.prototxt import net_to_text
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, Graph, Node
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
 from caffeconv.read.netdef import State
+from caffeconv.tensor.shape import FloatArray
 
 EngineName = Literal["caffe", "opencv", "self"]
 SECONDS = 900

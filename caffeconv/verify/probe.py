@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from caffeconv.emit.form import Preprocess
 from caffeconv.emit.precision import exact_values
-from caffeconv.ir import FloatArray, Graph, Shape
+from caffeconv.ir.graph import Graph
+from caffeconv.tensor.shape import FloatArray, Shape
 
 SEED = 20140619
 PIXELS_A_BLOCK = 16

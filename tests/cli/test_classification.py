@@ -22,11 +22,11 @@ from small_nets import write_net
 
 import caffeconv
 from caffeconv.cli import main
-from caffeconv.data.pictures import read_picture, resize
+from caffeconv.data.images import read_picture, resize
+from caffeconv.data.input_images import Transform, find_pictures
+from caffeconv.data.input_items import PictureSource, TenCrops
 from caffeconv.errors import CaffeconvError
 from caffeconv.runtime.batches import Batch, averaged
-from caffeconv.runtime.pictures import Transform, find_pictures
-from caffeconv.runtime.sources import PictureSource, TenCrops
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS, LABELS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel", DIGITS / "labels.txt"

@@ -18,7 +18,8 @@ from program import environment, program
 from small_nets import write_net
 
 from caffeconv.cli import main
-from caffeconv.ir import Graph, Node
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
 from caffeconv.passes import fold
 
 DIGITS = ROOT / "fixtures" / "digits"

@@ -12,12 +12,12 @@ from click.testing import CliRunner, Result
 from databases import raw, write_hdf5, write_list, write_lmdb, write_pictures
 from numpy.typing import ArrayLike, NDArray
 
+from caffeconv.caffe_format.prototxt import parse_text
 from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.cli import main
 from caffeconv.infogain.balance import class_weights
 from caffeconv.infogain.matrices import distances_between, from_distances, smoothed, weighted, with_unit_rows
 from caffeconv.infogain.reading import read_blob, read_matrix
-from caffeconv.read.prototxt import parse_text
 
 
 def make_h(*arguments: str | Path) -> Result:

@@ -534,7 +534,7 @@ def test_weights_that_are_replaced_while_a_net_holds_them(tmp_path: Path) -> Non
 
 
 def test_weights_that_are_written_to_while_they_are_read(tmp_path: Path) -> None:
-    from caffeconv.held import unchanged
+    from caffeconv.files.unchanged import unchanged
 
     weights = tmp_path / "w.caffemodel"
     weights.write_bytes(b"old")

@@ -11,11 +11,11 @@ import pytest
 from databases import encoded, pixels, raw, refused, write_hdf5, write_list, write_lmdb, write_pictures
 from golden_cases import Array
 
-from caffeconv.data.ahead import Feeder, in_order
 from caffeconv.data.database import DatabaseSource
 from caffeconv.data.hdf5 import HDF5Files, HDF5Source
-from caffeconv.data.picture_list import PictureList, PictureListSource
-from caffeconv.data.sources import DataSource
+from caffeconv.data.image_list import PictureList, PictureListSource
+from caffeconv.data.prefetch import Feeder, in_order
+from caffeconv.data.source import DataSource
 from caffeconv.data.transform import Transform
 from caffeconv.data.windows import Sampling, WindowSource
 

@@ -9,7 +9,7 @@ from databases import encoded, file_content, pixels, raw, refused
 
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.datum import read_datum
-from caffeconv.data.pictures import decode_picture
+from caffeconv.data.images import decode_picture
 
 
 def test_raw() -> None:

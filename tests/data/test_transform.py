@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from caffeconv.caffe_format.terms import Phase
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.transform import Transform, Transformer, read_mean
-from caffeconv.ir import Phase
 
 
 def apply(transform: Transform, item: NDArray[np.uint8], seed: int = 0) -> NDArray[np.float32]:

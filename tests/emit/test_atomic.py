@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from caffeconv import CaffeconvError
-from caffeconv.emit.atomic import refuse_input_as_output, whole_file, whole_folder
+from caffeconv.files.atomic import refuse_input_as_output, whole_file, whole_folder
 
 
 def test_new_file_has_the_usual_rights(tmp_path: Path) -> None:

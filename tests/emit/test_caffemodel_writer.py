@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
+from caffeconv.caffe_format.caffemodel import read_caffemodel
+from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_caffemodel, write_layer
 from caffeconv.caffe_pb2 import BlobProto, BlobShape, LayerParameter, NetParameter
-from caffeconv.emit.caffemodel import WrittenBlob, write_caffemodel, write_layer
-from caffeconv.ir import FloatArray, Shape
-from caffeconv.read.caffemodel import read_caffemodel
+from caffeconv.tensor.shape import FloatArray, Shape
 
 FLOATS = arrays(np.float32, array_shapes(min_dims=0, min_side=0, max_dims=5, max_side=4), elements=st.floats(width=32))
 NAMES = st.text(st.characters(blacklist_categories=["Cs"]), max_size=8)

@@ -16,13 +16,14 @@ from program import environment, program
 from small_nets import blob, write_net
 
 import caffeconv
+from caffeconv.caffe_format.caffemodel import StoredLayer, read_caffemodel
+from caffeconv.caffe_format.hdf5 import HDF5Blob, read_hdf5_weights
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.cli import main
 from caffeconv.convert import load, read_weights
 from caffeconv.emit import net_weights
 from caffeconv.emit.net_weights import save_caffemodel, save_weights
-from caffeconv.read.caffemodel import StoredLayer, read_caffemodel
-from caffeconv.read.hdf5 import HDF5Blob, read_hdf5_weights
+from caffeconv.read.netdef import State
 
 SAVED = [case for case in cases("layers", "nets") if case.weights and "Python" not in case.types]
 SUFFIXES = (".caffemodel", ".caffemodel.h5")
@@ -49,7 +50,7 @@ def same(a: dict[tuple[str, int], Array], b: dict[tuple[str, int], Array]) -> bo
 @pytest.mark.parametrize("case", SAVED, ids=lambda case: case.name)
 def test_parameters_come_back(case: Case, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(case.folder)
-    state = caffeconv.read.netdef.State(**case.state)
+    state = State(**case.state)
     graph = load(case.net, case.weights, state=state).graph
     if suffix.endswith(".h5") and any("/" in node.name for node in graph.nodes):
         pytest.skip("HDF5 takes no such names")
@@ -145,8 +146,8 @@ def test_blocks_are_the_array(tmp_path: Path, array: Array, size: int) -> None:
         NetParameter(name="n", layer=[LayerParameter(name="a", blobs=[blob(array)])]).SerializeToString()
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("caffeconv.read.hdf5.BLOCK", size)
-        patch.setattr("caffeconv.read.caffemodel.BLOCK", size)
+        patch.setattr("caffeconv.caffe_format.hdf5.BLOCK", size)
+        patch.setattr("caffeconv.caffe_format.caffemodel.BLOCK", size)
         stored = [*read_hdf5_weights(tmp_path / "w.h5").layers[0].blobs, *read_caffemodel(protobuf).layers[0].blobs]
         for found in stored:
             assert found is not None

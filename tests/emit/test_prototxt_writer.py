@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caffeconv import CaffeconvError
+from caffeconv.caffe_format.prototxt import parse_text, read_prototxt
+from caffeconv.caffe_format.prototxt_writer import net_to_text
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
-from caffeconv.emit.prototxt import net_to_text
-from caffeconv.read.prototxt import parse_text, read_prototxt
 
 
 def read_back(text: str) -> NetParameter:

@@ -33,9 +33,9 @@ from caffeconv.convert import load, outline_loaded
 from caffeconv.emit import store
 from caffeconv.emit.outline import Outline
 from caffeconv.emit.store import Storage, Written, write_model
-from caffeconv.ir import Param
-from caffeconv.read.hashes import Hashes, digest_of, hashing
-from caffeconv.read.onnx_file import FILES_KEY, FileRecord, recorded_files
+from caffeconv.files.onnx_records import FILES_KEY, FileRecord, recorded_files
+from caffeconv.files.sha256 import Hashes, digest_of, hashing
+from caffeconv.tensor.param import Param
 
 STORAGES: tuple[Storage, ...] = ("embed", "external", "link")
 RUN = [case for case in cases("layers", "nets") if case.weights and runnable(case) and not case.steps]
@@ -417,7 +417,7 @@ class Faulty:
 
 def failing_at(monkeypatch: pytest.MonkeyPatch, number: int, problem: Callable[[], None]) -> list[int]:
     """Lets the write of that number to any part of an output fail; what is returned counts them."""
-    from caffeconv.emit import atomic
+    from caffeconv.files import atomic
 
     count = [0]
 

@@ -167,9 +167,9 @@ def test_a_scale_that_is_not_the_only_reader_stays_a_layer(tmp_path: Path) -> No
 def test_an_unknown_layer_type_is_left_as_it_is(tmp_path: Path) -> None:
     from typing import ClassVar
 
-    from caffeconv.ir import Shape, Shapes
     from caffeconv.layers import LAYERS
     from caffeconv.layers.elementwise import ReLU
+    from caffeconv.tensor.shape import Shape, Shapes
 
     class Gain(ReLU):
         keeps_places: ClassVar[bool] = False

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from caffeconv.layers.arrangement import (
+from caffeconv.tensor.axis_order import (
     Arrangement,
     Piece,
     as_caffe,

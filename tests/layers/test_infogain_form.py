@@ -15,7 +15,7 @@ from small_nets import Array, session_of, write_net
 
 import caffeconv
 from caffeconv.cli import main
-from caffeconv.ir import Infogain
+from caffeconv.ir.definition import Infogain
 
 LABELS = np.array([0, 2, 1, 2], np.float32)
 H = np.array([[1, 0.5, 0], [0.25, 2, 0.5], [0, -0.5, 1]], np.float32)

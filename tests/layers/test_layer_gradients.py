@@ -12,7 +12,7 @@ from golden_cases import forward
 from small_nets import Array, write_net
 
 import caffeconv
-from caffeconv.ir import Phase
+from caffeconv.caffe_format.terms import Phase
 
 STEP = 1e-2
 Made = Callable[[np.random.Generator, tuple[int, ...]], Array]

@@ -18,7 +18,7 @@ from small_nets import Array, blob, run_model, run_net, write_net
 import caffeconv
 from caffeconv.caffe_pb2 import BlobProto
 from caffeconv.convert import load
-from caffeconv.layers.base import LabelRule
+from caffeconv.ir.layer import LabelRule
 
 FLT_MIN = float(np.finfo(np.float32).tiny)
 MODES = ("FULL", "VALID", "BATCH_SIZE", "NONE")

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from caffeconv.layers.pooling import divisor_correction
-from caffeconv.layers.window import Window
+from caffeconv.tensor.window import Window
 
 sizes = st.integers(1, 20)
 

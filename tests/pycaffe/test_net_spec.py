@@ -13,8 +13,8 @@ from google.protobuf.message import Message
 
 import caffeconv
 import caffeconv.pycaffe as caffe
+from caffeconv.caffe_format.prototxt_writer import net_to_text
 from caffeconv.caffe_pb2 import NetParameter
-from caffeconv.emit.prototxt import net_to_text
 from caffeconv.pycaffe import layers as L  # noqa: N812 - as scripts do
 from caffeconv.pycaffe import params as P  # noqa: N812
 from caffeconv.pycaffe.coord_map import coord_map_from_to, crop

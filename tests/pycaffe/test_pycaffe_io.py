@@ -17,8 +17,8 @@ from scipy import ndimage
 import caffeconv.pycaffe as caffe
 from caffeconv import CaffeconvError
 from caffeconv.caffe_pb2 import BlobProto, Datum
-from caffeconv.ir import FloatArray
 from caffeconv.pycaffe import resizing
+from caffeconv.tensor.shape import FloatArray
 
 SHAPE = {"data": (10, 3, 5, 4)}
 random = np.random.default_rng(0)

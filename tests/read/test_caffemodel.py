@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from caffeconv import CaffeconvError, caffe_pb2
-from caffeconv.read.caffemodel import StoredBlob, read_caffemodel
+from caffeconv.caffe_format.caffemodel import StoredBlob, read_caffemodel
 
 MODELS = sorted(GOLDENS.glob("*/*/*.caffemodel"))
 BROKEN = {"weights_truncated", "weights_not_a_model"}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from caffeconv import CaffeconvError
-from caffeconv.read.prototxt import read_prototxt
-from caffeconv.read.upgrade import upgrade_net
+from caffeconv.caffe_format.prototxt import read_prototxt
+from caffeconv.caffe_format.upgrade import upgrade_net
 
 NET = 'input: "data"\ninput_dim: 1\ninput_dim: 3\ninput_dim: 500\ninput_dim: 500\n'
 

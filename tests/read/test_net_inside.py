@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from caffeconv import CaffeconvError
+from caffeconv.caffe_format.caffemodel import read_binaryproto, read_caffemodel
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter, V1LayerParameter
-from caffeconv.read.caffemodel import encode_varint, read_binaryproto, read_caffemodel
+from caffeconv.files.wire import encode_varint
 
 
 def field(number: int, body: bytes) -> bytes:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caffeconv import CaffeconvError, caffe_pb2
-from caffeconv.read.prototxt import parse_text, read_prototxt
+from caffeconv.caffe_format.prototxt import parse_text, read_prototxt
 
 NETS = sorted(path for name in ("layers", "nets", "fork") for path in (GOLDENS / name).glob("*/net.prototxt"))
 

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caffeconv import CaffeconvError
+from caffeconv.caffe_format.prototxt import NetSource, parse_text, read_prototxt
+from caffeconv.caffe_format.upgrade import upgrade_and_tell, upgrade_net
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter, V0LayerParameter, V1LayerParameter
-from caffeconv.read.prototxt import NetSource, parse_text, read_prototxt
-from caffeconv.read.upgrade import upgrade_and_tell, upgrade_net
 
 
 def source_of(text: str) -> NetSource:
@@ -120,7 +120,7 @@ def test_v0_field(kind: str, old: str, new: str) -> None:
 
 def test_every_v0_field_is_known() -> None:
     """A field that the upgrade forgets would vanish without a word."""
-    from caffeconv.read import upgrade
+    from caffeconv.caffe_format import upgrade
 
     known = {*upgrade._V0_FIELDS, *upgrade._V0_TRANSFORM, "name", "type", "blobs", "blobs_lr", "weight_decay"}
     # caffe: UpgradeV0LayerParameter does not read these
@@ -256,7 +256,7 @@ def test_v1_param_is_copied(param: str) -> None:
 
 
 def test_every_v1_field_is_known() -> None:
-    from caffeconv.read import upgrade
+    from caffeconv.caffe_format import upgrade
 
     known = {*PARAMS, *upgrade._V1_SAME, *upgrade._V1_PARAM_SPEC, "name", "type", "layer"}
     assert {field.name for field in V1LayerParameter.DESCRIPTOR.fields} == known

@@ -20,9 +20,10 @@ from caffeconv.convert import load, outline_loaded
 from caffeconv.emit.outline import Outline
 from caffeconv.errors import CaffeconvError
 from caffeconv.held import holding_weights
-from caffeconv.ir import FloatArray, Param
 from caffeconv.runtime.lending import lend
 from caffeconv.runtime.session import Session
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.shape import FloatArray
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from caffeconv.ir import FloatArray, Shape, count
+from caffeconv.tensor.shape import FloatArray, Shape, count
 
 TRAIN = 0
 TEST = 1

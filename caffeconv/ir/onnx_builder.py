@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import Dims, FloatArray, Node, Param, Shape, untaken
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.shape import Dims, FloatArray, Shape, untaken
 
 OUR_DOMAIN = "caffeconv"
 Attribute = int | float | str | Sequence[int] | Sequence[float] | TensorProto | GraphProto
@@ -43,29 +44,34 @@ class OnnxBuilder:
         self.nodes: list[NodeProto] = []
         self.functions: dict[tuple[str, str], FunctionProto] = {}
         self.initializers: dict[str, Array | Param] = {}
-        self.makers: dict[str, Node] = {}
-        """Node of the model → the layer that it belongs to."""
+        self.makers: dict[str, str] = {}
+        """Node of the model → the name of the layer that it belongs to."""
         self._bodies: dict[str, dict[str, str]] = {}
         self._dims = dict(dims)
         self._names: set[str] = set(dims)
         self._node_names: set[str] = set()
-        self._node: Node | None = None
+        self._layer: str | None = None
+        self._params: dict[str, Param] = {}
+        self._scope_key: tuple[str, ...] = ()
         self._scopes: dict[tuple[str, ...], str] = {}
         self._kept: dict[tuple[str, str], str] = {}
         self._scope = ""
         self._scope_used = False
 
-    def enter(self, node: Node) -> None:
-        """Starts a layer: names from here on lie in its scope."""
-        self._node = node
-        self._scope = untaken(node.name, self._node_names)
-        self._scopes[_key(node)] = self._scope
+    def enter(self, layer: str, tops: Sequence[str], params: Sequence[Param]) -> None:
+        """Starts a layer, of that name and those tops and parameters: names from here on lie in its scope."""
+        self._take_layer(layer, tops, params)
+        self._scope = self._scopes[self._scope_key] = untaken(layer, self._node_names)
         self._scope_used = False
 
-    def resume(self, node: Node) -> None:
+    def resume(self, layer: str, tops: Sequence[str], params: Sequence[Param]) -> None:
         """Goes back into the scope of a layer that was entered before, for its gradient."""
-        self._node = node
-        self._scope = self._scopes[_key(node)]
+        self._take_layer(layer, tops, params)
+        self._scope = self._scopes[self._scope_key]
+
+    def _take_layer(self, layer: str, tops: Sequence[str], params: Sequence[Param]) -> None:
+        self._layer, self._scope_key = layer, (layer, *tops)
+        self._params = {param.name: param for param in params}
 
     def keep(self, what: str, value: str) -> None:
         """Notes a value of the layer's forward pass for its gradient, which finds it by `kept`."""
@@ -163,8 +169,8 @@ class OnnxBuilder:
         # in order of their names, so that the same net always gives the same bytes
         node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
         self.nodes.append(node)
-        if self._node is not None:
-            self.makers[name] = self._node
+        if self._layer is not None:
+            self.makers[name] = self._layer
 
     def new_input(self, name: str) -> str:
         """A free name, `name` where that is one, for an input of the model that is no blob of the net."""
@@ -232,8 +238,7 @@ class OnnxBuilder:
 
     def weight(self, name: str, shape: Shape | None = None) -> str:
         """The layer's parameter of that name, as an initializer, in `shape` where given; a shared one is its owner's."""
-        assert self._node is not None
-        param = self._node.param(name)
+        param = self._params[name]
         param = param if shape is None else replace(param, shape=shape)
         if param.owner is None:
             return self._initializer(f"{self._scope}/{name}", param)
@@ -245,8 +250,7 @@ class OnnxBuilder:
 
     def values(self, name: str) -> FloatArray:
         """A parameter's values, float32, for a layer that folds them into something else."""
-        assert self._node is not None
-        return self._node.param(name).array()
+        return self._params[name].array()
 
     def floats(self, what: str, values: ArrayLike) -> str:
         """A float32 constant, ``layer/what``."""
@@ -332,10 +336,6 @@ class OnnxBuilder:
         name = self._fresh_node_name((what or op_type.lower()) if to is None else "")
         self._add(op_type, inputs, [made], name, "", "", attributes)
         return made
-
-
-def _key(node: Node) -> tuple[str, ...]:
-    return (node.name, *node.tops)
 
 
 def _any_shape(value: str) -> ValueInfoProto:

@@ -13,10 +13,10 @@ from dataclasses import replace
 
 from google.protobuf.message import Message
 
+from caffeconv.caffe_format.crop_offset import CannotAlignError, crop_offset
+from caffeconv.caffe_format.prototxt import NetSource, is_repeated
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter, V0LayerParameter, V1LayerParameter
 from caffeconv.errors import CaffeconvError
-from caffeconv.read.crop_offset import CannotAlignError, crop_offset
-from caffeconv.read.prototxt import NetSource, is_repeated
 
 
 def upgrade_net(source: NetSource) -> NetSource:

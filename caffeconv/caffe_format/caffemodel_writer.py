@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
-from caffeconv.ir import FloatArray, Shape, by_x, count
-from caffeconv.read.caffemodel import encode_varint
+from caffeconv.files.wire import BYTES, VARINT, encode_varint, tag
+from caffeconv.tensor.shape import FloatArray, Shape, by_x, count
 
-_VARINT, _BYTES = 0, 2
 _NET_LAYER, _LAYER_BLOBS, _BLOB_DATA, _BLOB_SHAPE, _SHAPE_DIM = 100, 7, 5, 7, 1
 _LEGACY_DIMS = (1, 2, 3, 4)  # num, channels, height, width
 
@@ -47,13 +46,11 @@ class WrittenBlob:
     def streamed(cls, shape: Shape, blocks: Callable[[], Iterable[FloatArray]], *, legacy: bool = False) -> WrittenBlob:
         """As `of`, from values that come one block after another when they are written."""
         size = 4 * count(shape)
-        head = _tag(_BLOB_DATA, _BYTES) + encode_varint(size) if size else b""
+        head = tag(_BLOB_DATA, BYTES) + encode_varint(size) if size else b""
         if not legacy:
             return cls(head, size, blocks, _shape(shape))
         dims = zip(_LEGACY_DIMS, shape, strict=True)
-        return cls(
-            b"".join(_tag(number, _VARINT) + encode_varint(dim) for number, dim in dims) + head, size, blocks, b""
-        )
+        return cls(b"".join(tag(number, VARINT) + encode_varint(dim) for number, dim in dims) + head, size, blocks, b"")
 
     def __len__(self) -> int:
         return len(self.before) + self.size + len(self.after)
@@ -83,9 +80,9 @@ def write_caffemodel(
 
 def write_layer(file: BinaryIO, definition: bytes, blobs: Sequence[WrittenBlob]) -> None:
     """Writes one `layer` of a net: its definition (a LayerParameter without blobs, serialized), then its blobs."""
-    heads = [_tag(_LAYER_BLOBS, _BYTES) + encode_varint(len(blob)) for blob in blobs]
+    heads = [tag(_LAYER_BLOBS, BYTES) + encode_varint(len(blob)) for blob in blobs]
     length = len(definition) + sum(len(head) + len(blob) for head, blob in zip(heads, blobs, strict=True))
-    file.write(_tag(_NET_LAYER, _BYTES) + encode_varint(length) + definition)
+    file.write(tag(_NET_LAYER, BYTES) + encode_varint(length) + definition)
     for head, blob in zip(heads, blobs, strict=True):
         file.write(head)
         blob.write(file)
@@ -93,9 +90,5 @@ def write_layer(file: BinaryIO, definition: bytes, blobs: Sequence[WrittenBlob])
 
 def _shape(shape: Shape) -> bytes:
     dims = b"".join(map(encode_varint, shape))
-    packed = _tag(_SHAPE_DIM, _BYTES) + encode_varint(len(dims)) + dims if dims else b""
-    return _tag(_BLOB_SHAPE, _BYTES) + encode_varint(len(packed)) + packed
-
-
-def _tag(number: int, wire: int) -> bytes:
-    return encode_varint(number << 3 | wire)
+    packed = tag(_SHAPE_DIM, BYTES) + encode_varint(len(dims)) + dims if dims else b""
+    return tag(_BLOB_SHAPE, BYTES) + encode_varint(len(packed)) + packed

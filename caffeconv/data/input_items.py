@@ -10,11 +10,11 @@ from typing import Protocol
 
 import numpy as np
 
-from caffeconv.data.pictures import Picture
+from caffeconv.caffe_format.caffemodel import read_binaryproto
+from caffeconv.data.images import Picture
+from caffeconv.data.input_images import Transform
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, by_x
-from caffeconv.read.caffemodel import read_binaryproto
-from caffeconv.runtime.pictures import Transform
+from caffeconv.tensor.shape import FloatArray, by_x
 
 
 class Source(Protocol):

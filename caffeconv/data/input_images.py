@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from caffeconv.data.images import Picture, channels_first, read_picture, resize
 from caffeconv.data.lists import find_listed, read_list
-from caffeconv.data.pictures import Picture, channels_first, read_picture, resize
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, by_x
+from caffeconv.tensor.shape import FloatArray, by_x
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
 LISTS = frozenset((".txt", ".lst", ".list"))

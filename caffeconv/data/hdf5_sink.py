@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, by_x
+from caffeconv.tensor.shape import FloatArray, by_x
 
 if TYPE_CHECKING:
     import h5py

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caffeconv.caffe_pb2 import FillerParameter
-from caffeconv.ir import FloatArray, Shape, by_x, count
-from caffeconv.layers.base import LayerError
+from caffeconv.errors import LayerError
+from caffeconv.tensor.shape import FloatArray, Shape, by_x, count
 
 if TYPE_CHECKING:
-    from caffeconv.emit.onnx_builder import OnnxBuilder
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 TYPES = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
 

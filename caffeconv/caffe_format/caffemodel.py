@@ -11,7 +11,7 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from caffeconv import caffe_pb2
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, Shape, by_x
+from caffeconv.files.wire import BYTES, FIXED32, FIXED64, VARINT, Scan, encode_varint
+from caffeconv.tensor.shape import FloatArray, Shape, by_x
+from caffeconv.tensor.stored_values import Blob
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _NET_LAYER, _NET_LAYERS_V1 = 100, 2
 # LayerParameter: a message of its own for each kind of layer from 100 on, BVLC's last is clip_param
 _FIRST_PARAM, _LAST_BVLC_PARAM = 100, 148
@@ -55,21 +56,6 @@ class Chunk:
     count: int
     dtype: str
     step: int
-
-
-class Blob(Protocol):
-    """A parameter blob of any weights file."""
-
-    @property
-    def shape(self) -> Shape: ...
-    @property
-    def legacy(self) -> bool: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def offset(self) -> int | None: ...
-    def array(self) -> FloatArray: ...
-    def blocks(self) -> Iterator[FloatArray]: ...
 
 
 @dataclass(frozen=True)
@@ -132,70 +118,6 @@ class WeightsFile:
         return _parse_net(Scan(self.net_bytes, self.path))
 
 
-class Scan:
-    """A cursor over the fields of nested messages in one buffer."""
-
-    def __init__(self, buffer: mmap.mmap | bytes, path: Path, needed: str = "caffemodel") -> None:
-        self.buffer = buffer
-        self.path = path
-        self.needed = needed
-        self.values = np.frombuffer(buffer, np.uint8)
-
-    def fail(self, offset: int, what: str) -> CaffeconvError:
-        return CaffeconvError(
-            f"{self.path}: {what} at byte {offset} of {len(self.buffer)}; a complete {self.needed} was needed. "
-            "The file is truncated, damaged or something else: copy or download it again."
-        )
-
-    def varint(self, position: int, end: int) -> tuple[int, int]:
-        result = shift = 0
-        for at in range(position, min(end, position + 10)):
-            byte = self.buffer[at]
-            result |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return result, at + 1
-            shift += 7
-        raise self.fail(position, "a number without end")
-
-    def fields(self, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-        """Yields (field, wire type, start of tag, start of value, end of value); a varint's value is its span."""
-        position = start
-        while position < end:
-            tag_start = position
-            tag, position = self.varint(position, end)
-            number, wire = tag >> 3, tag & 7
-            if number == 0:
-                raise self.fail(tag_start, "field number 0")
-            value_start = position
-            if wire == _VARINT:
-                _, position = self.varint(position, end)
-            elif wire == _BYTES:
-                length, value_start = self.varint(position, end)
-                position = value_start + length
-            elif wire in (_FIXED64, _FIXED32):
-                position += 8 if wire == _FIXED64 else 4
-            else:
-                raise self.fail(tag_start, f"wire type {wire}, which no field of a caffemodel has,")
-            if position > end:
-                raise self.fail(
-                    tag_start, f"a field of {position - value_start} bytes where {end - value_start} are left"
-                )
-            if wire in (_FIXED32, _FIXED64) and position - tag_start in (5, 9):
-                position = self._run_end(tag_start, position - tag_start, end)
-            yield number, wire, tag_start, value_start, position
-
-    def _run_end(self, tag_start: int, step: int, end: int) -> int:
-        """The end of a run of equal one-byte tags with a fixed-size value each: an unpacked repeated field."""
-        tags = self.values[tag_start : tag_start + (end - tag_start) // step * step : step]
-        different = np.flatnonzero(tags[:64] != tags[0])
-        if not different.size and tags.size > 64:
-            different = np.flatnonzero(tags != tags[0])
-        return tag_start + step * int(different[0] if different.size else tags.size)
-
-    def text(self, start: int, end: int) -> str:
-        return bytes(self.buffer[start:end]).decode("utf-8", "replace")
-
-
 def read_caffemodel(path: Path) -> WeightsFile:
     """Maps a caffemodel and finds its blobs; raises CaffeconvError where it is damaged or something else."""
     buffer = _map(path, "a weights file (caffemodel)")
@@ -203,9 +125,9 @@ def read_caffemodel(path: Path) -> WeightsFile:
     scan = Scan(buffer, path)
     layers, kept = [], []
     for number, wire, tag, start, end in scan.fields(0, len(buffer)):
-        if wire == _BYTES and number == _NET_LAYER:
+        if wire == BYTES and number == _NET_LAYER:
             layers.append(_read_layer(scan, start, end, _V2))
-        elif wire == _BYTES and number == _NET_LAYERS_V1:
+        elif wire == BYTES and number == _NET_LAYERS_V1:
             layers.append(_read_v1_layer(scan, start, end))
         kept.append(_without_blobs(scan, number, wire, tag, start, end))
     if not layers:
@@ -260,7 +182,7 @@ def _is_text(head: str) -> bool:
 
 def _read_v1_layer(scan: Scan, start: int, end: int) -> StoredLayer:
     for number, wire, _, inner_start, inner_end in scan.fields(start, end):
-        if number == _V1_INNER and wire == _BYTES:
+        if number == _V1_INNER and wire == BYTES:
             return _read_layer(scan, inner_start, inner_end, _V0)
     return _read_layer(scan, start, end, _V1)
 
@@ -269,11 +191,11 @@ def _read_layer(scan: Scan, start: int, end: int, at: _LayerFields) -> StoredLay
     name = kind = ""
     spans = []
     for number, wire, _, value_start, value_end in scan.fields(start, end):
-        if number == at.name and wire == _BYTES:
+        if number == at.name and wire == BYTES:
             name = scan.text(value_start, value_end)
-        elif number == at.type and wire == _BYTES:
+        elif number == at.type and wire == BYTES:
             kind = scan.text(value_start, value_end)
-        elif number == at.blobs and wire == _BYTES:
+        elif number == at.blobs and wire == BYTES:
             spans.append((value_start, value_end))
     return StoredLayer(name, kind, tuple(_read_blob(scan, *span, name) for span in spans))
 
@@ -284,14 +206,14 @@ def _read_blob(scan: Scan, start: int, end: int, layer: str) -> StoredBlob:
     has_legacy, raw_type = False, 1
     chunks: dict[int, list[Chunk]] = {_DATA: [], _DOUBLE_DATA: [], _RAW_DATA: []}
     for number, wire, tag, value_start, value_end in scan.fields(start, end):
-        if number in _LEGACY_DIMS and wire == _VARINT:
+        if number in _LEGACY_DIMS and wire == VARINT:
             legacy[_LEGACY_DIMS[number]] = scan.varint(value_start, value_end)[0]
             has_legacy = True
-        elif number == _SHAPE and wire == _BYTES:
+        elif number == _SHAPE and wire == BYTES:
             shape = _read_shape(scan, value_start, value_end)
-        elif number == _RAW_TYPE and wire == _VARINT:
+        elif number == _RAW_TYPE and wire == VARINT:
             raw_type = scan.varint(value_start, value_end)[0]
-        elif number == _RAW_DATA and wire == _BYTES:
+        elif number == _RAW_DATA and wire == BYTES:
             chunks[_RAW_DATA].append(Chunk(value_start, value_end - value_start, "", 1))
         elif number in (_DATA, _DOUBLE_DATA):
             chunks[number].append(_chunk(scan, number, wire, tag, value_start, value_end))
@@ -312,7 +234,7 @@ def _read_shape(scan: Scan, start: int, end: int) -> Shape:
         while position < value_end:
             dim, position = scan.varint(position, value_end)
             dims.append(dim)
-        if wire not in (_VARINT, _BYTES) or len(dims) > 32:
+        if wire not in (VARINT, BYTES) or len(dims) > 32:
             raise scan.fail(start, "a shape that is none")
     if dims and math.prod(dims) > 1 << 40:
         raise scan.fail(start, f"a blob of {by_x(dims)} values")
@@ -321,9 +243,9 @@ def _read_shape(scan: Scan, start: int, end: int) -> Shape:
 
 def _chunk(scan: Scan, number: int, wire: int, tag: int, start: int, end: int) -> Chunk:
     size, dtype = (4, "<f4") if number == _DATA else (8, "<f8")
-    if wire == (_FIXED32 if size == 4 else _FIXED64):
+    if wire == (FIXED32 if size == 4 else FIXED64):
         return Chunk(start, (end - tag) // (size + 1), dtype, size + 1)
-    if wire != _BYTES or (end - start) % size:
+    if wire != BYTES or (end - start) % size:
         raise scan.fail(start, "blob data that is no list of numbers")
     return Chunk(start, (end - start) // size, dtype, size)
 
@@ -354,14 +276,14 @@ def _strided(buffer: NDArray[np.uint8], chunk: Chunk) -> FloatArray:
 
 def _without_blobs(scan: Scan, number: int, wire: int, tag: int, start: int, end: int) -> bytes:
     """The bytes of one field of the net, its layers without their blobs."""
-    if wire != _BYTES or number not in (_NET_LAYER, _NET_LAYERS_V1):
+    if wire != BYTES or number not in (_NET_LAYER, _NET_LAYERS_V1):
         return bytes(scan.buffer[tag:end])
     body = bytearray()
     drop = _V2.blobs if number == _NET_LAYER else _V1.blobs
     for inner, inner_wire, inner_tag, inner_start, inner_end in scan.fields(start, end):
-        if inner == drop and inner_wire == _BYTES:
+        if inner == drop and inner_wire == BYTES:
             continue
-        if number == _NET_LAYERS_V1 and inner == _V1_INNER and inner_wire == _BYTES:
+        if number == _NET_LAYERS_V1 and inner == _V1_INNER and inner_wire == BYTES:
             kept = b"".join(
                 bytes(scan.buffer[f_tag:f_end])
                 for f, _, f_tag, _, f_end in scan.fields(inner_start, inner_end)
@@ -374,16 +296,7 @@ def _without_blobs(scan: Scan, number: int, wire: int, tag: int, start: int, end
 
 
 def _length_delimited(number: int, body: bytes) -> bytes:
-    return encode_varint(number << 3 | _BYTES) + encode_varint(len(body)) + body
-
-
-def encode_varint(value: int) -> bytes:
-    """A number from 0 on as protobuf's varint."""
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])
+    return encode_varint(number << 3 | BYTES) + encode_varint(len(body)) + body
 
 
 # -- the net definition inside -----------------------------------------------------------------------------------------
@@ -393,9 +306,9 @@ def _parse_net(scan: Scan) -> caffe_pb2.NetParameter:
     net = caffe_pb2.NetParameter()
     others = bytearray()
     for number, wire, tag, start, end in scan.fields(0, len(scan.buffer)):
-        if wire == _BYTES and number == _NET_LAYER:
+        if wire == BYTES and number == _NET_LAYER:
             net.layer.append(_parse_layer(scan, start, end, caffe_pb2.LayerParameter))
-        elif wire == _BYTES and number == _NET_LAYERS_V1:
+        elif wire == BYTES and number == _NET_LAYERS_V1:
             net.layers.append(_parse_layer(scan, start, end, caffe_pb2.V1LayerParameter))
         else:
             others += scan.buffer[tag:end]

@@ -17,8 +17,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from caffeconv import caffe_pb2
+from caffeconv.caffe_format.terms import ExtraValue
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import ExtraValue
 
 MAX_BYTES = 256 << 20
 MAX_DEPTH = 64

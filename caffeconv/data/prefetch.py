@@ -19,9 +19,9 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from caffeconv.data.sources import Batch, DataSource, Piece
+from caffeconv.data.source import Batch, DataSource, Piece
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray
+from caffeconv.tensor.shape import FloatArray
 
 _T = TypeVar("_T")
 _Made = Sequence[FloatArray] | CaffeconvError

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from caffeconv.ir import FloatArray, Param
-from caffeconv.read.caffemodel import Blob
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.shape import FloatArray, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,3 +37,18 @@ def value_blocks(param: Param) -> Iterator[FloatArray]:
         yield from param.values.blocks()
     else:
         yield param.array().ravel()
+
+
+class Blob(Protocol):
+    """A parameter blob of any weights file."""
+
+    @property
+    def shape(self) -> Shape: ...
+    @property
+    def legacy(self) -> bool: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def offset(self) -> int | None: ...
+    def array(self) -> FloatArray: ...
+    def blocks(self) -> Iterator[FloatArray]: ...

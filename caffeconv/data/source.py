@@ -11,7 +11,7 @@ import numpy as np
 
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, Shape, by_x
+from caffeconv.tensor.shape import FloatArray, Shape, by_x
 
 Blobs = dict[str, FloatArray]
 

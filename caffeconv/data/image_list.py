@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from caffeconv.data.errors import SourceUnavailableError
+from caffeconv.data.images import Picture, channels_first, read_picture, resize
 from caffeconv.data.lists import find_listed, read_list
-from caffeconv.data.pictures import Picture, channels_first, read_picture, resize
-from caffeconv.data.sources import DataSource, Piece
+from caffeconv.data.source import DataSource, Piece
 from caffeconv.data.transform import Transform, Transformer
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray
+from caffeconv.tensor.shape import FloatArray
 
 _LOOKED_AT = 16
 

@@ -7,22 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from caffeconv.errors import CaffeconvError, Diagnostic
-from caffeconv.ir import FloatArray, LayerDef, Node, Param, Shape, Shapes, by_x
-from caffeconv.layers.arrangement import Arrangement, as_caffe, same_places, usual
-from caffeconv.layers.kernels import Kernels, all_untouched
+from caffeconv.errors import Diagnostic, LayerError
+from caffeconv.ir.definition import LayerDef
+from caffeconv.tensor.axis_order import Arrangement, as_caffe, same_places, usual
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x
+from caffeconv.tensor.weight_array import Kernels
 
 if TYPE_CHECKING:
     from numpy.random import Generator
     from typing_extensions import Self
 
     from caffeconv.caffe_pb2 import LayerParameter
-    from caffeconv.data.hdf5_output import DataSink
-    from caffeconv.data.sources import DataSource
+    from caffeconv.data.hdf5_sink import DataSink
+    from caffeconv.data.source import DataSource
     from caffeconv.data.transform import Preparation
-    from caffeconv.emit.onnx_builder import OnnxBuilder
-    from caffeconv.layers.filler import Filler
-    from caffeconv.layers.window import Padding, Window
+    from caffeconv.ir.filler import Filler
+    from caffeconv.ir.onnx_builder import OnnxBuilder
+    from caffeconv.tensor.window import Padding, Window
 
 
 Setting = int | bool | tuple[int, ...]
@@ -36,10 +38,6 @@ NO_GRADIENT = (
     "that learns below. `propagate_down: false` in the layer above, or backward(start=…) with a layer below, keeps the "
     "backward pass away from it."
 )
-
-
-class LayerError(CaffeconvError):
-    """A layer's own complaint: what is; what was needed; what to try. The caller adds where."""
 
 
 @dataclass(frozen=True)
@@ -360,13 +358,12 @@ class Layer(ABC):
         """The parameters a and b, a value per channel (axis 1) each, where the layer is y = a·x + b; None if it is not."""
         return None
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels | None:
         """The parameters as a net that keeps channels last wants them, given how it holds the bottoms.
 
-        follower: a layer whose parameters are to be taken in, as `takes_over` allowed.
+        follower: a layer whose parameters are to be taken in, as `takes_over` allowed. None: no rule is known.
         """
-        note = ("no rule is known for this layer type; its parameters are as in Caffe",) if node.params else ()
-        return Kernels(all_untouched(node), notes=note)
+        return None
 
     def exact_values(self, node: Node) -> frozenset[str]:
         """Bottoms and tops whose values half precision cannot hold: whole numbers above 2048, say."""
@@ -394,11 +391,32 @@ class Layer(ABC):
         raise LayerError(NO_GRADIENT)
 
 
-def canonical_axis(axis: int, rank: int, shape: Shape | None = None) -> int:
-    """A non-negative axis; raises LayerError outside -rank…rank-1 (caffe: Blob::CanonicalAxisIndex)."""
-    if not -rank <= axis < rank:
-        if not rank:
-            raise LayerError(f"axis {axis} out of range for 0-D Blob; a blob with axes was needed")
-        of = f" of {'×'.join(map(str, shape))}" if shape else ""
-        raise LayerError(f"axis {axis} out of range for {rank}-D Blob{of}; {-rank} to {rank - 1} was needed")
-    return axis % rank if rank else 0
+@dataclass(frozen=True)
+class Node:
+    """A layer in its place: which values it reads and writes, and all their shapes."""
+
+    definition: LayerDef
+    layer: Layer
+    bottoms: tuple[str, ...]
+    tops: tuple[str, ...]
+    bottom_shapes: tuple[Shape, ...]
+    top_shapes: tuple[Shape, ...]
+    params: tuple[Param, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def type(self) -> str:
+        return self.definition.type
+
+    def param(self, name: str) -> Param:
+        """The parameter of that name; KeyError when the layer has none."""
+        for param in self.params:
+            if param.name == name:
+                return param
+        raise KeyError(name)
+
+    def has_param(self, name: str) -> bool:
+        return any(param.name == name for param in self.params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from caffeconv.ir import Shape, count
+from caffeconv.tensor.shape import Shape, count
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
+from typing import Literal
 
 import numpy as np
 
-from caffeconv import pycaffe_shim
+from caffeconv.caffe_format.terms import Phase
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, LayerDef, Phase, Shape, Shapes
-from caffeconv.pycaffe_shim import Blob, BlobVec, Layer
+from caffeconv.python_layers import blobs
+from caffeconv.python_layers.blobs import Blob, BlobVec, Layer
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes
 
 MAX_SHAPES = 256
 """For how many shapes of its bottoms a layer remembers those of its tops."""
@@ -57,14 +59,13 @@ class UserCode:
         self._modules: dict[str, ModuleType] = {}
         self._caffe_installed = _finds_caffe()
 
-    def layer(self, definition: LayerDef, param: PythonParam) -> UserLayer:
-        """The layer that is defined there; made when first asked for, and set up when its shapes are."""
-        tops = definition.top_values
-        key, number = definition.name, 1
+    def layer(self, name: str, where: str, tops: tuple[str, ...], param: PythonParam) -> UserLayer:
+        """The layer of that name that makes the values `tops`; made when first asked for, set up when its shapes are."""
+        key, number = name, 1
         while key in self.layers and (self.layers[key].tops, self.layers[key].param) != (tops, param):
             number += 1
-            key = f"{definition.name}_{number}"
-        return self.layers.setdefault(key, UserLayer(self, key, definition.where, tops, param))
+            key = f"{name}_{number}"
+        return self.layers.setdefault(key, UserLayer(self, key, where, tops, param))
 
     def begin_pass(self) -> None:
         """From here on every layer runs once more; until then it gives again what it gave."""
@@ -244,7 +245,7 @@ class UserLayer:
             # a real pycaffe's Layer can be made by Caffe only
             made = kind(None) if Layer in kind.__mro__ else kind.__new__(kind)
             made.param_str = made.param_str_ = self.param.param_str
-            made.phase = pycaffe_shim.TRAIN if self.param.phase == "TRAIN" else pycaffe_shim.TEST
+            made.phase = blobs.TRAIN if self.param.phase == "TRAIN" else blobs.TEST
             made.blobs = BlobVec()
         return made
 
@@ -339,3 +340,8 @@ def _of_the_user(trace: TracebackType | None) -> TracebackType | None:
             return trace
         trace = trace.tb_next
     return None
+
+
+AllowPython = bool | Literal["path"]
+"""Whether the modules of Python layers, which are the user's code, may be imported and run; "path": only those that
+Python itself finds, on sys.path, as in Caffe."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.read.caffemodel import Scan
+from caffeconv.files.wire import Scan
 
 FILES_KEY = "caffeconv.files"
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2

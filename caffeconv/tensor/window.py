@@ -5,16 +5,10 @@ caffe: BaseConvolutionLayer::LayerSetUp, ConvolutionLayer::compute_output_shape,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from caffeconv.caffe_pb2 import ConvolutionParameter
-from caffeconv.ir import Shape
-from caffeconv.layers.base import LayerError
-
-C3D_FIELDS = ("kernel_depth", "temporal_stride", "temporal_pad", "filter_group")
-
+from caffeconv.tensor.shape import Shape
 
 INT_MAX = (1 << 31) - 1
 
@@ -170,69 +164,3 @@ def _truncated_division(numerator: int, denominator: int) -> int:
     """C's integer division, which rounds toward zero."""
     quotient = abs(numerator) // denominator
     return quotient if numerator >= 0 else -quotient
-
-
-def conv_window(p: ConvolutionParameter, spatial_axes: int) -> Window:
-    """The window of a ConvolutionParameter over that many axes; raises LayerError as Caffe does."""
-    kernel = _kernel(p, spatial_axes)
-    stride: tuple[int, ...]
-    pad: tuple[int, ...]
-    if p.HasField("stride_h") or p.HasField("stride_w"):
-        stride = _pair("stride", len(p.stride), p.stride_h, p.stride_w, spatial_axes)
-    else:
-        stride = _spread("stride", p.stride, spatial_axes, 1)
-    if p.HasField("pad_h") or p.HasField("pad_w"):
-        pad = _pair("pad", len(p.pad), p.pad_h, p.pad_w, spatial_axes)
-    else:
-        pad = _spread("pad", p.pad, spatial_axes, 0)
-    dilation = _dilation(p, spatial_axes)
-    if any(p.HasField(name) for name in C3D_FIELDS):
-        raise LayerError(f'{", ".join(C3D_FIELDS)} are fields of C3D\'s Convolution3D; use `type: "Convolution3D"`')
-    for name, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
-        if not all(1 <= value <= INT_MAX for value in values):
-            raise LayerError(f"{name} is {list(values)}; each must be at least 1, and fit an int")
-    if any(value > INT_MAX for value in pad):
-        raise LayerError(f"pad is {list(pad)}; each must fit an int")
-    return Window(kernel, stride, pad, dilation)
-
-
-def _dilation(p: ConvolutionParameter, spatial_axes: int) -> tuple[int, ...]:
-    """`dilation`, or DeepLab's older names for it: `hole`, or `hole_h` and `hole_w`."""
-    by_axis = p.HasField("hole_h") or p.HasField("hole_w")
-    if not by_axis and not p.HasField("hole"):
-        return _spread("dilation", p.dilation, spatial_axes, 1)
-    if p.dilation or (by_axis and p.HasField("hole")):
-        raise LayerError("dilation, hole, and hole_h/hole_w are names of one thing; one of them was needed")
-    return _pair("hole", 0, p.hole_h, p.hole_w, spatial_axes) if by_axis else (p.hole,) * spatial_axes
-
-
-def _kernel(p: ConvolutionParameter, spatial_axes: int) -> tuple[int, ...]:
-    if p.HasField("kernel_h") or p.HasField("kernel_w"):
-        return _pair("kernel_size", len(p.kernel_size), p.kernel_h, p.kernel_w, spatial_axes)
-    given = len(p.kernel_size)
-    if given not in (1, spatial_axes):
-        raise LayerError(
-            "kernel_size must be specified once, or once per spatial dimension "
-            f"(kernel_size specified {given} times; {spatial_axes} spatial dims)."
-        )
-    return tuple(p.kernel_size) * (spatial_axes if given == 1 else 1)
-
-
-def _pair(name: str, repeated: int, height: int, width: int, spatial_axes: int) -> tuple[int, int]:
-    short = name.removesuffix("_size")
-    if spatial_axes != 2:
-        raise LayerError(f"{short}_h & {short}_w can only be used for 2D convolution; there are {spatial_axes} axes")
-    if repeated:
-        raise LayerError(f"Either {name} or {short}_h/w should be specified; not both.")
-    return height, width
-
-
-def _spread(name: str, values: Sequence[int], spatial_axes: int, default: int) -> tuple[int, ...]:
-    if len(values) not in (0, 1, spatial_axes):
-        raise LayerError(
-            f"{name} must be specified once, or once per spatial dimension "
-            f"({name} specified {len(values)} times; {spatial_axes} spatial dims)."
-        )
-    if not values:
-        return (default,) * spatial_axes
-    return tuple(values) if len(values) == spatial_axes else (values[0],) * spatial_axes

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from caffeconv.caffe_format.caffemodel import BLOCK, StoredLayer, WeightsFile
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir import FloatArray, Shape
-from caffeconv.read.caffemodel import BLOCK, StoredLayer, WeightsFile
+from caffeconv.tensor.shape import FloatArray, Shape
 
 if TYPE_CHECKING:
     import h5py

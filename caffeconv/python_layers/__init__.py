@@ -1,0 +1,1 @@
+"""The user's Python layers: module → object; shapes → shapes, arrays → arrays."""

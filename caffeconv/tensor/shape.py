@@ -1,0 +1,62 @@
+"""Shapes and their arithmetic, in Caffe's axis order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from caffeconv.errors import LayerError
+
+Shape = tuple[int, ...]
+
+
+Shapes = Sequence[Shape]
+
+
+Dims = tuple[int | None, ...]
+"""A shape in which an axis that varies with the batch, or follows from values, is None."""
+
+
+BATCH = "batch"
+"""The name of the first input's batch axis."""
+
+
+FloatArray = NDArray[np.float32]
+
+
+def count(shape: Sequence[int], start: int = 0, end: int | None = None) -> int:
+    """The number of elements over the axes start…end (caffe: Blob::count)."""
+    return math.prod(shape[start:end])
+
+
+def shape_string(shape: Sequence[int]) -> str:
+    """A shape as Caffe prints it: ``2 3 4 (24)`` (caffe: Blob::shape_string)."""
+    return "".join(f"{dim} " for dim in shape) + f"({math.prod(shape)})"
+
+
+def by_x(shape: Sequence[int]) -> str:
+    """A shape as people write it: ``2×3×4``; ``scalar`` for a blob without axes."""
+    return "×".join(str(dim) for dim in shape) or "scalar"
+
+
+def untaken(name: str, taken: set[str], between: str = "_") -> str:
+    """The name, or the first of name_2, name_3, … (`between` before the number) that is not taken, which it then is."""
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{name}{between}{number}"
+    taken.add(free)
+    return free
+
+
+def canonical_axis(axis: int, rank: int, shape: Shape | None = None) -> int:
+    """A non-negative axis; raises LayerError outside -rank…rank-1 (caffe: Blob::CanonicalAxisIndex)."""
+    if not -rank <= axis < rank:
+        if not rank:
+            raise LayerError(f"axis {axis} out of range for 0-D Blob; a blob with axes was needed")
+        of = f" of {'×'.join(map(str, shape))}" if shape else ""
+        raise LayerError(f"axis {axis} out of range for {rank}-D Blob{of}; {-rank} to {rank - 1} was needed")
+    return axis % rank if rank else 0
