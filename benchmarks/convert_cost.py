@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
-from caffeconv.convert import load
+from caffeconv.conversion.load import load
 from caffeconv.tensor.shape import FloatArray, Shape
 
 GIB = 1 << 30

@@ -27,8 +27,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from caffeconv.layers.infogain_functions import infogain_attributes, infogain_loss_function, infogain_loss_grad_function
 from caffeconv.ops import library_path
-from caffeconv.ops.functions import infogain_attributes, infogain_loss_function, infogain_loss_grad_function
 
 Array = NDArray[np.float32]
 SHAPES = [(256, 1000), (1, 21, 512, 512), (8, 19, 256, 512)]

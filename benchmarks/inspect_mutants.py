@@ -18,15 +18,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from caffeconv.build import draft_graph
 from caffeconv.caffe_format.caffemodel import WeightsFile
-from caffeconv.convert import read_net, read_weights
-from caffeconv.diagnose import Diagnosis, diagnose
-from caffeconv.diagnose.edit import Edit, edit_between, edited, settings_of, with_settings
-from caffeconv.diagnose.world import Given, Purse, World, stored_layers
+from caffeconv.frontend.build import draft_graph
+from caffeconv.frontend.netdef import define_net
+from caffeconv.frontend.open_files import read_net, read_weights
+from caffeconv.frontend.options import State
+from caffeconv.inspection.diagnose import Diagnosis, diagnose
+from caffeconv.inspection.diagnose.edit import Edit, edit_between, edited, settings_of, with_settings
+from caffeconv.inspection.diagnose.trial_net import Given, Purse, World, stored_layers
 from caffeconv.ir.definition import NetDef
 from caffeconv.ir.layer import Setting
-from caffeconv.read.netdef import State, define_net
 
 ROOT = Path(__file__).resolve().parent.parent
 FIELDS = ("pad", "kernel_size", "num_output", "stride", "group")

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from caffeconv import Net
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.prefetch import Feeder, default_threads
-from caffeconv.sweep import Sweep
+from caffeconv.inference.data_passes import Sweep
 
 BATCH, CROP = 32, 227
 

@@ -6,23 +6,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 from caffeconv import ops
-from caffeconv.convert import convert, convert_to
-from caffeconv.emit.form import Preprocess
+from caffeconv.conversion.convert import convert, convert_to
+from caffeconv.emit.metadata import Preprocess
 from caffeconv.errors import CaffeconvError, CaffeconvWarning, Diagnostic, InvalidNetError
+from caffeconv.infogain.writing import make_h
 from caffeconv.layers import register_layer
-from caffeconv.make_h import make_h
 from caffeconv.version import __version__
 
 if TYPE_CHECKING:
-    from caffeconv.net import Net
-    from caffeconv.report import Report, inspect
+    from caffeconv.inspection.report import Report, inspect
+    from caffeconv.net.net import Net
 
 __all__ = [
     "CaffeconvError", "CaffeconvWarning", "Diagnostic", "InvalidNetError", "Net", "Preprocess", "Report", "__version__",
     "convert", "convert_to", "inspect", "make_h", "ops", "register_layer",
 ]  # fmt: skip
 
-_LATER = {"Net": "caffeconv.net", "Report": "caffeconv.report", "inspect": "caffeconv.report"}
+_LATER = {
+    "Net": "caffeconv.net.net",
+    "Report": "caffeconv.inspection.report",
+    "inspect": "caffeconv.inspection.report",
+}
 
 
 def __getattr__(name: str) -> object:

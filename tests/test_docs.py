@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from databases import pixels, raw, write_lmdb
-from golden_cases import ROOT
+from support.databases import pixels, raw, write_lmdb
+from support.golden_cases import ROOT
 
 import caffeconv
 import caffeconv.pycaffe as caffe

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import onnxruntime
 import pytest
-from golden_cases import Array, Case, cases, difference, forward, part, runnable, runs_in_a_net
+from support.golden_cases import Array, Case, cases, difference, forward, part, runnable, runs_in_a_net
 
 import caffeconv
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from golden_cases import ROOT, Case, cases, difference, part, runnable
+from support.golden_cases import ROOT, Case, cases, difference, part, runnable
 
 import caffeconv
 

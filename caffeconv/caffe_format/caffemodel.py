@@ -17,7 +17,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 from numpy.typing import NDArray
 
-from caffeconv import caffe_pb2
+import caffeconv.caffe_pb2 as caffe_pb2
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.wire import BYTES, FIXED32, FIXED64, VARINT, Scan, encode_varint
 from caffeconv.tensor.shape import FloatArray, Shape, by_x

@@ -16,7 +16,7 @@ from pathlib import Path
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from caffeconv import caffe_pb2
+import caffeconv.caffe_pb2 as caffe_pb2
 from caffeconv.caffe_format.terms import ExtraValue
 from caffeconv.errors import CaffeconvError
 

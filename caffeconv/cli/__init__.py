@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import signal
@@ -17,6 +16,7 @@ from typing import TextIO
 import click
 
 from caffeconv.errors import CaffeconvError, CaffeconvWarning
+from caffeconv.files.atomic import OUT_OF_SPACE
 from caffeconv.version import __version__
 
 COMMANDS = {
@@ -26,9 +26,6 @@ COMMANDS = {
     "make-h": "write the matrix H of an InfogainLoss layer",
     "upgrade": "write an old prototxt or caffemodel in today's form",
 }
-
-
-_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class _Commands(click.Group):
@@ -41,7 +38,7 @@ class _Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         name = cmd_name.replace("-", "_")
-        command = getattr(importlib.import_module(f"caffeconv.cli.{name}"), f"{name}_command")
+        command = getattr(importlib.import_module(f"caffeconv.cli.commands.{name}"), f"{name}_command")
         assert isinstance(command, click.Command)
         return command
 
@@ -61,7 +58,7 @@ class _Commands(click.Group):
             sys.stderr.close()
             ctx.exit(1)
         except OSError as error:
-            if error.errno not in _OUT_OF_SPACE:
+            if error.errno not in OUT_OF_SPACE:
                 raise
             # files that are written whole explain this themselves, so it was stdout
             _give_up_stdout()

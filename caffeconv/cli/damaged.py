@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from caffeconv.cli.run_data import say_skipped
+from caffeconv.cli.commands.run_data import say_skipped
 from caffeconv.errors import CaffeconvError
 
 if TYPE_CHECKING:
-    from caffeconv.runtime.batches import Batch
+    from caffeconv.inference.input_batches import Batch
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import click
 
-from caffeconv.cli.options import ComputeOptions, note
-from caffeconv.runtime.providers import Provider, parse_provider
+from caffeconv.cli.options.net import note
+from caffeconv.runtime.providers import ComputeOptions, Provider, parse_provider
 
 if TYPE_CHECKING:
     from caffeconv.data.input_items import Source
-    from caffeconv.net import Net
-    from caffeconv.runtime.batches import Batch
-    from caffeconv.runtime.ray_engine import Build, RayWorkers
+    from caffeconv.inference.data_passes import Positions, Sweep
+    from caffeconv.inference.input_batches import Batch
+    from caffeconv.inference.ray_workers import Build, RayWorkers
+    from caffeconv.net.net import Net
     from caffeconv.runtime.session import Session
-    from caffeconv.sweep import Positions, Sweep
 
 Name = Literal["process", "ray"]
 Job = TypeVar("Job")
@@ -49,8 +49,8 @@ class Engine:
         """Raises CaffeconvError, before anything is written, where Ray is missing or the net cannot be shared out."""
         if self.name == "process":
             return
-        from caffeconv.runtime.ray_engine import import_ray
-        from caffeconv.sharded import refuse_order
+        from caffeconv.inference.ray_workers import import_ray
+        from caffeconv.inference.sharding import refuse_order
 
         import_ray()
         if net is not None:
@@ -95,8 +95,8 @@ class InputRun:
 @contextmanager
 def sweeping(run: DataRun, means: Means, engine: Engine, *, quiet: bool) -> Iterator[Sweep]:
     """What goes over the data."""
-    from caffeconv.sharded import ShardedSweep, SweepBuild
-    from caffeconv.sweep import Sweep
+    from caffeconv.inference.data_passes import Sweep
+    from caffeconv.inference.sharding import ShardedSweep, SweepBuild
 
     sweep = Sweep(
         run.net, run.blobs, passes=run.passes, begin=run.begin, first=run.first, threads=run.decoders, skip_bad=run.skip_bad,
@@ -119,8 +119,8 @@ def sweeping(run: DataRun, means: Means, engine: Engine, *, quiet: bool) -> Iter
 @contextmanager
 def batching(run: InputRun, engine: Engine, *, start: int = 0, quiet: bool) -> Iterator[Iterator[Batch]]:
     """The batches of the inputs from item `start` on."""
-    from caffeconv.runtime.batches import run_batches
-    from caffeconv.sharded import BatchesBuild, run_batches_sharded
+    from caffeconv.inference.input_batches import run_batches
+    from caffeconv.inference.sharding import BatchesBuild, run_batches_sharded
 
     if engine.name == "process":
         yield run_batches(run.session, run.sources, run.batch_size, start=start)
@@ -134,7 +134,7 @@ def batching(run: InputRun, engine: Engine, *, start: int = 0, quiet: bool) -> I
 def _workers(
     build: Build[Job, Result], provider: Provider, means: Means, engine: Engine, *, quiet: bool
 ) -> RayWorkers[Job, Result]:
-    from caffeconv.runtime.ray_engine import RayWorkers
+    from caffeconv.inference.ray_workers import RayWorkers
 
     return RayWorkers(
         build, means.files, engine.workers, partial(note, quiet=quiet), threads=means.compute.threads, gpus=provider == "cuda"
@@ -143,8 +143,8 @@ def _workers(
 
 def _provider(asked: Provider) -> Provider:
     """The one that every worker computes on, as the numbers of two differ."""
+    from caffeconv.runtime.install import choose_providers, import_onnxruntime
     from caffeconv.runtime.providers import parse_provider
-    from caffeconv.runtime.session import choose_providers, import_onnxruntime
 
     if parse_provider(asked).index is not None:
         raise click.UsageError(

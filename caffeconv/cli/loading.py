@@ -6,11 +6,11 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from caffeconv.cli.options import NetOptions
+from caffeconv.cli.options.net import NetOptions
 from caffeconv.errors import CaffeconvError
 
 if TYPE_CHECKING:
-    from caffeconv.convert import Loaded
+    from caffeconv.conversion.load import Loaded
 
 
 def load_net(
@@ -21,8 +21,8 @@ def load_net(
 
     Raises CaffeconvError as `caffeconv.convert.load`, and where no input takes pictures.
     """
-    from caffeconv.batch import input_shapes
-    from caffeconv.convert import load
+    from caffeconv.conversion.load import load
+    from caffeconv.frontend.reshape import input_shapes
 
     read = functools.partial(
         load, net, weights, state=options.state, seed=seed, ignore_unknown_fields=options.ignore_unknown_fields,

@@ -15,7 +15,7 @@ from caffeconv.data.transform import Transform, Transformer
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray, Shape
 
-_LOOKED_AT = 16
+LOOKED_AT = 16
 
 
 class DatabaseSource(DataSource):
@@ -85,7 +85,7 @@ def first_shape(path: Path, backend: Backend, transform: Transform) -> Shape:
     """
     records = open_records(path, backend)
     damage: CaffeconvError | None = None
-    for key, content in islice(records, _LOOKED_AT):
+    for key, content in islice(records, LOOKED_AT):
         where = records.where(key)
         try:
             return transform.shape(_read_datum(content, where, transform).values.shape, where)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caffeconv.data.database import LOOKED_AT
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.images import Picture, channels_first, read_picture, resize
 from caffeconv.data.lists import find_listed, read_list
@@ -16,8 +17,6 @@ from caffeconv.data.source import DataSource, Piece
 from caffeconv.data.transform import Transform, Transformer
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray
-
-_LOOKED_AT = 16
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class PictureList:
     def first_size(self) -> tuple[int, int]:
         """Height and width of the first picture; where it is damaged, which whoever reads it will say, of one after it."""
         damage: CaffeconvError | None = None
-        for line in self.all_lines()[:_LOOKED_AT]:
+        for line in self.all_lines()[:LOOKED_AT]:
             try:
                 height, width, _ = self.read(line).shape
             except CaffeconvError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import checker
 
-from caffeconv.emit.outline import Outline
+from caffeconv.emit.lazy_model import Outline
 
 
 def check_model(outline: Outline) -> Outline:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import FunctionProto, ModelProto, TensorProto, ValueInfoProto, helper
 
-from caffeconv.emit.outline import Outline, packed
+from caffeconv.emit.lazy_model import Outline, packed
 from caffeconv.emit.precision import PRECISION_KEY, precision_of
 from caffeconv.errors import CaffeconvError, LayerError
 from caffeconv.ir.graph import Graph

@@ -13,11 +13,13 @@ from typing import BinaryIO
 
 from caffeconv.errors import CaffeconvError
 
-_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PathLike = str | os.PathLike[str]
+"""A path as callers give it."""
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def whole_file(path: PathLike) -> Iterator[BinaryIO]:
     """A new binary file, open for writing and reading, that takes the name `path` when the block ends well.
 
     Where the block raises, what stood at `path` before stays as it was. A device or pipe (``/dev/stdout``) is written
@@ -38,7 +40,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def whole_files(path: str | os.PathLike[str]) -> Iterator[Pair]:
+def whole_files(path: PathLike) -> Iterator[Pair]:
     """As `whole_file`, with a second file in the same folder that takes a name only if the block gives it one.
 
     That file comes first, so that `path` never names one that is not there yet: give it a name that says what it holds,
@@ -110,7 +112,7 @@ def _part(target: Path) -> Iterator[_Part]:
 
 
 @contextmanager
-def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def whole_folder(path: PathLike) -> Iterator[Path]:
     """A new folder to fill that takes the name `path` when the block ends well, and is gone when it raises.
 
     What is there already is never replaced, unless it is an empty folder: raises CaffeconvError.
@@ -130,14 +132,14 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             raise
 
 
-def refuse_filled_folder(path: str | os.PathLike[str]) -> None:
+def refuse_filled_folder(path: PathLike) -> None:
     """Raises CaffeconvError where something is at `path`, and be it a folder with something in it."""
     target = Path(os.path.realpath(path))
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise CaffeconvError(f"{path}: this is there already, and is not replaced; choose another name, or remove it")
 
 
-def refuse_input_as_output(output: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]) -> None:
+def refuse_input_as_output(output: PathLike, inputs: Iterable[PathLike]) -> None:
     """Raises CaffeconvError where `output` is one of the files that are read."""
     for source in inputs:
         if os.path.realpath(output) == os.path.realpath(source) or _same_file(Path(output), Path(source)):
@@ -170,7 +172,7 @@ def _explained(shown: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _OUT_OF_SPACE:
+        if error.errno in OUT_OF_SPACE:
             raise CaffeconvError(f"{shown}: could not be written whole: {error.strerror}. Nothing was kept.") from None
         if error.filename is not None and Path(error.filename).name.endswith((".part", shown.name)):
             raise CaffeconvError(f"{shown}: cannot be written: {error.strerror}; choose another place") from None

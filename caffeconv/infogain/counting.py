@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.atomic import PathLike
 from caffeconv.infogain.balance import ClassCounts
 from caffeconv.infogain.label_sources import Labels, LabelSource, open_labels
 from caffeconv.infogain.matrices import MAX_CLASSES
 
 
 def count_labels(
-    place: str | os.PathLike[str], *, classes: int | None = None, ignore_label: int | None = None,
+    place: PathLike, *, classes: int | None = None, ignore_label: int | None = None,
     label_maps: bool = False, dataset: str = "label",
 ) -> ClassCounts:  # fmt: skip
     """How often each class occurs among the labels of a data set.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from caffeconv.caffe_format.caffemodel import read_binaryproto
 from caffeconv.caffe_format.prototxt import read_bytes
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.atomic import PathLike
 from caffeconv.infogain.matrices import checked
 from caffeconv.tensor.shape import FloatArray, by_x
 
@@ -27,7 +27,7 @@ HDF5 = (".h5", ".hdf5")
 _SEPARATOR = re.compile(r"\s*[,;]\s*|\s+")
 
 
-def read_blob(path: str | os.PathLike[str]) -> FloatArray:
+def read_blob(path: PathLike) -> FloatArray:
     """The array of a binaryproto (an H, a mean image), float32, in the file's own shape; old files have four axes.
 
     Raises CaffeconvError where the file is damaged or something else.
@@ -36,7 +36,7 @@ def read_blob(path: str | os.PathLike[str]) -> FloatArray:
     return blob.array().reshape(blob.shape)
 
 
-def read_matrix(path: str | os.PathLike[str]) -> FloatArray:
+def read_matrix(path: PathLike) -> FloatArray:
     """H from a file, L×L float32; CaffeconvError says what is wrong with it, and in which line.
 
     .npy; .npz, .h5 or .mat with one array, or one called H; .csv, .tsv or .txt with one row a line, numbers apart by
@@ -45,7 +45,7 @@ def read_matrix(path: str | os.PathLike[str]) -> FloatArray:
     return checked(_read(Path(path), "a matrix"), str(path))
 
 
-def read_numbers(path: str | os.PathLike[str], what: str) -> NDArray[np.float64]:
+def read_numbers(path: PathLike, what: str) -> NDArray[np.float64]:
     """One number for each class, from any file that `read_matrix` takes: in a row, in a column, or one a line.
 
     `what` names them in the message of a CaffeconvError.

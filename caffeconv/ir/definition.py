@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from caffeconv.caffe_format.terms import ExtraValue, Phase
+from caffeconv.errors import CaffeconvError
 
 if TYPE_CHECKING:
     from caffeconv.caffe_pb2 import LayerParameter
@@ -71,3 +73,12 @@ class NetDef:
     def blob_order(self) -> Iterator[str]:
         """Blob names in the order in which Caffe makes them."""
         return iter(dict.fromkeys(top for layer in self.layers for top in layer.tops))
+
+
+@contextmanager
+def placed(definition: LayerDef) -> Iterator[None]:
+    """Names the layer in what goes wrong inside."""
+    try:
+        yield
+    except CaffeconvError as error:
+        raise CaffeconvError(f"{definition.where}: {error}") from None

@@ -3,7 +3,31 @@
 from __future__ import annotations
 
 from caffeconv.ir.layer import Layer
+from caffeconv.layers.accuracy import Accuracy
+from caffeconv.layers.activations import (
+    BNLL,
+    ELU,
+    AbsVal,
+    Clip,
+    Dropout,
+    Exp,
+    Log,
+    Mish,
+    Power,
+    PReLU,
+    ReLU,
+    ReLU6,
+    ReLUX,
+    SeLu,
+    Sigmoid,
+    Swish,
+    TanH,
+    Threshold,
+)
+from caffeconv.layers.concat_slice import Concat, Silence, Slice, Split
+from caffeconv.layers.contrastive_loss import ContrastiveLoss
 from caffeconv.layers.convolution import Convolution, Deconvolution, Im2col
+from caffeconv.layers.crop import Crop
 from caffeconv.layers.data import (
     Data,
     DummyData,
@@ -16,56 +40,27 @@ from caffeconv.layers.data import (
     WindowData,
 )  # fmt: skip
 from caffeconv.layers.detection import DetectionOutput, Normalize, PriorBox
-from caffeconv.layers.elementwise import (
-    BNLL,
-    ELU,
-    AbsVal,
-    Clip,
-    Dropout,
-    Eltwise,
-    Exp,
-    Log,
-    Power,
-    PReLU,
-    ReLU,
-    Sigmoid,
-    Swish,
-    TanH,
-    Threshold,
-)  # fmt: skip
-from caffeconv.layers.forks import BN, Axpy, ConvolutionDepthwise, Local, Mish, ReLU6, ReLUX, SeLu
+from caffeconv.layers.eltwise import Eltwise
+from caffeconv.layers.infogain_loss import InfogainLoss
 from caffeconv.layers.inner_product import Embed, InnerProduct
+from caffeconv.layers.local import ConvolutionDepthwise, Local
 from caffeconv.layers.losses import (
-    Accuracy,
-    ContrastiveLoss,
     EuclideanLoss,
     HingeLoss,
-    InfogainLoss,
     MultinomialLogisticLoss,
     SigmoidCrossEntropyLoss,
     SmoothL1Loss,
     SoftmaxWithLoss,
-)  # fmt: skip
-from caffeconv.layers.normalization import LRN, MVN, BatchNorm
+)
+from caffeconv.layers.normalization import BN, LRN, MVN, BatchNorm
 from caffeconv.layers.pooling import SPP, Pooling
 from caffeconv.layers.python import Python
 from caffeconv.layers.recurrent import LSTM, RNN, LSTMUnit
 from caffeconv.layers.resampling import Interp, Reorg, ShuffleChannel, Upsample
 from caffeconv.layers.rois import PSROIPooling, ROIPooling
-from caffeconv.layers.scale import Bias, Scale
-from caffeconv.layers.shape import (
-    BatchReindex,
-    Concat,
-    Crop,
-    Filter,
-    Flatten,
-    Permute,
-    Reshape,
-    Silence,
-    Slice,
-    Split,
-    Tile,
-)  # fmt: skip
+from caffeconv.layers.scale import Axpy, Bias, Scale
+from caffeconv.layers.select import BatchReindex, Filter
+from caffeconv.layers.shape import Flatten, Permute, Reshape, Tile
 from caffeconv.layers.softmax import ArgMax, Reduction, Softmax
 from caffeconv.layers.video import Convolution3D, Pooling3D
 

@@ -13,8 +13,8 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Setting, Settings, at_least
-from caffeconv.layers.gradients import class_sums, filter_diff, spread_windows
-from caffeconv.layers.kernels import convolution_kernel, moved, vector
+from caffeconv.layers.gradient_ops import class_sums, filter_diff, spread_windows
+from caffeconv.layers.weight_layouts import convolution_kernel, moved, vector
 from caffeconv.tensor.axis_order import Arrangement, channels_last
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, by_x, canonical_axis, count

@@ -22,8 +22,8 @@ from caffeconv.errors import CaffeconvError, Diagnostic, LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, at_least, exactly
-from caffeconv.layers.kernels import all_untouched
-from caffeconv.layers.labels import legacy_shape
+from caffeconv.layers.label_ops import legacy_shape
+from caffeconv.layers.weight_layouts import all_untouched
 from caffeconv.tensor.axis_order import Arrangement, as_caffe
 from caffeconv.tensor.shape import Shape, Shapes, by_x
 from caffeconv.tensor.weight_array import Kernels

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from caffeconv.caffe_pb2 import PriorBoxParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.element_types import FLOAT, INT64
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
-from caffeconv.layers.gradients import class_sums, refuse_all, sum_over
-from caffeconv.layers.kernels import along
+from caffeconv.layers.gradient_ops import class_sums, refuse_all, sum_over
+from caffeconv.layers.pooling import LOWEST
+from caffeconv.layers.weight_layouts import along
 from caffeconv.tensor.axis_order import Arrangement
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, count
 from caffeconv.tensor.weight_array import Fact, Kernels
@@ -24,9 +26,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from caffeconv.ir.onnx_builder import OnnxBuilder
-
-LOWEST = float(np.finfo(np.float32).min)
-FLOAT, INT64 = 1, 7  # TensorProto
 
 
 def legacy_shape(shape: Shape) -> tuple[int, int, int, int]:

@@ -11,11 +11,12 @@ import numpy as np
 from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.element_types import INT64
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Gradients, LabelRule, Layer, Node, Settings
 from caffeconv.layers.convolution import Convolution, absorbed, copy_fillers, layer_like
-from caffeconv.layers.gradients import INT64, added_rows, like_bottom, refuse_to, sum_over
-from caffeconv.layers.kernels import dense_kernel, source_of, untouched, vector
+from caffeconv.layers.gradient_ops import added_rows, like_bottom, refuse_to, sum_over
+from caffeconv.layers.weight_layouts import dense_kernel, source_of, untouched, vector
 from caffeconv.tensor.axis_order import Arrangement, as_caffe
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, canonical_axis, count

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
+from caffeconv.caffe_pb2 import BNParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Gradients, Layer, Node, Settings
-from caffeconv.layers.gradients import class_sums, like_bottom, times
-from caffeconv.layers.kernels import PerChannel, batch_normalization
+from caffeconv.layers.gradient_ops import class_sums, like_bottom, times
 from caffeconv.layers.pooling import divisor_correction, pooling_diff
+from caffeconv.layers.weight_layouts import PerChannel, batch_normalization
 from caffeconv.tensor.axis_order import Arrangement
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, count
-from caffeconv.tensor.weight_array import Fact, Kernels
+from caffeconv.tensor.weight_array import Fact, Kernel, Kernels
 from caffeconv.tensor.window import Window
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -425,3 +431,147 @@ class MVN(Layer):
             level = onnx.reduce("ReduceMean", top_diffs[0], self._axes, keepdims=True, what="mean_diff")
             diff = onnx.op("Sub", [top_diffs[0], level], what="level_diff")
         return Gradients((like_bottom(onnx, node, diff),))
+
+
+_SEGNET = {"scale_filler", "shift_filler", "bn_mode"}
+
+
+_PSPNET = {"slope_filler", "bias_filler", "momentum", "eps", "frozen"}
+
+
+SEGNET_EPS = 1e-9
+
+
+@dataclass(frozen=True)
+class BN(Layer):
+    """y = slope · (x - mean) / √(variance + eps) + bias, per channel: two layers of one name.
+
+    SegNet's (caffe-segnet: bn_layer.cpp) has the parameters scale and shift, 1×C×1×1 each. LEARN, the default, takes
+    mean and (biased) variance of this batch, in TEST too, with eps 1e-9; INFERENCE takes none, y = scale · x + shift.
+    The top has 4 axes. PSPNet's (PSPNet: bn_layer.cpp) has slope, bias, mean and variance, 1×C×1×1 each; in TRAIN,
+    unless `frozen`, mean and (biased) variance are those of the batch. The fields of bn_param tell one from the other.
+    """
+
+    keeps_bottoms: ClassVar[bool] = True
+    keeps_places: ClassVar[bool] = True
+    keeps_float32: ClassVar[bool] = True
+
+    segnet: bool
+    statistics: Literal["stored", "batch", "none"]
+    eps: float
+    slope_filler: Filler
+    bias_filler: Filler
+    variance: float
+    """What the stored variance starts from."""
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.bn_param
+        given = {field.name for field, _ in p.ListFields()}
+        segnet, pspnet = sorted(given & _SEGNET), sorted(given & _PSPNET)
+        if p.icnet:
+            raise LayerError("icnet: true changes what BN computes, and no source says how; that is not supported")
+        if segnet and pspnet:
+            raise LayerError(f"{segnet[0]} is of SegNet's BN, {pspnet[0]} of PSPNet's; fields of one were needed")
+        if not segnet and not pspnet:
+            raise LayerError(
+                "bn_param does not tell whose BN this is; add `bn_param { bn_mode: LEARN }` (or INFERENCE) for "
+                "SegNet's with 2 parameters, `bn_param { frozen: false }` for PSPNet's with 4"
+            )
+        if segnet:
+            learns = p.bn_mode == BNParameter.LEARN
+            fillers = Filler.parse(p.scale_filler), Filler.parse(p.shift_filler)
+            return cls(True, "batch" if learns else "none", SEGNET_EPS, *fillers, 0.0)
+        stored = p.frozen or layer.phase == "TEST"
+        fillers = Filler.parse(p.slope_filler), Filler.parse(p.bias_filler)
+        return cls(False, "stored" if stored else "batch", p.eps, *fillers, 1.0 if p.frozen else 0.0)
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the factor and the summand are called."""
+        return ("scale", "shift") if self.segnet else ("slope", "bias")
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        bottom = bottoms[0]
+        if not 2 <= len(bottom) <= 4:
+            raise LayerError(f"the bottom is {by_x(bottom)}; 2 to 4 axes were needed")
+        return [(*bottom, *([1] * (4 - len(bottom))))] if self.segnet else [bottom]
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        names = self.names if self.segnet else (*self.names, "mean", "variance")
+        return dict.fromkeys(names, (1, bottoms[0][1], 1, 1))
+
+    def fillers(self) -> Mapping[str, Filler]:
+        factor, summand = self.names
+        return {factor: self.slope_filler, summand: self.bias_filler, "variance": Filler(value=self.variance)}
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(bottoms[0])
+
+    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+        gamma, beta = (PerChannel.of(node, name) for name in self.names)
+        if self.segnet:
+            arrays: tuple[Kernel, ...] = gamma.kernel("gamma", bottoms[0]), beta.kernel("beta", bottoms[0])
+        else:
+            mean, variance = (PerChannel.of(node, name) for name in ("mean", "variance"))
+            arrays = batch_normalization(gamma, beta, mean, variance, bottoms[0])
+        facts: dict[str, Fact] = {} if self.statistics == "none" else {"epsilon": self.eps}
+        note = "Caffe takes mean and variance of the batch here" if self.statistics == "batch" else ""
+        return Kernels(arrays, facts, (note,) if note else ())
+
+    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
+        if self.statistics == "batch" or len(node.top_shapes[0]) != len(node.bottom_shapes[0]):
+            return None
+        factor, summand = (node.param(name).array().reshape(-1).astype(np.float64) for name in self.names)
+        if self.statistics == "stored":
+            mean, variance = (node.param(name).array().reshape(-1) for name in ("mean", "variance"))
+            factor = factor / np.sqrt(variance.astype(np.float64) + self.eps)
+            summand = summand - mean * factor
+        return factor.astype(np.float32), summand.astype(np.float32)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        x, rank = node.bottoms[0], len(node.top_shapes[0])
+        if len(node.bottom_shapes[0]) != rank:
+            x = onnx.reshape(x, onnx.dims(node.tops[0]))
+        channels = node.bottom_shapes[0][1]
+        if self.statistics == "stored":
+            names = (*self.names, "mean", "variance")
+            weights = [onnx.weight(name, (channels,)) for name in names]
+            onnx.emit("BatchNormalization", [x, *weights], node.tops, epsilon=self.eps)
+            return
+        if self.statistics == "batch":
+            normalized = f"{node.tops[0]}/normalized"
+            lower_mean_variance(onnx, x, [axis for axis in range(rank) if axis != 1], self.eps, normalized)
+            x = normalized
+        factor, summand = (onnx.weight(name, (channels, *([1] * (rank - 2)))) for name in self.names)
+        onnx.emit("Add", [onnx.op("Mul", [x, factor], what="scaled"), summand], node.tops)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        x, rank, channels = node.bottoms[0], len(node.top_shapes[0]), node.bottom_shapes[0][1]
+        if len(node.bottom_shapes[0]) != rank:
+            x = onnx.reshape(x, onnx.dims(node.tops[0]))
+        spread = (channels, *([1] * (rank - 2)))
+        diff = onnx.op("Mul", [top_diffs[0], onnx.weight(self.names[0], spread)], what="scaled_diff")
+        if self.statistics == "batch":
+            axes = [axis for axis in range(rank) if axis != 1]
+            centred, deviation = centred_and_deviation(onnx, x, axes, self.eps)
+            x = onnx.op("Div", [centred, deviation], what="normalized")
+            diff = centred_diff(onnx, diff, x, deviation, axes)
+        elif self.statistics == "stored":
+            mean, variance = (onnx.weight(name, spread) for name in ("mean", "variance"))
+            guarded = onnx.op("Add", [variance, onnx.floats("eps", self.eps)], what="guarded")
+            deviation = onnx.op("Sqrt", [guarded], what="deviation")
+            x = onnx.op("Div", [onnx.op("Sub", [x, mean], what="centred"), deviation], what="normalized")
+            diff = onnx.op("Div", [diff, deviation], what="bottom_diff")
+        product = onnx.op("Mul", [top_diffs[0], x], what="diff_x")
+        factor, summand = self.names
+        sums = {factor: product, summand: top_diffs[0]}
+        params = {
+            name: onnx.reshape(
+                class_sums(onnx, value, rank, 1, f"{name}_sum"), (1, channels, 1, 1), what=f"{name}_diff"
+            )
+            for name, value in sums.items()
+        }
+        return Gradients((like_bottom(onnx, node, diff),), params)

@@ -13,7 +13,7 @@ from caffeconv.caffe_pb2 import LayerParameter, PoolingParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node
-from caffeconv.layers.gradients import added_at, spread_windows, times
+from caffeconv.layers.gradient_ops import added_at, spread_windows, times
 from caffeconv.tensor.axis_order import Arrangement, Piece, flat
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, count
 from caffeconv.tensor.window import INT_MAX, Padding, Window, average_padding, greatest_padding

@@ -14,8 +14,8 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
-from caffeconv.layers.gradients import filled_like, like_bottom, refuse_to, sum_over
-from caffeconv.layers.kernels import dense_kernel, vector
+from caffeconv.layers.gradient_ops import filled_like, like_bottom, refuse_to, sum_over
+from caffeconv.layers.weight_layouts import dense_kernel, vector
 from caffeconv.tensor.axis_order import Arrangement, Piece, as_caffe
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, canonical_axis, count
 from caffeconv.tensor.weight_array import Kernel, Kernels

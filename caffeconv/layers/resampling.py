@@ -11,16 +11,15 @@ import numpy as np
 from caffeconv.caffe_pb2 import UpsampleParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.element_types import INT64
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings
-from caffeconv.layers.gradients import sum_over
+from caffeconv.layers.gradient_ops import sum_over
 from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, by_x, count
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from caffeconv.ir.onnx_builder import OnnxBuilder
-
-INT64 = 7  # TensorProto
 
 
 def _check_4d(bottom: Shape, what: str = "the bottom") -> None:

@@ -13,8 +13,9 @@ import numpy as np
 
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.element_types import DOUBLE, FLOAT, INT64
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
-from caffeconv.layers.gradients import added_at, refuse_to
+from caffeconv.layers.gradient_ops import added_at, refuse_to
 from caffeconv.layers.pooling import LOWEST
 from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, by_x, count
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from caffeconv.ir.onnx_builder import OnnxBuilder
-
-FLOAT, INT64, DOUBLE = 1, 7, 11  # TensorProto
 
 
 def _check_bottoms(bottoms: Shapes) -> None:

@@ -11,13 +11,18 @@ import numpy as np
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
-from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings
-from caffeconv.layers.gradients import sum_over
-from caffeconv.layers.kernels import along
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
+from caffeconv.layers.gradient_ops import like_bottom, sum_over
+from caffeconv.layers.weight_layouts import along
 from caffeconv.tensor.axis_order import Arrangement
 from caffeconv.tensor.param import Param
-from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, canonical_axis, count
+from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, by_x, canonical_axis, count
 from caffeconv.tensor.weight_array import Kernels
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -211,3 +216,50 @@ class Scale(_AlongAxes):
         if self.second_bottom:
             return Gradients((diff, scale_diff), params)
         return Gradients((diff,), {"scale": scale_diff, **params})
+
+
+@dataclass(frozen=True)
+class Axpy(Layer):
+    """top = a · x + y, a number a for each channel of each picture (SENet: axpy_layer.cpp).
+
+    Bottoms: a N×C (or N×C×1×1), x N×C×…, y as x.
+    """
+
+    bottoms: ClassVar[Arity] = exactly(3)
+    in_place: ClassVar[bool] = False
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls()
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        factor, x, y = bottoms
+        if x != y:
+            raise LayerError(f"x (bottom[1]) is {by_x(x)}, y (bottom[2]) is {by_x(y)}; one shape was needed")
+        if len(x) < 2 or factor[:2] != x[:2] or count(factor, 2) != 1:
+            raise LayerError(
+                f"a (bottom[0]) is {by_x(factor)}, x (bottom[1]) is {by_x(x)}; for a {by_x(x[:2])}, one number for "
+                "each channel, was needed"
+            )
+        return [x]
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(tops[0])
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        _, x, y = node.bottoms
+        onnx.emit("Add", [onnx.op("Mul", [self._factor(node, onnx), x], what="scaled"), y], node.tops)
+
+    def _factor(self, node: Node, onnx: OnnxBuilder) -> str:
+        factor = node.bottoms[0]
+        spread = (*onnx.dims(factor)[:2], *([1] * (len(node.bottom_shapes[1]) - 2)))
+        return factor if spread == onnx.dims(factor) else onnx.reshape(factor, spread, what="factor")
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        product = onnx.op("Mul", [top_diffs[0], node.bottoms[1]], what="diff_x")
+        total = sum_over(onnx, product, range(2, len(node.bottom_shapes[1])), "factor_diff")
+        factor_diff = like_bottom(onnx, node, total, shape=node.bottom_shapes[1][:2])
+        x_diff = onnx.op("Mul", [top_diffs[0], self._factor(node, onnx)], what="x_diff")
+        return Gradients((factor_diff, x_diff, top_diffs[0]))

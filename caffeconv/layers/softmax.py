@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Gradients, Layer, Node
-from caffeconv.layers.gradients import filled_like, refuse_all, times
+from caffeconv.layers.gradient_ops import filled_like, refuse_all, times
 from caffeconv.tensor.axis_order import Arrangement, as_caffe
 from caffeconv.tensor.shape import Shapes, canonical_axis, count
 

@@ -11,9 +11,9 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Gradients, Layer, Node
-from caffeconv.layers.gradients import class_sums, filter_diff, spread_windows
-from caffeconv.layers.kernels import convolution_kernel, vector
+from caffeconv.layers.gradient_ops import class_sums, filter_diff, spread_windows
 from caffeconv.layers.pooling import METHODS, Method, lower_pooling, pool_padding, pooling_diff
+from caffeconv.layers.weight_layouts import convolution_kernel, vector
 from caffeconv.tensor.axis_order import Arrangement
 from caffeconv.tensor.shape import Shape, Shapes, by_x, count
 from caffeconv.tensor.weight_array import Kernels

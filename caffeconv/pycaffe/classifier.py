@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from caffeconv.convert import PathLike
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.atomic import PathLike
 from caffeconv.pycaffe import io
 from caffeconv.pycaffe.net import Net
 from caffeconv.tensor.shape import FloatArray

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import NoReturn, TypedDict
 
 import numpy as np
 
-from caffeconv.convert import PathLike
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.atomic import PathLike
 from caffeconv.pycaffe import io
 from caffeconv.pycaffe.classifier import TEST, transformer_for
 from caffeconv.pycaffe.net import Net
@@ -24,7 +23,7 @@ class Detection(TypedDict):
 
     window: Window
     prediction: FloatArray
-    filename: str | os.PathLike[str]
+    filename: PathLike
 
 
 class Detector(Net):
@@ -48,9 +47,7 @@ class Detector(Net):
         self.transformer = transformer_for(self, mean, input_scale, raw_scale, channel_swap)
         self.configure_crop(context_pad)
 
-    def detect_windows(
-        self, images_windows: Iterable[tuple[str | os.PathLike[str], Iterable[Window]]]
-    ) -> list[Detection]:
+    def detect_windows(self, images_windows: Iterable[tuple[PathLike, Iterable[Window]]]) -> list[Detection]:
         """A detection for each window, in order; `images_windows` are picture files, each with its windows.
 
         Raises CaffeconvError for a picture that cannot be read, or a window without pixels.

@@ -5,7 +5,6 @@ Pictures are decoded by OpenCV and come out as skimage gave them: H×W×K, red f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
@@ -13,10 +12,11 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from caffeconv import caffe_pb2 as _caffe_pb2
+import caffeconv.caffe_pb2 as _caffe_pb2
 from caffeconv.caffe_pb2 import BlobProto, BlobProtoVector, Datum
 from caffeconv.data.images import read_picture
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.atomic import PathLike
 from caffeconv.pycaffe import resizing
 from caffeconv.pycaffe.errors import PycaffeRuntimeError, PycaffeValueError
 from caffeconv.tensor.shape import FloatArray, Shape, by_x, count
@@ -223,7 +223,7 @@ class Transformer:
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
-def load_image(filename: str | os.PathLike[str], color: bool = True) -> FloatArray:
+def load_image(filename: PathLike, color: bool = True) -> FloatArray:
     """A picture file, float32, 0 to 1: H×W×3, red first; without `color` H×W×1, grey by skimage's weights.
 
     What is grey becomes three equal channels, an alpha channel is dropped. Raises CaffeconvError for what is damaged,

@@ -51,7 +51,7 @@ def set_mode_cpu() -> None:
 
 def set_mode_gpu() -> None:
     """Nets made from now on compute with CUDA; where it is not to be had, on the CPU, with a CaffeconvWarning."""
-    from caffeconv.runtime.session import import_onnxruntime, missing_cuda
+    from caffeconv.runtime.install import import_onnxruntime, missing_cuda
 
     missing = missing_cuda(import_onnxruntime(), None)
     if missing:

@@ -11,10 +11,10 @@ from typing import overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from caffeconv import net as caffeconv_net
 from caffeconv.caffe_format.terms import Phase
-from caffeconv.convert import PathLike
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.atomic import PathLike
+from caffeconv.net import net as caffeconv_net
 from caffeconv.pycaffe import mode
 from caffeconv.pycaffe.errors import PycaffeRuntimeError, PycaffeTypeError
 from caffeconv.python_layers.host import AllowPython

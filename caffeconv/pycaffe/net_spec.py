@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from google.protobuf.message import Message
 
-from caffeconv import caffe_pb2
+import caffeconv.caffe_pb2 as caffe_pb2
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.errors import CaffeconvError
 from caffeconv.pycaffe.errors import PycaffeTypeError

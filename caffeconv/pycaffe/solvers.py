@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import NoReturn
 
+from caffeconv.files.atomic import PathLike
 from caffeconv.pycaffe.errors import TrainingError
 
 
-def get_solver(solver_file: str | os.PathLike[str]) -> NoReturn:
+def get_solver(solver_file: PathLike) -> NoReturn:
     """Raises TrainingError."""
     raise TrainingError(
         f"{solver_file}: caffeconv runs trained nets and does not train them. Net.forward and Net.backward give Caffe's "
@@ -19,7 +19,7 @@ def get_solver(solver_file: str | os.PathLike[str]) -> NoReturn:
 class SGDSolver:
     """Raises TrainingError when made."""
 
-    def __init__(self, solver_file: str | os.PathLike[str]) -> None:
+    def __init__(self, solver_file: PathLike) -> None:
         get_solver(solver_file)
 
 

@@ -106,3 +106,13 @@ def layer_of(node: str, layers: Collection[str]) -> str | None:
             return numbered
         name = name.rpartition("/")[0]
     return None
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """Where and how to compute."""
+
+    provider: Provider
+    threads: int | None
+    nhwc: bool
+    half: bool

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,10 +12,11 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from caffeconv.errors import CaffeconvError, CaffeconvWarning
+from caffeconv.errors import CaffeconvError
 from caffeconv.runtime.cuda import load_libraries, missing_gpu, why_not_started
-from caffeconv.runtime.external_files import unchanged_files
-from caffeconv.runtime.labels import label_checks
+from caffeconv.runtime.install import choose_providers, has_cuda, import_onnxruntime
+from caffeconv.runtime.integrity import unchanged_files
+from caffeconv.runtime.label_checks import label_checks
 from caffeconv.runtime.providers import (
     CPU,
     CUDA,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     import onnxruntime
     from onnx import ModelProto
 
-    from caffeconv.emit.outline import Outline
+    from caffeconv.emit.lazy_model import Outline
     from caffeconv.python_layers.host import UserCode
     from caffeconv.runtime.python_callback import PythonNodes
 
@@ -70,7 +69,7 @@ class Session:
         model = _halved(model, names) if half else model
         options = _options(ort, threads, optimise=optimise, profile_to=profile_to)
         if not isinstance(model, Path):
-            from caffeconv.runtime.lending import lend
+            from caffeconv.runtime.shared_initializers import lend
 
             model, self._lent = lend(model, options)
         library = _our_library(names) if _uses_our_operators(model) else None
@@ -85,7 +84,7 @@ class Session:
         if names[0] == CUDA and CUDA not in self.providers:
             why = failure or why_not_started(ort)
             report_fallback(provider, why, allowed=device.kind == "auto" and not (nhwc or half))
-        self._may_take_cuda = device.kind == "auto" and _has_cuda(ort)
+        self._may_take_cuda = device.kind == "auto" and has_cuda(ort)
         self.inputs: dict[str, list[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
         self.outputs: dict[str, list[int | str]] = {o.name: o.shape for o in self._session.get_outputs()}
         self._types: dict[str, str] = {i.name: i.type for i in self._session.get_inputs()}
@@ -225,73 +224,12 @@ def _refuse_no_pictures(name: str, values: Feed) -> None:
     )
 
 
-def import_onnxruntime() -> ModuleType:
-    """The module; CaffeconvError says how to install it where it is missing, or where two copies broke each other."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise CaffeconvError(
-            f"onnxruntime cannot be imported ({error}); it is needed to run nets. "
-            "Install one: pip install 'caffeconv[cpu]', or for an NVIDIA GPU: pip install 'caffeconv[gpu]'"
-        ) from None
-    if not hasattr(onnxruntime, "InferenceSession"):
-        raise CaffeconvError(f"onnxruntime is broken.{both_installed() or ' Install it again.'}")
-    if both := both_installed():
-        warnings.warn(both.strip(), CaffeconvWarning, stacklevel=2)
-    module: ModuleType = onnxruntime
-    return module
-
-
-def both_installed() -> str:
-    """What to do where onnxruntime and onnxruntime-gpu, which overwrite each other's files, are both installed."""
-    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
-    if len(found) < 2:
-        return ""
-    return (
-        " onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files. Keep one: "
-        "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu (or onnxruntime)"
-    )
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def choose_providers(provider: Provider, ort: ModuleType) -> list[str]:
-    """onnxruntime's provider names, first choice first; CaffeconvError where CUDA is asked for and missing."""
-    device = parse_provider(provider)
-    if device.kind == "cpu":
-        return [CPU]
-    missing = missing_cuda(ort, device.index)
-    if missing and device.kind == "cuda":
-        raise CaffeconvError(f"--provider {provider}: {missing}")
-    return [CPU] if missing else [CUDA, CPU]
-
-
-def missing_cuda(ort: ModuleType, index: int | None) -> str:
-    """What keeps a net from running on the GPU of that number, and what to do; empty where nothing is known to."""
-    if _has_cuda(ort):
-        return missing_gpu(index)
-    return (
-        f"this onnxruntime {_version('onnxruntime') or _version('onnxruntime-gpu')} has no CUDA provider "
-        f"(it has {', '.join(ort.get_available_providers())}).{both_installed()} Install the GPU build: "
-        "pip uninstall -y onnxruntime && pip install 'caffeconv[gpu]'"
-    )
-
-
-def _has_cuda(ort: ModuleType) -> bool:
-    return CUDA in ort.get_available_providers()
-
-
 def _halved(model: ModelProto | Outline | Path, providers: Sequence[str]) -> ModelProto:
     """The model in half precision; CaffeconvError on the CPU, which computes with that by way of float32."""
     import onnx
 
-    from caffeconv.emit.half import to_half
-    from caffeconv.emit.outline import Outline
+    from caffeconv.emit.lazy_model import Outline
+    from caffeconv.emit.passes.float16 import to_half
 
     if providers[0] != CUDA:
         raise CaffeconvError(
@@ -311,7 +249,7 @@ def _uses_our_operators(model: ModelProto | Path) -> bool:
 
 def _our_library(providers: Sequence[str]) -> str | None:
     """Our operators' library, with CUDA kernels where they are of use; None where it was not built."""
-    from caffeconv import ops
+    import caffeconv.ops as ops
 
     try:
         return (ops.cuda_library_path() if providers[0] == CUDA else None) or ops.library_path()
@@ -325,7 +263,7 @@ def _python_nodes(model: ModelProto | Path, user_code: UserCode | None, library:
         return None
     if not any(node.domain == "caffeconv" and node.op_type.startswith("Python") for node in model.graph.node):
         return None
-    from caffeconv import ops
+    import caffeconv.ops as ops
     from caffeconv.runtime.python_callback import PythonNodes
 
     return PythonNodes(model, user_code, library or ops.library_path())

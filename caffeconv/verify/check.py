@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caffeconv.batch import for_any_batch, input_shapes, reshape_graph
-from caffeconv.convert import Loaded
-from caffeconv.emit.form import Form, Preprocess, is_half, layouts, pictures_of
+from caffeconv.conversion.load import Loaded
+from caffeconv.emit.metadata import Preprocess, is_half, layouts, pictures_of
+from caffeconv.emit.passes.pipeline import Form
 from caffeconv.emit.precision import exact_values
 from caffeconv.errors import CaffeconvError
+from caffeconv.frontend.options import State
+from caffeconv.frontend.reshape import for_any_batch, input_shapes, reshape_graph
 from caffeconv.ir.graph import Graph
-from caffeconv.read.netdef import State
 from caffeconv.tensor.shape import FloatArray, Shape
 from caffeconv.verify.engines import Engine, EngineName, EngineUnfitError, Subject, engines
 from caffeconv.verify.probe import SEED, Probe, probe

@@ -14,14 +14,14 @@ from typing import Literal
 
 import numpy as np
 
-from caffeconv.batch import fixed_dims
 from caffeconv.caffe_format.prototxt_writer import net_to_text
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
-from caffeconv.convert import Loaded
+from caffeconv.conversion.load import Loaded
 from caffeconv.errors import CaffeconvError
+from caffeconv.frontend.open_axes import fixed_dims
+from caffeconv.frontend.options import State
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
-from caffeconv.read.netdef import State
 from caffeconv.tensor.shape import FloatArray
 
 EngineName = Literal["caffe", "opencv", "self"]

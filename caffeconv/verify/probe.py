@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from caffeconv.emit.form import Preprocess
+from caffeconv.emit.metadata import Preprocess
 from caffeconv.emit.precision import exact_values
 from caffeconv.ir.graph import Graph
 from caffeconv.tensor.shape import FloatArray, Shape

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from golden_cases import GOLDENS
-from program import environment, program
+from support.golden_cases import GOLDENS
+from support.program import environment, program
 
 from caffeconv.cli import main
 

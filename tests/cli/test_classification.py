@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from golden_cases import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
-from program import environment, script
-from small_nets import write_net
+from support.golden_cases import ROOT
+from support.program import environment, script
+from support.small_nets import write_net
 
 import caffeconv
 from caffeconv.cli import main
@@ -26,7 +26,7 @@ from caffeconv.data.images import read_picture, resize
 from caffeconv.data.input_images import Transform, find_pictures
 from caffeconv.data.input_items import PictureSource, TenCrops
 from caffeconv.errors import CaffeconvError
-from caffeconv.runtime.batches import Batch, averaged
+from caffeconv.inference.input_batches import Batch, averaged
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS, LABELS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel", DIGITS / "labels.txt"

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from databases import raw, write_hdf5, write_list, write_lmdb, write_pictures
 from numpy.typing import ArrayLike, NDArray
+from support.databases import raw, write_hdf5, write_list, write_lmdb, write_pictures
 
 from caffeconv.caffe_format.prototxt import parse_text
 from caffeconv.caffe_pb2 import NetParameter

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from golden_cases import ROOT
+from support.golden_cases import ROOT
 
 from caffeconv.cli import main
 

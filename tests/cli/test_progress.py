@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from caffeconv.cli import progress as module
-from caffeconv.cli.progress import progress
+from caffeconv.cli.show import progress as module
+from caffeconv.cli.show.progress import progress
 
 
 class Terminal(io.StringIO):

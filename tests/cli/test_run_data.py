@@ -16,13 +16,13 @@ import lmdb
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from databases import encoded, pixels, raw, write_hdf5, write_list, write_lmdb, write_mean, write_pictures
-from golden_cases import ROOT, Array
-from program import environment, heed_ctrl_c, program, script
+from support.databases import encoded, pixels, raw, write_hdf5, write_list, write_lmdb, write_mean, write_pictures
+from support.golden_cases import ROOT, Array
+from support.program import environment, heed_ctrl_c, program, script
 
 import caffeconv
 from caffeconv.cli import main
-from caffeconv.runtime.parts import Parts
+from caffeconv.inference.checkpoint import Parts
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel"

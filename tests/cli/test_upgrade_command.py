@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from golden_cases import GOLDENS
+from support.golden_cases import GOLDENS
 
 from caffeconv.cli import main
 

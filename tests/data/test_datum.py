@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from databases import encoded, file_content, pixels, raw, refused
+from support.databases import encoded, file_content, pixels, raw, refused
 
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.datum import read_datum

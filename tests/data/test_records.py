@@ -9,7 +9,7 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from databases import contents, refused, write_lmdb
+from support.databases import contents, refused, write_lmdb
 
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.records import Backend, Cycle, Records, open_records

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from databases import pixels, refused, write_mean
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.databases import pixels, refused, write_mean
 
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.data.errors import SourceUnavailableError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from databases import pixels, refused, write_mean, write_pictures
+from support.databases import pixels, refused, write_mean, write_pictures
 
 from caffeconv import Net, inspect
 from caffeconv.data.windows import Window, place, read_windows

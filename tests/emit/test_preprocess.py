@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from databases import write_mean
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto
-from small_nets import input_layer, session_of, write_net
+from support.databases import write_mean
+from support.small_nets import input_layer, session_of, write_net
 
 import caffeconv
 from caffeconv import Preprocess
 from caffeconv.data.transform import Transform, Transformer
-from caffeconv.emit.form import pictures_of
+from caffeconv.emit.metadata import pictures_of
 
 RELU = 'layer { name: "r" type: "ReLU" bottom: "x" top: "r" relu_param { negative_slope: 1 } }'
 CONV = (

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import plyvel
 import pytest
-from databases import encoded, file_content, raw, refused, write_hdf5, write_list, write_lmdb, write_pictures
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
+from support.databases import encoded, file_content, raw, refused, write_hdf5, write_list, write_lmdb, write_pictures
 
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.infogain.balance import class_weights

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_nets import Array, input_layer, run_model, run_net, write_net, write_weights
+from support.small_nets import Array, input_layer, run_model, run_net, write_net, write_weights
 
 import caffeconv
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from small_nets import Array, run_model, run_net, write_net, write_weights
+from support.small_nets import Array, run_model, run_net, write_net, write_weights
 
 import caffeconv
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_cases import forward
-from small_nets import Array, write_net
+from support.golden_cases import forward
+from support.small_nets import Array, write_net
 
 import caffeconv
 from caffeconv.caffe_format.terms import Phase

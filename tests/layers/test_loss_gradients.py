@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_cases import forward
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from small_nets import Array, blob, write_net
+from support.golden_cases import forward
+from support.small_nets import Array, blob, write_net
 
 import caffeconv
 

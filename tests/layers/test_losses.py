@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_nets import Array, blob, run_model, run_net, write_net
+from support.small_nets import Array, blob, run_model, run_net, write_net
 
 import caffeconv
 from caffeconv.caffe_pb2 import BlobProto
-from caffeconv.convert import load
+from caffeconv.conversion.load import load
 from caffeconv.ir.layer import LabelRule
 
 FLT_MIN = float(np.finfo(np.float32).tiny)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_nets import Array, run_model, write_net
+from support.small_nets import Array, run_model, write_net
 
 import caffeconv
 

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
-from small_nets import Array, net_text, write_net, write_weights
+from support.small_nets import Array, net_text, write_net, write_weights
 
 import caffeconv
 from caffeconv import Net
 from caffeconv.cli import main
-from caffeconv.convert import load
-from caffeconv.read.netdef import State
+from caffeconv.conversion.load import load
+from caffeconv.frontend.options import State
 
 HEAD = "import caffe\nimport numpy as np\n"
 SCALE = """

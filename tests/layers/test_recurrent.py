@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import checker
-from small_nets import Array, net_text, run_model, run_net, session_of, write_net, write_weights
+from support.small_nets import Array, net_text, run_model, run_net, session_of, write_net, write_weights
 
 import caffeconv
-from caffeconv.convert import convert_loaded, load
+from caffeconv.conversion.load import load
+from caffeconv.conversion.to_onnx import convert_loaded
 from caffeconv.emit.model import emit_model
 
 Exact = NDArray[np.float64]

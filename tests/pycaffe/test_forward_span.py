@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from golden_cases import ROOT, Case, cases, difference, forward, part, runnable
-from small_nets import write_net
+from support.golden_cases import ROOT, Case, cases, difference, forward, part, runnable
+from support.small_nets import write_net
 
 import caffeconv
-from caffeconv.net import Net
+from caffeconv.net.net import Net
 
 DIGITS = ROOT / "fixtures" / "digits"
 X = np.arange(6, dtype=np.float32).reshape(2, 3)

@@ -7,9 +7,9 @@ import copy
 
 import numpy as np
 import pytest
-from golden_cases import Case, cases
 from google.protobuf import text_format
 from google.protobuf.message import Message
+from support.golden_cases import Case, cases
 
 import caffeconv
 import caffeconv.pycaffe as caffe

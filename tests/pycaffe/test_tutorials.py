@@ -11,7 +11,7 @@ import h5py
 import lmdb
 import numpy as np
 import pytest
-from golden_cases import ROOT, Case, cases, difference, part
+from support.golden_cases import ROOT, Case, cases, difference, part
 
 import caffeconv
 import caffeconv.pycaffe as caffe

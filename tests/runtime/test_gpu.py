@@ -11,12 +11,13 @@ import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner
-from golden_cases import ROOT, Array, Case, cases, difference, part, runnable
+from support.golden_cases import ROOT, Array, Case, cases, difference, part, runnable
 
 import caffeconv
 from caffeconv.cli import main
+from caffeconv.runtime.install import missing_cuda
 from caffeconv.runtime.providers import CPU, CUDA
-from caffeconv.runtime.session import Session, missing_cuda
+from caffeconv.runtime.session import Session
 
 pytestmark = pytest.mark.cuda
 DIGITS = ROOT / "fixtures" / "digits"

@@ -11,12 +11,12 @@ import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner
-from golden_cases import ROOT
-from small_nets import write_net
+from support.golden_cases import ROOT
+from support.small_nets import write_net
 
 import caffeconv
 from caffeconv.cli import main
-from caffeconv.runtime import session
+from caffeconv.runtime import install, session
 from caffeconv.runtime.providers import CPU, CUDA, Device, Placement, Providers, layer_of, parse_provider, said
 
 DIGITS = ROOT / "fixtures" / "digits"
@@ -73,7 +73,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> type[FakeSession]:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider", CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession)
     monkeypatch.setattr(FakeSession, "starts", (CUDA, CPU))
-    monkeypatch.setattr(session, "missing_gpu", lambda index: "")
+    for module in (install, session):
+        monkeypatch.setattr(module, "missing_gpu", lambda index: "")
     return FakeSession
 
 
@@ -155,7 +156,8 @@ def test_cuda_that_fails_says_why(cuda: type[FakeSession], monkeypatch: pytest.M
 
 
 def test_no_gpu(cuda: type[FakeSession], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "missing_gpu", lambda index: f"no GPU {index}")
+    for module in (install, session):
+        monkeypatch.setattr(module, "missing_gpu", lambda index: f"no GPU {index}")
     monkeypatch.setattr(FakeSession, "starts", (CPU,))
     with pytest.raises(caffeconv.CaffeconvError, match=r"^--provider cuda:1: no GPU 1$"):
         asked("cuda:1")
@@ -177,7 +179,8 @@ def test_the_library_with_cuda_kernels_is_the_one_used(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     monkeypatch.setattr(onnxruntime, "InferenceSession", on_the_cpu)
-    monkeypatch.setattr(session, "missing_gpu", lambda index: "")
+    for module in (install, session):
+        monkeypatch.setattr(module, "missing_gpu", lambda index: "")
     library = tmp_path / "library_with_cuda.so"
     shutil.copyfile(caffeconv.ops.library_path(), library)
     monkeypatch.setattr(caffeconv.ops, "cuda_library_path", lambda: str(library))

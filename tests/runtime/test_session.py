@@ -10,31 +10,31 @@ import numpy as np
 import onnxruntime
 import pytest
 from click.testing import CliRunner
-from golden_cases import ROOT
-from small_nets import write_net
+from support.golden_cases import ROOT
+from support.small_nets import write_net
 
 import caffeconv
 from caffeconv.cli import main
-from caffeconv.runtime import session
+from caffeconv.runtime import install, session
 
 
 def test_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(caffeconv.CaffeconvError, match=r"pip install 'caffeconv\[cpu\]'"):
-        session.import_onnxruntime()
+        install.import_onnxruntime()
 
 
 def test_two_distributions_that_broke_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.31.1")
     monkeypatch.delattr(onnxruntime, "InferenceSession")
     with pytest.raises(caffeconv.CaffeconvError, match="are both installed and overwrite each other"):
-        session.import_onnxruntime()
+        install.import_onnxruntime()
 
 
 def test_two_distributions_that_still_work_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.31.1")
     with pytest.warns(RuntimeWarning, match="onnxruntime and onnxruntime-gpu are both installed"):
-        session.import_onnxruntime()
+        install.import_onnxruntime()
 
 
 def test_the_program_shows_a_warning_as_its_own_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,8 +49,8 @@ def test_cuda_that_is_not_there() -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has CUDA")
     with pytest.raises(caffeconv.CaffeconvError, match=r"has no CUDA provider.*pip install 'caffeconv\[gpu\]'"):
-        session.choose_providers("cuda", onnxruntime)
-    assert session.choose_providers("auto", onnxruntime) == ["CPUExecutionProvider"]
+        install.choose_providers("cuda", onnxruntime)
+    assert install.choose_providers("auto", onnxruntime) == ["CPUExecutionProvider"]
 
 
 def test_no_model(tmp_path: Path) -> None:

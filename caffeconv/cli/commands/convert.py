@@ -1,0 +1,116 @@
+"""caffeconv convert"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from caffeconv.cli.options.model_form import FormOptions, form_options
+from caffeconv.cli.options.net import (
+    NetOptions,
+    fully_convolutional_option,
+    net_argument,
+    net_options,
+    talk_options,
+    weights_argument,
+)
+
+if TYPE_CHECKING:
+    from caffeconv.emit.onnx_writer import Storage
+
+
+@click.command("convert")
+@net_argument
+@weights_argument
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="What to write, by its name: a model, OUT.onnx; the weights alone for other frameworks, OUT.safetensors, OUT.npz "
+    "or OUT.h5; or as Caffe saves them, OUT.caffemodel or OUT.caffemodel.h5.",
+)
+@click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="BLOB",
+    help="Make these blobs the outputs and cut the rest; `all`: every blob. May be repeated.",
+)
+@click.option(
+    "--batch",
+    default="dynamic",
+    show_default=True,
+    metavar="dynamic|keep|N",
+    help="Batch size: any, where every layer allows it; the prototxt's; or N.",
+)
+@click.option(
+    "--weights",
+    "storage",
+    type=click.Choice(["embed", "external", "link"]),
+    help="Where the weights go: into OUT; beside it, to OUT.….data; or nowhere: OUT points into WEIGHTS, which must lie in "
+    "its folder or below.  [default: embed; external where OUT would be over 2 GiB]",
+)
+@click.option("--opset", type=int, help="ONNX operator set.  [default: 17]")
+@click.option("--no-fold", is_flag=True, help="Keep BatchNorm, Scale, Bias and Dropout as layers of their own.")
+@click.option("--seed", type=int, default=0, help="For fillers that draw at random, where weights are missing.")
+@fully_convolutional_option
+@form_options
+@net_options
+@talk_options
+def convert_command(
+    net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str, storage: Storage | None,
+    opset: int | None, no_fold: bool, seed: int, fully_convolutional: bool, forms: FormOptions, options: NetOptions,
+    quiet: bool, verbose: bool,
+) -> None:  # fmt: skip
+    """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs, or the weights alone.
+
+    Example, from the project's folder:
+
+    \b
+        caffeconv convert fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel -o digits.onnx
+    """
+    from caffeconv.cli.commands.convert_caffemodel import convert_weights
+    from caffeconv.cli.commands.convert_onnx import ModelRequest, convert_model
+    from caffeconv.cli.commands.convert_weight_arrays import convert_kernels, writes_kernels
+    from caffeconv.emit.weights.caffe_weights import is_weights_name
+    from caffeconv.errors import CaffeconvError
+    from caffeconv.files.atomic import refuse_input_as_output
+
+    refuse_input_as_output(out, (net, *weights))
+    if is_weights_name(out):
+        convert_weights(net, weights, out, seed, options, quiet=quiet, verbose=verbose)
+        return
+    if writes_kernels(out):
+        convert_kernels(net, weights, out, forms.layout or "nhwc", seed, options, quiet=quiet, verbose=verbose)
+        return
+    if out.suffix.lower() != ".onnx":
+        raise CaffeconvError(
+            f"{out}: a name that ends in .onnx was needed for a model; in .safetensors, .npz or .h5 for weights alone; in "
+            ".caffemodel or .caffemodel.h5 for weights that Caffe loads"
+        )
+    request = ModelRequest(
+        net,
+        weights,
+        out,
+        outputs,
+        _batch(batch),
+        storage,
+        opset,
+        not no_fold,
+        seed,
+        fully_convolutional,
+        forms,
+        options,
+    )
+    convert_model(request, quiet=quiet, verbose=verbose)
+
+
+def _batch(value: str) -> int | Literal["dynamic", "keep"]:
+    if value in ("dynamic", "keep"):
+        return "keep" if value == "keep" else "dynamic"
+    if not value.isdigit():
+        raise click.UsageError(f"--batch {value}: dynamic, keep or a number was needed")
+    return int(value)

@@ -1,0 +1,104 @@
+"""caffeconv convert … -o OUT.onnx: an ONNX model."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from caffeconv.cli.loading import load_net
+from caffeconv.cli.options.model_form import FormOptions, not_right, report_half, show_verification
+from caffeconv.cli.options.net import NetOptions, note, tell_problems
+from caffeconv.errors import CaffeconvError, Diagnostic
+
+if TYPE_CHECKING:
+    from caffeconv.conversion.load import Loaded
+    from caffeconv.emit.lazy_model import Outline
+    from caffeconv.emit.onnx_writer import Storage
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What to convert, and how."""
+
+    net: Path
+    weights: tuple[Path, ...]
+    out: Path
+    outputs: tuple[str, ...]
+    batch: int | Literal["dynamic", "keep"]
+    storage: Storage | None
+    opset: int | None
+    fold: bool
+    seed: int
+    fully_convolutional: bool
+    forms: FormOptions
+    options: NetOptions
+
+
+def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
+    """Writes the model, and says what there is to say of it."""
+    from caffeconv.cli.show.written_files import told
+    from caffeconv.conversion.load import source_metadata
+    from caffeconv.emit.onnx_writer import choose_storage, write_model
+    from caffeconv.files.sha256 import hashing
+    from caffeconv.frontend.open_files import weights_files
+
+    notes: list[Diagnostic] = []
+    with hashing(weights_files(request.net, request.weights)) as hashes:
+        loaded = load_net(
+            request.net, request.weights, request.options, seed=request.seed,
+            fully_convolutional=request.fully_convolutional, crop=request.forms.crop_size,
+        )  # fmt: skip
+        outline = _outline(request, loaded, notes, quiet=quiet)
+        chosen = choose_storage(outline, request.storage)
+        metadata = functools.partial(source_metadata, loaded, hashes)
+        written = write_model(outline, request.out, chosen, hashes, metadata)
+    tell_problems(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)
+    for line in told(written, automatic=chosen != (request.storage or "embed"), verbose=verbose):
+        note(line, quiet=quiet)
+    if not quiet:
+        graph = outline.model.graph
+        described = " ".join(_describe(value) for value in graph.input)
+        results = " ".join(_describe(value) for value in graph.output)
+        size = f"{len(graph.node)} nodes, {written.bytes / 1e6:.2f} MB"
+        click.echo(f"{request.out}: {size}; {described or 'no input'} → {results}")
+
+
+def _outline(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, quiet: bool) -> Outline:
+    """The model in its form, verified where that is asked for."""
+    from caffeconv.conversion.convert import refuse_changed_links
+    from caffeconv.conversion.to_onnx import choose_outputs, outline_loaded
+    from caffeconv.emit.lazy_model import Outline
+    from caffeconv.emit.passes.pipeline import take_form
+
+    forms, net, options = request.forms, request.net, request.options
+    form = forms.form(net, options, notes, fold=request.fold)
+    refuse_changed_links(form, request.storage)
+    values = choose_outputs(loaded.graph, "all" if request.outputs == ("all",) else request.outputs or None)
+    outline = outline_loaded(
+        loaded, values, batch=request.batch, opset=request.opset, fold=request.fold, link=request.storage == "link",
+        notes=notes, any_size=request.fully_convolutional,
+    )  # fmt: skip
+    if form.is_plain and not forms.wants_verification:
+        return outline
+    plain = outline.with_values()
+    model = take_form(plain, form, notes)
+    if forms.wants_verification:
+        from caffeconv.verify import verify
+
+        typical = forms.typical(net, options)
+        found = verify(loaded, model, form, options.state, typical=typical, engine=forms.verify_with)
+        show_verification(found, quiet=quiet)
+        if not found.ok:
+            raise CaffeconvError(not_right(found, request.out))
+    elif form.half and not quiet:
+        report_half(loaded, plain, model, form)
+    return outline if form.is_plain else Outline(model, {})
+
+
+def _describe(value: object) -> str:
+    dims = value.type.tensor_type.shape.dim  # type: ignore[attr-defined]
+    return f"{value.name}[{','.join(d.dim_param or str(d.dim_value) for d in dims)}]"  # type: ignore[attr-defined]

@@ -1,0 +1,54 @@
+"""caffeconv convert … -o OUT.npz|.h5|.safetensors: the weights alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from caffeconv.cli.loading import load_net
+from caffeconv.cli.options.net import NetOptions, note, refuse_other_options, tell_problems
+
+SUFFIXES = (".npz", ".h5", ".safetensors")
+ARGUMENTS = frozenset(("out", "layout", "seed"))
+"""What of `convert` bears on weights alone, besides the options that choose and shape the net."""
+
+
+def writes_kernels(out: Path) -> bool:
+    """Whether OUT is a file for weights alone, by its name; ``.caffemodel.h5`` is Caffe's own."""
+    return out.suffix.lower() in SUFFIXES and not out.name.lower().endswith(".caffemodel.h5")
+
+
+def convert_kernels(
+    net: Path, weights: tuple[Path, ...], out: Path, layout: Literal["nhwc", "nchw"], seed: int, options: NetOptions,
+    *, quiet: bool, verbose: bool,
+) -> None:  # fmt: skip
+    """Writes the arrays, and says what there is to say of them."""
+    from caffeconv.cli.show.progress import progress
+    from caffeconv.emit.weights.weight_arrays import kernels_of
+    from caffeconv.emit.weights.weight_files import write_kernels
+
+    refuse_other_options(ARGUMENTS, f"is for ONNX models, and {out.name} holds weights alone")
+    loaded = load_net(net, weights, options, seed=seed)
+    content = kernels_of(loaded.graph, layout, keras_names=out.suffix.lower() == ".h5")
+    with progress(len(content.arrays), "writing arrays", quiet=quiet) as advance:
+        written = write_kernels(out, content, advance)
+    if not weights and net.suffix != ".caffemodel":
+        note("no weights were given; the arrays hold what their fillers make", quiet=quiet)
+    tell_problems(loaded.dropped, loaded.bound.diagnostics, quiet=quiet, verbose=verbose)
+    _tell_notes({name: layer.get("notes", ()) for name, layer in content.layers.items()}, verbose=verbose, quiet=quiet)
+    if not quiet:
+        held = "channels last (NHWC)" if layout == "nhwc" else "as Caffe has them"
+        click.echo(f"{out}: {len(content.arrays)} arrays, {written / 1e6:.2f} MB; {held}")
+
+
+def _tell_notes(notes: dict[str, object], *, verbose: bool, quiet: bool) -> None:
+    told = [(layer, line) for layer, lines in notes.items() if isinstance(lines, (list, tuple)) for line in lines]
+    if verbose:
+        for layer, line in told:
+            note(f"{layer}: {line}", quiet=quiet)
+    elif told:
+        layers = len({layer for layer, _ in told})
+        word = "layer" if layers == 1 else "layers"
+        note(f"{layers} {word} with something to know; -v says it, and so does the file's metadata", quiet=quiet)

@@ -1,0 +1,228 @@
+"""caffeconv inspect"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from caffeconv.cli.options.net import NetOptions, net_argument, net_options, note, talk_options, weights_argument
+from caffeconv.errors import CaffeconvError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from caffeconv.inspection.report import LayerReport, Report
+
+UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+@click.command("inspect")
+@net_argument
+@weights_argument
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option(
+    "--fix",
+    "fix",
+    type=click.Path(path_type=Path),
+    metavar="OUT.prototxt",
+    help="Write the net with the first of the edits that mend it.",
+)
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(path_type=Path),
+    metavar="REPORT.html",
+    help="Write the report as one page with the net drawn as a graph.",
+)
+@click.option(
+    "--layer", "layer", metavar="NAME", help="Explain one layer instead: blobs, sizes, learning rates, TensorFlow."
+)
+@click.option("--batch", type=int, metavar="N", help="Reckon memory and multiply-adds for this batch size.")
+@click.option("--values", is_flag=True, help="Look at the weights' values too: NaN, infinite, all zero.")
+@net_options
+@talk_options
+def inspect_command(
+    net: Path, weights: tuple[Path, ...], as_json: bool, fix: Path | None, layer: str | None, batch: int | None,
+    values: bool, page: Path | None, options: NetOptions, quiet: bool, verbose: bool,
+) -> None:  # fmt: skip
+    """Shows every layer of NET with its shapes, parameters and costs, and says whether WEIGHTS fit.
+
+    Where they do not, says why, and which edits of NET would mend it. Exit code 0 where they fit, 1 where they do not.
+    With a second prototxt in place of WEIGHTS: what differs between the two nets, layer by layer.
+
+    Example, from the project's folder:
+
+    \b
+        caffeconv inspect fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel
+    """
+    if len(weights) == 1 and is_prototxt(net) and is_prototxt(weights[0]):
+        _compare(_report(net, (), options, batch), _report(weights[0], (), options, batch), as_json=as_json)
+        return
+    report = _report(net, weights, options, batch, values=values)
+    if layer is not None:
+        _explain(report, layer)
+        return
+    if as_json:
+        from caffeconv.cli.show.inspect_json import to_json
+
+        click.echo(to_json(report))
+    elif not quiet:
+        print_table(report)
+    shown = ("error", "warning", "note") if verbose else ("error", "warning")
+    for diagnostic in report.diagnostics:
+        if diagnostic.severity in shown:
+            click.echo(f"{diagnostic.severity}: {diagnostic}", err=True)
+    if report.advice:
+        click.echo(report.advice, err=True)
+    if page is not None:
+        _write_page(report, page, (net, *weights), quiet=quiet)
+    if fix is not None:
+        _write_fix(report, fix, (net, *weights), quiet=quiet)
+    if not report.ok:
+        raise SystemExit(1)
+    if not quiet and not as_json:
+        fits = "The weights fit." if weights else "The shapes go together; no weights were given."
+        click.echo(fits)
+
+
+def is_prototxt(path: Path) -> bool:
+    """Whether a path is that of a net definition, by its suffix."""
+    return path.suffix in (".prototxt", ".pt", ".txt")
+
+
+def _report(
+    net: Path, weights: tuple[Path, ...], options: NetOptions, batch: int | None, *, values: bool = False
+) -> Report:
+    from caffeconv.inspection.report import inspect
+
+    return inspect(
+        net, weights, phase=options.phase, level=options.level, stages=options.stages, shapes=options.shapes,
+        deploy=options.deploy, extended=options.extended, infogain=options.infogain,
+        allow_python=options.allow_python,
+        ignore_unknown_fields=options.ignore_unknown_fields, batch=batch, values=values,
+    )  # fmt: skip
+
+
+def _explain(report: Report, layer: str) -> None:
+    import difflib
+
+    from caffeconv.inspection.explain import explain
+
+    try:
+        click.echo("\n".join(explain(report.nodes, layer)))
+    except KeyError:
+        for diagnostic in report.diagnostics:
+            if diagnostic.layer == layer and diagnostic.severity == "error":
+                raise CaffeconvError(str(diagnostic)) from None
+        near = difflib.get_close_matches(layer, [other.name for other in report.layers], 3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise CaffeconvError(f"the net has no layer '{layer}' that could be built.{hint}") from None
+
+
+def _compare(a: Report, b: Report, *, as_json: bool) -> None:
+    from caffeconv.cli.show.inspect_json import changes_to_json
+    from caffeconv.inspection.diff import compare
+
+    for report in (a, b):
+        for diagnostic in report.diagnostics:
+            if diagnostic.severity == "error":
+                click.echo(f"error: {diagnostic}", err=True)
+    changes = compare(a, b)
+    if as_json:
+        click.echo(changes_to_json(changes))
+        return
+    for change in changes:
+        click.echo(f"{change.name} ({change.kind})")
+        for line in change.changes:
+            click.echo(f"  {line}")
+    for what, old, new in (
+        ("parameters", a.parameter_count, b.parameter_count), ("multiply-adds", a.multiply_adds, b.multiply_adds),
+    ):  # fmt: skip
+        click.echo(f"{what}: {short(old) or 0} → {short(new) or 0}")
+    if not changes:
+        click.echo("No layer differs.")
+
+
+def _write_page(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool) -> None:
+    from caffeconv.cli.show.inspect_html import to_html
+    from caffeconv.files.atomic import refuse_input_as_output, whole_file
+
+    refuse_input_as_output(out, inputs)
+    with whole_file(out) as file:
+        file.write(to_html(report, histograms=True).encode())
+    note(f"{out}: written", quiet=quiet)
+
+
+def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool) -> None:
+    from caffeconv.caffe_format.prototxt_writer import net_to_text
+    from caffeconv.files.atomic import refuse_input_as_output, whole_file
+
+    if report.fixed is None:
+        if report.ok:
+            note(f"nothing to mend; {out} is not written", quiet=quiet)
+            return
+        raise CaffeconvError(f"{out}: not written: no edits were found after which everything fits")
+    refuse_input_as_output(out, inputs)
+    with whole_file(out) as file:
+        file.write(net_to_text(report.fixed).encode())
+    note(f"{out}: written, with {report.cures[0]}", quiet=quiet)
+
+
+def print_table(report: Report) -> None:
+    """Prints one row a layer, and totals, on stdout."""
+    from caffeconv.cli.show.console import make_console
+
+    console = make_console()
+    console.print(_table(report.layers), soft_wrap=False)
+    click.echo(
+        f"{report.net or 'net'}: {len(report.layers)} layers, {short(report.parameter_count) or 0} parameters "
+        f"({short_bytes(report.parameter_count * 4) or '0 B'}), {short(report.multiply_adds) or 0} multiply-adds, "
+        f"{short_bytes(report.activation_bytes) or '0 B'} activations, "
+        f"{short_bytes(report.peak_bytes) or '0 B'} at once at most"
+    )
+
+
+def _table(layers: Sequence[LayerReport]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from caffeconv.tensor.shape import by_x
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("layer", "type", "bottoms", "tops", "parameters"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("params", "mult-adds", "memory", "sees"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for layer in layers:
+        tops = "\n".join(f"{name} {by_x(shape)}" for name, shape in layer.tops) or "–"
+        params = "\n".join(f"{name} {by_x(shape)}" for name, shape in layer.params)
+        table.add_row(
+            escape(layer.name), layer.type, escape("\n".join(layer.bottoms)), escape(tops), escape(params),
+            short(layer.parameter_count), short(layer.multiply_adds), short_bytes(layer.activation_bytes),
+            _sees(layer), style="red" if layer.problems else None,
+        )  # fmt: skip
+    return table
+
+
+def _sees(layer: LayerReport) -> str:
+    """The receptive field's height and width."""
+    return "×".join(map(str, layer.receptive_field.size)) if layer.receptive_field else ""
+
+
+def short(number: int) -> str:
+    """``1.23M``; empty for 0."""
+    for size, unit in UNITS:
+        if number >= size:
+            return f"{number / size:.3g}{unit}" if number < 1000 * size else f"{number / size:.0f}{unit}"
+    return str(number) if number else ""
+
+
+def short_bytes(number: int) -> str:
+    """``1.23 MB``; empty for 0."""
+    for size, unit in UNITS:
+        if number >= size:
+            return f"{number / size:.3g} {unit}B"
+    return f"{number} B" if number else ""

@@ -1,0 +1,22 @@
+"""Says where a session computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from caffeconv.cli.options.net import note
+
+if TYPE_CHECKING:
+    from caffeconv.runtime.session import Session
+
+
+def say_placement(session: Session, layers: Callable[[], Sequence[str]]) -> None:
+    """Which provider was chosen, and which of the `layers` fell back to the CPU."""
+    from caffeconv.runtime.providers import layer_of, said
+
+    placed = session.placements()
+    names = layers() if placed else []
+    owners = {place.node: layer_of(place.node, names) or place.node for place in placed or ()}
+    for line in said(session.providers, placed, owners, session.passed_over):
+        note(line)

@@ -1,0 +1,42 @@
+"""Says where weights have gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from caffeconv.emit.onnx_writer import Tensor, Written
+    from caffeconv.ir.graph import Graph
+
+
+def told(written: Written, *, automatic: bool, verbose: bool) -> Iterator[str]:
+    """What a user should know: always which other files the model needs, and on `-v` which tensors lie where."""
+    if written.data is not None:
+        why = "; one ONNX file holds at most 2 GiB" if automatic else ""
+        yield f"{written.data.location} ({written.data.bytes / 1e6:.2f} MB) belongs to the model: keep both together{why}"
+    if written.linked:
+        places = ", ".join(sorted({str(t.stored.path) for t in written.linked if t.stored is not None}))
+        yield f"{_sum(written.linked)} in {places} belong to the model: leave that in its place, and as it is"
+    elif written.storage == "link":
+        yield "nothing to link to: no weights are stored as ONNX wants them"
+    if verbose:
+        yield from _listed("beside the model", written.apart)
+        if written.linked:
+            yield from _listed("copied into the model", written.inside)
+
+
+def saved(graph: Graph) -> str:
+    """How many parameters of how many layers were saved."""
+    layers = [node for node in graph.nodes if node.params]
+    return f"{sum(len(node.params) for node in layers)} parameters of {len(layers)} layers"
+
+
+def _sum(tensors: Sequence[Tensor]) -> str:
+    return f"{len(tensors)} tensors, {sum(tensor.bytes for tensor in tensors) / 1e6:.2f} MB,"
+
+
+def _listed(where: str, tensors: Sequence[Tensor]) -> Iterator[str]:
+    for source in dict.fromkeys(tensor.source for tensor in tensors):
+        alike = [tensor for tensor in tensors if tensor.source == source]
+        yield f"{where} ({source}): {_sum(alike)} {' '.join(tensor.proto.name for tensor in alike)}"

@@ -1,0 +1,1 @@
+"""The pipeline: load a net, convert it, write it, upgrade a file."""

@@ -1,0 +1,142 @@
+"""prototxt + weights → ONNX model: runs the stages in order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from caffeconv.caffe_format.terms import Phase
+from caffeconv.conversion.load import load, source_metadata
+from caffeconv.conversion.own_preprocess import own_preprocess
+from caffeconv.conversion.to_onnx import choose_outputs, convert_loaded, outline_loaded
+from caffeconv.emit.metadata import Layout, Preprocess
+from caffeconv.emit.passes.pipeline import Form, take_form
+from caffeconv.errors import CaffeconvError
+from caffeconv.files.atomic import PathLike
+from caffeconv.files.sha256 import hashing
+from caffeconv.frontend.open_files import Weights, read_net, weight_paths, weights_files
+from caffeconv.frontend.options import State
+from caffeconv.ir.definition import Infogain
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from caffeconv.emit.onnx_writer import Storage, Written
+
+
+def convert(
+    net: PathLike, weights: Weights = None, *, phase: Phase = "TEST", level: int = 0, stages: Sequence[str] = (),
+    outputs: Sequence[str] | Literal["all"] | None = None, batch: int | Literal["dynamic", "keep"] = "dynamic",
+    shapes: Mapping[str, Sequence[int]] | None = None, layout: Layout = "nchw", half: bool = False,
+    keep_io: bool = False, preprocess: Preprocess | bool = False, opset: int | None = None, fold: bool = True,
+    deploy: bool = False, extended: bool = False, seed: int = 0, infogain: Infogain | None = None,
+    allow_python: bool = False, ignore_unknown_fields: bool = False, fully_convolutional: bool = False,
+) -> ModelProto:  # fmt: skip
+    """The ONNX model of a Caffe net, checked by onnx.checker.
+
+    Args:
+        net: the prototxt, or a caffemodel that carries its own net.
+        weights: caffemodel or Caffe's HDF5; several are applied in order. None: parameters stay at their fillers.
+        phase, level, stages: Caffe's NetState.
+        outputs: blobs that the model gives; "all": every blob; None: those that no layer reads.
+        batch: "dynamic": any batch size where every layer allows it; "keep": the prototxt's; or a number.
+        shapes: blob → shape of an input, instead of the prototxt's (axis order as in Caffe, NCHW).
+        layout: axis order of the model's inputs and outputs of four axes and more; "nhwc": channels last.
+        half: weights and computing in float16, but for losses and statistics; inputs and outputs too, unless keep_io.
+        preprocess: what the model does to pictures, its input then being uint8; True: what the net's data layer does.
+        opset: ONNX operator set, 17 where None.
+        fold: take out layers that change nothing and fold BatchNorm, Scale and Bias into the layer before them.
+        deploy: turn a training net into a deploy net first: no data layers, labels and losses, but predictions.
+        extended: let layers do what Caffe refuses, where that has one clear meaning (pooling of 5-D blobs).
+        seed: for fillers that draw at random.
+        infogain: what InfogainLoss layers are given: "logits" (Caffe 1.0), or "probabilities" (before April 2017).
+        allow_python: import and run the module of a `type: "Python"` layer, to learn its shapes and parameters.
+        ignore_unknown_fields: go on without prototxt fields that the schema lacks.
+        fully_convolutional: write InnerProduct layers as convolutions, whose windows are what the layers see at the
+            net's own size; height and width are open where every layer allows it.
+
+    Raises:
+        CaffeconvError: whatever is wrong with the net, the weights or the arguments.
+    """
+    state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
+    form = _form(net, state, Form(layout, half, keep_io, fold=fold), preprocess, ignore=ignore_unknown_fields)
+    loaded = load(
+        net, weights, state=state, shapes=shapes, seed=seed, ignore_unknown_fields=ignore_unknown_fields,
+        fully_convolutional=fully_convolutional,
+    )  # fmt: skip
+    values = choose_outputs(loaded.graph, outputs)
+    model = convert_loaded(
+        loaded, values, batch=batch, opset=opset, fold=fold, metadata=source_metadata(loaded),
+        any_size=fully_convolutional,
+    )  # fmt: skip
+    return take_form(model, form)
+
+
+def convert_to(
+    out: PathLike, net: PathLike, weights: Weights = None, *, storage: Storage | None = None, phase: Phase = "TEST",
+    level: int = 0, stages: Sequence[str] = (), outputs: Sequence[str] | Literal["all"] | None = None,
+    batch: int | Literal["dynamic", "keep"] = "dynamic", shapes: Mapping[str, Sequence[int]] | None = None,
+    layout: Layout = "nchw", half: bool = False, keep_io: bool = False, preprocess: Preprocess | bool = False,
+    opset: int | None = None, fold: bool = True, deploy: bool = False, extended: bool = False, seed: int = 0,
+    infogain: Infogain | None = None, allow_python: bool = False, ignore_unknown_fields: bool = False,
+    fully_convolutional: bool = False,
+) -> Written:  # fmt: skip
+    """Writes the ONNX model of a Caffe net to a file, of any size, in little memory.
+
+    Args:
+        out: the file to write.
+        storage: where the weights go. "embed": into it; "external": beside it, ``OUT.<digits>.data``; "link": nowhere,
+            the model points into the weights file, which must lie in its folder or below, and what layers would change
+            in these weights stays as it is. None: "embed", or "external" where the model is too large for one file.
+        net and all others: as `convert`. A model with another `layout`, `half` or `preprocess` is made in memory, and
+            cannot be linked.
+
+    Raises:
+        CaffeconvError: as `convert`, and where `out` cannot be written.
+    """
+    from caffeconv.emit.lazy_model import Outline
+    from caffeconv.emit.onnx_writer import choose_storage, write_model
+    from caffeconv.files.atomic import refuse_input_as_output
+
+    refuse_input_as_output(out, (net, *weight_paths(weights)))
+    state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
+    form = _form(net, state, Form(layout, half, keep_io, fold=fold), preprocess, ignore=ignore_unknown_fields)
+    refuse_changed_links(form, storage)
+    with hashing(weights_files(net, weights)) as hashes:
+        loaded = load(
+            net, weights, state=state, shapes=shapes, seed=seed, ignore_unknown_fields=ignore_unknown_fields,
+            fully_convolutional=fully_convolutional,
+        )  # fmt: skip
+        values = choose_outputs(loaded.graph, outputs)
+        outline = outline_loaded(
+            loaded, values, batch=batch, opset=opset, fold=fold, link=storage == "link", any_size=fully_convolutional
+        )
+        if not form.is_plain:
+            outline = Outline(take_form(outline.with_values(), form), {})
+        metadata = partial(source_metadata, loaded, hashes)
+        return write_model(outline, Path(out), choose_storage(outline, storage), hashes, metadata)
+
+
+def _form(net: PathLike, state: State, form: Form, preprocess: Preprocess | bool, *, ignore: bool) -> Form:
+    """`form` with what is to be done to pictures; CaffeconvError for what does not go together."""
+    if form.layout not in ("nchw", "nhwc"):
+        raise CaffeconvError(f"layout {form.layout!r}: 'nchw' or 'nhwc' was needed")
+    if form.keep_io and not form.half:
+        raise CaffeconvError(
+            "keep_io without half: inputs and outputs are float32 as it is; give half=True, or leave it out"
+        )
+    if preprocess is True:
+        preprocess = own_preprocess(read_net(net, ignore_unknown_fields=ignore), state)
+    return replace(form, preprocess=preprocess or None)
+
+
+def refuse_changed_links(form: Form, storage: Storage | None) -> None:
+    """Raises CaffeconvError where a model shall point to weights that its form changes."""
+    if storage == "link" and not form.is_plain:
+        raise CaffeconvError(
+            "linked weights stay as they are in their file, and half precision, preprocessing and channels last change them; "
+            "external weights were needed, or a plain model"
+        )

@@ -1,0 +1,160 @@
+"""A loaded net as an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from caffeconv.conversion.load import Loaded
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.frontend.open_axes import dynamic_candidates, fixed_dims
+from caffeconv.frontend.reshape import for_any_batch, grown, input_shapes, reshape_graph, with_batch
+from caffeconv.ir.graph import Graph
+from caffeconv.passes.pipeline import LINKING_PASSES, PASSES, run_passes
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from caffeconv.emit.lazy_model import Outline
+
+
+def convert_loaded(
+    loaded: Loaded, outputs: Sequence[str], *, batch: int | Literal["dynamic", "keep"] = "dynamic",
+    opset: int | None = None, fold: bool = True, metadata: Mapping[str, str] | None = None,
+    notes: list[Diagnostic] | None = None, stateful: bool = False, any_size: bool = False,
+) -> ModelProto:  # fmt: skip
+    """As `convert`, from a net already loaded; `outputs` are values of its graph. Notes worth saying go to `notes`.
+
+    metadata: what a file says of its sources (`source_metadata`); a model that only runs here needs none.
+    stateful: see emit_model. any_size: with a dynamic batch, height and width are open too, where layers allow it.
+    """
+    outline = outline_loaded(
+        loaded, outputs, batch=batch, opset=opset, fold=fold, metadata=metadata, notes=notes, stateful=stateful,
+        any_size=any_size,
+    )  # fmt: skip
+    return outline.with_values()
+
+
+def outline_loaded(
+    loaded: Loaded, outputs: Sequence[str], *, batch: int | Literal["dynamic", "keep"] = "dynamic",
+    opset: int | None = None, fold: bool = True, link: bool = False, metadata: Mapping[str, str] | None = None,
+    notes: list[Diagnostic] | None = None, stateful: bool = False, any_size: bool = False,
+) -> Outline:  # fmt: skip
+    """As `convert_loaded`, without the parameters' values, for `emit.store` to write.
+
+    link: the model shall point to them in the weights file, so that those which it can point to are left as they are.
+    """
+    from caffeconv.emit.check import check_model
+    from caffeconv.emit.model import DEFAULT_OPSET, emit_outline
+    from caffeconv.ir.onnx_builder import NeedsFixedBatchError
+
+    opset = _checked_opset(opset or DEFAULT_OPSET)
+    graph = loaded.graph if not isinstance(batch, int) else with_batch(loaded.graph, batch)
+    graph = for_any_batch(graph) if batch == "dynamic" else graph
+    lean = replace(graph, outputs=tuple(outputs))
+    if fold:
+        lean, unfolded = run_passes(lean, LINKING_PASSES if link else PASSES), lean
+        if link and notes is not None:
+            notes.extend(_left_by_linking(lean, unfolded))
+    if batch == "dynamic" and any_size:
+        outline = _of_any_size(graph, lean, outputs, opset=opset, metadata=metadata, notes=notes)
+        if outline is not None:
+            return check_model(outline)
+    if batch == "dynamic":
+        for dims, symbols, which in dynamic_candidates(graph):
+            try:
+                varying = replace(lean, dims=dims, symbols=symbols)
+                outline = emit_outline(varying, outputs, opset=opset, metadata=metadata, stateful=stateful)
+            except NeedsFixedBatchError as reason:
+                if notes is not None:
+                    notes.append(Diagnostic("note", "", f"{which} cannot have a dynamic batch: {reason}"))
+                continue
+            return check_model(outline)
+        if notes is not None:
+            notes.append(Diagnostic("note", "", "the batch size is fixed"))
+    fixed = replace(lean, dims=fixed_dims(graph))
+    try:
+        outline = emit_outline(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
+    except NeedsFixedBatchError:
+        if not all(node.layer.makes_shapes or node.layer.open_axis is None for node in graph.nodes):
+            raise
+        # what the user's code makes is planned for as it was; a Net plans anew where it comes out otherwise
+        fixed = replace(lean, dims=graph.shapes)
+        outline = emit_outline(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
+    return check_model(outline)
+
+
+def _left_by_linking(lean: Graph, unfolded: Graph) -> Iterator[Diagnostic]:
+    """Says which layers would have been folded into weights, were these not linked."""
+    folded = {node.name for node in run_passes(unfolded).nodes}
+    left = [node.name for node in lean.nodes if node.name not in folded]
+    if left:
+        message = f"not folded into the weights before them, because these stay as they are: {', '.join(left)}"
+        yield Diagnostic("note", "", message)
+
+
+def _of_any_size(
+    graph: Graph, lean: Graph, outputs: Sequence[str], *, opset: int, metadata: Mapping[str, str] | None,
+    notes: list[Diagnostic] | None,
+) -> Outline | None:  # fmt: skip
+    """The model with open batch, height and width; None, with a note that says why, where a layer needs to know these."""
+    from caffeconv.emit.model import differing_layer, emit_outline
+    from caffeconv.ir.onnx_builder import NeedsFixedBatchError
+
+    reason = "the shapes do not go together at other sizes"
+    for dims, symbols, _ in dynamic_candidates(graph, any_size=True):
+        try:
+            varying = replace(lean, dims=dims, symbols=symbols)
+            others = [
+                replace(reshape_graph(lean, grown(input_shapes(lean), pixels)), dims=dims, symbols=symbols)
+                for pixels in (1, 32)
+            ]
+            layer = differing_layer([varying, *others], opset=opset)
+            if layer is None:
+                return emit_outline(varying, outputs, opset=opset, metadata=metadata)
+            reason = f"{layer} is written otherwise for another size"
+        except CaffeconvError as error:
+            if not isinstance(error, (NeedsFixedBatchError, InvalidNetError)):
+                raise
+            reason = str(error)
+    if notes is not None:
+        notes.append(Diagnostic("note", "", f"height and width are fixed: {reason}"))
+    return None
+
+
+def _checked_opset(opset: int) -> int:
+    import onnx
+
+    from caffeconv.emit.model import LEAST_OPSET
+
+    newest = onnx.defs.onnx_opset_version()
+    if not LEAST_OPSET <= opset <= newest:
+        raise CaffeconvError(f"opset {opset}: {LEAST_OPSET} to {newest} can be written")
+    return opset
+
+
+def choose_outputs(graph: Graph, outputs: Sequence[str] | Literal["all"] | None) -> tuple[str, ...]:
+    """The values that become outputs; CaffeconvError names a blob that the net lacks."""
+    last = dict(graph.net.last_value)
+    for node in graph.nodes:
+        for value in node.tops[len(node.definition.tops) :]:
+            last[value] = value
+    if outputs is None:
+        return graph.outputs
+    inputs = set(graph.inputs)
+    if outputs == "all":
+        return tuple(value for value in last.values() if value not in inputs)
+    missing = [name for name in outputs if name not in last]
+    if missing:
+        import difflib
+
+        near = difflib.get_close_matches(missing[0], last, 3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else f" Blobs: {', '.join(list(last)[:20])}"
+        raise CaffeconvError(f"the net has no blob '{missing[0]}'.{hint}")
+    chosen = dict.fromkeys(last[name] for name in outputs)
+    if inputs.intersection(chosen):
+        raise CaffeconvError(
+            f"'{next(iter(inputs.intersection(chosen)))}' is an input of the net; a blob that a layer makes was needed"
+        )
+    return tuple(chosen)

@@ -1,0 +1,194 @@
+"""Rewrites old Caffe files in today's form, as Caffe's upgrade_net_proto_text and upgrade_net_proto_binary did."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from caffeconv.caffe_format.caffemodel import WeightsFile, read_caffemodel
+from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
+from caffeconv.caffe_format.hdf5 import is_hdf5
+from caffeconv.caffe_format.prototxt import NetSource, read_bytes, read_prototxt
+from caffeconv.caffe_format.prototxt_writer import net_to_text
+from caffeconv.caffe_format.upgrade import has_v0_layers, upgrade_and_tell
+from caffeconv.caffe_pb2 import NetParameter
+from caffeconv.errors import CaffeconvError
+from caffeconv.files.atomic import PathLike, refuse_input_as_output, whole_file
+from caffeconv.frontend.deploy import to_deploy
+from caffeconv.frontend.options import State
+from caffeconv.tensor.shape import Shape, by_x, count, shape_string
+from caffeconv.tensor.stored_values import Blob
+
+_TEXT_SUFFIXES = (".prototxt", ".pbtxt", ".pt", ".txt")
+_COMMENT = re.compile(r"""^(?:[^"'#\n]|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')*\#""", re.MULTILINE)
+_BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+
+
+@dataclass(frozen=True)
+class Upgraded:
+    """What was written, and what there is to say about it."""
+
+    path: Path
+    notes: tuple[str, ...]
+
+
+def upgrade_file(
+    source: PathLike, out: PathLike, *, state: State | None = None, shapes: Mapping[str, Sequence[int]] | None = None,
+    ignore_unknown_fields: bool = False,
+) -> Upgraded:  # fmt: skip
+    """Writes a prototxt or caffemodel in today's form; Caffe itself reads the result.
+
+    Args:
+        source: a prototxt or a caffemodel, V0, V1 or with any other outdated field; numbers stored as double, half,
+            one by one or under num/channels/height/width become packed float32 with a shape.
+        out: the file to write, of the same kind as `source`; or a prototxt for the net that a caffemodel carries.
+        state: with `deploy`, the prototxt is that of the deploy net: what this state keeps, without data layers, labels
+            and losses. Else all layers stay, whatever the state.
+        shapes: blob → shape of a deploy net's inputs, where the net does not say it.
+        ignore_unknown_fields: go on without prototxt fields that the schema lacks.
+
+    Raises:
+        CaffeconvError: the file is damaged or something else, Caffe refuses its net, or `out` cannot be written or is
+            the input; an input of the deploy net has no known shape.
+    """
+    source, out = Path(source), Path(out)
+    refuse_input_as_output(out, [source])
+    if not _is_binary(source):
+        if out.suffix.lower() == ".caffemodel":
+            raise CaffeconvError(
+                f"{out}: {source} is a prototxt, and becomes one; a name that ends in .prototxt was needed. "
+                "Upgrade the caffemodel by itself."
+            )
+        read = read_prototxt(source, ignore_unknown_fields=ignore_unknown_fields)
+        return _upgrade_prototxt(read, source, out, state, shapes)
+    if is_hdf5(source):
+        raise CaffeconvError(f"{source}: this is HDF5, which Caffe never changed; there is nothing to upgrade in it")
+    file = read_caffemodel(source)
+    if out.suffix.lower() in _TEXT_SUFFIXES:
+        return _extract_net(file, out, state, shapes)
+    if state is not None and state.deploy:
+        raise CaffeconvError(f"{out}: a deploy net is written as text; a name that ends in .prototxt was needed")
+    return _upgrade_caffemodel(file, out)
+
+
+def _is_binary(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return _BINARY.search(file.read(1 << 16)) is not None
+    except FileNotFoundError:
+        raise CaffeconvError(f"{path}: no such file; a prototxt or caffemodel was needed") from None
+    except OSError as error:
+        raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; a prototxt or caffemodel was needed") from None
+
+
+Shapes = Mapping[str, Sequence[int]] | None
+
+
+def _upgrade_prototxt(source: NetSource, path: Path, out: Path, state: State | None, shapes: Shapes) -> Upgraded:
+    upgraded, told = upgrade_and_tell(source)
+    notes = [f"dropped: {field}" for field in source.dropped]
+    notes += told or ["nothing to upgrade: this is today's form"]
+    if state is not None and state.deploy:
+        upgraded, told = _deployed(upgraded, state, shapes)
+        notes += told
+    if _COMMENT.search(read_bytes(path, "a prototxt").decode("utf-8", "replace")):
+        notes.append(f"the comments of {path} are lost; keep it")
+    # the user wrote these blobs, if any, by hand: they belong to the text
+    text = net_to_text(upgraded.net, with_blobs=True)
+    with whole_file(out) as file:
+        file.write(text.encode())
+    return Upgraded(out, tuple(notes))
+
+
+def _deployed(source: NetSource, state: State, shapes: Shapes) -> tuple[NetSource, tuple[str, ...]]:
+    """The deploy net, and what became of the layers."""
+    deployed = to_deploy(source, state, shapes)
+    kept = {layer.name: layer.type for layer in deployed.net.layer}
+    gone = dict.fromkeys(layer.name for layer in source.net.layer if layer.name not in kept)
+    made = [name for name in kept if name not in {layer.name for layer in source.net.layer}]
+    inputs = [
+        f"{top} {by_x(shape.dim)}"
+        for layer in deployed.net.layer
+        if layer.type == "Input"
+        for top, shape in zip(layer.top, layer.input_param.shape, strict=False)
+    ]
+    notes = [f"deploy net of phase {state.phase}; inputs: {', '.join(inputs) or 'none'}"]
+    if gone:
+        notes.append(f"layers that are gone: {', '.join(gone)}")
+    if made:
+        notes.append(f"layers that are new: {', '.join(f'{name} ({kept[name]})' for name in made)}")
+    return deployed, tuple(notes)
+
+
+def _extract_net(file: WeightsFile, out: Path, state: State | None, shapes: Shapes) -> Upgraded:
+    upgraded, told = _upgraded_net(file)
+    if not any(layer.bottom or layer.top for layer in upgraded.net.layer):
+        raise CaffeconvError(f"{file.path}: its layers have no bottoms and tops: it holds weights, but no net to write")
+    if state is not None and state.deploy:
+        upgraded, deployed = _deployed(upgraded, state, shapes)
+        told = (*told, *deployed)
+    with whole_file(out) as target:
+        target.write(net_to_text(upgraded.net).encode())
+    return Upgraded(out, (*told, f"this is the net that {file.path} carries, as it was when the weights were saved"))
+
+
+def _upgrade_caffemodel(file: WeightsFile, out: Path) -> Upgraded:
+    upgraded, told = _upgraded_net(file)
+    net = upgraded.net
+    head = NetParameter()
+    head.CopyFrom(net)
+    del head.layer[:]
+    blobs = _blobs_of_layers(file, upgraded)
+    with whole_file(out) as target:
+        target.write(head.SerializeToString())
+        for layer, stored in zip(net.layer, blobs, strict=True):
+            written = [_written(file, layer.name, layer.type, i, blob) for i, blob in enumerate(stored)]
+            write_layer(target, layer.SerializeToString(), written)
+    return Upgraded(out, (*told, *_storage_notes(file)))
+
+
+def _upgraded_net(file: WeightsFile) -> tuple[NetSource, tuple[str, ...]]:
+    net = file.net()
+    lines = (0,) * (len(net.layer) + len(net.layers))
+    return upgrade_and_tell(NetSource(net, lines, file.path, file.path.parent))
+
+
+def _blobs_of_layers(file: WeightsFile, upgraded: NetSource) -> list[tuple[Blob | None, ...]]:
+    """The blobs of each layer of the upgraded net: padding layers are gone, an Input layer may have come in front."""
+    v0 = has_v0_layers(file.net())
+    kept = [layer.blobs for layer in file.layers if not (v0 and layer.type == "padding")]
+    return [()] * (len(upgraded.net.layer) - len(kept)) + kept
+
+
+def _written(file: WeightsFile, layer: str, kind: str, index: int, blob: Blob | None) -> WrittenBlob:
+    assert blob is not None  # only HDF5 leaves blobs out
+    if blob.count != count(blob.shape):
+        raise CaffeconvError(
+            f"{file.path}: layer '{layer}', blob {index}: {blob.count} numbers for the shape "
+            f"{shape_string(blob.shape)}; the file is damaged: copy or download it again"
+        )
+    shape = todays_shape(kind, index, blob.shape) if blob.legacy else blob.shape
+    return WrittenBlob.of(shape or blob.shape, blob.array(), legacy=shape is None)
+
+
+def todays_shape(kind: str, index: int, legacy: Shape) -> Shape | None:
+    """The shape today of a parameter that was stored as num, channels, height, width.
+
+    None where the layer's type does not say it; Caffe goes on reading the old fields, and compares them generously.
+    """
+    axes = {"Convolution": (4, 1), "Deconvolution": (4, 1), "InnerProduct": (2, 1)}.get(kind, ())
+    if index >= len(axes) or any(dim != 1 for dim in legacy[: 4 - axes[index]]):
+        return None
+    return legacy[4 - axes[index] :]
+
+
+def _storage_notes(file: WeightsFile) -> Iterator[str]:
+    blobs = [blob for layer in file.layers for blob in layer.blobs if blob is not None]
+    legacy = sum(blob.legacy for blob in blobs)
+    if legacy:
+        yield f"{legacy} of {len(blobs)} blobs had num, channels, height, width instead of a shape"
+    other = sum(blob.offset is None and blob.count > 0 for blob in blobs)
+    if other:
+        yield f"{other} of {len(blobs)} blobs were not stored as packed float32"

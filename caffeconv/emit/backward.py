@@ -1,0 +1,255 @@
+"""The backward pass as an ONNX model: which diffs Caffe computes (caffe: Net::Init), and the nodes that do it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from caffeconv.errors import CaffeconvError, LayerError
+from caffeconv.frontend.open_axes import fixed_dims
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Gradients, Node
+from caffeconv.layers.gradient_ops import filled_like
+from caffeconv.tensor.shape import Dims
+
+if TYPE_CHECKING:
+    from caffeconv.emit.lazy_model import Outline
+    from caffeconv.ir.onnx_builder import OnnxBuilder
+
+Slot = tuple[str, str]
+"""A parameter: the layer that owns it, and its name there."""
+
+
+# -- which diffs -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """A layer in the backward pass: whether it runs, and which bottoms' and parameters' diffs are asked of it."""
+
+    node: Node
+    runs: bool
+    bottoms: tuple[bool, ...]
+    params: tuple[bool, ...]
+
+    @property
+    def written(self) -> tuple[bool, ...]:
+        """Which bottoms' diffs are passed on."""
+        return (True,) * len(self.bottoms) if self.node.layer.propagates_always else self.bottoms
+
+
+def loss_weights(node: Node) -> tuple[float, ...]:
+    """By how much each top counts in the net's loss; that is its diff (caffe: Layer::SetLossWeights)."""
+    weights = tuple(node.definition.proto.loss_weight) or (node.layer.first_loss_weight,)
+    return (*weights, *([0.0] * len(node.tops)))[: len(node.tops)]
+
+
+def goes_backward(graph: Graph) -> bool:
+    """Whether anything goes backward in this net: it has a loss, or `force_backward`."""
+    return _forced(graph) or any(any(loss_weights(node)) for node in graph.nodes)
+
+
+def _forced(graph: Graph) -> bool:
+    return any(node.definition.force_backward for node in graph.nodes)
+
+
+def plan_backward(graph: Graph) -> tuple[Step, ...]:
+    """What the backward pass asks of every layer, in the order of the layers (caffe: Net::Init)."""
+    steps = _without_detours(_what_learns(graph))
+    if not _forced(graph):
+        return steps
+    return tuple(
+        replace(
+            step, runs=True, params=(True,) * len(step.params),
+            bottoms=tuple(asked or i not in step.node.layer.never_forced for i, asked in enumerate(step.bottoms)),
+        )
+        for step in steps
+    )  # fmt: skip
+
+
+def _what_learns(graph: Graph) -> list[Step]:
+    """From the inputs on: a value needs a diff where a parameter whose lr_mult is not 0 lies below it."""
+    needed: set[str] = set()
+    steps = []
+    for node in graph.nodes:
+        specs = node.definition.proto.param
+        # caffe: looks at the prototxt only, so BatchNorm's statistics count as learnt unless it says `lr_mult: 0`
+        params = tuple(i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(node.params)))
+        below = tuple(value in needed for value in node.bottoms)
+        runs = any(params) or any(below)
+        if runs:
+            needed.update(node.tops)
+        steps.append(Step(node, runs, tuple(node.definition.proto.propagate_down) or below, params))
+    return steps
+
+
+def _without_detours(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """From the losses back: a layer runs where its tops lead to a loss and someone asks for the diff of one of them."""
+    under_loss: set[str] = set()
+    read: set[str] = set()
+    asked_for: set[str] = set()
+    kept = []
+    for step in reversed(steps):
+        node, weights = step.node, loss_weights(step.node)
+        contributes = any(weights) or not under_loss.isdisjoint(node.tops)
+        refused = all(
+            top in read and top not in asked_for and not weight for top, weight in zip(node.tops, weights, strict=True)
+        )
+        if not contributes or (step.runs and refused):
+            step = replace(step, runs=False, bottoms=(False,) * len(step.bottoms))
+        if contributes:
+            under_loss.update(node.bottoms)
+        read.update(node.bottoms)
+        asked_for.update(value for value, asked in zip(node.bottoms, step.bottoms, strict=True) if asked)
+        kept.append(step)
+    return tuple(reversed(kept))
+
+
+def open_tops(steps: Iterable[Step]) -> dict[str, str]:
+    """Blob → value of those tops whose diff no layer makes: the caller does, or it is the loss weight."""
+    running = [step for step in steps if step.runs]
+    made = {
+        value
+        for step in running
+        for value, written in zip(step.node.bottoms, step.written, strict=True)
+        if written
+    }  # fmt: skip
+    return {blob: value for step in running for blob, value in _tops(step.node) if value not in made}
+
+
+def _tops(node: Node) -> Iterable[tuple[str, str]]:
+    """(blob, value) of every top; one that the prototxt leaves out is called as its value."""
+    return zip((*node.definition.tops, *node.tops[len(node.definition.tops) :]), node.tops, strict=True)
+
+
+# -- the model ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BackwardModel:
+    """A model that runs a net forward and backward."""
+
+    outline: Outline
+    seeds: Mapping[str, str]
+    """Blob whose diff the caller gives → the model's input for it."""
+    blobs: Mapping[str, str]
+    """Blob → the output that holds its diff, of those that were wanted and get one."""
+    params: Mapping[Slot, str]
+    """Parameter → the output that holds its diff; what sharing layers add is in it."""
+    reached: frozenset[str]
+    """Every blob whose diff a layer makes."""
+
+
+def emit_backward(graph: Graph, span: slice, *, seeded: Collection[str], wanted: Collection[str]) -> BackwardModel:
+    """The model that gives the diffs of the blobs `wanted`, and of all parameters of which Caffe computes one.
+
+    graph: bound, no pass run over it. span: the layers that run backward. seeded: blobs among `open_tops` whose diff is
+    an input, shaped as the blob; the others' is their loss weight, or 0. Raises CaffeconvError where a layer that must
+    run has no rule for its gradient, or Caffe refuses it.
+    """
+    from caffeconv.emit.check import check_model
+    from caffeconv.emit.model import finish_model, lower_graph
+
+    graph = replace(graph, dims=fixed_dims(graph))
+    steps = plan_backward(graph)[span]
+    builder = lower_graph(graph, stateful=True)
+    backward = _Pass(graph, builder, {blob: value for blob, value in open_tops(steps).items() if blob in seeded})
+    for step in reversed(steps):
+        if step.runs:
+            backward.run(step)
+    outputs: dict[str, Dims] = {}
+    diffs = backward.blob_diffs()
+    blobs = {blob: builder.as_output(diffs[blob], f"diff/{blob}") for blob in diffs if blob in wanted}
+    outputs |= {name: graph.dims[graph.net.last_value.get(blob, blob)] for blob, name in blobs.items()}
+    params = {
+        slot: builder.as_output(value, f"diff/{slot[0]}/{slot[1]}") for slot, value in backward.param_diffs().items()
+    }
+    outputs |= {name: backward.owned_shapes[slot] for slot, name in params.items()}
+    outline = check_model(finish_model(graph, builder, outputs, more_inputs=backward.seed_dims))
+    return BackwardModel(outline, backward.seeds, blobs, params, frozenset(diffs))
+
+
+class _Pass:
+    """The diffs of values and parameters, while the layers run backward one after another."""
+
+    def __init__(self, graph: Graph, builder: OnnxBuilder, seeded: Mapping[str, str]) -> None:
+        self.builder = builder
+        self.params: dict[Slot, list[str]] = {}
+        self.seeds = {blob: builder.new_input(f"seed/{blob}") for blob in seeded}
+        self.seed_dims = {self.seeds[blob]: graph.dims[value] for blob, value in seeded.items()}
+        self.owned_shapes = {
+            (node.name, param.name): param.shape for node in graph.nodes[::-1] for param in node.params
+        }
+        self._graph = graph
+        self._seeded = frozenset(seeded.values())
+        self._given = {value: [self.seeds[blob]] for blob, value in seeded.items()}
+        """Value → what its readers gave, the last one first."""
+        self._total: dict[str, str] = {}
+        last = graph.net.last_value
+        self._left = {value: last.get(blob, value) for node in graph.nodes for blob, value in _tops(node)}
+
+    def run(self, step: Step) -> None:
+        """Writes the nodes of one layer; one that no diff arrives at adds nothing to those below."""
+        node = step.node
+        self.builder.resume(node.name, node.tops, node.params)
+        tops = [self._top_diff(node, i) for i in range(len(node.tops))]
+        if not any(tops) or not (node.bottoms or node.params):
+            return
+        diffs = [
+            diff or filled_like(self.builder, top, 0, "no_diff") for diff, top in zip(tops, node.tops, strict=True)
+        ]
+        try:
+            found = node.layer.lower_gradient(self._as_left(node), self.builder, diffs, step.bottoms)
+        except LayerError as error:
+            raise CaffeconvError(f"{node.definition.where}: {error}") from None
+        self._collect(step, found)
+
+    def _top_diff(self, node: Node, index: int) -> str | None:
+        """The sum of what the value's readers, the caller or its loss weight give."""
+        value, weight = node.tops[index], loss_weights(node)[index]
+        given = self._given.get(value, [])[::-1]
+        if weight and value not in self._seeded:
+            given = [filled_like(self.builder, value, weight, "loss_weight"), *given]
+        if given:
+            self._total[value] = self._sum(given)
+        return self._total.get(value)
+
+    def _as_left(self, node: Node) -> Node:
+        """The node with the values that Caffe's Backward finds in its blobs: what the last write in place left there."""
+        bottoms = node.bottoms if node.layer.keeps_bottoms else tuple(self._left[value] for value in node.bottoms)
+        return replace(node, bottoms=bottoms, tops=tuple(self._left[value] for value in node.tops))
+
+    def _collect(self, step: Step, found: Gradients) -> None:
+        for value, diff, written in zip(step.node.bottoms, found.bottoms, step.written, strict=True):
+            if diff and written:
+                self._given.setdefault(value, []).append(diff)
+        for param, learns in zip(step.node.params, step.params, strict=True):
+            if param.name not in found.params or not (learns or step.node.layer.propagates_always):
+                continue
+            slot = param.owner or (step.node.name, param.name)
+            diff, owned = found.params[param.name], self.owned_shapes[slot]
+            if owned != param.shape:  # caffe: PERMISSIVE sharing takes the same numbers in another shape
+                diff = self.builder.reshape(diff, owned, what="shared_diff")
+            self.params.setdefault(slot, []).append(diff)
+
+    def param_diffs(self) -> dict[Slot, str]:
+        """Parameter → its diff."""
+        return {slot: self._sum(given) for slot, given in self.params.items()}
+
+    def blob_diffs(self) -> dict[str, str]:
+        """Blob → its diff, where a layer makes one; in place that of the first state, which Caffe writes last."""
+        found: dict[str, str] = {}
+        for node in self._graph.nodes:
+            self.builder.resume(node.name, node.tops, node.params)
+            for blob, value in _tops(node):
+                given = self._given.get(value, [])
+                if not given or value in self._seeded:
+                    continue
+                if value not in self._total:  # the layer itself does not run
+                    self._total[value] = self._sum(given[::-1])
+                found.setdefault(blob, self._total[value])
+        return found
+
+    def _sum(self, values: Sequence[str]) -> str:
+        return values[0] if len(values) == 1 else self.builder.op("Sum", values, what="diff_sum")

@@ -1,0 +1,103 @@
+"""What a model says of itself: its layout, its precision, what it does to pictures. Needs no onnx."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from caffeconv.tensor.shape import FloatArray
+
+Layout = Literal["nchw", "nhwc"]
+
+
+Folding = Literal["all", "order", "none"]
+"""What the first convolution may take over of preprocessing: everything, the order of the channels only, nothing."""
+ChannelOrder = Literal["rgb", "bgr"]
+
+
+LAYOUT_KEY = "caffe.layout"
+"""Metadata: {input or output: its axis order}, where that is not Caffe's."""
+
+
+HALF_KEY = "caffeconv.precision"
+"""Metadata: ``float16`` in a model of half precision."""
+
+
+PREPROCESS_KEY = "caffe.preprocess"
+"""Metadata: what the model does to its pictures, see `Pictures`."""
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """From uint8 pictures to what a net was trained on: (centre crop(picture) - mean) · scale, in the net's order.
+
+    mean: C values, or C×H×W for pictures of just that size, in the order of the net's channels (float32). size: height
+    and width of the pictures before the crop; None: the mean's, or what the net takes. rgb: whether the net wants red
+    first; Caffe's want blue first. pictures, layout: how the pictures come, ``rgb`` as from PIL or ``bgr`` as from cv2,
+    with their channels last (``nhwc``) or first. input: which input of the net; None: the first that takes pictures.
+    """
+
+    mean: FloatArray | None = None
+    scale: float = 1.0
+    size: tuple[int, int] | None = None
+    rgb: bool = False
+    pictures: ChannelOrder = "rgb"
+    layout: Layout = "nhwc"
+    input: str | None = None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a model that prepares its pictures itself says of them."""
+
+    input: str
+    order: str
+    """``RGB``, ``BGR``, or ``grey``: the channels of the pictures that it is given."""
+    net_order: str
+    """The channels that the net itself wants."""
+    size: tuple[int, int]
+    """Height and width of the pictures."""
+    crop: tuple[int, int]
+    """Height and width of what is cut out of their middle."""
+    mean: tuple[float, ...] | str
+    """Values, or ``C×H×W`` for a picture."""
+    scale: float
+    folded: tuple[str, ...]
+    """What the first layer's weights do: order, scale, mean."""
+
+    def __str__(self) -> str:
+        parts = [] if self.crop == self.size else [f"cropped to {self.crop[0]}×{self.crop[1]}"]
+        mean = self.mean if isinstance(self.mean, str) else ", ".join(f"{value:g}" for value in self.mean)
+        parts += [f"less the mean {mean}"] if mean else []
+        parts += [f"times {self.scale:g}"] if self.scale != 1 else []
+        parts += [f"turned to {self.net_order}"] if self.order != self.net_order else []
+        done = f" ({', '.join(parts)})" if parts else ""
+        return f"{self.order} pictures of {self.size[0]}×{self.size[1]}, uint8{done}"
+
+
+def layouts(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Input or output → ``NHWC``, ``NDHWC``, …, for those that are not in Caffe's order."""
+    try:
+        said = json.loads(metadata.get(LAYOUT_KEY, "{}"))
+    except ValueError:
+        return {}
+    return {str(name): str(order) for name, order in said.items()} if isinstance(said, dict) else {}
+
+
+def is_half(metadata: Mapping[str, str]) -> bool:
+    """Whether a model computes in half precision."""
+    return metadata.get(HALF_KEY) == "float16"
+
+
+def pictures_of(metadata: Mapping[str, str]) -> Pictures | None:
+    """What a model says of pictures that it prepares itself; None where it says nothing, or nothing that makes sense."""
+    try:
+        said = json.loads(metadata[PREPROCESS_KEY])
+        mean = said["mean"] if isinstance(said["mean"], str) else tuple(float(value) for value in said["mean"])
+        size, crop = ((int(said[key][0]), int(said[key][1])) for key in ("size", "crop"))
+        words = (str(said["input"]), str(said["order"]), str(said["net_order"]))
+        return Pictures(*words, size, crop, mean, float(said["scale"]), tuple(map(str, said["folded"])))
+    except (KeyError, TypeError, ValueError, IndexError):
+        return None

@@ -1,0 +1,1 @@
+"""ONNX model → ONNX model: half precision, channels last, preprocessing."""

@@ -1,0 +1,259 @@
+"""Graph → every parameter as an array of a net that keeps channels last (or as Caffe has it), and what to know of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from caffeconv.emit.metadata import Layout
+from caffeconv.errors import CaffeconvError
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
+from caffeconv.layers.weight_layouts import all_untouched
+from caffeconv.tensor.axis_order import Arrangement, as_caffe, channels_last, usual
+from caffeconv.tensor.shape import FloatArray, by_x, count, untaken
+from caffeconv.tensor.weight_array import Kernel, Kernels
+from caffeconv.tensor.window import Padding
+from caffeconv.version import __version__
+
+FORMAT = "caffeconv kernels 1"
+NO_RULE = "no rule is known for this layer type; its parameters are as in Caffe"
+METADATA = "__metadata__"
+"""The array of an npz, and the data set of an HDF5 file, that holds the metadata as JSON."""
+Json = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array of the file."""
+
+    group: str
+    """The layer's name; one that Keras takes where the file is for Keras."""
+    kernel: Kernel
+
+    @property
+    def key(self) -> str:
+        return f"{self.group}/{self.kernel.name}"
+
+    @property
+    def bytes(self) -> int:
+        return 4 * count(self.kernel.shape)
+
+    def parts(self) -> Iterator[FloatArray]:
+        """Views or arrays whose values, in C order, one after the other, are the array's; float32."""
+        yield from self.kernel.parts()
+
+    def described(self) -> dict[str, object]:
+        """Where it comes from: layer, blob and what was done to it."""
+        sources = [
+            {"layer": source.layer, "blob": source.index, "name": source.name, "shape": list(source.shape),
+             "from": source.origin}
+            for source in self.kernel.sources
+        ]  # fmt: skip
+        return {"caffe": sources, "transposition": self.kernel.transposition, "shape": list(self.kernel.shape)}
+
+
+@dataclass(frozen=True)
+class Content:
+    """All arrays in the file's order, and what is said of the layers and blobs."""
+
+    layout: Layout
+    net: str
+    arrays: tuple[Array, ...]
+    layers: Mapping[str, Json]
+    """Layer → type, padding, epsilon, notes, …; only layers of which there is something to say."""
+    blobs: Mapping[str, Json]
+    """Blob → how a net that keeps channels last holds it: shape, axes, and of a flattening what lies along it."""
+
+    @property
+    def bytes(self) -> int:
+        return sum(array.bytes for array in self.arrays)
+
+    def metadata(self) -> str:
+        """Everything but the values, as JSON."""
+        return json.dumps(
+            {
+                "format": FORMAT, "producer": f"caffeconv {__version__}", "layout": self.layout, "net": self.net,
+                "arrays": {array.key: array.described() for array in self.arrays},
+                "layers": self.layers, "blobs": self.blobs,
+            },
+            ensure_ascii=False,
+        )  # fmt: skip
+
+
+def kernels_of(graph: Graph, layout: Layout, *, keras_names: bool = False) -> Content:
+    """The arrays of a graph with its weights.
+
+    keras_names: give layers names that Keras takes: without `/`.
+
+    Raises:
+        CaffeconvError: the net has no parameters.
+    """
+    placed = _placed(graph) if layout == "nhwc" else _as_they_are(graph)
+    arrays: list[Array] = []
+    layers: dict[str, Json] = {}
+    for item, groups in zip(placed, _groups(placed, keras=keras_names), strict=True):
+        arrays += [Array(groups[kernel.part_of], kernel) for kernel in item.kernels.arrays]
+        said = _said(item, groups[""])
+        if item.kernels.arrays or said.keys() - {"type"}:
+            layers[item.node.name] = said
+    if not arrays:
+        raise CaffeconvError(
+            f"{graph.net.name or 'the net'} has no layer with parameters; there are no weights to write"
+        )
+    blobs = _blobs(graph, placed) if layout == "nhwc" else {}
+    return Content(layout, graph.net.name, tuple(arrays), layers, blobs)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A layer with its arrays, and how its blobs are held."""
+
+    node: Node
+    kernels: Kernels
+    bottoms: tuple[Arrangement, ...] = ()
+    tops: tuple[Arrangement, ...] = ()
+    in_caffes_order: bool = False
+    merged_into: str = ""
+
+
+def _as_they_are(graph: Graph) -> list[_Placed]:
+    return [_Placed(node, Kernels(all_untouched(node))) for node in graph.nodes]
+
+
+def _placed(graph: Graph) -> list[_Placed]:
+    readers: dict[str, list[Node]] = defaultdict(list)
+    for node in graph.nodes:
+        for value in dict.fromkeys(node.bottoms):
+            readers[value].append(node)
+    held: dict[str, Arrangement] = {}
+    merged: dict[str, str] = {}
+    placed = []
+    for node in graph.nodes:
+        bottoms = tuple(held[value] for value in node.bottoms)
+        found = _input_tops(node, readers) if node.layer.is_input else node.layer.arrange(node, bottoms)
+        in_caffes_order = found is None
+        if found is None:
+            bottoms = tuple(as_caffe(shape) for shape in node.bottom_shapes)
+            found = [as_caffe(shape) if node.layer.tops_as_caffe else usual(shape) for shape in node.top_shapes]
+        held.update(zip(node.tops, found, strict=True))
+        if node.tops and merged.get(node.bottoms[0] if node.bottoms else ""):
+            into = merged[node.bottoms[0]]
+            placed.append(_Placed(node, Kernels(), bottoms, tuple(found), in_caffes_order, into))
+            continue
+        follower = _follower(node, readers)
+        if follower is not None:
+            merged[node.tops[0]] = node.name
+        kernels = node.layer.kernels(node, bottoms, follower)
+        if kernels is None:
+            kernels = Kernels(all_untouched(node), notes=(NO_RULE,) if node.params else ())
+        placed.append(_Placed(node, kernels, bottoms, tuple(found), in_caffes_order))
+    return placed
+
+
+def _follower(node: Node, readers: Mapping[str, Sequence[Node]]) -> Node | None:
+    """The layer that Keras has as one with this one: the only reader of what this one makes, where it makes one blob."""
+    following = readers[node.tops[0]] if len(node.tops) == 1 and node.tops[0] in readers else []
+    if len(following) != 1 or following[0].bottoms != node.tops:
+        return None
+    return following[0] if node.layer.takes_over(node, following[0]) else None
+
+
+def _input_tops(node: Node, readers: Mapping[str, Sequence[Node]]) -> list[Arrangement]:
+    """How what comes from outside is held: with channels where a layer that reads it says, else at axis 1."""
+    tops = []
+    for top, shape in zip(node.tops, node.top_shapes, strict=True):
+        axis = _channel_axis(top, readers)
+        tops.append(usual(shape) if axis is None else channels_last(shape, axis))
+    return tops
+
+
+def _channel_axis(value: str, readers: Mapping[str, Sequence[Node]]) -> int | None:
+    for node in readers.get(value, ()):
+        axis = node.layer.channel_axis_of(node, node.bottoms.index(value))
+        if axis is None and node.layer.keeps_places and node.tops:
+            axis = _channel_axis(node.tops[0], readers)
+        if axis is not None:
+            return axis
+    return None
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def _groups(placed: Sequence[_Placed], *, keras: bool) -> list[dict[str, str]]:
+    """For each layer the names of its groups, by `Kernel.part_of`; no two names are the same."""
+    taken = {METADATA}
+    found = [{"": untaken(_for_keras(item.node.name) if keras else item.node.name, taken)} for item in placed]
+    for item, names in zip(placed, found, strict=True):
+        for kernel in item.kernels.arrays:
+            if kernel.part_of not in names:
+                names[kernel.part_of] = untaken(f"{names['']}_{kernel.part_of}", taken)
+    return found
+
+
+def _for_keras(layer: str) -> str:
+    """The name without what neither Keras nor HDF5 takes in it."""
+    name = re.sub(r"[/\0]", "_", layer)
+    return name if name.strip(".") else f"layer{name}"
+
+
+# -- what is said of layers and blobs ----------------------------------------------------------------------------------
+
+
+def _said(item: _Placed, name: str) -> dict[str, object]:
+    said: dict[str, object] = {"type": item.node.type}
+    if name != item.node.name:
+        said["name"] = name
+    if item.merged_into:
+        said["merged_into"] = item.merged_into
+    said |= item.kernels.facts
+    padding = item.node.layer.padding(item.node)
+    if padding is not None:
+        said["window"] = _window(item.node, padding)
+    notes = [*item.kernels.notes]
+    if item.in_caffes_order:
+        reads, makes = (", ".join(map(by_x, shapes)) for shapes in (item.node.bottom_shapes, item.node.top_shapes))
+        notes.append(f"do this in Caffe's order: bring the bottoms into it ({reads}), and the tops ({makes}) out of it")
+    if notes:
+        said["notes"] = notes
+    return said
+
+
+def _window(node: Node, padding: Padding) -> dict[str, object]:
+    window = padding.window
+    said: dict[str, object] = {
+        "kernel": list(window.kernel), "stride": list(window.stride), "dilation": list(window.dilation)
+    }  # fmt: skip
+    said["crop" if padding.crops else "pad"] = _sides(padding.pads)
+    said |= {"same": padding.same, "valid": padding.valid, "same_would_be": _sides(padding.same_pads)}
+    said["input_size"] = list(node.bottom_shapes[0][-len(padding.pads) :])
+    if not padding.crops:
+        said["pad_with"] = padding.fill
+    if padding.factors:
+        said["then_multiply"] = [[factor if isfinite(factor) else None for factor in axis] for axis in padding.factors]
+    return said
+
+
+def _sides(pads: Sequence[tuple[int, int]]) -> dict[str, int] | list[list[int]]:
+    if len(pads) != 2:
+        return [list(sides) for sides in pads]
+    (top, bottom), (left, right) = pads
+    return {"top": top, "bottom": bottom, "left": left, "right": right}
+
+
+def _blobs(graph: Graph, placed: Sequence[_Placed]) -> dict[str, Json]:
+    held = {value: top for item in placed for value, top in zip(item.node.tops, item.tops, strict=True)}
+    last = graph.net.last_value
+    return {blob: _held(held[last[blob]]) for blob in graph.net.blob_order() if last[blob] in held}
+
+
+def _held(blob: Arrangement) -> Json:
+    said: dict[str, object] = {"shape": list(blob.held_shape), "axes": list(blob.axes)}
+    if blob.is_flattening:
+        said["flattened"] = [{"shape": list(piece.shape), "axes": list(piece.axes)} for piece in blob.pieces]
+    return said

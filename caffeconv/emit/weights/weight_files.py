@@ -1,0 +1,161 @@
+"""Arrays → a file: safetensors, npz, or HDF5 that Keras loads by layer names. Values are streamed, and never all held."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from caffeconv.emit.weights.block_stream import stream
+from caffeconv.emit.weights.weight_arrays import FORMAT, METADATA, Array, Content
+from caffeconv.errors import CaffeconvError
+from caffeconv.files.atomic import PathLike, whole_file
+
+if TYPE_CHECKING:
+    import h5py
+
+Advance = Callable[[int], None]
+MOST_ATTRIBUTE_BYTES = 64512
+"""What Keras puts into one attribute; HDF5 takes 64 kB."""
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+"""The earliest that zip knows, so that the same weights make the same bytes."""
+
+
+def write_kernels(path: PathLike, content: Content, advance: Advance = lambda arrays: None) -> int:
+    """Writes the file whole or not at all, in the format that its suffix names; the number of bytes written.
+
+    advance: called with a number of arrays as they are written.
+
+    Raises:
+        CaffeconvError: it cannot be written, or has another suffix.
+    """
+    if Path(path).name.lower().endswith(".weights.h5"):
+        raise CaffeconvError(
+            f"{path}: Keras 3 takes what ends in .weights.h5 for another format; end the name in .h5 alone"
+        )
+    writer = WRITERS.get(Path(path).suffix.lower())
+    if writer is None:
+        raise CaffeconvError(f"{path}: a name that ends in {', '.join(WRITERS)} was needed")
+    with whole_file(path) as file:
+        writer(file, content, advance)
+        return file.seek(0, os.SEEK_END) if file.seekable() else content.bytes
+
+
+def _blocks(array: Array) -> Iterator[memoryview]:
+    for block in stream(array.parts()):
+        if block.size:
+            yield block.reshape(-1).view(np.uint8).data
+
+
+# -- safetensors -------------------------------------------------------------------------------------------------------
+
+
+def write_safetensors(file: BinaryIO, content: Content, advance: Advance) -> None:
+    """Length of the header (8 bytes, little-endian), the header as JSON, and the arrays one after the other."""
+    header: dict[str, object] = {METADATA: {"format": "np", "caffeconv": content.metadata()}}
+    start = 0
+    for array in content.arrays:
+        header[array.key] = {
+            "dtype": "F32", "shape": list(array.kernel.shape), "data_offsets": [start, start + array.bytes]
+        }  # fmt: skip
+        start += array.bytes
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(struct.pack("<Q", len(text)) + text)
+    for array in content.arrays:
+        for block in _blocks(array):
+            file.write(block)
+        advance(1)
+
+
+# -- npz ---------------------------------------------------------------------------------------------------------------
+
+
+def write_npz(file: BinaryIO, content: Content, advance: Advance) -> None:
+    """A zip of .npy members, not compressed, and the metadata as a string without axes."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for array in content.arrays:
+            header = {"descr": "<f4", "fortran_order": False, "shape": array.kernel.shape}
+            member = zipfile.ZipInfo(f"{array.key}.npy", ZIP_TIME)
+            with archive.open(member, "w", force_zip64=array.bytes >= zipfile.ZIP64_LIMIT >> 1) as to:
+                np.lib.format.write_array_header_1_0(to, header)
+                for block in _blocks(array):
+                    to.write(block)
+            advance(1)
+        with archive.open(zipfile.ZipInfo(f"{METADATA}.npy", ZIP_TIME), "w") as to:
+            np.lib.format.write_array(to, np.array(content.metadata()), allow_pickle=False)
+
+
+# -- HDF5, as Keras has it ---------------------------------------------------------------------------------------------
+
+
+def write_keras_h5(file: BinaryIO, content: Content, advance: Advance) -> None:
+    """A group for each layer, named in the attribute `layer_names`, its arrays in Keras's order in `weight_names`.
+
+    HDF5 lays out the file with the places of all arrays, which are then filled from the mapped weights.
+    """
+    import h5py
+
+    if not file.seekable():
+        raise CaffeconvError("HDF5 can be written to a file only, and not to a pipe; choose .safetensors")
+    with h5py.File(file, "w") as h5:
+        h5.attrs["format"] = FORMAT
+        h5.attrs["layout"] = content.layout
+        # what Keras 1 wrote, which named no version, Keras 2 would transpose
+        h5.attrs["keras_version"], h5.attrs["backend"] = b"2.0.0", b"tensorflow"
+        h5.create_dataset(METADATA, data=content.metadata(), dtype=h5py.string_dtype())
+        groups = [(name, list(arrays)) for name, arrays in groupby(content.arrays, key=lambda array: array.group)]
+        _write_names(h5.attrs, "layer_names", [name for name, _ in groups])
+        said = {str(layer.get("name", name)): layer for name, layer in content.layers.items()}
+        places = [place for name, arrays in groups for place in _lay_out(h5.create_group(name), arrays)]
+        for name, _ in groups:
+            h5[name].attrs["caffe"] = json.dumps(said.get(name, {}), ensure_ascii=False)
+    for array, place in zip(content.arrays, places, strict=True):
+        file.seek(place or 0)
+        for block in _blocks(array):
+            file.write(block)
+        advance(1)
+
+
+def _lay_out(group: h5py.Group, arrays: Sequence[Array]) -> Iterator[int | None]:
+    """Makes the data sets of a layer; where in the file each array's values are to lie."""
+    import h5py
+
+    _write_names(group.attrs, "weight_names", [array.kernel.name for array in arrays])
+    for array in arrays:
+        how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        shape = array.kernel.shape
+        space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
+        made = h5py.h5d.create(group.id, array.kernel.name.encode(), h5py.h5t.IEEE_F32LE, space, dcpl=how)
+        described = array.described()
+        attributes = h5py.Dataset(made).attrs
+        attributes["caffe"] = json.dumps(described["caffe"], ensure_ascii=False)
+        attributes["transposition"] = described["transposition"]
+        yield made.get_offset()
+
+
+def _write_names(attributes: h5py.AttributeManager, name: str, values: Sequence[str]) -> None:
+    """A list of names; in several attributes, numbered as by Keras, where one would be too large."""
+    encoded = np.array([value.encode() for value in values], "S") if values else np.empty(0, "S1")
+    number = -(-encoded.nbytes // MOST_ATTRIBUTE_BYTES)
+    if number <= 1:
+        attributes[name] = encoded
+        return
+    for i, part in enumerate(np.array_split(encoded, number + 1)):
+        attributes[f"{name}{i}"] = part
+
+
+WRITERS: dict[str, Callable[[BinaryIO, Content, Advance], None]] = {
+    ".npz": write_npz,
+    ".h5": write_keras_h5,
+    ".safetensors": write_safetensors,
+}

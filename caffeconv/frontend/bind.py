@@ -1,0 +1,294 @@
+"""Gives every parameter its values: from weights files, from the prototxt itself, from the owner of a shared blob, or
+from its filler (caffe: Net::CopyTrainedLayersFrom, Net::AppendParam).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
+from caffeconv.errors import Diagnostic
+from caffeconv.frontend.build import Draft
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.filler import Filler
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
+from caffeconv.tensor.shape import FloatArray, Shape, count, shape_string
+from caffeconv.tensor.stored_values import Blob, StoredValues
+
+RENAME = "To learn this layer's parameters from scratch rather than copying from a saved net, rename the layer."
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A graph with all its parameters, and what is to be said about them (errors: what did not fit)."""
+
+    graph: Graph
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> Bound:
+    """The graph with values for every parameter; later files replace what earlier ones gave, as in Caffe."""
+    diagnostics: list[Diagnostic] = []
+    nodes, owners = _share(graph.nodes, diagnostics)
+    given = _inline_blobs(nodes, diagnostics)
+    for file in files:
+        given |= _copy_from(file, nodes, diagnostics)
+    if files:
+        diagnostics += _left_alone(nodes, files)
+    diagnostics += _remarks(nodes)
+    # caffe: a layer that shares copies too, into the blob that its owner holds; the last copy wins
+    held = {owners[slot]: found for slot, found in given.items()}
+    by_name = {node.name: node for node in reversed(nodes)}
+    sharers = Counter(owners.values())
+    bound = []
+    for node in nodes:
+        params = []
+        for i, param in enumerate(node.params):
+            owner, j = owners[node.name, i]
+            param = replace(param, shared=sharers[owner, j] > 1)
+            if (owner, j) in held:
+                values, source = held[owner, j]
+                params.append(replace(param, values=values, source=source))
+            else:
+                filler = by_name[owner].layer.fillers().get(by_name[owner].params[j].name, Filler())
+                values = _filled(filler, by_name[owner], j, seed)
+                params.append(replace(param, values=values, source=f"filler {filler.type}"))
+        bound.append(replace(node, params=tuple(params)))
+    return Bound(replace(graph, nodes=tuple(bound)), tuple(diagnostics))
+
+
+def copied_from(
+    file: WeightsFile, graph: Graph
+) -> tuple[dict[tuple[str, str], Callable[[], FloatArray]], tuple[Diagnostic, ...]]:
+    """The values that a further file gives to a bound graph's parameters, by the layer and parameter that own them; and
+    what is to be said about it (errors: what did not fit).
+    """
+    diagnostics: list[Diagnostic] = []
+    by_name = {node.name: node for node in reversed(graph.nodes)}
+    found = {}
+    for (layer, index), (values, _) in _copy_from(file, graph.nodes, diagnostics).items():
+        param = by_name[layer].params[index]
+        found[param.owner or (layer, param.name)] = values
+    return found, tuple(diagnostics)
+
+
+def _remarks(nodes: Sequence[Node]) -> Iterable[Diagnostic]:
+    """What layers say of where they stand."""
+    made_by: dict[str, Node] = {}
+    for node in nodes:
+        sources = [made_by.get(value) for value in node.bottoms]
+        yield from node.layer.remarks(node, sources)
+        maker = sources[0] if node.layer.repeats_bottom(node) else None
+        made_by.update((top, maker or node) for top in node.tops)
+
+
+# -- sharing -----------------------------------------------------------------------------------------------------------
+
+
+Slot = tuple[str, int]
+"""A parameter: its layer's name and its index there."""
+Given = dict[Slot, tuple[Callable[[], FloatArray], str]]
+"""What a parameter is given: its values, and where they come from."""
+
+
+def _share(nodes: Iterable[Node], diagnostics: list[Diagnostic]) -> tuple[list[Node], dict[Slot, Slot]]:
+    """Marks parameters whose `param { name }` an earlier one has as shared; gives every parameter's owner too."""
+    first: dict[str, tuple[Node, int]] = {}
+    owners: dict[Slot, Slot] = {}
+    shared = []
+    for node in nodes:
+        params = []
+        for i, param in enumerate(node.params):
+            specs = node.definition.proto.param
+            name = specs[i].name if i < len(specs) else ""
+            owner, j = first.setdefault(name, (node, i)) if name else (node, i)
+            owners[node.name, i] = owner.name, j
+            if owner is node and i == j:
+                params.append(param)
+            else:
+                diagnostics += _sharing_problems(node, i, owner, j, name)
+                params.append(replace(param, owner=(owner.name, owner.params[j].name)))
+        shared.append(replace(node, params=tuple(params)))
+    return shared, owners
+
+
+def _sharing_problems(node: Node, i: int, owner: Node, j: int, name: str) -> Iterable[Diagnostic]:
+    mine, theirs = node.params[i].shape, owner.params[j].shape
+    spec, owner_spec = node.definition.proto.param[i], owner.definition.proto.param[j]
+    where = node.definition.where
+    if spec.share_mode == spec.PERMISSIVE or owner_spec.share_mode == owner_spec.PERMISSIVE:
+        if count(mine) != count(theirs):
+            yield Diagnostic(
+                "error", where,
+                f"Cannot share param '{name}' owned by layer '{owner.name}' with layer '{node.name}'; count mismatch.  "
+                f"Owner layer param shape is {shape_string(theirs)}; sharing layer shape is {shape_string(mine)}",
+                layer=node.name,
+            )  # fmt: skip
+    elif mine != theirs:
+        yield Diagnostic(
+            "error", where,
+            f"Cannot share param '{name}' owned by layer '{owner.name}' with layer '{node.name}'; shape mismatch.  "
+            f"Owner layer param shape is {shape_string(theirs)}; sharing layer expects shape {shape_string(mine)}",
+            "`share_mode: PERMISSIVE` takes the same numbers in another shape (it does not transpose).", node.name,
+        )  # fmt: skip
+    for field in ("lr_mult", "decay_mult"):
+        if spec.HasField(field) and owner_spec.HasField(field) and getattr(spec, field) != getattr(owner_spec, field):
+            a, b = getattr(spec, field), getattr(owner_spec, field)
+            message = f"Shared param '{name}' has mismatched {field}: {a:g} here, {b:g} in '{owner.name}'."
+            yield Diagnostic("error", where, message)
+
+
+# -- from files --------------------------------------------------------------------------------------------------------
+
+
+def _copy_from(file: WeightsFile, nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> Given:
+    given: Given = {}
+    by_name = {node.name: node for node in reversed(nodes)}  # caffe: the first layer of a name
+    for layer in file.layers:
+        node = by_name.get(layer.name)
+        if node is None:
+            if layer.blobs:
+                message = (
+                    f"layer '{layer.name}' of the file is not in the net; its {len(layer.blobs)} blobs are ignored"
+                )
+                diagnostics.append(Diagnostic("warning", str(file.path), message, layer=layer.name))
+            continue
+        fits, problems = _fit(node, layer, file)
+        diagnostics += problems
+        given.update({(node.name, i): (StoredValues(file.path, blob), str(file.path)) for i, blob in fits})
+    return given
+
+
+def _fit(node: Node, layer: StoredLayer, file: WeightsFile) -> tuple[list[tuple[int, Blob]], list[Diagnostic]]:
+    where = f"{node.definition.where} in {file.path}"
+    blobs = layer.blobs
+    if layer.may_leave_out and len(blobs) < len(node.params):
+        blobs = (*blobs, *([None] * (len(node.params) - len(blobs))))
+    left_out = any(blob is None and not param.owner for blob, param in zip(blobs, node.params, strict=False))
+    if len(blobs) != len(node.params) or left_out:
+        names = ", ".join(f"{param.name} {shape_string(param.shape)}" for param in node.params) or "none"
+        message = (
+            f"Incompatible number of blobs for layer {node.name}: the file has {len(layer.blobs)}, "
+            f"the net needs {len(node.params)} ({names})"
+        )
+        return [], [Diagnostic("error", where, message, _blob_count_hint(node, layer), node.name)]
+    fits, problems = [], []
+    for i, (param, blob) in enumerate(zip(node.params, blobs, strict=True)):
+        if blob is None:
+            continue
+        if not shape_fits(param.shape, blob):
+            line = (
+                hdf5_line(blob, param.shape) if layer.may_leave_out else mismatch_line(node.name, i, blob, param.shape)
+            )
+            problems.append(Diagnostic("error", where, line, layer=node.name))
+        elif blob.count != count(param.shape):
+            message = (
+                f"param {i} ({param.name}) holds {blob.count} values where its shape {shape_string(blob.shape)} "
+                f"needs {count(param.shape)} (count_ == proto.data_size())"
+            )
+            problems.append(
+                Diagnostic("error", where, message, "The file is damaged; copy or download it again.", node.name)
+            )
+        else:
+            fits.append((i, blob))
+    return fits, problems
+
+
+def _blob_count_hint(node: Node, layer: StoredLayer) -> str:
+    if len(layer.blobs) == len(node.params) + 1:
+        return "The file has a bias that the net lacks? Set `bias_term: true`."
+    if len(layer.blobs) + 1 == len(node.params):
+        return "The file lacks a bias that the net has? Set `bias_term: false`."
+    return RENAME
+
+
+def mismatch_line(layer: str, index: int, blob: Blob, target: Shape) -> str:
+    """The sentence in which Caffe says that a parameter does not fit (people search the web for it)."""
+    return (
+        f"Cannot copy param {index} weights from layer '{layer}'; shape mismatch.  "
+        f"Source param shape is {shape_string(blob.shape)}; target param shape is {shape_string(target)}. {RENAME}"
+    )
+
+
+def hdf5_line(blob: Blob, target: Shape) -> str:
+    """The sentence in which Caffe says the same of a file in HDF5."""
+    return (
+        f"Cannot load blob from hdf5; shape mismatch. Source shape is {shape_string(blob.shape)} "
+        f"target shape is {shape_string(target)}"
+    )
+
+
+def shape_fits(target: Shape, blob: Blob) -> bool:
+    """Caffe's rule (Blob::ShapeEquals): old four-number shapes are held against the target padded with ones in front."""
+    if not blob.legacy:
+        return blob.shape == target
+    return len(target) <= 4 and blob.shape == (1,) * (4 - len(target)) + target
+
+
+def _left_alone(nodes: Sequence[Node], files: Sequence[WeightsFile]) -> Iterable[Diagnostic]:
+    named = {layer.name for file in files for layer in file.layers}
+    for node in nodes:
+        if node.params and node.name not in named and not all(param.owner for param in node.params):
+            yield Diagnostic(
+                "warning", node.definition.where,
+                f"no weights file has a layer '{node.name}'; its parameters stay at their fillers", layer=node.name,
+            )  # fmt: skip
+
+
+def _inline_blobs(nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> Given:
+    """Blobs written in the prototxt itself."""
+    given: Given = {}
+    for node in nodes:
+        blobs = node.definition.proto.blobs
+        for i, (param, proto) in enumerate(zip(node.params, blobs, strict=False)):
+            blob = InlineBlob(node.definition, i)
+            if shape_fits(param.shape, blob) and blob.count == count(param.shape):
+                given[node.name, i] = (blob.array, "the prototxt")
+            elif proto.data or proto.double_data:
+                where = f"{node.definition.where} in its own blobs"
+                diagnostics.append(
+                    Diagnostic("error", where, mismatch_line(node.name, i, blob, param.shape), layer=node.name)
+                )
+    return given
+
+
+class InlineBlob:
+    """A blob of the prototxt; same face as a blob of a file."""
+
+    offset: int | None = None
+
+    def __init__(self, definition: LayerDef, index: int) -> None:
+        self.proto = definition.proto.blobs[index]
+        self.legacy = any(self.proto.HasField(name) for name in ("num", "channels", "height", "width"))
+        old = (self.proto.num, self.proto.channels, self.proto.height, self.proto.width)
+        self.shape: Shape = old if self.legacy else tuple(self.proto.shape.dim)
+        self.count = len(self.proto.double_data or self.proto.data)
+
+    def array(self) -> FloatArray:
+        """The values, 1-D float32."""
+        return np.array(self.proto.double_data or self.proto.data, np.float32)
+
+    def blocks(self) -> Iterator[FloatArray]:
+        """As `array`; a prototxt holds few values."""
+        yield self.array()
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+
+
+def _filled(filler: Filler, node: Node, index: int, seed: int) -> Callable[[], FloatArray]:
+    # a seed of its own for each parameter, so that no other layer changes what it draws
+    own_seed = zlib.crc32(f"{node.name}/{node.params[index].name}".encode())
+    return lambda: filler.fill(node.params[index].shape, np.random.default_rng((seed, own_seed)))
+
+
+def of_built(draft: Draft, bound: Bound) -> tuple[Diagnostic, ...]:
+    """What is to be said of a net's weights, but for layers that could not be built: the file may well have these."""
+    unbuilt = {layer.name for layer in draft.unbuilt}
+    return tuple(d for d in bound.diagnostics if d.layer not in unbuilt)

@@ -1,0 +1,204 @@
+"""Builds the graph: every layer is read, and every blob gets its shape. All problems are found in one go."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from caffeconv.errors import Diagnostic, InvalidNetError, LayerError
+from caffeconv.ir.definition import LayerDef, NetDef
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Layer, Node
+from caffeconv.layers import LAYERS
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.shape import Shape, by_x, count
+from caffeconv.tensor.window import INT_MAX
+
+
+@dataclass
+class Draft:
+    """A graph as far as it could be built, with what was wrong with the rest."""
+
+    nodes: list[Node] = field(default_factory=list)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    problems: list[Diagnostic] = field(default_factory=list)
+    unbuilt: list[LayerDef] = field(default_factory=list)
+
+
+def build(
+    net: NetDef, input_shapes: Mapping[str, Sequence[int]] | None = None, *, data_size: int | None = None
+) -> Graph:
+    """The net's graph; `input_shapes` (blob → shape) replaces what the net says of its inputs.
+
+    Axes whose size follows from values (Filter, DetectionOutput) have the size that Caffe's Reshape guesses, or
+    `data_size`, which also lifts Caffe's limit on a blob's size: such a graph is not for running. Raises
+    InvalidNetError with every problem: unknown types, faulty parameters, shapes that do not go together.
+    """
+    draft = draft_graph(net, input_shapes, data_size=data_size)
+    if draft.problems:
+        raise InvalidNetError(draft.problems)
+    return finish(net, draft)
+
+
+def finish(net: NetDef, draft: Draft) -> Graph:
+    """A draft without problems as a graph, with its inputs and outputs."""
+    inputs = tuple(top for node in draft.nodes if node.layer.is_input for top in node.tops)
+    read = {value for node in draft.nodes for value in node.bottoms}
+    # caffe: net outputs are what no layer reads, in the order of their names
+    outputs = sorted(value for node in draft.nodes for value in node.tops if value not in read and value not in inputs)
+    return Graph(net, tuple(draft.nodes), inputs, tuple(outputs), draft.shapes)
+
+
+def draft_graph(
+    net: NetDef, input_shapes: Mapping[str, Sequence[int]] | None = None, *, data_size: int | None = None
+) -> Draft:
+    """As `build`, going on past problems as far as shapes are known."""
+    draft = Draft()
+    asked = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
+    for definition in net.layers:
+        try:
+            node = _node(definition, draft.shapes, asked, data_size)
+        except LayerError as error:
+            draft.problems.append(Diagnostic("error", definition.where, str(error), layer=definition.name))
+            node = None
+        if node is None:
+            draft.unbuilt.append(definition)
+            continue
+        draft.nodes.append(node)
+        draft.shapes.update(zip(node.tops, node.top_shapes, strict=True))
+    layers = [(node.layer, node.definition) for node in draft.nodes]
+    inputs = {top for layer, definition in layers if layer.is_input for top in definition.tops}
+    open_tops = {top for layer, definition in layers if layer.makes_shapes for top in definition.tops}
+    for name in asked:
+        if name not in inputs | open_tops and not draft.unbuilt:
+            draft.problems.append(_no_such_input(name, sorted(inputs)))
+    return draft
+
+
+def _no_such_input(name: str, inputs: list[str]) -> Diagnostic:
+    near = difflib.get_close_matches(name, inputs, 1)
+    hint = f"Did you mean '{near[0]}'?" if near else ""
+    return Diagnostic(
+        "error", "", f"shape given for '{name}', which is no input of the net; inputs: {', '.join(inputs)}", hint
+    )
+
+
+def _node(
+    definition: LayerDef, shapes: Mapping[str, Shape], asked: Mapping[str, Shape], data_size: int | None
+) -> Node | None:
+    """The layer in its place; None where a bottom's shape is not known because of an earlier problem."""
+    definition, layer = parse_layer(definition, asked)
+    kind = type(layer)
+    if any(value not in shapes for value in definition.bottom_values):
+        return None
+    bottoms = tuple(shapes[value] for value in definition.bottom_values)
+    tops = infer_tops(definition, layer, bottoms, asked, data_size)
+    top_values = definition.top_values
+    if kind.makes_missing_tops and len(top_values) < len(tops):
+        top_values = (*top_values, *_automatic_tops(definition, shapes, len(tops) - len(top_values)))
+    if len(tops) != len(top_values):
+        raise LayerError(f"{len(top_values)} tops; {len(tops)} were needed")
+    params = tuple(Param(name, tuple(shape)) for name, shape in layer.weight_shapes(bottoms).items())
+    for param in params:
+        if count(param.shape) > INT_MAX:
+            raise LayerError(f"its parameter {param.name} would be {by_x(param.shape)}: blob size exceeds INT_MAX")
+    return Node(definition, layer, definition.bottom_values, top_values, bottoms, tops, params)
+
+
+def parse_layer(definition: LayerDef, asked: Mapping[str, Shape]) -> tuple[LayerDef, Layer]:
+    """The definition with the shapes that the caller asks for, and what it says; raises LayerError."""
+    kind = layer_class(definition)
+    _check_arity(definition, kind)
+    definition = _with_shapes(definition, kind, asked)
+    return definition, kind.parse(definition).with_tops(definition.tops, asked)
+
+
+def infer_tops(
+    definition: LayerDef, layer: Layer, bottoms: tuple[Shape, ...], asked: Mapping[str, Shape], data_size: int | None
+) -> tuple[Shape, ...]:
+    """A layer's top shapes: the caller's for an input, else by its rule; `data_size` as for `build`."""
+    made = layer.input_shapes(definition.tops, asked) if layer.is_input else layer.top_shapes(bottoms)
+    tops = tuple(tuple(shape) for shape in made)
+    _check_sizes(definition, tops, limited=data_size is None)
+    axis = layer.open_axis
+    if data_size is None or axis is None:
+        return tops
+    return tuple((*shape[:axis], data_size, *shape[axis + 1 :]) if axis < len(shape) else shape for shape in tops)
+
+
+def _with_shapes(definition: LayerDef, kind: type[Layer], asked: Mapping[str, Shape]) -> LayerDef:
+    """The definition of an input layer with the shapes that the caller asks for written into it."""
+    if not kind.is_input or definition.type != "Input" or not all(top in asked for top in definition.tops):
+        return definition
+    from dataclasses import replace
+
+    from caffeconv.caffe_pb2 import BlobShape
+
+    proto = type(definition.proto)()
+    proto.CopyFrom(definition.proto)
+    del proto.input_param.shape[:]
+    proto.input_param.shape.extend(BlobShape(dim=asked[top]) for top in definition.tops)
+    return replace(definition, proto=proto)
+
+
+def _automatic_tops(definition: LayerDef, shapes: Mapping[str, Shape], missing: int) -> tuple[str, ...]:
+    """Names for tops that Caffe would make and call ``(automatic)``: the layer's own, where that is free."""
+    names = []
+    own = definition.name or definition.type
+    for i in range(missing):
+        name = own if i == 0 else f"{own}_{i}"
+        names.append(name if name not in shapes else f"{own}/automatic_{i}")
+    return tuple(names)
+
+
+def layer_class(definition: LayerDef) -> type[Layer]:
+    """The class of a layer's type; raises LayerError with the nearest known name."""
+    if not definition.type:
+        raise LayerError('the layer has no type; add `type: "…"` (Unknown layer type: )')
+    kind = LAYERS.get(definition.type)
+    if kind is not None:
+        return kind
+    near = difflib.get_close_matches(definition.type, LAYERS, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise LayerError(
+        f"Unknown layer type: {definition.type}; {hint}"
+        "A type of your own can be added with caffeconv.register_layer (docs/layers.md lists the known ones)."
+    )
+
+
+def _check_arity(definition: LayerDef, kind: type[Layer]) -> None:
+    # caffe: Layer::CheckBlobCounts
+    number = len(definition.bottoms)
+    if not kind.bottoms.fits(number):
+        raise LayerError(f"{number} bottoms; {definition.type} Layer takes {kind.bottoms} bottom blob(s) as input.")
+    number = len(definition.tops)
+    enough = number <= kind.tops.least and kind.makes_missing_tops
+    if not (kind.tops.fits(number) or enough):
+        raise LayerError(f"{number} tops; {definition.type} Layer produces {kind.tops} top blob(s) as output.")
+    if not kind.in_place and any(b == t for b, t in zip(definition.bottoms, definition.tops, strict=False)):
+        raise LayerError(
+            f"top '{definition.tops[0]}' is its own bottom; {definition.type} Layer does not allow in-place computation."
+        )
+    weights, tops = len(definition.proto.loss_weight), max(number, kind.tops.least if kind.makes_missing_tops else 0)
+    if weights and weights != tops:
+        raise LayerError(
+            f"{weights} loss_weight for {tops} tops; loss_weight must be unspecified or specified once per top blob."
+        )
+    flags = len(definition.proto.propagate_down)
+    if flags and flags != len(definition.bottoms):
+        raise LayerError("propagate_down param must be specified either 0 or bottom_size times")
+
+
+def _check_sizes(definition: LayerDef, tops: Sequence[Shape], *, limited: bool) -> None:
+    for blob, shape in zip(definition.tops, tops, strict=False):
+        if len(shape) > 32 or any(dim < 0 for dim in shape):
+            raise LayerError(
+                f"blob '{blob}' would be {'×'.join(map(str, shape))}; sizes of at least 0 on at most 32 axes are possible"
+            )
+        total = 1
+        for dim in shape:
+            total *= max(dim, 1)  # an empty blob of vast sizes is refused too: what follows from them is not empty
+        if limited and total > INT_MAX:
+            # caffe: Blob::Reshape — a blob's size must fit an int
+            raise LayerError(f"blob '{blob}' would be {'×'.join(map(str, shape))}: blob size exceeds INT_MAX")

@@ -1,0 +1,148 @@
+"""Turns a training net into a deploy net: what data layers, labels and losses were for is gone, predictions are left.
+
+Data layers become one Input layer of the crop size; layers that read labels go; a loss that contains the prediction
+(SoftmaxWithLoss, …) leaves it behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from caffeconv.caffe_format.prototxt import NetSource
+from caffeconv.caffe_pb2 import LayerParameter, NetParameter
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, LayerError
+from caffeconv.frontend.netdef import define_net
+from caffeconv.frontend.options import State
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.layer import Layer
+from caffeconv.layers import LAYERS
+from caffeconv.tensor.shape import Shape
+
+
+class UnknownSizeError(InvalidNetError):
+    """The net does not say how large an input is."""
+
+
+def to_deploy(source: NetSource, state: State, shapes: Mapping[str, Sequence[int]] | None = None) -> NetSource:
+    """The deploy form of the net that `state` keeps, in today's form; `shapes` gives inputs that the net does not.
+
+    Raises UnknownSizeError where an input's shape cannot be known.
+    """
+    net = define_net(source, state)
+    labels = _labels(net.layers)
+    kept: list[tuple[LayerParameter, int]] = []
+    made: set[str] = set()
+    predictions: dict[tuple[str, str], str] = {}
+    for layer in net.layers:
+        kind = LAYERS.get(layer.type)
+        for proto in _deployed(layer, kind, labels, made, predictions, shapes or {}):
+            kept.append((proto, layer.line or 0))
+            made.update(proto.top)
+    kept = _without_cut_branches(kept)
+    deployed = NetParameter(name=net.name or None)
+    deployed.layer.extend(proto for proto, _ in kept)
+    return replace(source, net=deployed, lines=tuple(line for _, line in kept))
+
+
+def _labels(layers: Sequence[LayerDef]) -> set[str]:
+    """Blobs that hold labels: what data layers make after the data, what losses read besides predictions, and what is
+    made of these alone."""
+    labels: set[str] = set()
+    for layer in layers:
+        kind = LAYERS.get(layer.type)
+        if kind is None:
+            continue
+        if kind.is_input and layer.type != "Input":
+            labels.update(layer.tops[1:])
+        labels.update(layer.bottoms[i] for i in kind.label_bottoms if i < len(layer.bottoms))
+    # backwards: what is made only to become a label is one; forwards: what is made of labels is one
+    for layer in reversed(layers):
+        kind = LAYERS.get(layer.type)
+        if kind is not None and not kind.is_input and layer.tops and set(layer.tops) <= labels:
+            readers = [other for other in layers if set(other.bottoms) & set(layer.bottoms) and other is not layer]
+            if all(_reads_as_label(other, set(layer.bottoms), labels) for other in readers):
+                labels.update(layer.bottoms)
+    for layer in layers:
+        if layer.bottoms and set(layer.bottoms) <= labels:
+            labels.update(layer.tops)
+    return labels
+
+
+def _reads_as_label(layer: LayerDef, blobs: set[str], labels: set[str]) -> bool:
+    kind = LAYERS.get(layer.type)
+    positions = [i for i, bottom in enumerate(layer.bottoms) if bottom in blobs]
+    return (kind is not None and set(positions) <= set(kind.label_bottoms)) or set(layer.tops) <= labels
+
+
+def _deployed(
+    layer: LayerDef, kind: type[Layer] | None, labels: set[str], made: set[str],
+    predictions: dict[tuple[str, str], str], shapes: Mapping[str, Sequence[int]],
+) -> Iterable[LayerParameter]:  # fmt: skip
+    """What stands for a layer in the deploy net: itself, something else, or nothing."""
+    if kind is not None and kind.is_input:
+        yield from _input(layer, kind, labels, shapes)
+    elif kind is not None and (kind.is_loss or kind.label_bottoms):
+        prediction = kind.prediction_of(layer)
+        key = (prediction, layer.bottoms[0]) if layer.bottoms else ("", "")
+        if prediction and key not in predictions and layer.bottoms[0] not in labels:
+            predictions[key] = _free_name("prob", layer, made)
+            yield _prediction(layer, prediction, predictions[key])
+    elif not set(layer.bottoms) & labels and not (layer.tops and set(layer.tops) <= labels):
+        proto = LayerParameter()
+        proto.CopyFrom(layer.proto)
+        for name in ("include", "exclude", "loss_weight", "propagate_down", "phase"):
+            proto.ClearField(name)
+        # a loss over what is such a prediction already leaves none behind
+        predictions.update(((layer.type, top), top) for top in layer.tops)
+        yield proto
+
+
+def _free_name(name: str, layer: LayerDef, made: set[str]) -> str:
+    return name if name not in made else f"{layer.name}/{name}"
+
+
+def _input(
+    layer: LayerDef, kind: type[Layer], labels: set[str], shapes: Mapping[str, Sequence[int]]
+) -> Iterable[LayerParameter]:
+    wanted = [top for top in layer.tops if top not in labels]
+    if not wanted:
+        return
+    try:
+        known: dict[str, Shape] = dict(zip(layer.tops, map(tuple, kind.parse(layer).top_shapes([])), strict=True))
+    except (LayerError, CaffeconvError) as error:
+        if any(top not in shapes for top in wanted):
+            problem = Diagnostic(
+                "error", layer.where, str(error), f"Name it: --shape {wanted[0]}=1,3,224,224", layer.name
+            )
+            raise UnknownSizeError([problem]) from None
+        known = {}
+    proto = LayerParameter(name=layer.name, type="Input", top=wanted)
+    for top in wanted:
+        shape = shapes.get(top) or (known[top] if layer.type == "Input" else (1, *known[top][1:]))
+        proto.input_param.shape.add().dim.extend(shape)
+    yield proto
+
+
+def _prediction(layer: LayerDef, kind: str, name: str) -> LayerParameter:
+    proto = LayerParameter(name=name, type=kind, bottom=[layer.bottoms[0]], top=[name])
+    axis = _axis(layer.proto)
+    if kind == "Softmax" and axis != 1:
+        proto.softmax_param.axis = axis
+    return proto
+
+
+def _axis(proto: LayerParameter) -> int:
+    param = proto.infogain_loss_param if proto.type == "InfogainLoss" else proto.softmax_param
+    return param.axis
+
+
+def _without_cut_branches(layers: list[tuple[LayerParameter, int]]) -> list[tuple[LayerParameter, int]]:
+    """Drops layers that read what is gone."""
+    kept: list[tuple[LayerParameter, int]] = []
+    made: set[str] = set()
+    for proto, line in layers:
+        if made.issuperset(proto.bottom):
+            kept.append((proto, line))
+            made.update(proto.top)
+    return kept

@@ -1,0 +1,197 @@
+"""From a net as read to the layers that run: NetState rules, and in-place writes given names of their own.
+
+caffe: Net::FilterNet, Net::StateMeetsRule, InsertSplits, Net::AppendTop.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from caffeconv.caffe_format import upgrade
+from caffeconv.caffe_format.prototxt import NetSource
+from caffeconv.caffe_format.terms import Phase
+from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.frontend.options import State
+from caffeconv.ir.definition import LayerDef, NetDef
+from caffeconv.python_layers.host import UserCode
+from caffeconv.tensor.shape import untaken
+
+INPUT_TYPES = frozenset(
+    (
+        "Input",
+        "Data",
+        "HDF5Data",
+        "ImageData",
+        "WindowData",
+        "MemoryData",
+        "AnnotatedData",
+        "VideoData",
+        "DenseImageData",
+    )
+)
+"""Layer types whose tops come from outside the net."""
+
+
+def define_net(source: NetSource, state: State) -> NetDef:
+    """The layers that `state` keeps; raises InvalidNetError with every faulty bottom and top."""
+    net, problems = draft_net(source, state)
+    if problems:
+        raise InvalidNetError(problems)
+    return net
+
+
+def draft_net(source: NetSource, state: State) -> tuple[NetDef, list[Diagnostic]]:
+    """The layers that `state` keeps, and what is wrong with their bottoms and tops.
+
+    A bottom that no layer makes is a value that no layer makes; of two layers that make one blob, the later counts.
+    """
+    source = upgrade.upgrade_net(source)
+    net = source.net
+    where = str(source.path or "net")
+    stages = (*net.state.stage, *state.stages)  # pycaffe adds stages to the net's own and replaces phase and level
+    full_state = NetState(phase=state.phase, level=state.level, stage=stages)
+    layers = []
+    for proto, line in zip(net.layer, source.lines, strict=True):
+        if proto.include and proto.exclude:
+            raise CaffeconvError(
+                f"{where}: layer '{proto.name}', line {line}: Specify either include rules or exclude rules; not both."
+            )
+        if keeps_layer(proto, full_state):
+            layers.append((proto, line))
+    user_code = UserCode(source.directory if state.allow_python is True else None) if state.allow_python else None
+    names = _unique_names([proto.name for proto, _ in layers])
+    definitions = [
+        _definition(proto, name, line, state, source, user_code)
+        for (proto, line), name in zip(layers, names, strict=True)
+    ]
+    named, last_value, problems = _name_values(definitions)
+    definition = NetDef(net.name, tuple(named), state.phase, source.directory, source.path, last_value, user_code)
+    return definition, problems
+
+
+def keeps_layer(layer: LayerParameter, state: NetState) -> bool:
+    """Whether a layer's rules keep it in this state: any include rule that is met, or no exclude rule that is."""
+    if layer.include:
+        return any(meets_rule(state, rule) for rule in layer.include)
+    return not any(meets_rule(state, rule) for rule in layer.exclude)
+
+
+def meets_rule(state: NetState, rule: NetStateRule) -> bool:
+    """Whether a state satisfies everything that one rule asks for (caffe: Net::StateMeetsRule)."""
+    if rule.HasField("phase") and rule.phase != state.phase:
+        return False
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        return False
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        return False
+    stages = set(state.stage)
+    return stages.issuperset(rule.stage) and stages.isdisjoint(rule.not_stage)
+
+
+def _unique_names(names: Sequence[str]) -> list[str]:
+    """The names, a further layer of one name as ``name_2``: Caffe, too, gives only the first one a file's weights."""
+    taken = set(names)
+    seen: set[str] = set()
+    unique = []
+    for name in names:
+        unique.append(untaken(name, taken) if name in seen else name)
+        seen.add(name)
+    return unique
+
+
+def _definition(
+    proto: LayerParameter, name: str, line: int, state: State, source: NetSource, user_code: UserCode | None
+) -> LayerDef:
+    own: Phase = ("TRAIN", "TEST")[proto.phase] if proto.HasField("phase") else state.phase
+    return LayerDef(
+        name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own, source.directory,
+        line or None, source.net.force_backward, state.extended, source.extra.get(line, {}),
+        state.infogain, user_code,
+    )  # fmt: skip
+
+
+def blob_faults(layers: Sequence[LayerDef]) -> list[Diagnostic]:
+    """Bottoms that no layer above makes, tops without a name, blobs that several layers make."""
+    return _writes(layers)[1]
+
+
+def _name_values(layers: Sequence[LayerDef]) -> tuple[list[LayerDef], dict[str, str], list[Diagnostic]]:
+    """Gives each write of a blob a value name of its own; the last write has the blob's name."""
+    writes, problems = _writes(layers)
+    return *_assign(layers, writes), problems
+
+
+def _writes(layers: Sequence[LayerDef]) -> tuple[dict[str, list[tuple[int, int]]], list[Diagnostic]]:
+    """Blob → where it is written, as (layer, top), and what is wrong with that."""
+    uses, problems = _count_uses(layers)
+    problems += [
+        Diagnostic("error", layer.where, 'a top without a name; write `top: "…"`', layer=layer.name)
+        for layer in layers
+        if "" in layer.tops
+    ]
+    writes: dict[str, list[tuple[int, int]]] = {}
+    for i, layer in enumerate(layers):
+        for j, top in enumerate(layer.tops):
+            before = writes.setdefault(top, [])
+            in_place = j < len(layer.bottoms) and layer.bottoms[j] == top and bool(before) and uses[before[-1]] == 1
+            if before and not in_place:
+                problems.append(_multiple_sources(layer, top, layers[before[-1][0]], j < len(layer.bottoms)))
+            before.append((i, j))
+    return writes, problems
+
+
+def _assign(
+    layers: Sequence[LayerDef], writes: dict[str, list[tuple[int, int]]]
+) -> tuple[list[LayerDef], dict[str, str]]:
+    taken = set(writes)
+    value_of: dict[tuple[int, int], str] = {}
+    for blob, where in writes.items():
+        overwrites_input = len(where) > 1 and layers[where[0][0]].type in INPUT_TYPES
+        keeper = where[0] if overwrites_input else where[-1]
+        for i, j in where:
+            value_of[i, j] = blob if (i, j) == keeper else untaken(f"{blob}/{layers[i].name}", taken)
+    current: dict[str, str] = {}
+    named = []
+    for i, layer in enumerate(layers):
+        bottoms = tuple(current.get(bottom) or untaken(f"{bottom}/missing", taken) for bottom in layer.bottoms)
+        tops = tuple(value_of[i, j] for j in range(len(layer.tops)))
+        current.update(zip(layer.tops, tops, strict=True))
+        named.append(replace(layer, bottom_values=bottoms, top_values=tops))
+    return named, current
+
+
+def _count_uses(layers: Sequence[LayerDef]) -> tuple[Counter[tuple[int, int]], list[Diagnostic]]:
+    """How many layers read each write of a blob; a loss weight on it counts as one more (caffe: InsertSplits)."""
+    uses: Counter[tuple[int, int]] = Counter()
+    current: dict[str, tuple[int, int]] = {}
+    problems = []
+    for i, layer in enumerate(layers):
+        for j, bottom in enumerate(layer.bottoms):
+            if bottom in current:
+                uses[current[bottom]] += 1
+            else:
+                problems.append(_unknown_bottom(layer, bottom, j, current))
+        current.update((top, (i, j)) for j, top in enumerate(layer.tops))
+        for weight, top in zip(layer.proto.loss_weight, layer.tops, strict=False):
+            uses[current[top]] += bool(weight)
+    return uses, problems
+
+
+def _unknown_bottom(layer: LayerDef, bottom: str, index: int, known: dict[str, tuple[int, int]]) -> Diagnostic:
+    near = difflib.get_close_matches(bottom, known, 1)
+    hint = f"Did you mean '{near[0]}'? " if near else ""
+    hint += "No layer above makes this blob in this phase; an input needs a shape (`input_shape`, or an Input layer)."
+    message = f"Unknown bottom blob '{bottom}' (layer '{layer.name}', bottom index {index})"
+    return Diagnostic("error", layer.where, message, hint, layer.name)
+
+
+def _multiple_sources(layer: LayerDef, top: str, first: LayerDef, may_be_in_place: bool) -> Diagnostic:
+    hint = f"'{first.name}' makes it too. Give one of them another top name"
+    if may_be_in_place and top in layer.bottoms:
+        hint = "A blob that another layer reads as well cannot be overwritten in place: give this layer its own top"
+    message = f"Top blob '{top}' produced by multiple sources."
+    return Diagnostic("error", layer.where, message, hint + ".", layer.name)

@@ -1,0 +1,68 @@
+"""The files of a net: its definition and its weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from caffeconv.caffe_format.caffemodel import WeightsFile, read_caffemodel
+from caffeconv.caffe_format.hdf5 import is_hdf5, read_hdf5_weights
+from caffeconv.caffe_format.prototxt import NetSource, read_prototxt
+from caffeconv.errors import CaffeconvError
+from caffeconv.files.atomic import PathLike
+from caffeconv.frontend.deploy import to_deploy
+from caffeconv.frontend.netdef import define_net
+from caffeconv.frontend.options import State
+from caffeconv.ir.definition import NetDef
+from caffeconv.layers import LAYERS
+
+Weights = PathLike | Sequence[PathLike] | None
+
+
+def weight_paths(weights: Weights) -> tuple[Path, ...]:
+    """One path, several or none, as a tuple."""
+    if weights is None:
+        return ()
+    if isinstance(weights, (str, os.PathLike)):
+        return (Path(weights),)
+    return tuple(Path(path) for path in weights)
+
+
+def weights_files(net: PathLike, weights: Weights) -> tuple[Path, ...]:
+    """The files that a net's weights come from: those given, or the net itself where it is a caffemodel."""
+    given = weight_paths(weights)
+    return given if given or Path(net).suffix != ".caffemodel" else (Path(net),)
+
+
+def read_net(path: PathLike, *, ignore_unknown_fields: bool = False) -> NetSource:
+    """The net definition of a prototxt, or the one that a caffemodel carries (by its suffix)."""
+    path = Path(path)
+    if path.suffix == ".caffemodel":
+        net = read_caffemodel(path).net()
+        if not any(layer.top for layer in net.layer) and not any(layer.top for layer in net.layers):
+            raise CaffeconvError(
+                f"{path}: this caffemodel holds weights, but no net around them; give the prototxt first, then the weights"
+            )
+        return NetSource(net, (0,) * len(net.layer or net.layers), path, path.parent)
+    extra_fields = {name: kind.extra_fields for name, kind in LAYERS.items() if kind.extra_fields}
+    return read_prototxt(path, ignore_unknown_fields=ignore_unknown_fields, extra_fields=extra_fields)
+
+
+def read_weights(path: Path) -> WeightsFile:
+    """A weights file of any kind: caffemodel or Caffe's HDF5."""
+    return read_hdf5_weights(path) if is_hdf5(path) else read_caffemodel(path)
+
+
+def read_definition(
+    net: PathLike, state: State, shapes: Mapping[str, Sequence[int]] | None = None, *, ignore_unknown_fields: bool = False
+) -> NetDef:  # fmt: skip
+    """The layers of a net, none of them built: no shape is known, and no code of the user's is run. Raises as `load`."""
+    return define_net(read_source(net, state, shapes, ignore_unknown_fields=ignore_unknown_fields), state)
+
+
+def read_source(
+    net: PathLike, state: State, shapes: Mapping[str, Sequence[int]] | None, *, ignore_unknown_fields: bool
+) -> NetSource:  # fmt: skip
+    source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
+    return to_deploy(source, state, shapes) if state.deploy else source

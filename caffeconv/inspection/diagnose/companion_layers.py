@@ -1,0 +1,112 @@
+"""Layers that do half of what their name says, and whose other half only the file has: BatchNorm without its Scale."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from caffeconv.caffe_pb2 import LayerParameter
+from caffeconv.inspection.diagnose.edit import with_proto, with_settings
+from caffeconv.inspection.diagnose.insertions import Rewriting, rewritten
+from caffeconv.inspection.diagnose.trial_net import World, stored_shapes
+from caffeconv.ir.definition import LayerDef
+from caffeconv.layers import LAYERS
+
+_WORDS = re.compile(r"batch_?norm|scale|norm|bias|bn|sc", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Half:
+    """A layer of the file that completes one of the net, and how it would read there."""
+
+    index: int
+    """The net's layer that it completes."""
+    name: str
+    proto: LayerParameter
+    why: str
+
+
+def halves_missing(world: World, reference: World | None) -> list[Half]:
+    """What the file has of layers that only together do what is meant, where the net has but the first of the two."""
+    used = {layer.name for layer in world.net.layers}
+    spare = [name for name, layer in world.given.stored.items() if layer.blobs and name not in used]
+    found = []
+    for i, layer in enumerate(world.net.layers):
+        kind = LAYERS.get(layer.type)
+        if not spare or kind is None or not kind.completed_by or i in world.troubles or _is_completed(world, layer):
+            continue
+        options = {name: proto for name in spare if (proto := _fitting(world, i, name)) is not None}
+        name = _of_reference(reference, layer, options) or _by_name(world, layer.name, options)
+        if name is None:
+            continue
+        spare.remove(name)
+        where = "In the file's net it follows" if reference else "By its blobs and its place in the file it follows"
+        why = f"{where} '{layer.name}' ({layer.type}), which only normalizes; without it results differ."
+        found.append(Half(i, name, options[name], why))
+    return found
+
+
+def completed(world: World, halves: Sequence[Half]) -> Rewriting:
+    """The world of the net with the missing halves."""
+    return rewritten(world, {half.index: (world.net.layers[half.index].proto, half.proto) for half in halves})
+
+
+def _is_completed(world: World, layer: LayerDef) -> bool:
+    wanted = LAYERS[layer.type].completed_by
+    return any(world.net.layers[i].type == wanted for value in layer.top_values for i in world.readers.get(value, ()))
+
+
+def _fitting(world: World, index: int, name: str) -> LayerParameter | None:
+    """The completing layer under a name of the file's, where its blobs there fit it after layer `index`."""
+    layer, stored = world.net.layers[index], stored_shapes(world.given.stored[name])
+    shape = world.shapes.get(layer.top_values[0]) if len(layer.top_values) == 1 else None
+    if shape is None:
+        return None
+    kind, top = LAYERS[LAYERS[layer.type].completed_by], layer.tops[0]
+    proto = LayerParameter(name=name, type=LAYERS[layer.type].completed_by, bottom=[top], top=[top])
+    half = _after(layer, proto)
+    for settings in kind.implied_settings(half, [shape], stored):
+        half = with_settings(half, settings)
+    _, _, trouble = world.evaluate(index, half, None, {})
+    return half.proto if trouble is None and len(stored) > 0 else None
+
+
+def _after(layer: LayerDef, proto: LayerParameter) -> LayerDef:
+    """A layer that reads and overwrites what another one makes."""
+    half = with_proto(layer, proto)
+    tops, values = layer.tops, layer.top_values
+    return LayerDef(
+        proto.name, proto.type, tops, tops, values, values, proto, half.phase, half.directory, extended=half.extended
+    )
+
+
+def _of_reference(reference: World | None, norm: LayerDef, options: Mapping[str, LayerParameter]) -> str | None:
+    """Which of the file's layers reads, in the file's own net, what the layer of this name makes there."""
+    if reference is None:
+        return None
+    layers = {layer.name: layer for layer in reference.net.layers}
+    theirs = layers.get(norm.name)
+    for value in theirs.top_values if theirs is not None else ():
+        for i in reference.readers.get(value, ()):
+            reader = reference.net.layers[i]
+            if reader.name in options and reader.type == options[reader.name].type:
+                return reader.name
+    return None
+
+
+def _by_name(world: World, norm: str, options: Mapping[str, LayerParameter]) -> str | None:
+    """The layer of a name that differs in words like `bn` and `scale` only; else the one that follows in the file."""
+    alike = [name for name in options if _bare(name) == _bare(norm)]
+    return alike[0] if len(alike) == 1 else next((name for name in _next(world, norm) if name in options), None)
+
+
+def _bare(name: str) -> str:
+    return re.sub(r"[^0-9a-z]", "", _WORDS.sub("", name.lower()))
+
+
+def _next(world: World, name: str) -> Iterator[str]:
+    """The layer with blobs that comes next in the file."""
+    names = [other for other, layer in world.given.stored.items() if layer.blobs]
+    if name in names:
+        yield from names[names.index(name) + 1 :][:1]

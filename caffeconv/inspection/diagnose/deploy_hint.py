@@ -1,0 +1,57 @@
+"""Nets for training that are given where the net that is used afterwards was meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from caffeconv.caffe_format.caffemodel import WeightsFile
+from caffeconv.caffe_format.prototxt import NetSource
+from caffeconv.errors import CaffeconvError
+from caffeconv.frontend.bind import bind
+from caffeconv.frontend.build import draft_graph, finish
+from caffeconv.frontend.deploy import to_deploy
+from caffeconv.frontend.netdef import define_net
+from caffeconv.frontend.options import State
+from caffeconv.inspection.diagnose.ranking import SIZES
+from caffeconv.ir.definition import LayerDef
+from caffeconv.layers import LAYERS
+from caffeconv.tensor.shape import Shape
+
+
+def deploy_options(
+    source: NetSource, state: State, unbuilt: Sequence[LayerDef], files: Sequence[WeightsFile],
+    asked: Mapping[str, Sequence[int]],
+) -> str:  # fmt: skip
+    """The options with which the net's deploy form is whole and takes all weights; empty where none of those tried does.
+
+    `unbuilt`: the layers that cannot be built; nothing is tried where none of these is a data layer.
+    """
+    data = [layer for layer in unbuilt if layer.type in LAYERS and LAYERS[layer.type].fills_itself]
+    for shapes in _shapes(data):
+        if _is_whole(source, state, files, {**asked, **shapes}):
+            return " ".join(["--deploy", *(f"--shape {blob}={','.join(map(str, s))}" for blob, s in shapes.items())])
+    return ""
+
+
+def _shapes(data: Sequence[LayerDef]) -> Iterator[Mapping[str, Shape]]:
+    """Shapes of the data layers' first blobs: none asked for, then pictures of the usual sizes."""
+    if not data:
+        return
+    yield {}
+    for channels in (3, 1):
+        yield from ({layer.tops[0]: (1, channels, size, size) for layer in data if layer.tops} for size in SIZES)
+
+
+def _is_whole(
+    source: NetSource, state: State, files: Sequence[WeightsFile], shapes: Mapping[str, Sequence[int]]
+) -> bool:
+    state = replace(state, deploy=True)
+    try:
+        net = define_net(to_deploy(source, state, shapes), state)
+    except CaffeconvError:
+        return False
+    draft = draft_graph(net)
+    if draft.problems or draft.unbuilt:
+        return False
+    return not any(d.severity == "error" for d in bind(finish(net, draft), files).diagnostics)

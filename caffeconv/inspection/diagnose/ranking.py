@@ -1,0 +1,110 @@
+"""How likely an edit is to be what was meant: what the file proves is cheap, what makes a layer odd is dear."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from caffeconv.inspection.diagnose.edit import NAME, SHAPE, Edit, settings_of
+from caffeconv.ir.definition import LayerDef, NetDef
+from caffeconv.ir.layer import Setting
+from caffeconv.layers import LAYERS
+
+_FLOOR = 0.3
+"""Below this, a cost falls off more slowly, so that it stays above 0."""
+PROVEN = 0.3
+"""The cost of a field that the shapes in the file prove."""
+_KERNELS = {1: 0.0, 3: 0.0, 2: 0.1, 5: 0.1, 7: 0.1, 4: 0.4, 11: 0.3}
+_STRIDES = {1: 0.0, 2: 0.05, 4: 0.4, 8: 0.5, 16: 0.5}
+_DEAR = {
+    "kernel_size": 0.4, "group": 0.5, "dilation": 0.5, "transpose": 0.2, "round_mode": 0.4, "global_pooling": 0.3,
+    "axis": 0.5, "offset": -0.3, "slice_point": -0.3, "dim": -0.3,
+}  # fmt: skip
+SIZES = (224, 227, 299, 300, 321, 256, 112, 128, 96, 64, 32, 28, 512, 384, 320, 416, 448, 500)
+"""Heights and widths that people choose for pictures, likeliest first."""
+
+
+Habit = tuple[str, Setting | None, Setting | None, Setting | None, Setting | None]
+"""A layer's type, kernel, stride, pad and dilation."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How often the layers of a net have which window."""
+
+    net: NetDef
+    whole: Counter[Habit]
+    kernels: Counter[tuple[str, Setting | None]]
+
+    @classmethod
+    def of(cls, net: NetDef) -> Habits:
+        habits = [_habit(layer, settings_of(layer)) for layer in net.layers]
+        return cls(net, Counter(habits), Counter((habit[0], habit[1]) for habit in habits))
+
+    def like(self, index: int, definition: LayerDef, settings: Mapping[str, Setting]) -> float:
+        """The share of the net's other layers of that type and kernel that have the same stride, pad and dilation."""
+        mine, own = _habit(definition, settings), self.net.layers[index]
+        other = _habit(own, settings_of(own))
+        same = self.whole[mine] - (mine == other)
+        peers = self.kernels[mine[:2]] - (mine[:2] == other[:2])
+        return same / peers if peers else 0.0
+
+
+def _habit(definition: LayerDef, settings: Mapping[str, Setting]) -> Habit:
+    names = ("kernel_size", "stride", "pad", "dilation")
+    return (definition.type, *(settings.get(name) for name in names))  # type: ignore[return-value]
+
+
+def cost(habits: Habits, edit: Edit, after: LayerDef, proven: frozenset[str]) -> float:
+    """The cost of an edit of one layer, the less the likelier; `proven`: fields that follow from the file."""
+    before = habits.net.layers[edit.index]
+    spent = 0.0
+    for name, value in edit.after.items():
+        if name in proven:
+            spent += PROVEN
+        elif name.startswith(SHAPE) or name == LAYERS[after.type].crop_setting:
+            spent += _shape_cost(edit.before[name], value)
+        elif name != NAME:
+            spent += 1 + _DEAR.get(name, 0.0)
+            spent += _roundness(value) - _roundness(edit.before[name]) if name == "num_output" else 0
+    if set(edit.after) - proven - {NAME}:
+        spent += oddness(habits, edit.index, after) - oddness(habits, edit.index, before)
+    return spent if spent > _FLOOR else _FLOOR * math.exp(spent / _FLOOR - 1)
+
+
+def _shape_cost(before: Setting | str, value: Setting | str) -> float:
+    old, new = (side[-1] if isinstance(side, tuple) and side else side for side in (before, value))
+    if not isinstance(old, int) or not isinstance(new, int) or min(old, new) < 1:
+        return 2.5
+    far = abs(math.log(new / old))
+    return far + (1.0 if new in SIZES else 1.2 if new % 16 == 0 else 1.5)
+
+
+def _roundness(value: Setting | str) -> float:
+    """How unlike a number of filters that people choose a number is: 0 for a multiple of 16."""
+    if not isinstance(value, int):
+        return 0.0
+    return next((price for divisor, price in ((16, 0.0), (8, 0.1), (4, 0.15), (2, 0.2)) if value % divisor == 0), 0.3)
+
+
+def oddness(habits: Habits, index: int, definition: LayerDef) -> float:
+    """How unusual a layer's window is, by custom and by the net's other layers of its type."""
+    settings = settings_of(definition)
+    kernel = _first(settings, "kernel_size", 0)
+    if not kernel:
+        return 0.0
+    stride, pad = _first(settings, "stride", 1), _first(settings, "pad", 0)
+    span = _first(settings, "dilation", 1) * (kernel - 1) + 1
+    odd = _KERNELS.get(kernel, 0.6) + _STRIDES.get(stride, 0.8)
+    odd += 0.0 if pad == 0 and kernel <= 2 else 0.05 if 2 * pad + 1 == span else 0.15 if pad == 0 else 0.8
+    odd += 1.0 if pad >= span else 0.0
+    odd += 0.3 if span > kernel else 0.0
+    odd += 0.5 if stride > kernel else 0.0
+    return odd - 0.5 * habits.like(index, definition, settings)
+
+
+def _first(settings: Mapping[str, Setting], name: str, default: int) -> int:
+    value = settings.get(name, ())
+    return value[0] if isinstance(value, tuple) and value else default

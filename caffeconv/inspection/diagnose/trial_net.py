@@ -1,0 +1,227 @@
+"""A net with all shapes and problems, and what becomes of them when a layer is edited: what depends on it is redone."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
+from caffeconv.errors import LayerError
+from caffeconv.frontend.bind import shape_fits
+from caffeconv.frontend.build import infer_tops, parse_layer
+from caffeconv.ir.definition import LayerDef, NetDef
+from caffeconv.ir.layer import Layer
+from caffeconv.tensor.shape import Shape
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What keeps a layer from being built or from taking its weights."""
+
+    index: int
+    text: str
+    stored: tuple[Shape, ...] = ()
+    """What the file holds for the layer, where that does not fit; empty where the layer cannot be built."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What stays the same whatever is edited: asked shapes, the file's blobs, and a purse of layers to evaluate."""
+
+    asked: Mapping[str, Shape]
+    stored: Mapping[str, StoredLayer]
+    purse: Purse
+
+
+@dataclass
+class Purse:
+    """How many layers may still be evaluated: a bound on the work that does not depend on the machine."""
+
+    left: int
+
+    @property
+    def empty(self) -> bool:
+        return self.left <= 0
+
+
+def stored_layers(files: Sequence[WeightsFile]) -> dict[str, StoredLayer]:
+    """Layer name → what the files hold for it; the last file counts, and the last layer of a name in it."""
+    return {layer.name: layer for file in files for layer in file.layers}
+
+
+def stored_shapes(layer: StoredLayer | None) -> tuple[Shape, ...]:
+    """The blobs' shapes; those of old files without the ones that pad them to four numbers, but for one axis."""
+    if layer is None:
+        return ()
+    return tuple(stored_shape(blob.shape, legacy=blob.legacy) for blob in layer.blobs if blob is not None)
+
+
+def stored_shape(shape: Shape, *, legacy: bool) -> Shape:
+    """A blob's shape; for one of an old file without the leading ones that fill it up to four numbers."""
+    if not legacy or len(shape) != 4:
+        return shape
+    if shape[:3] == (1, 1, 1):
+        return shape[3:]
+    return shape[2:] if shape[:2] == (1, 1) else shape
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What an edit comes to: the first layer in trouble (the net's length: none so far), and the shapes it sees."""
+
+    trouble: int
+    bottoms: tuple[Shape, ...] | None
+
+
+Key = tuple[int, int, tuple[tuple[str, Shape | None], ...]]
+
+
+@dataclass
+class World:
+    """Every layer's definition, parsed form, and trouble; every value's shape. Edits give a new world."""
+
+    given: Given
+    net: NetDef
+    layers: list[Layer | None]
+    troubles: dict[int, Trouble]
+    shapes: dict[str, Shape]
+    readers: Mapping[str, tuple[int, ...]]
+    last_reader: Mapping[str, int]
+    makers: Mapping[str, int]
+    """Value → index of the layer that makes it."""
+    memo: dict[Key, Reach] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, net: NetDef, given: Given) -> World:
+        """The world of a net as it is."""
+        readers: dict[str, list[int]] = {}
+        for i, definition in enumerate(net.layers):
+            for value in dict.fromkeys(definition.bottom_values):
+                readers.setdefault(value, []).append(i)
+        last = {value: indices[-1] for value, indices in readers.items()}
+        known = {v: tuple(r) for v, r in readers.items()}
+        makers = {value: i for i, layer in enumerate(net.layers) for value in layer.top_values}
+        world = cls(given, net, [None] * len(net.layers), {}, {}, known, last, makers)
+        for i, definition in enumerate(net.layers):
+            world.layers[i], tops, trouble = world.evaluate(i, definition, None, {})
+            world.shapes.update({v: shape for v, shape in tops.items() if shape is not None})
+            if trouble:
+                world.troubles[i] = trouble
+        return world
+
+    @property
+    def first(self) -> Trouble | None:
+        """The first trouble in the net's order."""
+        return self.troubles[min(self.troubles)] if self.troubles else None
+
+    def bottoms(self, index: int) -> tuple[Shape, ...] | None:
+        """The shapes of a layer's bottoms; None where one is not known."""
+        values = self.net.layers[index].bottom_values
+        shapes = tuple(self.shapes[value] for value in values if value in self.shapes)
+        return shapes if len(shapes) == len(values) else None
+
+    def ancestors(self, values: Iterable[str]) -> set[int]:
+        """The layers that values come from."""
+        found: set[int] = set()
+        waiting = list(values)
+        while waiting:
+            i = self.makers.get(waiting.pop())
+            if i is not None and i not in found:
+                found.add(i)
+                waiting += self.net.layers[i].bottom_values
+        return found
+
+    def evaluate(
+        self, index: int, definition: LayerDef, layer: Layer | None, changed: Mapping[str, Shape | None]
+    ) -> tuple[Layer | None, dict[str, Shape | None], Trouble | None]:
+        """A layer's parsed form, its tops' shapes (None: not known) and its trouble, over `shapes` with `changed`."""
+        self.given.purse.left -= 1
+        unknown: dict[str, Shape | None] = dict.fromkeys(definition.top_values)
+        try:
+            if layer is None:
+                definition, layer = parse_layer(definition, self.given.asked)
+            found = [changed[v] if v in changed else self.shapes.get(v) for v in definition.bottom_values]
+            bottoms = tuple(shape for shape in found if shape is not None)
+            if len(bottoms) != len(found):
+                return layer, unknown, None
+            tops = infer_tops(definition, layer, bottoms, self.given.asked, None)
+            wanted = layer.weight_shapes(bottoms)
+        except LayerError as error:
+            return layer, unknown, Trouble(index, str(error))
+        known: dict[str, Shape | None] = dict(zip(definition.top_values, tops, strict=False))
+        return layer, known, self._misfit(index, definition.name, tuple(wanted.values()))
+
+    def _misfit(self, index: int, name: str, wanted: tuple[Shape, ...]) -> Trouble | None:
+        stored = self.given.stored.get(name)
+        if stored is None:
+            return None
+        if len(stored.blobs) == len(wanted) or (stored.may_leave_out and len(stored.blobs) < len(wanted)):
+            pairs = zip(wanted, stored.blobs, strict=False)
+            if all(blob is None or shape_fits(tuple(shape), blob) for shape, blob in pairs):
+                return None
+        return Trouble(index, "weights", stored_shapes(stored) or ((),))
+
+    def edited(self, definitions: Mapping[int, LayerDef]) -> World:
+        """The world after the edit: index → the layer's new definition."""
+        layers = tuple(definitions.get(i, layer) for i, layer in enumerate(self.net.layers))
+        net = NetDef(self.net.name, layers, self.net.phase, self.net.directory, self.net.source, self.net.last_value)
+        world = World(
+            self.given, net, list(self.layers), dict(self.troubles), dict(self.shapes), self.readers, self.last_reader,
+            self.makers,
+        )  # fmt: skip
+        queue = sorted(definitions)
+        while queue:
+            i = heapq.heappop(queue)
+            while queue and queue[0] == i:
+                heapq.heappop(queue)
+            known = None if i in definitions else self.layers[i]
+            world.layers[i], tops, trouble = world.evaluate(i, layers[i], known, {})
+            world.troubles.pop(i, None)
+            if trouble:
+                world.troubles[i] = trouble
+            for value, shape in tops.items():
+                if world.shapes.get(value) == shape:
+                    continue
+                if shape is None:
+                    world.shapes.pop(value)
+                else:
+                    world.shapes[value] = shape
+                for reader in self.readers.get(value, ()):
+                    heapq.heappush(queue, reader)
+        return world
+
+    def reach(self, index: int, definition: LayerDef, until: int) -> Reach:
+        """What layer `until`, with none in trouble before it, would see with this definition in place of layer `index`.
+
+        Two edits that leave the same values with the same shapes to what follows come to the same, which is kept.
+        """
+        changed: dict[str, Shape | None] = {}
+        queue, trail = [index], []
+        found = Reach(until, None)
+        while queue:
+            i = heapq.heappop(queue)
+            while queue and queue[0] == i:
+                heapq.heappop(queue)
+            if i > until:
+                break
+            key = (until, i, tuple(sorted((v, s) for v, s in changed.items() if self.last_reader.get(v, -1) >= i)))
+            if i > index and key in self.memo:
+                found = self.memo[key]
+                break
+            if i > index:
+                trail.append(key)
+            _, tops, trouble = self.evaluate(
+                i, definition if i == index else self.net.layers[i], None if i == index else self.layers[i], changed
+            )
+            if trouble or i == until:
+                bottoms = tuple(changed.get(v) or self.shapes.get(v, ()) for v in self.net.layers[i].bottom_values)
+                found = Reach(i if trouble else len(self.net.layers), bottoms if i == until else None)
+                break
+            for value, shape in tops.items():
+                if self.shapes.get(value) != shape:
+                    changed[value] = shape
+                    for reader in self.readers.get(value, ()):
+                        heapq.heappush(queue, reader)
+        self.memo.update(dict.fromkeys(trail, found))
+        return found

@@ -1,0 +1,76 @@
+"""What changed between two nets, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from google.protobuf.message import Message
+
+from caffeconv.caffe_format.prototxt_writer import field_value
+from caffeconv.inspection.report import LayerReport, Report
+from caffeconv.tensor.shape import Shape, by_x
+
+Kind = Literal["only in A", "only in B", "differs"]
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """One layer that is not the same in both nets."""
+
+    name: str
+    kind: Kind
+    changes: tuple[str, ...]
+    """``convolution_param.pad: 1 → 0``, ``top conv1: 1×64×56×56 → 1×64×54×54``."""
+
+
+def compare(a: Report, b: Report) -> tuple[LayerChange, ...]:
+    """The layers that differ, in the order of `b`, with those that only `a` has where they stand there."""
+    theirs = {layer.name: layer for layer in reversed(b.layers)}
+    mine = {layer.name: layer for layer in reversed(a.layers)}
+    found = [_between(layer, theirs.get(layer.name)) for layer in a.layers]
+    found += [
+        LayerChange(layer.name, "only in B", (f"type {layer.type}", *_tops(layer)))
+        for layer in b.layers if layer.name not in mine
+    ]  # fmt: skip
+    return tuple(change for change in found if change is not None)
+
+
+def _tops(layer: LayerReport) -> Iterator[str]:
+    yield from (f"top {name}: {by_x(shape)}" for name, shape in layer.tops)
+
+
+def _between(a: LayerReport, b: LayerReport | None) -> LayerChange | None:
+    if b is None:
+        return LayerChange(a.name, "only in A", (f"type {a.type}", *_tops(a)))
+    changes: list[str] = []
+    if a.definition is not None and b.definition is not None:
+        changes += field_changes(a.definition.proto, b.definition.proto)
+    changes += _shape_changes("top", dict(a.tops), dict(b.tops))
+    changes += _shape_changes("parameter", dict(a.params), dict(b.params))
+    return LayerChange(a.name, "differs", tuple(changes)) if changes else None
+
+
+def _shape_changes(what: str, a: Mapping[str, Shape], b: Mapping[str, Shape]) -> Iterator[str]:
+    for name in dict.fromkeys((*a, *b)):
+        if a.get(name) != b.get(name):
+            old, new = (by_x(side[name]) if name in side else "none" for side in (a, b))
+            yield f"{what} {name}: {old} → {new}"
+
+
+def field_changes(a: Message, b: Message, path: str = "") -> Iterator[str]:
+    """The fields in which two messages of one type differ: ``pooling_param.stride: 2 → 1``."""
+    mine = {field.name: (field, value) for field, value in a.ListFields()}
+    theirs = {field.name: (field, value) for field, value in b.ListFields()}
+    for name in dict.fromkeys((*mine, *theirs)):
+        field, _ = mine.get(name) or theirs[name]
+        if name == "blobs" or (name in mine and name in theirs and mine[name][1] == theirs[name][1]):
+            continue
+        old, new = getattr(a, name), getattr(b, name)
+        if isinstance(old, Message) and name in mine and name in theirs:
+            yield from field_changes(old, new, f"{path}{name}.")
+            continue
+        was = field_value(field, old) if name in mine else "not given"
+        now = field_value(field, new) if name in theirs else "not given"
+        yield f"{path}{name}: {was} → {now}"

@@ -1,0 +1,210 @@
+"""What `inspect` finds: every layer's shapes, parameters and costs, and every problem."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from caffeconv.caffe_format.prototxt import NetSource
+from caffeconv.caffe_format.terms import Phase
+from caffeconv.caffe_format.upgrade import upgrade_net
+from caffeconv.caffe_pb2 import NetParameter
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.files.atomic import PathLike
+from caffeconv.frontend.bind import bind, of_built
+from caffeconv.frontend.build import Draft, draft_graph, finish
+from caffeconv.frontend.deploy import to_deploy
+from caffeconv.frontend.netdef import draft_net
+from caffeconv.frontend.open_files import Weights, read_net, read_weights, weight_paths
+from caffeconv.frontend.options import State
+from caffeconv.inspection.costs import FLOAT_BYTES, ReceptiveField, peak_bytes, receptive_fields
+from caffeconv.inspection.diagnose import Cure, diagnose
+from caffeconv.inspection.diagnose.deploy_hint import deploy_options
+from caffeconv.inspection.weight_checks import check_values
+from caffeconv.ir.definition import Infogain, LayerDef, NetDef
+from caffeconv.ir.layer import Node
+from caffeconv.tensor.shape import Shape, count
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer: its blobs with their shapes (axis order as in Caffe), its parameters, and what it costs."""
+
+    name: str
+    type: str
+    line: int | None
+    bottoms: tuple[str, ...]
+    tops: tuple[tuple[str, Shape], ...]
+    params: tuple[tuple[str, Shape], ...]
+    parameter_count: int
+    """Numbers in parameters of the layer's own; shared ones count with their owner."""
+    multiply_adds: int
+    activation_bytes: int
+    """Bytes that its tops take, float32; 0 where it works in place."""
+    problems: tuple[Diagnostic, ...] = ()
+    receptive_field: ReceptiveField | None = None
+    """What a place of the first top sees of the input; None where it sees all of it, or that is no picture."""
+    definition: LayerDef | None = None
+    """What the prototxt says of the layer."""
+    formulas: tuple[str, ...] = ()
+    """How the first top's spatial sizes come about."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of `inspect`."""
+
+    net: str
+    layers: tuple[LayerReport, ...]
+    diagnostics: tuple[Diagnostic, ...]
+    blobs: Mapping[str, Shape]
+    """Blob → shape, in the order in which Caffe makes them."""
+    params: Mapping[str, list[Shape]]
+    """Layer → shapes of its parameters, for layers that have any."""
+    inputs: Mapping[str, Shape] = field(default_factory=dict)
+    outputs: Mapping[str, Shape] = field(default_factory=dict)
+    cures: tuple[Cure, ...] = ()
+    """Edits after which the net is whole and takes all its weights, best first, at most three; each was checked."""
+    peak_bytes: int = 0
+    """The most that blobs take at once, float32, where each is given up after its last reader."""
+    nodes: tuple[Node, ...] = ()
+    """The layers as built, with their parameters bound."""
+    fixed: NetParameter | None = None
+    """The net with the edits of the first cure, in today's form."""
+    advice: str = ""
+    """The cures as text, with what else can be done."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the net can be built and the weights fit."""
+        return not any(d.severity == "error" for d in self.diagnostics)
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(layer.parameter_count for layer in self.layers)
+
+    @property
+    def multiply_adds(self) -> int:
+        return sum(layer.multiply_adds for layer in self.layers)
+
+    @property
+    def activation_bytes(self) -> int:
+        return sum(layer.activation_bytes for layer in self.layers)
+
+
+def inspect(
+    net: PathLike, weights: Weights = None, *, phase: Phase = "TEST", level: int = 0, stages: Sequence[str] = (),
+    shapes: Mapping[str, Sequence[int]] | None = None, deploy: bool = False, extended: bool = False,
+    infogain: Infogain | None = None, ignore_unknown_fields: bool = False, batch: int | None = None,
+    values: bool = False, allow_python: bool = False,
+) -> Report:  # fmt: skip
+    """Checks every shape and parameter of a net, and whether the weights fit it.
+
+    Arguments as for `convert`. Problems of the net and of the weights are in the report (`ok`, `diagnostics`).
+
+    Args:
+        batch: the batch size to reckon costs for; None: the net's own.
+        values: whether to look at the weights' values too (NaN, ∞, all zero); otherwise they are not read.
+
+    Raises:
+        CaffeconvError: a file that cannot be read at all.
+    """
+    source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
+    files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]
+    dropped = [Diagnostic("warning", str(net), f"dropped: {unknown}") for unknown in source.dropped]
+    state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
+    try:
+        upgraded = to_deploy(source, state, shapes) if deploy else upgrade_net(source)
+        definition, faults = draft_net(upgraded, state)
+    except InvalidNetError as error:
+        return Report(source.net.name, (), (*dropped, *error.diagnostics), {}, {})
+    shapes = shapes if batch is None else {**_with_batch(definition, shapes, batch), **(shapes or {})}
+    draft = draft_graph(definition, shapes)
+    graph = finish(definition, draft)
+    bound = bind(graph, files)
+    diagnosis = diagnose(definition, files, (*dropped, *faults, *draft.problems, *of_built(draft, bound)), shapes)
+    odd = tuple(check_values(bound.graph.nodes)) if values else ()
+    diagnostics = (*diagnosis.diagnostics, *odd)
+    options = "" if deploy else deploy_options(upgraded, state, draft.unbuilt, files, shapes or {})
+    last = {value: blob for blob, value in definition.last_value.items()}
+    return Report(
+        net=definition.name,
+        layers=_layer_reports(definition, draft, bound.graph.nodes, diagnostics),
+        diagnostics=diagnostics,
+        blobs={blob: draft.shapes[definition.last_value[blob]] for blob in definition.blob_order()
+               if definition.last_value[blob] in draft.shapes},
+        params={node.name: [param.shape for param in node.params] for node in bound.graph.nodes if node.params},
+        inputs={last.get(value, value): graph.shapes[value] for value in graph.inputs},
+        outputs={last.get(value, value): graph.shapes[value] for value in graph.outputs},
+        peak_bytes=peak_bytes(graph.nodes, graph.outputs),
+        nodes=bound.graph.nodes,
+        cures=diagnosis.cures,
+        fixed=_with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None,
+        advice="\n".join(filter(None, (diagnosis.advice, _deploy_advice(options)))),
+    )  # fmt: skip
+
+
+def _deploy_advice(options: str) -> str:
+    return (
+        f"to inspect the net that is used after training (checked: everything fits then): {options}" if options else ""
+    )
+
+
+def _with_batch(definition: NetDef, shapes: Mapping[str, Sequence[int]] | None, batch: int) -> dict[str, Sequence[int]]:
+    """The shapes of those inputs that have the first one's batch size, with another one."""
+    if batch < 1:
+        raise CaffeconvError(f"batch {batch}: at least 1 was needed")
+    found = {
+        blob: shape
+        for node in draft_graph(definition, shapes).nodes if node.layer.is_input
+        for blob, shape in zip(node.definition.tops, node.top_shapes, strict=True) if shape
+    }  # fmt: skip
+    lead = next((shape[0] for shape in found.values()), None)
+    return {blob: (batch, *shape[1:]) for blob, shape in found.items() if shape[0] == lead}
+
+
+def _with_edits(source: NetSource, definition: NetDef, cure: Cure) -> NetParameter:
+    """The whole net, layers of other phases too, with the edits made."""
+    net = NetParameter()
+    net.CopyFrom(source.net)
+    del net.layer[:]
+    waiting, edited = list(enumerate(definition.layers)), iter(cure.net.layers)
+    for proto in source.net.layer:
+        if not waiting or proto != waiting[0][1].proto:
+            net.layer.append(proto)
+            continue
+        number = cure.places.get(waiting.pop(0)[0], 1)
+        net.layer.extend(layer.proto for layer in itertools.islice(edited, number))
+    return net
+
+
+def _own_weights(net: PathLike) -> tuple[Path, ...]:
+    return (Path(net),) if Path(net).suffix == ".caffemodel" else ()
+
+
+def _layer_reports(
+    net: NetDef, draft: Draft, nodes: Sequence[Node], diagnostics: Sequence[Diagnostic]
+) -> tuple[LayerReport, ...]:
+    built, fields = iter(nodes), receptive_fields(nodes)
+    unbuilt = {id(layer) for layer in draft.unbuilt}
+    reports = []
+    for definition in net.layers:
+        node = None if id(definition) in unbuilt else next(built)
+        problems = tuple(d for d in diagnostics if d.layer == definition.name and d.severity == "error")
+        common = (definition.name, definition.type, definition.line, definition.bottoms)
+        if node is None:
+            reports.append(LayerReport(*common, (), (), 0, 0, 0, problems, definition=definition))
+            continue
+        names = (*definition.tops, *node.tops[len(definition.tops) :])
+        tops = tuple(zip(names, node.top_shapes, strict=True))
+        fresh = sum(count(shape) for name, shape in tops if name not in definition.bottoms)
+        own = sum(count(param.shape) for param in node.params if param.owner is None)
+        cost = node.layer.multiply_adds(node.bottom_shapes, node.top_shapes)
+        params = tuple((param.name, param.shape) for param in node.params)
+        field = fields.get(node.tops[0]) if node.tops else None
+        formulas = node.layer.size_formulas(node.bottom_shapes[0]) if node.bottom_shapes else ()
+        costs = (own, cost, fresh * FLOAT_BYTES)
+        reports.append(LayerReport(*common, tops, params, *costs, problems, field, definition, formulas))
+    return tuple(reports)

@@ -1,0 +1,124 @@
+"""What the rules of gradients share. A diff is shaped as its blob."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from caffeconv.errors import LayerError
+from caffeconv.ir.layer import Gradients, Node
+from caffeconv.tensor.shape import Dims, Shape
+from caffeconv.tensor.window import Window
+
+if TYPE_CHECKING:
+    from caffeconv.ir.onnx_builder import OnnxBuilder
+
+
+def refuse_to(what: str, propagate_down: Sequence[bool], bottom: int) -> None:
+    """Raises LayerError where a diff is asked of a bottom of which Caffe's layer makes none."""
+    if bottom < len(propagate_down) and propagate_down[bottom]:
+        raise LayerError(
+            f"a gradient is asked of bottom[{bottom}]: the layer cannot backpropagate to {what}. It is asked for by "
+            "`propagate_down: true`, by `force_backward: true`, or because a layer below learns; set `lr_mult: 0` there."
+        )
+
+
+def refuse_all(propagate_down: Sequence[bool]) -> Gradients:
+    """No gradient; raises LayerError where one is asked for all the same."""
+    if any(propagate_down):
+        raise LayerError(
+            "a gradient is asked for, and there is none (Caffe: Not Implemented Yet). Take the layer out from below the "
+            "loss, or set `propagate_down: false` in the layer above."
+        )
+    return Gradients([None] * len(propagate_down))
+
+
+def filled_like(onnx: OnnxBuilder, value: str, number: float, what: str) -> str:
+    """A blob shaped as `value` that holds one number everywhere."""
+    return onnx.op("Expand", [onnx.floats(what, number), onnx.shape(value)], what=what)
+
+
+def like_bottom(onnx: OnnxBuilder, node: Node, diff: str, bottom: int = 0, *, shape: Shape | None = None) -> str:
+    """`diff`, which has the tops' shape or `shape`, in the shape of a bottom."""
+    have = node.top_shapes[0] if shape is None else shape
+    if have == node.bottom_shapes[bottom]:
+        return diff
+    return onnx.reshape(diff, onnx.dims(node.bottoms[bottom]), what="bottom_diff")
+
+
+def sum_over(onnx: OnnxBuilder, value: str, axes: Sequence[int], what: str) -> str:
+    """The sum over some axes, which go; the value itself where there are none."""
+    return onnx.reduce("ReduceSum", value, axes, keepdims=False, what=what) if axes else value
+
+
+def class_sums(onnx: OnnxBuilder, value: str, rank: int, axis: int, what: str) -> str:
+    """The sums over all axes but one."""
+    return sum_over(onnx, value, [i for i in range(rank) if i != axis], what)
+
+
+def added_at(onnx: OnnxBuilder, like: str, index: str, updates: str, axis: int, what: str) -> str:
+    """Zeros shaped as `like`, to which `updates` are added at `index` (int64, of the updates' shape) along an axis."""
+    zeros = filled_like(onnx, like, 0, "none")
+    return onnx.op("ScatterElements", [zeros, index, updates], what=what, axis=axis, reduction="add")
+
+
+def added_rows(onnx: OnnxBuilder, like: str, index: str, updates: str, rank: int, what: str) -> str:
+    """As `added_at`, whole items along axis 0 of blobs of `rank` axes: `index` has one entry for each of `updates`."""
+    column = onnx.reshape(index, (-1, *([1] * (rank - 1))), what="item")
+    spread = onnx.op("Expand", [column, onnx.op("Shape", [updates])], what="item_index")
+    return added_at(onnx, like, spread, updates, 0, what)
+
+
+def times(onnx: OnnxBuilder, a: str, b: str | float, what: str = "bottom_diff") -> str:
+    """a · b; `a` itself where b is the number 1."""
+    if b == 1:
+        return a
+    return onnx.op("Mul", [a, b if isinstance(b, str) else onnx.floats(f"{what}_factor", b)], what=what)
+
+
+# -- windows -----------------------------------------------------------------------------------------------------------
+
+
+def spread_windows(
+    onnx: OnnxBuilder, places: str, weight: str, window: Window, group: int, *, positions: Shape, size: Shape, what: str
+) -> str:
+    """The transpose of a convolution: N×O×positions… → N×I×size…; weight O × I/group × kernel…."""
+    overhang = window.overhang(positions, size)
+    return onnx.op(
+        "ConvTranspose", [places, weight], what=what, kernel_shape=window.kernel, strides=window.stride,
+        dilations=window.dilation, pads=[*window.pad, *(max(end, 0) for end in overhang)],
+        output_padding=[max(-end, 0) for end in overhang], group=group,
+    )  # fmt: skip
+
+
+def filter_diff(
+    onnx: OnnxBuilder, image: str, places: str, window: Window, group: int, *, image_dims: Dims, places_dims: Dims,
+    what: str,
+) -> str:  # fmt: skip
+    """The diff of a convolution's weight, O × I/group × kernel…: Σ places[n, o, p] · image[n, i, stride·p + dilation·k].
+
+    image N×I×size…, places N×O×positions…. It is a convolution whose filters are the places: items and channels change
+    roles, and so do stride and dilation.
+    """
+    axes = len(window.kernel)
+    size, positions = image_dims[2:], places_dims[2:]
+    positions = onnx.fixed(positions, "the gradient of a weight needs to know the sizes of the output")
+    channels = onnx.fixed(image_dims[1:2], "a convolution's number of channels")[0] // group
+    items = None if image_dims[0] is None else image_dims[0] * group
+    if group > 1:
+        image = onnx.reshape(image, (image_dims[0], group, channels, *size), what="image_groups")
+        image = onnx.op("Transpose", [image], what="image_by_channel", perm=[2, 1, 0, *range(3, axes + 3)])
+        image = onnx.reshape(image, (channels, items, *size), what="image_items")
+    else:
+        image = onnx.op("Transpose", [image], what="image_items", perm=[1, 0, *range(2, axes + 2)])
+    filters = onnx.op("Transpose", [places], what="filters", perm=[1, 0, *range(2, axes + 2)])
+    overhang = window.overhang(positions, onnx.fixed(size, "the gradient of a weight needs to know the input's size"))
+    found = onnx.op(
+        "Conv", [image, filters], what="filter_diffs", kernel_shape=positions, strides=window.dilation,
+        dilations=window.stride, pads=[*window.pad, *(max(end, 0) for end in overhang)], group=group,
+    )  # fmt: skip
+    if min(overhang, default=0) < 0:  # the window never comes to the image's last rows or columns
+        spatial = list(range(2, axes + 2))
+        bounds = [onnx.ints("first_tap", [0] * axes), onnx.ints("taps", window.kernel), onnx.ints("spatial", spatial)]
+        found = onnx.op("Slice", [found, *bounds], what="filter_taps")
+    return onnx.op("Transpose", [found], what=what, perm=[1, 0, *range(2, axes + 2)])

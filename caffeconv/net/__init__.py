@@ -1,0 +1,1 @@
+"""A net as pycaffe has it, on onnxruntime."""

@@ -1,0 +1,66 @@
+"""A net over places: products become convolutions, so that a larger picture gives a map of predictions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from caffeconv.errors import Diagnostic, InvalidNetError, LayerError
+from caffeconv.frontend.build import infer_tops
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
+from caffeconv.tensor.shape import Shape, by_x, count
+
+
+def fully_convolutional(graph: Graph) -> Graph:
+    """The graph with a Convolution for every InnerProduct, whose window is all of the bottom at the graph's own size.
+
+    Given   pool5 N×C×H×W → flatten N×CHW → fc6 N×K → fc7 N×L → prob N×L
+    Result  pool5 N×C×H×W → fc6 N×K×1×1 (kernel H×W) → fc7 N×L×1×1 (kernel 1×1) → prob N×L×1×1
+
+    At this size all numbers stay; at a larger one (reshape_graph) each place has those of a window of this size that
+    slides over the picture. Parameters keep their values and get the shapes of filters. Raises InvalidNetError with
+    every layer that has no such form, and why.
+    """
+    wanted = _over_places(graph)
+    shapes: dict[str, Shape] = {}
+    nodes: list[Node] = []
+    problems: list[Diagnostic] = []
+    for node in graph.nodes:
+        bottoms = tuple(shapes[value] for value in node.bottoms)
+        made = node
+        if bottoms != node.bottom_shapes or node.layer.spans_places or _flattens_for(node, wanted):
+            try:
+                made = _rewritten(node, bottoms)
+            except LayerError as error:
+                message = f"cannot be part of a fully convolutional net: {error}"
+                problems.append(Diagnostic("error", node.definition.where, message, layer=node.name))
+        nodes.append(made)
+        shapes.update(zip(made.tops, made.top_shapes, strict=True))
+    if problems:
+        raise InvalidNetError(problems)
+    changed = {node.name: node.definition for node, old in zip(nodes, graph.nodes, strict=True) if node is not old}
+    layers = tuple(changed.get(layer.name, layer) for layer in graph.net.layers)
+    return replace(graph, net=replace(graph.net, layers=layers), nodes=tuple(nodes), shapes=shapes)
+
+
+def _over_places(graph: Graph) -> set[str]:
+    """The values that lead to a layer that spans all places, and so are wanted with their places apart."""
+    wanted: set[str] = set()
+    for node in reversed(graph.nodes):
+        passes_on = node.layer.only_flattens(node) or node.layer.treats_places_alike(node)
+        if node.layer.spans_places or (passes_on and wanted.intersection(node.tops)):
+            wanted.update(node.bottoms)
+    return wanted
+
+
+def _flattens_for(node: Node, wanted: set[str]) -> bool:
+    return node.layer.only_flattens(node) and bool(wanted.intersection(node.tops))
+
+
+def _rewritten(node: Node, bottoms: tuple[Shape, ...]) -> Node:
+    made = node.layer.over_places(node, bottoms)
+    tops = infer_tops(made.definition, made.layer, bottoms, {}, None)
+    for blob, old, new in zip(node.definition.tops, node.top_shapes, tops, strict=False):
+        if count(old) != count(new):
+            raise LayerError(f"top '{blob}' would be {by_x(new)} in place of {by_x(old)}")
+    return replace(made, bottom_shapes=bottoms, top_shapes=tops)

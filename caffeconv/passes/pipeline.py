@@ -1,0 +1,45 @@
+"""Passes over a bound graph: each takes a graph and returns one that computes the same outputs. In this order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from caffeconv.ir.graph import Graph
+from caffeconv.passes.drop_identities import drop_identities
+from caffeconv.passes.fold_affine import fold_affine
+
+Pass = Callable[[Graph], Graph]
+
+
+PASSES: tuple[Pass, ...] = (drop_identities, fold_affine)
+
+
+LINKING_PASSES: tuple[Pass, ...] = (drop_identities, partial(fold_affine, keep_linkable=True))
+"""Those that leave alone what a model can point to in a weights file."""
+
+
+def run_passes(graph: Graph, passes: Iterable[Pass] = PASSES) -> Graph:
+    """The graph after every pass, validated after each."""
+    for apply in passes:
+        graph = apply(graph)
+        validate(graph)
+    return graph
+
+
+def validate(graph: Graph) -> None:
+    """Raises RuntimeError, a bug of ours, where a value is read before it is made, made twice, or has no shape."""
+    made: set[str] = set()
+    for node in graph.nodes:
+        missing = [value for value in node.bottoms if value not in made]
+        if missing:
+            raise RuntimeError(f"{node.name} reads {missing[0]}, which nothing makes")
+        for top, shape in zip(node.tops, node.top_shapes, strict=True):
+            if top in made:
+                raise RuntimeError(f"{node.name} makes {top} a second time")
+            if graph.shapes.get(top) != shape:
+                raise RuntimeError(f"{node.name} makes {top} of shape {shape}, not {graph.shapes.get(top)}")
+            made.add(top)
+    missing = [value for value in graph.outputs if value not in made]
+    if missing:
+        raise RuntimeError(f"nothing makes the output {missing[0]}")

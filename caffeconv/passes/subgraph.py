@@ -1,0 +1,59 @@
+"""Some of a net's layers in a row as a graph of their own, which takes what lies before them as inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from caffeconv.caffe_pb2 import LayerParameter
+from caffeconv.frontend.reshape import reshape_graph
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
+from caffeconv.layers.data import Input
+from caffeconv.tensor.shape import Shape
+
+
+def read_before(nodes: Sequence[Node]) -> dict[str, str]:
+    """Value → blob of everything that the layers read and none of them makes."""
+    made: set[str] = set()
+    read: dict[str, str] = {}
+    for node in nodes:
+        read |= {v: blob for blob, v in zip(node.definition.bottoms, node.bottoms, strict=True) if v not in made}
+        made.update(node.tops)
+    return read
+
+
+def last_writes(nodes: Sequence[Node]) -> dict[str, str]:
+    """Blob → the value that it holds when the layers have run; a top that the prototxt leaves out is called as its value."""
+    return {
+        blob: value
+        for node in nodes
+        for blob, value in zip((*node.definition.tops, *node.tops[len(node.definition.tops) :]), node.tops, strict=True)
+    }
+
+
+def cut(graph: Graph, span: slice, shapes: Mapping[str, Shape]) -> Graph:
+    """The layers `span` of a graph, with an input for each value of `read_before`, of the shape given for it.
+
+    An input layer within keeps the shape that it has. Raises InvalidNetError where shapes do not go together.
+    """
+    nodes = graph.nodes[span]
+    fed = [_input(value, shapes[value], graph) for value in read_before(nodes)]
+    own = {
+        blob: graph.shapes[value]
+        for node in nodes
+        if node.layer.is_input
+        for blob, value in zip(node.definition.tops, node.tops, strict=True)
+    }
+    inputs = (*(node.name for node in fed), *(top for node in nodes if node.layer.is_input for top in node.tops))
+    alone = replace(graph, nodes=(*fed, *nodes), inputs=inputs, outputs=(), dims={}, symbols={})
+    return reshape_graph(alone, {**own, **{node.name: node.top_shapes[0] for node in fed}})
+
+
+def _input(value: str, shape: Shape, graph: Graph) -> Node:
+    definition = LayerDef(
+        value, "Input", (), (value,), (), (value,), LayerParameter(name=value, type="Input", top=[value]),
+        graph.net.phase, graph.net.directory,
+    )  # fmt: skip
+    return Node(definition, Input((shape,)), (), (value,), (), (shape,))

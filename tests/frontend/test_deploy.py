@@ -1,0 +1,131 @@
+"""Training nets become deploy nets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import caffeconv
+from caffeconv.caffe_format.prototxt import read_prototxt
+from caffeconv.frontend.deploy import to_deploy
+from caffeconv.frontend.options import State
+
+DATA = """
+layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN }
+  transform_param { crop_size: 9 mirror: true mean_value: 104 mean_value: 117 mean_value: 123 }
+  data_param { source: "train_lmdb" batch_size: 256 backend: LMDB } }
+layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TEST }
+  transform_param { crop_size: 9 mean_value: 104 mean_value: 117 mean_value: 123 }
+  data_param { source: "val_lmdb" batch_size: 50 backend: LMDB } }
+"""
+BODY = """
+layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" inner_product_param { num_output: 4 } }
+"""
+
+
+def deployed(tmp_path: Path, text: str, **shapes: tuple[int, ...]) -> dict[str, tuple[str, list[str], list[str]]]:
+    """name → (type, bottoms, tops) of the deploy form."""
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    net = to_deploy(read_prototxt(path), State(), shapes).net
+    return {layer.name: (layer.type, list(layer.bottom), list(layer.top)) for layer in net.layer}
+
+
+def test_data_labels_losses_and_accuracy(tmp_path: Path) -> None:
+    layers = deployed(
+        tmp_path,
+        DATA + BODY + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }'
+        'layer { name: "acc" type: "Accuracy" bottom: "fc" bottom: "label" top: "acc" include { phase: TEST } }',
+    )  # fmt: skip
+    assert layers == {
+        "data": ("Input", [], ["data"]),
+        "fc": ("InnerProduct", ["data"], ["fc"]),
+        "prob": ("Softmax", ["fc"], ["prob"]),
+    }
+
+
+def test_the_input_has_the_crop_size(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(DATA + BODY)
+    net = to_deploy(read_prototxt(path), State()).net
+    assert list(net.layer[0].input_param.shape[0].dim) == [1, 3, 9, 9]
+
+
+@pytest.mark.parametrize(
+    ("loss", "prediction"),
+    [
+        ('type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" softmax_param { axis: -1 }', "Softmax"),
+        ('type: "InfogainLoss" bottom: "fc" bottom: "label" infogain_loss_param { source: "H" }', "Softmax"),
+        ('type: "InfogainLoss" bottom: "fc" bottom: "label" bottom: "label"', "Softmax"),
+        ('type: "SigmoidCrossEntropyLoss" bottom: "fc" bottom: "label"', "Sigmoid"),
+        ('type: "EuclideanLoss" bottom: "fc" bottom: "label"', None),
+        ('type: "HingeLoss" bottom: "fc" bottom: "label"', None),
+    ],
+)
+def test_what_a_loss_leaves(tmp_path: Path, loss: str, prediction: str | None) -> None:
+    layers = deployed(tmp_path, DATA + BODY + f'layer {{ name: "loss" top: "loss" {loss} }}')
+    expected = {"data": "Input", "fc": "InnerProduct"} | ({"prob": prediction} if prediction else {})
+    assert {name: kind for name, (kind, _, _) in layers.items()} == expected
+
+
+def test_label_branches_go(tmp_path: Path) -> None:
+    layers = deployed(
+        tmp_path,
+        DATA + BODY
+        + """
+        layer { name: "split" type: "Slice" bottom: "label" top: "label_a" top: "label_b" }
+        layer { name: "smooth" type: "Power" bottom: "label_b" top: "smooth" power_param { scale: 0.9 } }
+        layer { name: "loss_a" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label_a" top: "loss_a" }
+        layer { name: "fc2" type: "InnerProduct" bottom: "fc" top: "fc2" inner_product_param { num_output: 2 } }
+        layer { name: "loss_b" type: "SigmoidCrossEntropyLoss" bottom: "fc2" bottom: "smooth" top: "loss_b" }
+        layer { name: "quiet" type: "Silence" bottom: "label_a" }
+        """,
+    )  # fmt: skip
+    assert {name: kind for name, (kind, _, _) in layers.items()} == {
+        "data": "Input", "fc": "InnerProduct", "prob": "Softmax", "fc2": "InnerProduct", "loss_b/prob": "Sigmoid",
+    }  # fmt: skip
+
+
+def test_labels_from_an_input_layer(tmp_path: Path) -> None:
+    text = """
+    layer { name: "in" type: "Input" top: "data" top: "label"
+      input_param { shape { dim: 2 dim: 3 } shape { dim: 2 } } }
+    """
+    layers = deployed(
+        tmp_path, text + BODY + 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "l" }'
+    )
+    assert layers["in"] == ("Input", [], ["data"])
+    assert layers["prob"][0] == "Softmax"
+
+
+def test_an_autoencoder_keeps_its_input(tmp_path: Path) -> None:
+    text = """
+    layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 2 dim: 4 } } }
+    layer { name: "flat" type: "Flatten" bottom: "data" top: "flat" }
+    layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" inner_product_param { num_output: 4 } }
+    layer { name: "loss" type: "EuclideanLoss" bottom: "fc" bottom: "flat" top: "loss" }
+    """
+    layers = deployed(tmp_path, text)
+    assert layers["in"] == ("Input", [], ["data"])
+    assert layers["fc"] == ("InnerProduct", ["data"], ["fc"])
+
+
+def test_a_training_net_converts_directly(tmp_path: Path) -> None:
+    path = tmp_path / "train_val.prototxt"
+    path.write_text(
+        DATA + BODY + 'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" top: "loss" }'
+    )
+    model = caffeconv.convert(path, deploy=True)
+    assert [i.name for i in model.graph.input] == ["data"]
+    assert [o.name for o in model.graph.output] == ["prob"]
+    result = caffeconv.Net(path, deploy=True).forward(data=np.ones((1, 3, 9, 9), np.float32))["prob"]
+    np.testing.assert_allclose(result.sum(), 1, rtol=1e-6)
+
+
+def test_an_unknown_size_is_asked_for(tmp_path: Path) -> None:
+    text = 'layer { name: "d" type: "Data" top: "data" top: "label" data_param { source: "absent" batch_size: 2 } }'
+    with pytest.raises(caffeconv.CaffeconvError, match="--shape data="):
+        deployed(tmp_path, text + BODY)
+    assert deployed(tmp_path, text + BODY, data=(1, 3, 8, 8))["d"][0] == "Input"
