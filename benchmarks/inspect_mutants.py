@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from caffeconv.caffe_format.caffemodel import WeightsFile
-from caffeconv.frontend.build import draft_graph
+from caffeconv.frontend.build import build_partial_graph
 from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.open_files import read_net, read_weights
 from caffeconv.frontend.options import State
 from caffeconv.inspection.diagnose import Diagnosis, diagnose
 from caffeconv.inspection.diagnose.edit import Edit, edit_between, edited, settings_of, with_settings
-from caffeconv.inspection.diagnose.trial_net import Given, Purse, World, stored_layers
+from caffeconv.inspection.diagnose.trial_net import Budget, SearchContext, TrialNet, stored_layers
 from caffeconv.ir.definition import NetDef
 from caffeconv.ir.layer import Setting
 
@@ -94,7 +94,7 @@ def good_nets() -> Iterator[Good]:
 
 def is_whole(net: NetDef, file: WeightsFile) -> bool:
     """Whether a net builds and takes the weights."""
-    return not World.of(net, Given({}, stored_layers([file]), Purse(1 << 30))).troubles
+    return not TrialNet.of(net, SearchContext({}, stored_layers([file]), Budget(1 << 30))).troubles
 
 
 def mutants(goods: Sequence[Good], chance: random.Random) -> Iterator[Mutant]:
@@ -136,7 +136,7 @@ def main(number: int) -> None:
             mutant = next(source)
             file = mutant.good.file if inside else replace(mutant.good.file, net_bytes=b"")
             start = time.perf_counter()
-            problems = draft_graph(mutant.net).problems
+            problems = build_partial_graph(mutant.net).problems
             diagnosis = diagnose(mutant.net, [file], problems)
             seconds = time.perf_counter() - start
             for score in (whole, by_field[next(iter(mutant.undo.after)).removesuffix("_h")]):

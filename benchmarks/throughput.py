@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from caffeconv import Net
 from caffeconv.caffe_pb2 import Datum
-from caffeconv.data.prefetch import Feeder, default_threads
-from caffeconv.inference.data_passes import Sweep
+from caffeconv.data.prefetch import Prefetcher, default_threads
+from caffeconv.inference.data_passes import DatasetRunner
 
 BATCH, CROP = 32, 227
 
@@ -134,7 +134,7 @@ def decoding(net: Net, batches: int, threads: int) -> float:
     source = net.sources["data"]
     source.seek(0)
     begun = time.perf_counter()
-    with ThreadPoolExecutor(threads) as workers, Feeder(source, workers, 4 * threads) as feeder:
+    with ThreadPoolExecutor(threads) as workers, Prefetcher(source, workers, 4 * threads) as feeder:
         for _ in range(batches):
             feeder.next_batch()
     return batches * BATCH / (time.perf_counter() - begun)
@@ -142,7 +142,7 @@ def decoding(net: Net, batches: int, threads: int) -> float:
 
 def over_data(net: Net, batches: int, threads: int) -> tuple[float, float]:
     """Items/s of the net over the LMDB, and the share of the time spent waiting."""
-    sweep = Sweep(net, net.outputs, passes=batches, threads=threads)
+    sweep = DatasetRunner(net, net.outputs, passes=batches, threads=threads)
     for _ in sweep:
         pass
     return sweep.pace.items / sweep.pace.seconds, sweep.pace.waited / sweep.pace.seconds

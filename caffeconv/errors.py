@@ -17,7 +17,7 @@ class CaffeconvWarning(RuntimeWarning):
     """Something that goes on in another way than was asked for."""
 
 
-class PlanOutdatedError(CaffeconvError):
+class ShapesChangedError(CaffeconvError):
     """A Python layer made other shapes than the model was made for."""
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import caffeconv.caffe_pb2 as caffe_pb2
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.wire import BYTES, FIXED32, FIXED64, VARINT, Scan, encode_varint
-from caffeconv.tensor.shape import FloatArray, Shape, by_x
+from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 from caffeconv.tensor.stored_values import Blob
 
 _NET_LAYER, _NET_LAYERS_V1 = 100, 2
@@ -49,7 +49,7 @@ _V1_INNER = 1
 
 
 @dataclass(frozen=True)
-class Chunk:
+class FloatRun:
     """A run of numbers in the file: where it starts, how many, of which dtype, and the bytes from one to the next."""
 
     offset: int
@@ -67,7 +67,7 @@ class StoredBlob:
     """Whether the file gives num/channels/height/width instead of a shape."""
     count: int
     buffer: NDArray[np.uint8]
-    chunks: tuple[Chunk, ...]
+    chunks: tuple[FloatRun, ...]
 
     @property
     def offset(self) -> int | None:
@@ -142,7 +142,9 @@ def read_binaryproto(path: Path) -> StoredBlob:
         raise CaffeconvError(f"{path}: this is text; a blob in binary form (binaryproto) was needed")
     blob = _read_blob(Scan(buffer, path, "binaryproto"), 0, len(buffer), "")
     if blob.count != math.prod(blob.shape) or not blob.count:
-        shape = f"{by_x(blob.shape)} = {math.prod(blob.shape)} were needed" if blob.count else "a blob was needed"
+        shape = (
+            f"{format_shape(blob.shape)} = {math.prod(blob.shape)} were needed" if blob.count else "a blob was needed"
+        )
         raise CaffeconvError(f"{path}: {blob.count} numbers in it; {shape}. Is it a binaryproto, and whole?")
     return blob
 
@@ -204,7 +206,7 @@ def _read_blob(scan: Scan, start: int, end: int, layer: str) -> StoredBlob:
     legacy = [0, 0, 0, 0]  # what Caffe's schema gives for one that is not set
     shape: Shape | None = None
     has_legacy, raw_type = False, 1
-    chunks: dict[int, list[Chunk]] = {_DATA: [], _DOUBLE_DATA: [], _RAW_DATA: []}
+    chunks: dict[int, list[FloatRun]] = {_DATA: [], _DOUBLE_DATA: [], _RAW_DATA: []}
     for number, wire, tag, value_start, value_end in scan.fields(start, end):
         if number in _LEGACY_DIMS and wire == VARINT:
             legacy[_LEGACY_DIMS[number]] = scan.varint(value_start, value_end)[0]
@@ -214,7 +216,7 @@ def _read_blob(scan: Scan, start: int, end: int, layer: str) -> StoredBlob:
         elif number == _RAW_TYPE and wire == VARINT:
             raw_type = scan.varint(value_start, value_end)[0]
         elif number == _RAW_DATA and wire == BYTES:
-            chunks[_RAW_DATA].append(Chunk(value_start, value_end - value_start, "", 1))
+            chunks[_RAW_DATA].append(FloatRun(value_start, value_end - value_start, "", 1))
         elif number in (_DATA, _DOUBLE_DATA):
             chunks[number].append(_chunk(scan, number, wire, tag, value_start, value_end))
     if any(chunk.count for chunk in chunks[_RAW_DATA]):
@@ -237,20 +239,20 @@ def _read_shape(scan: Scan, start: int, end: int) -> Shape:
         if wire not in (VARINT, BYTES) or len(dims) > 32:
             raise scan.fail(start, "a shape that is none")
     if dims and math.prod(dims) > 1 << 40:
-        raise scan.fail(start, f"a blob of {by_x(dims)} values")
+        raise scan.fail(start, f"a blob of {format_shape(dims)} values")
     return tuple(dims)
 
 
-def _chunk(scan: Scan, number: int, wire: int, tag: int, start: int, end: int) -> Chunk:
+def _chunk(scan: Scan, number: int, wire: int, tag: int, start: int, end: int) -> FloatRun:
     size, dtype = (4, "<f4") if number == _DATA else (8, "<f8")
     if wire == (FIXED32 if size == 4 else FIXED64):
-        return Chunk(start, (end - tag) // (size + 1), dtype, size + 1)
+        return FloatRun(start, (end - tag) // (size + 1), dtype, size + 1)
     if wire != BYTES or (end - start) % size:
         raise scan.fail(start, "blob data that is no list of numbers")
-    return Chunk(start, (end - start) // size, dtype, size)
+    return FloatRun(start, (end - start) // size, dtype, size)
 
 
-def _raw_chunks(scan: Scan, chunks: list[Chunk], raw_type: int, layer: str) -> tuple[Chunk, ...]:
+def _raw_chunks(scan: Scan, chunks: list[FloatRun], raw_type: int, layer: str) -> tuple[FloatRun, ...]:
     dtype = _RAW_DTYPES.get(raw_type)
     if dtype is None:
         raise CaffeconvError(
@@ -259,10 +261,10 @@ def _raw_chunks(scan: Scan, chunks: list[Chunk], raw_type: int, layer: str) -> t
     size = int(dtype[-1])
     if any(chunk.count % size for chunk in chunks):
         raise scan.fail(chunks[0].offset, "blob data that is no list of numbers")
-    return tuple(Chunk(chunk.offset, chunk.count // size, dtype, size) for chunk in chunks if chunk.count)
+    return tuple(FloatRun(chunk.offset, chunk.count // size, dtype, size) for chunk in chunks if chunk.count)
 
 
-def _strided(buffer: NDArray[np.uint8], chunk: Chunk) -> FloatArray:
+def _strided(buffer: NDArray[np.uint8], chunk: FloatRun) -> FloatArray:
     size = int(chunk.dtype[-1])
     if chunk.count == 0:
         return np.empty(0, np.float32)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.files.wire import BYTES, VARINT, encode_varint, tag
-from caffeconv.tensor.shape import FloatArray, Shape, by_x, count
+from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape
 
 _NET_LAYER, _LAYER_BLOBS, _BLOB_DATA, _BLOB_SHAPE, _SHAPE_DIM = 100, 7, 5, 7, 1
 _LEGACY_DIMS = (1, 2, 3, 4)  # num, channels, height, width
@@ -39,7 +39,7 @@ class WrittenBlob:
         `values` are float32 in C order, in any shape with as many elements.
         """
         if values.size != count(shape):
-            raise ValueError(f"{values.size} values for a blob of {by_x(shape)}")
+            raise ValueError(f"{values.size} values for a blob of {format_shape(shape)}")
         return cls.streamed(shape, lambda: (values,), legacy=legacy)
 
     @classmethod

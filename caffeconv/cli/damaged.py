@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Damaged:
+class CorruptItems:
     """What was passed over; filled while lists and pictures are read."""
 
     lines: list[str] = field(default_factory=list)

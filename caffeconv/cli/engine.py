@@ -16,7 +16,7 @@ from caffeconv.runtime.providers import ComputeOptions, Provider, parse_provider
 
 if TYPE_CHECKING:
     from caffeconv.data.input_items import Source
-    from caffeconv.inference.data_passes import Positions, Sweep
+    from caffeconv.inference.data_passes import DatasetRunner, Positions
     from caffeconv.inference.input_batches import Batch
     from caffeconv.inference.ray_workers import Build, RayWorkers
     from caffeconv.net.net import Net
@@ -58,7 +58,7 @@ class Engine:
 
 
 @dataclass(frozen=True)
-class Means:
+class ComputeSetup:
     """What computes, and what it reads besides the data."""
 
     compute: ComputeOptions
@@ -89,16 +89,16 @@ class InputRun:
     """Opens the same session elsewhere."""
     sources: Mapping[str, Source]
     batch_size: int | None
-    means: Means
+    means: ComputeSetup
 
 
 @contextmanager
-def sweeping(run: DataRun, means: Means, engine: Engine, *, quiet: bool) -> Iterator[Sweep]:
+def sweeping(run: DataRun, means: ComputeSetup, engine: Engine, *, quiet: bool) -> Iterator[DatasetRunner]:
     """What goes over the data."""
-    from caffeconv.inference.data_passes import Sweep
-    from caffeconv.inference.sharding import ShardedSweep, SweepBuild
+    from caffeconv.inference.data_passes import DatasetRunner
+    from caffeconv.inference.sharding import RunnerBuild, ShardedRunner
 
-    sweep = Sweep(
+    sweep = DatasetRunner(
         run.net, run.blobs, passes=run.passes, begin=run.begin, first=run.first, threads=run.decoders, skip_bad=run.skip_bad,
     )  # fmt: skip
     if engine.name == "process":
@@ -107,11 +107,11 @@ def sweeping(run: DataRun, means: Means, engine: Engine, *, quiet: bool) -> Iter
     for layer in run.net.user_layers:
         note(f"{layer}: every worker runs its own; what it keeps from one batch to the next is not shared", quiet=quiet)
     provider = _provider(means.compute.provider)
-    build = SweepBuild(
+    build = RunnerBuild(
         partial(run.open_net, provider), run.blobs, sweep.items, run.passes, run.decoders, run.skip_bad
     )  # fmt: skip
     with _workers(build, provider, means, engine, quiet=quiet) as workers:
-        yield ShardedSweep(
+        yield ShardedRunner(
             run.net, run.blobs, workers, passes=run.passes, begin=run.begin, first=run.first, skip_bad=run.skip_bad
         )  # fmt: skip
 
@@ -132,7 +132,7 @@ def batching(run: InputRun, engine: Engine, *, start: int = 0, quiet: bool) -> I
 
 
 def _workers(
-    build: Build[Job, Result], provider: Provider, means: Means, engine: Engine, *, quiet: bool
+    build: Build[Job, Result], provider: Provider, means: ComputeSetup, engine: Engine, *, quiet: bool
 ) -> RayWorkers[Job, Result]:
     from caffeconv.inference.ray_workers import RayWorkers
 

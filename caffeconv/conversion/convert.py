@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.conversion.load import load, source_metadata
 from caffeconv.conversion.own_preprocess import own_preprocess
-from caffeconv.conversion.to_onnx import choose_outputs, convert_loaded, outline_loaded
+from caffeconv.conversion.to_onnx import choose_outputs, convert_loaded, to_onnx
 from caffeconv.emit.metadata import Layout, Preprocess
-from caffeconv.emit.passes.pipeline import Form, take_form
+from caffeconv.emit.passes.pipeline import ModelOptions, run_onnx_passes
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.sha256 import hashing
@@ -62,7 +62,7 @@ def convert(
         CaffeconvError: whatever is wrong with the net, the weights or the arguments.
     """
     state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
-    form = _form(net, state, Form(layout, half, keep_io, fold=fold), preprocess, ignore=ignore_unknown_fields)
+    form = _form(net, state, ModelOptions(layout, half, keep_io, fold=fold), preprocess, ignore=ignore_unknown_fields)
     loaded = load(
         net, weights, state=state, shapes=shapes, seed=seed, ignore_unknown_fields=ignore_unknown_fields,
         fully_convolutional=fully_convolutional,
@@ -72,7 +72,7 @@ def convert(
         loaded, values, batch=batch, opset=opset, fold=fold, metadata=source_metadata(loaded),
         any_size=fully_convolutional,
     )  # fmt: skip
-    return take_form(model, form)
+    return run_onnx_passes(model, form)
 
 
 def convert_to(
@@ -97,13 +97,13 @@ def convert_to(
     Raises:
         CaffeconvError: as `convert`, and where `out` cannot be written.
     """
-    from caffeconv.emit.lazy_model import Outline
+    from caffeconv.emit.lazy_model import LazyModel
     from caffeconv.emit.onnx_writer import choose_storage, write_model
     from caffeconv.files.atomic import refuse_input_as_output
 
     refuse_input_as_output(out, (net, *weight_paths(weights)))
     state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
-    form = _form(net, state, Form(layout, half, keep_io, fold=fold), preprocess, ignore=ignore_unknown_fields)
+    form = _form(net, state, ModelOptions(layout, half, keep_io, fold=fold), preprocess, ignore=ignore_unknown_fields)
     refuse_changed_links(form, storage)
     with hashing(weights_files(net, weights)) as hashes:
         loaded = load(
@@ -111,16 +111,18 @@ def convert_to(
             fully_convolutional=fully_convolutional,
         )  # fmt: skip
         values = choose_outputs(loaded.graph, outputs)
-        outline = outline_loaded(
+        outline = to_onnx(
             loaded, values, batch=batch, opset=opset, fold=fold, link=storage == "link", any_size=fully_convolutional
         )
         if not form.is_plain:
-            outline = Outline(take_form(outline.with_values(), form), {})
+            outline = LazyModel(run_onnx_passes(outline.materialize(), form), {})
         metadata = partial(source_metadata, loaded, hashes)
         return write_model(outline, Path(out), choose_storage(outline, storage), hashes, metadata)
 
 
-def _form(net: PathLike, state: State, form: Form, preprocess: Preprocess | bool, *, ignore: bool) -> Form:
+def _form(
+    net: PathLike, state: State, form: ModelOptions, preprocess: Preprocess | bool, *, ignore: bool
+) -> ModelOptions:
     """`form` with what is to be done to pictures; CaffeconvError for what does not go together."""
     if form.layout not in ("nchw", "nhwc"):
         raise CaffeconvError(f"layout {form.layout!r}: 'nchw' or 'nhwc' was needed")
@@ -133,7 +135,7 @@ def _form(net: PathLike, state: State, form: Form, preprocess: Preprocess | bool
     return replace(form, preprocess=preprocess or None)
 
 
-def refuse_changed_links(form: Form, storage: Storage | None) -> None:
+def refuse_changed_links(form: ModelOptions, storage: Storage | None) -> None:
     """Raises CaffeconvError where a model shall point to weights that its form changes."""
     if storage == "link" and not form.is_plain:
         raise CaffeconvError(

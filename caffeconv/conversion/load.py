@@ -11,8 +11,8 @@ from caffeconv.caffe_format.prototxt import UnknownField
 from caffeconv.errors import InvalidNetError
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.sha256 import Hashes, digest_of
-from caffeconv.frontend.bind import Bound, bind, of_built
-from caffeconv.frontend.build import draft_graph, finish
+from caffeconv.frontend.bind import BoundGraph, bind, for_built_layers
+from caffeconv.frontend.build import build_partial_graph, finish
 from caffeconv.frontend.deploy import UnknownSizeError
 from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.open_files import Weights, read_source, read_weights, weights_files
@@ -28,7 +28,7 @@ class Loaded:
     """A net with its weights, and what is to be said about them."""
 
     net: NetDef
-    bound: Bound
+    bound: BoundGraph
     files: tuple[Path, ...]
     dropped: tuple[UnknownField, ...] = ()
 
@@ -62,9 +62,9 @@ def load(
     paths = weights_files(net, weights)
     files = [read_weights(path) for path in paths]
     definition = define_net(source, state or State())
-    draft = draft_graph(definition, shapes)
+    draft = build_partial_graph(definition, shapes)
     bound = bind(finish(definition, draft), files, seed=seed)
-    errors = [d for d in (*draft.problems, *of_built(draft, bound)) if d.severity == "error"]
+    errors = [d for d in (*draft.problems, *for_built_layers(draft, bound)) if d.severity == "error"]
     if errors:
         from caffeconv.inspection.diagnose import QUICK, diagnose
 

@@ -16,7 +16,7 @@ from caffeconv.passes.pipeline import LINKING_PASSES, PASSES, run_passes
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from caffeconv.emit.lazy_model import Outline
+    from caffeconv.emit.lazy_model import LazyModel
 
 
 def convert_loaded(
@@ -29,24 +29,24 @@ def convert_loaded(
     metadata: what a file says of its sources (`source_metadata`); a model that only runs here needs none.
     stateful: see emit_model. any_size: with a dynamic batch, height and width are open too, where layers allow it.
     """
-    outline = outline_loaded(
+    outline = to_onnx(
         loaded, outputs, batch=batch, opset=opset, fold=fold, metadata=metadata, notes=notes, stateful=stateful,
         any_size=any_size,
     )  # fmt: skip
-    return outline.with_values()
+    return outline.materialize()
 
 
-def outline_loaded(
+def to_onnx(
     loaded: Loaded, outputs: Sequence[str], *, batch: int | Literal["dynamic", "keep"] = "dynamic",
     opset: int | None = None, fold: bool = True, link: bool = False, metadata: Mapping[str, str] | None = None,
     notes: list[Diagnostic] | None = None, stateful: bool = False, any_size: bool = False,
-) -> Outline:  # fmt: skip
+) -> LazyModel:  # fmt: skip
     """As `convert_loaded`, without the parameters' values, for `emit.store` to write.
 
     link: the model shall point to them in the weights file, so that those which it can point to are left as they are.
     """
     from caffeconv.emit.check import check_model
-    from caffeconv.emit.model import DEFAULT_OPSET, emit_outline
+    from caffeconv.emit.model import DEFAULT_OPSET, emit_lazy
     from caffeconv.ir.onnx_builder import NeedsFixedBatchError
 
     opset = _checked_opset(opset or DEFAULT_OPSET)
@@ -65,7 +65,7 @@ def outline_loaded(
         for dims, symbols, which in dynamic_candidates(graph):
             try:
                 varying = replace(lean, dims=dims, symbols=symbols)
-                outline = emit_outline(varying, outputs, opset=opset, metadata=metadata, stateful=stateful)
+                outline = emit_lazy(varying, outputs, opset=opset, metadata=metadata, stateful=stateful)
             except NeedsFixedBatchError as reason:
                 if notes is not None:
                     notes.append(Diagnostic("note", "", f"{which} cannot have a dynamic batch: {reason}"))
@@ -75,13 +75,13 @@ def outline_loaded(
             notes.append(Diagnostic("note", "", "the batch size is fixed"))
     fixed = replace(lean, dims=fixed_dims(graph))
     try:
-        outline = emit_outline(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
+        outline = emit_lazy(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
     except NeedsFixedBatchError:
-        if not all(node.layer.makes_shapes or node.layer.open_axis is None for node in graph.nodes):
+        if not all(node.layer.has_dynamic_shapes or node.layer.open_axis is None for node in graph.nodes):
             raise
         # what the user's code makes is planned for as it was; a Net plans anew where it comes out otherwise
         fixed = replace(lean, dims=graph.shapes)
-        outline = emit_outline(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
+        outline = emit_lazy(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
     return check_model(outline)
 
 
@@ -97,9 +97,9 @@ def _left_by_linking(lean: Graph, unfolded: Graph) -> Iterator[Diagnostic]:
 def _of_any_size(
     graph: Graph, lean: Graph, outputs: Sequence[str], *, opset: int, metadata: Mapping[str, str] | None,
     notes: list[Diagnostic] | None,
-) -> Outline | None:  # fmt: skip
+) -> LazyModel | None:  # fmt: skip
     """The model with open batch, height and width; None, with a note that says why, where a layer needs to know these."""
-    from caffeconv.emit.model import differing_layer, emit_outline
+    from caffeconv.emit.model import differing_layer, emit_lazy
     from caffeconv.ir.onnx_builder import NeedsFixedBatchError
 
     reason = "the shapes do not go together at other sizes"
@@ -112,7 +112,7 @@ def _of_any_size(
             ]
             layer = differing_layer([varying, *others], opset=opset)
             if layer is None:
-                return emit_outline(varying, outputs, opset=opset, metadata=metadata)
+                return emit_lazy(varying, outputs, opset=opset, metadata=metadata)
             reason = f"{layer} is written otherwise for another size"
         except CaffeconvError as error:
             if not isinstance(error, (NeedsFixedBatchError, InvalidNetError)):

@@ -18,7 +18,7 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike, refuse_input_as_output, whole_file
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.options import State
-from caffeconv.tensor.shape import Shape, by_x, count, shape_string
+from caffeconv.tensor.shape import Shape, count, format_shape, shape_string
 from caffeconv.tensor.stored_values import Blob
 
 _TEXT_SUFFIXES = (".prototxt", ".pbtxt", ".pt", ".txt")
@@ -109,7 +109,7 @@ def _deployed(source: NetSource, state: State, shapes: Shapes) -> tuple[NetSourc
     gone = dict.fromkeys(layer.name for layer in source.net.layer if layer.name not in kept)
     made = [name for name in kept if name not in {layer.name for layer in source.net.layer}]
     inputs = [
-        f"{top} {by_x(shape.dim)}"
+        f"{top} {format_shape(shape.dim)}"
         for layer in deployed.net.layer
         if layer.type == "Input"
         for top, shape in zip(layer.top, layer.input_param.shape, strict=False)

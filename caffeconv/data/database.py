@@ -10,7 +10,7 @@ import numpy as np
 
 from caffeconv.data.datum import Item, read_datum
 from caffeconv.data.records import Backend, Cycle, Records, open_records
-from caffeconv.data.source import DataSource, Piece
+from caffeconv.data.source import DataSource, ItemBlock
 from caffeconv.data.transform import Transform, Transformer
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray, Shape
@@ -61,7 +61,7 @@ class DatabaseSource(DataSource):
             self._opened = records, Cycle(records), Transformer(self.transform)
         return self._opened
 
-    def _take(self) -> Piece:
+    def _take(self) -> ItemBlock:
         records, cycle, transformer = self._open()
         key, content = cycle.take()
         where, position = records.where(key), self.position
@@ -71,7 +71,7 @@ class DatabaseSource(DataSource):
             values = transformer.apply(item.values, where, self.random_at(position) if self.is_random else None)
             return (values[None], np.array([item.label], np.float32))[: len(self.tops)]
 
-        return Piece(position, 1, where, make)
+        return ItemBlock(position, 1, where, make)
 
     def _go_to(self, position: int) -> None:
         records, _, transformer = self._open()

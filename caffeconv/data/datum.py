@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.images import channels_first, decode_picture
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.shape import by_x
+from caffeconv.tensor.shape import format_shape
 
 Values = NDArray[np.uint8] | NDArray[np.float32]
 """C×H×W, uint8 or float32."""
@@ -43,13 +43,15 @@ def read_datum(content: bytes, where: str, *, force_color: bool = False, force_g
         return Item(channels_first(picture), datum.label)
     shape = datum.channels, datum.height, datum.width
     if min(shape) < 1:
-        raise CaffeconvError(f"{where}: a Datum of {by_x(shape)}; channels, height and width of at least 1 were needed")
+        raise CaffeconvError(
+            f"{where}: a Datum of {format_shape(shape)}; channels, height and width of at least 1 were needed"
+        )
     # caffe: DataTransformer::Transform — float_data counts only where there are no bytes
     values: Values = np.frombuffer(datum.data, np.uint8) if datum.data else np.array(datum.float_data, np.float32)
     if values.size != math.prod(shape):
         what = "bytes of data" if datum.data else "numbers in float_data"
         raise CaffeconvError(
-            f"{where}: {values.size} {what}; {math.prod(shape)} were needed (channels × height × width = {by_x(shape)})"
+            f"{where}: {values.size} {what}; {math.prod(shape)} were needed (channels × height × width = {format_shape(shape)})"
             + (". A picture file needs `encoded: true`" if datum.data[:3] in (b"\xff\xd8\xff", b"\x89PN") else "")
         )
     return Item(values.reshape(shape), datum.label)

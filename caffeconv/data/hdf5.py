@@ -12,9 +12,9 @@ import numpy as np
 
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.lists import find_listed, read_list
-from caffeconv.data.source import DataSource, Piece
+from caffeconv.data.source import DataSource, ItemBlock
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.shape import FloatArray, Shape, by_x
+from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
 if TYPE_CHECKING:
     import h5py
@@ -123,7 +123,7 @@ class HDF5Source(DataSource):
         with file:
             return int(sets[0].shape[0])
 
-    def _take(self) -> Piece:
+    def _take(self) -> ItemBlock:
         if not self._row_shapes:
             self._begin_round(self._round)
             self._row_shapes = [dataset.shape[1:] for dataset in self._sets()]
@@ -136,7 +136,7 @@ class HDF5Source(DataSource):
                 self._copy(dataset, rows, blob[filled : filled + len(rows)])
             filled += len(rows)
             self._advance(len(rows))
-        return Piece(self.position, self.batch_size, self.name, lambda: blobs)
+        return ItemBlock(self.position, self.batch_size, self.name, lambda: blobs)
 
     def _sets(self) -> list[h5py.Dataset]:
         """The datasets of the file whose turn it is."""
@@ -187,8 +187,8 @@ class HDF5Source(DataSource):
         where = f"{self._paths[self._file]} (of {self._files.source})"
         if math.prod(dataset.shape[1:]) != math.prod(out.shape[1:]):
             raise CaffeconvError(
-                f"{where}: dataset {dataset.name.lstrip('/')} has rows of {by_x(dataset.shape[1:])}; "
-                f"{by_x(out.shape[1:])} was needed, as in the file before"
+                f"{where}: dataset {dataset.name.lstrip('/')} has rows of {format_shape(dataset.shape[1:])}; "
+                f"{format_shape(out.shape[1:])} was needed, as in the file before"
             )
         try:
             values = np.stack([dataset[row] for row in rows]) if self._shuffle else dataset[rows[0] : rows[-1] + 1]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.shape import FloatArray, by_x
+from caffeconv.tensor.shape import FloatArray, format_shape
 
 if TYPE_CHECKING:
     import h5py
@@ -51,8 +51,8 @@ class HDF5Sink:
         dataset = file[name]
         if dataset.shape[1:] != blob.shape[1:]:
             raise CaffeconvError(
-                f"{self.path}: {name} is {by_x(blob.shape)} in this pass; "
-                f"rows of {by_x(dataset.shape[1:])} were needed, as in the pass before"
+                f"{self.path}: {name} is {format_shape(blob.shape)} in this pass; "
+                f"rows of {format_shape(dataset.shape[1:])} were needed, as in the pass before"
             )
         dataset.resize(len(dataset) + len(blob), axis=0)
         dataset[-len(blob) :] = blob

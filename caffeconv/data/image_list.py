@@ -11,9 +11,9 @@ import numpy as np
 
 from caffeconv.data.database import LOOKED_AT
 from caffeconv.data.errors import SourceUnavailableError
-from caffeconv.data.images import Picture, channels_first, read_picture, resize
+from caffeconv.data.images import Image, channels_first, read_picture, resize
 from caffeconv.data.lists import find_listed, read_list
-from caffeconv.data.source import DataSource, Piece
+from caffeconv.data.source import DataSource, ItemBlock
 from caffeconv.data.transform import Transform, Transformer
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray
@@ -31,7 +31,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class PictureList:
+class ImageList:
     """An ImageData layer's image_data_param: which pictures, and how they are read."""
 
     source: Path
@@ -75,7 +75,7 @@ class PictureList:
             return Line(text, 0, number, f"{self.source}, line {number}: '{text}'; {needed}")
         return Line(name, value, number)
 
-    def read(self, line: Line) -> Picture:
+    def read(self, line: Line) -> Image:
         """The picture of a line, H×W×C; CaffeconvError names the line."""
         if line.fault:
             raise CaffeconvError(line.fault)
@@ -111,11 +111,11 @@ def _atoi(text: str) -> int | None:
     return int(found[0]) if found else None
 
 
-class PictureListSource(DataSource):
+class ImageListSource(DataSource):
     """ImageData: the pictures of a list file, in its order or shuffled, over and over (caffe: image_data_layer.cpp)."""
 
     def __init__(
-        self, tops: Sequence[str], pictures: PictureList, batch_size: int, transform: Transform,
+        self, tops: Sequence[str], pictures: ImageList, batch_size: int, transform: Transform,
         random: np.random.Generator, *, shuffle: bool = False, rand_skip: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(tops, batch_size, random)
@@ -152,7 +152,7 @@ class PictureListSource(DataSource):
             self._opened = lines, Transformer(self._transform)
         return self._opened
 
-    def _take(self) -> Piece:
+    def _take(self) -> ItemBlock:
         lines, transformer = self._open()
         position, pictures = self.position, self._pictures
         turn, index = divmod(position + self._skip, len(lines))
@@ -164,7 +164,7 @@ class PictureListSource(DataSource):
             random = self.random_at(position) if self._transform.is_random else None
             return (transformer.apply(item, where, random)[None], np.array([line.label], np.float32))[: len(self.tops)]
 
-        return Piece(position, 1, where, make)
+        return ItemBlock(position, 1, where, make)
 
     def _order_of(self, turn: int) -> Sequence[int]:
         number = len(self._open()[0])

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.errors import CaffeconvError
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 """H×W×C; C is 1 (grey), 3 (blue, green, red) or 4 (with alpha)."""
 _KINDS = "JPEG, PNG, BMP, PPM, TIFF or WebP"
 
 
-def decode_picture(content: bytes, where: str, *, color: bool | None) -> Picture:
+def decode_picture(content: bytes, where: str, *, color: bool | None) -> Image:
     """The picture that a file's content holds: in colour, in grey, or (None) in the channels that it has itself.
 
     Raises CaffeconvError, which begins with `where`, for what is cut off, damaged, no picture, or deeper than 8 bits.
@@ -36,7 +36,7 @@ def decode_picture(content: bytes, where: str, *, color: bool | None) -> Picture
     return np.asarray(picture, np.uint8).reshape(*picture.shape[:2], -1)
 
 
-def channels_first(picture: Picture) -> NDArray[np.uint8]:
+def channels_first(picture: Image) -> NDArray[np.uint8]:
     """C×H×W, contiguous: numpy computes on it twice as fast as on a transposed view of the picture."""
     import cv2
 
@@ -70,7 +70,7 @@ def _jpeg_scan(content: bytes) -> int | None:
     return len(content)
 
 
-def read_picture(path: Path, where: str = "", *, color: bool | None) -> Picture:
+def read_picture(path: Path, where: str = "", *, color: bool | None) -> Image:
     """As `decode_picture`, from a file; SourceUnavailableError where there is none. `where` names it, else its path."""
     where = where or str(path)
     try:
@@ -82,7 +82,7 @@ def read_picture(path: Path, where: str = "", *, color: bool | None) -> Picture:
     return decode_picture(content, where, color=color)
 
 
-def resize(picture: Picture, height: int, width: int) -> Picture:
+def resize(picture: Image, height: int, width: int) -> Image:
     """The picture in another size, bilinear as OpenCV does it."""
     import cv2
 

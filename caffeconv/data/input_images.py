@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from caffeconv.data.images import Picture, channels_first, read_picture, resize
+from caffeconv.data.images import Image, channels_first, read_picture, resize
 from caffeconv.data.lists import find_listed, read_list
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.shape import FloatArray, by_x
+from caffeconv.tensor.shape import FloatArray, format_shape
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
 LISTS = frozenset((".txt", ".lst", ".list"))
@@ -44,7 +44,9 @@ class Transform:
             raise CaffeconvError(f"the mean has {self.mean.shape[0]} channels, the net takes {self.channels}")
         height, width = self.before_crop
         if height < self.size[0] or width < self.size[1]:
-            raise CaffeconvError(f"a picture of {height}×{width} cannot be cropped to the net's {by_x(self.size)}")
+            raise CaffeconvError(
+                f"a picture of {height}×{width} cannot be cropped to the net's {format_shape(self.size)}"
+            )
 
     @property
     def before_crop(self) -> tuple[int, int]:
@@ -55,11 +57,11 @@ class Transform:
             return (self.mean.shape[1], self.mean.shape[2])
         return self.size
 
-    def apply(self, picture: Picture) -> FloatArray:
+    def apply(self, picture: Image) -> FloatArray:
         """C×H×W of one decoded picture (H×W×C, C 3: BGR, or 1: grey)."""
         return self._cropped(self._planes(picture), *self._centre)
 
-    def ten_crops(self, picture: Picture) -> FloatArray:
+    def ten_crops(self, picture: Image) -> FloatArray:
         """10×C×H×W of one decoded picture: corners, centre, and these mirrored (caffe: io.py oversample)."""
         planes, (top, left) = self._planes(picture), self._centre
         down, right = self.before_crop[0] - self.size[0], self.before_crop[1] - self.size[1]
@@ -72,7 +74,7 @@ class Transform:
         height, width = self.before_crop
         return (height - self.size[0]) // 2, (width - self.size[1]) // 2
 
-    def _planes(self, picture: Picture) -> FloatArray:
+    def _planes(self, picture: Image) -> FloatArray:
         """C×H×W before the crop."""
         height, width = self.before_crop
         resized = picture if picture.shape[:2] == (height, width) else resize(picture, height, width)
@@ -94,17 +96,17 @@ class Transform:
             return self.mean
         if self.mean.shape[1:] != self.before_crop:
             raise CaffeconvError(
-                f"the mean is {by_x(self.mean.shape)}, the picture {by_x(self.before_crop)} before the crop; "
+                f"the mean is {format_shape(self.mean.shape)}, the picture {format_shape(self.before_crop)} before the crop; "
                 "leave --resize out, or give a mean value per channel (--mean 104,117,123)"
             )
         return self.mean[crop]
 
-    def decode(self, path: Path) -> Picture:
+    def decode(self, path: Path) -> Image:
         """H×W×C of one picture file; CaffeconvError where it cannot be read."""
         return read_picture(path, color=self.channels == 3)
 
     @property
-    def black(self) -> Picture:
+    def black(self) -> Image:
         """A picture that stands where there is none."""
         return np.zeros((*self.before_crop, self.channels), np.uint8)
 

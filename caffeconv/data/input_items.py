@@ -11,10 +11,10 @@ from typing import Protocol
 import numpy as np
 
 from caffeconv.caffe_format.caffemodel import read_binaryproto
-from caffeconv.data.images import Picture
+from caffeconv.data.images import Image
 from caffeconv.data.input_images import Transform
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.shape import FloatArray, by_x
+from caffeconv.tensor.shape import FloatArray, format_shape
 
 
 class Source(Protocol):
@@ -67,7 +67,7 @@ class PictureSource:
         planes = np.stack([self.transform.apply(self.decode(i)) for i in range(start, end)])
         return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)) if self.channels_last else planes
 
-    def decode(self, index: int) -> Picture:
+    def decode(self, index: int) -> Image:
         """H×W×C of a picture as it is in its file."""
         try:
             return self.transform.decode(self.paths[index])
@@ -158,11 +158,11 @@ def fit_array(array: FloatArray, shape: list[int | str], name: str) -> FloatArra
 
     Raises CaffeconvError where it is of another shape than the input.
     """
-    given = by_x(array.shape)
+    given = format_shape(array.shape)
     missing = len(shape) - array.ndim
     if missing > 0 and all(size == 1 for size in shape[1:missing]):
         array = array.reshape((1,) * missing + array.shape)
-    wanted = by_x([size if isinstance(size, int) else -1 for size in shape]).replace("-1", "N")
+    wanted = format_shape([size if isinstance(size, int) else -1 for size in shape]).replace("-1", "N")
     mismatch = array.ndim != len(shape) or any(
         isinstance(size, int) and size != actual for size, actual in list(zip(shape, array.shape, strict=False))[1:]
     )

@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from caffeconv.data.source import Batch, DataSource, Piece
+from caffeconv.data.source import BatchBuilder, DataSource, ItemBlock
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray
 
@@ -51,7 +51,7 @@ def in_order(jobs: Iterable[Callable[[], _T]], pool: ThreadPoolExecutor, ahead: 
 
 
 @dataclass(frozen=True)
-class Fed:
+class InputBatch:
     """A batch as a net is fed with it."""
 
     blobs: Sequence[FloatArray]
@@ -63,13 +63,13 @@ class Fed:
     skipped: Sequence[str]
     """What was passed over on the way to this batch, as messages that name it."""
 
-    def once_more(self) -> Fed:
+    def once_more(self) -> InputBatch:
         """The next batch of a source that one batch goes through whole."""
         count = len(self.positions)
         return replace(self, positions=self.positions + count, next_position=self.next_position + count)
 
 
-class Feeder:
+class Prefetcher:
     """Batches of one source, in its order; the same ones whatever the number of threads.
 
     `pool` makes the items; a thread of the feeder's own takes them and gathers batches, at most two ahead. Without a
@@ -88,8 +88,8 @@ class Feeder:
         self._left: float = math.inf if batches is None else (batches - 1) * source.batch_size
         """Items that the thread is still to take."""
         self._used: Queue[Sequence[FloatArray]] = Queue()
-        self._given: Fed | None = None
-        self._ready: Queue[Fed | BaseException] = Queue(_BATCHES_AHEAD)
+        self._given: InputBatch | None = None
+        self._ready: Queue[InputBatch | BaseException] = Queue(_BATCHES_AHEAD)
         self._stop = Event()
         self._constant = False
         self._piece_size = 1
@@ -97,7 +97,7 @@ class Feeder:
         """Where an item of a wrong size is passed over: the first item, whose size is the right one."""
         self._thread: Thread | None = None
 
-    def next_batch(self) -> Fed:
+    def next_batch(self) -> InputBatch:
         """The next batch; CaffeconvError where an item is damaged and not to be passed over."""
         if self._constant and self._given is not None:
             self._given = self._given.once_more()
@@ -117,14 +117,14 @@ class Feeder:
         self.waited += time.perf_counter() - begun
         return self._given
 
-    def _next_here(self) -> Fed:
+    def _next_here(self) -> InputBatch:
         return next(self._gather(_make(self.source.take()) for _ in iter(int, 1)))
 
     def _begin(self, pool: ThreadPoolExecutor) -> None:
         self._thread = Thread(target=self._work, args=(pool,), name=f"reads {self.source.name}", daemon=True)
         self._thread.start()
 
-    def _from_thread(self) -> Fed:
+    def _from_thread(self) -> InputBatch:
         found = self._ready.get()
         if isinstance(found, BaseException):
             raise found
@@ -139,7 +139,7 @@ class Feeder:
         except BaseException as error:  # raised again in the thread that asks for a batch
             self._hand_over(error)
 
-    def _hand_over(self, what: Fed | BaseException) -> bool:
+    def _hand_over(self, what: InputBatch | BaseException) -> bool:
         while not self._stop.is_set():
             try:
                 self._ready.put(what, timeout=0.1)
@@ -148,10 +148,10 @@ class Feeder:
             return True
         return False
 
-    def _gather(self, pieces: Iterator[tuple[Piece, _Made]]) -> Iterator[Fed]:
+    def _gather(self, pieces: Iterator[tuple[ItemBlock, _Made]]) -> Iterator[InputBatch]:
         size = self.source.batch_size
         skipped: list[str] = []
-        batch = Batch(size, self._buffers(), self._like)
+        batch = BatchBuilder(size, self._buffers(), self._like)
         for piece, made in pieces:
             self._piece_size = piece.count
             if isinstance(made, CaffeconvError):
@@ -165,21 +165,21 @@ class Feeder:
             if self._like is None and self.source.skips_bad and size > 1:
                 self._like = made
             if batch.full:
-                yield Fed(batch.blobs, batch.positions, piece.position + piece.count, tuple(skipped))
+                yield InputBatch(batch.blobs, batch.positions, piece.position + piece.count, tuple(skipped))
                 skipped = []
-                batch = Batch(size, self._buffers(), self._like)
+                batch = BatchBuilder(size, self._buffers(), self._like)
 
-    def _made(self, pool: ThreadPoolExecutor, ahead: int) -> Iterator[tuple[Piece, _Made]]:
+    def _made(self, pool: ThreadPoolExecutor, ahead: int) -> Iterator[tuple[ItemBlock, _Made]]:
         while self._left > 0 and not self._stop.is_set():  # again where what was taken last is passed over
             yield from in_order(self._jobs(), pool, ahead)
 
-    def _jobs(self) -> Iterator[Callable[[], tuple[Piece, _Made]]]:
+    def _jobs(self) -> Iterator[Callable[[], tuple[ItemBlock, _Made]]]:
         while self._left > 0 and not self._stop.is_set():
             piece = self.source.take()
             self._left -= piece.count
             yield lambda piece=piece: _make(piece)  # type: ignore[misc]
 
-    def _skip(self, piece: Piece, error: CaffeconvError, skipped: list[str]) -> None:
+    def _skip(self, piece: ItemBlock, error: CaffeconvError, skipped: list[str]) -> None:
         if not self.source.skips_bad:
             raise error
         if self._thread is not None:
@@ -200,14 +200,14 @@ class Feeder:
         if self._thread is not None:
             self._thread.join()
 
-    def __enter__(self) -> Feeder:
+    def __enter__(self) -> Prefetcher:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
 
-def _make(piece: Piece) -> tuple[Piece, _Made]:
+def _make(piece: ItemBlock) -> tuple[ItemBlock, _Made]:
     try:
         return piece, piece.make()
     except CaffeconvError as error:

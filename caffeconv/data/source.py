@@ -11,13 +11,13 @@ import numpy as np
 
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.shape import FloatArray, Shape, by_x
+from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
 Blobs = dict[str, FloatArray]
 
 
 @dataclass(frozen=True)
-class Piece:
+class ItemBlock:
     """Consecutive items that were taken from a source and are not made yet."""
 
     position: int
@@ -82,13 +82,13 @@ class DataSource(ABC):
         return [values.copy() for values in self._same]
 
     def _read(self) -> Sequence[FloatArray]:
-        batch = Batch(self.batch_size)
+        batch = BatchBuilder(self.batch_size)
         while not batch.full:
             piece = self.take()
             batch.put(piece, piece.make())
         return batch.blobs
 
-    def take(self) -> Piece:
+    def take(self) -> ItemBlock:
         """The next items, one or a whole batch, as the source finds best; the cursor moves on."""
         piece = self._take()
         self.position += piece.count
@@ -132,13 +132,13 @@ class DataSource(ABC):
         """The number of items that make one round."""
 
     @abstractmethod
-    def _take(self) -> Piece: ...
+    def _take(self) -> ItemBlock: ...
 
     @abstractmethod
     def _go_to(self, position: int) -> None: ...
 
 
-class Batch:
+class BatchBuilder:
     """A batch in the making: its first item decides about the size (caffe: load_batch)."""
 
     def __init__(
@@ -159,14 +159,15 @@ class Batch:
     def full(self) -> bool:
         return self._filled == self._size
 
-    def put(self, piece: Piece, values: Sequence[FloatArray]) -> None:
+    def put(self, piece: ItemBlock, values: Sequence[FloatArray]) -> None:
         """Takes what a piece has become as the next items; CaffeconvError where it does not fit."""
         if not self.blobs:
             self.blobs = self._blobs(self._like or values)
         for blob, value in zip(self.blobs, values, strict=True):
             if blob.shape[1:] != value.shape[1:]:
                 raise CaffeconvError(
-                    f"{piece.where}: the item is {by_x(value.shape[1:])}, the first of its batch {by_x(blob.shape[1:])}; "
+                    f"{piece.where}: the item is {format_shape(value.shape[1:])}, the first of its batch "
+                    f"{format_shape(blob.shape[1:])}; "
                     "one size was needed for all. Items of different sizes need batch_size 1, or a crop_size"
                 )
         rows = slice(self._filled, self._filled + piece.count)
@@ -225,12 +226,14 @@ class MemorySource(DataSource):
         number = data.shape[0] if data.ndim else 0
         if data.ndim != 4 or data.shape[1:] != self._shape[1:] or not number or number % self._shape[0]:
             raise CaffeconvError(
-                f"'{data_top}' is {by_x(data.shape)}; N×{by_x(self._shape[1:])} was needed, "
+                f"'{data_top}' is {format_shape(data.shape)}; N×{format_shape(self._shape[1:])} was needed, "
                 f"N must be a multiple of batch size {self._shape[0]}"
             )
         labels = handed.get(label_top, np.zeros(number, np.float32))
         if labels.size != number or labels.shape[:1] != (number,):
-            raise CaffeconvError(f"'{label_top}' is {by_x(labels.shape)}; {number} labels, one an item, were needed")
+            raise CaffeconvError(
+                f"'{label_top}' is {format_shape(labels.shape)}; {number} labels, one an item, were needed"
+            )
         labels = labels.reshape(number, 1, 1, 1)
         held = self._held
         if held is None or not (np.array_equal(held[0], data) and np.array_equal(held[1], labels)):
@@ -241,7 +244,7 @@ class MemorySource(DataSource):
     def _example(self) -> str:
         return f"net.forward({', '.join(f'{top}=…' for top in self.tops)})"
 
-    def _take(self) -> Piece:
+    def _take(self) -> ItemBlock:
         if self._held is None:
             raise CaffeconvError(
                 "no data yet; MemoryDataLayer needs to be initialized by calling Reset. "
@@ -252,7 +255,7 @@ class MemorySource(DataSource):
         self._next = batch.stop % len(data)
         # caffe: labels have one axis when the layer is set up, but four in every pass
         taken = data[batch].copy(), labels[batch].copy()
-        return Piece(self.position, self._shape[0], self.name, lambda: taken)
+        return ItemBlock(self.position, self._shape[0], self.name, lambda: taken)
 
     def _go_to(self, position: int) -> None:
         self._next = position % self.count_items() if self._held is not None else 0

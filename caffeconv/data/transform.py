@@ -12,7 +12,7 @@ from caffeconv.caffe_format.terms import Phase
 from caffeconv.data.datum import Values
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.shape import FloatArray, Shape, by_x
+from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ def read_mean(path: Path) -> FloatArray:
         )
     blob = read_binaryproto(path)
     if len(blob.shape) > 4:
-        raise CaffeconvError(f"{path}: the mean is {by_x(blob.shape)}; 1 × channels × height × width was needed")
+        raise CaffeconvError(
+            f"{path}: the mean is {format_shape(blob.shape)}; 1 × channels × height × width was needed"
+        )
     # caffe: Blob::LegacyShape — channels is axis 1, axes that are not there count as 1
     _, *image = (*blob.shape, 1, 1, 1, 1)[:4]
     size = image[0] * image[1] * image[2]
@@ -141,8 +143,8 @@ class Transformer:
         if self._mean is not None:
             if self._mean.shape != item.shape:
                 raise CaffeconvError(
-                    f"{where}: the item is {by_x(item.shape)}, the mean in {self.transform.mean_file} "
-                    f"{by_x(self._mean.shape)}; the same size, before the crop, was needed. mean_value fits any size"
+                    f"{where}: the item is {format_shape(item.shape)}, the mean in {self.transform.mean_file} "
+                    f"{format_shape(self._mean.shape)}; the same size, before the crop, was needed. mean_value fits any size"
                 )
             return self._mean
         number = len(self.transform.mean_values)

@@ -11,12 +11,12 @@ from typing import Literal
 import numpy as np
 
 from caffeconv.data.errors import SourceUnavailableError
-from caffeconv.data.images import Picture, decode_picture, read_picture, resize
+from caffeconv.data.images import Image, decode_picture, read_picture, resize
 from caffeconv.data.lists import find_listed, read_list
-from caffeconv.data.source import DataSource, Piece
+from caffeconv.data.source import DataSource, ItemBlock
 from caffeconv.data.transform import Transform, read_mean
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.shape import FloatArray, by_x
+from caffeconv.tensor.shape import FloatArray, format_shape
 
 CropMode = Literal["warp", "square"]
 _LAYOUT = "# image_index, path, channels, height, width, num_windows, then `label overlap x1 y1 x2 y2` for each window"
@@ -239,7 +239,7 @@ class WindowSource(DataSource):
             cut = mean[:, offset : offset + crop, offset : offset + crop] if offset >= 0 else mean[:0]
             if cut.shape != (channels, crop, crop):
                 needed = f"at least {channels}×{crop}×{crop} was needed"
-                raise CaffeconvError(f"{self._transform.mean_file}: the mean is {by_x(mean.shape)}; {needed}")
+                raise CaffeconvError(f"{self._transform.mean_file}: the mean is {format_shape(mean.shape)}; {needed}")
             return cut
         if not values:
             return None
@@ -248,13 +248,13 @@ class WindowSource(DataSource):
             raise CaffeconvError(f"{len(values)} mean_value; {needed}")
         return np.broadcast_to(np.resize(np.array(values, np.float32), (channels, 1, 1)), (channels, crop, crop))
 
-    def _take(self) -> Piece:
+    def _take(self) -> ItemBlock:
         windows, _ = self._open()
         sampling, random = self._sampling, self.random_at(self.position)
         objects = int(np.float32(sampling.batch_size) * np.float32(sampling.fg_fraction))
         drawn = [self._draw(windows.background, "background", random) for _ in range(sampling.batch_size - objects)]
         drawn += [self._draw(windows.objects, "object", random) for _ in range(objects)]
-        return Piece(self.position, sampling.batch_size, self.name, lambda: self._make(drawn))
+        return ItemBlock(self.position, sampling.batch_size, self.name, lambda: self._make(drawn))
 
     def _go_to(self, position: int) -> None:
         return  # every batch is drawn anew
@@ -300,7 +300,7 @@ class WindowSource(DataSource):
         np.subtract(values, 0 if mean is None else mean[:, rows, columns], out=target, dtype=np.float32)
         target *= np.float32(sampling.scale)
 
-    def _picture(self, name: str) -> Picture:
+    def _picture(self, name: str) -> Image:
         sampling = self._sampling
         where = f"{sampling.source} names {name}"
         if name in self._cached:

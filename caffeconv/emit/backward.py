@@ -14,10 +14,10 @@ from caffeconv.layers.gradient_ops import filled_like
 from caffeconv.tensor.shape import Dims
 
 if TYPE_CHECKING:
-    from caffeconv.emit.lazy_model import Outline
+    from caffeconv.emit.lazy_model import LazyModel
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
-Slot = tuple[str, str]
+ParamKey = tuple[str, str]
 """A parameter: the layer that owns it, and its name there."""
 
 
@@ -25,7 +25,7 @@ Slot = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Step:
+class BackwardStep:
     """A layer in the backward pass: whether it runs, and which bottoms' and parameters' diffs are asked of it."""
 
     node: Node
@@ -54,7 +54,7 @@ def _forced(graph: Graph) -> bool:
     return any(node.definition.force_backward for node in graph.nodes)
 
 
-def plan_backward(graph: Graph) -> tuple[Step, ...]:
+def plan_backward(graph: Graph) -> tuple[BackwardStep, ...]:
     """What the backward pass asks of every layer, in the order of the layers (caffe: Net::Init)."""
     steps = _without_detours(_what_learns(graph))
     if not _forced(graph):
@@ -68,7 +68,7 @@ def plan_backward(graph: Graph) -> tuple[Step, ...]:
     )  # fmt: skip
 
 
-def _what_learns(graph: Graph) -> list[Step]:
+def _what_learns(graph: Graph) -> list[BackwardStep]:
     """From the inputs on: a value needs a diff where a parameter whose lr_mult is not 0 lies below it."""
     needed: set[str] = set()
     steps = []
@@ -80,11 +80,11 @@ def _what_learns(graph: Graph) -> list[Step]:
         runs = any(params) or any(below)
         if runs:
             needed.update(node.tops)
-        steps.append(Step(node, runs, tuple(node.definition.proto.propagate_down) or below, params))
+        steps.append(BackwardStep(node, runs, tuple(node.definition.proto.propagate_down) or below, params))
     return steps
 
 
-def _without_detours(steps: Sequence[Step]) -> tuple[Step, ...]:
+def _without_detours(steps: Sequence[BackwardStep]) -> tuple[BackwardStep, ...]:
     """From the losses back: a layer runs where its tops lead to a loss and someone asks for the diff of one of them."""
     under_loss: set[str] = set()
     read: set[str] = set()
@@ -106,7 +106,7 @@ def _without_detours(steps: Sequence[Step]) -> tuple[Step, ...]:
     return tuple(reversed(kept))
 
 
-def open_tops(steps: Iterable[Step]) -> dict[str, str]:
+def open_tops(steps: Iterable[BackwardStep]) -> dict[str, str]:
     """Blob → value of those tops whose diff no layer makes: the caller does, or it is the loss weight."""
     running = [step for step in steps if step.runs]
     made = {
@@ -130,12 +130,12 @@ def _tops(node: Node) -> Iterable[tuple[str, str]]:
 class BackwardModel:
     """A model that runs a net forward and backward."""
 
-    outline: Outline
+    outline: LazyModel
     seeds: Mapping[str, str]
     """Blob whose diff the caller gives → the model's input for it."""
     blobs: Mapping[str, str]
     """Blob → the output that holds its diff, of those that were wanted and get one."""
-    params: Mapping[Slot, str]
+    params: Mapping[ParamKey, str]
     """Parameter → the output that holds its diff; what sharing layers add is in it."""
     reached: frozenset[str]
     """Every blob whose diff a layer makes."""
@@ -154,7 +154,9 @@ def emit_backward(graph: Graph, span: slice, *, seeded: Collection[str], wanted:
     graph = replace(graph, dims=fixed_dims(graph))
     steps = plan_backward(graph)[span]
     builder = lower_graph(graph, stateful=True)
-    backward = _Pass(graph, builder, {blob: value for blob, value in open_tops(steps).items() if blob in seeded})
+    backward = _BackwardWriter(
+        graph, builder, {blob: value for blob, value in open_tops(steps).items() if blob in seeded}
+    )
     for step in reversed(steps):
         if step.runs:
             backward.run(step)
@@ -170,12 +172,12 @@ def emit_backward(graph: Graph, span: slice, *, seeded: Collection[str], wanted:
     return BackwardModel(outline, backward.seeds, blobs, params, frozenset(diffs))
 
 
-class _Pass:
+class _BackwardWriter:
     """The diffs of values and parameters, while the layers run backward one after another."""
 
     def __init__(self, graph: Graph, builder: OnnxBuilder, seeded: Mapping[str, str]) -> None:
         self.builder = builder
-        self.params: dict[Slot, list[str]] = {}
+        self.params: dict[ParamKey, list[str]] = {}
         self.seeds = {blob: builder.new_input(f"seed/{blob}") for blob in seeded}
         self.seed_dims = {self.seeds[blob]: graph.dims[value] for blob, value in seeded.items()}
         self.owned_shapes = {
@@ -189,7 +191,7 @@ class _Pass:
         last = graph.net.last_value
         self._left = {value: last.get(blob, value) for node in graph.nodes for blob, value in _tops(node)}
 
-    def run(self, step: Step) -> None:
+    def run(self, step: BackwardStep) -> None:
         """Writes the nodes of one layer; one that no diff arrives at adds nothing to those below."""
         node = step.node
         self.builder.resume(node.name, node.tops, node.params)
@@ -220,7 +222,7 @@ class _Pass:
         bottoms = node.bottoms if node.layer.keeps_bottoms else tuple(self._left[value] for value in node.bottoms)
         return replace(node, bottoms=bottoms, tops=tuple(self._left[value] for value in node.tops))
 
-    def _collect(self, step: Step, found: Gradients) -> None:
+    def _collect(self, step: BackwardStep, found: Gradients) -> None:
         for value, diff, written in zip(step.node.bottoms, found.bottoms, step.written, strict=True):
             if diff and written:
                 self._given.setdefault(value, []).append(diff)
@@ -233,7 +235,7 @@ class _Pass:
                 diff = self.builder.reshape(diff, owned, what="shared_diff")
             self.params.setdefault(slot, []).append(diff)
 
-    def param_diffs(self) -> dict[Slot, str]:
+    def param_diffs(self) -> dict[ParamKey, str]:
         """Parameter → its diff."""
         return {slot: self._sum(given) for slot, given in self.params.items()}
 

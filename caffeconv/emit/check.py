@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from onnx import checker
 
-from caffeconv.emit.lazy_model import Outline
+from caffeconv.emit.lazy_model import LazyModel
 
 
-def check_model(outline: Outline) -> Outline:
+def check_model(outline: LazyModel) -> LazyModel:
     """The outline itself; raises RuntimeError, which is a bug of ours, where onnx.checker (full) refuses it."""
     try:
         checker.check_model(outline.to_check(), full_check=True)

@@ -20,7 +20,7 @@ MOST_BYTES = (1 << 31) - (1 << 20)
 
 
 @dataclass(frozen=True)
-class Outline:
+class LazyModel:
     """A model in which the initializers named in `params` have name, type and dims, but no values yet.
 
     Where such an initializer's type is another than float32, its values are cast to it when they are written. Any
@@ -36,7 +36,7 @@ class Outline:
         apart = (tensor for tensor in self.model.graph.initializer if tensor.name in self.params)
         return self.model.ByteSize() + sum(dtype_of(tensor).itemsize * math.prod(tensor.dims) for tensor in apart)
 
-    def with_values(self) -> ModelProto:
+    def materialize(self) -> ModelProto:
         """The model with all values; CaffeconvError, before memory is taken, where one message cannot hold them."""
         refuse_too_large(self)
         model = ModelProto()
@@ -58,7 +58,7 @@ class Outline:
         return model
 
 
-def refuse_too_large(outline: Outline) -> None:
+def refuse_too_large(outline: LazyModel) -> None:
     """Raises CaffeconvError where one ONNX file cannot hold all values."""
     if outline.bytes >= MOST_BYTES:
         raise CaffeconvError(

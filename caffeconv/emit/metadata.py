@@ -26,7 +26,7 @@ HALF_KEY = "caffeconv.precision"
 
 
 PREPROCESS_KEY = "caffe.preprocess"
-"""Metadata: what the model does to its pictures, see `Pictures`."""
+"""Metadata: what the model does to its pictures, see `ImagePreprocessing`."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Preprocess:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImagePreprocessing:
     """What a model that prepares its pictures itself says of them."""
 
     input: str
@@ -91,13 +91,13 @@ def is_half(metadata: Mapping[str, str]) -> bool:
     return metadata.get(HALF_KEY) == "float16"
 
 
-def pictures_of(metadata: Mapping[str, str]) -> Pictures | None:
+def image_preprocessing(metadata: Mapping[str, str]) -> ImagePreprocessing | None:
     """What a model says of pictures that it prepares itself; None where it says nothing, or nothing that makes sense."""
     try:
         said = json.loads(metadata[PREPROCESS_KEY])
         mean = said["mean"] if isinstance(said["mean"], str) else tuple(float(value) for value in said["mean"])
         size, crop = ((int(said[key][0]), int(said[key][1])) for key in ("size", "crop"))
         words = (str(said["input"]), str(said["order"]), str(said["net_order"]))
-        return Pictures(*words, size, crop, mean, float(said["scale"]), tuple(map(str, said["folded"])))
+        return ImagePreprocessing(*words, size, crop, mean, float(said["scale"]), tuple(map(str, said["folded"])))
     except (KeyError, TypeError, ValueError, IndexError):
         return None

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import FunctionProto, ModelProto, TensorProto, ValueInfoProto, helper
 
-from caffeconv.emit.lazy_model import Outline, packed
+from caffeconv.emit.lazy_model import LazyModel, packed
 from caffeconv.emit.precision import PRECISION_KEY, precision_of
 from caffeconv.errors import CaffeconvError, LayerError
 from caffeconv.ir.graph import Graph
@@ -27,15 +27,15 @@ def emit_model(
     graph: Graph, outputs: Sequence[str], *, opset: int = DEFAULT_OPSET, metadata: Mapping[str, str] | None = None,
     stateful: bool = False, unroll: bool = False,
 ) -> ModelProto:  # fmt: skip
-    """As `emit_outline`, with all values inside; CaffeconvError also where they are too many for one message."""
-    outline = emit_outline(graph, outputs, opset=opset, metadata=metadata, stateful=stateful, unroll=unroll)
-    return outline.with_values()
+    """As `emit_lazy`, with all values inside; CaffeconvError also where they are too many for one message."""
+    outline = emit_lazy(graph, outputs, opset=opset, metadata=metadata, stateful=stateful, unroll=unroll)
+    return outline.materialize()
 
 
-def emit_outline(
+def emit_lazy(
     graph: Graph, outputs: Sequence[str], *, opset: int = DEFAULT_OPSET, metadata: Mapping[str, str] | None = None,
     stateful: bool = False, unroll: bool = False,
-) -> Outline:  # fmt: skip
+) -> LazyModel:  # fmt: skip
     """The ONNX model of a bound graph, with `outputs` (values of the graph) as its outputs.
 
     Inputs and outputs are float32; an axis that varies with the batch is the symbol ``batch``. Raises CaffeconvError
@@ -98,7 +98,7 @@ def _is_same_param(one: Array | Param, other: Array | Param) -> bool:
 def finish_model(
     graph: Graph, builder: OnnxBuilder, outputs: Mapping[str, Dims], *, more_inputs: Mapping[str, Dims] | None = None,
     metadata: Mapping[str, str] | None = None,
-) -> Outline:  # fmt: skip
+) -> LazyModel:  # fmt: skip
     """The model of the nodes that `outputs` (name → dims) need.
 
     Its inputs are the graph's, `more_inputs`, and the states that those nodes read.
@@ -118,7 +118,7 @@ def finish_model(
     functions = [f for f in builder.functions.values() if _calls(proto, f)]
     said = {**_kinds(graph, outputs), **_labels(graph), PRECISION_KEY: precision_of(graph, builder.makers, nodes)}
     params = {name: value for name, value in held.items() if isinstance(value, Param)}
-    return Outline(_model(proto, functions, builder.opset, {**(metadata or {}), **said}), params)
+    return LazyModel(_model(proto, functions, builder.opset, {**(metadata or {}), **said}), params)
 
 
 def _kinds(graph: Graph, outputs: Iterable[str]) -> dict[str, str]:

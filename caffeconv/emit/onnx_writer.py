@@ -22,7 +22,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from caffeconv.emit.lazy_model import MOST_BYTES, Outline, dtype_of, packed, refuse_too_large, without
+from caffeconv.emit.lazy_model import MOST_BYTES, LazyModel, dtype_of, packed, refuse_too_large, without
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import whole_file, whole_files
 from caffeconv.files.onnx_records import FILES_KEY, FileRecord, record_text, recorded_files
@@ -71,7 +71,7 @@ class Written:
     inside: tuple[Tensor, ...]
 
 
-def choose_storage(outline: Outline, asked: Storage | None) -> Storage:
+def choose_storage(outline: LazyModel, asked: Storage | None) -> Storage:
     """What was asked for; else embed, or external where one file cannot hold the model.
 
     Raises CaffeconvError where that is so for parameters that no weights file has: so large a file must be asked for.
@@ -83,7 +83,7 @@ def choose_storage(outline: Outline, asked: Storage | None) -> Storage:
 
 
 def write_model(
-    outline: Outline, out: Path, storage: Storage, hashes: Hashes, metadata: Callable[[], Mapping[str, str]]
+    outline: LazyModel, out: Path, storage: Storage, hashes: Hashes, metadata: Callable[[], Mapping[str, str]]
 ) -> Written:
     """Writes `outline` to `out`, whole or not at all.
 
@@ -126,7 +126,7 @@ def write_model(
 # -- tensors -----------------------------------------------------------------------------------------------------------
 
 
-def _tensors(outline: Outline) -> Iterator[Tensor]:
+def _tensors(outline: LazyModel) -> Iterator[Tensor]:
     """The parameters, and whatever else is large."""
     for proto in outline.model.graph.initializer:
         head = TensorProto(name=proto.name, data_type=proto.data_type, dims=proto.dims)
@@ -172,7 +172,7 @@ def _read(path: Path, offset: int, size: int) -> Iterator[Block]:
 # -- values inside -----------------------------------------------------------------------------------------------------
 
 
-def _embed(outline: Outline, out: Path, metadata: Callable[[], Mapping[str, str]]) -> Written:
+def _embed(outline: LazyModel, out: Path, metadata: Callable[[], Mapping[str, str]]) -> Written:
     refuse_too_large(outline)
     tensors = tuple(_tensors(outline))
     apart = {tensor.proto.name for tensor in tensors}
@@ -274,7 +274,7 @@ def _record(location: str, hashes: Hashes, path: Path) -> FileRecord:
     return FileRecord(location, found.bytes, found.sha256)
 
 
-def _pointing(outline: Outline, places: Mapping[str, _Place]) -> ModelProto:
+def _pointing(outline: LazyModel, places: Mapping[str, _Place]) -> ModelProto:
     """The model with those tensors pointing to their places, and all others' values inside."""
     graph = without(outline.model.graph, {"initializer"})
     for proto in outline.model.graph.initializer:

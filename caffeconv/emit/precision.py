@@ -28,7 +28,7 @@ class Precision:
 
 def precision_of(graph: Graph, makers: Mapping[str, str], nodes: Sequence[NodeProto]) -> str:
     """The value of PRECISION_KEY: `makers` tells which layer each of the model's nodes belongs to."""
-    exact = exact_values(graph)
+    exact = float32_values(graph)
     layers = {node.name for node in graph.nodes if _keeps_float32(node, exact)}
     kept = frozenset(node.name for node in nodes if makers.get(node.name) in layers)
     edges = {*graph.inputs, *(name for node in nodes for name in node.output)}
@@ -57,9 +57,9 @@ def keep_float32(metadata: dict[str, str], nodes: Sequence[str]) -> None:
     metadata[PRECISION_KEY] = _written(said.nodes.union(nodes), said.values)
 
 
-def exact_values(graph: Graph) -> frozenset[str]:
+def float32_values(graph: Graph) -> frozenset[str]:
     """Values that half precision cannot hold, followed up and down through layers that only move values."""
-    exact = frozenset[str]().union(*(node.layer.exact_values(node) for node in graph.nodes))
+    exact = frozenset[str]().union(*(node.layer.float32_values(node) for node in graph.nodes))
     while True:
         more = exact.union(*(_moved(node) for node in graph.nodes if _passes_on(node) and exact & _moved(node)))
         if more == exact:
@@ -68,14 +68,14 @@ def exact_values(graph: Graph) -> frozenset[str]:
 
 
 def _passes_on(node: Node) -> bool:
-    return node.layer.moves_values or node.layer.is_identity(node)
+    return node.layer.only_moves_data or node.layer.is_identity(node)
 
 
 def _moved(node: Node) -> frozenset[str]:
     """Bottoms and tops, but not a bottom that says which values are moved."""
-    return frozenset((*node.bottoms, *node.tops)) - node.layer.exact_values(node)
+    return frozenset((*node.bottoms, *node.tops)) - node.layer.float32_values(node)
 
 
 def _keeps_float32(node: Node, exact: frozenset[str]) -> bool:
     moves = _passes_on(node) or not node.bottoms
-    return node.layer.keeps_float32 or (moves and not exact.isdisjoint(_moved(node)))
+    return node.layer.computes_in_float32 or (moves and not exact.isdisjoint(_moved(node)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
 from caffeconv.errors import Diagnostic
-from caffeconv.frontend.build import Draft
+from caffeconv.frontend.build import PartialGraph
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.graph import Graph
@@ -25,14 +25,14 @@ RENAME = "To learn this layer's parameters from scratch rather than copying from
 
 
 @dataclass(frozen=True)
-class Bound:
+class BoundGraph:
     """A graph with all its parameters, and what is to be said about them (errors: what did not fit)."""
 
     graph: Graph
     diagnostics: tuple[Diagnostic, ...]
 
 
-def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> Bound:
+def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> BoundGraph:
     """The graph with values for every parameter; later files replace what earlier ones gave, as in Caffe."""
     diagnostics: list[Diagnostic] = []
     nodes, owners = _share(graph.nodes, diagnostics)
@@ -60,7 +60,7 @@ def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> Bound:
                 values = _filled(filler, by_name[owner], j, seed)
                 params.append(replace(param, values=values, source=f"filler {filler.type}"))
         bound.append(replace(node, params=tuple(params)))
-    return Bound(replace(graph, nodes=tuple(bound)), tuple(diagnostics))
+    return BoundGraph(replace(graph, nodes=tuple(bound)), tuple(diagnostics))
 
 
 def copied_from(
@@ -83,7 +83,7 @@ def _remarks(nodes: Sequence[Node]) -> Iterable[Diagnostic]:
     made_by: dict[str, Node] = {}
     for node in nodes:
         sources = [made_by.get(value) for value in node.bottoms]
-        yield from node.layer.remarks(node, sources)
+        yield from node.layer.lint(node, sources)
         maker = sources[0] if node.layer.repeats_bottom(node) else None
         made_by.update((top, maker or node) for top in node.tops)
 
@@ -91,16 +91,16 @@ def _remarks(nodes: Sequence[Node]) -> Iterable[Diagnostic]:
 # -- sharing -----------------------------------------------------------------------------------------------------------
 
 
-Slot = tuple[str, int]
+ParamIndex = tuple[str, int]
 """A parameter: its layer's name and its index there."""
-Given = dict[Slot, tuple[Callable[[], FloatArray], str]]
+FileParams = dict[ParamIndex, tuple[Callable[[], FloatArray], str]]
 """What a parameter is given: its values, and where they come from."""
 
 
-def _share(nodes: Iterable[Node], diagnostics: list[Diagnostic]) -> tuple[list[Node], dict[Slot, Slot]]:
+def _share(nodes: Iterable[Node], diagnostics: list[Diagnostic]) -> tuple[list[Node], dict[ParamIndex, ParamIndex]]:
     """Marks parameters whose `param { name }` an earlier one has as shared; gives every parameter's owner too."""
     first: dict[str, tuple[Node, int]] = {}
-    owners: dict[Slot, Slot] = {}
+    owners: dict[ParamIndex, ParamIndex] = {}
     shared = []
     for node in nodes:
         params = []
@@ -147,8 +147,8 @@ def _sharing_problems(node: Node, i: int, owner: Node, j: int, name: str) -> Ite
 # -- from files --------------------------------------------------------------------------------------------------------
 
 
-def _copy_from(file: WeightsFile, nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> Given:
-    given: Given = {}
+def _copy_from(file: WeightsFile, nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> FileParams:
+    given: FileParams = {}
     by_name = {node.name: node for node in reversed(nodes)}  # caffe: the first layer of a name
     for layer in file.layers:
         node = by_name.get(layer.name)
@@ -241,9 +241,9 @@ def _left_alone(nodes: Sequence[Node], files: Sequence[WeightsFile]) -> Iterable
             )  # fmt: skip
 
 
-def _inline_blobs(nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> Given:
+def _inline_blobs(nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> FileParams:
     """Blobs written in the prototxt itself."""
-    given: Given = {}
+    given: FileParams = {}
     for node in nodes:
         blobs = node.definition.proto.blobs
         for i, (param, proto) in enumerate(zip(node.params, blobs, strict=False)):
@@ -288,7 +288,7 @@ def _filled(filler: Filler, node: Node, index: int, seed: int) -> Callable[[], F
     return lambda: filler.fill(node.params[index].shape, np.random.default_rng((seed, own_seed)))
 
 
-def of_built(draft: Draft, bound: Bound) -> tuple[Diagnostic, ...]:
+def for_built_layers(draft: PartialGraph, bound: BoundGraph) -> tuple[Diagnostic, ...]:
     """What is to be said of a net's weights, but for layers that could not be built: the file may well have these."""
     unbuilt = {layer.name for layer in draft.unbuilt}
     return tuple(d for d in bound.diagnostics if d.layer not in unbuilt)

@@ -12,12 +12,12 @@ from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Layer, Node
 from caffeconv.layers import LAYERS
 from caffeconv.tensor.param import Param
-from caffeconv.tensor.shape import Shape, by_x, count
+from caffeconv.tensor.shape import Shape, count, format_shape
 from caffeconv.tensor.window import INT_MAX
 
 
 @dataclass
-class Draft:
+class PartialGraph:
     """A graph as far as it could be built, with what was wrong with the rest."""
 
     nodes: list[Node] = field(default_factory=list)
@@ -35,13 +35,13 @@ def build(
     `data_size`, which also lifts Caffe's limit on a blob's size: such a graph is not for running. Raises
     InvalidNetError with every problem: unknown types, faulty parameters, shapes that do not go together.
     """
-    draft = draft_graph(net, input_shapes, data_size=data_size)
+    draft = build_partial_graph(net, input_shapes, data_size=data_size)
     if draft.problems:
         raise InvalidNetError(draft.problems)
     return finish(net, draft)
 
 
-def finish(net: NetDef, draft: Draft) -> Graph:
+def finish(net: NetDef, draft: PartialGraph) -> Graph:
     """A draft without problems as a graph, with its inputs and outputs."""
     inputs = tuple(top for node in draft.nodes if node.layer.is_input for top in node.tops)
     read = {value for node in draft.nodes for value in node.bottoms}
@@ -50,11 +50,11 @@ def finish(net: NetDef, draft: Draft) -> Graph:
     return Graph(net, tuple(draft.nodes), inputs, tuple(outputs), draft.shapes)
 
 
-def draft_graph(
+def build_partial_graph(
     net: NetDef, input_shapes: Mapping[str, Sequence[int]] | None = None, *, data_size: int | None = None
-) -> Draft:
+) -> PartialGraph:
     """As `build`, going on past problems as far as shapes are known."""
-    draft = Draft()
+    draft = PartialGraph()
     asked = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
     for definition in net.layers:
         try:
@@ -69,7 +69,7 @@ def draft_graph(
         draft.shapes.update(zip(node.tops, node.top_shapes, strict=True))
     layers = [(node.layer, node.definition) for node in draft.nodes]
     inputs = {top for layer, definition in layers if layer.is_input for top in definition.tops}
-    open_tops = {top for layer, definition in layers if layer.makes_shapes for top in definition.tops}
+    open_tops = {top for layer, definition in layers if layer.has_dynamic_shapes for top in definition.tops}
     for name in asked:
         if name not in inputs | open_tops and not draft.unbuilt:
             draft.problems.append(_no_such_input(name, sorted(inputs)))
@@ -102,7 +102,9 @@ def _node(
     params = tuple(Param(name, tuple(shape)) for name, shape in layer.weight_shapes(bottoms).items())
     for param in params:
         if count(param.shape) > INT_MAX:
-            raise LayerError(f"its parameter {param.name} would be {by_x(param.shape)}: blob size exceeds INT_MAX")
+            raise LayerError(
+                f"its parameter {param.name} would be {format_shape(param.shape)}: blob size exceeds INT_MAX"
+            )
     return Node(definition, layer, definition.bottom_values, top_values, bottoms, tops, params)
 
 

@@ -17,8 +17,8 @@ from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.frontend.options import State
 from caffeconv.ir.definition import LayerDef, NetDef
-from caffeconv.python_layers.host import UserCode
-from caffeconv.tensor.shape import untaken
+from caffeconv.python_layers.host import PythonLayerHost
+from caffeconv.tensor.shape import unique_name
 
 INPUT_TYPES = frozenset(
     (
@@ -62,14 +62,16 @@ def draft_net(source: NetSource, state: State) -> tuple[NetDef, list[Diagnostic]
             )
         if keeps_layer(proto, full_state):
             layers.append((proto, line))
-    user_code = UserCode(source.directory if state.allow_python is True else None) if state.allow_python else None
+    python_host = (
+        PythonLayerHost(source.directory if state.allow_python is True else None) if state.allow_python else None
+    )
     names = _unique_names([proto.name for proto, _ in layers])
     definitions = [
-        _definition(proto, name, line, state, source, user_code)
+        _definition(proto, name, line, state, source, python_host)
         for (proto, line), name in zip(layers, names, strict=True)
     ]
     named, last_value, problems = _name_values(definitions)
-    definition = NetDef(net.name, tuple(named), state.phase, source.directory, source.path, last_value, user_code)
+    definition = NetDef(net.name, tuple(named), state.phase, source.directory, source.path, last_value, python_host)
     return definition, problems
 
 
@@ -98,19 +100,19 @@ def _unique_names(names: Sequence[str]) -> list[str]:
     seen: set[str] = set()
     unique = []
     for name in names:
-        unique.append(untaken(name, taken) if name in seen else name)
+        unique.append(unique_name(name, taken) if name in seen else name)
         seen.add(name)
     return unique
 
 
 def _definition(
-    proto: LayerParameter, name: str, line: int, state: State, source: NetSource, user_code: UserCode | None
+    proto: LayerParameter, name: str, line: int, state: State, source: NetSource, python_host: PythonLayerHost | None
 ) -> LayerDef:
     own: Phase = ("TRAIN", "TEST")[proto.phase] if proto.HasField("phase") else state.phase
     return LayerDef(
         name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own, source.directory,
         line or None, source.net.force_backward, state.extended, source.extra.get(line, {}),
-        state.infogain, user_code,
+        state.infogain, python_host,
     )  # fmt: skip
 
 
@@ -153,11 +155,11 @@ def _assign(
         overwrites_input = len(where) > 1 and layers[where[0][0]].type in INPUT_TYPES
         keeper = where[0] if overwrites_input else where[-1]
         for i, j in where:
-            value_of[i, j] = blob if (i, j) == keeper else untaken(f"{blob}/{layers[i].name}", taken)
+            value_of[i, j] = blob if (i, j) == keeper else unique_name(f"{blob}/{layers[i].name}", taken)
     current: dict[str, str] = {}
     named = []
     for i, layer in enumerate(layers):
-        bottoms = tuple(current.get(bottom) or untaken(f"{bottom}/missing", taken) for bottom in layer.bottoms)
+        bottoms = tuple(current.get(bottom) or unique_name(f"{bottom}/missing", taken) for bottom in layer.bottoms)
         tops = tuple(value_of[i, j] for j in range(len(layer.tops)))
         current.update(zip(layer.tops, tops, strict=True))
         named.append(replace(layer, bottom_values=bottoms, top_values=tops))

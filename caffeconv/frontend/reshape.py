@@ -9,7 +9,7 @@ from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, LayerE
 from caffeconv.frontend.build import infer_tops
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
-from caffeconv.tensor.shape import Shape, by_x
+from caffeconv.tensor.shape import Shape, format_shape
 
 
 def reshape_graph(graph: Graph, input_shapes: Mapping[str, Sequence[int]], *, data_size: int | None = None) -> Graph:
@@ -34,8 +34,8 @@ def _reshaped(node: Node, bottoms: tuple[Shape, ...], asked: Mapping[str, Shape]
     for name, shape in node.layer.weight_shapes(bottoms).items():
         if node.has_param(name) and node.param(name).shape != tuple(shape):
             raise LayerError(
-                f"its parameter {name} would be {by_x(shape)} for these input shapes, "
-                f"and no longer what the weights are, {by_x(node.param(name).shape)}"
+                f"its parameter {name} would be {format_shape(shape)} for these input shapes, "
+                f"and no longer what the weights are, {format_shape(node.param(name).shape)}"
             )
     return replace(node, bottom_shapes=bottoms, top_shapes=tops)
 

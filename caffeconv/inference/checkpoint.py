@@ -24,7 +24,7 @@ import numpy as np
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import OUT_OF_SPACE
-from caffeconv.tensor.shape import FloatArray, Shape, by_x
+from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
 _VERSION = 1
 _FINISHED = "finished.json"
@@ -62,7 +62,7 @@ class NoSpaceError(CaffeconvError):
     """The disk is full, or a limit reached. What was written before is kept."""
 
 
-class Parts:
+class Checkpoint:
     """The rows of a run so far. Use `begin` or `go_on`; close it when done."""
 
     def __init__(self, out: Path, journal: Journal) -> None:
@@ -73,7 +73,7 @@ class Parts:
         self._lock = _lock(self.folder)
 
     @classmethod
-    def begin(cls, out: Path, run: Mapping[str, str], blobs: Sequence[str]) -> Parts:
+    def begin(cls, out: Path, run: Mapping[str, str], blobs: Sequence[str]) -> Checkpoint:
         """A new run; CaffeconvError where an interrupted one is there already."""
         folder = partial_folder(out)
         if not out.parent.is_dir():
@@ -93,7 +93,7 @@ class Parts:
         return parts
 
     @classmethod
-    def go_on(cls, out: Path, run: Mapping[str, str], blobs: Sequence[str]) -> Parts | None:
+    def go_on(cls, out: Path, run: Mapping[str, str], blobs: Sequence[str]) -> Checkpoint | None:
         """The interrupted run whose output was to be `out`; None where there is none.
 
         Raises CaffeconvError where that one was of another net, weights, source or other options, or is damaged.
@@ -130,7 +130,8 @@ class Parts:
             known = shapes.setdefault(name, values.shape[1:])
             if tuple(known) != values.shape[1:]:
                 raise CaffeconvError(
-                    f"{self.out}: blob '{name}' has rows of {by_x(values.shape[1:])} now and had {by_x(known)} before; "
+                    f"{self.out}: blob '{name}' has rows of {format_shape(values.shape[1:])} now and had "
+                    f"{format_shape(known)} before; "
                     "one size was needed for all rows of a file"
                 )
             with _space(self.out, self.folder, self.journal.items):
@@ -267,7 +268,7 @@ def was_finished(out: Path, run: Mapping[str, str], blobs: Sequence[str]) -> boo
     journal = _read_journal(folder, _FINISHED if finished else "journal.json")
     if not finished and (not journal.made or not out.exists() or journal.made != _identity(out)):
         return False
-    Parts(out, journal).remove()
+    Checkpoint(out, journal).remove()
     return out.exists() and journal.run == run and list(journal.blobs) == list(blobs)
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from caffeconv.data.prefetch import Fed, Feeder, default_threads
+from caffeconv.data.prefetch import InputBatch, Prefetcher, default_threads
 from caffeconv.data.source import DataSource
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir.definition import placed
+from caffeconv.ir.definition import error_context
 from caffeconv.net.net import Net
 from caffeconv.tensor.shape import FloatArray
 
@@ -24,7 +24,7 @@ Positions = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Pass:
+class OutputBatch:
     """What one pass over the net gave."""
 
     number: int
@@ -42,7 +42,7 @@ class Pass:
 
 
 @dataclass
-class Pace:
+class Throughput:
     """How fast it went, and what it waited for."""
 
     items: int = 0
@@ -55,8 +55,8 @@ class Pace:
         return f"{self.items / seconds:.1f} items/s, {self.waited / seconds:.0%} of the time waiting for data"
 
 
-class Sweep:
-    """A net over its data: iterating gives a `Pass` for each batch, in order, the same ones for any number of threads.
+class DatasetRunner:
+    """A net over its data: iterating gives a `OutputBatch` for each batch, in order, the same ones for any number of threads.
 
     Args:
         net: its data layers' cursors are set to `begin`, and moved.
@@ -75,7 +75,7 @@ class Sweep:
     ) -> None:  # fmt: skip
         self.net = net
         self.blobs = list(blobs)
-        self.pace = Pace()
+        self.pace = Throughput()
         self.sources: Mapping[str, DataSource] = net.sources
         self.items: dict[str, int] = {}
         """Data layer → items in one round of its source."""
@@ -86,7 +86,7 @@ class Sweep:
         self._threads = default_threads() if threads is None else threads
         for layer, source in self.sources.items():
             source.skips_bad = skip_bad
-            with placed(net.definition_of(layer)):
+            with error_context(net.definition_of(layer)):
                 source.seek(self._begin.get(layer, 0))
                 self.items[layer] = source.count_items()
         self.leading: str | None = max(self.sources, key=self._round_of, default=None)
@@ -109,12 +109,12 @@ class Sweep:
         """How many items of the leading layer all passes take."""
         return self.total * (self.sources[self.leading].batch_size if self.leading is not None else 1)
 
-    def __iter__(self) -> Iterator[Pass]:
+    def __iter__(self) -> Iterator[OutputBatch]:
         threads = self._threads
         with ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(threads, "caffeconv decodes")) if threads else None
             feeders = {
-                layer: stack.enter_context(Feeder(source, pool, 4 * threads, self._most))
+                layer: stack.enter_context(Prefetcher(source, pool, 4 * threads, self._most))
                 for layer, source in self.sources.items()
             }
             begun, positions = time.perf_counter(), dict(self._begin)
@@ -125,7 +125,7 @@ class Sweep:
                 positions = {layer: batch.next_position for layer, batch in fed.items()}
                 skipped = [text for batch in fed.values() for text in batch.skipped]
                 self._keep_pace(begun, fed, feeders)
-                yield Pass(number, self._first_item(fed), blobs, self._in_round(fed), positions, skipped)
+                yield OutputBatch(number, self._first_item(fed), blobs, self._in_round(fed), positions, skipped)
                 number += 1
 
     def _goes_on(self, number: int, positions: Positions) -> bool:
@@ -133,27 +133,27 @@ class Sweep:
             return number < self.total
         return positions.get(self.leading, 0) < self.items[self.leading]
 
-    def _next(self, layer: str, feeder: Feeder) -> Fed:
-        with placed(self.net.definition_of(layer)):
+    def _next(self, layer: str, feeder: Prefetcher) -> InputBatch:
+        with error_context(self.net.definition_of(layer)):
             return feeder.next_batch()
 
-    def _feeds(self, fed: Mapping[str, Fed]) -> dict[str, FloatArray]:
+    def _feeds(self, fed: Mapping[str, InputBatch]) -> dict[str, FloatArray]:
         return {
             top: values
             for layer, batch in fed.items()
             for top, values in zip(self.sources[layer].tops, batch.blobs, strict=True)
         }
 
-    def _in_round(self, fed: Mapping[str, Fed]) -> NDArray[np.bool_]:
+    def _in_round(self, fed: Mapping[str, InputBatch]) -> NDArray[np.bool_]:
         if self.leading is None:
             return np.ones(1, np.bool_)
         positions = fed[self.leading].positions
         return np.ones(len(positions), np.bool_) if self.end is None else positions < self.end
 
-    def _first_item(self, fed: Mapping[str, Fed]) -> int:
+    def _first_item(self, fed: Mapping[str, InputBatch]) -> int:
         return int(fed[self.leading].positions[0]) if self.leading is not None else 0
 
-    def _keep_pace(self, begun: float, fed: Mapping[str, Fed], feeders: Mapping[str, Feeder]) -> None:
+    def _keep_pace(self, begun: float, fed: Mapping[str, InputBatch], feeders: Mapping[str, Prefetcher]) -> None:
         self.pace.items += 1 if self.leading is None else len(fed[self.leading].positions)
         self.pace.seconds = time.perf_counter() - begun
         self.pace.waited = sum(feeder.waited for feeder in feeders.values())

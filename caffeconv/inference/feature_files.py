@@ -17,7 +17,7 @@ import numpy as np
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import refuse_filled_folder, whole_file, whole_folder
-from caffeconv.inference.checkpoint import NoSpaceError, Parts
+from caffeconv.inference.checkpoint import Checkpoint, NoSpaceError
 from caffeconv.tensor.shape import FloatArray
 
 SUFFIXES = (".npz", ".npy", ".h5", ".lmdb")
@@ -51,7 +51,7 @@ def check_rows(out: Path, rows: Mapping[str, FloatArray]) -> None:
             )
 
 
-def make_feature_file(parts: Parts, items: Sequence[str] = ()) -> None:
+def make_feature_file(parts: Checkpoint, items: Sequence[str] = ()) -> None:
     """Makes the output of `parts`, whole or not at all, and then removes them; in .h5 `items` names the rows.
 
     Raises NoSpaceError where the disk is full; the parts stay then.
@@ -73,14 +73,14 @@ def make_feature_file(parts: Parts, items: Sequence[str] = ()) -> None:
     parts.remove()
 
 
-def _move(parts: Parts) -> None:
+def _move(parts: Checkpoint) -> None:
     (blob,) = parts.journal.blobs
     if parts.part(blob).exists():  # otherwise it is there already, and the process was killed right after
         parts.part(blob).replace(os.path.realpath(parts.out))
 
 
 @contextmanager
-def _kept(parts: Parts) -> Iterator[None]:
+def _kept(parts: Checkpoint) -> Iterator[None]:
     try:
         yield
     except CaffeconvError as error:
@@ -95,7 +95,7 @@ def _blocks(rows: FloatArray) -> Iterator[FloatArray]:
         yield rows[start : start + step]
 
 
-def _write_npz(parts: Parts, file: BinaryIO) -> None:
+def _write_npz(parts: Checkpoint, file: BinaryIO) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for blob in parts.journal.blobs:
             # a fixed date, as numpy's: the same run gives the same bytes
@@ -104,7 +104,7 @@ def _write_npz(parts: Parts, file: BinaryIO) -> None:
                 shutil.copyfileobj(part, target, _AT_ONCE)
 
 
-def _write_h5(parts: Parts, items: Sequence[str], file: BinaryIO) -> None:
+def _write_h5(parts: Checkpoint, items: Sequence[str], file: BinaryIO) -> None:
     import h5py
 
     with h5py.File(file, "w") as target:
@@ -122,7 +122,7 @@ def _write_h5(parts: Parts, items: Sequence[str], file: BinaryIO) -> None:
 # -- LMDB --------------------------------------------------------------------------------------------------------------
 
 
-def _write_lmdbs(parts: Parts, folder: Path) -> None:
+def _write_lmdbs(parts: Checkpoint, folder: Path) -> None:
     blobs = parts.journal.blobs
     if len(blobs) == 1:
         _write_lmdb(parts.rows(blobs[0]), folder)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from caffeconv.inference.checkpoint import Journal, NoSpaceError, Parts
-from caffeconv.inference.data_passes import Pass, Sweep
+from caffeconv.inference.checkpoint import Checkpoint, Journal, NoSpaceError
+from caffeconv.inference.data_passes import DatasetRunner, OutputBatch
 from caffeconv.inference.feature_files import check_rows, make_feature_file
 from caffeconv.tensor.shape import FloatArray
 
@@ -20,7 +20,7 @@ _NOTE_EVERY = 0.5
 
 
 @dataclass(frozen=True)
-class Chunk:
+class RowBlock:
     """The rows that one pass gave."""
 
     items: int
@@ -31,15 +31,15 @@ class Chunk:
     states: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
-def chunks_of(sweep: Sweep) -> Iterator[Chunk]:
+def chunks_of(sweep: DatasetRunner) -> Iterator[RowBlock]:
     """The rows of each pass of a net over its data; those of a last batch that belong to the next round left out."""
     kinds = sweep.net.kinds()
     for one in sweep:
         rows = {blob: _rows(values, one, kinds.get(blob, "")) for blob, values in one.blobs.items()}
-        yield Chunk(int(one.in_round.sum()), rows, one.positions, one.skipped, sweep.net.states)
+        yield RowBlock(int(one.in_round.sum()), rows, one.positions, one.skipped, sweep.net.states)
 
 
-def _rows(values: FloatArray, one: Pass, kind: str) -> FloatArray:
+def _rows(values: FloatArray, one: OutputBatch, kind: str) -> FloatArray:
     if kind == "detections":
         return _detections(values, one)
     if values.ndim == 0:  # caffe: Blob::num — axes that a blob lacks count as 1
@@ -47,7 +47,7 @@ def _rows(values: FloatArray, one: Pass, kind: str) -> FloatArray:
     return values[one.in_round] if len(values) == len(one.in_round) and not one.in_round.all() else values
 
 
-def _detections(values: FloatArray, one: Pass) -> FloatArray:
+def _detections(values: FloatArray, one: OutputBatch) -> FloatArray:
     """N×7, whose picture numbers count from the run's first item."""
     found = values.reshape(-1, 7)
     rows: FloatArray = found[found[:, 0] < one.in_round.sum()].copy()
@@ -56,7 +56,7 @@ def _detections(values: FloatArray, one: Pass) -> FloatArray:
 
 
 def write_features(
-    parts: Parts, chunks: Iterable[Chunk], advance: Callable[[int], None], items: Sequence[str] = ()
+    parts: Checkpoint, chunks: Iterable[RowBlock], advance: Callable[[int], None], items: Sequence[str] = ()
 ) -> None:  # fmt: skip
     """Adds chunks to a run's rows until they end, then makes its file.
 
@@ -88,7 +88,7 @@ def write_features(
     make_feature_file(parts, items)
 
 
-def _with(parts: Parts, chunk: Chunk) -> Journal:
+def _with(parts: Checkpoint, chunk: RowBlock) -> Journal:
     journal = parts.journal
     return replace(
         journal, passes=journal.passes + 1, items=journal.items + chunk.items, positions=dict(chunk.positions),

@@ -13,7 +13,7 @@ from caffeconv.data.input_items import Source
 from caffeconv.data.prefetch import default_threads, in_order
 from caffeconv.errors import CaffeconvError
 from caffeconv.runtime.session import Session
-from caffeconv.tensor.shape import FloatArray, by_x
+from caffeconv.tensor.shape import FloatArray, format_shape
 
 DEFAULT_BATCH = 16
 _AHEAD = 2
@@ -145,7 +145,7 @@ def join(batches: list[Batch], kinds: Mapping[str, str]) -> dict[str, FloatArray
         elif len(batches) == 1:
             joined[name] = first
         elif len({array.shape[1:] for array in arrays}) > 1:
-            shapes = " and ".join(dict.fromkeys(by_x(array.shape) for array in arrays))
+            shapes = " and ".join(dict.fromkeys(format_shape(array.shape) for array in arrays))
             raise CaffeconvError(
                 f"output '{name}' is {shapes} in different batches; one shape was needed to put them together. Leave the "
                 "output out, or take all items in one batch (--batch-size)"

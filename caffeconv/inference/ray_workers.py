@@ -44,7 +44,7 @@ _PATIENCE = 20.0
 
 
 @dataclass(frozen=True)
-class Seat:
+class WorkerResources:
     """What a worker may use, of what Ray hands out."""
 
     cpus: float
@@ -61,7 +61,7 @@ class Seat:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class WorkerEnvironment:
     """What has to be the same for a worker as for whoever sends it jobs, for the results to be the same."""
 
     folder: str
@@ -71,7 +71,7 @@ class Surroundings:
     versions: str
 
     @classmethod
-    def here(cls, files: Iterable[Path]) -> Surroundings:
+    def here(cls, files: Iterable[Path]) -> WorkerEnvironment:
         """Those of this process, with the files that are to be the same."""
         return cls(str(Path.cwd()), tuple((str(file), _digest(file)) for file in files), _versions())
 
@@ -121,7 +121,7 @@ class _Refused:
 class _Worker(Generic[Job, Result]):
     """Lives in a process of its own, and does one job after another."""
 
-    def __init__(self, build: Build[Job, Result], threads: int, surroundings: Surroundings) -> None:
+    def __init__(self, build: Build[Job, Result], threads: int, surroundings: WorkerEnvironment) -> None:
         # built by the first job, so that what kills the process then is met like any other death
         self._build = build
         self._threads = threads
@@ -221,7 +221,7 @@ class RayWorkers(Generic[Job, Result]):
         self._cluster = _connect()
         try:
             count, seat = _seats(self._wanted, gpus=self._gpus)
-            build, surroundings = ray.put(self._build), ray.put(Surroundings.here(self._files))
+            build, surroundings = ray.put(self._build), ray.put(WorkerEnvironment.here(self._files))
             # Ray does not restart them: it would do so in silence, and as often as it likes
             actor = ray.remote(num_cpus=seat.cpus, num_gpus=seat.gpus, max_restarts=0, max_task_retries=0)(_Worker)
             self._start = lambda: actor.remote(build, self._threads or seat.threads, surroundings)
@@ -425,7 +425,7 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-def _seats(wanted: int | None, *, gpus: bool) -> tuple[int, Seat]:
+def _seats(wanted: int | None, *, gpus: bool) -> tuple[int, WorkerResources]:
     """How many workers, and what each of them gets."""
     import ray
 
@@ -437,10 +437,10 @@ def _seats(wanted: int | None, *, gpus: bool) -> tuple[int, Seat]:
     cpus = [node.get("CPU", 0) for node in nodes]
     if not gpus:
         count = wanted or max(1, int(sum(cpus)) // CORES_A_WORKER)
-        return count, Seat(share(cpus, count), 0)
+        return count, WorkerResources(share(cpus, count), 0)
     devices = [node["GPU"] for node in nodes]
     count = wanted or max(1, int(sum(devices)))
-    return count, Seat(share(cpus, count), min(1, share(devices, count)))
+    return count, WorkerResources(share(cpus, count), min(1, share(devices, count)))
 
 
 def share(sizes: Sequence[float], count: int) -> float:

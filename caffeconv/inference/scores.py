@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.net.net import Net
-from caffeconv.tensor.shape import FloatArray, Shape, by_x
+from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class Scores:
         shape = self._shapes.setdefault(output, values.shape)
         if values.shape != shape:
             raise CaffeconvError(
-                f"output '{output}' is {by_x(values.shape)} in this batch and {by_x(shape)} in the first; one size was "
+                f"output '{output}' is {format_shape(values.shape)} in this batch and {format_shape(shape)} in "
+                "the first; one size was "
                 f"needed to average it over the batches. --blobs {output} -o FILE.lmdb keeps its values"
             )
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from caffeconv.data.input_items import Source
 from caffeconv.errors import CaffeconvError
-from caffeconv.inference.data_passes import Pass, Positions, Sweep
+from caffeconv.inference.data_passes import DatasetRunner, OutputBatch, Positions
 from caffeconv.inference.input_batches import Batch, batch_size_of, count_items, run_batches
 from caffeconv.net.net import Net
 from caffeconv.runtime.session import Session
@@ -73,7 +73,7 @@ class Shard:
 class Passes:
     """What came of a shard."""
 
-    made: Sequence[Pass]
+    made: Sequence[OutputBatch]
     waited: float
     """Seconds for which the net waited for data."""
     error: str = ""
@@ -81,7 +81,7 @@ class Passes:
 
 
 @dataclass(frozen=True)
-class SweepBuild:
+class RunnerBuild:
     """Makes, where a worker is, what makes shards."""
 
     open_net: Callable[[int], Net]
@@ -98,7 +98,7 @@ class SweepBuild:
         return partial(self._make, net, threads if self.decoders is None else self.decoders)
 
     def _make(self, net: Net, decoders: int, shard: Shard) -> Passes:
-        sweep = Sweep(
+        sweep = DatasetRunner(
             net, self.blobs, passes=self.passes, begin=shard.begin, first=shard.first, most=shard.passes, threads=decoders,
             skip_bad=self.skip_bad,
         )  # fmt: skip
@@ -108,7 +108,7 @@ class SweepBuild:
                     f"{sweep.sources[layer].name}: {items} items where the worker is, {self.items[layer]} where the run was "
                     "started; the same were needed on every machine"
                 )
-        made: list[Pass] = []
+        made: list[OutputBatch] = []
         try:
             for one in sweep:
                 blobs = {name: np.array(values) for name, values in one.blobs.items()}
@@ -118,8 +118,8 @@ class SweepBuild:
         return Passes(made, sweep.pace.waited)
 
 
-class ShardedSweep(Sweep):
-    """A `Sweep` whose passes workers make: iterating gives the same ones, in the same order.
+class ShardedRunner(DatasetRunner):
+    """A `DatasetRunner` whose passes workers make: iterating gives the same ones, in the same order.
 
     `net` is only asked what it is. Shards are planned as if no item were damaged. Where one was passed over, all that
     comes after begins later than planned, and is made again.
@@ -132,7 +132,7 @@ class ShardedSweep(Sweep):
         super().__init__(net, blobs, passes=passes, begin=begin, first=first, threads=0, skip_bad=skip_bad)
         self._workers = workers
 
-    def __iter__(self) -> Iterator[Pass]:
+    def __iter__(self) -> Iterator[OutputBatch]:
         begun = time.perf_counter()
         number, positions = self._first, {layer: self._begin.get(layer, 0) for layer in self.sources}
         while self._goes_on(number, positions):

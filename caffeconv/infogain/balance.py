@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.infogain.remarks import short
-from caffeconv.tensor.shape import by_x
+from caffeconv.tensor.shape import format_shape
 
 Balance = Literal["median-frequency", "inverse-frequency", "effective-number"]
 BALANCES: tuple[Balance, ...] = ("median-frequency", "inverse-frequency", "effective-number")
@@ -34,7 +34,7 @@ class ClassCounts:
         """From counts alone: as if every item held every class. CaffeconvError where they cannot be counts."""
         labels = np.asarray(counts, np.float64)
         if labels.ndim != 1 or not labels.size:
-            raise CaffeconvError(f"class counts: {by_x(labels.shape)} numbers; one for each class was needed")
+            raise CaffeconvError(f"class counts: {format_shape(labels.shape)} numbers; one for each class was needed")
         bad = np.flatnonzero(~(np.isfinite(labels) & (labels >= 0)))
         if bad.size:
             raise CaffeconvError(

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.datum import read_datum
-from caffeconv.data.image_list import Line, PictureList
+from caffeconv.data.image_list import ImageList, Line
 from caffeconv.data.images import decode_picture
 from caffeconv.data.input_images import SUFFIXES, find_pictures
 from caffeconv.data.lists import find_listed, read_list
 from caffeconv.data.records import Records, open_records
 from caffeconv.errors import CaffeconvError
 from caffeconv.infogain.reading import HDF5, TABLES, find_dataset
-from caffeconv.tensor.shape import by_x
+from caffeconv.tensor.shape import format_shape
 
 _KINDS = (
     "an LMDB or LevelDB (its folder), an HDF5 file, a list of pictures with labels (.txt), a folder or pattern of "
@@ -95,7 +95,7 @@ def _open_list(path: Path, dataset: str, *, label_maps: bool) -> LabelSource:
     if label_maps or (len(lines[0][1]) > 1 and Path(lines[0][1][-1]).suffix.lower() in SUFFIXES):
         ends = [(number, line[-1]) for number, line in lines]
         return _LabelPictures([(_find(name, path), f"{path}, line {i} ({name})") for i, name in ends])
-    return _PictureList(PictureList(path, "", path.parent, color=True, size=None))
+    return _PictureList(ImageList(path, "", path.parent, color=True, size=None))
 
 
 def _find(name: str, listed_in: Path) -> Path:
@@ -135,7 +135,7 @@ class _Database(LabelSource):
     def _map(self, content: bytes, where: str) -> Labels:
         values = read_datum(content, where).values
         if values.shape[0] != 1:
-            raise CaffeconvError(f"{where}: {by_x(values.shape)} values; one channel of labels was needed")
+            raise CaffeconvError(f"{where}: {format_shape(values.shape)} values; one channel of labels was needed")
         return _label_map(values[0], where)
 
 
@@ -197,7 +197,7 @@ def _rows(values: NDArray[np.generic], where: str, start: int) -> Labels:
 class _PictureList(LabelSource):
     """The labels beside the names of pictures."""
 
-    def __init__(self, pictures: PictureList) -> None:
+    def __init__(self, pictures: ImageList) -> None:
         self._pictures = pictures
         self._lines = pictures.lines()
         self.total = len(self._lines)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.shape import FloatArray, by_x
+from caffeconv.tensor.shape import FloatArray, format_shape
 
 Decay = Literal["exp", "linear", "inverse"]
 DECAYS: tuple[Decay, ...] = ("exp", "linear", "inverse")
@@ -36,7 +36,7 @@ def checked(array: ArrayLike, where: str = "H") -> FloatArray:
         given = given[0]
     if given.ndim != 2 or given.shape[0] != given.shape[1] or not given.size:
         raise CaffeconvError(
-            f"{where}: the matrix is {by_x(shape)}; L×L was needed, a row and a column for each of L classes"
+            f"{where}: the matrix is {format_shape(shape)}; L×L was needed, a row and a column for each of L classes"
         )
     # a number too large for float32 becomes infinite, which the next check reports
     with np.errstate(over="ignore"):
@@ -133,7 +133,9 @@ def with_unit_rows(matrix: ArrayLike) -> FloatArray:
 def _vector(values: Sequence[float] | NDArray[np.float64], what: str) -> NDArray[np.float64]:
     vector = np.asarray(values, np.float64)
     if vector.ndim != 1 or not 1 <= len(vector) <= MAX_CLASSES:
-        raise CaffeconvError(f"{what}: {by_x(vector.shape)}; 1 to {MAX_CLASSES} numbers, one a class, were needed")
+        raise CaffeconvError(
+            f"{what}: {format_shape(vector.shape)}; 1 to {MAX_CLASSES} numbers, one a class, were needed"
+        )
     bad = np.flatnonzero(~np.isfinite(vector))
     if bad.size:
         raise CaffeconvError(f"{what}: {vector[bad[0]]} for class {bad[0]} (from 0); finite numbers were needed")

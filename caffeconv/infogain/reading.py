@@ -14,7 +14,7 @@ from caffeconv.caffe_format.prototxt import read_bytes
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike
 from caffeconv.infogain.matrices import checked
-from caffeconv.tensor.shape import FloatArray, by_x
+from caffeconv.tensor.shape import FloatArray, format_shape
 
 if TYPE_CHECKING:
     import h5py
@@ -52,7 +52,9 @@ def read_numbers(path: PathLike, what: str) -> NDArray[np.float64]:
     """
     array = _read(Path(path), what)
     if array.dtype.kind not in "fiub" or array.size < 1 or max(array.shape, default=1) != array.size:
-        raise CaffeconvError(f"{path}: {by_x(array.shape)} {array.dtype}; {what}, one for each class, were needed")
+        raise CaffeconvError(
+            f"{path}: {format_shape(array.shape)} {array.dtype}; {what}, one for each class, were needed"
+        )
     return array.astype(np.float64).reshape(-1)
 
 

@@ -55,7 +55,7 @@ def _field(node: Node, fields: Mapping[str, ReceptiveField]) -> ReceptiveField |
         return None
     bottom, top = node.bottom_shapes[0], node.top_shapes[0]
     axes = range(len(bottom) - 2)
-    if node.layer.mixes_places or any(len(field.size) != len(axes) for field in known):
+    if node.layer.mixes_positions or any(len(field.size) != len(axes) for field in known):
         return None
     size = tuple(max(field.size[i] for field in known) for i in axes)
     step = tuple(max(field.stride[i] for field in known) for i in axes)

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from caffeconv.caffe_format.prototxt_writer import field_value
 from caffeconv.inspection.report import LayerReport, Report
-from caffeconv.tensor.shape import Shape, by_x
+from caffeconv.tensor.shape import Shape, format_shape
 
 Kind = Literal["only in A", "only in B", "differs"]
 
@@ -38,7 +38,7 @@ def compare(a: Report, b: Report) -> tuple[LayerChange, ...]:
 
 
 def _tops(layer: LayerReport) -> Iterator[str]:
-    yield from (f"top {name}: {by_x(shape)}" for name, shape in layer.tops)
+    yield from (f"top {name}: {format_shape(shape)}" for name, shape in layer.tops)
 
 
 def _between(a: LayerReport, b: LayerReport | None) -> LayerChange | None:
@@ -55,7 +55,7 @@ def _between(a: LayerReport, b: LayerReport | None) -> LayerChange | None:
 def _shape_changes(what: str, a: Mapping[str, Shape], b: Mapping[str, Shape]) -> Iterator[str]:
     for name in dict.fromkeys((*a, *b)):
         if a.get(name) != b.get(name):
-            old, new = (by_x(side[name]) if name in side else "none" for side in (a, b))
+            old, new = (format_shape(side[name]) if name in side else "none" for side in (a, b))
             yield f"{what} {name}: {old} → {new}"
 
 

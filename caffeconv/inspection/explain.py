@@ -8,7 +8,7 @@ from itertools import zip_longest
 from caffeconv.inspection.costs import ReceptiveField, receptive_fields
 from caffeconv.inspection.diagnose.size_trace import described
 from caffeconv.ir.layer import Node
-from caffeconv.tensor.shape import Shape, by_x
+from caffeconv.tensor.shape import Shape, format_shape
 
 
 def explain(nodes: Sequence[Node], name: str) -> list[str]:
@@ -26,8 +26,10 @@ def explain(nodes: Sequence[Node], name: str) -> list[str]:
 
 def _sizes(node: Node) -> Iterator[str]:
     names = (*node.definition.tops, *node.tops[len(node.definition.tops) :])
-    reads = ", ".join(f"{name} {by_x(s)}" for name, s in zip(node.definition.bottoms, node.bottom_shapes, strict=True))
-    makes = ", ".join(f"{name} {by_x(shape)}" for name, shape in zip(names, node.top_shapes, strict=True))
+    reads = ", ".join(
+        f"{name} {format_shape(s)}" for name, s in zip(node.definition.bottoms, node.bottom_shapes, strict=True)
+    )
+    makes = ", ".join(f"{name} {format_shape(shape)}" for name, shape in zip(names, node.top_shapes, strict=True))
     yield f"  reads {reads or 'nothing'}"
     yield f"  makes {makes or 'nothing'}"
     if not node.bottom_shapes:
@@ -49,7 +51,7 @@ def _params(node: Node) -> Iterator[str]:
     for i, (param, spec) in enumerate(zip_longest(node.params, specs)):
         meaning = _meaning(node, param.name, param.shape)
         shared = f", shared: it belongs to '{param.owner[0]}'" if param.owner else ""
-        yield f"  blob {i} ({param.name}) {by_x(param.shape)}{': ' + meaning if meaning else ''}{shared}"
+        yield f"  blob {i} ({param.name}) {format_shape(param.shape)}{': ' + meaning if meaning else ''}{shared}"
         lr = spec.lr_mult if spec is not None else 1.0
         decay = spec.decay_mult if spec is not None else 1.0
         given = "" if spec is not None else " (not given: the defaults)"
@@ -65,10 +67,10 @@ def _meaning(node: Node, name: str, shape: Shape) -> str:
     if len(shape) > 2 and axes.startswith("num_output"):
         channels = node.bottom_shapes[0][1]
         seen = "all" if shape[1] == channels else f"{shape[1]} of the"
-        return f"{shape[0]} filters, each over {seen} {channels} channels, {by_x(shape[2:])} ({axes})"
+        return f"{shape[0]} filters, each over {seen} {channels} channels, {format_shape(shape[2:])} ({axes})"
     if len(shape) == 2 and axes == "num_output × inputs":
         bottom = node.bottom_shapes[0]
-        inputs = f"{by_x(bottom[1:])} = " if len(bottom) > 2 else ""
+        inputs = f"{format_shape(bottom[1:])} = " if len(bottom) > 2 else ""
         turned = getattr(node.layer, "transpose", False)
         rows, columns = shape[::-1] if turned else shape
         return f"{rows} outputs, each from {inputs}{columns} inputs ({'inputs × num_output' if turned else axes})"
@@ -86,7 +88,7 @@ def _sight(node: Node, fields: dict[str, ReceptiveField]) -> Iterator[str]:
     for top in node.tops[:1]:
         if top in fields:
             yield f"  each place sees {fields[top]} in the input (height×width)"
-        elif node.bottoms and len(node.top_shapes[0]) < 3 and not node.layer.makes_shapes:
+        elif node.bottoms and len(node.top_shapes[0]) < 3 and not node.layer.has_dynamic_shapes:
             yield "  each value sees the whole input"
 
 
@@ -109,7 +111,7 @@ def _padding(node: Node) -> Iterator[str]:
     words = ("cut off", "cuts off") if padding.crops else ("pad", "pads")
     yield (
         f"  TensorFlow: padding='SAME' would {words[0]} {_sides(padding.same_pads)} and make "
-        f"{by_x(padding.same_size)}; Caffe {words[1]} {_sides(padding.pads)}:"
+        f"{format_shape(padding.same_size)}; Caffe {words[1]} {_sides(padding.pads)}:"
     )
     if padding.crops:
         cut = ", ".join(f"{before}:{f'-{after}' if after else ''}" for before, after in padding.pads)
@@ -134,8 +136,8 @@ def _channels_last(node: Node) -> Iterator[str]:
     shapes = [*node.bottom_shapes[:1], *node.top_shapes[:1]]
     if not all(len(shape) == 4 for shape in shapes) or not shapes:
         return
-    words = [by_x((shape[0], *shape[2:], shape[1])) for shape in shapes]
+    words = [format_shape((shape[0], *shape[2:], shape[1])) for shape in shapes]
     kernel = next((param.shape for param in node.params if param.name == "weight" and len(param.shape) == 4), None)
     order = "out × in" if node.layer.transposed else "in × out"
-    tail = f", kernel {by_x((*kernel[2:], kernel[1], kernel[0]))} (height × width × {order})" if kernel else ""
+    tail = f", kernel {format_shape((*kernel[2:], kernel[1], kernel[0]))} (height × width × {order})" if kernel else ""
     yield f"  in NHWC: {' → '.join(words)}{tail}"

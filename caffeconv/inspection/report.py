@@ -13,8 +13,8 @@ from caffeconv.caffe_format.upgrade import upgrade_net
 from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.files.atomic import PathLike
-from caffeconv.frontend.bind import bind, of_built
-from caffeconv.frontend.build import Draft, draft_graph, finish
+from caffeconv.frontend.bind import bind, for_built_layers
+from caffeconv.frontend.build import PartialGraph, build_partial_graph, finish
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.netdef import draft_net
 from caffeconv.frontend.open_files import Weights, read_net, read_weights, weight_paths
@@ -121,10 +121,12 @@ def inspect(
     except InvalidNetError as error:
         return Report(source.net.name, (), (*dropped, *error.diagnostics), {}, {})
     shapes = shapes if batch is None else {**_with_batch(definition, shapes, batch), **(shapes or {})}
-    draft = draft_graph(definition, shapes)
+    draft = build_partial_graph(definition, shapes)
     graph = finish(definition, draft)
     bound = bind(graph, files)
-    diagnosis = diagnose(definition, files, (*dropped, *faults, *draft.problems, *of_built(draft, bound)), shapes)
+    diagnosis = diagnose(
+        definition, files, (*dropped, *faults, *draft.problems, *for_built_layers(draft, bound)), shapes
+    )
     odd = tuple(check_values(bound.graph.nodes)) if values else ()
     diagnostics = (*diagnosis.diagnostics, *odd)
     options = "" if deploy else deploy_options(upgraded, state, draft.unbuilt, files, shapes or {})
@@ -158,7 +160,7 @@ def _with_batch(definition: NetDef, shapes: Mapping[str, Sequence[int]] | None, 
         raise CaffeconvError(f"batch {batch}: at least 1 was needed")
     found = {
         blob: shape
-        for node in draft_graph(definition, shapes).nodes if node.layer.is_input
+        for node in build_partial_graph(definition, shapes).nodes if node.layer.is_input
         for blob, shape in zip(node.definition.tops, node.top_shapes, strict=True) if shape
     }  # fmt: skip
     lead = next((shape[0] for shape in found.values()), None)
@@ -185,7 +187,7 @@ def _own_weights(net: PathLike) -> tuple[Path, ...]:
 
 
 def _layer_reports(
-    net: NetDef, draft: Draft, nodes: Sequence[Node], diagnostics: Sequence[Diagnostic]
+    net: NetDef, draft: PartialGraph, nodes: Sequence[Node], diagnostics: Sequence[Diagnostic]
 ) -> tuple[LayerReport, ...]:
     built, fields = iter(nodes), receptive_fields(nodes)
     unbuilt = {id(layer) for layer in draft.unbuilt}

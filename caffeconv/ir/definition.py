@@ -13,7 +13,7 @@ from caffeconv.errors import CaffeconvError
 
 if TYPE_CHECKING:
     from caffeconv.caffe_pb2 import LayerParameter
-    from caffeconv.python_layers.host import UserCode
+    from caffeconv.python_layers.host import PythonLayerHost
 
 
 Infogain = Literal["logits", "probabilities"]
@@ -41,7 +41,7 @@ class LayerDef:
     """Fields of the prototxt that the schema lacks and the layer's class knows (`Layer.extra_fields`), as written."""
     infogain: Infogain | None = None
     """What the caller says that InfogainLoss layers are given; None: nothing, so scores."""
-    user_code: UserCode | None = field(default=None, compare=False, repr=False)
+    python_host: PythonLayerHost | None = field(default=None, compare=False, repr=False)
     """Runs the user's Python layers; None where the caller does not allow that."""
 
     @property
@@ -67,7 +67,7 @@ class NetDef:
     source: Path | None
     last_value: Mapping[str, str]
     """Caffe's blob name → the value that holds its last write."""
-    user_code: UserCode | None = field(default=None, compare=False, repr=False)
+    python_host: PythonLayerHost | None = field(default=None, compare=False, repr=False)
     """Runs the net's Python layers; None where the caller does not allow that."""
 
     def blob_order(self) -> Iterator[str]:
@@ -76,7 +76,7 @@ class NetDef:
 
 
 @contextmanager
-def placed(definition: LayerDef) -> Iterator[None]:
+def error_context(definition: LayerDef) -> Iterator[None]:
     """Names the layer in what goes wrong inside."""
     try:
         yield

@@ -10,7 +10,7 @@ import numpy as np
 
 from caffeconv.caffe_pb2 import FillerParameter
 from caffeconv.errors import LayerError
-from caffeconv.tensor.shape import FloatArray, Shape, by_x, count
+from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape
 
 if TYPE_CHECKING:
     from caffeconv.ir.onnx_builder import OnnxBuilder
@@ -110,7 +110,9 @@ class Filler:
 def _bilinear(shape: Shape) -> FloatArray:
     """Weights that upsample: (1-|x/f-c|)·(1-|y/f-c|) for every filter (caffe: BilinearFiller)."""
     if len(shape) != 4 or shape[2] != shape[3]:
-        raise LayerError(f"a bilinear filler needs a blob of 4 axes with a square kernel; this one is {by_x(shape)}")
+        raise LayerError(
+            f"a bilinear filler needs a blob of 4 axes with a square kernel; this one is {format_shape(shape)}"
+        )
     width = shape[3]
     f = math.ceil(width / 2.0)
     c = np.float32((width - 1) / (2.0 * f))

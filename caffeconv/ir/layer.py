@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.ir.definition import LayerDef
-from caffeconv.tensor.axis_order import Arrangement, as_caffe, same_places, usual
+from caffeconv.tensor.axis_order import AxisOrder, as_caffe, same_places, usual
 from caffeconv.tensor.param import Param
-from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x
-from caffeconv.tensor.weight_array import Kernels
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, format_shape
+from caffeconv.tensor.weight_array import WeightArrays
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -110,21 +110,21 @@ class Layer(ABC):
 
     data_axis: ClassVar[int | None] = None
     """The axis of every top whose size follows from values, if any; Caffe's Reshape, and `top_shapes`, only guess it."""
-    makes_shapes: ClassVar[bool] = False
+    has_dynamic_shapes: ClassVar[bool] = False
     """Whether code that is not ours decides the tops' shapes, and may decide otherwise when it runs."""
 
-    keeps_places: ClassVar[bool] = False
+    is_pointwise: ClassVar[bool] = False
     """Whether every value of a top stands where the values that it was made of stand in the bottoms."""
     tops_as_caffe: ClassVar[bool] = False
     """Whether tops of three axes and more are no images, so that a net that keeps channels last holds them as Caffe."""
 
-    keeps_float32: ClassVar[bool] = False
+    computes_in_float32: ClassVar[bool] = False
     """Whether it computes in float32 in a model of half precision too: losses, statistics, comparisons, coordinates."""
-    exact_tops: ClassVar[tuple[int, ...]] = ()
+    float32_tops: ClassVar[tuple[int, ...]] = ()
     """Tops whose values half precision cannot hold, as outputs of such a model either: losses, indices, coordinates."""
-    decides: ClassVar[bool] = False
+    is_discontinuous: ClassVar[bool] = False
     """Whether the tops jump where the bottoms hardly change: an index, a choice, what lies above a threshold."""
-    moves_values: ClassVar[bool] = False
+    only_moves_data: ClassVar[bool] = False
     """Whether every value of the tops stands in a bottom: such a layer has no precision of its own."""
 
     extra_fields: ClassVar[frozenset[str]] = frozenset()
@@ -133,7 +133,7 @@ class Layer(ABC):
     """Bottoms that `force_backward` leaves without a diff (caffe: AllowForceBackward)."""
     propagates_always: ClassVar[bool] = False
     """Whether Caffe's Backward writes every diff it can, asked for or not."""
-    spans_places: ClassVar[bool] = False
+    is_fully_connected: ClassVar[bool] = False
     """Whether the layer has a form that slides over the places that it takes all at once (fully convolutional nets)."""
     keeps_bottoms: ClassVar[bool] = False
     """Whether Caffe's layer keeps what its bottoms held; others find in place what later layers wrote there."""
@@ -178,7 +178,7 @@ class Layer(ABC):
         return self.data_axis
 
     @property
-    def mixes_places(self) -> bool:
+    def mixes_positions(self) -> bool:
         """Whether a place of the top depends on others of the bottom than the same one, but not through a window."""
         return False
 
@@ -292,21 +292,21 @@ class Layer(ABC):
         """Whether the top is the bottom with each item's values in one row, and nothing else."""
         return False
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         """Whether every place of N×C×spatial… is treated by itself and like every other, and is so for N×C too."""
         return False
 
-    def over_places(self, node: Node, bottoms: Shapes) -> Node:
+    def as_convolution(self, node: Node, bottoms: Shapes) -> Node:
         """The node for `bottoms` N×C×spatial…, of which its own are flattened; the same numbers at this size.
 
         Its definition, layer and parameters count, its shapes do not. Raises LayerError where there is no such form.
         """
-        if self.treats_places_alike(node):
+        if self.is_spatially_uniform(node):
             return node
         changed = next(i for i, shape in enumerate(bottoms) if shape != node.bottom_shapes[i])
         raise LayerError(
-            f"bottom '{node.definition.bottoms[changed]}' would be {by_x(bottoms[changed])} in place of "
-            f"{by_x(node.bottom_shapes[changed])}, and {node.type} has no form that works place by place on that. "
+            f"bottom '{node.definition.bottoms[changed]}' would be {format_shape(bottoms[changed])} in place of "
+            f"{format_shape(node.bottom_shapes[changed])}, and {node.type} has no form that works place by place on that. "
             "Cut the net before it (convert --output), or turn a training net into its deploy form (--deploy)"
         )
 
@@ -314,7 +314,7 @@ class Layer(ABC):
         """(a, b), a value per channel (axis 1) each, where the layer is y = a·x + b; None where it is something else."""
         return None
 
-    def absorb(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
         """Parameters with which the layer makes factor·y + shift instead of y, per channel; None where none do."""
         return None
 
@@ -322,7 +322,7 @@ class Layer(ABC):
         """The same layer over `bottoms`, but one that means the batch where it names the batch size as a number."""
         return self
 
-    def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         """What might not be meant; `sources` are the layers that make the bottoms, layers that only pass them on aside."""
         return ()
 
@@ -338,19 +338,19 @@ class Layer(ABC):
         """The axis of the channels of a bottom, where the layer knows that; 1 is taken where none does."""
         return None
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         """How a net that keeps channels last holds the tops, given how it holds the bottoms.
 
         None where that net has to bring the bottoms into Caffe's order before this layer; its tops are then held as
         is usual for their number of axes.
         """
-        if self.keeps_places and all(shape == node.bottom_shapes[0] for shape in node.top_shapes):
+        if self.is_pointwise and all(shape == node.bottom_shapes[0] for shape in node.top_shapes):
             return same_places(bottoms, len(node.tops))
         if any(bottom.is_flattening for bottom in bottoms):
             return None
         return [as_caffe(shape) if self.tops_as_caffe else usual(shape) for shape in node.top_shapes]
 
-    def takes_over(self, node: Node, follower: Node) -> bool:
+    def fuses_with(self, node: Node, follower: Node) -> bool:
         """Whether Keras has the two layers as one; the follower alone reads what this one makes."""
         return False
 
@@ -358,18 +358,18 @@ class Layer(ABC):
         """The parameters a and b, a value per channel (axis 1) each, where the layer is y = a·x + b; None if it is not."""
         return None
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels | None:
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays | None:
         """The parameters as a net that keeps channels last wants them, given how it holds the bottoms.
 
-        follower: a layer whose parameters are to be taken in, as `takes_over` allowed. None: no rule is known.
+        follower: a layer whose parameters are to be taken in, as `fuses_with` allowed. None: no rule is known.
         """
         return None
 
-    def exact_values(self, node: Node) -> frozenset[str]:
+    def float32_values(self, node: Node) -> frozenset[str]:
         """Bottoms and tops whose values half precision cannot hold: whole numbers above 2048, say."""
         read = {*self.label_bottoms, *(rule.bottom for rule in self.label_rules(node))}
         bottoms = (node.bottoms[i] for i in read if i < len(node.bottoms))
-        return frozenset((*bottoms, *(node.tops[i] for i in self.exact_tops if i < len(node.tops))))
+        return frozenset((*bottoms, *(node.tops[i] for i in self.float32_tops if i < len(node.tops))))
 
     def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
         """Values that a bottom might hold, where not any will do, for bottoms of these shapes; None where any will."""

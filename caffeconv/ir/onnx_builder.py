@@ -11,11 +11,11 @@ from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoPro
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.param import Param
-from caffeconv.tensor.shape import Dims, FloatArray, Shape, untaken
+from caffeconv.tensor.shape import Dims, FloatArray, Shape, unique_name
 
 OUR_DOMAIN = "caffeconv"
 Attribute = int | float | str | Sequence[int] | Sequence[float] | TensorProto | GraphProto
-Step = Callable[[Sequence[str], Sequence[str]], tuple[Sequence[str], Sequence[str]]]
+LoopBody = Callable[[Sequence[str], Sequence[str]], tuple[Sequence[str], Sequence[str]]]
 """(states, items of this step) → (next states, outputs of this step)."""
 Array = NDArray[np.float32] | NDArray[np.int64] | NDArray[np.bool_] | NDArray[np.int32] | NDArray[np.float64]
 
@@ -61,7 +61,7 @@ class OnnxBuilder:
     def enter(self, layer: str, tops: Sequence[str], params: Sequence[Param]) -> None:
         """Starts a layer, of that name and those tops and parameters: names from here on lie in its scope."""
         self._take_layer(layer, tops, params)
-        self._scope = self._scopes[self._scope_key] = untaken(layer, self._node_names)
+        self._scope = self._scopes[self._scope_key] = unique_name(layer, self._node_names)
         self._scope_used = False
 
     def resume(self, layer: str, tops: Sequence[str], params: Sequence[Param]) -> None:
@@ -200,7 +200,7 @@ class OnnxBuilder:
             self._add("Identity", [value], [kept], name, "", "", {})
 
     def scan(
-        self, step: Step, states: Sequence[str], sequences: Sequence[str], *, steps: int | None
+        self, step: LoopBody, states: Sequence[str], sequences: Sequence[str], *, steps: int | None
     ) -> tuple[Sequence[str], Sequence[str]]:
         """Calls for every item along axis 0 of `sequences` one `step`; gives the last states, and the outputs stacked.
 
@@ -224,7 +224,7 @@ class OnnxBuilder:
         return values[: len(states)], values[len(states) :]
 
     def _unrolled(
-        self, step: Step, states: Sequence[str], sequences: Sequence[str], steps: int
+        self, step: LoopBody, states: Sequence[str], sequences: Sequence[str], steps: int
     ) -> tuple[Sequence[str], Sequence[str]]:
         axis, ones = self.ints("time_axis", [0]), self.ints("one_step_each", [1] * steps)
         items = [self.ops("Split", [sequence, ones], steps, what="steps", axis=0) for sequence in sequences]
@@ -291,7 +291,7 @@ class OnnxBuilder:
         if not what and not self._scope_used:
             self._scope_used = True
             return self._scope
-        return untaken(f"{self._scope}/{what}" if what else self._scope, self._node_names)
+        return unique_name(f"{self._scope}/{what}" if what else self._scope, self._node_names)
 
     # -- what many layers need --------------------------------------------------------------------------------------
 

@@ -43,9 +43,9 @@ class Accuracy(Layer):
     bottoms: ClassVar[Arity] = exactly(2)
     tops: ClassVar[Arity] = Arity(1, 2)
     top_kinds: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy")
-    keeps_float32: ClassVar[bool] = True
-    decides: ClassVar[bool] = True
-    exact_tops: ClassVar[tuple[int, ...]] = (0, 1)
+    computes_in_float32: ClassVar[bool] = True
+    is_discontinuous: ClassVar[bool] = True
+    float32_tops: ClassVar[tuple[int, ...]] = (0, 1)
 
     axis: int
     top_k: int
@@ -79,7 +79,7 @@ class Accuracy(Layer):
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         return label_rule(node, self.axis, self.ignore_label)
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

@@ -14,9 +14,9 @@ from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import NO_GRADIENT, Gradients, Layer, Node, Settings
 from caffeconv.layers.gradient_ops import class_sums, filled_like, refuse_all, sum_over, times
 from caffeconv.layers.weight_layouts import along
-from caffeconv.tensor.axis_order import Arrangement
-from caffeconv.tensor.shape import Shape, Shapes, by_x, count
-from caffeconv.tensor.weight_array import Kernels
+from caffeconv.tensor.axis_order import AxisOrder
+from caffeconv.tensor.shape import Shape, Shapes, count, format_shape
+from caffeconv.tensor.weight_array import WeightArrays
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,7 +36,7 @@ MOST_EXPONENT = 700  # where exp leaves float64; float32 is infinite long before
 class Elementwise(Layer):
     """One bottom, one top of the same shape."""
 
-    keeps_places: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -45,7 +45,7 @@ class Elementwise(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return [bottoms[0]]
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         return True
 
     def lower_gradient(
@@ -161,7 +161,7 @@ class PReLU(Elementwise):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if not 2 <= len(bottoms[0]) <= 4:
             raise LayerError(
-                f"the bottom is {by_x(bottoms[0])}; Number of axes of bottom blob must be 2 to 4 "
+                f"the bottom is {format_shape(bottoms[0])}; Number of axes of bottom blob must be 2 to 4 "
                 "(Cannot use legacy accessors on Blobs with > 4 axes.)"
             )
         return [bottoms[0]]
@@ -172,15 +172,17 @@ class PReLU(Elementwise):
     def fillers(self) -> Mapping[str, Filler]:
         return {"slope": self.filler}
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         slope = along(node, node.param("slope"), "alpha", 1, bottoms[0])
         # Keras: alpha has every axis but the batch's, with 1 for those in shared_axes
         axes = len(bottoms[0].shape) - 1
         slope = replace(slope, shape=(*([1] * (axes - len(slope.shape))), *slope.shape))
         if slope.transposition == "none" and slope.shape != node.param("slope").shape:
-            slope = replace(slope, transposition=f"{by_x(node.param('slope').shape)} → {by_x(slope.shape)}")
+            slope = replace(
+                slope, transposition=f"{format_shape(node.param('slope').shape)} → {format_shape(slope.shape)}"
+            )
         shared = [axis + 1 for axis, size in enumerate(slope.shape) if size == 1 < bottoms[0].held_shape[axis + 1]]
-        return Kernels((slope,), {"shared_axes": shared})
+        return WeightArrays((slope,), {"shared_axes": shared})
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("PRelu", [node.bottoms[0], self._slope(node, onnx)], node.tops)
@@ -399,7 +401,7 @@ class Swish(Elementwise):
 class Threshold(Elementwise):
     """y = 1 where x > threshold, else 0 (caffe: threshold_layer.cpp)."""
 
-    decides: ClassVar[bool] = True
+    is_discontinuous: ClassVar[bool] = True
 
     threshold: float
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, at_least, exactly
-from caffeconv.tensor.axis_order import Arrangement, concatenated, sliced
-from caffeconv.tensor.shape import Shape, Shapes, by_x, canonical_axis
+from caffeconv.tensor.axis_order import AxisOrder, concatenated, sliced
+from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,8 +25,8 @@ class Split(Layer):
 
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
-    keeps_places: ClassVar[bool] = True
-    moves_values: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
+    only_moves_data: ClassVar[bool] = True
 
     copies: int
 
@@ -43,7 +43,7 @@ class Split(Layer):
     def repeats_bottom(self, node: Node) -> bool:
         return True
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         return True
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
@@ -62,7 +62,7 @@ class Silence(Layer):
 
     bottoms: ClassVar[Arity] = at_least(1)
     tops: ClassVar[Arity] = exactly(0)
-    moves_values: ClassVar[bool] = True
+    only_moves_data: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -71,7 +71,7 @@ class Silence(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return []
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         return True
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
@@ -89,7 +89,7 @@ class Concat(Layer):
 
     bottoms: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
-    moves_values: ClassVar[bool] = True
+    only_moves_data: ClassVar[bool] = True
 
     axis: int
 
@@ -120,19 +120,20 @@ class Concat(Layer):
         for i, bottom in enumerate(bottoms):
             if len(bottom) != len(first):
                 raise LayerError(
-                    f"All inputs must have the same #axes: bottom[0] is {by_x(first)}, bottom[{i}] is {by_x(bottom)}"
+                    f"All inputs must have the same #axes: bottom[0] is {format_shape(first)}, bottom[{i}] is "
+                    f"{format_shape(bottom)}"
                 )
             if any(j != axis and dim != first[j] for j, dim in enumerate(bottom)):
                 raise LayerError(
                     "All inputs must have the same shape, except at concat_axis: "
-                    f"bottom[0] is {by_x(first)}, bottom[{i}] is {by_x(bottom)}, axis {axis}"
+                    f"bottom[0] is {format_shape(first)}, bottom[{i}] is {format_shape(bottom)}, axis {axis}"
                 )
         return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         return self.axis in (0, 1)  # not axis -1, which is another one for N×C than for N×C×H×W
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         top = concatenated(bottoms, canonical_axis(self.axis, len(node.bottom_shapes[0])), node.top_shapes[0])
         return None if top is None else [top]
 
@@ -158,7 +159,7 @@ class Slice(Layer):
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
     settings: ClassVar[str] = "slice_param"
-    moves_values: ClassVar[bool] = True
+    only_moves_data: ClassVar[bool] = True
 
     axis: int
     points: tuple[int, ...]
@@ -240,10 +241,10 @@ class Slice(Layer):
         axis = canonical_axis(self.axis, len(x), x)
         return [(*x[:axis], size, *x[axis + 1 :]) for size in sizes]
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         return self.axis in (0, 1)
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         return sliced(bottoms[0], canonical_axis(self.axis, len(node.bottom_shapes[0])), node.top_shapes)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

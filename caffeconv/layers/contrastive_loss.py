@@ -20,7 +20,7 @@ from caffeconv.layers.label_ops import (
     weighted,
 )
 from caffeconv.layers.losses import Loss
-from caffeconv.tensor.shape import Shapes, by_x
+from caffeconv.tensor.shape import Shapes, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -52,7 +52,7 @@ class ContrastiveLoss(Loss):
         a, b, similar = (legacy_shape(bottom, i) for i, bottom in enumerate(bottoms))
         if a[1] != b[1]:
             raise LayerError(
-                f"the bottoms are {by_x(bottoms[0])} and {by_x(bottoms[1])}; "
+                f"the bottoms are {format_shape(bottoms[0])} and {format_shape(bottoms[1])}; "
                 f"bottom[0]->channels() == bottom[1]->channels() ({a[1]} vs. {b[1]}) was needed"
             )
         sizes = {
@@ -64,7 +64,7 @@ class ContrastiveLoss(Loss):
             if size != 1:
                 raise LayerError(f"{name} == 1 ({size} vs. 1): N×C, N×C and N were needed")
         if similar[0] < a[0]:
-            raise LayerError(f"bottom[2] is {by_x(bottoms[2])}; a number for each of {a[0]} pairs was needed")
+            raise LayerError(f"bottom[2] is {format_shape(bottoms[2])}; a number for each of {a[0]} pairs was needed")
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         pairs = self._pairs(node, onnx)

@@ -14,11 +14,11 @@ from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Setting, Settings, at_least
 from caffeconv.layers.gradient_ops import class_sums, filter_diff, spread_windows
-from caffeconv.layers.weight_layouts import convolution_kernel, moved, vector
-from caffeconv.tensor.axis_order import Arrangement, channels_last
+from caffeconv.layers.weight_layouts import convolution_kernel, flattened, transposed
+from caffeconv.tensor.axis_order import AxisOrder, channels_last
 from caffeconv.tensor.param import Param
-from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, by_x, canonical_axis, count
-from caffeconv.tensor.weight_array import Fact, Kernel, Kernels
+from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, canonical_axis, count, format_shape
+from caffeconv.tensor.weight_array import Fact, WeightArray, WeightArrays
 from caffeconv.tensor.window import INT_MAX, Padding, Window, conv_padding, deconv_padding
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Convolution(Layer):
     def channels(self, bottom: Shape) -> int:
         channels = bottom[self.channel_axis(bottom)]
         if channels < 1:
-            raise LayerError(f"the bottom is {by_x(bottom)}; at least one channel was needed")
+            raise LayerError(f"the bottom is {format_shape(bottom)}; at least one channel was needed")
         if channels % self.group:
             raise LayerError(
                 f"{channels} channels cannot be split into {self.group} groups (channels % group == {channels % self.group}); "
@@ -148,7 +148,7 @@ class Convolution(Layer):
         for i, bottom in enumerate(bottoms):
             if bottom != bottoms[0]:
                 raise LayerError(
-                    f"shape mismatch - bottom[0]: {by_x(bottoms[0])} vs. bottom[{i}]: {by_x(bottom)}; "
+                    f"shape mismatch - bottom[0]: {format_shape(bottoms[0])} vs. bottom[{i}]: {format_shape(bottom)}; "
                     "All bottoms must have the same shape."
                 )
         axis = self.channel_axis(bottoms[0])
@@ -158,8 +158,10 @@ class Convolution(Layer):
         sizes = self.output_size(window, spatial)
         if any(size < 0 for size in sizes):
             raise LayerError(
-                f"the output would be {by_x(sizes)}: input {by_x(spatial)}, kernel {by_x(window.kernel)}, "
-                f"stride {by_x(window.stride)}, pad {by_x(window.pad)}, dilation {by_x(window.dilation)}. "
+                f"the output would be {format_shape(sizes)}: input {format_shape(spatial)}, kernel "
+                f"{format_shape(window.kernel)}, "
+                f"stride {format_shape(window.stride)}, pad {format_shape(window.pad)}, dilation "
+                f"{format_shape(window.dilation)}. "
                 "Use a larger input, more pad or a smaller kernel_size."
             )
         return [(*bottoms[0][:axis], self.num_output, *sizes)] * len(bottoms)
@@ -191,29 +193,29 @@ class Convolution(Layer):
     def channel_axis_of(self, node: Node, bottom: int) -> int | None:
         return self.channel_axis(node.bottom_shapes[bottom])
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         if any(bottom.is_flattening for bottom in bottoms):
             return None
         return [channels_last(shape, self.channel_axis(node.bottom_shapes[0])) for shape in node.top_shapes]
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         group: dict[str, Fact] = {"group": self.group} if self.group > 1 else {}
-        bias = (vector(node, node.param("bias"), "bias"),) if self.bias else ()
-        return Kernels((self._kernel(node), *bias), group, self._notes(node))
+        bias = (flattened(node, node.param("bias"), "bias"),) if self.bias else ()
+        return WeightArrays((self._kernel(node), *bias), group, self._notes(node))
 
     def is_depthwise(self, node: Node) -> bool:
         """Whether each channel has filters of its own, in as many dimensions as Keras knows that in."""
         shape = node.param("weight").shape
         return self.group > 1 and shape[1] == 1 and len(shape) in (3, 4)
 
-    def _kernel(self, node: Node) -> Kernel:
+    def _kernel(self, node: Node) -> WeightArray:
         weight = node.param("weight")
         if not self.is_depthwise(node):
             return convolution_kernel(node, weight, inside="I" if self.group == 1 else "I/group")
         outputs, _, *kernel = weight.shape
         spatial = "H×W" if len(kernel) == 2 else "W"
         # caffe: the filters of channel c follow one another, so output c·M + m is channel c's filter m
-        return moved(
+        return transposed(
             node, weight, "depthwise_kernel", (*range(2, len(kernel) + 2), 0, 1), f"(C·M)×1×{spatial} → {spatial}×C×M",
             view=(self.group, outputs // self.group, *kernel),
         )  # fmt: skip
@@ -221,7 +223,7 @@ class Convolution(Layer):
     def _notes(self, node: Node) -> tuple[str, ...]:
         return ()
 
-    def absorb(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
         if self.channel_axis(node.bottom_shapes[0]) != 1 or len(node.tops) != 1:
             return None
         return absorbed(node, factor, shift, self.output_axis_factor(node.param("weight").shape, factor))
@@ -347,10 +349,10 @@ def absorbed(node: Node, factor: FloatArray, shift: FloatArray, weight_factor: F
         return np.multiply(weight.array(), weight_factor, out=out, dtype=np.float64, casting="same_kind").ravel()
 
     bias = node.param("bias").array().astype(np.float64) if node.has_param("bias") else np.float64(0)
-    moved = (bias * factor + shift).astype(np.float32)
+    transposed = (bias * factor + shift).astype(np.float32)
     return (
         replace(weight, values=scaled, source="folded"),
-        Param("bias", moved.shape, moved.ravel, source="folded"),
+        Param("bias", transposed.shape, transposed.ravel, source="folded"),
     )
 
 
@@ -371,7 +373,7 @@ class Deconvolution(Convolution):
     def output_size(self, window: Window, spatial: Shape) -> Shape:
         return window.deconv_size(spatial)
 
-    def _kernel(self, node: Node) -> Kernel:
+    def _kernel(self, node: Node) -> WeightArray:
         outputs = "O" if self.group == 1 else "O/group"
         return convolution_kernel(node, node.param("weight"), outside="I", inside=outputs)
 
@@ -407,7 +409,7 @@ class Im2col(Layer):
         window = conv_window(self.param, len(bottoms[0]) - axis - 1)
         sizes = window.conv_size(bottoms[0][axis + 1 :])
         if any(size < 1 for size in sizes):
-            raise LayerError(f"the output would be {by_x(sizes)}; use a larger input or a smaller kernel_size")
+            raise LayerError(f"the output would be {format_shape(sizes)}; use a larger input or a smaller kernel_size")
         return [(*bottoms[0][:axis], bottoms[0][axis] * count(window.kernel), *sizes)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

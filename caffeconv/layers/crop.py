@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
-from caffeconv.tensor.axis_order import Arrangement, as_caffe
-from caffeconv.tensor.shape import Shape, Shapes, by_x, canonical_axis
+from caffeconv.tensor.axis_order import AxisOrder, as_caffe
+from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,7 +24,7 @@ class Crop(Layer):
 
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
-    moves_values: ClassVar[bool] = True
+    only_moves_data: ClassVar[bool] = True
 
     settings: ClassVar[str] = "crop_param"
 
@@ -57,8 +57,9 @@ class Crop(Layer):
             return ()
         least = [size + offset for size, offset in zip(like[self.start(x) :], self.offsets(x), strict=True)]
         return [
-            f"Crop only cuts off: bottom[0] must have at least bottom[1]'s places and the offset, {by_x(least)}; it has "
-            f"{by_x(x[self.start(x) :])}."
+            "Crop only cuts off: bottom[0] must have at least bottom[1]'s places and the offset, "
+            f"{format_shape(least)}; it has "
+            f"{format_shape(x[self.start(x) :])}."
         ]
 
     def start(self, bottom: Shape) -> int:
@@ -77,17 +78,19 @@ class Crop(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         x, like = bottoms
         if len(x) != len(like):
-            raise LayerError(f"bottom[0] is {by_x(x)}, bottom[1] is {by_x(like)}; the same number of axes was needed")
+            raise LayerError(
+                f"bottom[0] is {format_shape(x)}, bottom[1] is {format_shape(like)}; the same number of axes was needed"
+            )
         start = self.start(x)
         for i, offset in enumerate(self.offsets(x), start):
             if x[i] - offset < like[i]:
                 raise LayerError(
                     f"the crop for dimension {i} is out-of-bounds with size {like[i]} and offset {offset} "
-                    f"(bottom[0] is {by_x(x)}, bottom[1] is {by_x(like)})"
+                    f"(bottom[0] is {format_shape(x)}, bottom[1] is {format_shape(like)})"
                 )
         return [(*x[:start], *like[start:])]
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         whole, start = bottoms[0], self.start(node.bottom_shapes[0])
         if whole.is_flattening and start < len(whole.shape):
             return None

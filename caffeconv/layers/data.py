@@ -13,7 +13,7 @@ from caffeconv.data.database import DatabaseSource, first_shape
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.hdf5 import HDF5Files, HDF5Source
 from caffeconv.data.hdf5_sink import DataSink, HDF5Sink
-from caffeconv.data.image_list import PictureList, PictureListSource
+from caffeconv.data.image_list import ImageList, ImageListSource
 from caffeconv.data.records import Backend
 from caffeconv.data.source import DataSource, MemorySource
 from caffeconv.data.transform import Preparation, Transform
@@ -23,10 +23,10 @@ from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, at_least, exactly
 from caffeconv.layers.label_ops import legacy_shape
-from caffeconv.layers.weight_layouts import all_untouched
-from caffeconv.tensor.axis_order import Arrangement, as_caffe
-from caffeconv.tensor.shape import Shape, Shapes, by_x
-from caffeconv.tensor.weight_array import Kernels
+from caffeconv.layers.weight_layouts import all_as_stored
+from caffeconv.tensor.axis_order import AxisOrder, as_caffe
+from caffeconv.tensor.shape import Shape, Shapes, format_shape
+from caffeconv.tensor.weight_array import WeightArrays
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -135,11 +135,11 @@ class Parameter(Layer):
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         return {"value": self.shape}
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         return [as_caffe(self.shape)]
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
-        return Kernels(all_untouched(node))
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        return WeightArrays(all_as_stored(node))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Identity", [onnx.weight("value")], node.tops)
@@ -188,7 +188,7 @@ def _source_remarks(node: Node, written: str) -> Sequence[Diagnostic]:
     definition = node.definition
     found = definition.find_file(written)
     if not found.exists():
-        taken = f"{written} is not there; '{definition.tops[0]}' is taken to be {by_x(node.top_shapes[0])}"
+        taken = f"{written} is not there; '{definition.tops[0]}' is taken to be {format_shape(node.top_shapes[0])}"
         return [Diagnostic("note", definition.where, taken, layer=definition.name)]
     if found != Path(written):
         beside = f"{written} is not there as seen from the current folder; {found}, beside the prototxt, is taken"
@@ -258,7 +258,7 @@ class Data(DataLayer):
         except CaffeconvError as error:
             raise LayerError(str(error)) from None
 
-    def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.data_param.source)
 
     def preparation(self) -> Preparation:
@@ -278,7 +278,7 @@ class ImageData(DataLayer):
     settings: ClassVar[str] = "transform_param"
     crop_setting: ClassVar[str] = "crop_size"
 
-    pictures: PictureList
+    pictures: ImageList
     transform: Transform
     shuffle: bool
     rand_skip: int
@@ -292,7 +292,7 @@ class ImageData(DataLayer):
                 "Current implementation requires new_height and new_width to be set at the same time."
             )
         size = (p.new_height, p.new_width) if p.new_height else None
-        pictures = PictureList(layer.find_file(p.source), p.root_folder, layer.directory, p.is_color, size)
+        pictures = ImageList(layer.find_file(p.source), p.root_folder, layer.directory, p.is_color, size)
         return cls(len(layer.tops), _batch_size(p.batch_size), pictures, _transform(layer), p.shuffle, p.rand_skip)
 
     def item_shape(self) -> Shape:
@@ -312,14 +312,14 @@ class ImageData(DataLayer):
             raise LayerError(str(error)) from None
         return channels, height, width
 
-    def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.image_data_param.source)
 
     def preparation(self) -> Preparation:
         return Preparation(self.transform, self.pictures.size)
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
-        return PictureListSource(
+        return ImageListSource(
             tops, self.pictures, self.batch_size, self.transform, random, shuffle=self.shuffle, rand_skip=self.rand_skip
         )
 
@@ -356,7 +356,7 @@ class WindowData(DataLayer):
     def item_shape(self) -> Shape:
         return 3, self.sampling.crop_size, self.sampling.crop_size
 
-    def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.window_data_param.source)
 
     def preparation(self) -> Preparation:
@@ -430,7 +430,7 @@ class HDF5Data(Layer):
         except CaffeconvError as error:
             raise LayerError(str(error)) from None
 
-    def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.hdf5_data_param.source)
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
@@ -463,7 +463,7 @@ class HDF5Output(Layer):
         data, label = legacy_shape(bottoms[0], 0), legacy_shape(bottoms[1], 1)
         if data[0] != label[0]:
             raise LayerError(
-                f"bottoms are {by_x(bottoms[0])} and {by_x(bottoms[1])}; "
+                f"bottoms are {format_shape(bottoms[0])} and {format_shape(bottoms[1])}; "
                 "data blob and label blob must have the same batch size"
             )
         return []

@@ -18,9 +18,9 @@ from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
 from caffeconv.layers.gradient_ops import class_sums, refuse_all, sum_over
 from caffeconv.layers.pooling import LOWEST
 from caffeconv.layers.weight_layouts import along
-from caffeconv.tensor.axis_order import Arrangement
-from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, count
-from caffeconv.tensor.weight_array import Fact, Kernels
+from caffeconv.tensor.axis_order import AxisOrder
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
+from caffeconv.tensor.weight_array import Fact, WeightArrays
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def legacy_shape(shape: Shape) -> tuple[int, int, int, int]:
     """num, channels, height, width; axes that the blob lacks count as 1 (caffe: Blob::LegacyShape)."""
     if len(shape) > 4:
-        raise LayerError(f"the bottom is {by_x(shape)}; Cannot use legacy accessors on Blobs with > 4 axes.")
+        raise LayerError(f"the bottom is {format_shape(shape)}; Cannot use legacy accessors on Blobs with > 4 axes.")
     num, channels, height, width = (*shape, *([1] * (4 - len(shape))))
     return num, channels, height, width
 
@@ -47,8 +47,8 @@ class Normalize(Layer):
     normalize_layer.cpp).
     """
 
-    keeps_places: ClassVar[bool] = True
-    keeps_float32: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
+    computes_in_float32: ClassVar[bool] = True
 
     across_spatial: bool
     channel_shared: bool
@@ -56,7 +56,7 @@ class Normalize(Layer):
     filler: Filler
 
     @property
-    def mixes_places(self) -> bool:
+    def mixes_positions(self) -> bool:
         return self.across_spatial
 
     @classmethod
@@ -68,7 +68,7 @@ class Normalize(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if not 2 <= len(bottoms[0]) <= 4:
             raise LayerError(
-                f"the bottom is {by_x(bottoms[0])}; Number of axes of bottom blob must be >=2, and at most 4"
+                f"the bottom is {format_shape(bottoms[0])}; Number of axes of bottom blob must be >=2, and at most 4"
             )
         return [bottoms[0]]
 
@@ -81,9 +81,9 @@ class Normalize(Layer):
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return 2 * count(bottoms[0])
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         facts: dict[str, Fact] = {"epsilon": self.eps}
-        return Kernels((along(node, node.param("scale"), "gamma", 1, bottoms[0]),), facts)
+        return WeightArrays((along(node, node.param("scale"), "gamma", 1, bottoms[0]),), facts)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         unit, _ = self._unit_and_norm(node, onnx)
@@ -135,8 +135,8 @@ class PriorBox(Layer):
 
     tops_as_caffe: ClassVar[bool] = True
     bottoms: ClassVar[Arity] = exactly(2)
-    keeps_float32: ClassVar[bool] = True
-    exact_tops: ClassVar[tuple[int, ...]] = (0,)
+    computes_in_float32: ClassVar[bool] = True
+    float32_tops: ClassVar[tuple[int, ...]] = (0,)
 
     min_sizes: tuple[float, ...]
     max_sizes: tuple[float, ...]
@@ -187,7 +187,7 @@ class PriorBox(Layer):
         legacy_shape(bottoms[1])
         size = height * width * self.priors * 4
         if size < 1:
-            raise LayerError(f"the features are {by_x(bottoms[0])}; at least one place was needed")
+            raise LayerError(f"the features are {format_shape(bottoms[0])}; at least one place was needed")
         return [(1, 2, size)]
 
     def sizes(self) -> NDArray[np.float32]:
@@ -255,7 +255,9 @@ def _image(p: PriorBoxParameter) -> tuple[int, int] | None:
     else:
         return None
     if min(image) < 1:
-        raise LayerError(f"the picture's size is given as {by_x(image)} (img_h × img_w); both should be larger than 0.")
+        raise LayerError(
+            f"the picture's size is given as {format_shape(image)} (img_h × img_w); both should be larger than 0."
+        )
     return image
 
 
@@ -295,9 +297,9 @@ class DetectionOutput(Layer):
     bottoms: ClassVar[Arity] = exactly(3)
     data_axis: ClassVar[int | None] = 2
     top_kinds: ClassVar[tuple[str, ...]] = ("detections",)
-    keeps_float32: ClassVar[bool] = True
-    decides: ClassVar[bool] = True
-    exact_tops: ClassVar[tuple[int, ...]] = (0,)
+    computes_in_float32: ClassVar[bool] = True
+    is_discontinuous: ClassVar[bool] = True
+    float32_tops: ClassVar[tuple[int, ...]] = (0,)
 
     num_classes: int
     share_location: bool
@@ -347,19 +349,21 @@ class DetectionOutput(Layer):
         number, sets = priors[2] // 4, 1 if self.share_location else self.num_classes
         if locations[0] != confidences[0]:
             raise LayerError(
-                f"the locations are {by_x(bottoms[0])}, the confidences {by_x(bottoms[1])}; "
+                f"the locations are {format_shape(bottoms[0])}, the confidences {format_shape(bottoms[1])}; "
                 "as many pictures in both were needed (bottom[0]->num() == bottom[1]->num())"
             )
         if priors[1:] != (2, number * 4, 1) or number < 1:
-            raise LayerError(f"the prior boxes are {by_x(bottoms[2])}; 1×2×(priors·4), as PriorBox makes, was needed")
+            raise LayerError(
+                f"the prior boxes are {format_shape(bottoms[2])}; 1×2×(priors·4), as PriorBox makes, was needed"
+            )
         if locations[1:] != (number * sets * 4, 1, 1):
             raise LayerError(
-                f"the locations are {by_x(bottoms[0])}, and there are {number} priors and {sets} sets of boxes, "
+                f"the locations are {format_shape(bottoms[0])}, and there are {number} priors and {sets} sets of boxes, "
                 f"{number * sets * 4} values a picture; Number of priors must match number of location predictions."
             )
         if confidences[1:] != (number * self.num_classes, 1, 1):
             raise LayerError(
-                f"the confidences are {by_x(bottoms[1])}, and there are {number} priors and {self.num_classes} "
+                f"the confidences are {format_shape(bottoms[1])}, and there are {number} priors and {self.num_classes} "
                 f"classes, {number * self.num_classes} values a picture; Number of priors must match number of "
                 "confidence predictions."
             )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Eltwise(Layer):
     """Product, weighted sum or greatest of two or more blobs of one shape (caffe: eltwise_layer.cpp)."""
 
-    keeps_places: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
     bottoms: ClassVar[Arity] = at_least(2)
 
     operation: str
@@ -51,7 +51,7 @@ class Eltwise(Layer):
                 )
         return [bottoms[0]]
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         return True
 
     def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:

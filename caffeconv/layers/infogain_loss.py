@@ -129,7 +129,7 @@ class InfogainLoss(Loss):
         loss = super().top_shapes(bottoms)
         return [*loss, bottoms[0]] if self.gives_prob else loss
 
-    def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         source = sources[0]
         if node.definition.infogain is not None or source is None or source.layer.top_kinds != ("probabilities",):
             return ()
@@ -147,7 +147,7 @@ class InfogainLoss(Loss):
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         return label_rule(node, self.axis, self.normalization.ignore_label)
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

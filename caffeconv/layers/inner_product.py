@@ -16,11 +16,11 @@ from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Gradients, LabelRule, Layer, Node, Settings
 from caffeconv.layers.convolution import Convolution, absorbed, copy_fillers, layer_like
 from caffeconv.layers.gradient_ops import added_rows, like_bottom, refuse_to, sum_over
-from caffeconv.layers.weight_layouts import dense_kernel, source_of, untouched, vector
-from caffeconv.tensor.axis_order import Arrangement, as_caffe
+from caffeconv.layers.weight_layouts import as_stored, dense_kernel, flattened, source_of
+from caffeconv.tensor.axis_order import AxisOrder, as_caffe
 from caffeconv.tensor.param import Param
-from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, canonical_axis, count
-from caffeconv.tensor.weight_array import Kernel, Kernels
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, canonical_axis, count, format_shape
+from caffeconv.tensor.weight_array import WeightArray, WeightArrays
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,7 +36,7 @@ class InnerProduct(Layer):
     """
 
     settings: ClassVar[str] = "inner_product_param"
-    spans_places: ClassVar[bool] = True
+    is_fully_connected: ClassVar[bool] = True
     channel_setting: ClassVar[str] = "num_output"
     param_axes: ClassVar[Mapping[str, str]] = {"weight": "num_output × inputs", "bias": "num_output"}
     tops_as_caffe: ClassVar[bool] = True
@@ -114,13 +114,13 @@ class InnerProduct(Layer):
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return count(bottoms[0]) * self.num_output
 
-    def over_places(self, node: Node, bottoms: Shapes) -> Node:
+    def as_convolution(self, node: Node, bottoms: Shapes) -> Node:
         x = bottoms[0]
         if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
             raise LayerError(f"it multiplies the axes from {self.axis} on; `axis: 1` was needed")
         if len(x) < 3:
             raise LayerError(
-                f"bottom '{node.definition.bottoms[0]}' is {by_x(x)}; N×C×H×W was needed, or what layers make of that "
+                f"bottom '{node.definition.bottoms[0]}' is {format_shape(x)}; N×C×H×W was needed, or what layers make of that "
                 "place by place: there is nothing for a window to slide over"
             )
         if self.transpose and (node.param("weight").owner or node.param("weight").shared):
@@ -149,19 +149,19 @@ class InnerProduct(Layer):
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         return axis if axis > 1 and axis == len(node.bottom_shapes[0]) - 1 else None
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         # axes in front of the inputs become axes of the top
         if bottoms[0].lead < min(axis, len(node.bottom_shapes[0]) - 1) and bottoms[0].moves:
             return None
         return [as_caffe(node.top_shapes[0])]
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         rows = bottoms[0].along(canonical_axis(self.axis, len(node.bottom_shapes[0])))
         kernel = dense_kernel(node, node.param("weight"), "kernel", rows, rows_first=self.transpose)
-        return Kernels((kernel, vector(node, node.param("bias"), "bias")) if self.bias else (kernel,))
+        return WeightArrays((kernel, flattened(node, node.param("bias"), "bias")) if self.bias else (kernel,))
 
-    def absorb(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
         if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
             return None
         return absorbed(node, factor, shift, factor[None, :] if self.transpose else factor[:, None])
@@ -237,10 +237,10 @@ class Embed(Layer):
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         return (LabelRule(0, self.input_dim),)
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         weight = node.param("weight")
         if not self.bias:
-            return Kernels((replace(untouched(node, weight), name="embeddings"),))
+            return WeightArrays((replace(as_stored(node, weight), name="embeddings"),))
         bias = node.param("bias")
         sources = source_of(node, weight), source_of(node, bias)
 
@@ -250,7 +250,7 @@ class Embed(Layer):
                 yield rows[start : start + ROWS] + summand
 
         # Keras's Embedding has no bias; row + bias, in float32, is what Caffe computes
-        return Kernels((Kernel("embeddings", weight.shape, sources, "bias added to every row", parts),))
+        return WeightArrays((WeightArray("embeddings", weight.shape, sources, "bias added to every row", parts),))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rows = onnx.op("Cast", [node.bottoms[0]], what="rows", to=7)

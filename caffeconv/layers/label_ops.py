@@ -12,7 +12,7 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.element_types import FLOAT, INT64
 from caffeconv.ir.layer import LabelRule, Node
 from caffeconv.layers.gradient_ops import like_bottom, times
-from caffeconv.tensor.shape import Dims, Shape, Shapes, by_x, canonical_axis, count
+from caffeconv.tensor.shape import Dims, Shape, Shapes, canonical_axis, count, format_shape
 
 if TYPE_CHECKING:
     from caffeconv.caffe_pb2 import LossParameter
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 def legacy_shape(shape: Shape, bottom: int) -> Shape:
     """num, channels, height, width; axes that a blob lacks count as 1 (caffe: Blob::LegacyShape)."""
     if len(shape) > 4:
-        raise LayerError(f"bottom[{bottom}] is {by_x(shape)}; Cannot use legacy accessors on Blobs with > 4 axes.")
+        raise LayerError(
+            f"bottom[{bottom}] is {format_shape(shape)}; Cannot use legacy accessors on Blobs with > 4 axes."
+        )
     return (*shape, *([1] * (4 - len(shape))))
 
 
@@ -36,7 +38,7 @@ def check_same_batch(bottoms: Shapes) -> None:
     if bottoms[0][0] != bottoms[1][0]:
         raise LayerError(
             f"The data and label should have the same first dimension. ({bottoms[0][0]} vs. {bottoms[1][0]}; "
-            f"bottom[0] is {by_x(bottoms[0])}, bottom[1] is {by_x(bottoms[1])})"
+            f"bottom[0] is {format_shape(bottoms[0])}, bottom[1] is {format_shape(bottoms[1])})"
         )
 
 
@@ -46,7 +48,7 @@ def check_label_count(scores: Shape, labels: Shape, axis: int, axis_name: str) -
     if predictions != count(labels):
         raise LayerError(
             f"Number of labels must match number of predictions ({predictions} vs. {count(labels)}; predictions are "
-            f"{by_x(scores)}, labels {by_x(labels)}); e.g., if {axis_name} axis == 1 and prediction shape is "
+            f"{format_shape(scores)}, labels {format_shape(labels)}); e.g., if {axis_name} axis == 1 and prediction shape is "
             "(N, C, H, W), label count (number of labels) must be N*H*W, with integer values in {0, 1, ..., C-1}."
         )
 
@@ -66,7 +68,8 @@ def why_labels_are_refused(scores: Shape, labels: Shape, axis: int) -> Sequence[
     wanted = labels_for(scores, axis)
     product = f"{'·'.join(map(str, places))} = {count(places)}" if len(places) > 1 else str(count(places))
     return [
-        f"The scores {by_x(scores)} are {scores[axis]} classes at {product} places, one label each: shape {by_x(wanted)} "
+        f"The scores {format_shape(scores)} are {scores[axis]} classes at {product} places, one label each: "
+        f"shape {format_shape(wanted)} "
         f"was needed, or another of {count(places)} numbers; the labels have {count(labels)}."
     ]
 

@@ -13,11 +13,11 @@ from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Gradients, Layer, Node, Settings
 from caffeconv.layers.convolution import Convolution, conv_window, picks
 from caffeconv.layers.gradient_ops import spread_windows, sum_over
-from caffeconv.layers.weight_layouts import moved
-from caffeconv.tensor.axis_order import Arrangement
+from caffeconv.layers.weight_layouts import transposed
+from caffeconv.tensor.axis_order import AxisOrder
 from caffeconv.tensor.param import Param
-from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, count
-from caffeconv.tensor.weight_array import Kernels
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
+from caffeconv.tensor.weight_array import WeightArrays
 from caffeconv.tensor.window import Padding, Window, conv_padding
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ class ConvolutionDepthwise(Layer):
     def grouped(self, bottoms: Shapes) -> Convolution:
         """The same as a Convolution, which it is once the number of channels is known."""
         if len(bottoms[0]) != 4:
-            raise LayerError(f"the bottom is {by_x(bottoms[0])}; N×C×H×W was needed")
+            raise LayerError(f"the bottom is {format_shape(bottoms[0])}; N×C×H×W was needed")
         channels, p = bottoms[0][1], self.param
         if channels < 1:
-            raise LayerError(f"the bottom is {by_x(bottoms[0])}; at least one channel was needed")
+            raise LayerError(f"the bottom is {format_shape(bottoms[0])}; at least one channel was needed")
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
         return Convolution(channels, channels, 1, p.bias_term, p, *fillers)
 
@@ -90,11 +90,11 @@ class ConvolutionDepthwise(Layer):
     def padding(self, node: Node) -> Padding | None:
         return self.grouped(node.bottom_shapes).padding(node)
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         return self.grouped(node.bottom_shapes).kernels(node, bottoms, follower)
 
-    def absorb(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
-        return self.grouped(node.bottom_shapes).absorb(node, factor, shift)
+    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+        return self.grouped(node.bottom_shapes).fold_affine(node, factor, shift)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         self.grouped(node.bottom_shapes).lower(node, onnx)
@@ -141,14 +141,15 @@ class Local(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
         if len(bottom) != 4:
-            raise LayerError(f"the bottom is {by_x(bottom)}; N×C×H×W was needed")
+            raise LayerError(f"the bottom is {format_shape(bottom)}; N×C×H×W was needed")
         for name, size, kernel in zip(("height", "width"), bottom[2:], self.window.kernel, strict=True):
             if size < kernel:
-                raise LayerError(f"the bottom is {by_x(bottom)}, the kernel {by_x(self.window.kernel)}; {name} smaller "
+                raise LayerError(f"the bottom is {format_shape(bottom)}, the kernel "
+                f"{format_shape(self.window.kernel)}; {name} smaller "
                                  "than kernel size")  # fmt: skip
         places = self.places(bottom)
         if min(places) < 1:
-            raise LayerError(f"the output would be {by_x(places)}; use a larger input or a smaller kernel_size")
+            raise LayerError(f"the output would be {format_shape(places)}; use a larger input or a smaller kernel_size")
         return [(bottom[0], self.num_output, *places)]
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
@@ -165,19 +166,19 @@ class Local(Layer):
     def padding(self, node: Node) -> Padding | None:
         return conv_padding(self.window, node.bottom_shapes[0][2:], node.top_shapes[0][2:])
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         channels, kernel, places = node.bottom_shapes[0][1], self.window.kernel, self.places(node.bottom_shapes[0])
-        weight = moved(
+        weight = transposed(
             node, node.param("weight"), "kernel", (4, 2, 3, 1, 0),
             "O×1×(I·kernel_h·kernel_w)×places → places×(kernel_h·kernel_w·I)×O",
             view=(self.num_output, channels, *kernel, count(places)),
             shape=(count(places), count(kernel) * channels, self.num_output),
         )  # fmt: skip
         if not self.bias:
-            return Kernels((weight,))
+            return WeightArrays((weight,))
         view = (self.num_output, *places)
-        bias = moved(node, node.param("bias"), "bias", (1, 2, 0), "1×1×O×(H·W) → H×W×O", view=view)
-        return Kernels((weight, bias))
+        bias = transposed(node, node.param("bias"), "bias", (1, 2, 0), "1×1×O×(H·W) → H×W×O", view=view)
+        return WeightArrays((weight, bias))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         weight = onnx.op("Transpose", [self._weight(node, onnx)], perm=[2, 1, 0], what="weight_by_place")
@@ -236,5 +237,7 @@ def _local_window(p: LocalParameter) -> Window:
     stride = (p.stride_h, p.stride_w) if p.HasField("stride_h") or p.HasField("stride_w") else (p.stride,) * 2
     pad = (p.pad_h, p.pad_w) if p.HasField("pad_h") or p.HasField("pad_w") else (p.pad,) * 2
     if min(kernel) < 1 or min(stride) < 1:
-        raise LayerError(f"kernel_size is {by_x(kernel)}, stride {by_x(stride)}; each must be at least 1")
+        raise LayerError(
+            f"kernel_size is {format_shape(kernel)}, stride {format_shape(stride)}; each must be at least 1"
+        )
     return Window(kernel, stride, pad, (1, 1))

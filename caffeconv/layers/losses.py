@@ -37,7 +37,7 @@ from caffeconv.layers.label_ops import (
     weighted,
     why_labels_are_refused,
 )
-from caffeconv.tensor.shape import Shape, Shapes, by_x, canonical_axis, count
+from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, count, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -58,8 +58,8 @@ class Loss(Layer):
     top_kinds: ClassVar[tuple[str, ...]] = ("loss",)
     label_bottoms: ClassVar[tuple[int, ...]] = (1,)
     never_forced: ClassVar[tuple[int, ...]] = (1,)
-    keeps_float32: ClassVar[bool] = True
-    exact_tops: ClassVar[tuple[int, ...]] = (0,)
+    computes_in_float32: ClassVar[bool] = True
+    float32_tops: ClassVar[tuple[int, ...]] = (0,)
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -126,7 +126,7 @@ class SoftmaxWithLoss(Loss):
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         return label_rule(node, self.axis, self.normalization.ignore_label)
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
@@ -182,7 +182,7 @@ class MultinomialLogisticLoss(Loss):
         for name, size in zip(("channels", "height", "width"), legacy_shape(bottoms[1], 1)[1:], strict=True):
             if size != 1:
                 raise LayerError(
-                    f"labels are {by_x(bottoms[1])}; bottom[1]->{name}() == 1 ({size} vs. 1): "
+                    f"labels are {format_shape(bottoms[1])}; bottom[1]->{name}() == 1 ({size} vs. 1): "
                     "one label for each item was needed"
                 )
 
@@ -229,7 +229,7 @@ class HingeLoss(Loss):
     def check(self, bottoms: Shapes) -> None:
         legacy_shape(bottoms[0], 0)
         if count(bottoms[1]) < bottoms[0][0]:
-            raise LayerError(f"labels are {by_x(bottoms[1])}; one for each of {bottoms[0][0]} items was needed")
+            raise LayerError(f"labels are {format_shape(bottoms[1])}; one for each of {bottoms[0][0]} items was needed")
 
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         return first_label_rule(node)
@@ -277,7 +277,7 @@ class EuclideanLoss(Loss):
         a, b = bottoms
         if count(a, 1) != count(b, 1):
             raise LayerError(
-                f"the bottoms are {by_x(a)} and {by_x(b)}; Inputs must have the same dimension. "
+                f"the bottoms are {format_shape(a)} and {format_shape(b)}; Inputs must have the same dimension. "
                 f"({count(a, 1)} vs. {count(b, 1)} values for each item)"
             )
         legacy_shape(a, 0)
@@ -316,7 +316,8 @@ class SigmoidCrossEntropyLoss(Loss):
     def check(self, bottoms: Shapes) -> None:
         if count(bottoms[0]) != count(bottoms[1]):
             raise LayerError(
-                f"the bottoms are {by_x(bottoms[0])} and {by_x(bottoms[1])}; SIGMOID_CROSS_ENTROPY_LOSS layer inputs "
+                f"the bottoms are {format_shape(bottoms[0])} and {format_shape(bottoms[1])}; "
+                "SIGMOID_CROSS_ENTROPY_LOSS layer inputs "
                 f"must have the same count. ({count(bottoms[0])} vs. {count(bottoms[1])})"
             )
 
@@ -394,7 +395,7 @@ class SmoothL1Loss(Loss):
         for i, bottom in enumerate(bottoms):
             if legacy_shape(bottom, i) != wanted:
                 raise LayerError(
-                    f"bottom[0] is {by_x(bottoms[0])}, bottom[{i}] {by_x(bottom)}; "
+                    f"bottom[0] is {format_shape(bottoms[0])}, bottom[{i}] {format_shape(bottom)}; "
                     "all must have the same num, channels, height and width"
                 )
 

@@ -16,9 +16,9 @@ from caffeconv.ir.layer import Gradients, Layer, Node, Settings
 from caffeconv.layers.gradient_ops import class_sums, like_bottom, times
 from caffeconv.layers.pooling import divisor_correction, pooling_diff
 from caffeconv.layers.weight_layouts import PerChannel, batch_normalization
-from caffeconv.tensor.axis_order import Arrangement
-from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, count
-from caffeconv.tensor.weight_array import Fact, Kernel, Kernels
+from caffeconv.tensor.axis_order import AxisOrder
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
+from caffeconv.tensor.weight_array import Fact, WeightArray, WeightArrays
 from caffeconv.tensor.window import Window
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ class BatchNorm(Layer):
         "mean": "channels", "variance": "channels", "scale_factor": "the number that mean and variance are divided by",
         "scale": "channels", "bias": "channels",
     }  # fmt: skip
-    keeps_float32: ClassVar[bool] = True
+    computes_in_float32: ClassVar[bool] = True
 
     propagates_always: ClassVar[bool] = True
     keeps_bottoms: ClassVar[bool] = True
-    keeps_places: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
 
     eps: float
     use_global_stats: bool
@@ -96,10 +96,10 @@ class BatchNorm(Layer):
         if not bottoms[0]:
             raise LayerError("the bottom has no axis; at least one was needed")
         if self.scale_bias and len(bottoms[0]) < 2:
-            raise LayerError(f"the bottom is {by_x(bottoms[0])}; with scale_bias at least 2 axes were needed")
+            raise LayerError(f"the bottom is {format_shape(bottoms[0])}; with scale_bias at least 2 axes were needed")
         return [bottoms[0]]
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         return len(node.bottom_shapes[0]) > 1
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
@@ -135,10 +135,10 @@ class BatchNorm(Layer):
             factor, summand = factor * scale, summand * scale + bias
         return factor.astype(np.float32), summand.astype(np.float32)
 
-    def takes_over(self, node: Node, follower: Node) -> bool:
+    def fuses_with(self, node: Node, follower: Node) -> bool:
         return not self.scale_bias and follower.layer.factor_and_summand(follower) is not None
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         gamma = beta = None
         if self.scale_bias:
             gamma, beta = PerChannel.of(node, "scale"), PerChannel.of(node, "bias")
@@ -149,7 +149,7 @@ class BatchNorm(Layer):
         facts: dict[str, Fact] = {"epsilon": self.eps}
         note = "" if self.use_global_stats else "Caffe takes mean and variance of the batch here, not those stored"
         arrays = batch_normalization(gamma, beta, mean, variance, bottoms[0])
-        return Kernels(arrays, facts, (note,) if note else ())
+        return WeightArrays(arrays, facts, (note,) if note else ())
 
     def _statistic(self, node: Node, name: str, index: int) -> PerChannel:
         """Mean or variance, with the scale factor applied."""
@@ -258,10 +258,10 @@ class LRN(Layer):
     average is that of its AVE pooling.
     """
 
-    keeps_places: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
     in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
-    keeps_float32: ClassVar[bool] = True
+    computes_in_float32: ClassVar[bool] = True
 
     size: int
     alpha: float
@@ -270,7 +270,7 @@ class LRN(Layer):
     within: bool
 
     @property
-    def mixes_places(self) -> bool:
+    def mixes_positions(self) -> bool:
         return self.within
 
     @classmethod
@@ -283,7 +283,8 @@ class LRN(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if len(bottoms[0]) != 4:
             raise LayerError(
-                f"the bottom is {by_x(bottoms[0])}; Input must have 4 axes, corresponding to (num, channels, height, width)"
+                f"the bottom is {format_shape(bottoms[0])}; Input must have 4 axes, corresponding to (num, "
+                "channels, height, width)"
             )
         return [bottoms[0]]
 
@@ -370,17 +371,17 @@ class LRN(Layer):
 class MVN(Layer):
     """y = (x - mean) / (deviation + eps) over H×W, or C×H×W with `across_channels`; the top always has 4 axes."""
 
-    keeps_places: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
     in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
-    keeps_float32: ClassVar[bool] = True
+    computes_in_float32: ClassVar[bool] = True
 
     normalize_variance: bool
     across_channels: bool
     eps: float
 
     @property
-    def mixes_places(self) -> bool:
+    def mixes_positions(self) -> bool:
         return True
 
     @classmethod
@@ -391,7 +392,7 @@ class MVN(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if len(bottoms[0]) > 4:
             raise LayerError(
-                f"the bottom is {by_x(bottoms[0])}; at most 4 axes were needed (num, channels, height, width)"
+                f"the bottom is {format_shape(bottoms[0])}; at most 4 axes were needed (num, channels, height, width)"
             )
         return [(*bottoms[0], *([1] * (4 - len(bottoms[0]))))]
 
@@ -453,8 +454,8 @@ class BN(Layer):
     """
 
     keeps_bottoms: ClassVar[bool] = True
-    keeps_places: ClassVar[bool] = True
-    keeps_float32: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
+    computes_in_float32: ClassVar[bool] = True
 
     segnet: bool
     statistics: Literal["stored", "batch", "none"]
@@ -494,7 +495,7 @@ class BN(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
         if not 2 <= len(bottom) <= 4:
-            raise LayerError(f"the bottom is {by_x(bottom)}; 2 to 4 axes were needed")
+            raise LayerError(f"the bottom is {format_shape(bottom)}; 2 to 4 axes were needed")
         return [(*bottom, *([1] * (4 - len(bottom))))] if self.segnet else [bottom]
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
@@ -508,16 +509,16 @@ class BN(Layer):
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return count(bottoms[0])
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         gamma, beta = (PerChannel.of(node, name) for name in self.names)
         if self.segnet:
-            arrays: tuple[Kernel, ...] = gamma.kernel("gamma", bottoms[0]), beta.kernel("beta", bottoms[0])
+            arrays: tuple[WeightArray, ...] = gamma.kernel("gamma", bottoms[0]), beta.kernel("beta", bottoms[0])
         else:
             mean, variance = (PerChannel.of(node, name) for name in ("mean", "variance"))
             arrays = batch_normalization(gamma, beta, mean, variance, bottoms[0])
         facts: dict[str, Fact] = {} if self.statistics == "none" else {"epsilon": self.eps}
         note = "Caffe takes mean and variance of the batch here" if self.statistics == "batch" else ""
-        return Kernels(arrays, facts, (note,) if note else ())
+        return WeightArrays(arrays, facts, (note,) if note else ())
 
     def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
         if self.statistics == "batch" or len(node.top_shapes[0]) != len(node.bottom_shapes[0]):

@@ -14,8 +14,8 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node
 from caffeconv.layers.gradient_ops import added_at, spread_windows, times
-from caffeconv.tensor.axis_order import Arrangement, Piece, flat
-from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, count
+from caffeconv.tensor.axis_order import AxisOrder, Segment, flat
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
 from caffeconv.tensor.window import INT_MAX, Padding, Window, average_padding, greatest_padding
 
 if TYPE_CHECKING:
@@ -72,11 +72,13 @@ class Pooling(Layer):
         if kernel is None and (any(pad) or stride != (1, 1)):
             raise LayerError("With Global_pooling: true; only pad = 0 and stride = 1")
         if min(stride) < 1:
-            raise LayerError(f"stride is {by_x(stride)}; at least 1 was needed")
+            raise LayerError(f"stride is {format_shape(stride)}; at least 1 was needed")
         if max(*stride, *pad, *(kernel or (1,))) > INT_MAX:
             raise LayerError("kernel, stride and pad must each fit an int")
         if any(pad) and kernel is not None and (pad[0] >= kernel[0] or pad[1] >= kernel[1]):
-            raise LayerError(f"pad {by_x(pad)} must be smaller than kernel {by_x(kernel)} (pad_h_ < kernel_h_)")
+            raise LayerError(
+                f"pad {format_shape(pad)} must be smaller than kernel {format_shape(kernel)} (pad_h_ < kernel_h_)"
+            )
         depth = _depth_window(p) if layer.extended else None
         return cls(METHODS[p.pool], kernel, stride, pad, ceil, len(layer.tops) > 1, depth)
 
@@ -124,10 +126,10 @@ class Pooling(Layer):
         if len(bottom) == 5 and self.mask:
             raise LayerError("the mask of a 5-D blob has no meaning in Caffe; leave the second top out")
         if 0 in self.window(bottom).kernel:
-            raise LayerError(f"the bottom is {by_x(bottom)}; Filter dimensions cannot be zero.")
+            raise LayerError(f"the bottom is {format_shape(bottom)}; Filter dimensions cannot be zero.")
         sizes = self.window(bottom).pool_size(bottom[2:], ceil=self.ceil)
         if any(size < 0 for size in sizes):
-            raise LayerError(f"the output would be {by_x(sizes)}; use a larger input or a smaller kernel_size")
+            raise LayerError(f"the output would be {format_shape(sizes)}; use a larger input or a smaller kernel_size")
         return [(*bottom[:2], *sizes)] * (2 if self.mask else 1)
 
     def padding(self, node: Node) -> Padding | None:
@@ -200,11 +202,11 @@ def _not_4d(bottom: Shape) -> str:
     if len(bottom) == 5:
         n, c, d, h, w = bottom
         remedy = (
-            f" Reshape {by_x(bottom)} to {by_x((n, c * d, h, w))}, pool, and Reshape back, "
+            f" Reshape {format_shape(bottom)} to {format_shape((n, c * d, h, w))}, pool, and Reshape back, "
             f"which pools every one of the {d} planes by itself; or pool the depth too with --extended."
         )
     return (
-        f"the bottom is {by_x(bottom)}; Input must have 4 axes, corresponding to (num, channels, height, width)."
+        f"the bottom is {format_shape(bottom)}; Input must have 4 axes, corresponding to (num, channels, height, width)."
         + remedy
     )
 
@@ -337,7 +339,7 @@ class SPP(Layer):
     pyramid_height: int
 
     @property
-    def mixes_places(self) -> bool:
+    def mixes_positions(self) -> bool:
         return True
 
     @classmethod
@@ -358,18 +360,20 @@ class SPP(Layer):
         if len(bottom) != 4:
             raise LayerError(_not_4d(bottom))
         if 2 ** (self.pyramid_height - 1) > min(bottom[2:]):
-            raise LayerError(f"a pyramid of {self.pyramid_height} levels needs more than {by_x(bottom[2:])} places")
+            raise LayerError(
+                f"a pyramid of {self.pyramid_height} levels needs more than {format_shape(bottom[2:])} places"
+            )
         if self.pyramid_height == 1:
             return [(*bottom[:2], *self.level_window(0, bottom[2:]).pool_size(bottom[2:]))]
         cells = sum(count(self.level_window(i, bottom[2:]).pool_size(bottom[2:])) for i in range(self.pyramid_height))
         return [(bottom[0], bottom[1] * cells)]
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         if self.pyramid_height == 1:
-            return super().arrange(node, bottoms)
+            return super().axis_orders(node, bottoms)
         spatial, channels = node.bottom_shapes[0][2:], node.bottom_shapes[0][1]
         levels = (self.level_window(i, spatial).pool_size(spatial) for i in range(self.pyramid_height))
-        return [flat(node.top_shapes[0], [Piece((channels, *cells)) for cells in levels])]
+        return [flat(node.top_shapes[0], [Segment((channels, *cells)) for cells in levels])]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.method == "STOCHASTIC":

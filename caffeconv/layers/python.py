@@ -12,7 +12,7 @@ from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, at_least
-from caffeconv.python_layers.host import PythonParam, UserCodeError, UserLayer
+from caffeconv.python_layers.host import PythonLayer, PythonLayerError, PythonParam
 from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes
 
 if TYPE_CHECKING:
@@ -48,17 +48,17 @@ class Python(Layer):
 
     bottoms: ClassVar[Arity] = at_least(0)
     tops: ClassVar[Arity] = at_least(0)
-    makes_shapes: ClassVar[bool] = True
-    keeps_float32: ClassVar[bool] = True
+    has_dynamic_shapes: ClassVar[bool] = True
+    computes_in_float32: ClassVar[bool] = True
 
     param: PythonParam
-    user: UserLayer | None = field(default=None, compare=False)
+    user: PythonLayer | None = field(default=None, compare=False)
     """The layer itself; None where its code is not to be run."""
     given: tuple[Shape, ...] | None = None
     """The tops' shapes where the caller gives them."""
 
     @property
-    def mixes_places(self) -> bool:
+    def mixes_positions(self) -> bool:
         return True
 
     @classmethod
@@ -70,7 +70,7 @@ class Python(Layer):
             )
         in_place = tuple(layer.bottoms.index(top) if top in layer.bottoms else None for top in layer.tops)
         param = PythonParam(p.module, p.layer, p.param_str, layer.phase, in_place)
-        code = layer.user_code
+        code = layer.python_host
         return cls(param, None if code is None else code.layer(layer.name, layer.where, layer.top_values, param))
 
     def with_tops(self, tops: Sequence[str], asked: Mapping[str, Shape]) -> Layer:
@@ -102,7 +102,7 @@ class Python(Layer):
             )
         try:
             return self.user.top_shapes(bottoms)
-        except UserCodeError as error:
+        except PythonLayerError as error:
             raise LayerError(str(error)) from error
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
@@ -122,14 +122,14 @@ class Python(Layer):
     def data_sink(self) -> DataSink | None:
         return self.user if not self.param.in_place else None
 
-    def remarks(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         message = (
             "in ONNX this is a node caffeconv.Python, which only caffeconv runs, from the prototxt: caffeconv.Net, or "
             "`caffeconv run --allow-python`"
         )
         return [Diagnostic("note", node.definition.where, message, layer=node.name)]
 
-    def exact_values(self, node: Node) -> frozenset[str]:
+    def float32_values(self, node: Node) -> frozenset[str]:
         return frozenset((*node.bottoms, *node.tops))  # what they mean only the user knows
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

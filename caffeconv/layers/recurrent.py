@@ -15,10 +15,10 @@ from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
 from caffeconv.layers.gradient_ops import filled_like, like_bottom, refuse_to, sum_over
-from caffeconv.layers.weight_layouts import dense_kernel, vector
-from caffeconv.tensor.axis_order import Arrangement, Piece, as_caffe
-from caffeconv.tensor.shape import FloatArray, Shape, Shapes, by_x, canonical_axis, count
-from caffeconv.tensor.weight_array import Kernel, Kernels
+from caffeconv.layers.weight_layouts import dense_kernel, flattened
+from caffeconv.tensor.axis_order import AxisOrder, Segment, as_caffe
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, canonical_axis, count, format_shape
+from caffeconv.tensor.weight_array import WeightArray, WeightArrays
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -76,11 +76,17 @@ class Recurrent(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         x, cont = bottoms[:2]
         if len(x) < 2:
-            raise LayerError(f"bottom[0] is {by_x(x)}; it must have at least 2 axes -- (#timesteps, #streams, ...)")
+            raise LayerError(
+                f"bottom[0] is {format_shape(x)}; it must have at least 2 axes -- (#timesteps, #streams, ...)"
+            )
         if len(cont) != 2:
-            raise LayerError(f"bottom[1] is {by_x(cont)}; it must have exactly 2 axes -- (#timesteps, #streams)")
+            raise LayerError(
+                f"bottom[1] is {format_shape(cont)}; it must have exactly 2 axes -- (#timesteps, #streams)"
+            )
         if cont != x[:2]:
-            raise LayerError(f"bottom[1] is {by_x(cont)}, bottom[0] {by_x(x)}; {by_x(x[:2])} was needed (T_, N_)")
+            raise LayerError(
+                f"bottom[1] is {format_shape(cont)}, bottom[0] {format_shape(x)}; {format_shape(x[:2])} was needed (T_, N_)"
+            )
         canonical_axis(2, len(x), x)
         if self.static_input:
             self._check_static(bottoms[2], x[1])
@@ -88,15 +94,15 @@ class Recurrent(Layer):
         for i, bottom in enumerate(bottoms[2 + self.static_input :], 2 + self.static_input):
             if bottom != state:
                 raise LayerError(
-                    f"bottom[{i}] is {by_x(bottom)}; "
-                    f"bottom[{i}] shape must match hidden state input shape: {by_x(state)}"
+                    f"bottom[{i}] is {format_shape(bottom)}; "
+                    f"bottom[{i}] shape must match hidden state input shape: {format_shape(state)}"
                 )
         return [(*x[:2], self.num_output), *([state] * len(self.states) if self.expose_hidden else [])]
 
     def _check_static(self, x_static: Shape, streams: int) -> None:
         if not x_static or x_static[0] != streams:
             raise LayerError(
-                f"bottom[2], the static input, is {by_x(x_static)}; {streams}×… was needed (N_ == bottom[2]->shape(0))"
+                f"bottom[2], the static input, is {format_shape(x_static)}; {streams}×… was needed (N_ == bottom[2]->shape(0))"
             )
         canonical_axis(1, len(x_static), x_static)
 
@@ -114,17 +120,17 @@ class Recurrent(Layer):
     def channel_axis_of(self, node: Node, bottom: int) -> int | None:
         return 2 if bottom == 0 or bottom >= 2 + self.static_input else None
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         return [as_caffe(shape) for shape in node.top_shapes]
 
-    def input_kernels(self, node: Node, bottoms: Sequence[Arrangement]) -> tuple[Kernel, Kernel]:
+    def input_kernels(self, node: Node, bottoms: Sequence[AxisOrder]) -> tuple[WeightArray, WeightArray]:
         """Kernel and bias of the inputs; where there is a static one, as if it were joined to x at every step."""
         names = list(self.weight_shapes(node.bottom_shapes))
         kernel = dense_kernel(node, node.param(names[0]), "kernel", bottoms[0].along(2))
         if self.static_input:
             static = dense_kernel(node, node.param(names[2]), "kernel", bottoms[2].along(1))
             kernel = stacked(kernel, static)
-        return kernel, vector(node, node.param(names[1]), "bias")
+        return kernel, flattened(node, node.param(names[1]), "bias")
 
     def input_notes(self) -> tuple[str, ...]:
         """What Keras's recurrent layers lack."""
@@ -271,11 +277,11 @@ class LSTM(Recurrent):
         static = count(bottoms[2]) if self.static_input else 0
         return 4 * self.num_output * (count(bottoms[0]) + count(tops[0]) + static)
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         kernel, bias = self.input_kernels(node, bottoms)
         weight = node.param("W_hc")
-        hidden = dense_kernel(node, weight, "recurrent_kernel", (Piece((self.num_output,)),))
-        return Kernels(tuple(by_gates(array) for array in (kernel, hidden, bias)), notes=self.input_notes())
+        hidden = dense_kernel(node, weight, "recurrent_kernel", (Segment((self.num_output,)),))
+        return WeightArrays(tuple(by_gates(array) for array in (kernel, hidden, bias)), notes=self.input_notes())
 
     def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
         h, c = states
@@ -325,14 +331,14 @@ class RNN(Recurrent):
         static = count(bottoms[2]) if self.static_input else 0
         return self.num_output * (count(bottoms[0]) + 2 * count(tops[0]) + static)
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         kernel, bias = self.input_kernels(node, bottoms)
-        states = (Piece((self.num_output,)),)
+        states = (Segment((self.num_output,)),)
         hidden = dense_kernel(node, node.param("W_hh"), "recurrent_kernel", states)
-        outputs = dense_kernel(node, node.param("W_ho"), "kernel", states), vector(node, node.param("b_o"), "bias")
+        outputs = dense_kernel(node, node.param("W_ho"), "kernel", states), flattened(node, node.param("b_o"), "bias")
         arrays = kernel, hidden, bias, *(replace(array, part_of="output") for array in outputs)
         note = "a Dense layer with tanh follows Keras's SimpleRNN: o = tanh(W_ho·h + b_o)"
-        return Kernels(arrays, notes=(*self.input_notes(), note))
+        return WeightArrays(arrays, notes=(*self.input_notes(), note))
 
     def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
         kept = onnx.op("Mul", [states[0], cont], what="h_conted")
@@ -366,15 +372,15 @@ class RNN(Recurrent):
         }
 
 
-def stacked(kernel: Kernel, below: Kernel) -> Kernel:
+def stacked(kernel: WeightArray, below: WeightArray) -> WeightArray:
     """Two kernels of the same outputs as one, the inputs of the second after those of the first."""
     shape = (kernel.shape[0] + below.shape[0], kernel.shape[1])
     words = f"{kernel.transposition}; below it {below.transposition}"
     sources = (*kernel.sources, *below.sources)
-    return Kernel(kernel.name, shape, sources, words, lambda: chain(kernel.parts(), below.parts()))
+    return WeightArray(kernel.name, shape, sources, words, lambda: chain(kernel.parts(), below.parts()))
 
 
-def by_gates(kernel: Kernel) -> Kernel:
+def by_gates(kernel: WeightArray) -> WeightArray:
     """The kernel with the gates, four equal parts of its last axis, in Keras's order: Caffe's i f o g as i f g o."""
 
     def parts() -> Iterator[FloatArray]:
@@ -429,12 +435,12 @@ class LSTMUnit(Layer):
         c, gates = bottoms[:2]
         for i, (bottom, axes) in enumerate(zip(bottoms, (3, 3, 2), strict=True)):
             if len(bottom) != axes:
-                raise LayerError(f"bottom[{i}] is {by_x(bottom)}; {axes} == bottom[{i}]->num_axes() was needed")
+                raise LayerError(f"bottom[{i}] is {format_shape(bottom)}; {axes} == bottom[{i}]->num_axes() was needed")
             if bottom[:2] != (1, c[1]):
-                raise LayerError(f"bottom[{i}] is {by_x(bottom)}; 1 step of {c[1]} num_instances was needed")
+                raise LayerError(f"bottom[{i}] is {format_shape(bottom)}; 1 step of {c[1]} num_instances was needed")
         if gates[2] != 4 * c[2]:
             raise LayerError(
-                f"bottom[1] is {by_x(gates)}; 4 * hidden_dim_ == bottom[1]->shape(2) ({4 * c[2]} vs. {gates[2]})"
+                f"bottom[1] is {format_shape(gates)}; 4 * hidden_dim_ == bottom[1]->shape(2) ({4 * c[2]} vs. {gates[2]})"
             )
         return [c, c]
 

@@ -14,7 +14,7 @@ from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import INT64
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings
 from caffeconv.layers.gradient_ops import sum_over
-from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, by_x, count
+from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, count, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def _check_4d(bottom: Shape, what: str = "the bottom") -> None:
     if len(bottom) != 4:
         raise LayerError(
-            f"{what} is {by_x(bottom)}; Input must have 4 axes, corresponding to (num, channels, height, width)"
+            f"{what} is {format_shape(bottom)}; Input must have 4 axes, corresponding to (num, channels, height, width)"
         )
 
 
@@ -77,12 +77,12 @@ class Upsample(Layer):
             )
         scale = (p.scale_h, p.scale_w) if all(by_axis) else (p.scale, p.scale)
         if min(scale) < 2:
-            raise LayerError(f"scale is {by_x(scale)} (height × width); both must be above 1")
+            raise LayerError(f"scale is {format_shape(scale)} (height × width); both must be above 1")
         less = (int(p.pad_out_h), int(p.pad_out_w))
         for name, off, times in zip(("height", "width"), less, scale, strict=True):
             if off and times != 2:
                 raise LayerError(
-                    f"scale is {by_x(scale)}; Output {name} padding compensation requires a scale of 2, otherwise the "
+                    f"scale is {format_shape(scale)}; Output {name} padding compensation requires a scale of 2, otherwise the "
                     "output size is ill-defined. Use upsample_h and upsample_w."
                 )
         return cls(scale, None, less)
@@ -103,7 +103,9 @@ class Upsample(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         _check_4d(bottoms[0])
         if len(bottoms) == 2 and bottoms[1] != bottoms[0]:
-            raise LayerError(f"the mask is {by_x(bottoms[1])}, the bottom {by_x(bottoms[0])}; one shape was needed")
+            raise LayerError(
+                f"the mask is {format_shape(bottoms[1])}, the bottom {format_shape(bottoms[0])}; one shape was needed"
+            )
         if self.size is not None:
             return [(*bottoms[0][:2], *self.size)]
         sizes = zip(bottoms[0][2:], self.scale, self.less, strict=True)
@@ -197,7 +199,7 @@ class Interp(Layer):
         kept = self._kept(bottoms[0])
         if min(kept) < 1:
             raise LayerError(
-                f"the bottom is {by_x(bottoms[0])}, of which {by_x(kept)} is left; height should be positive"
+                f"the bottom is {format_shape(bottoms[0])}, of which {format_shape(kept)} is left; height should be positive"
             )
         given = self.size
         if len(bottoms) == 2:
@@ -205,7 +207,7 @@ class Interp(Layer):
             given = bottoms[1][2], bottoms[1][3]
         sizes = [self._size(size, given and given[i]) for i, size in enumerate(kept)]
         if min(sizes) < 1:
-            raise LayerError(f"the top would be {by_x(sizes)} (height × width); height should be positive")
+            raise LayerError(f"the top would be {format_shape(sizes)} (height × width); height should be positive")
         return [(*bottoms[0][:2], *sizes)]
 
     def _kept(self, bottom: Shape) -> tuple[int, int]:
@@ -266,7 +268,7 @@ class Reorg(Layer):
     """
 
     in_place: ClassVar[bool] = False
-    moves_values: ClassVar[bool] = True
+    only_moves_data: ClassVar[bool] = True
 
     stride: int
     reverse: bool
@@ -288,7 +290,9 @@ class Reorg(Layer):
         if self.reverse:
             return [(num, channels // s**2, height * s, width * s)]
         if height % s or width % s:
-            raise LayerError(f"a plane of {by_x((height, width))} and stride {s}; multiples of the stride were needed")
+            raise LayerError(
+                f"a plane of {format_shape((height, width))} and stride {s}; multiples of the stride were needed"
+            )
         return [(num, channels * s**2, height // s, width // s)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
@@ -323,7 +327,7 @@ class ShuffleChannel(Layer):
     """
 
     in_place: ClassVar[bool] = False
-    moves_values: ClassVar[bool] = True
+    only_moves_data: ClassVar[bool] = True
 
     group: int
 
@@ -337,7 +341,7 @@ class ShuffleChannel(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
         if not 2 <= len(bottom) <= 4:
-            raise LayerError(f"the bottom is {by_x(bottom)}; 2 to 4 axes were needed")
+            raise LayerError(f"the bottom is {format_shape(bottom)}; 2 to 4 axes were needed")
         if bottom[1] % self.group:
             raise LayerError(f"{bottom[1]} channels and group {self.group}; Wrong group size.")
         return [(*bottom, *([1] * (4 - len(bottom))))]

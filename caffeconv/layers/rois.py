@@ -17,7 +17,7 @@ from caffeconv.ir.element_types import DOUBLE, FLOAT, INT64
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
 from caffeconv.layers.gradient_ops import added_at, refuse_to
 from caffeconv.layers.pooling import LOWEST
-from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, by_x, count
+from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, count, format_shape
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 def _check_bottoms(bottoms: Shapes) -> None:
     features, rois = bottoms
     if len(features) != 4:
-        raise LayerError(f"the features are {by_x(features)}; N×C×H×W was needed")
+        raise LayerError(f"the features are {format_shape(features)}; N×C×H×W was needed")
     if not rois or count(rois, 1) != 5:
         raise LayerError(
-            f"the rois are {by_x(rois)}; R×5 was needed, rows (picture, x1, y1, x2, y2) (ROI layer C x W x H must == 5)"
+            f"the rois are {format_shape(rois)}; R×5 was needed, rows (picture, x1, y1, x2, y2) (ROI layer C x W x H must == 5)"
         )
 
 
@@ -57,7 +57,7 @@ class ROIPooling(Layer):
 
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
-    keeps_float32: ClassVar[bool] = True
+    computes_in_float32: ClassVar[bool] = True
 
     settings: ClassVar[str] = "roi_pooling_param"
     size_settings: ClassVar[tuple[str, ...]] = ("pooled_h", "pooled_w")
@@ -66,7 +66,7 @@ class ROIPooling(Layer):
     spatial_scale: float
 
     @property
-    def mixes_places(self) -> bool:
+    def mixes_positions(self) -> bool:
         return True
 
     @classmethod
@@ -84,7 +84,7 @@ class ROIPooling(Layer):
         _check_bottoms(bottoms)
         return [(bottoms[1][0], bottoms[0][1], *self.pooled)]
 
-    def exact_values(self, node: Node) -> frozenset[str]:
+    def float32_values(self, node: Node) -> frozenset[str]:
         return frozenset(node.bottoms[1:])
 
     def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
@@ -172,14 +172,14 @@ class PSROIPooling(Layer):
 
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
-    keeps_float32: ClassVar[bool] = True
+    computes_in_float32: ClassVar[bool] = True
 
     spatial_scale: float
     output_dim: int
     group_size: int
 
     @property
-    def mixes_places(self) -> bool:
+    def mixes_positions(self) -> bool:
         return True
 
     @classmethod
@@ -201,7 +201,7 @@ class PSROIPooling(Layer):
             )
         return [(bottoms[1][0], self.output_dim, self.group_size, self.group_size)]
 
-    def exact_values(self, node: Node) -> frozenset[str]:
+    def float32_values(self, node: Node) -> frozenset[str]:
         return frozenset(node.bottoms[1:])
 
     def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:

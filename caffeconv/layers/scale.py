@@ -14,10 +14,10 @@ from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
 from caffeconv.layers.gradient_ops import like_bottom, sum_over
 from caffeconv.layers.weight_layouts import along
-from caffeconv.tensor.axis_order import Arrangement
+from caffeconv.tensor.axis_order import AxisOrder
 from caffeconv.tensor.param import Param
-from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, by_x, canonical_axis, count
-from caffeconv.tensor.weight_array import Kernels
+from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, canonical_axis, count, format_shape
+from caffeconv.tensor.weight_array import WeightArrays
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,7 +35,7 @@ class _AlongAxes(Layer):
     """A factor or summand laid along axes axis…axis+num_axes-1 of the bottom: a parameter, or the second bottom."""
 
     bottoms: ClassVar[Arity] = Arity(1, 2)
-    keeps_places: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
     word: ClassVar[str]
 
     axis: int
@@ -84,12 +84,12 @@ class _AlongAxes(Layer):
         """Whether the operand is a value for each channel (axis 1)."""
         return self.start(node.bottom_shapes) == 1 and len(self.operand_shape(node.bottom_shapes)) == 1
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         return not self.second_bottom and self.axis == 1 and self.num_axes == 1
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         start, names = self.start(node.bottom_shapes), {"scale": "gamma", "bias": "beta"}
-        return Kernels(tuple(along(node, param, names[param.name], start, bottoms[0]) for param in node.params))
+        return WeightArrays(tuple(along(node, param, names[param.name], start, bottoms[0]) for param in node.params))
 
     def lined_up(self, shape: Dims, bottoms: Shapes) -> Dims:
         """The operand's shape with ones after it, since ONNX lines shapes up at their last axis."""
@@ -235,10 +235,13 @@ class Axpy(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         factor, x, y = bottoms
         if x != y:
-            raise LayerError(f"x (bottom[1]) is {by_x(x)}, y (bottom[2]) is {by_x(y)}; one shape was needed")
+            raise LayerError(
+                f"x (bottom[1]) is {format_shape(x)}, y (bottom[2]) is {format_shape(y)}; one shape was needed"
+            )
         if len(x) < 2 or factor[:2] != x[:2] or count(factor, 2) != 1:
             raise LayerError(
-                f"a (bottom[0]) is {by_x(factor)}, x (bottom[1]) is {by_x(x)}; for a {by_x(x[:2])}, one number for "
+                f"a (bottom[0]) is {format_shape(factor)}, x (bottom[1]) is {format_shape(x)}; for a "
+                f"{format_shape(x[:2])}, one number for "
                 "each channel, was needed"
             )
         return [x]

@@ -11,8 +11,8 @@ from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import INT64
 from caffeconv.ir.layer import Arity, Gradients, LabelRule, Layer, Node, at_least, exactly
 from caffeconv.layers.gradient_ops import added_rows, refuse_to
-from caffeconv.tensor.axis_order import Arrangement
-from caffeconv.tensor.shape import Dims, Shapes, by_x, count
+from caffeconv.tensor.axis_order import AxisOrder
+from caffeconv.tensor.shape import Dims, Shapes, count, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,7 +26,7 @@ class BatchReindex(Layer):
 
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
-    moves_values: ClassVar[bool] = True
+    only_moves_data: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -34,10 +34,10 @@ class BatchReindex(Layer):
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if len(bottoms[1]) != 1:
-            raise LayerError(f"the indices are {by_x(bottoms[1])}; one axis was needed")
+            raise LayerError(f"the indices are {format_shape(bottoms[1])}; one axis was needed")
         return [(*bottoms[1], *bottoms[0][1:])]
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         return [replace(bottoms[0], shape=node.top_shapes[0])] if bottoms[0].lead else None
 
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
@@ -64,8 +64,8 @@ class Filter(Layer):
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
     data_axis: ClassVar[int | None] = 0
-    moves_values: ClassVar[bool] = True
-    decides: ClassVar[bool] = True
+    only_moves_data: ClassVar[bool] = True
+    is_discontinuous: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -78,16 +78,16 @@ class Filter(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         selector = bottoms[-1]
         if count(selector, 1) != 1:
-            raise LayerError(f"the selector is {by_x(selector)}; Selector blob must have shape N × 1 × …")
+            raise LayerError(f"the selector is {format_shape(selector)}; Selector blob must have shape N × 1 × …")
         for i, bottom in enumerate(bottoms[:-1]):
             if bottom[0] != selector[0]:
                 raise LayerError(
-                    f"bottom[{i}] is {by_x(bottom)}, the selector {by_x(selector)}; "
+                    f"bottom[{i}] is {format_shape(bottom)}, the selector {format_shape(selector)}; "
                     "Each bottom should have the same 0th dimension as the selector blob"
                 )
         return bottoms[:-1]
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         return bottoms[:-1] if all(bottom.lead for bottom in bottoms[:-1]) else None
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

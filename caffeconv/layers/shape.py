@@ -13,8 +13,8 @@ from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Gradients, Layer, Node, Settings
 from caffeconv.layers.concat_slice import Split
 from caffeconv.layers.gradient_ops import like_bottom
-from caffeconv.tensor.axis_order import Arrangement, as_caffe, concatenated, flat, reshaped
-from caffeconv.tensor.shape import Shape, Shapes, by_x, canonical_axis, count
+from caffeconv.tensor.axis_order import AxisOrder, as_caffe, concatenated, flat, reshaped
+from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, count, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,15 +27,15 @@ class _SameValues(Layer):
 
     in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
-    moves_values: ClassVar[bool] = True
+    only_moves_data: ClassVar[bool] = True
 
     def only_flattens(self, node: Node) -> bool:
         return _makes_rows(node)
 
-    def over_places(self, node: Node, bottoms: Shapes) -> Node:
-        return _left_out(node) if self.only_flattens(node) else super().over_places(node, bottoms)
+    def as_convolution(self, node: Node, bottoms: Shapes) -> Node:
+        return _left_out(node) if self.only_flattens(node) else super().as_convolution(node, bottoms)
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         top = reshaped(bottoms[0], node.top_shapes[0])
         return None if top is None else [top]
 
@@ -88,7 +88,7 @@ class Reshape(_SameValues):
         return [{"dim": (*rest[:i], -1, *rest[i + 1 :])} for i, dim in reversed(list(enumerate(dims))) if dim > 0]
 
     @property
-    def mixes_places(self) -> bool:
+    def mixes_positions(self) -> bool:
         return True
 
     @classmethod
@@ -98,7 +98,7 @@ class Reshape(_SameValues):
         if dims.count(-1) > 1:
             raise LayerError("new shape contains multiple -1 dims; at most a single (1) value of -1 may be specified")
         if any(dim < -1 for dim in dims):
-            raise LayerError(f"new shape {by_x(dims)} contains a size below -1")
+            raise LayerError(f"new shape {format_shape(dims)} contains a size below -1")
         if p.num_axes < -1:
             raise LayerError("num_axes must be >= 0, or -1 for all")
         return cls(dims, p.axis, p.num_axes)
@@ -116,7 +116,7 @@ class Reshape(_SameValues):
             if dim == 0 and start + i >= len(x):
                 raise LayerError(
                     "new shape contains a 0, but there was no corresponding bottom axis to copy "
-                    f"(axis {start + i} of {by_x(x)})"
+                    f"(axis {start + i} of {format_shape(x)})"
                 )
             middle.append(x[start + i] if dim == 0 else dim)
         return [_inferred(x, (*x[:start], *middle, *x[end:]))]
@@ -173,7 +173,8 @@ def _inferred(x: Shape, shape: Shape) -> Shape:
         shape = tuple(total // explicit if dim == -1 else dim for dim in shape)
     if count(shape) != total:
         raise LayerError(
-            f"output count must match input count: {by_x(shape)} has {count(shape)} values, the bottom {by_x(x)} has {total}"
+            f"output count must match input count: {format_shape(shape)} has {count(shape)} values, the bottom "
+            f"{format_shape(x)} has {total}"
         )
     return shape
 
@@ -183,12 +184,12 @@ class Permute(Layer):
     """Axes in another order; those that `order` leaves out follow in their own order (ssd: permute_layer.cpp)."""
 
     propagates_always: ClassVar[bool] = True
-    moves_values: ClassVar[bool] = True
+    only_moves_data: ClassVar[bool] = True
 
     order: tuple[int, ...]
 
     @property
-    def mixes_places(self) -> bool:
+    def mixes_positions(self) -> bool:
         return True
 
     @classmethod
@@ -206,7 +207,7 @@ class Permute(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return [tuple(bottoms[0][axis] for axis in self.full_order(len(bottoms[0])))]
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         bottom, shape = bottoms[0], node.top_shapes[0]
         order = self.full_order(len(shape))
         if bottom.is_flattening:
@@ -230,7 +231,7 @@ class Tile(Layer):
     """Repeats the bottom along an axis (caffe: tile_layer.cpp)."""
 
     in_place: ClassVar[bool] = False
-    moves_values: ClassVar[bool] = True
+    only_moves_data: ClassVar[bool] = True
 
     axis: int
     tiles: int
@@ -249,7 +250,7 @@ class Tile(Layer):
         axis = canonical_axis(self.axis, len(x), x)
         return [(*x[:axis], x[axis] * self.tiles, *x[axis + 1 :])]
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         top = concatenated(list(bottoms) * self.tiles, axis, node.top_shapes[0])
         return None if top is None else [top]

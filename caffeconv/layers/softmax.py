@@ -10,7 +10,7 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Gradients, Layer, Node
 from caffeconv.layers.gradient_ops import filled_like, refuse_all, times
-from caffeconv.tensor.axis_order import Arrangement, as_caffe
+from caffeconv.tensor.axis_order import AxisOrder, as_caffe
 from caffeconv.tensor.shape import Shapes, canonical_axis, count
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ class Softmax(Layer):
     """exp x / Σ exp x along one axis."""
 
     top_kinds: ClassVar[tuple[str, ...]] = ("probabilities",)
-    keeps_places: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
     propagates_always: ClassVar[bool] = True
-    keeps_float32: ClassVar[bool] = True
+    computes_in_float32: ClassVar[bool] = True
 
     axis: int
 
@@ -38,7 +38,7 @@ class Softmax(Layer):
         canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
         return [bottoms[0]]
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
@@ -64,17 +64,17 @@ class ArgMax(Layer):
     """
 
     in_place: ClassVar[bool] = False
-    keeps_float32: ClassVar[bool] = True
-    decides: ClassVar[bool] = True
-    exact_tops: ClassVar[tuple[int, ...]] = (0,)
+    computes_in_float32: ClassVar[bool] = True
+    is_discontinuous: ClassVar[bool] = True
+    float32_tops: ClassVar[tuple[int, ...]] = (0,)
 
     axis: int | None
     top_k: int
     out_max_val: bool
 
-    def arrange(self, node: Node, bottoms: Sequence[Arrangement]) -> Sequence[Arrangement] | None:
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         if self.axis is not None:
-            return super().arrange(node, bottoms)
+            return super().axis_orders(node, bottoms)
         return None if bottoms[0].moves else [as_caffe(node.top_shapes[0])]
 
     @classmethod
@@ -103,7 +103,7 @@ class ArgMax(Layer):
         shape[0], shape[1], shape[2] = x[0], 2 if self.out_max_val else 1, self.top_k
         return [tuple(shape)]
 
-    def treats_places_alike(self, node: Node) -> bool:
+    def is_spatially_uniform(self, node: Node) -> bool:
         return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
@@ -141,7 +141,7 @@ class Reduction(Layer):
     """coeff · sum, mean, sum of |x| or of x² over all axes from `axis` on."""
 
     in_place: ClassVar[bool] = False
-    keeps_float32: ClassVar[bool] = True
+    computes_in_float32: ClassVar[bool] = True
 
     operation: str
     axis: int

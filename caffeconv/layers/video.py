@@ -13,10 +13,10 @@ from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Gradients, Layer, Node
 from caffeconv.layers.gradient_ops import class_sums, filter_diff, spread_windows
 from caffeconv.layers.pooling import METHODS, Method, lower_pooling, pool_padding, pooling_diff
-from caffeconv.layers.weight_layouts import convolution_kernel, vector
-from caffeconv.tensor.axis_order import Arrangement
-from caffeconv.tensor.shape import Shape, Shapes, by_x, count
-from caffeconv.tensor.weight_array import Kernels
+from caffeconv.layers.weight_layouts import convolution_kernel, flattened
+from caffeconv.tensor.axis_order import AxisOrder
+from caffeconv.tensor.shape import Shape, Shapes, count, format_shape
+from caffeconv.tensor.weight_array import WeightArrays
 from caffeconv.tensor.window import Padding, Window, conv_padding
 
 if TYPE_CHECKING:
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 def _check_5d(bottom: Shape) -> None:
     if len(bottom) != 5:
-        raise LayerError(f"the bottom is {by_x(bottom)}; 5 axes (num, channels, length, height, width) were needed")
+        raise LayerError(
+            f"the bottom is {format_shape(bottom)}; 5 axes (num, channels, length, height, width) were needed"
+        )
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Convolution3D(Layer):
         sizes = self.window.conv_size(bottoms[0][2:])
         if min(sizes) < 1:
             raise LayerError(
-                f"the output would be {by_x(sizes)}: input {by_x(bottoms[0][2:])}, kernel {by_x(self.window.kernel)} "
+                f"the output would be {format_shape(sizes)}: input {format_shape(bottoms[0][2:])}, kernel "
+                f"{format_shape(self.window.kernel)} "
                 "(length × height × width). Use a larger input or a smaller kernel."
             )
         return [(bottoms[0][0], self.num_output, *sizes)]
@@ -86,9 +89,9 @@ class Convolution3D(Layer):
     def padding(self, node: Node) -> Padding | None:
         return conv_padding(self.window, node.bottom_shapes[0][2:], node.top_shapes[0][2:])
 
-    def kernels(self, node: Node, bottoms: Sequence[Arrangement], follower: Node | None) -> Kernels:
-        bias = (vector(node, node.param("bias"), "bias"),) if self.bias else ()
-        return Kernels((convolution_kernel(node, node.param("weight")), *bias))
+    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        bias = (flattened(node, node.param("bias"), "bias"),) if self.bias else ()
+        return WeightArrays((convolution_kernel(node, node.param("weight")), *bias))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         inputs = [node.bottoms[0], onnx.weight("weight")]
@@ -136,7 +139,8 @@ def _as_3d(layer: LayerDef) -> Convolution3DParameter:
 def _check_window(window: Window) -> None:
     if min(window.kernel) < 1 or min(window.stride) < 1:
         raise LayerError(
-            f"the kernel is {by_x(window.kernel)}, the stride {by_x(window.stride)} (length × height × width); each "
+            f"the kernel is {format_shape(window.kernel)}, the stride {format_shape(window.stride)} (length × "
+            "height × width); each "
             "must be at least 1. kernel_size and kernel_depth are both required."
         )
 
@@ -178,7 +182,7 @@ class Pooling3D(Layer):
         spans = (size + 2 * window.pad[i] - window.kernel[i] for i, size in enumerate(bottoms[0][2:]))
         sizes = [-(-span // stride) + 1 for span, stride in zip(spans, window.stride, strict=True)]
         if min(sizes) < 1:
-            raise LayerError(f"the output would be {by_x(sizes)}; use a larger input or a smaller kernel")
+            raise LayerError(f"the output would be {format_shape(sizes)}; use a larger input or a smaller kernel")
         return [(*bottoms[0][:2], *sizes)]
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:

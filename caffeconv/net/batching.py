@@ -10,7 +10,7 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray
 
 
-class Batches:
+class BatchSplitter:
     """The batches of some arrays, item by item along axis 0; the last one filled up with zeros."""
 
     def __init__(self, arrays: Mapping[str, FloatArray], size: int) -> None:

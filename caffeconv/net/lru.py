@@ -15,7 +15,7 @@ class _Entry(Generic[Held]):
     size: int
 
 
-class Recent(Generic[Held]):
+class LruCache(Generic[Held]):
     """At most `most` things, of `most_bytes` together; the one whose use is longest ago goes first.
 
     The newest is always kept, however large.
@@ -34,7 +34,7 @@ class Recent(Generic[Held]):
         self._entries[key] = entry
         return entry.held
 
-    def make_room(self, size: int) -> None:
+    def evict_for(self, size: int) -> None:
         """Lets go of what would not fit beside `size` bytes more; before these are taken, so that both never coexist."""
         held = sum(entry.size for entry in self._entries.values())
         for key in list(self._entries):
@@ -44,7 +44,7 @@ class Recent(Generic[Held]):
 
     def put(self, key: Hashable, held: Held, size: int) -> None:
         """Keeps `held`, of about `size` bytes, under `key`."""
-        self.make_room(size)
+        self.evict_for(size)
         self._entries[key] = _Entry(held, size)
 
     def clear(self) -> None:

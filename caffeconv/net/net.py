@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike
 from caffeconv.caffe_format.hdf5 import is_hdf5, read_hdf5_weights
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.conversion.load import Loaded, load, source_metadata
-from caffeconv.conversion.to_onnx import outline_loaded
+from caffeconv.conversion.to_onnx import to_onnx
 from caffeconv.data.source import DataSource
 from caffeconv.emit.backward import (
     BackwardModel,
-    Slot,
+    ParamKey,
     emit_backward,
     goes_backward,
     loss_weights,
@@ -26,7 +26,7 @@ from caffeconv.emit.backward import (
     plan_backward,
 )
 from caffeconv.emit.weights.caffe_weights import save_caffemodel, save_hdf5
-from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, PlanOutdatedError
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, ShapesChangedError
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.unchanged import unchanged
 from caffeconv.frontend.bind import copied_from
@@ -34,15 +34,15 @@ from caffeconv.frontend.open_files import Weights, read_weights, weight_paths
 from caffeconv.frontend.options import State
 from caffeconv.frontend.reshape import input_shapes, reshape_graph
 from caffeconv.inspection.costs import session_bytes
-from caffeconv.ir.definition import Infogain, LayerDef, placed
+from caffeconv.ir.definition import Infogain, LayerDef, error_context
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
-from caffeconv.net.batching import Batches
-from caffeconv.net.lru import Recent
-from caffeconv.net.snapshot import held, holding_weights
-from caffeconv.passes.subgraph import cut, last_writes, read_before
+from caffeconv.net.batching import BatchSplitter
+from caffeconv.net.lru import LruCache
+from caffeconv.net.snapshot import with_copied_values, with_copied_weights
+from caffeconv.passes.subgraph import external_inputs, extract_subgraph, last_writes
 from caffeconv.python_layers.host import AllowPython
-from caffeconv.tensor.shape import FloatArray, Shape, by_x, count, shape_string
+from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape, shape_string
 from caffeconv.tensor.window import INT_MAX
 
 if TYPE_CHECKING:
@@ -140,15 +140,15 @@ class NetLayer:
     blobs: Sequence[ParamBlob]
 
 
-class _Params(Mapping[str, list[ParamBlob]]):
+class _ParamStore(Mapping[str, list[ParamBlob]]):
     """layer → its parameter blobs, made when first asked for."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._nodes: dict[str, Node] = {}
         self.take_nodes(nodes)
-        self._owned: dict[Slot, ParamBlob] = {}
-        self._diffs: dict[Slot, FloatArray] = {}
-        self._marks: dict[Slot, int] = {}
+        self._owned: dict[ParamKey, ParamBlob] = {}
+        self._diffs: dict[ParamKey, FloatArray] = {}
+        self._marks: dict[ParamKey, int] = {}
 
     def take_nodes(self, nodes: Sequence[Node]) -> None:
         """The layers from whose parameters the blobs are made."""
@@ -174,7 +174,7 @@ class _Params(Mapping[str, list[ParamBlob]]):
         shape = node.params[index].shape
         return blob if blob.shape == shape else ParamBlob(blob.data.reshape(shape), blob.diff.reshape(shape))
 
-    def add_diffs(self, diffs: Mapping[Slot, FloatArray]) -> None:
+    def add_diffs(self, diffs: Mapping[ParamKey, FloatArray]) -> None:
         for key, diff in diffs.items():
             if key in self._diffs:
                 self._diffs[key] += diff.reshape(self._diffs[key].shape)
@@ -185,11 +185,11 @@ class _Params(Mapping[str, list[ParamBlob]]):
         for diff in self._diffs.values():
             diff[...] = 0
 
-    def overwrite(self, given: Mapping[Slot, Callable[[], FloatArray]]) -> None:
+    def overwrite(self, given: Mapping[ParamKey, Callable[[], FloatArray]]) -> None:
         """Puts values into those blobs that were handed out."""
         for slot in given.keys() & self._owned.keys():
-            held = self._owned[slot].data
-            held[...] = given[slot]().reshape(held.shape)
+            with_copied_values = self._owned[slot].data
+            with_copied_values[...] = given[slot]().reshape(with_copied_values.shape)
 
     def share(self, layer: str, blobs: Sequence[ParamBlob]) -> None:
         """Makes a layer's blobs hold the very values that another net's hold."""
@@ -209,8 +209,10 @@ class _Params(Mapping[str, list[ParamBlob]]):
         for node in graph.nodes:
             params = []
             for param in node.params:
-                held = self._owned.get(param.owner or (node.name, param.name))
-                params.append(param if held is None else replace(param, values=held.data.ravel))
+                with_copied_values = self._owned.get(param.owner or (node.name, param.name))
+                params.append(
+                    param if with_copied_values is None else replace(param, values=with_copied_values.data.ravel)
+                )
             nodes.append(replace(node, params=tuple(params)))
         return replace(graph, nodes=tuple(nodes))
 
@@ -245,34 +247,36 @@ class Net:
         fully_convolutional: bool = False, threads: int | None = None, nhwc: bool = False, half: bool = False,
     ) -> None:  # fmt: skip
         with unchanged([Path(net), *weight_paths(weights)]):
-            self._loaded: Loaded = holding_weights(load(
+            self._loaded: Loaded = with_copied_weights(load(
                 net, weights, shapes=shapes, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python),
                 seed=seed, ignore_unknown_fields=ignore_unknown_fields, fully_convolutional=fully_convolutional,
             ))  # fmt: skip
         self.diagnostics: tuple[Diagnostic, ...] = self._loaded.bound.diagnostics
         """What might not be meant: layers without weights, probabilities where scores belong, …"""
         self.allow_python = allow_python
-        self._user_code = self._loaded.net.user_code
+        self._python_host = self._loaded.net.python_host
         self._provider: Provider = provider
         self._threads, self._nhwc, self._half = threads, nhwc, half
         self._graph = self._loaded.graph
         self._buffers = {name: np.zeros(shape, np.float32) for name, shape in input_shapes(self._graph).items()}
         self._computed: dict[str, FloatArray] = {}
-        self._pending: dict[str, _Pass] = {}
+        self._pending: dict[str, _ForwardPass] = {}
         """Blobs that a pass wrote but nobody asked for yet → that pass, which computes them when they are read."""
-        self._ran: _Pass | None = None
+        self._ran: _ForwardPass | None = None
         """The last forward pass."""
         self._kept: set[str] = set()
         self._params_version = 0
-        self._sessions: Recent[Session] = Recent(MAX_SESSIONS, MAX_SESSION_BYTES)
-        self._backward_sessions: Recent[tuple[Session | None, BackwardModel]] = Recent(MAX_SESSIONS, MAX_SESSION_BYTES)
+        self._sessions: LruCache[Session] = LruCache(MAX_SESSIONS, MAX_SESSION_BYTES)
+        self._backward_sessions: LruCache[tuple[Session | None, BackwardModel]] = LruCache(
+            MAX_SESSIONS, MAX_SESSION_BYTES
+        )
         self._states: dict[str, FloatArray] = {}
         """What recurrent layers left after the last forward: the model's input for it → values."""
         self._diffs: dict[str, FloatArray] = {}
-        self._went_back: _WentBack | None = None
+        self._went_back: _BackwardPass | None = None
         self._keeps_diffs = False
         """Whether a diff was read that backward had not been asked for, so that from now on it computes all."""
-        self._params = _Params(self._graph.nodes)
+        self._params = _ParamStore(self._graph.nodes)
         self.params: Mapping[str, list[ParamBlob]] = self._params
         definition = self._loaded.net
         self.blobs: dict[str, NetBlob] = {name: NetBlob(self, name) for name in definition.blob_order()}
@@ -323,11 +327,11 @@ class Net:
         self._fetch(going, names)
         self._kept.add(blob)
 
-    def _left_by(self, going: _Pass) -> list[str]:
+    def _left_by(self, going: _ForwardPass) -> list[str]:
         """The blobs that only this pass can give."""
         return [name for name, its_pass in self._pending.items() if its_pass is going]
 
-    def _fetch(self, going: _Pass, names: Sequence[str]) -> None:
+    def _fetch(self, going: _ForwardPass, names: Sequence[str]) -> None:
         self._drop_outdated_sessions()
         if going.params_version != self._params_version:
             raise CaffeconvError(
@@ -352,7 +356,8 @@ class Net:
         sizes = [max(int(size), 1) for size in shape]
         if any(size < 0 for size in shape) or count(sizes) > INT_MAX:
             raise CaffeconvError(
-                f"blob '{blob}' cannot be {by_x(shape)}: sizes of at least 0 were needed, and at most {INT_MAX} values in all"
+                f"blob '{blob}' cannot be {format_shape(shape)}: sizes of at least 0 were needed, and at most "
+                f"{INT_MAX} values in all"
             )
         if tuple(shape) != self._buffers[blob].shape:
             self._buffers[blob] = np.zeros(tuple(shape), np.float32)
@@ -448,28 +453,28 @@ class Net:
             elif going.writes(blob):  # caffe: a layer in place overwrites the input itself
                 self._buffers[blob][...] = values
         for node, sink in sinks:
-            with placed(node.definition):
+            with error_context(node.definition):
                 sink.write([self.value_of(blob) for blob in node.definition.bottoms])
 
-    def _begin_pass(self, span: slice) -> _Pass:
+    def _begin_pass(self, span: slice) -> _ForwardPass:
         """A pass over some layers, with what its inputs hold now."""
         graph = self._reshaped()
-        if self._user_code is not None and any(node.layer.makes_shapes for node in graph.nodes):
+        if self._python_host is not None and any(node.layer.has_dynamic_shapes for node in graph.nodes):
             while self._pending and span.start:  # from now on Python layers give what is new
                 going = next(iter(self._pending.values()))
                 self._fetch(going, self._left_by(going))
-            self._user_code.begin_pass()
+            self._python_host.begin_pass()
         self._drop_outdated_sessions()
         nodes = graph.nodes[span]
         values = last_writes(nodes)
         if all(node.layer.is_input for node in graph.nodes[: span.start]):
             feeds = {name: buffer.copy() for name, buffer in self._buffers.items()}
-            return _Pass(None, values, feeds, self._states, self._params_version)
-        feeds = {value: self.value_of(blob).copy() for value, blob in read_before(nodes).items()}
+            return _ForwardPass(None, values, feeds, self._states, self._params_version)
+        feeds = {value: self.value_of(blob).copy() for value, blob in external_inputs(nodes).items()}
         feeds |= {
             top: self._buffers[top].copy() for node in nodes if node.layer.is_input for top in node.definition.tops
         }
-        return _Pass(span, values, feeds, self._states, self._params_version)
+        return _ForwardPass(span, values, feeds, self._states, self._params_version)
 
     def before_forward(self, call: Callable[[int], object]) -> None:
         """From now on `call` is called before each layer of a forward pass, with the layer's index.
@@ -513,7 +518,7 @@ class Net:
     @property
     def user_layers(self) -> list[str]:
         """The layers that are the user's own code."""
-        return [node.name for node in self._graph.nodes if node.layer.makes_shapes]
+        return [node.name for node in self._graph.nodes if node.layer.has_dynamic_shapes]
 
     def bound_to_order(self) -> dict[str, str]:
         """Layer → why all passes have to go through this one net, one after another."""
@@ -521,7 +526,7 @@ class Net:
         for node in self._graph.nodes:
             if node.layer.state_shapes(node.bottom_shapes):
                 why[node.name] = "keeps its state from one pass to the next"
-            elif node.layer.makes_shapes and not node.bottoms:
+            elif node.layer.has_dynamic_shapes and not node.bottoms:
                 why[node.name] = "is the user's code and makes data of its own"
         return why
 
@@ -550,13 +555,13 @@ class Net:
             self.reshape_input(name, values.shape)
         self._forget()
         self._drop_outdated_sessions()
-        if self._user_code is not None:
-            self._user_code.begin_pass()
+        if self._python_host is not None:
+            self._python_host.begin_pass()
         written_last = last_writes(self._reshaped().nodes)
-        going = _Pass(None, written_last, {**self._buffers, **feeds}, self._states, self._params_version)
+        going = _ForwardPass(None, written_last, {**self._buffers, **feeds}, self._states, self._params_version)
         results, self._states = self._run(going, self._wanted_of_pass(blobs))
         for node, sink in self._sinks:
-            with placed(node.definition):
+            with error_context(node.definition):
                 sink.write([results[blob] for blob in node.definition.bottoms])
         return {name: results[name] for name in blobs}
 
@@ -590,7 +595,7 @@ class Net:
             given = {top: rest.pop(top) for top in node.definition.tops if top in rest}
             if not given and node.name not in running:
                 continue
-            with placed(node.definition):
+            with error_context(node.definition):
                 batch = source.next_batch(given, needed)
             for name, values in batch.items():
                 if values is not given.get(name):
@@ -616,14 +621,14 @@ class Net:
         if array.shape != shape:
             if array.ndim != len(shape) or array.shape[1:] != shape[1:]:
                 raise CaffeconvError(
-                    f"input '{name}': the array is {by_x(array.shape)}, the net needs {by_x(shape)}; "
+                    f"input '{name}': the array is {format_shape(array.shape)}, the net needs {format_shape(shape)}; "
                     f"for another size call net.blobs['{name}'].reshape{array.shape} first"
                 )
             self.reshape_input(name, array.shape)
         self._buffers[name][...] = array
 
     def _run(
-        self, going: _Pass, names: Sequence[str]
+        self, going: _ForwardPass, names: Sequence[str]
     ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:  # fmt: skip
         """The blobs `names`, and the states that this pass leaves, by the input that takes them in the next one."""
         graph = self._graph_of(going)
@@ -634,48 +639,52 @@ class Net:
         for _ in graph.nodes:  # whenever Python layers make other shapes than planned, one more of them has run
             try:
                 return self._run_session(going, graph, names, values)
-            except PlanOutdatedError:
+            except ShapesChangedError:
                 self._plan_anew()
                 graph = self._graph_of(going)
         return self._run_session(going, graph, names, values)
 
     def _run_session(
-        self, going: _Pass, graph: Graph, names: Sequence[str], values: Mapping[str, str]
+        self, going: _ForwardPass, graph: Graph, names: Sequence[str], values: Mapping[str, str]
     ) -> tuple[dict[str, FloatArray], dict[str, FloatArray]]:
         session = self._session(tuple(values.values()), going.span, graph)
         inputs = set(graph.inputs)
         kept = {name: f"{name.removesuffix('_in')}_out" for name in session.inputs if name not in inputs}
-        held = {name: self._state(going.states, name, session) for name in kept}
+        with_copied_values = {name: self._state(going.states, name, session) for name in kept}
         needed = {name: going.feeds[name] for name in session.inputs if name in inputs}
-        results = session.run({**needed, **held}, [*values.values(), *kept.values()], same_pass=True)
+        results = session.run({**needed, **with_copied_values}, [*values.values(), *kept.values()], same_pass=True)
         found = {name: results[value] for name, value in values.items()}
         blobs = {name: found[name] if name in found else going.feeds[going.values[name]] for name in names}
         return blobs, {**going.states, **{name: results[value] for name, value in kept.items()}}
 
-    def _graph_of(self, going: _Pass) -> Graph:
+    def _graph_of(self, going: _ForwardPass) -> Graph:
         """The layers that a pass runs."""
         graph = self._reshaped()
         if going.span is None:
             return graph
-        return cut(graph, going.span, {value: values.shape for value, values in going.feeds.items()})
+        return extract_subgraph(graph, going.span, {value: values.shape for value, values in going.feeds.items()})
 
     def _plan_anew(self) -> None:
         """Shapes, and so sessions, for what Python layers made in this pass."""
-        if self._user_code is not None:
-            self._user_code.learn_shapes()
+        if self._python_host is not None:
+            self._python_host.learn_shapes()
         self._graph = reshape_graph(self._graph, input_shapes(self._graph))
         self._diffs.clear()
 
     def _made_by_code(self, running: Sequence[str]) -> list[str]:
         """The tops of Python layers: these run in every pass, whether anybody asks for what they make or not."""
-        nodes = (node for node in self._graph.nodes if node.layer.makes_shapes and node.name in running)
+        nodes = (node for node in self._graph.nodes if node.layer.has_dynamic_shapes and node.name in running)
         return [top for node in nodes for top in node.definition.tops]
 
     def _state(self, states: Mapping[str, FloatArray], name: str, session: Session) -> FloatArray:
         shape = tuple(int(size) for size in session.inputs[name])
-        held = states.get(name)
+        with_copied_values = states.get(name)
         # caffe: RecurrentLayer::Reshape — another batch size starts from zeros
-        return held if held is not None and held.shape == shape else np.zeros(shape, np.float32)
+        return (
+            with_copied_values
+            if with_copied_values is not None and with_copied_values.shape == shape
+            else np.zeros(shape, np.float32)
+        )
 
     def _session(self, values: tuple[str, ...], span: slice | None, graph: Graph) -> Session:
         from caffeconv.runtime.session import Session
@@ -684,11 +693,11 @@ class Net:
         session = self._sessions.get(key)
         if session is None:
             size = session_bytes(graph)
-            self._sessions.make_room(size)
+            self._sessions.evict_for(size)
             loaded = replace(self._loaded, bound=replace(self._loaded.bound, graph=self._params.apply(graph)))
-            model = outline_loaded(loaded, values, batch="keep", stateful=True)
+            model = to_onnx(loaded, values, batch="keep", stateful=True)
             session = Session(
-                model, self._provider, self._threads, user_code=self._user_code, nhwc=self._nhwc, half=self._half
+                model, self._provider, self._threads, python_host=self._python_host, nhwc=self._nhwc, half=self._half
             )
             self._sessions.put(key, session, size)
         return session
@@ -713,7 +722,9 @@ class Net:
         The last batch is filled up with zeros, and what comes of these left out again. A blob that has no items, such
         as a loss, gives a value for each batch. Raises as `forward`.
         """
-        batches = Batches({name: np.asarray(values, np.float32) for name, values in inputs.items()}, self._batch_size())
+        batches = BatchSplitter(
+            {name: np.asarray(values, np.float32) for name, values in inputs.items()}, self._batch_size()
+        )
         found = [self._copied(self.forward(blobs, **batch)) for batch in batches]  # type: ignore[arg-type]
         return batches.joined(found)
 
@@ -724,7 +735,9 @@ class Net:
 
         arrays: inputs, and gradients of outputs to start from.
         """
-        batches = Batches({name: np.asarray(values, np.float32) for name, values in arrays.items()}, self._batch_size())
+        batches = BatchSplitter(
+            {name: np.asarray(values, np.float32) for name, values in arrays.items()}, self._batch_size()
+        )
         found, found_diffs = [], []
         for batch in batches:
             seeds = {name: batch.pop(name) for name in self.outputs if name in batch}
@@ -748,7 +761,7 @@ class Net:
         source = next((source for node, source in self._sources if node.name == self.layer_names[0]), None)
         if source is None:
             raise CaffeconvError("set_input_arrays may only be called if the first layer is a MemoryDataLayer")
-        with placed(self._graph.nodes[0].definition):
+        with error_context(self._graph.nodes[0].definition):
             source.set_arrays(np.asarray(data, np.float32), np.asarray(labels, np.float32))
 
     # -- layers and weights files ------------------------------------------------------------------------------------
@@ -808,7 +821,9 @@ class Net:
         for node in self._graph.nodes:
             slots = [param.owner or (node.name, param.name) for param in node.params]
             params = tuple(
-                held(replace(param, values=given[slot], source=str(file.path))) if slot in given else param
+                with_copied_values(replace(param, values=given[slot], source=str(file.path)))
+                if slot in given
+                else param
                 for slot, param in zip(slots, node.params, strict=True)
             )
             nodes.append(replace(node, params=params))
@@ -879,12 +894,14 @@ class Net:
         self.check_known(wanted)
         opened = open_tops(plan_backward(graph)[first : last + 1])
         self._give_diffs(top_diffs, {*opened, *self.outputs})
-        held = {blob: self.diff_of(blob) for blob in opened}
-        seeds = {blob: diff.copy() for blob, diff in held.items() if not (diff == self._first_diff(blob)).all()}
+        with_copied_values = {blob: self.diff_of(blob) for blob in opened}
+        seeds = {
+            blob: diff.copy() for blob, diff in with_copied_values.items() if not (diff == self._first_diff(blob)).all()
+        }
         if self._went_back is not None and not self._went_back.outdated and (start, end) != (None, None):
             for blob in self._went_back.reached:  # those that this pass does not come to stay as they are
                 self.diff_of(blob)
-        going = _WentBack(slice(first, last + 1), self._ran.feeds, self._ran.states, seeds)
+        going = _BackwardPass(slice(first, last + 1), self._ran.feeds, self._ran.states, seeds)
         found, params, reached = self._run_back(going, self.blobs if self._keeps_diffs else wanted)
         self._params.add_diffs(params)
         self._diffs = {blob: diff for blob, diff in self._diffs.items() if blob not in reached} | found
@@ -932,12 +949,14 @@ class Net:
                 )
             diff, shape = np.array(values, np.float32), self.shape_of(blob)
             if diff.shape != shape:
-                raise CaffeconvError(f"backward({blob}=…): the array is {by_x(diff.shape)}, the blob {by_x(shape)}")
+                raise CaffeconvError(
+                    f"backward({blob}=…): the array is {format_shape(diff.shape)}, the blob {format_shape(shape)}"
+                )
             self._diffs[blob] = diff
 
     def _run_back(
-        self, going: _WentBack, wanted: Collection[str]
-    ) -> tuple[dict[str, FloatArray], dict[Slot, FloatArray], frozenset[str]]:
+        self, going: _BackwardPass, wanted: Collection[str]
+    ) -> tuple[dict[str, FloatArray], dict[ParamKey, FloatArray], frozenset[str]]:
         """The diffs of the blobs `wanted`, as far as there are any, and of the parameters; and which blobs get one."""
         graph = self._reshaped()
         session, backward = self._backward_session(going.span, going.seeds.keys(), wanted)
@@ -963,12 +982,12 @@ class Net:
         made = self._backward_sessions.get(key)
         if made is None:
             size = 2 * session_bytes(graph)  # values and diffs
-            self._backward_sessions.make_room(size)
+            self._backward_sessions.evict_for(size)
             backward = emit_backward(self._params.apply(graph), span, seeded=seeded, wanted=wanted)
             session = None
             if backward.blobs or backward.params:
                 session = Session(
-                    backward.outline, self._provider, self._threads, user_code=self._user_code, nhwc=self._nhwc
+                    backward.outline, self._provider, self._threads, python_host=self._python_host, nhwc=self._nhwc
                 )
             made = session, backward
             self._backward_sessions.put(key, made, size)
@@ -976,7 +995,7 @@ class Net:
 
 
 @dataclass(frozen=True)
-class _Pass:
+class _ForwardPass:
     """A forward pass: which layers ran, and on what, so that it can give further blobs."""
 
     span: slice | None
@@ -997,7 +1016,7 @@ class _Pass:
 
 
 @dataclass(frozen=True)
-class _WentBack:
+class _BackwardPass:
     """What a backward pass started from, so that it can give further diffs."""
 
     span: slice
@@ -1022,7 +1041,7 @@ def _sources(graph: Graph, seed: int) -> list[tuple[Node, DataSource]]:
 
 def _plan(graph: Graph) -> tuple[object, ...]:
     """What a session is made for, of what the user's code decides."""
-    return tuple((node.top_shapes, node.layer.open_axis) for node in graph.nodes if node.layer.makes_shapes)
+    return tuple((node.top_shapes, node.layer.open_axis) for node in graph.nodes if node.layer.has_dynamic_shapes)
 
 
 def _legacy_axis(shape: Shape, axis: int) -> int:

@@ -8,12 +8,12 @@ from functools import partial
 from typing import Literal
 
 from caffeconv.conversion.load import Loaded
-from caffeconv.conversion.to_onnx import outline_loaded
-from caffeconv.errors import PlanOutdatedError
+from caffeconv.conversion.to_onnx import to_onnx
+from caffeconv.errors import ShapesChangedError
 from caffeconv.frontend.reshape import reshape_graph
 from caffeconv.inspection.costs import session_bytes
 from caffeconv.ir.graph import Graph
-from caffeconv.net.lru import Recent
+from caffeconv.net.lru import LruCache
 from caffeconv.runtime.providers import Provider
 from caffeconv.runtime.session import Feed, Session
 from caffeconv.tensor.shape import FloatArray, Shape
@@ -31,12 +31,12 @@ class PlannedSession(Session):
         self, loaded: Loaded, outputs: Sequence[str], provider: Provider, threads: int | None, *,
         batch: int | Literal["dynamic", "keep"], nhwc: bool, half: bool,
     ) -> None:  # fmt: skip
-        code = loaded.net.user_code
-        outline = outline_loaded(loaded, outputs, batch=batch)
-        super().__init__(outline, provider, threads, user_code=code, nhwc=nhwc, half=half)
+        code = loaded.net.python_host
+        outline = to_onnx(loaded, outputs, batch=batch)
+        super().__init__(outline, provider, threads, python_host=code, nhwc=nhwc, half=half)
         self._loaded, self._values = loaded, tuple(outputs)
-        self._make = partial(Session, provider=provider, threads=threads, user_code=code, nhwc=nhwc, half=half)
-        self._planned: Recent[Session] = Recent(_MOST_SESSIONS, _MOST_BYTES)
+        self._make = partial(Session, provider=provider, threads=threads, python_host=code, nhwc=nhwc, half=half)
+        self._planned: LruCache[Session] = LruCache(_MOST_SESSIONS, _MOST_BYTES)
 
     def run(
         self, feeds: Mapping[str, Feed], outputs: Sequence[str] | None = None, *, same_pass: bool = False
@@ -44,19 +44,19 @@ class PlannedSession(Session):
         feeds = {**self._held, **feeds}
         try:
             return super().run(feeds, outputs, same_pass=same_pass)
-        except PlanOutdatedError:
+        except ShapesChangedError:
             pass
         shapes = {name: values.shape for name, values in feeds.items()}
         for _ in self._loaded.graph.nodes:  # each time one more layer has run
             try:
                 return self._for_what_was_made(shapes).run(feeds, outputs, same_pass=True)
-            except PlanOutdatedError:
+            except ShapesChangedError:
                 continue
         return self._for_what_was_made(shapes).run(feeds, outputs, same_pass=True)
 
     def _for_what_was_made(self, shapes: Mapping[str, Shape]) -> Session:
         """A session for the inputs' shapes, and those that Python layers have made in this pass."""
-        code = self._loaded.net.user_code
+        code = self._loaded.net.python_host
         assert code is not None, "only a Python layer's plan is ever outdated"
         code.learn_shapes()
         graph = reshape_graph(self._loaded.graph, shapes)
@@ -64,12 +64,12 @@ class PlannedSession(Session):
         session = self._planned.get(key)
         if session is None:
             size = session_bytes(graph)
-            self._planned.make_room(size)
+            self._planned.evict_for(size)
             loaded = replace(self._loaded, bound=replace(self._loaded.bound, graph=graph))
-            session = self._make(outline_loaded(loaded, self._values, batch="keep"))
+            session = self._make(to_onnx(loaded, self._values, batch="keep"))
             self._planned.put(key, session, size)
         return session
 
 
 def _made_by_code(graph: Graph) -> tuple[object, ...]:
-    return tuple((node.top_shapes, node.layer.open_axis) for node in graph.nodes if node.layer.makes_shapes)
+    return tuple((node.top_shapes, node.layer.open_axis) for node in graph.nodes if node.layer.has_dynamic_shapes)

@@ -10,15 +10,16 @@ from caffeconv.conversion.load import Loaded
 from caffeconv.tensor.param import Param
 
 
-def holding_weights(loaded: Loaded) -> Loaded:
+def with_copied_weights(loaded: Loaded) -> Loaded:
     """The net with copies of the weights that lie in mapped files; what fillers make is still made when needed."""
     nodes = tuple(
-        replace(node, params=tuple(held(param) for param in node.params)) for node in loaded.bound.graph.nodes
+        replace(node, params=tuple(with_copied_values(param) for param in node.params))
+        for node in loaded.bound.graph.nodes
     )
     return replace(loaded, bound=replace(loaded.bound, graph=replace(loaded.bound.graph, nodes=nodes)))
 
 
-def held(param: Param) -> Param:
+def with_copied_values(param: Param) -> Param:
     """The parameter with a copy of what lies in a mapped file."""
     if param.values is None or param.source.startswith("filler "):
         return param

@@ -47,7 +47,7 @@ def _folded(graph: Graph, before: Node | None, node: Node, readers: Counter[str]
     affine = node.layer.channel_affine(node)
     if affine is None:
         return None
-    params = before.layer.absorb(before, *affine)
+    params = before.layer.fold_affine(before, *affine)
     if params is None:
         return None
     return replace(before, params=params, tops=node.tops)

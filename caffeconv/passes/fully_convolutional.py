@@ -8,7 +8,7 @@ from caffeconv.errors import Diagnostic, InvalidNetError, LayerError
 from caffeconv.frontend.build import infer_tops
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
-from caffeconv.tensor.shape import Shape, by_x, count
+from caffeconv.tensor.shape import Shape, count, format_shape
 
 
 def fully_convolutional(graph: Graph) -> Graph:
@@ -28,7 +28,7 @@ def fully_convolutional(graph: Graph) -> Graph:
     for node in graph.nodes:
         bottoms = tuple(shapes[value] for value in node.bottoms)
         made = node
-        if bottoms != node.bottom_shapes or node.layer.spans_places or _flattens_for(node, wanted):
+        if bottoms != node.bottom_shapes or node.layer.is_fully_connected or _flattens_for(node, wanted):
             try:
                 made = _rewritten(node, bottoms)
             except LayerError as error:
@@ -47,8 +47,8 @@ def _over_places(graph: Graph) -> set[str]:
     """The values that lead to a layer that spans all places, and so are wanted with their places apart."""
     wanted: set[str] = set()
     for node in reversed(graph.nodes):
-        passes_on = node.layer.only_flattens(node) or node.layer.treats_places_alike(node)
-        if node.layer.spans_places or (passes_on and wanted.intersection(node.tops)):
+        passes_on = node.layer.only_flattens(node) or node.layer.is_spatially_uniform(node)
+        if node.layer.is_fully_connected or (passes_on and wanted.intersection(node.tops)):
             wanted.update(node.bottoms)
     return wanted
 
@@ -58,9 +58,9 @@ def _flattens_for(node: Node, wanted: set[str]) -> bool:
 
 
 def _rewritten(node: Node, bottoms: tuple[Shape, ...]) -> Node:
-    made = node.layer.over_places(node, bottoms)
+    made = node.layer.as_convolution(node, bottoms)
     tops = infer_tops(made.definition, made.layer, bottoms, {}, None)
     for blob, old, new in zip(node.definition.tops, node.top_shapes, tops, strict=False):
         if count(old) != count(new):
-            raise LayerError(f"top '{blob}' would be {by_x(new)} in place of {by_x(old)}")
+            raise LayerError(f"top '{blob}' would be {format_shape(new)} in place of {format_shape(old)}")
     return replace(made, bottom_shapes=bottoms, top_shapes=tops)

@@ -9,17 +9,17 @@ from caffeconv.ir.graph import Graph
 from caffeconv.passes.drop_identities import drop_identities
 from caffeconv.passes.fold_affine import fold_affine
 
-Pass = Callable[[Graph], Graph]
+GraphPass = Callable[[Graph], Graph]
 
 
-PASSES: tuple[Pass, ...] = (drop_identities, fold_affine)
+PASSES: tuple[GraphPass, ...] = (drop_identities, fold_affine)
 
 
-LINKING_PASSES: tuple[Pass, ...] = (drop_identities, partial(fold_affine, keep_linkable=True))
+LINKING_PASSES: tuple[GraphPass, ...] = (drop_identities, partial(fold_affine, keep_linkable=True))
 """Those that leave alone what a model can point to in a weights file."""
 
 
-def run_passes(graph: Graph, passes: Iterable[Pass] = PASSES) -> Graph:
+def run_passes(graph: Graph, passes: Iterable[GraphPass] = PASSES) -> Graph:
     """The graph after every pass, validated after each."""
     for apply in passes:
         graph = apply(graph)

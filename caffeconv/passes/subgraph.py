@@ -14,7 +14,7 @@ from caffeconv.layers.data import Input
 from caffeconv.tensor.shape import Shape
 
 
-def read_before(nodes: Sequence[Node]) -> dict[str, str]:
+def external_inputs(nodes: Sequence[Node]) -> dict[str, str]:
     """Value → blob of everything that the layers read and none of them makes."""
     made: set[str] = set()
     read: dict[str, str] = {}
@@ -33,13 +33,13 @@ def last_writes(nodes: Sequence[Node]) -> dict[str, str]:
     }
 
 
-def cut(graph: Graph, span: slice, shapes: Mapping[str, Shape]) -> Graph:
-    """The layers `span` of a graph, with an input for each value of `read_before`, of the shape given for it.
+def extract_subgraph(graph: Graph, span: slice, shapes: Mapping[str, Shape]) -> Graph:
+    """The layers `span` of a graph, with an input for each value of `external_inputs`, of the shape given for it.
 
     An input layer within keeps the shape that it has. Raises InvalidNetError where shapes do not go together.
     """
     nodes = graph.nodes[span]
-    fed = [_input(value, shapes[value], graph) for value in read_before(nodes)]
+    fed = [_input(value, shapes[value], graph) for value in external_inputs(nodes)]
     own = {
         blob: graph.shapes[value]
         for node in nodes

@@ -19,7 +19,7 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike
 from caffeconv.pycaffe import resizing
 from caffeconv.pycaffe.errors import PycaffeRuntimeError, PycaffeValueError
-from caffeconv.tensor.shape import FloatArray, Shape, by_x, count
+from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape
 
 caffe_pb2 = _caffe_pb2
 """Scripts write `caffe.io.caffe_pb2`."""
@@ -40,7 +40,7 @@ def blobproto_to_array(blob: BlobProto, return_diff: bool = False) -> Doubles:
     old = any(blob.HasField(name) for name in ("num", "channels", "height", "width"))
     shape = (blob.num, blob.channels, blob.height, blob.width) if old else tuple(blob.shape.dim)
     if values.size != count(shape) or min(shape, default=0) < 0:
-        raise PycaffeValueError(f"cannot reshape array of size {values.size} into shape {by_x(shape)}")
+        raise PycaffeValueError(f"cannot reshape array of size {values.size} into shape {format_shape(shape)}")
     return np.asarray(values, np.float64).reshape(shape)
 
 
@@ -74,7 +74,7 @@ def array_to_datum(arr: ArrayLike, label: int | None = None) -> Datum:
     array = np.asarray(arr)
     if array.ndim != 3:
         raise PycaffeValueError(
-            f"Incorrect array shape. It is {by_x(array.shape)}; channels × height × width was needed"
+            f"Incorrect array shape. It is {format_shape(array.shape)}; channels × height × width was needed"
         )
     datum = Datum(channels=array.shape[0], height=array.shape[1], width=array.shape[2])
     if array.dtype == np.uint8:
@@ -97,7 +97,7 @@ def datum_to_array(datum: Datum) -> NDArray[np.uint8] | Doubles:
     values = np.frombuffer(datum.data, np.uint8).copy() if datum.data else np.array(datum.float_data, np.float64)
     if values.size != count(shape) or min(shape) < 0:
         hint = "; it is an encoded picture, which cv2.imdecode reads" if datum.encoded else ""
-        raise PycaffeValueError(f"cannot reshape array of size {values.size} into shape {by_x(shape)}{hint}")
+        raise PycaffeValueError(f"cannot reshape array of size {values.size} into shape {format_shape(shape)}{hint}")
     return values.reshape(shape)
 
 
@@ -205,11 +205,11 @@ class Transformer:
         shape = (1, *mean.shape) if mean.ndim == 2 else mean.shape
         if len(shape) != 3:
             raise PycaffeValueError(
-                f"Mean shape invalid. It is {by_x(mean.shape)}; channels, or channels × height × width, were needed"
+                f"Mean shape invalid. It is {format_shape(mean.shape)}; channels, or channels × height × width, were needed"
             )
         if shape != needed:
             raise PycaffeValueError(
-                f"Mean shape incompatible with input shape. It is {by_x(shape)}, the input {by_x(needed)}; "
+                f"Mean shape incompatible with input shape. It is {format_shape(shape)}, the input {format_shape(needed)}; "
                 "mean.mean(1).mean(1) gives a value for each channel, which fits any size"
             )
         self.mean[in_] = mean
@@ -250,14 +250,14 @@ def resize_image(im: ArrayLike, new_dims: Sequence[int], interp_order: int = 1) 
     image = np.asarray(im)
     if image.ndim != 3 or not image.size:
         raise PycaffeValueError(
-            f"resize_image: the picture is {by_x(image.shape)}; height × width × channels was needed"
+            f"resize_image: the picture is {format_shape(image.shape)}; height × width × channels was needed"
         )
     if interp_order not in (0, 1):
         raise PycaffeValueError(f"resize_image: interp_order {interp_order}; 0 (nearest) or 1 (linear) was needed")
     order: resizing.Order = 0 if interp_order == 0 else 1
     height, width = (int(size) for size in new_dims)
     if min(height, width) < 1:
-        raise PycaffeValueError(f"resize_image: new_dims are {by_x((height, width))}; at least 1×1 was needed")
+        raise PycaffeValueError(f"resize_image: new_dims are {format_shape((height, width))}; at least 1×1 was needed")
     if image.shape[-1] not in (1, 3):
         return resizing.zoom(image.astype(np.float64), height, width, order).astype(np.float32)
     least, most = image.min(), image.max()
@@ -276,7 +276,7 @@ def oversample(images: Sequence[FloatArray], crop_dims: Sequence[int]) -> FloatA
     """
     shapes = {np.shape(image) for image in images}
     if len(shapes) != 1 or len(next(iter(shapes))) != 3:
-        listed = ", ".join(by_x(shape) for shape in sorted(shapes)) or "none"
+        listed = ", ".join(format_shape(shape) for shape in sorted(shapes)) or "none"
         raise PycaffeValueError(
             f"oversample: pictures of one size, height × width × channels, were needed; there is {listed}"
         )

@@ -29,7 +29,7 @@ MAX_SHAPES = 256
 """For how many shapes of its bottoms a layer remembers those of its tops."""
 
 
-class UserCodeError(CaffeconvError):
+class PythonLayerError(CaffeconvError):
     """The user's code went wrong; the message holds its traceback, and `__cause__` is the exception itself."""
 
 
@@ -44,7 +44,7 @@ class PythonParam:
     in_place: tuple[int | None, ...]
 
 
-class UserCode:
+class PythonLayerHost:
     """The user's code of one net: what the caller allows to be imported and run.
 
     Modules are looked for where Python looks (PYTHONPATH), in the current folder, and beside the prototxt. Those of the
@@ -53,19 +53,19 @@ class UserCode:
     """
 
     def __init__(self, directory: Path | None) -> None:
-        self.layers: dict[str, UserLayer] = {}
+        self.layers: dict[str, PythonLayer] = {}
         """Key → layer: its name, or one made of it where an earlier layer has the same."""
         self._directory = None if directory is None else str(directory.absolute())
         self._modules: dict[str, ModuleType] = {}
         self._caffe_installed = _finds_caffe()
 
-    def layer(self, name: str, where: str, tops: tuple[str, ...], param: PythonParam) -> UserLayer:
+    def layer(self, name: str, where: str, tops: tuple[str, ...], param: PythonParam) -> PythonLayer:
         """The layer of that name that makes the values `tops`; made when first asked for, set up when its shapes are."""
         key, number = name, 1
         while key in self.layers and (self.layers[key].tops, self.layers[key].param) != (tops, param):
             number += 1
             key = f"{name}_{number}"
-        return self.layers.setdefault(key, UserLayer(self, key, where, tops, param))
+        return self.layers.setdefault(key, PythonLayer(self, key, where, tops, param))
 
     def begin_pass(self) -> None:
         """From here on every layer runs once more; until then it gives again what it gave."""
@@ -93,14 +93,14 @@ class UserCode:
                     else "on sys.path only: put its folder on PYTHONPATH, or pass allow_python=True, with which it is "
                     "looked for in the current folder and beside the prototxt too"
                 )
-                raise UserCodeError(f"No module named '{error.name}'; it was looked for {places}") from None
+                raise PythonLayerError(f"No module named '{error.name}'; it was looked for {places}") from None
         kind: type[Layer] | None = getattr(module, param.layer, None)
         if not isinstance(kind, type):
             classes = [
                 name for name, value in vars(module).items() if isinstance(value, type) and hasattr(value, "setup")
             ]
             listed = f"; layers in it: {', '.join(classes)}" if classes else ""
-            raise UserCodeError(f"module '{param.module}' ({module.__file__}) has no class '{param.layer}'{listed}")
+            raise PythonLayerError(f"module '{param.module}' ({module.__file__}) has no class '{param.layer}'{listed}")
         return kind
 
     @contextmanager
@@ -159,10 +159,10 @@ def _lies_in(folders: Sequence[str], name: str, module: ModuleType) -> bool:
     return any(f"{place}/".startswith(starts) for place in places if place)
 
 
-class UserLayer:
+class PythonLayer:
     """One Python layer of a net: the object of the user's class, and its blobs."""
 
-    def __init__(self, code: UserCode, key: str, where: str, tops: tuple[str, ...], param: PythonParam) -> None:
+    def __init__(self, code: PythonLayerHost, key: str, where: str, tops: tuple[str, ...], param: PythonParam) -> None:
         self.key = key
         self.where = where
         self.tops = tops
@@ -174,7 +174,7 @@ class UserLayer:
         self._code = code
         self.object: Layer | None = None
         """The object of the user's class, once it is set up."""
-        self._failed: UserCodeError | None = None
+        self._failed: PythonLayerError | None = None
         self._bottoms: list[Blob] = []
         self._bottoms_before: tuple[Shape, ...] = ()
         self._tops: list[Blob] = []
@@ -231,7 +231,7 @@ class UserLayer:
             with self._code.running():
                 self._call("setup", made, self._bottoms, self._tops)
                 self._call("reshape", made, self._bottoms, self._tops)
-        except UserCodeError as error:
+        except PythonLayerError as error:
             self._failed = error
             raise
         self.object = made
@@ -315,12 +315,12 @@ class UserLayer:
     def _placed(self, step: str) -> Iterator[None]:
         try:
             yield
-        except UserCodeError:
+        except PythonLayerError:
             raise
         except Exception as error:
             own = _of_the_user(error.__traceback__)
             text = "".join(traceback.format_exception(type(error), error, own)).rstrip()
-            raise UserCodeError(f"{self._what} failed in {step}\n{text}") from error.with_traceback(own)
+            raise PythonLayerError(f"{self._what} failed in {step}\n{text}") from error.with_traceback(own)
 
 
 def _copied(layer: Layer) -> Layer:

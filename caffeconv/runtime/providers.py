@@ -69,7 +69,7 @@ def report_fallback(provider: Provider, why: str, *, allowed: bool) -> None:
     warnings.warn(f"{text}. The CPU computes", CaffeconvWarning, stacklevel=3)
 
 
-def said(
+def report_lines(
     running: Sequence[str], placed: Sequence[Placement] | None, layers: Mapping[str, str], passed_over: str = ""
 ) -> list[str]:
     """What was chosen, and which layers fell back to the CPU, as lines for people.

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caffeconv.errors import CaffeconvError, PlanOutdatedError
+from caffeconv.errors import CaffeconvError, ShapesChangedError
 from caffeconv.ir.onnx_builder import OUR_DOMAIN
-from caffeconv.python_layers.host import UserCode, UserCodeError, UserLayer
-from caffeconv.tensor.shape import FloatArray, Shape, by_x
+from caffeconv.python_layers.host import PythonLayer, PythonLayerError, PythonLayerHost
+from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -52,7 +52,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Call))
 class _PythonNode:
     """A Python layer in a model."""
 
-    layer: UserLayer
+    layer: PythonLayer
     planned: Planned
     """The tops' shapes for which the model was made; None where a size is open."""
     above: frozenset[str]
@@ -63,7 +63,7 @@ class _PythonNode:
 class PythonNodes:
     """The Python layers of one session, and the function that runs them."""
 
-    def __init__(self, model: ModelProto, code: UserCode, library: str) -> None:
+    def __init__(self, model: ModelProto, code: PythonLayerHost, library: str) -> None:
         self._code = code
         self._forward, self._backward = _python_nodes(model, code)
         self._library = ctypes.CDLL(library)
@@ -91,10 +91,10 @@ class PythonNodes:
     def end_run(self) -> None:
         """Raises what went wrong in a layer, or PlanOutdatedError."""
         raised, self._raised = self._raised, None
-        if raised is not None and not isinstance(raised, PlanOutdatedError):
+        if raised is not None and not isinstance(raised, ShapesChangedError):
             raise raised
         if self._unplanned:
-            raise PlanOutdatedError(
+            raise ShapesChangedError(
                 f"{next(iter(self._unplanned.values()))}. caffeconv.Net plans anew for what such a layer makes"
             )
 
@@ -118,17 +118,17 @@ class PythonNodes:
             return
         node = self._forward[name]
         if node.above & self._unplanned.keys():
-            raise PlanOutdatedError(f"{node.layer.where}: its bottoms come from a model for other shapes")
+            raise ShapesChangedError(f"{node.layer.where}: its bottoms come from a model for other shapes")
         number = len(inputs) - len(node.layer.param_shapes())
         with _placed(node.layer):
             tops = node.layer.forward(inputs[:number], inputs[number:])
         if not _fits([top.shape for top in tops], node.planned):
-            shapes = ", ".join(by_x(top.shape) for top in tops)
+            shapes = ", ".join(format_shape(top.shape) for top in tops)
             self._unplanned[name] = f"{node.layer.where}: its tops are {shapes}, other than its reshape had said"
         _hand_over(pointer, tops)
 
 
-def _python_nodes(model: ModelProto, code: UserCode) -> tuple[dict[str, _PythonNode], dict[str, _PythonNode]]:
+def _python_nodes(model: ModelProto, code: PythonLayerHost) -> tuple[dict[str, _PythonNode], dict[str, _PythonNode]]:
     """The nodes Python and PythonGrad of a model, by the attribute `name`."""
     found: dict[bool, dict[str, _PythonNode]] = {False: {}, True: {}}
     above: dict[str, frozenset[str]] = {}
@@ -164,12 +164,12 @@ def _fits(shapes: Sequence[Shape], planned: Planned) -> bool:
 
 
 @contextmanager
-def _placed(layer: UserLayer) -> Iterator[None]:
+def _placed(layer: PythonLayer) -> Iterator[None]:
     """Names the layer in what goes wrong inside."""
     try:
         yield
-    except UserCodeError as error:
-        raise UserCodeError(f"{layer.where}: {error}") from error.__cause__
+    except PythonLayerError as error:
+        raise PythonLayerError(f"{layer.where}: {error}") from error.__cause__
 
 
 def _array(tensor: _Tensor) -> FloatArray:
@@ -187,6 +187,6 @@ def _hand_over(pointer: ctypes._Pointer[_Call], outputs: Sequence[FloatArray]) -
         dims = (ctypes.c_int64 * max(values.ndim, 1))(*values.shape)
         memory = ctypes.POINTER(ctypes.c_float)()
         if call.make_output(pointer, index, dims, values.ndim, ctypes.byref(memory)):
-            raise CaffeconvError(f"{call.name.decode()}: onnxruntime has no memory for {by_x(values.shape)}")
+            raise CaffeconvError(f"{call.name.decode()}: onnxruntime has no memory for {format_shape(values.shape)}")
         if values.size:
             np.ctypeslib.as_array(memory, values.shape)[...] = values

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import onnxruntime
     from onnx import ModelProto
 
-    from caffeconv.emit.lazy_model import Outline
-    from caffeconv.python_layers.host import UserCode
+    from caffeconv.emit.lazy_model import LazyModel
+    from caffeconv.python_layers.host import PythonLayerHost
     from caffeconv.runtime.python_callback import PythonNodes
 
 OPTIMIZED = "optimized.onnx"
@@ -50,17 +50,17 @@ _STATUS = re.compile(r"Status Message: (.*)", re.DOTALL)
 
 
 class Session:
-    """A model ready to run; of an `Outline`, with its parameters where they lie in memory, of any size.
+    """A model ready to run; of an `LazyModel`, with its parameters where they lie in memory, of any size.
 
-    ``inputs`` and ``outputs``: name → dims, a symbol where a size is open. `user_code` runs the model's Python layers.
+    ``inputs`` and ``outputs``: name → dims, a symbol where a size is open. `python_host` runs the model's Python layers.
     nhwc: CUDA kernels that keep channels last are preferred. profile_to: a folder for what `end_profiling` gives.
     optimise: whether onnxruntime may rewrite the model while it loads it. half: compute in half precision, on CUDA only;
     inputs and outputs stay as they are.
     """
 
     def __init__(
-        self, model: ModelProto | Outline | Path, provider: Provider = "auto", threads: int | None = None, *,
-        user_code: UserCode | None = None, nhwc: bool = False, profile_to: Path | None = None, optimise: bool = True,
+        self, model: ModelProto | LazyModel | Path, provider: Provider = "auto", threads: int | None = None, *,
+        python_host: PythonLayerHost | None = None, nhwc: bool = False, profile_to: Path | None = None, optimise: bool = True,
         half: bool = False,
     ) -> None:  # fmt: skip
         device = parse_provider(provider)
@@ -69,16 +69,16 @@ class Session:
         model = _halved(model, names) if half else model
         options = _options(ort, threads, optimise=optimise, profile_to=profile_to)
         if not isinstance(model, Path):
-            from caffeconv.runtime.shared_initializers import lend
+            from caffeconv.runtime.shared_initializers import share_initializers
 
-            model, self._lent = lend(model, options)
+            model, self._lent = share_initializers(model, options)
         library = _our_library(names) if _uses_our_operators(model) else None
         if library is not None:
             options.register_custom_ops_library(library)
         if names[0] == CUDA:
             load_libraries(ort)
             options.add_session_config_entry(_RECORD_PLACEMENT, "1")
-        self._python = _python_nodes(model, user_code, library)
+        self._python = _python_nodes(model, python_host, library)
         with self._python.called_by_new_kernels() if self._python is not None else nullcontext():
             self._session, failure = _loaded(ort, model, options, with_options(names, device, nhwc=nhwc))
         if names[0] == CUDA and CUDA not in self.providers:
@@ -224,11 +224,11 @@ def _refuse_no_pictures(name: str, values: Feed) -> None:
     )
 
 
-def _halved(model: ModelProto | Outline | Path, providers: Sequence[str]) -> ModelProto:
+def _halved(model: ModelProto | LazyModel | Path, providers: Sequence[str]) -> ModelProto:
     """The model in half precision; CaffeconvError on the CPU, which computes with that by way of float32."""
     import onnx
 
-    from caffeconv.emit.lazy_model import Outline
+    from caffeconv.emit.lazy_model import LazyModel
     from caffeconv.emit.passes.float16 import to_half
 
     if providers[0] != CUDA:
@@ -236,8 +236,8 @@ def _halved(model: ModelProto | Outline | Path, providers: Sequence[str]) -> Mod
             "--fp16 is for CUDA: on the CPU onnxruntime turns half precision into float32 and back, which is slower and no "
             "more exact. Leave --fp16 out, or see `caffeconv convert --fp16` for a model of half the size"
         )
-    if isinstance(model, Outline):
-        model = model.with_values()
+    if isinstance(model, LazyModel):
+        model = model.materialize()
     return to_half(onnx.load(model) if isinstance(model, Path) else model, keep_io=True)
 
 
@@ -257,16 +257,18 @@ def _our_library(providers: Sequence[str]) -> str | None:
         return None  # the model's own functions do the same, more slowly
 
 
-def _python_nodes(model: ModelProto | Path, user_code: UserCode | None, library: str | None) -> PythonNodes | None:
+def _python_nodes(
+    model: ModelProto | Path, python_host: PythonLayerHost | None, library: str | None
+) -> PythonNodes | None:
     """What runs the model's Python layers; None where it has none, or nothing may run them."""
-    if user_code is None or isinstance(model, Path):
+    if python_host is None or isinstance(model, Path):
         return None
     if not any(node.domain == "caffeconv" and node.op_type.startswith("Python") for node in model.graph.node):
         return None
     import caffeconv.ops as ops
     from caffeconv.runtime.python_callback import PythonNodes
 
-    return PythonNodes(model, user_code, library or ops.library_path())
+    return PythonNodes(model, python_host, library or ops.library_path())
 
 
 def _first_line(error: Exception) -> str:

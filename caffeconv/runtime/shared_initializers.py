@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
-from caffeconv.emit.lazy_model import Outline, dtype_of, packed, without
+from caffeconv.emit.lazy_model import LazyModel, dtype_of, packed, without
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.stored_values import StoredValues
 
@@ -25,8 +25,8 @@ _IN_MEMORY = "lent"
 """Stands where ONNX wants the name of a file; none of it is opened."""
 
 
-def lend(
-    model: ModelProto | Outline, options: onnxruntime.SessionOptions
+def share_initializers(
+    model: ModelProto | LazyModel, options: onnxruntime.SessionOptions
 ) -> tuple[ModelProto, Sequence[onnxruntime.OrtValue]]:
     """The model without its large parameters, which `options` lend to a session; and what must live as long as that.
 

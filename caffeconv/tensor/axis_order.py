@@ -9,7 +9,7 @@ from caffeconv.tensor.shape import Shape, count
 
 
 @dataclass(frozen=True)
-class Piece:
+class Segment:
     """A run of values that Caffe lays out as `shape`, and that lies there with axis `lead` moved to the end."""
 
     shape: Shape
@@ -41,7 +41,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Arrangement:
+class AxisOrder:
     """How a net that keeps channels last holds a blob of Caffe's `shape`.
 
     The first `lead` axes stay (N; of recurrent layers T and N). What follows is one item, channels × spatial axes, and
@@ -51,7 +51,7 @@ class Arrangement:
 
     shape: Shape
     lead: int
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[Segment, ...] = ()
 
     @property
     def item(self) -> Shape:
@@ -60,7 +60,7 @@ class Arrangement:
     @property
     def axes(self) -> tuple[int, ...]:
         """Caffe's axes in the order in which they are held."""
-        return Piece(self.shape, self.lead).axes if len(self.item) > 1 else tuple(range(len(self.shape)))
+        return Segment(self.shape, self.lead).axes if len(self.item) > 1 else tuple(range(len(self.shape)))
 
     @property
     def held_shape(self) -> Shape:
@@ -77,53 +77,53 @@ class Arrangement:
         """Whether its last axis holds flattened items in another order than Caffe's."""
         return len(self.item) == 1 and self.moves
 
-    def along(self, axis: int) -> tuple[Piece, ...]:
+    def along(self, axis: int) -> tuple[Segment, ...]:
         """What lies along all axes from `axis` on, taken as one."""
         if axis >= len(self.shape):
-            return (Piece((1,)),)
+            return (Segment((1,)),)
         if axis > self.lead:
-            return (Piece((count(self.shape, axis),)),)
+            return (Segment((count(self.shape, axis),)),)
         if len(self.item) > 1:
-            return joined([Piece(self.shape[axis:], self.lead - axis)])
+            return joined([Segment(self.shape[axis:], self.lead - axis)])
         if all(piece.stays for piece in self.pieces):
-            return (Piece((count(self.shape, axis),)),)
+            return (Segment((count(self.shape, axis),)),)
         return joined(self.pieces * count(self.shape, axis, self.lead))
 
 
-def joined(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
+def joined(pieces: Iterable[Segment]) -> tuple[Segment, ...]:
     """The same run, its parts that keep their order in one piece each."""
-    kept: list[Piece] = []
+    kept: list[Segment] = []
     for piece in pieces:
         if not piece.stays:
             kept.append(piece)
         elif kept and kept[-1].stays:
-            kept[-1] = Piece((kept[-1].size + piece.size,))
+            kept[-1] = Segment((kept[-1].size + piece.size,))
         else:
-            kept.append(Piece((piece.size,)))
+            kept.append(Segment((piece.size,)))
     return tuple(kept)
 
 
-def as_caffe(shape: Shape) -> Arrangement:
+def as_caffe(shape: Shape) -> AxisOrder:
     """The blob as Caffe has it."""
-    return flat(shape, [Piece(shape[-1:])]) if shape else Arrangement((), 0)
+    return flat(shape, [Segment(shape[-1:])]) if shape else AxisOrder((), 0)
 
 
-def flat(shape: Shape, pieces: Iterable[Piece]) -> Arrangement:
+def flat(shape: Shape, pieces: Iterable[Segment]) -> AxisOrder:
     """A blob along whose last axis `pieces` lie."""
-    return Arrangement(shape, len(shape) - 1, joined(pieces))
+    return AxisOrder(shape, len(shape) - 1, joined(pieces))
 
 
-def channels_last(shape: Shape, lead: int = 1) -> Arrangement:
+def channels_last(shape: Shape, lead: int = 1) -> AxisOrder:
     """A blob of images, `lead` being the axis of their channels; blobs of fewer axes stay as Caffe has them."""
-    return Arrangement(shape, lead) if len(shape) > lead + 1 else as_caffe(shape)
+    return AxisOrder(shape, lead) if len(shape) > lead + 1 else as_caffe(shape)
 
 
-def usual(shape: Shape) -> Arrangement:
+def usual(shape: Shape) -> AxisOrder:
     """What a blob is taken for where nothing more is known: with three axes or more, images N × C × spatial axes."""
     return channels_last(shape)
 
 
-def reshaped(bottom: Arrangement, shape: Shape) -> Arrangement | None:
+def reshaped(bottom: AxisOrder, shape: Shape) -> AxisOrder | None:
     """What the same reshape, done to the blob as it is held, gives; None where it would mix the values up."""
     if count(shape) == 0 or not shape:
         return usual(shape)
@@ -132,7 +132,7 @@ def reshaped(bottom: Arrangement, shape: Shape) -> Arrangement | None:
     return next(_readings(bottom, shape), None)
 
 
-def _readings(bottom: Arrangement, shape: Shape) -> Iterator[Arrangement]:
+def _readings(bottom: AxisOrder, shape: Shape) -> Iterator[AxisOrder]:
     before, item = bottom.shape[: bottom.lead], bottom.item
     splits = sorted(range(len(shape)), key=lambda split: abs(split - bottom.lead))
     for split in splits:  # the axes in front regrouped, the items as they were
@@ -144,17 +144,17 @@ def _readings(bottom: Arrangement, shape: Shape) -> Iterator[Arrangement]:
     channels = item[0] if len(item) > 1 else _one_image(bottom)
     for split in splits:  # spatial axes regrouped, or a flattened image made one again
         if channels and count(shape[:split]) == count(before) and shape[split] == channels and split + 1 < len(shape):
-            yield Arrangement(shape, split)
+            yield AxisOrder(shape, split)
 
 
-def _one_image(bottom: Arrangement) -> int | None:
+def _one_image(bottom: AxisOrder) -> int | None:
     """The channels of the one image that was flattened into the last axis."""
     if len(bottom.pieces) == 1 and bottom.pieces[0].lead == 0 and not bottom.pieces[0].stays:
         return bottom.pieces[0].shape[0]
     return None
 
 
-def same_places(bottoms: Sequence[Arrangement], tops: int) -> list[Arrangement] | None:
+def same_places(bottoms: Sequence[AxisOrder], tops: int) -> list[AxisOrder] | None:
     """The tops, each shaped as the first bottom, where each value stands where those that it is made of stand.
 
     None where bottoms are held in different ways, so that values that belong together do not meet.
@@ -168,22 +168,22 @@ def same_places(bottoms: Sequence[Arrangement], tops: int) -> list[Arrangement] 
     return [first] * tops
 
 
-def concatenated(bottoms: Sequence[Arrangement], axis: int, shape: Shape) -> Arrangement | None:
+def concatenated(bottoms: Sequence[AxisOrder], axis: int, shape: Shape) -> AxisOrder | None:
     """The blobs laid one after the other along Caffe's `axis`; None where they are held in different ways."""
     first = bottoms[0]
     if any(bottom.lead != first.lead for bottom in bottoms):
         return None if any(bottom.moves for bottom in bottoms) else as_caffe(shape)
     if len(first.item) > 1:
-        return Arrangement(shape, first.lead)
+        return AxisOrder(shape, first.lead)
     if axis == first.lead:
         return flat(shape, [piece for bottom in bottoms for piece in bottom.pieces])
     return flat(shape, first.pieces) if all(bottom.pieces == first.pieces for bottom in bottoms) else None
 
 
-def sliced(bottom: Arrangement, axis: int, shapes: Sequence[Shape]) -> list[Arrangement] | None:
+def sliced(bottom: AxisOrder, axis: int, shapes: Sequence[Shape]) -> list[AxisOrder] | None:
     """The blob cut along Caffe's `axis` into parts of these shapes; None where a cut would go through an image."""
     if len(bottom.item) > 1:
-        return [Arrangement(shape, bottom.lead) for shape in shapes]
+        return [AxisOrder(shape, bottom.lead) for shape in shapes]
     if axis < bottom.lead:
         return [flat(shape, bottom.pieces) for shape in shapes]
     waiting, parts = list(bottom.pieces), []
@@ -195,7 +195,7 @@ def sliced(bottom: Arrangement, axis: int, shapes: Sequence[Shape]) -> list[Arra
     return parts
 
 
-def _taken(waiting: list[Piece], size: int) -> list[Piece] | None:
+def _taken(waiting: list[Segment], size: int) -> list[Segment] | None:
     """The pieces that make up the next `size` values, taken off `waiting`."""
     taken = []
     while size:
@@ -203,8 +203,8 @@ def _taken(waiting: list[Piece], size: int) -> list[Piece] | None:
         if piece.size > size:
             if not piece.stays:
                 return None
-            waiting.insert(0, Piece((piece.size - size,)))
-            piece = Piece((size,))
+            waiting.insert(0, Segment((piece.size - size,)))
+            piece = Segment((size,))
         taken.append(piece)
         size -= piece.size
     return taken

@@ -37,12 +37,12 @@ def shape_string(shape: Sequence[int]) -> str:
     return "".join(f"{dim} " for dim in shape) + f"({math.prod(shape)})"
 
 
-def by_x(shape: Sequence[int]) -> str:
+def format_shape(shape: Sequence[int]) -> str:
     """A shape as people write it: ``2×3×4``; ``scalar`` for a blob without axes."""
     return "×".join(str(dim) for dim in shape) or "scalar"
 
 
-def untaken(name: str, taken: set[str], between: str = "_") -> str:
+def unique_name(name: str, taken: set[str], between: str = "_") -> str:
     """The name, or the first of name_2, name_3, … (`between` before the number) that is not taken, which it then is."""
     free, number = name, 1
     while free in taken:

@@ -27,7 +27,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Kernel:
+class WeightArray:
     """One array.
 
     parts: arrays or views whose values, each in C order, one after the other, are those of the array. They are made
@@ -45,9 +45,9 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Kernels:
+class WeightArrays:
     """All arrays of a layer, in the order in which Keras keeps them, and what else whoever loads them has to know."""
 
-    arrays: tuple[Kernel, ...] = ()
+    arrays: tuple[WeightArray, ...] = ()
     facts: Mapping[str, Fact] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

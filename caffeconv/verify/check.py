@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caffeconv.conversion.load import Loaded
-from caffeconv.emit.metadata import Preprocess, is_half, layouts, pictures_of
-from caffeconv.emit.passes.pipeline import Form
-from caffeconv.emit.precision import exact_values
+from caffeconv.emit.metadata import Preprocess, image_preprocessing, is_half, layouts
+from caffeconv.emit.passes.pipeline import ModelOptions
+from caffeconv.emit.precision import float32_values
 from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.options import State
 from caffeconv.frontend.reshape import for_any_batch, input_shapes, reshape_graph
@@ -89,7 +89,7 @@ class Verification:
 
 
 def verify(
-    loaded: Loaded, model: ModelProto, form: Form | None = None, state: State | None = None, *,
+    loaded: Loaded, model: ModelProto, form: ModelOptions | None = None, state: State | None = None, *,
     typical: Preprocess | None = None, engine: EngineName | None = None,
 ) -> Verification:  # fmt: skip
     """Compares `model`, converted from `loaded` in that form, with the most independent engine that can run the net.
@@ -97,7 +97,7 @@ def verify(
     typical: what the net's pictures go through, for inputs of a range such as it is used to. engine: this one and no
     other. Raises CaffeconvError where none can run the net.
     """
-    form, state = form or Form(), state or State()
+    form, state = form or ModelOptions(), state or State()
     graph = _at_the_models_shapes(loaded, model, form)
     inputs = probe(graph, form.preprocess, typical=typical)
     subject = Subject(loaded, graph, state)
@@ -114,7 +114,7 @@ def verify(
     raise CaffeconvError("--verify: " + "; ".join(f"{title}: {why}" for title, why in unfit))
 
 
-def deviations(loaded: Loaded, model: ModelProto, other: ModelProto, form: Form) -> tuple[BlobCheck, ...]:
+def deviations(loaded: Loaded, model: ModelProto, other: ModelProto, form: ModelOptions) -> tuple[BlobCheck, ...]:
     """How far the outputs of `other`, which is `model` in that form, lie from the model's, on a probe input."""
     graph = _at_the_models_shapes(loaded, other, form)
     inputs = probe(graph, form.preprocess)
@@ -125,7 +125,7 @@ def deviations(loaded: Loaded, model: ModelProto, other: ModelProto, form: Form)
     )
 
 
-def _at_the_models_shapes(loaded: Loaded, model: ModelProto, form: Form) -> Graph:
+def _at_the_models_shapes(loaded: Loaded, model: ModelProto, form: ModelOptions) -> Graph:
     """The net's graph with inputs of the shapes that the model takes; those of the prototxt where it takes any."""
     given = input_shapes(loaded.graph)
     asked = dict(given)
@@ -148,7 +148,7 @@ def _at_the_models_shapes(loaded: Loaded, model: ModelProto, form: Form) -> Grap
 
 
 def _takes_pictures(model: ModelProto, name: str) -> bool:
-    prepared = pictures_of(_metadata(model))
+    prepared = image_preprocessing(_metadata(model))
     return prepared is not None and prepared.input == name
 
 
@@ -195,7 +195,7 @@ def _results(
 def _session(model: ModelProto, loaded: Loaded) -> Session:
     from caffeconv.runtime.session import Session
 
-    return Session(model, "cpu", user_code=loaded.net.user_code)
+    return Session(model, "cpu", python_host=loaded.net.python_host)
 
 
 def _with_outputs(model: ModelProto, values: Sequence[str]) -> ModelProto:
@@ -236,7 +236,7 @@ def _unjudged(graph: Graph, *, half: bool) -> dict[str, str]:
         reasons = [found[bottom] for bottom in node.bottoms if bottom in found]
         if node.layer.is_random:
             reasons.append("not judged: random")
-        if node.layer.decides and half:
+        if node.layer.is_discontinuous and half:
             reasons.append("not judged: jumps")
         found.update(dict.fromkeys(node.tops, reasons[0]) if reasons else {})
     return found
@@ -258,7 +258,7 @@ def _second_look(found: Verification, subject: Subject, inputs: Probe) -> Verifi
 
 def _steepness(subject: Subject, inputs: Probe, tolerance: Tolerance) -> dict[str, float]:
     """Blob → how far the net moves it when inputs that are no labels change by a rounding."""
-    random, exact = np.random.default_rng(SEED), exact_values(subject.graph)
+    random, exact = np.random.default_rng(SEED), float32_values(subject.graph)
     changed = {
         name: values if name in exact else values * (1 + tolerance.rounding * random.choice((-1, 1), values.shape))
         for name, values in inputs.net.items()

@@ -82,7 +82,7 @@ def _run_self(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[str
     fed = set(graph.inputs)
     values = tuple(value for node in graph.nodes for value in node.tops if value not in fed)
     model = emit_model(replace(graph, outputs=values, dims=fixed_dims(graph)), values)
-    session = Session(model, "cpu", user_code=subject.loaded.net.user_code, optimise=False)
+    session = Session(model, "cpu", python_host=subject.loaded.net.python_host, optimise=False)
     return session.run({name: inputs[name] for name in session.inputs})
 
 
@@ -90,7 +90,7 @@ def _run_caffe(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[st
     if importlib.util.find_spec("caffe") is None:
         raise EngineUnfitError("there is no module caffe")
     loaded = subject.loaded
-    if loaded.net.user_code is None and any(node.layer.makes_shapes for node in subject.graph.nodes):
+    if loaded.net.python_host is None and any(node.layer.has_dynamic_shapes for node in subject.graph.nodes):
         raise EngineUnfitError("it would run the net's Python layers, which --allow-python has not allowed")
     last = loaded.net.last_value
     blobs = _in_a_child("pycaffe_child.py", subject, inputs)

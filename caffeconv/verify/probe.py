@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.emit.metadata import Preprocess
-from caffeconv.emit.precision import exact_values
+from caffeconv.emit.precision import float32_values
 from caffeconv.ir.graph import Graph
 from caffeconv.tensor.shape import FloatArray, Shape
 
@@ -37,7 +37,7 @@ def probe(graph: Graph, preprocess: Preprocess | None = None, *, typical: Prepro
     are such as the layers that read them take; everything else is normally distributed.
     """
     random = np.random.default_rng(SEED)
-    exact = exact_values(graph)
+    exact = float32_values(graph)
     net: dict[str, FloatArray] = {}
     model: dict[str, NDArray[np.uint8]] = {}
     for name in graph.inputs:

@@ -22,7 +22,7 @@ from support.program import environment, heed_ctrl_c, program, script
 
 import caffeconv
 from caffeconv.cli import main
-from caffeconv.inference.checkpoint import Parts
+from caffeconv.inference.checkpoint import Checkpoint
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel"
@@ -307,7 +307,7 @@ def test_killed_when_the_file_is_there(
     assert run(*command, "-o", whole).exit_code == 0
     with monkeypatch.context() as patched:
         if moment == "first":
-            patched.setattr(Parts, "remove", killed)
+            patched.setattr(Checkpoint, "remove", killed)
         elif moment == "emptied":
             patched.setattr(Path, "unlink", killed_at_the_second)
         else:

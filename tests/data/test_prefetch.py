@@ -13,8 +13,8 @@ from support.golden_cases import Array
 
 from caffeconv.data.database import DatabaseSource
 from caffeconv.data.hdf5 import HDF5Files, HDF5Source
-from caffeconv.data.image_list import PictureList, PictureListSource
-from caffeconv.data.prefetch import Feeder, in_order
+from caffeconv.data.image_list import ImageList, ImageListSource
+from caffeconv.data.prefetch import Prefetcher, in_order
 from caffeconv.data.source import DataSource
 from caffeconv.data.transform import Transform
 from caffeconv.data.windows import Sampling, WindowSource
@@ -36,8 +36,8 @@ def database(folder: Path) -> DataSource:
 def pictures(folder: Path) -> DataSource:
     write_pictures(folder, {f"{i}.png": pixels(6, 7, 3, seed=i) for i in range(7)})
     write_list(folder / "list.txt", [f"{i}.png {i}" for i in range(7)])
-    listed = PictureList(folder / "list.txt", "", folder, True, None)
-    return PictureListSource(("data", "label"), listed, 3, TRAIN, seeded(), shuffle=True, rand_skip=4)
+    listed = ImageList(folder / "list.txt", "", folder, True, None)
+    return ImageListSource(("data", "label"), listed, 3, TRAIN, seeded(), shuffle=True, rand_skip=4)
 
 
 def rows(folder: Path) -> DataSource:
@@ -56,7 +56,10 @@ def windows(folder: Path) -> DataSource:
 
 
 def batches(source: DataSource, number: int, threads: int) -> list[tuple[Array, ...]]:
-    with ThreadPoolExecutor(max(threads, 1)) as pool, Feeder(source, pool if threads else None, 2 * threads) as feeder:
+    with (
+        ThreadPoolExecutor(max(threads, 1)) as pool,
+        Prefetcher(source, pool if threads else None, 2 * threads) as feeder,
+    ):
         return [tuple(blob.copy() for blob in feeder.next_batch().blobs) for _ in range(number)]
 
 
@@ -112,7 +115,7 @@ def test_items_of_several_sizes(tmp_path: Path) -> None:
     source = DatabaseSource(("data",), tmp_path / "db", "LMDB", 1, Transform(), seeded())
     assert_equal(batches(source, 9, 2), [(item[None].astype(np.float32),) for item in items])
     same = DatabaseSource(("data",), tmp_path / "db", "LMDB", 1, Transform(crop_size=3), seeded())
-    with ThreadPoolExecutor(2) as pool, Feeder(same, pool, 4) as feeder:
+    with ThreadPoolExecutor(2) as pool, Prefetcher(same, pool, 4) as feeder:
         assert len({id(feeder.next_batch().blobs[0]) for _ in range(50)}) < 10
 
 
@@ -133,7 +136,7 @@ def test_passing_over_what_is_damaged(tmp_path: Path, threads: int) -> None:
     clean = DatabaseSource(("data", "label"), tmp_path / "good", "LMDB", 2, Transform(), seeded())
     assert_equal(batches(source, 7, threads), batches(clean, 7, 0))
     source.seek(0)
-    with Feeder(source, None, 0) as feeder:
+    with Prefetcher(source, None, 0) as feeder:
         skipped = [text for _ in range(3) for text in feeder.next_batch().skipped]
     assert [text.split("record ")[1][:3] for text in skipped] == ["'1'", "'4'", "'7'"]
 
@@ -158,13 +161,13 @@ def test_nothing_but_damage(tmp_path: Path, threads: int) -> None:
 def test_lines_that_name_no_picture(tmp_path: Path) -> None:
     write_pictures(tmp_path, {"a.png": pixels(4, 4, 3), "b.png": pixels(4, 4, 3, seed=1)})
     write_list(tmp_path / "list.txt", ["a.png 1", "a.png", "none.png 3", "b.png 4"])
-    listed = PictureList(tmp_path / "list.txt", "", tmp_path, True, None)
-    source = PictureListSource(("data", "label"), listed, 2, Transform(), seeded())
+    listed = ImageList(tmp_path / "list.txt", "", tmp_path, True, None)
+    source = ImageListSource(("data", "label"), listed, 2, Transform(), seeded())
     source.skips_bad = True
-    with Feeder(source, None, 0) as feeder:
+    with Prefetcher(source, None, 0) as feeder:
         batch = feeder.next_batch()
     np.testing.assert_array_equal(batch.blobs[1], [1, 4])
     assert [text.split("list.txt, ")[1][:6] for text in batch.skipped] == ["line 2", "line 3"]
-    strict = PictureListSource(("data", "label"), listed, 1, Transform(), seeded())
-    with refused("list.txt, line 2: 'a.png'; "), Feeder(strict, None, 0) as feeder:
+    strict = ImageListSource(("data", "label"), listed, 1, Transform(), seeded())
+    with refused("list.txt, line 2: 'a.png'; "), Prefetcher(strict, None, 0) as feeder:
         feeder.next_batch()  # before the good first line is read

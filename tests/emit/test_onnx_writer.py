@@ -30,9 +30,9 @@ import caffeconv
 from caffeconv.caffe_pb2 import BlobProto, LayerParameter, NetParameter
 from caffeconv.cli import main
 from caffeconv.conversion.load import load
-from caffeconv.conversion.to_onnx import outline_loaded
+from caffeconv.conversion.to_onnx import to_onnx
 from caffeconv.emit import onnx_writer
-from caffeconv.emit.lazy_model import Outline
+from caffeconv.emit.lazy_model import LazyModel
 from caffeconv.emit.onnx_writer import Storage, Written, write_model
 from caffeconv.files.onnx_records import FILES_KEY, FileRecord, recorded_files
 from caffeconv.files.sha256 import Hashes, digest_of, hashing
@@ -310,7 +310,7 @@ def test_what_is_in_memory_goes_the_same_ways(tmp_path: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     for storage in STORAGES:
         with hashing([]) as hashes:
-            written = write_model(Outline(model, {}), tmp_path / "m.onnx", storage, hashes, dict)
+            written = write_model(LazyModel(model, {}), tmp_path / "m.onnx", storage, hashes, dict)
         assert len(written.apart) == (storage == "external")
         x = np.ones((1, 30), "f4")
         assert np.array_equal(run(tmp_path / "m.onnx", {"x": x})["y"], x @ values.astype(np.float16).astype("f4"))
@@ -321,7 +321,7 @@ def test_values_are_cast_to_the_type_of_their_initializer(storage: Storage, tmp_
     """So that a step which makes a model half as large needs no values in memory."""
     net, weights, weight, bias = make_net(tmp_path)
     loaded = load(net, weights)
-    outline = outline_loaded(loaded, loaded.graph.outputs, link=storage == "link")
+    outline = to_onnx(loaded, loaded.graph.outputs, link=storage == "link")
     for tensor in outline.model.graph.initializer:
         tensor.data_type = TensorProto.FLOAT16 if tensor.name == "ip/weight" else tensor.data_type
     with hashing([]) as hashes:
@@ -330,9 +330,9 @@ def test_values_are_cast_to_the_type_of_their_initializer(storage: Storage, tmp_
     found = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "m.onnx").graph.initializer}
     assert found["ip/weight"].tobytes() == weight.astype("<f2").tobytes()
     assert found["ip/bias"].tobytes() == bias.tobytes()
-    inside = {t.name: numpy_helper.to_array(t) for t in outline.with_values().graph.initializer}
+    inside = {t.name: numpy_helper.to_array(t) for t in outline.materialize().graph.initializer}
     assert all(np.array_equal(values, inside[name]) for name, values in found.items())
-    assert outline.bytes == pytest.approx(outline.with_values().ByteSize(), abs=100)
+    assert outline.bytes == pytest.approx(outline.materialize().ByteSize(), abs=100)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -350,7 +350,7 @@ def test_any_tensors_come_back(tmp_path: Path, sizes: list[int], data: st.DataOb
         model.graph.initializer.append(tensor)
     storage = data.draw(st.sampled_from(STORAGES))
     with hashing([]) as hashes:
-        written = write_model(Outline(model, params), tmp_path / "m.onnx", storage, hashes, lambda: {"key": "value"})
+        written = write_model(LazyModel(model, params), tmp_path / "m.onnx", storage, hashes, lambda: {"key": "value"})
     back = onnx.load(tmp_path / "m.onnx")
     assert {t.name: numpy_helper.to_array(t).tobytes() for t in back.graph.initializer} == {
         name: values.tobytes() for name, values in wanted.items()

@@ -15,7 +15,7 @@ from support.small_nets import write_net, write_weights
 import caffeconv
 from caffeconv.cli import main
 from caffeconv.conversion.load import load
-from caffeconv.emit.weights.weight_arrays import kernels_of
+from caffeconv.emit.weights.weight_arrays import weight_arrays_of
 
 # kernel, stride, pad, dilation, height and width of the input
 WINDOWS = [
@@ -32,7 +32,7 @@ def caffes(folder: Path, layer: str, x: Array, weights: list[Array]) -> tuple[Ar
     y = caffeconv.Net(net, blobs, phase="TEST").forward(data=x)["x"].transpose(0, 2, 3, 1)
     # a layer with parameters, for a file needs some
     net = write_net(folder, {"data": x.shape}, layer + PARAMETERS)
-    window = kernels_of(load(net).graph, "nhwc").layers["x"]["window"]
+    window = weight_arrays_of(load(net).graph, "nhwc").layers["x"]["window"]
     assert isinstance(window, dict)
     return y, window
 

@@ -17,7 +17,7 @@ from support.small_nets import input_layer, session_of, write_net
 import caffeconv
 from caffeconv import Preprocess
 from caffeconv.data.transform import Transform, Transformer
-from caffeconv.emit.metadata import pictures_of
+from caffeconv.emit.metadata import image_preprocessing
 
 RELU = 'layer { name: "r" type: "ReLU" bottom: "x" top: "r" relu_param { negative_slope: 1 } }'
 CONV = (
@@ -108,7 +108,7 @@ def test_what_is_folded(
     net = write_net(tmp_path, {"x": (1, 3, 5, 5)}, layer)
     model = caffeconv.convert(net, preprocess=Preprocess(np.array([1, 2, 3], "f4"), 0.5), half=half)
     assert [node.op_type for node in model.graph.node][:-1] == operators
-    said = pictures_of({entry.key: entry.value for entry in model.metadata_props})
+    said = image_preprocessing({entry.key: entry.value for entry in model.metadata_props})
     assert said is not None
     assert said.folded == folded
     assert str(said) == "RGB pictures of 5×5, uint8 (less the mean 1, 2, 3, times 0.5, turned to BGR)"

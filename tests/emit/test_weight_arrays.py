@@ -16,8 +16,8 @@ from support.small_nets import write_net
 import caffeconv
 from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.conversion.load import Loaded, load
-from caffeconv.emit.weights.weight_arrays import kernels_of
-from caffeconv.emit.weights.weight_files import write_kernels
+from caffeconv.emit.weights.weight_arrays import weight_arrays_of
+from caffeconv.emit.weights.weight_files import write_weight_arrays
 from caffeconv.frontend.options import State
 
 KINDS = (
@@ -68,7 +68,7 @@ def compared(case: Case, net: Loaded, weights: Path) -> dict[str, str | None]:
 def test_keras_gives_caffes_numbers(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = loaded(case, monkeypatch)
     weights = tmp_path / "weights.h5"
-    write_kernels(weights, kernels_of(net.graph, "nhwc", keras_names=True))
+    write_weight_arrays(weights, weight_arrays_of(net.graph, "nhwc", keras_names=True))
     differences = compared(case, net, weights)
     assert {name: text for name, text in differences.items() if text} == {}
     assert differences
@@ -80,7 +80,7 @@ def test_a_first_dense_layer_in_caffes_order_is_wrong(tmp_path: Path, monkeypatc
     (case,) = (case for case in NETS if case.folder.name == "alexnet")
     net = loaded(case, monkeypatch)
     weights = tmp_path / "weights.h5"
-    write_kernels(weights, kernels_of(net.graph, "nhwc", keras_names=True))
+    write_weight_arrays(weights, weight_arrays_of(net.graph, "nhwc", keras_names=True))
     fc6 = next(node for node in net.graph.nodes if node.name == "fc6")
     with h5py.File(weights, "r+") as file:
         rows = file["fc6/kernel"][...]
@@ -97,7 +97,7 @@ def matches_net(folder: Path, net: Path, weights: Path, feeds: Mapping[str, Arra
     """Rebuilt in Keras with the exported weights, the net gives these blobs as `caffeconv.Net` does."""
     graph = load(net, weights).graph
     out = folder / "exported.h5"
-    write_kernels(out, kernels_of(graph, "nhwc", keras_names=True))
+    write_weight_arrays(out, weight_arrays_of(graph, "nhwc", keras_names=True))
     described = metadata(out)["blobs"]
     held_feeds = {name: held(values, described[name]) for name, values in feeds.items()}
     got = run(rebuilt(graph.nodes, out, held_feeds), held_feeds)

@@ -25,8 +25,8 @@ import caffeconv
 from caffeconv.cli import main
 from caffeconv.conversion.load import load
 from caffeconv.emit.weights import block_stream, weight_files
-from caffeconv.emit.weights.weight_arrays import kernels_of
-from caffeconv.emit.weights.weight_files import write_kernels
+from caffeconv.emit.weights.weight_arrays import weight_arrays_of
+from caffeconv.emit.weights.weight_files import write_weight_arrays
 
 DIGITS = ROOT / "fixtures" / "digits" / "deploy.prototxt", ROOT / "fixtures" / "digits" / "digits.caffemodel"
 MOBILENET = GOLDENS / "nets" / "mobilenet"
@@ -172,7 +172,7 @@ def test_an_unknown_layer_type_is_left_as_it_is(tmp_path: Path) -> None:
     from caffeconv.tensor.shape import Shape, Shapes
 
     class Gain(ReLU):
-        keeps_places: ClassVar[bool] = False
+        is_pointwise: ClassVar[bool] = False
 
         def weight_shapes(self, bottoms: Shapes) -> dict[str, Shape]:
             return {"gain": bottoms[0][1:]}
@@ -215,11 +215,11 @@ def test_many_layers_with_long_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_blocks_make_the_same_file(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = load(GOLDENS / "nets" / "alexnet" / "net.prototxt", GOLDENS / "nets" / "alexnet" / "weights.caffemodel")
-    content = kernels_of(net.graph, "nhwc")
-    write_kernels(tmp_path / f"whole.{suffix}", content)
+    content = weight_arrays_of(net.graph, "nhwc")
+    write_weight_arrays(tmp_path / f"whole.{suffix}", content)
     monkeypatch.setattr(block_stream, "BLOCK", 1000)
     monkeypatch.setattr(block_stream, "TILE", 16)
-    write_kernels(tmp_path / f"blocks.{suffix}", content)
+    write_weight_arrays(tmp_path / f"blocks.{suffix}", content)
     whole, cut = ((tmp_path / f"{name}.{suffix}").read_bytes() for name in ("whole", "blocks"))
     assert whole == cut or suffix == "h5"  # HDF5 notes the time
     one, other = arrays(tmp_path / f"whole.{suffix}"), arrays(tmp_path / f"blocks.{suffix}")

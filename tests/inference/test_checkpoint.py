@@ -15,17 +15,17 @@ from support.databases import refused
 
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.inference import checkpoint as module
-from caffeconv.inference.checkpoint import NoSpaceError, Parts, was_finished
+from caffeconv.inference.checkpoint import Checkpoint, NoSpaceError, was_finished
 from caffeconv.inference.feature_files import check_feature_file, make_feature_file
-from caffeconv.inference.features import Chunk, write_features
+from caffeconv.inference.features import RowBlock, write_features
 
 RUN = {"net": "a", "--batch-size": "4"}
 ROWS = np.random.default_rng(0).normal(size=(9, 2, 3)).astype(np.float32)
 
 
-def chunks(begin: int = 0, end: int = 9, step: int = 4) -> list[Chunk]:
+def chunks(begin: int = 0, end: int = 9, step: int = 4) -> list[RowBlock]:
     return [
-        Chunk(
+        RowBlock(
             min(step, end - i), {"x": ROWS[i : min(i + step, end)]}, {"data": i + step}, (f"bad {i}",), {"h": ROWS[i]}
         )
         for i in range(begin, end, step)
@@ -39,7 +39,7 @@ def quiet(items: int) -> None:
 @pytest.mark.parametrize("suffix", ["npy", "npz", "h5", "lmdb"])
 def test_files(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"f.{suffix}"
-    parts = Parts.begin(out, RUN, ["x"])
+    parts = Checkpoint.begin(out, RUN, ["x"])
     write_features(parts, chunks(), quiet, ["a"] * 9)
     assert not parts.folder.exists()
     if suffix == "npy":
@@ -63,7 +63,7 @@ def test_files(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_datum_is_written_as_protobuf_writes_it(tmp_path: Path) -> None:
-    parts = Parts.begin(tmp_path / "f.lmdb", RUN, ["x"])
+    parts = Checkpoint.begin(tmp_path / "f.lmdb", RUN, ["x"])
     write_features(parts, chunks(), quiet)
     with (
         lmdb.open(str(tmp_path / "f.lmdb"), readonly=True, lock=False) as environment,
@@ -76,8 +76,8 @@ def test_a_datum_is_written_as_protobuf_writes_it(tmp_path: Path) -> None:
 def test_several_blobs_of_any_name(tmp_path: Path) -> None:
     for suffix in ("npz", "h5", "lmdb"):
         names = ["../x", "a/b", "a_b"]
-        parts = Parts.begin(tmp_path / f"f.{suffix}", RUN, names)
-        write_features(parts, [Chunk(9, {name: ROWS + i for i, name in enumerate(names)})], quiet)
+        parts = Checkpoint.begin(tmp_path / f"f.{suffix}", RUN, names)
+        write_features(parts, [RowBlock(9, {name: ROWS + i for i, name in enumerate(names)})], quiet)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.h5", "f.lmdb", "f.npz"]
     assert sorted(path.name for path in (tmp_path / "f.lmdb").iterdir()) == ["_._x", "a_b", "a_b_"]
     np.testing.assert_array_equal(np.load(tmp_path / "f.npz")["a_b"], ROWS + 2)
@@ -86,12 +86,12 @@ def test_several_blobs_of_any_name(tmp_path: Path) -> None:
 def test_what_was_not_noted_is_cut_off(tmp_path: Path) -> None:
     out = tmp_path / "f.npy"
     first = chunks(0, 4)
-    parts = Parts.begin(out, RUN, ["x"])
+    parts = Checkpoint.begin(out, RUN, ["x"])
     parts.append(first[0].rows)
     parts.note(replace(parts.journal, passes=1, items=4, positions={"data": 4}), {"h": ROWS[0]})
     parts.append({"x": ROWS + 100})  # nobody was told of these
     parts.close()
-    going_on = Parts.go_on(out, RUN, ["x"])
+    going_on = Checkpoint.go_on(out, RUN, ["x"])
     assert going_on is not None
     assert (going_on.journal.items, going_on.journal.positions) == (4, {"data": 4})
     np.testing.assert_array_equal(going_on.states()["h"], ROWS[0])
@@ -104,10 +104,10 @@ def test_killed_while_the_file_was_made(tmp_path: Path, monkeypatch: pytest.Monk
     for suffix in ("npy", "h5"):
         out = tmp_path / f"f.{suffix}"
         with monkeypatch.context() as patch:
-            patch.setattr(Parts, "remove", Parts.close)  # as if killed before that
-            write_features(Parts.begin(out, RUN, ["x"]), chunks(), quiet)
+            patch.setattr(Checkpoint, "remove", Checkpoint.close)  # as if killed before that
+            write_features(Checkpoint.begin(out, RUN, ["x"]), chunks(), quiet)
         content = out.read_bytes()
-        again = Parts.go_on(out, RUN, ["x"])
+        again = Checkpoint.go_on(out, RUN, ["x"])
         assert again is not None
         write_features(again, [], quiet)
         assert out.read_bytes() == content
@@ -119,13 +119,13 @@ def test_an_interruption_keeps_what_was_added(tmp_path: Path) -> None:
         yield from chunks()[:2]
         raise KeyboardInterrupt
 
-    parts = Parts.begin(tmp_path / "f.h5", RUN, ["x"])
+    parts = Checkpoint.begin(tmp_path / "f.h5", RUN, ["x"])
     with pytest.raises(KeyboardInterrupt):
         write_features(parts, interrupted(), quiet)  # type: ignore[arg-type]
     parts.close()
     with refused(r"f.h5.partial: an interrupted run left 8 items here. --resume goes on with it"):
-        Parts.begin(tmp_path / "f.h5", RUN, ["x"])
-    again = Parts.go_on(tmp_path / "f.h5", RUN, ["x"])
+        Checkpoint.begin(tmp_path / "f.h5", RUN, ["x"])
+    again = Checkpoint.go_on(tmp_path / "f.h5", RUN, ["x"])
     assert again is not None
     assert again.journal.skipped == ["bad 0", "bad 4"]
     assert again.journal.passes == 2
@@ -133,43 +133,43 @@ def test_an_interruption_keeps_what_was_added(tmp_path: Path) -> None:
 
 def test_another_run_is_told_apart(tmp_path: Path) -> None:
     out = tmp_path / "f.h5"
-    assert Parts.go_on(out, RUN, ["x"]) is None
-    Parts.begin(out, RUN, ["x"]).close()
+    assert Checkpoint.go_on(out, RUN, ["x"]) is None
+    Checkpoint.begin(out, RUN, ["x"]).close()
     with refused(r"another one.\n  net: a then, b now\n  --blobs: x then, y now\nGive it what it had then"):
-        Parts.go_on(out, {**RUN, "net": "b"}, ["y"])
+        Checkpoint.go_on(out, {**RUN, "net": "b"}, ["y"])
     with refused(r"--mean: nothing then, 3 now"):
-        Parts.go_on(out, {**RUN, "--mean": "3"}, ["x"])
+        Checkpoint.go_on(out, {**RUN, "--mean": "3"}, ["x"])
 
 
 def test_two_at_once(tmp_path: Path) -> None:
     out = tmp_path / "f.h5"
-    held = Parts.begin(out, RUN, ["x"])
+    held = Checkpoint.begin(out, RUN, ["x"])
     with refused(r"f.h5.partial: another process is at work on this"):
-        Parts.go_on(out, RUN, ["x"])
+        Checkpoint.go_on(out, RUN, ["x"])
     held.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"version": 1}', b'{"run": {}, "blobs": [], "version": 9}', b"[]"])
 def test_damaged_journal(tmp_path: Path, content: bytes) -> None:
-    Parts.begin(tmp_path / "f.h5", RUN, ["x"]).close()
+    Checkpoint.begin(tmp_path / "f.h5", RUN, ["x"]).close()
     (tmp_path / "f.h5.partial" / "journal.json").write_bytes(content)
     with refused("journal.json: not readable, or of another version of caffeconv; remove the folder"):
-        Parts.go_on(tmp_path / "f.h5", RUN, ["x"])
+        Checkpoint.go_on(tmp_path / "f.h5", RUN, ["x"])
 
 
 def test_rows_that_are_gone(tmp_path: Path) -> None:
     out = tmp_path / "f.h5"
-    parts = Parts.begin(out, RUN, ["x"])
+    parts = Checkpoint.begin(out, RUN, ["x"])
     parts.append({"x": ROWS})
     parts.note(replace(parts.journal, items=9), {})
     parts.close()
     os.truncate(parts.part("x"), 300)
     with refused(r"0.npy: 472 bytes of 'x' were written here and are gone"):
-        Parts.go_on(out, RUN, ["x"])
+        Checkpoint.go_on(out, RUN, ["x"])
 
 
 def test_rows_of_another_size(tmp_path: Path) -> None:
-    parts = Parts.begin(tmp_path / "f.h5", RUN, ["x"])
+    parts = Checkpoint.begin(tmp_path / "f.h5", RUN, ["x"])
     parts.append({"x": ROWS})
     with refused("blob 'x' has rows of 3×2 now and had 2×3 before"):
         parts.append({"x": ROWS.reshape(9, 3, 2)})
@@ -178,7 +178,7 @@ def test_rows_of_another_size(tmp_path: Path) -> None:
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second chunk finds no room; what the first gave is kept, and is gone on with."""
     out = tmp_path / "f.npy"
-    parts = Parts.begin(out, RUN, ["x"])
+    parts = Checkpoint.begin(out, RUN, ["x"])
     write, written = module._write_all, []
 
     def full(file: io.FileIO, values: np.ndarray) -> None:
@@ -196,7 +196,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             write_features(parts, chunks(), quiet)
     parts.close()
     assert not out.exists()
-    again = Parts.go_on(out, RUN, ["x"])
+    again = Checkpoint.go_on(out, RUN, ["x"])
     assert again is not None
     write_features(again, chunks(4), quiet)
     np.testing.assert_array_equal(np.load(out), ROWS)
@@ -204,7 +204,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_full_disk_while_the_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "f.npz"
-    parts = Parts.begin(out, RUN, ["x"])
+    parts = Checkpoint.begin(out, RUN, ["x"])
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -215,14 +215,14 @@ def test_full_disk_while_the_file_is_made(tmp_path: Path, monkeypatch: pytest.Mo
             write_features(parts, chunks(), quiet)
     assert not out.exists()
     parts.close()
-    again = Parts.go_on(out, RUN, ["x"])
+    again = Checkpoint.go_on(out, RUN, ["x"])
     assert again is not None
     make_feature_file(again)
     np.testing.assert_array_equal(np.load(out)["x"], ROWS)
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:
-    parts = Parts.begin(tmp_path / "f.npz", RUN, ["x"])
+    parts = Checkpoint.begin(tmp_path / "f.npz", RUN, ["x"])
     write_features(parts, [], quiet)
     assert np.load(tmp_path / "f.npz")["x"].size == 0
 
@@ -233,28 +233,28 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     with refused("f.npy: .npy holds one array, and there are 2"):
         check_feature_file(tmp_path / "f.npy", 2)
     with refused("there is no folder .*nowhere"):
-        Parts.begin(tmp_path / "nowhere" / "f.h5", RUN, ["x"])
+        Checkpoint.begin(tmp_path / "nowhere" / "f.h5", RUN, ["x"])
     (tmp_path / "d.lmdb").mkdir()
     (tmp_path / "d.lmdb" / "x").touch()
     with refused("d.lmdb: this is there already, and is not replaced"):
         check_feature_file(tmp_path / "d.lmdb", 1)
-    parts = Parts.begin(tmp_path / "f.lmdb", RUN, ["x"])
+    parts = Checkpoint.begin(tmp_path / "f.lmdb", RUN, ["x"])
     with refused("blob 'x' has rows of 4 axes; a Datum has channels, height and width"):
-        write_features(parts, [Chunk(1, {"x": np.zeros((1, 2, 2, 2, 2), np.float32)})], quiet)
+        write_features(parts, [RowBlock(1, {"x": np.zeros((1, 2, 2, 2, 2), np.float32)})], quiet)
 
 
 def test_a_new_run_forgets_that_an_earlier_one_was_finished(tmp_path: Path) -> None:
     out = tmp_path / "f.npz"
-    earlier = Parts.begin(out, {**RUN, "net": "b"}, ["x"])
+    earlier = Checkpoint.begin(out, {**RUN, "net": "b"}, ["x"])
     (earlier.folder / "journal.json").rename(earlier.folder / "finished.json")  # as a kill may leave it
     earlier.close()
     out.write_bytes(b"of the earlier run")
-    parts = Parts.begin(out, RUN, ["x"])
+    parts = Checkpoint.begin(out, RUN, ["x"])
     parts.append({"x": ROWS})
     parts.note(replace(parts.journal, items=9), {})
     parts.close()
     assert not was_finished(out, RUN, ["x"])
-    again = Parts.go_on(out, RUN, ["x"])
+    again = Checkpoint.go_on(out, RUN, ["x"])
     assert again is not None
     np.testing.assert_array_equal(again.rows("x"), ROWS)
     again.close()
@@ -265,5 +265,5 @@ def test_a_new_run_removes_only_what_runs_write(tmp_path: Path) -> None:
     (folder / "mine").mkdir(parents=True)
     for name in ("notes.txt", "0.npy", "journal.new", "states-3.npz"):
         (folder / name).write_text("x")
-    Parts.begin(tmp_path / "f.npz", RUN, ["x"]).close()
+    Checkpoint.begin(tmp_path / "f.npz", RUN, ["x"]).close()
     assert sorted(path.name for path in folder.iterdir()) == ["journal.json", "lock", "mine", "notes.txt"]

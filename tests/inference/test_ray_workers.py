@@ -22,7 +22,7 @@ from support.program import PACKAGES, environment, heed_ctrl_c, program, script
 
 from caffeconv import CaffeconvError
 from caffeconv.cli import main
-from caffeconv.inference.ray_workers import RayWorkers, Surroundings, import_ray, standing_in
+from caffeconv.inference.ray_workers import RayWorkers, WorkerEnvironment, import_ray, standing_in
 
 pytestmark = pytest.mark.ray
 
@@ -210,15 +210,15 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_surroundings_that_differ(here: Path) -> None:
     weights = here / "net.caffemodel"
     weights.write_bytes(b"first")
-    started = Surroundings.here([weights])
+    started = WorkerEnvironment.here([weights])
     started.enter()
     weights.write_bytes(b"second")
     with refused(r"net.caffemodel: the worker on .* does not find the file that the run was started with"):
         started.enter()
     with refused("/nowhere: No such file or directory on .*every machine of the cluster needs it under the same path"):
-        Surroundings("/nowhere", (), started.versions).enter()
+        WorkerEnvironment("/nowhere", (), started.versions).enter()
     with refused("has caffeconv .*, the run was started with caffeconv 0.0; the same were needed"):
-        Surroundings(str(here), (), "caffeconv 0.0").enter()
+        WorkerEnvironment(str(here), (), "caffeconv 0.0").enter()
 
 
 # -- workers that die ----------------------------------------------------------------------------------------------------

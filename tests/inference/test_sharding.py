@@ -19,9 +19,9 @@ from support.databases import pixels, raw, refused, write_hdf5, write_list, writ
 
 from caffeconv import Net
 from caffeconv.data.records import open_records
-from caffeconv.inference.data_passes import Pass, Sweep
+from caffeconv.inference.data_passes import DatasetRunner, OutputBatch
 from caffeconv.inference.ray_workers import share
-from caffeconv.inference.sharding import Passes, Shard, ShardedSweep, SweepBuild, passes_a_shard, refuse_order
+from caffeconv.inference.sharding import Passes, RunnerBuild, Shard, ShardedRunner, passes_a_shard, refuse_order
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -49,16 +49,16 @@ class Here(Generic[Job, Result]):
 def sharded(
     net: Path, count: int, *, passes: int | None = None, begin: dict[str, int] | None = None, first: int = 0,
     skip_bad: bool = False,
-) -> tuple[ShardedSweep, Here[Shard, Passes]]:  # fmt: skip
-    known = Sweep(Net(net), BLOBS, passes=passes, skip_bad=skip_bad)
-    build = SweepBuild(lambda threads: Net(net, threads=threads), BLOBS, known.items, passes, None, skip_bad)
+) -> tuple[ShardedRunner, Here[Shard, Passes]]:  # fmt: skip
+    known = DatasetRunner(Net(net), BLOBS, passes=passes, skip_bad=skip_bad)
+    build = RunnerBuild(lambda threads: Net(net, threads=threads), BLOBS, known.items, passes, None, skip_bad)
     workers = Here(build(1), count)
-    return ShardedSweep(
+    return ShardedRunner(
         Net(net), BLOBS, workers, passes=passes, begin=begin, first=first, skip_bad=skip_bad
     ), workers  # fmt: skip
 
 
-def kept(passes: Iterable[Pass]) -> list[tuple[object, ...]]:
+def kept(passes: Iterable[OutputBatch]) -> list[tuple[object, ...]]:
     """All that a pass says, as things that can be compared."""
     return [
         (
@@ -74,39 +74,39 @@ def kept(passes: Iterable[Pass]) -> list[tuple[object, ...]]:
 def test_the_same_passes(tmp_path: Path, items: int, count: int) -> None:
     net = write_data_net(tmp_path, items, 4)
     sweep, workers = sharded(net, count)
-    assert kept(sweep) == kept(Sweep(Net(net), BLOBS))
+    assert kept(sweep) == kept(DatasetRunner(Net(net), BLOBS))
     assert len(workers.done) == len({shard.first for shard in workers.done})
     assert sum(shard.passes for shard in workers.done) >= math.ceil(items / 4)
 
 
 def test_as_many_passes_as_are_asked_for(tmp_path: Path) -> None:
     net = write_data_net(tmp_path, 10, 4)
-    assert kept(sharded(net, 2, passes=7)[0]) == kept(Sweep(Net(net), BLOBS, passes=7))
+    assert kept(sharded(net, 2, passes=7)[0]) == kept(DatasetRunner(Net(net), BLOBS, passes=7))
 
 
 def test_going_on_in_the_middle(tmp_path: Path) -> None:
     net = write_data_net(tmp_path, 50, 4)
-    whole = kept(Sweep(Net(net), BLOBS))
+    whole = kept(DatasetRunner(Net(net), BLOBS))
     assert kept(sharded(net, 2, begin={"data": 20}, first=5)[0]) == whole[5:]
 
 
 @pytest.mark.parametrize("damaged", [{0}, {7, 8, 9, 30}, {59}, set(range(20, 40))], ids=str)
 def test_what_is_damaged_is_passed_over_alike(tmp_path: Path, damaged: set[int]) -> None:
     net = write_data_net(tmp_path, 60, 4, damaged)
-    alone = kept(Sweep(Net(net), BLOBS, skip_bad=True))
+    alone = kept(DatasetRunner(Net(net), BLOBS, skip_bad=True))
     assert kept(sharded(net, 2, skip_bad=True)[0]) == alone
     assert len({text for *_, skipped in alone if isinstance(skipped, list) for text in skipped}) == len(damaged)
 
 
 def test_an_item_that_is_damaged_ends_it_where_it_would_end_alone(tmp_path: Path) -> None:
     net = write_data_net(tmp_path, 60, 4, {41})
-    alone, shared = Sweep(Net(net), BLOBS), sharded(net, 2)[0]
+    alone, shared = DatasetRunner(Net(net), BLOBS), sharded(net, 2)[0]
     found: list[tuple[list[tuple[object, ...]], str]] = []
     for sweep in (alone, shared):
-        made: list[Pass] = []
+        made: list[OutputBatch] = []
         with refused("record '00041'") as caught:
             for one in sweep:
-                made.append(Pass(**{**vars(one), "blobs": {name: v.copy() for name, v in one.blobs.items()}}))
+                made.append(OutputBatch(**{**vars(one), "blobs": {name: v.copy() for name, v in one.blobs.items()}}))
         found.append((kept(made), str(caught.value)))
     assert found[0] == found[1]
     assert len(found[0][0]) == 10
@@ -120,20 +120,20 @@ def test_a_source_of_one_item_beside_a_database(tmp_path: Path) -> None:
     )
     net = write_data_net(tmp_path, 64, 4, layers=layers)
     sweep, workers = sharded(net, 2)
-    assert kept(sweep) == kept(Sweep(Net(net), BLOBS))
+    assert kept(sweep) == kept(DatasetRunner(Net(net), BLOBS))
     assert len(workers.done) == len({shard.first for shard in workers.done})  # nothing was made twice
 
 
 def test_a_shard_reads_nothing_beyond_it(tmp_path: Path) -> None:
     net = Net(write_data_net(tmp_path, 60, 4, {9}))
-    sweep = Sweep(net, BLOBS, begin={"data": 4}, first=1, most=3, threads=2, skip_bad=True)
+    sweep = DatasetRunner(net, BLOBS, begin={"data": 4}, first=1, most=3, threads=2, skip_bad=True)
     assert [one.positions["data"] for one in sweep] == [8, 13, 17]
     assert net.sources["data"].position == 17
 
 
 def test_another_number_of_items_elsewhere(tmp_path: Path) -> None:
     net = write_data_net(tmp_path, 8, 4)
-    build = SweepBuild(lambda threads: Net(net), BLOBS, {"data": 9}, None, None, False)
+    build = RunnerBuild(lambda threads: Net(net), BLOBS, {"data": 9}, None, None, False)
     with refused("db: 8 items where the worker is, 9 where the run was started"):
         build(1)(Shard(0, 1, {"data": 0}))
 

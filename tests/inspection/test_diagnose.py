@@ -21,7 +21,7 @@ from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.errors import InvalidNetError
 from caffeconv.files.wire import encode_varint
 from caffeconv.inspection.diagnose import THOROUGH
-from caffeconv.inspection.diagnose.trial_net import Trouble, World
+from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Layer
 from caffeconv.tensor.shape import Shape
@@ -405,15 +405,15 @@ def true_size(folder: Path) -> tuple[Path, Path]:
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The layers that are evaluated, one entry each: what the search costs on any machine."""
     calls: list[int] = []
-    evaluate = World.evaluate
+    evaluate = TrialNet.evaluate
 
     def counted(
-        self: World, index: int, definition: LayerDef, layer: Layer | None, changed: Mapping[str, Shape | None]
-    ) -> tuple[Layer | None, dict[str, Shape | None], Trouble | None]:
+        self: TrialNet, index: int, definition: LayerDef, layer: Layer | None, changed: Mapping[str, Shape | None]
+    ) -> tuple[Layer | None, dict[str, Shape | None], Misfit | None]:
         calls.append(index)
         return evaluate(self, index, definition, layer, changed)
 
-    monkeypatch.setattr(World, "evaluate", counted)
+    monkeypatch.setattr(TrialNet, "evaluate", counted)
     return calls
 
 

@@ -8,11 +8,11 @@ from support.golden_cases import ROOT
 
 import caffeconv
 from caffeconv.net import net
-from caffeconv.net.lru import Recent
+from caffeconv.net.lru import LruCache
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    kept: Recent[str] = Recent(2, 100)
+    kept: LruCache[str] = LruCache(2, 100)
     kept.put("a", "A", 1)
     kept.put("b", "B", 1)
     assert kept.get("a") == "A"
@@ -21,7 +21,7 @@ def test_the_least_recently_used_goes_first() -> None:
 
 
 def test_sizes_count() -> None:
-    kept: Recent[str] = Recent(9, 100)
+    kept: LruCache[str] = LruCache(9, 100)
     for key in "abc":
         kept.put(key, key, 40)
     assert [kept.get(key) for key in "abc"] == [None, "b", "c"]

@@ -17,7 +17,7 @@ from support.small_nets import write_net
 import caffeconv
 from caffeconv.cli import main
 from caffeconv.runtime import install, session
-from caffeconv.runtime.providers import CPU, CUDA, Device, Placement, Providers, layer_of, parse_provider, said
+from caffeconv.runtime.providers import CPU, CUDA, Device, Placement, Providers, layer_of, parse_provider, report_lines
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel"
@@ -163,7 +163,7 @@ def test_no_gpu(cuda: type[FakeSession], monkeypatch: pytest.MonkeyPatch) -> Non
         asked("cuda:1")
     made = session.Session(caffeconv.convert(NET, WEIGHTS))
     assert made.providers == [CPU]
-    assert said(made.providers, None, {}, made.passed_over) == [
+    assert report_lines(made.providers, None, {}, made.passed_over) == [
         f"providers: {CPU}", "not CUDA, which this onnxruntime has: no GPU None",
     ]  # fmt: skip
 
@@ -206,13 +206,13 @@ def test_what_fell_back_is_said(cuda: type[FakeSession]) -> None:
     assert placed is not None
     assert Placement("prob", "X", CPU) in placed
     owners = {place.node: layer_of(place.node, ["scale", "conv1", "ip1", "prob"]) or "" for place in placed}
-    assert said(made.providers, placed, owners) == [
+    assert report_lines(made.providers, placed, owners) == [
         f"providers: {CUDA}, {CPU}",
         f"2 of 4 layers run on {CUDA} whole",
         "on the CPU: ip1 (X)",
         "on the CPU: prob (X)",
     ]
-    assert said([CUDA, CPU], None, {})[1] == "which nodes are on the CPU, this onnxruntime does not tell"
+    assert report_lines([CUDA, CPU], None, {})[1] == "which nodes are on the CPU, this onnxruntime does not tell"
 
 
 def test_threads_and_providers_of_a_net() -> None:

@@ -17,12 +17,12 @@ from support.small_nets import write_net
 import caffeconv
 from caffeconv.cli import main
 from caffeconv.conversion.load import load
-from caffeconv.conversion.to_onnx import outline_loaded
-from caffeconv.emit.lazy_model import Outline
+from caffeconv.conversion.to_onnx import to_onnx
+from caffeconv.emit.lazy_model import LazyModel
 from caffeconv.errors import CaffeconvError
-from caffeconv.net.snapshot import holding_weights
+from caffeconv.net.snapshot import with_copied_weights
 from caffeconv.runtime.session import Session
-from caffeconv.runtime.shared_initializers import lend
+from caffeconv.runtime.shared_initializers import share_initializers
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.shape import FloatArray
 
@@ -31,15 +31,15 @@ NET, WEIGHTS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel"
 PICTURES = np.random.default_rng(0).uniform(0, 255, (2, 1, 28, 28)).astype(np.float32)
 
 
-def outline_of(net: Path = NET, weights: Path = WEIGHTS, *, held: bool = True) -> Outline:
+def outline_of(net: Path = NET, weights: Path = WEIGHTS, *, held: bool = True) -> LazyModel:
     loaded = load(net, weights)
-    loaded = holding_weights(loaded) if held else loaded
-    return outline_loaded(loaded, loaded.graph.outputs)
+    loaded = with_copied_weights(loaded) if held else loaded
+    return to_onnx(loaded, loaded.graph.outputs)
 
 
 def test_large_parameters_are_lent_and_not_copied() -> None:
     outline = outline_of()
-    model, values = lend(outline, onnxruntime.SessionOptions())
+    model, values = share_initializers(outline, onnxruntime.SessionOptions())
     large = {name: param.array() for name, param in outline.params.items() if param.array().nbytes >= 1 << 10}
     assert {"ip1/weight"} <= large.keys() < outline.params.keys()
     assert {value.data_ptr() for value in values} == {array.ctypes.data for array in large.values()}
@@ -50,14 +50,14 @@ def test_large_parameters_are_lent_and_not_copied() -> None:
 
 
 def test_a_model_with_its_values_stays_as_it_is() -> None:
-    model = outline_of().with_values()
-    assert lend(model, onnxruntime.SessionOptions()) == (model, ())
+    model = outline_of().materialize()
+    assert share_initializers(model, onnxruntime.SessionOptions()) == (model, ())
 
 
 @pytest.mark.parametrize("held", [True, False])
 def test_the_numbers_are_those_of_the_whole_model(held: bool) -> None:
     outline = outline_of(held=held)
-    whole, lent = (Session(model, "cpu").run({"data": PICTURES}) for model in (outline.with_values(), outline))
+    whole, lent = (Session(model, "cpu").run({"data": PICTURES}) for model in (outline.materialize(), outline))
     np.testing.assert_array_equal(whole["prob"], lent["prob"])
 
 
@@ -67,7 +67,7 @@ def test_values_in_another_order_are_put_right() -> None:
         name: replace(param, values=_fortran(param) if len(param.shape) == 2 else param.values)
         for name, param in outline.params.items()
     }
-    found = Session(Outline(outline.model, turned), "cpu").run({"data": PICTURES})
+    found = Session(LazyModel(outline.model, turned), "cpu").run({"data": PICTURES})
     np.testing.assert_array_equal(found["prob"], Session(outline, "cpu").run({"data": PICTURES})["prob"])
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from caffeconv.tensor.axis_order import (
-    Arrangement,
-    Piece,
+    AxisOrder,
+    Segment,
     as_caffe,
     channels_last,
     concatenated,
@@ -31,7 +31,7 @@ def places(shape: Sequence[int]) -> Places:
     return np.arange(math.prod(shape)).reshape(shape)
 
 
-def held(values: Places, how: Arrangement) -> Places:
+def held(values: Places, how: AxisOrder) -> Places:
     """The values as a net that keeps channels last holds them."""
     assert values.shape == how.shape
     if len(how.item) > 1:
@@ -49,15 +49,16 @@ def held(values: Places, how: Arrangement) -> Places:
 
 
 @st.composite
-def images(draw: st.DrawFn) -> Arrangement:
+def images(draw: st.DrawFn) -> AxisOrder:
     shape = tuple(draw(st.lists(sizes, min_size=2, max_size=5)))
     return channels_last(shape, draw(st.integers(1, len(shape) - 1)))
 
 
 @st.composite
-def flattenings(draw: st.DrawFn) -> Arrangement:
+def flattenings(draw: st.DrawFn) -> AxisOrder:
     pieces = [
-        Piece(tuple(shape)) for shape in draw(st.lists(st.lists(sizes, min_size=1, max_size=3), min_size=1, max_size=3))
+        Segment(tuple(shape))
+        for shape in draw(st.lists(st.lists(sizes, min_size=1, max_size=3), min_size=1, max_size=3))
     ]
     front = tuple(draw(st.lists(sizes, min_size=1, max_size=2)))
     return flat((*front, sum(piece.size for piece in pieces)), pieces)
@@ -78,7 +79,7 @@ def shapes_of(draw: st.DrawFn, total: int) -> tuple[int, ...]:
 
 
 @given(arrangements, st.data())
-def test_a_reshape_that_is_allowed_moves_nothing(bottom: Arrangement, data: st.DataObject) -> None:
+def test_a_reshape_that_is_allowed_moves_nothing(bottom: AxisOrder, data: st.DataObject) -> None:
     shape = data.draw(shapes_of(math.prod(bottom.shape)))
     top = reshaped(bottom, shape)
     assume(top is not None)
@@ -89,7 +90,7 @@ def test_a_reshape_that_is_allowed_moves_nothing(bottom: Arrangement, data: st.D
 
 
 @given(images())
-def test_flattening_items_is_allowed(bottom: Arrangement) -> None:
+def test_flattening_items_is_allowed(bottom: AxisOrder) -> None:
     front = bottom.shape[: bottom.lead]
     top = reshaped(bottom, (*front, math.prod(bottom.item)))
     assert top is not None
@@ -99,7 +100,7 @@ def test_flattening_items_is_allowed(bottom: Arrangement) -> None:
 
 
 @given(arrangements, st.data())
-def test_what_lies_along_axes(how: Arrangement, data: st.DataObject) -> None:
+def test_what_lies_along_axes(how: AxisOrder, data: st.DataObject) -> None:
     axis = data.draw(st.integers(0, len(how.shape)))
     pieces = how.along(axis)
     assert sum(piece.size for piece in pieces) == math.prod(how.shape[axis:])
@@ -116,7 +117,7 @@ def test_what_lies_along_axes(how: Arrangement, data: st.DataObject) -> None:
 
 
 @given(st.lists(arrangements, min_size=1, max_size=3), st.data())
-def test_concat(bottoms: list[Arrangement], data: st.DataObject) -> None:
+def test_concat(bottoms: list[AxisOrder], data: st.DataObject) -> None:
     first = bottoms[0]
     axis = data.draw(st.integers(0, len(first.shape) - 1))
     alike = [b for b in bottoms if len(b.shape) == len(first.shape)]
@@ -136,13 +137,13 @@ def test_concat(bottoms: list[Arrangement], data: st.DataObject) -> None:
 
 def test_concat_of_blobs_whose_values_stay() -> None:
     """An image of one pixel and a flat blob of the same shape: both as Caffe has them, under two names."""
-    pixel, flat_one = Arrangement((1, 2, 1), lead=1), as_caffe((1, 2, 1))
+    pixel, flat_one = AxisOrder((1, 2, 1), lead=1), as_caffe((1, 2, 1))
     assert concatenated([pixel, flat_one], 0, (2, 2, 1)) == as_caffe((2, 2, 1))
-    assert concatenated([Arrangement((1, 2, 3), lead=1), as_caffe((1, 2, 3))], 0, (2, 2, 3)) is None
+    assert concatenated([AxisOrder((1, 2, 3), lead=1), as_caffe((1, 2, 3))], 0, (2, 2, 3)) is None
 
 
 @given(arrangements, st.data())
-def test_slice(bottom: Arrangement, data: st.DataObject) -> None:
+def test_slice(bottom: AxisOrder, data: st.DataObject) -> None:
     axis = data.draw(st.integers(0, len(bottom.shape) - 1))
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, bottom.shape[axis] - 1)), max_size=2)))
     assume(all(cut < bottom.shape[axis] for cut in cuts))
@@ -157,13 +158,13 @@ def test_slice(bottom: Arrangement, data: st.DataObject) -> None:
 
 
 def test_a_cut_through_a_flattened_image_is_not_known() -> None:
-    bottom = flat((2, 30), [Piece((3, 2, 4)), Piece((6,))])
+    bottom = flat((2, 30), [Segment((3, 2, 4)), Segment((6,))])
     assert sliced(bottom, 1, [(2, 12), (2, 18)]) is None
-    assert sliced(bottom, 1, [(2, 24), (2, 6)]) == [flat((2, 24), [Piece((3, 2, 4))]), as_caffe((2, 6))]
+    assert sliced(bottom, 1, [(2, 24), (2, 6)]) == [flat((2, 24), [Segment((3, 2, 4))]), as_caffe((2, 6))]
 
 
 def test_values_that_belong_together_must_meet() -> None:
-    flattened, vector = flat((2, 24), [Piece((3, 2, 4))]), as_caffe((2, 24))
+    flattened, vector = flat((2, 24), [Segment((3, 2, 4))]), as_caffe((2, 24))
     assert same_places([flattened, flattened], 1) == [flattened]
     assert same_places([flattened, vector], 1) is None
     assert same_places([vector, flattened], 1) is None

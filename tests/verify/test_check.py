@@ -17,7 +17,7 @@ import caffeconv
 from caffeconv.conversion.load import Loaded, load
 from caffeconv.conversion.to_onnx import choose_outputs, convert_loaded
 from caffeconv.emit.metadata import Preprocess
-from caffeconv.emit.passes.pipeline import Form, take_form
+from caffeconv.emit.passes.pipeline import ModelOptions, run_onnx_passes
 from caffeconv.frontend.options import State
 from caffeconv.ir.layer import Node
 from caffeconv.layers.activations import TanH
@@ -44,8 +44,8 @@ def digits() -> tuple[Loaded, ModelProto]:
 def test_nets_that_are_right(case: Case, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(case.folder)
     loaded, state = of_case(case)
-    form = Form("nhwc" if layout == "nhwc" else "nchw")
-    model = take_form(convert_loaded(loaded, choose_outputs(loaded.graph, None)), form)
+    form = ModelOptions("nhwc" if layout == "nhwc" else "nchw")
+    model = run_onnx_passes(convert_loaded(loaded, choose_outputs(loaded.graph, None)), form)
     found = verify(loaded, model, form, state, engine="self")
     assert [blob for blob in found.blobs if blob.verdict == "differs"] == []
     assert found.ok
@@ -73,9 +73,9 @@ def test_an_altered_weight_is_found_where_it_is() -> None:
 
 def test_an_altered_weight_is_found_in_half_precision_too() -> None:
     loaded, model = digits()
-    form = Form(half=True)
-    assert verify(loaded, take_form(model, form), form, engine="self").ok
-    assert not verify(loaded, take_form(altered(model, "conv2/weight", 2), form), form, engine="self").ok
+    form = ModelOptions(half=True)
+    assert verify(loaded, run_onnx_passes(model, form), form, engine="self").ok
+    assert not verify(loaded, run_onnx_passes(altered(model, "conv2/weight", 2), form), form, engine="self").ok
 
 
 def test_a_wrong_pass_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,10 +98,10 @@ def test_a_wrong_pass_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_wrong_preprocessing_is_found() -> None:
     loaded, model = digits()
-    told = Form(preprocess=Preprocess(np.array([7], "f4"), 0.5))
-    done = Form(preprocess=Preprocess(np.array([8], "f4"), 0.5))
-    assert verify(loaded, take_form(model, told), told, engine="self").ok
-    assert not verify(loaded, take_form(model, done), told, engine="self").ok
+    told = ModelOptions(preprocess=Preprocess(np.array([7], "f4"), 0.5))
+    done = ModelOptions(preprocess=Preprocess(np.array([8], "f4"), 0.5))
+    assert verify(loaded, run_onnx_passes(model, told), told, engine="self").ok
+    assert not verify(loaded, run_onnx_passes(model, done), told, engine="self").ok
 
 
 def test_random_blobs_are_not_judged(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_a_steep_net_is_not_taken_for_a_wrong_one(tmp_path: Path) -> None:
         'weight_filler { type: "gaussian" mean: 1 std: 0.001 } } } layer { name: "p" type: "Softmax" bottom: "ip" top: "p" }'
     )
     loaded = load(write_net(tmp_path, {"x": (64, 3, 16, 16)}, ip))
-    form = Form("nhwc")  # the sums of the InnerProduct are taken in another order
-    model = take_form(convert_loaded(loaded, choose_outputs(loaded.graph, None)), form)
+    form = ModelOptions("nhwc")  # the sums of the InnerProduct are taken in another order
+    model = run_onnx_passes(convert_loaded(loaded, choose_outputs(loaded.graph, None)), form)
     found = verify(loaded, model, form, engine="self")
     assert found.ok
     assert {blob.blob: blob.verdict for blob in found.blobs} == {"ip": "ok", "p": "ok: steep"}

@@ -16,7 +16,7 @@ from caffeconv.errors import CaffeconvError, Diagnostic
 
 if TYPE_CHECKING:
     from caffeconv.conversion.load import Loaded
-    from caffeconv.emit.lazy_model import Outline
+    from caffeconv.emit.lazy_model import LazyModel
     from caffeconv.emit.onnx_writer import Storage
 
 
@@ -67,25 +67,25 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
         click.echo(f"{request.out}: {size}; {described or 'no input'} → {results}")
 
 
-def _outline(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, quiet: bool) -> Outline:
+def _outline(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, quiet: bool) -> LazyModel:
     """The model in its form, verified where that is asked for."""
     from caffeconv.conversion.convert import refuse_changed_links
-    from caffeconv.conversion.to_onnx import choose_outputs, outline_loaded
-    from caffeconv.emit.lazy_model import Outline
-    from caffeconv.emit.passes.pipeline import take_form
+    from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
+    from caffeconv.emit.lazy_model import LazyModel
+    from caffeconv.emit.passes.pipeline import run_onnx_passes
 
     forms, net, options = request.forms, request.net, request.options
     form = forms.form(net, options, notes, fold=request.fold)
     refuse_changed_links(form, request.storage)
     values = choose_outputs(loaded.graph, "all" if request.outputs == ("all",) else request.outputs or None)
-    outline = outline_loaded(
+    outline = to_onnx(
         loaded, values, batch=request.batch, opset=request.opset, fold=request.fold, link=request.storage == "link",
         notes=notes, any_size=request.fully_convolutional,
     )  # fmt: skip
     if form.is_plain and not forms.wants_verification:
         return outline
-    plain = outline.with_values()
-    model = take_form(plain, form, notes)
+    plain = outline.materialize()
+    model = run_onnx_passes(plain, form, notes)
     if forms.wants_verification:
         from caffeconv.verify import verify
 
@@ -96,7 +96,7 @@ def _outline(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, 
             raise CaffeconvError(not_right(found, request.out))
     elif form.half and not quiet:
         report_half(loaded, plain, model, form)
-    return outline if form.is_plain else Outline(model, {})
+    return outline if form.is_plain else LazyModel(model, {})
 
 
 def _describe(value: object) -> str:

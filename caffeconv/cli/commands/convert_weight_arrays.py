@@ -26,14 +26,14 @@ def convert_kernels(
 ) -> None:  # fmt: skip
     """Writes the arrays, and says what there is to say of them."""
     from caffeconv.cli.show.progress import progress
-    from caffeconv.emit.weights.weight_arrays import kernels_of
-    from caffeconv.emit.weights.weight_files import write_kernels
+    from caffeconv.emit.weights.weight_arrays import weight_arrays_of
+    from caffeconv.emit.weights.weight_files import write_weight_arrays
 
     refuse_other_options(ARGUMENTS, f"is for ONNX models, and {out.name} holds weights alone")
     loaded = load_net(net, weights, options, seed=seed)
-    content = kernels_of(loaded.graph, layout, keras_names=out.suffix.lower() == ".h5")
+    content = weight_arrays_of(loaded.graph, layout, keras_names=out.suffix.lower() == ".h5")
     with progress(len(content.arrays), "writing arrays", quiet=quiet) as advance:
-        written = write_kernels(out, content, advance)
+        written = write_weight_arrays(out, content, advance)
     if not weights and net.suffix != ".caffemodel":
         note("no weights were given; the arrays hold what their fillers make", quiet=quiet)
     tell_problems(loaded.dropped, loaded.bound.diagnostics, quiet=quiet, verbose=verbose)

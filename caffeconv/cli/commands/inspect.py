@@ -189,7 +189,7 @@ def _table(layers: Sequence[LayerReport]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from caffeconv.tensor.shape import by_x
+    from caffeconv.tensor.shape import format_shape
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("layer", "type", "bottoms", "tops", "parameters"):
@@ -197,8 +197,8 @@ def _table(layers: Sequence[LayerReport]) -> Table:
     for heading in ("params", "mult-adds", "memory", "sees"):
         table.add_column(heading, justify="right", no_wrap=True)
     for layer in layers:
-        tops = "\n".join(f"{name} {by_x(shape)}" for name, shape in layer.tops) or "–"
-        params = "\n".join(f"{name} {by_x(shape)}" for name, shape in layer.params)
+        tops = "\n".join(f"{name} {format_shape(shape)}" for name, shape in layer.tops) or "–"
+        params = "\n".join(f"{name} {format_shape(shape)}" for name, shape in layer.params)
         table.add_row(
             escape(layer.name), layer.type, escape("\n".join(layer.bottoms)), escape(tops), escape(params),
             short(layer.parameter_count), short(layer.multiply_adds), short_bytes(layer.activation_bytes),

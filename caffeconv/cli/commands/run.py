@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from caffeconv.cli.commands.run_data import DataOptions, Request, Talk, data_options, run_over_data
+from caffeconv.cli.commands.run_data import DataOptions, Request, Verbosity, data_options, run_over_data
 from caffeconv.cli.commands.run_inputs import InputRequest, profile_net, run_over_inputs
 from caffeconv.cli.options.net import (
     NetOptions,
@@ -93,7 +93,7 @@ def run_command(
         form, _is_given("labels", "top_k", "threshold"), fully_convolutional, compute, options,
     )  # fmt: skip
     if profile:
-        profile_net(asked, data.iterations or 10, Talk(quiet, verbose))
+        profile_net(asked, data.iterations or 10, Verbosity(quiet, verbose))
         return
     if data.wanted(net, inputs, options):
         if resize or crop or rgb or oversample or form != "table":
@@ -101,9 +101,9 @@ def run_command(
                 "--resize, --crop, --rgb, --oversample and --format are for --input; a data layer has its transform_param"
             )
         request = Request(net, weights, blobs, out, batch_size, mean, scale, compute, options, fully_convolutional)
-        run_over_data(request, data, Talk(quiet, verbose))
+        run_over_data(request, data, Verbosity(quiet, verbose))
         return
-    run_over_inputs(asked, data, Talk(quiet, verbose))
+    run_over_inputs(asked, data, Verbosity(quiet, verbose))
 
 
 def _is_given(*parameters: str) -> bool:

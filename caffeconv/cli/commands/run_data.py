@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, overload
 
 import click
 
-from caffeconv.cli.engine import DataRun, Engine, InputRun, Means, Name, batching, sweeping
+from caffeconv.cli.engine import ComputeSetup, DataRun, Engine, InputRun, Name, batching, sweeping
 from caffeconv.cli.options.net import NetOptions, note
 from caffeconv.cli.show.progress import progress
 from caffeconv.runtime.providers import ComputeOptions
@@ -22,9 +22,9 @@ from caffeconv.runtime.providers import ComputeOptions
 if TYPE_CHECKING:
     from caffeconv.data.input_items import Source
     from caffeconv.data.source import DataSource
-    from caffeconv.inference.checkpoint import Parts
-    from caffeconv.inference.data_passes import Sweep
-    from caffeconv.inference.features import Chunk
+    from caffeconv.inference.checkpoint import Checkpoint
+    from caffeconv.inference.data_passes import DatasetRunner
+    from caffeconv.inference.features import RowBlock
     from caffeconv.net.net import Net
     from caffeconv.runtime.providers import Provider
     from caffeconv.runtime.session import Session
@@ -109,12 +109,12 @@ class Request:
     fully_convolutional: bool
 
     @property
-    def means(self) -> Means:
-        return Means(self.compute, (self.net, *self.weights))
+    def means(self) -> ComputeSetup:
+        return ComputeSetup(self.compute, (self.net, *self.weights))
 
 
 @dataclass(frozen=True)
-class Talk:
+class Verbosity:
     """How much to say."""
 
     quiet: bool
@@ -155,7 +155,7 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
     return decorated
 
 
-def run_over_data(request: Request, data: DataOptions, talk: Talk) -> None:
+def run_over_data(request: Request, data: DataOptions, talk: Verbosity) -> None:
     """Scores, or features where -o says where to."""
     if request.out is None:
         if request.blobs:
@@ -172,7 +172,7 @@ def run_over_data(request: Request, data: DataOptions, talk: Talk) -> None:
 # -- caffe test --------------------------------------------------------------------------------------------------------
 
 
-def _test(request: Request, data: DataOptions, talk: Talk) -> None:
+def _test(request: Request, data: DataOptions, talk: Verbosity) -> None:
     import numpy as np
 
     from caffeconv.inference.scores import Scores
@@ -222,11 +222,11 @@ def _run(
 def _open_elsewhere(request: Request, data: DataOptions, provider: Provider, threads: int) -> Net:
     return _open(
         replace(request, compute=replace(request.compute, provider=provider, threads=threads)), data,
-        Talk(quiet=True, verbose=False),
+        Verbosity(quiet=True, verbose=False),
     )  # fmt: skip
 
 
-def _say_what_runs(sweep: Sweep, data: DataOptions, talk: Talk) -> None:
+def _say_what_runs(sweep: DatasetRunner, data: DataOptions, talk: Verbosity) -> None:
     if talk.verbose and data.engine.name == "process":
         from caffeconv.cli.show.placement import say_placement
 
@@ -261,7 +261,7 @@ def _rows(path: Path | None) -> Iterator[Callable[[Sequence[str]], None]]:
 # -- extract_features --------------------------------------------------------------------------------------------------
 
 
-def _extract(request: Request, out: Path, data: DataOptions, talk: Talk) -> None:
+def _extract(request: Request, out: Path, data: DataOptions, talk: Verbosity) -> None:
     from caffeconv.files.atomic import refuse_input_as_output
     from caffeconv.inference.feature_files import check_feature_file
     from caffeconv.inference.features import chunks_of
@@ -291,11 +291,11 @@ def _extract(request: Request, out: Path, data: DataOptions, talk: Talk) -> None
 
 
 def extract_from_inputs(
-    run: InputRun, blobs: Sequence[str], out: Path, identity: Mapping[str, str], data: DataOptions, talk: Talk
+    run: InputRun, blobs: Sequence[str], out: Path, identity: Mapping[str, str], data: DataOptions, talk: Verbosity
 ) -> None:  # fmt: skip
     """Keeps blobs of pictures or arrays in a file, row by row."""
     from caffeconv.inference.feature_files import check_feature_file
-    from caffeconv.inference.features import Chunk
+    from caffeconv.inference.features import RowBlock
 
     if data.skip_bad:
         raise click.UsageError(
@@ -314,7 +314,7 @@ def extract_from_inputs(
     try:
         with batching(run, data.engine, start=parts.journal.items, quiet=talk.quiet) as batches:
             chunks = (
-                Chunk(batch.size, {name: batch.outputs[name] for name in kept}, {"": batch.start + batch.size})
+                RowBlock(batch.size, {name: batch.outputs[name] for name in kept}, {"": batch.start + batch.size})
                 for batch in batches
             )
             _write(parts, chunks, len(items), talk, items)
@@ -366,7 +366,7 @@ def identify(
     return {**said, **found, "options": f"{options} {transform}"}
 
 
-def _is_whole(out: Path, identity: Mapping[str, str], blobs: Sequence[str], data: DataOptions, talk: Talk) -> bool:
+def _is_whole(out: Path, identity: Mapping[str, str], blobs: Sequence[str], data: DataOptions, talk: Verbosity) -> bool:
     """Whether the run that is to be gone on with was stopped after its last word."""
     from caffeconv.inference.checkpoint import was_finished
 
@@ -376,21 +376,23 @@ def _is_whole(out: Path, identity: Mapping[str, str], blobs: Sequence[str], data
     return True
 
 
-def _parts(out: Path, identity: Mapping[str, str], blobs: Sequence[str], data: DataOptions, talk: Talk) -> Parts:
-    from caffeconv.inference.checkpoint import Parts
+def _parts(
+    out: Path, identity: Mapping[str, str], blobs: Sequence[str], data: DataOptions, talk: Verbosity
+) -> Checkpoint:
+    from caffeconv.inference.checkpoint import Checkpoint
 
     if not data.resume:
-        return Parts.begin(out, identity, blobs)
-    found = Parts.go_on(out, identity, blobs)
+        return Checkpoint.begin(out, identity, blobs)
+    found = Checkpoint.go_on(out, identity, blobs)
     if found is None:
         note(f"{out}: nothing to go on with; beginning anew", quiet=talk.quiet)
-        return Parts.begin(out, identity, blobs)
+        return Checkpoint.begin(out, identity, blobs)
     note(f"{out}: going on after {found.journal.items} items", quiet=talk.quiet)
     return found
 
 
 def _write(
-    parts: Parts, chunks: Iterator[Chunk], total: int | None, talk: Talk, items: Sequence[str] = ()
+    parts: Checkpoint, chunks: Iterator[RowBlock], total: int | None, talk: Verbosity, items: Sequence[str] = ()
 ) -> None:  # fmt: skip
     from caffeconv.inference.features import write_features
 
@@ -459,7 +461,7 @@ def say_skipped(skipped: Sequence[str]) -> None:
 # -- the net -----------------------------------------------------------------------------------------------------------
 
 
-def _open(request: Request, data: DataOptions, talk: Talk) -> Net:
+def _open(request: Request, data: DataOptions, talk: Verbosity) -> Net:
     from caffeconv.errors import CaffeconvError
     from caffeconv.inference.data_passes import no_data_error
     from caffeconv.net.net import Net
@@ -527,11 +529,11 @@ def _database_for(net: Net, blob: str, path: Path, request: Request) -> DataSour
     from caffeconv.data.records import backend_of
     from caffeconv.data.transform import Transform
     from caffeconv.errors import CaffeconvError
-    from caffeconv.tensor.shape import by_x
+    from caffeconv.tensor.shape import format_shape
 
     shape = net.shape_of(blob)
     if len(shape) != 4:
-        raise CaffeconvError(f"--input-db {path}: input '{blob}' is {by_x(shape)}; a Datum needs N×C×H×W")
+        raise CaffeconvError(f"--input-db {path}: input '{blob}' is {format_shape(shape)}; a Datum needs N×C×H×W")
     batch, channels, height, width = shape
     values, file = _mean(request.mean)
     transform = Transform(
@@ -541,7 +543,7 @@ def _database_for(net: Net, blob: str, path: Path, request: Request) -> DataSour
     found = first_shape(path, backend_of(path), transform)
     if found != shape[1:]:
         raise CaffeconvError(
-            f"--input-db {path}: its items are {by_x(found)}; input '{blob}' needs {by_x(shape[1:])}. "
+            f"--input-db {path}: its items are {format_shape(found)}; input '{blob}' needs {format_shape(shape[1:])}. "
             f"For a net that takes any size: --shape {blob}={batch},{','.join(map(str, found))}"
         )
     source = DatabaseSource(

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from caffeconv.cli.commands.run_data import DataOptions, Talk, extract_from_inputs, identify
-from caffeconv.cli.damaged import Damaged
-from caffeconv.cli.engine import InputRun, Means, batching
+from caffeconv.cli.commands.run_data import DataOptions, Verbosity, extract_from_inputs, identify
+from caffeconv.cli.damaged import CorruptItems
+from caffeconv.cli.engine import ComputeSetup, InputRun, batching
 from caffeconv.cli.loading import load_net
 from caffeconv.cli.options.net import NetOptions, note, parse_size
 from caffeconv.data.mean import read_mean
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from caffeconv.cli.show.classes import Classified, Format
-    from caffeconv.cli.show.records import Form
+    from caffeconv.cli.show.records import RecordFormat
     from caffeconv.data.input_items import Source
     from caffeconv.inference.input_batches import Batch
     from caffeconv.inspection.layer_facts import LayerFacts
@@ -66,14 +66,14 @@ class InputRequest:
     options: NetOptions
 
     @property
-    def wanted_form(self) -> Form | None:
+    def wanted_form(self) -> RecordFormat | None:
         """How classes or boxes are to be written, where it is said that they are wanted; None: a table, or whole blobs."""
-        from caffeconv.cli.show.records import SUFFIX_FORMS
+        from caffeconv.cli.show.records import SUFFIX_FORMATS
 
         suffix = self.out.suffix.lower() if self.out is not None else ""
         if self.form == "table":
             return "jsonl" if suffix == ".jsonl" else None
-        if self.out is not None and SUFFIX_FORMS.get(suffix) != self.form:
+        if self.out is not None and SUFFIX_FORMATS.get(suffix) != self.form:
             raise click.UsageError(
                 f"--format {self.form} with -o {self.out}: classes and boxes are written to .csv, .jsonl or .json, and the "
                 "suffix says how; other files hold whole blobs. Leave one of them out"
@@ -93,7 +93,7 @@ class InputRequest:
         return parse_size(self.resize, "--resize") if self.resize else None
 
 
-def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> None:
+def run_over_inputs(request: InputRequest, data: DataOptions, talk: Verbosity) -> None:
     """Runs every item once, and shows or writes what comes of it."""
     from caffeconv.files.atomic import refuse_input_as_output
     from caffeconv.files.unchanged import unchanged
@@ -118,7 +118,7 @@ def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> Non
         opened.say_placement()
     run = InputRun(
         session, functools.partial(_open_elsewhere, request, constants), sources, request.batch_size,
-        Means(request.compute, request.files),
+        ComputeSetup(request.compute, request.files),
     )  # fmt: skip
     if out is not None and extracts:
         _extract(request, run, out, data, talk)
@@ -126,16 +126,16 @@ def run_over_inputs(request: InputRequest, data: DataOptions, talk: Talk) -> Non
         _predict(request, run, names, data, bad, talk)
 
 
-def _damaged(request: InputRequest, data: DataOptions) -> Damaged | None:
+def _damaged(request: InputRequest, data: DataOptions) -> CorruptItems | None:
     """What takes damaged pictures; None where the first one stops the run."""
     if not data.skip_bad:
         return None
     if len(request.inputs) > 1 or data.engine.name == "ray":
         raise click.UsageError("--skip-bad with --input is for one --input, and for this process alone")
-    return Damaged()
+    return CorruptItems()
 
 
-def _extract(request: InputRequest, run: InputRun, out: Path, data: DataOptions, talk: Talk) -> None:
+def _extract(request: InputRequest, run: InputRun, out: Path, data: DataOptions, talk: Verbosity) -> None:
     if request.oversample:
         raise click.UsageError(
             "--oversample with --blobs or --resume: crops are averaged for classes, not for features"
@@ -148,7 +148,7 @@ def _extract(request: InputRequest, run: InputRun, out: Path, data: DataOptions,
 
 
 def _predict(
-    request: InputRequest, run: InputRun, names: Sequence[str], data: DataOptions, bad: Damaged | None, talk: Talk
+    request: InputRequest, run: InputRun, names: Sequence[str], data: DataOptions, bad: CorruptItems | None, talk: Verbosity
 ) -> None:  # fmt: skip
     from caffeconv.cli.show.classes import is_classification, refuse_other_outputs
     from caffeconv.cli.show.detections import is_detection
@@ -189,20 +189,20 @@ def _asking(request: InputRequest) -> str:
     return f"-o {request.out}" if request.out is not None and request.form == "table" else f"--format {request.form}"
 
 
-def _form_of_records(request: InputRequest, *, boxes: bool) -> Form | None:
+def _form_of_records(request: InputRequest, *, boxes: bool) -> RecordFormat | None:
     """How classes or boxes are written; None where they are shown as a table, or whole blobs are written instead."""
-    from caffeconv.cli.show.records import SUFFIX_FORMS
+    from caffeconv.cli.show.records import SUFFIX_FORMATS
 
     if request.wanted_form is not None or request.out is None:
         return request.wanted_form
     suffix = request.out.suffix.lower()
     # boxes are no rows of values, one for each item, so a .csv holds them one a row in any case
     if (request.per_item and not request.blobs) or (boxes and suffix == ".csv"):
-        return SUFFIX_FORMS.get(suffix)
+        return SUFFIX_FORMATS.get(suffix)
     return None
 
 
-def _classified(request: InputRequest, run: InputRun, names: Sequence[str], bad: Damaged | None) -> Classified:
+def _classified(request: InputRequest, run: InputRun, names: Sequence[str], bad: CorruptItems | None) -> Classified:
     from caffeconv.cli.show.classes import Classified
     from caffeconv.data.input_items import PictureSource
 
@@ -213,7 +213,7 @@ def _classified(request: InputRequest, run: InputRun, names: Sequence[str], bad:
 
 
 def _write_records(
-    request: InputRequest, stream: Iterator[Batch], classified: Classified, form: Form, total: int, talk: Talk, *,
+    request: InputRequest, stream: Iterator[Batch], classified: Classified, form: RecordFormat, total: int, talk: Verbosity, *,
     boxes: bool,
 ) -> None:  # fmt: skip
     """Classes or boxes, one batch after another, to stdout or into a file."""
@@ -241,7 +241,7 @@ def _write_records(
         note(str(tally), quiet=talk.quiet)
 
 
-def _print_classes(stream: Iterator[Batch], classified: Classified, total: int, talk: Talk) -> None:
+def _print_classes(stream: Iterator[Batch], classified: Classified, total: int, talk: Verbosity) -> None:
     from caffeconv.cli.show.classes import print_table
     from caffeconv.cli.show.progress import progress
 
@@ -252,7 +252,7 @@ def _print_classes(stream: Iterator[Batch], classified: Classified, total: int, 
 
 
 def _keep_all(
-    request: InputRequest, stream: Iterator[Batch], run: InputRun, names: Sequence[str], total: int, talk: Talk
+    request: InputRequest, stream: Iterator[Batch], run: InputRun, names: Sequence[str], total: int, talk: Verbosity
 ) -> None:
     from caffeconv.cli.show.progress import progress
     from caffeconv.inference.input_batches import join
@@ -318,7 +318,7 @@ class _Opened:
 # -- time per layer ----------------------------------------------------------------------------------------------------
 
 
-def profile_net(request: InputRequest, passes: int, talk: Talk) -> None:
+def profile_net(request: InputRequest, passes: int, talk: Verbosity) -> None:
     """Measures, prints and writes the time per layer."""
     from caffeconv.cli.show import profile as tables
     from caffeconv.cli.show.console import make_console
@@ -374,7 +374,7 @@ def _open(
     batch: int | Literal["dynamic", "keep"] = "dynamic",
 ) -> _Opened:  # fmt: skip
     """The session of an ONNX file, or of a net that is converted on the way."""
-    from caffeconv.conversion.to_onnx import choose_outputs, outline_loaded
+    from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
     from caffeconv.frontend.reshape import with_batch
     from caffeconv.net.planned_session import PlannedSession
     from caffeconv.runtime.session import Session
@@ -403,13 +403,13 @@ def _open(
     if blobs and blobs != ("all",):
         values = tuple(dict.fromkeys((*values, *choose_outputs(loaded.graph, blobs))))
     graph = with_batch(loaded.graph, batch) if isinstance(batch, int) else loaded.graph
-    if profile_to is None and any(node.layer.makes_shapes for node in graph.nodes):
+    if profile_to is None and any(node.layer.has_dynamic_shapes for node in graph.nodes):
         session: Session = PlannedSession(
             loaded, values, compute.provider, compute.threads, batch=batch, nhwc=compute.nhwc, half=compute.half
         )  # fmt: skip
         return _Opened(session, graph, net)
-    model = outline_loaded(loaded, values, batch=batch)
-    return _Opened(make_session(model, user_code=loaded.net.user_code), graph, net)
+    model = to_onnx(loaded, values, batch=batch)
+    return _Opened(make_session(model, python_host=loaded.net.python_host), graph, net)
 
 
 def _check_model(request: InputRequest) -> None:
@@ -435,7 +435,7 @@ def _check_model(request: InputRequest) -> None:
 
 
 def _sources_and_constants(
-    request: InputRequest, session: Session, bad: Damaged | None = None
+    request: InputRequest, session: Session, bad: CorruptItems | None = None
 ) -> tuple[dict[str, Source], dict[str, FloatArray]]:
     """A source for each --input that has items, and the others' values, which the session holds from now on."""
     from caffeconv.data.input_items import constants_among
@@ -446,17 +446,17 @@ def _sources_and_constants(
     return {name: source for name, source in sources.items() if name not in constants}, constants
 
 
-def _sources(request: InputRequest, session: Session, bad: Damaged | None) -> dict[str, Source]:
+def _sources(request: InputRequest, session: Session, bad: CorruptItems | None) -> dict[str, Source]:
     """A source for each --input; `bad` takes what is damaged."""
     import difflib
 
     from caffeconv.data.input_images import Transform, find_pictures
     from caffeconv.data.input_items import ArraySource, PictureSource, fit_array, read_array
-    from caffeconv.emit.metadata import layouts, pictures_of
+    from caffeconv.emit.metadata import image_preprocessing, layouts
     from caffeconv.errors import CaffeconvError
 
     mean, scale, resize, rgb = read_mean(request.mean), request.scale, request.resize_to, request.rgb
-    prepared = pictures_of(session.metadata)
+    prepared = image_preprocessing(session.metadata)
     if prepared is not None and (mean is not None or scale != 1 or rgb):
         raise CaffeconvError(
             f"the model prepares its pictures itself: it takes {prepared}. Leave --mean, --scale and --rgb out"

@@ -14,7 +14,7 @@ import click
 from caffeconv.cli.options.net import NetOptions, note, parse_size
 from caffeconv.data.mean import read_mean
 from caffeconv.emit.metadata import ChannelOrder, Layout, Preprocess
-from caffeconv.emit.passes.pipeline import Form
+from caffeconv.emit.passes.pipeline import ModelOptions
 from caffeconv.errors import CaffeconvError, Diagnostic
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class FormOptions:
     def _says_preprocessing(self) -> bool:
         return self.mean is not None or self.scale is not None or self.rgb
 
-    def form(self, net: Path, options: NetOptions, notes: list[Diagnostic], *, fold: bool) -> Form:
+    def form(self, net: Path, options: NetOptions, notes: list[Diagnostic], *, fold: bool) -> ModelOptions:
         """The form of the model; reads the mean, or what the net's data layer says."""
         if self.keep_io and not self.half:
             raise click.UsageError("--keep-io without --fp16: inputs and outputs are float32 as it is")
@@ -64,7 +64,7 @@ class FormOptions:
             raise click.UsageError(
                 "--input-layout and --resize say how pictures come; --preprocess, --mean, --scale or --rgb was needed too"
             )
-        form = Form(self.layout or "nchw", self.half, self.keep_io, fold=fold)
+        form = ModelOptions(self.layout or "nchw", self.half, self.keep_io, fold=fold)
         return replace(form, preprocess=self._preprocess(net, options, notes)) if prepare else form
 
     def typical(self, net: Path, options: NetOptions) -> Preprocess | None:
@@ -166,7 +166,7 @@ def not_right(found: Verification, out: Path) -> str:
     )
 
 
-def report_half(loaded: Loaded, plain: ModelProto, model: ModelProto, form: Form) -> None:
+def report_half(loaded: Loaded, plain: ModelProto, model: ModelProto, form: ModelOptions) -> None:
     """A line for each output, on stdout: how far half precision takes it from float32, on a probe input."""
     from caffeconv.verify import deviations
 
@@ -190,12 +190,12 @@ def _print_blobs(checks: Sequence[BlobCheck]) -> None:
     from rich.table import Table
 
     from caffeconv.cli.show.console import make_console
-    from caffeconv.tensor.shape import by_x
+    from caffeconv.tensor.shape import format_shape
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("blob", "layer", "shape", "deviation", "of", "relative", ""):
         table.add_column(heading, justify="right" if heading in ("deviation", "of", "relative") else "left")
     for check in checks:
         numbers = (f"{check.deviation:.2e}", f"{check.magnitude:.3g}", f"{check.relative:.1e}")
-        table.add_row(escape(check.blob), escape(check.layer), by_x(check.shape), *numbers, check.verdict)
+        table.add_row(escape(check.blob), escape(check.layer), format_shape(check.shape), *numbers, check.verdict)
     make_console().print(table)

@@ -13,7 +13,7 @@ from caffeconv.cli.show.console import make_console
 from caffeconv.cli.show.records import number_or_null
 from caffeconv.cli.show.tables import classes, guess_kind
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.shape import by_x
+from caffeconv.tensor.shape import format_shape
 
 if TYPE_CHECKING:
     from caffeconv.inference.input_batches import Batch
@@ -110,7 +110,8 @@ def refuse_other_outputs(session: Session, batch: Batch, asked: str) -> None:
     for name, values in batch.outputs.items():
         if not _gives_classes(session, name, values, batch.size):
             raise CaffeconvError(
-                f"{asked}: output '{name}' is {by_x(values.shape)}, and not the probabilities of classes, nor are all outputs "
+                f"{asked}: output '{name}' is {format_shape(values.shape)}, and not the probabilities of "
+                "classes, nor are all outputs "
                 "detections; such values can be written whole with -o (.npz, .h5, .csv, .json), without --format"
             )
 

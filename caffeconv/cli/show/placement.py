@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 def say_placement(session: Session, layers: Callable[[], Sequence[str]]) -> None:
     """Which provider was chosen, and which of the `layers` fell back to the CPU."""
-    from caffeconv.runtime.providers import layer_of, said
+    from caffeconv.runtime.providers import layer_of, report_lines
 
     placed = session.placements()
     names = layers() if placed else []
     owners = {place.node: layer_of(place.node, names) or place.node for place in placed or ()}
-    for line in said(session.providers, placed, owners, session.passed_over):
+    for line in report_lines(session.providers, placed, owners, session.passed_over):
         note(line)

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-Form = Literal["csv", "jsonl", "json"]
-SUFFIX_FORMS: Mapping[str, Form] = {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}
+RecordFormat = Literal["csv", "jsonl", "json"]
+SUFFIX_FORMATS: Mapping[str, RecordFormat] = {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}
 
 
 class Record(Protocol):
@@ -26,7 +26,7 @@ class Record(Protocol):
         ...
 
 
-def lines_of(records: Iterable[Record], header: Sequence[str], form: Form) -> Iterator[str]:
+def lines_of(records: Iterable[Record], header: Sequence[str], form: RecordFormat) -> Iterator[str]:
     """The text, each piece as soon as its record is there."""
     if form == "csv":
         yield _csv_line(header)

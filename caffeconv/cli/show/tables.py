@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
-from caffeconv.tensor.shape import by_x
+from caffeconv.tensor.shape import format_shape
 
 Array = NDArray[np.float32]
 MAX_VALUES = 12
@@ -61,10 +61,10 @@ def summary(name: str, values: Array) -> Table:
     """Shape, range and mean of a blob; all of its values where they are few."""
     table = _empty(name, "shape", "min", "mean", "max")
     if values.size == 0:
-        table.add_row("", by_x(values.shape), "", "", "")
+        table.add_row("", format_shape(values.shape), "", "", "")
         return table
     stats = (f"{function(values):.6g}" for function in (np.min, np.mean, np.max))
-    table.add_row("", by_x(values.shape), *stats)
+    table.add_row("", format_shape(values.shape), *stats)
     if values.size <= MAX_VALUES:
         table.add_row(" ".join(f"{value:.6g}" for value in values.ravel()), "", "", "", "")
     return table

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from caffeconv.tensor.shape import untaken
+from caffeconv.tensor.shape import unique_name
 
 Dims = tuple[int | str, ...]
 """A value's shape as the model says it: a number, or the name of a size that is open."""
@@ -48,7 +48,7 @@ class ModelEdit:
 
     def fresh(self, wanted: str) -> str:
         """A name that no value has yet."""
-        return untaken(wanted, self._values)
+        return unique_name(wanted, self._values)
 
     def array(self, name: str) -> AnyArray:
         """An initializer's values."""
@@ -78,7 +78,7 @@ class ModelEdit:
         self, op_type: str, inputs: Sequence[str], output: str, name: str, **attributes: int | Sequence[int]
     ) -> NodeProto:
         """A new node of that name, or one like it; it is the caller's to put somewhere."""
-        node = helper.make_node(op_type, inputs, [output], untaken(name, self._node_names))
+        node = helper.make_node(op_type, inputs, [output], unique_name(name, self._node_names))
         node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
         return node
 

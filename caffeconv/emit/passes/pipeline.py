@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Form:
+class ModelOptions:
     """What is asked for; see `caffeconv.convert`."""
 
     layout: Layout = "nchw"
@@ -31,7 +31,7 @@ class Form:
         return self.layout == "nchw" and not self.half and self.preprocess is None
 
 
-def take_form(model: ModelProto, form: Form, notes: list[Diagnostic] | None = None) -> ModelProto:
+def run_onnx_passes(model: ModelProto, form: ModelOptions, notes: list[Diagnostic] | None = None) -> ModelProto:
     """The model in that form, checked by onnx.checker; the model itself where nothing is asked for.
 
     Raises CaffeconvError where it cannot take the form.
@@ -39,7 +39,7 @@ def take_form(model: ModelProto, form: Form, notes: list[Diagnostic] | None = No
     if form.is_plain:
         return model
     from caffeconv.emit.check import check_model
-    from caffeconv.emit.lazy_model import Outline
+    from caffeconv.emit.lazy_model import LazyModel
     from caffeconv.emit.passes.channels_last import to_nhwc
     from caffeconv.emit.passes.float16 import to_half
     from caffeconv.emit.passes.preprocess import with_preprocess
@@ -52,4 +52,4 @@ def take_form(model: ModelProto, form: Form, notes: list[Diagnostic] | None = No
         model = to_half(model, keep_io=form.keep_io, notes=notes)
     if form.layout == "nhwc":
         model = to_nhwc(model)
-    return check_model(Outline(model, {})).model
+    return check_model(LazyModel(model, {})).model

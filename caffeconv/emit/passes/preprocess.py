@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from caffeconv.emit.metadata import PREPROCESS_KEY, Folding, Layout, Pictures, Preprocess
+from caffeconv.emit.metadata import PREPROCESS_KEY, Folding, ImagePreprocessing, Layout, Preprocess
 from caffeconv.emit.passes.channels_last import channels_last, note_layout, turned
 from caffeconv.emit.passes.editor import Dims, ModelEdit, dims_of
 from caffeconv.emit.precision import keep_float32
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.shape import FloatArray, by_x
+from caffeconv.tensor.shape import FloatArray, format_shape
 
 
 def with_preprocess(model: ModelProto, preprocess: Preprocess, *, folding: Folding = "all") -> ModelProto:
@@ -42,7 +42,7 @@ def with_preprocess(model: ModelProto, preprocess: Preprocess, *, folding: Foldi
         dims = channels_last(dims)
         note_layout(edit.metadata, plan.blob, 4)
     value.CopyFrom(helper.make_tensor_value_info(plan.blob, TensorProto.UINT8, list(dims)))
-    said = Pictures(
+    said = ImagePreprocessing(
         plan.blob, plan.order, plan.net_order, plan.size, plan.crop, _described(preprocess.mean), plan.scale, folded
     )  # fmt: skip
     edit.metadata[PREPROCESS_KEY] = json.dumps(dataclasses.asdict(said), sort_keys=True)
@@ -161,7 +161,7 @@ def _mean(preprocess: Preprocess, name: str, channels: int) -> FloatArray | None
     mean = np.asarray(preprocess.mean, np.float32)
     mean = mean.reshape(-1, 1, 1) if mean.ndim < 3 else mean
     if mean.ndim != 3 or mean.shape[0] not in (1, channels):
-        shape = f"{by_x(mean.shape)}" if mean.shape[1:] != (1, 1) else f"{len(mean)} values"
+        shape = f"{format_shape(mean.shape)}" if mean.shape[1:] != (1, 1) else f"{len(mean)} values"
         raise CaffeconvError(
             f"--mean: the mean is {shape}, the input '{name}' has {channels} channels; one value, one for each channel, or "
             f"{channels}×H×W was needed"
@@ -178,12 +178,14 @@ def _picture_size(preprocess: Preprocess, mean: FloatArray | None, net: tuple[in
         size = preprocess.size or (mean.shape[1], mean.shape[2])
     if mean is not None and mean.shape[1:] not in ((1, 1), size):
         raise CaffeconvError(
-            f"--mean: the mean is of {mean.shape[1]}×{mean.shape[2]} pixels, the pictures before the crop of {by_x(size)}; "
+            f"--mean: the mean is of {mean.shape[1]}×{mean.shape[2]} pixels, the pictures before the crop of "
+            f"{format_shape(size)}; "
             "leave the size out (--resize), or give a mean value per channel"
         )
     if size[0] < net[0] or size[1] < net[1]:
         raise CaffeconvError(
-            f"--preprocess: pictures of {by_x(size)} cannot be cropped to the net's {by_x(net)}; larger ones were needed"
+            f"--preprocess: pictures of {format_shape(size)} cannot be cropped to the net's "
+            f"{format_shape(net)}; larger ones were needed"
         )
     return size
 
@@ -247,4 +249,4 @@ def _add_bias(edit: ModelEdit, conv: NodeProto, moved: NDArray[np.float64]) -> N
 def _described(mean: FloatArray | None) -> tuple[float, ...] | str:
     if mean is None:
         return ()
-    return by_x(mean.shape) if np.ndim(mean) == 3 else tuple(float(value) for value in np.ravel(mean))
+    return format_shape(mean.shape) if np.ndim(mean) == 3 else tuple(float(value) for value in np.ravel(mean))

@@ -13,10 +13,10 @@ from caffeconv.emit.metadata import Layout
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
-from caffeconv.layers.weight_layouts import all_untouched
-from caffeconv.tensor.axis_order import Arrangement, as_caffe, channels_last, usual
-from caffeconv.tensor.shape import FloatArray, by_x, count, untaken
-from caffeconv.tensor.weight_array import Kernel, Kernels
+from caffeconv.layers.weight_layouts import all_as_stored
+from caffeconv.tensor.axis_order import AxisOrder, as_caffe, channels_last, usual
+from caffeconv.tensor.shape import FloatArray, count, format_shape, unique_name
+from caffeconv.tensor.weight_array import WeightArray, WeightArrays
 from caffeconv.tensor.window import Padding
 from caffeconv.version import __version__
 
@@ -33,7 +33,7 @@ class Array:
 
     group: str
     """The layer's name; one that Keras takes where the file is for Keras."""
-    kernel: Kernel
+    kernel: WeightArray
 
     @property
     def key(self) -> str:
@@ -58,7 +58,7 @@ class Array:
 
 
 @dataclass(frozen=True)
-class Content:
+class WeightsContent:
     """All arrays in the file's order, and what is said of the layers and blobs."""
 
     layout: Layout
@@ -85,7 +85,7 @@ class Content:
         )  # fmt: skip
 
 
-def kernels_of(graph: Graph, layout: Layout, *, keras_names: bool = False) -> Content:
+def weight_arrays_of(graph: Graph, layout: Layout, *, keras_names: bool = False) -> WeightsContent:
     """The arrays of a graph with its weights.
 
     keras_names: give layers names that Keras takes: without `/`.
@@ -106,7 +106,7 @@ def kernels_of(graph: Graph, layout: Layout, *, keras_names: bool = False) -> Co
             f"{graph.net.name or 'the net'} has no layer with parameters; there are no weights to write"
         )
     blobs = _blobs(graph, placed) if layout == "nhwc" else {}
-    return Content(layout, graph.net.name, tuple(arrays), layers, blobs)
+    return WeightsContent(layout, graph.net.name, tuple(arrays), layers, blobs)
 
 
 @dataclass(frozen=True)
@@ -114,15 +114,15 @@ class _Placed:
     """A layer with its arrays, and how its blobs are held."""
 
     node: Node
-    kernels: Kernels
-    bottoms: tuple[Arrangement, ...] = ()
-    tops: tuple[Arrangement, ...] = ()
+    kernels: WeightArrays
+    bottoms: tuple[AxisOrder, ...] = ()
+    tops: tuple[AxisOrder, ...] = ()
     in_caffes_order: bool = False
     merged_into: str = ""
 
 
 def _as_they_are(graph: Graph) -> list[_Placed]:
-    return [_Placed(node, Kernels(all_untouched(node))) for node in graph.nodes]
+    return [_Placed(node, WeightArrays(all_as_stored(node))) for node in graph.nodes]
 
 
 def _placed(graph: Graph) -> list[_Placed]:
@@ -130,12 +130,12 @@ def _placed(graph: Graph) -> list[_Placed]:
     for node in graph.nodes:
         for value in dict.fromkeys(node.bottoms):
             readers[value].append(node)
-    held: dict[str, Arrangement] = {}
+    held: dict[str, AxisOrder] = {}
     merged: dict[str, str] = {}
     placed = []
     for node in graph.nodes:
         bottoms = tuple(held[value] for value in node.bottoms)
-        found = _input_tops(node, readers) if node.layer.is_input else node.layer.arrange(node, bottoms)
+        found = _input_tops(node, readers) if node.layer.is_input else node.layer.axis_orders(node, bottoms)
         in_caffes_order = found is None
         if found is None:
             bottoms = tuple(as_caffe(shape) for shape in node.bottom_shapes)
@@ -143,14 +143,14 @@ def _placed(graph: Graph) -> list[_Placed]:
         held.update(zip(node.tops, found, strict=True))
         if node.tops and merged.get(node.bottoms[0] if node.bottoms else ""):
             into = merged[node.bottoms[0]]
-            placed.append(_Placed(node, Kernels(), bottoms, tuple(found), in_caffes_order, into))
+            placed.append(_Placed(node, WeightArrays(), bottoms, tuple(found), in_caffes_order, into))
             continue
         follower = _follower(node, readers)
         if follower is not None:
             merged[node.tops[0]] = node.name
         kernels = node.layer.kernels(node, bottoms, follower)
         if kernels is None:
-            kernels = Kernels(all_untouched(node), notes=(NO_RULE,) if node.params else ())
+            kernels = WeightArrays(all_as_stored(node), notes=(NO_RULE,) if node.params else ())
         placed.append(_Placed(node, kernels, bottoms, tuple(found), in_caffes_order))
     return placed
 
@@ -160,10 +160,10 @@ def _follower(node: Node, readers: Mapping[str, Sequence[Node]]) -> Node | None:
     following = readers[node.tops[0]] if len(node.tops) == 1 and node.tops[0] in readers else []
     if len(following) != 1 or following[0].bottoms != node.tops:
         return None
-    return following[0] if node.layer.takes_over(node, following[0]) else None
+    return following[0] if node.layer.fuses_with(node, following[0]) else None
 
 
-def _input_tops(node: Node, readers: Mapping[str, Sequence[Node]]) -> list[Arrangement]:
+def _input_tops(node: Node, readers: Mapping[str, Sequence[Node]]) -> list[AxisOrder]:
     """How what comes from outside is held: with channels where a layer that reads it says, else at axis 1."""
     tops = []
     for top, shape in zip(node.tops, node.top_shapes, strict=True):
@@ -175,7 +175,7 @@ def _input_tops(node: Node, readers: Mapping[str, Sequence[Node]]) -> list[Arran
 def _channel_axis(value: str, readers: Mapping[str, Sequence[Node]]) -> int | None:
     for node in readers.get(value, ()):
         axis = node.layer.channel_axis_of(node, node.bottoms.index(value))
-        if axis is None and node.layer.keeps_places and node.tops:
+        if axis is None and node.layer.is_pointwise and node.tops:
             axis = _channel_axis(node.tops[0], readers)
         if axis is not None:
             return axis
@@ -186,13 +186,13 @@ def _channel_axis(value: str, readers: Mapping[str, Sequence[Node]]) -> int | No
 
 
 def _groups(placed: Sequence[_Placed], *, keras: bool) -> list[dict[str, str]]:
-    """For each layer the names of its groups, by `Kernel.part_of`; no two names are the same."""
+    """For each layer the names of its groups, by `WeightArray.part_of`; no two names are the same."""
     taken = {METADATA}
-    found = [{"": untaken(_for_keras(item.node.name) if keras else item.node.name, taken)} for item in placed]
+    found = [{"": unique_name(_for_keras(item.node.name) if keras else item.node.name, taken)} for item in placed]
     for item, names in zip(placed, found, strict=True):
         for kernel in item.kernels.arrays:
             if kernel.part_of not in names:
-                names[kernel.part_of] = untaken(f"{names['']}_{kernel.part_of}", taken)
+                names[kernel.part_of] = unique_name(f"{names['']}_{kernel.part_of}", taken)
     return found
 
 
@@ -217,7 +217,9 @@ def _said(item: _Placed, name: str) -> dict[str, object]:
         said["window"] = _window(item.node, padding)
     notes = [*item.kernels.notes]
     if item.in_caffes_order:
-        reads, makes = (", ".join(map(by_x, shapes)) for shapes in (item.node.bottom_shapes, item.node.top_shapes))
+        reads, makes = (
+            ", ".join(map(format_shape, shapes)) for shapes in (item.node.bottom_shapes, item.node.top_shapes)
+        )
         notes.append(f"do this in Caffe's order: bring the bottoms into it ({reads}), and the tops ({makes}) out of it")
     if notes:
         said["notes"] = notes
@@ -252,7 +254,7 @@ def _blobs(graph: Graph, placed: Sequence[_Placed]) -> dict[str, Json]:
     return {blob: _held(held[last[blob]]) for blob in graph.net.blob_order() if last[blob] in held}
 
 
-def _held(blob: Arrangement) -> Json:
+def _held(blob: AxisOrder) -> Json:
     said: dict[str, object] = {"shape": list(blob.held_shape), "axes": list(blob.axes)}
     if blob.is_flattening:
         said["flattened"] = [{"shape": list(piece.shape), "axes": list(piece.axes)} for piece in blob.pieces]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from caffeconv.emit.weights.block_stream import stream
-from caffeconv.emit.weights.weight_arrays import FORMAT, METADATA, Array, Content
+from caffeconv.emit.weights.weight_arrays import FORMAT, METADATA, Array, WeightsContent
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike, whole_file
 
@@ -28,7 +28,7 @@ ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """The earliest that zip knows, so that the same weights make the same bytes."""
 
 
-def write_kernels(path: PathLike, content: Content, advance: Advance = lambda arrays: None) -> int:
+def write_weight_arrays(path: PathLike, content: WeightsContent, advance: Advance = lambda arrays: None) -> int:
     """Writes the file whole or not at all, in the format that its suffix names; the number of bytes written.
 
     advance: called with a number of arrays as they are written.
@@ -57,7 +57,7 @@ def _blocks(array: Array) -> Iterator[memoryview]:
 # -- safetensors -------------------------------------------------------------------------------------------------------
 
 
-def write_safetensors(file: BinaryIO, content: Content, advance: Advance) -> None:
+def write_safetensors(file: BinaryIO, content: WeightsContent, advance: Advance) -> None:
     """Length of the header (8 bytes, little-endian), the header as JSON, and the arrays one after the other."""
     header: dict[str, object] = {METADATA: {"format": "np", "caffeconv": content.metadata()}}
     start = 0
@@ -78,7 +78,7 @@ def write_safetensors(file: BinaryIO, content: Content, advance: Advance) -> Non
 # -- npz ---------------------------------------------------------------------------------------------------------------
 
 
-def write_npz(file: BinaryIO, content: Content, advance: Advance) -> None:
+def write_npz(file: BinaryIO, content: WeightsContent, advance: Advance) -> None:
     """A zip of .npy members, not compressed, and the metadata as a string without axes."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for array in content.arrays:
@@ -96,7 +96,7 @@ def write_npz(file: BinaryIO, content: Content, advance: Advance) -> None:
 # -- HDF5, as Keras has it ---------------------------------------------------------------------------------------------
 
 
-def write_keras_h5(file: BinaryIO, content: Content, advance: Advance) -> None:
+def write_keras_h5(file: BinaryIO, content: WeightsContent, advance: Advance) -> None:
     """A group for each layer, named in the attribute `layer_names`, its arrays in Keras's order in `weight_names`.
 
     HDF5 lays out the file with the places of all arrays, which are then filled from the mapped weights.
@@ -154,7 +154,7 @@ def _write_names(attributes: h5py.AttributeManager, name: str, values: Sequence[
         attributes[f"{name}{i}"] = part
 
 
-WRITERS: dict[str, Callable[[BinaryIO, Content, Advance], None]] = {
+WRITERS: dict[str, Callable[[BinaryIO, WeightsContent, Advance], None]] = {
     ".npz": write_npz,
     ".h5": write_keras_h5,
     ".safetensors": write_safetensors,

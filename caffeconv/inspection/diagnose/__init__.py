@@ -9,16 +9,16 @@ from caffeconv.caffe_format.caffemodel import WeightsFile
 from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.frontend.bind import bind
-from caffeconv.frontend.build import draft_graph, finish
+from caffeconv.frontend.build import build_partial_graph, finish
 from caffeconv.frontend.netdef import blob_faults, define_net
 from caffeconv.frontend.options import State
-from caffeconv.inspection.diagnose.companion_layers import Half, completed, halves_missing
+from caffeconv.inspection.diagnose.companion_layers import Companion, completed, halves_missing
 from caffeconv.inspection.diagnose.edit import Edit, edited
-from caffeconv.inspection.diagnose.explanations import Sides, another_net, misfit_words, other_types, shape_words
+from caffeconv.inspection.diagnose.explanations import Comparison, another_net, misfit_words, other_types, shape_words
 from caffeconv.inspection.diagnose.insertions import missing_bottoms, with_bottoms, with_recipes
 from caffeconv.inspection.diagnose.renames import free_name, renamed, without_weights
 from caffeconv.inspection.diagnose.search import MOST_CURES, Cure, cure_from, edits_of, find_cures
-from caffeconv.inspection.diagnose.trial_net import Given, Purse, World, stored_layers
+from caffeconv.inspection.diagnose.trial_net import Budget, SearchContext, TrialNet, stored_layers
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.tensor.shape import Shape, count
 
@@ -70,8 +70,8 @@ def diagnose(
     `asked`: shapes of inputs that the caller gives. `effort`: how many layers may be evaluated in the search.
     """
     shapes = {blob: tuple(shape) for blob, shape in (asked or {}).items()}
-    given = Given(shapes, stored_layers(files), Purse(effort))
-    world = World.of(net, given)
+    given = SearchContext(shapes, stored_layers(files), Budget(effort))
+    world = TrialNet.of(net, given)
     names = renamed(world)
     reference = _reference(net, files, world)
     diagnostics = tuple(_with_names(diagnostics, edits_of(net, names)))
@@ -82,13 +82,13 @@ def diagnose(
         whole = tuple(cure for cure in found if _holds(cure, files, shapes))
         return Diagnosis(diagnostics, whole, doubt="" if whole else another_net(world, reference))
     cures = tuple(_checked_cures(world, reference, files, shapes))
-    sides = Sides(world, reference, cures)
+    sides = Comparison(world, reference, cures)
     renaming, lost = _renaming(world, files, shapes)
     return Diagnosis(tuple(_explained(sides, diagnostics)), cures, renaming, lost, another_net(world, reference))
 
 
 def _checked_cures(
-    world: World, reference: World | None, files: Sequence[WeightsFile], asked: Mapping[str, Shape]
+    world: TrialNet, reference: TrialNet | None, files: Sequence[WeightsFile], asked: Mapping[str, Shape]
 ) -> list[Cure]:
     base = with_recipes(with_bottoms(world))
     found = find_cures(base.world) if base.world.troubles else []
@@ -101,13 +101,13 @@ def _checked_cures(
 
 def _holds(cure: Cure, files: Sequence[WeightsFile], asked: Mapping[str, Shape]) -> bool:
     """Whether the edited net builds and takes all its weights, by the rules that everything else goes by."""
-    draft = draft_graph(cure.net, asked)
+    draft = build_partial_graph(cure.net, asked)
     if draft.problems or draft.unbuilt or blob_faults(cure.net.layers):
         return False
     return not any(d.severity == "error" for d in bind(finish(cure.net, draft), files).diagnostics)
 
 
-def _reference(net: NetDef, files: Sequence[WeightsFile], world: World) -> World | None:
+def _reference(net: NetDef, files: Sequence[WeightsFile], world: TrialNet) -> TrialNet | None:
     """The net that the last weights file carries, in the same state; None where it carries none."""
     inputs = {
         blob: world.shapes[value]
@@ -126,14 +126,16 @@ def _reference(net: NetDef, files: Sequence[WeightsFile], world: World) -> World
         except CaffeconvError:
             continue
         size = len(theirs.layers)
-        own = World.of(theirs, Given({}, {}, Purse(size))).shapes  # what the file's net says itself, it knows better
+        own = TrialNet.of(
+            theirs, SearchContext({}, {}, Budget(size))
+        ).shapes  # what the file's net says itself, it knows better
         asked = {blob: shape for blob, shape in inputs.items() if blob not in own}
         if any(layer.bottoms for layer in theirs.layers):
-            return World.of(theirs, Given(asked, {}, Purse(size)))
+            return TrialNet.of(theirs, SearchContext(asked, {}, Budget(size)))
     return None
 
 
-def _explained(sides: Sides, diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
+def _explained(sides: Comparison, diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
     """The diagnostics, the first error of each layer in trouble with its explanation."""
     troubles = {sides.world.net.layers[i].name: trouble for i, trouble in sides.world.troubles.items()}
     told = []
@@ -147,11 +149,11 @@ def _explained(sides: Sides, diagnostics: Sequence[Diagnostic]) -> list[Diagnost
     return told
 
 
-def _cure(world: World, definitions: Mapping[int, LayerDef]) -> Cure:
+def _cure(world: TrialNet, definitions: Mapping[int, LayerDef]) -> Cure:
     return Cure(edits_of(world.net, definitions), edited(world.net, definitions), 0.0)
 
 
-def _with_halves(diagnostics: Sequence[Diagnostic], halves: Sequence[Half]) -> list[Diagnostic]:
+def _with_halves(diagnostics: Sequence[Diagnostic], halves: Sequence[Companion]) -> list[Diagnostic]:
     """The diagnostics, those of layers that only the file has with what they are the other half of."""
     by_name = {half.name: half for half in halves}
     return [replace(d, hint=by_name[d.layer].why) if d.layer in by_name else d for d in diagnostics]
@@ -170,7 +172,7 @@ def _with_names(diagnostics: Sequence[Diagnostic], edits: Sequence[Edit]) -> lis
     return told
 
 
-def _renaming(world: World, files: Sequence[WeightsFile], asked: Mapping[str, Shape]) -> tuple[Cure | None, str]:
+def _renaming(world: TrialNet, files: Sequence[WeightsFile], asked: Mapping[str, Shape]) -> tuple[Cure | None, str]:
     """Renaming the layers that do not take their weights, and how many parameters that leaves to learn."""
     misfits = {i: trouble for i, trouble in world.troubles.items() if trouble.stored}
     if len(misfits) < len(world.troubles):
@@ -185,7 +187,7 @@ def _renaming(world: World, files: Sequence[WeightsFile], asked: Mapping[str, Sh
     return cure, f"{lost:,} of the net's {all_:,} parameters would then start from their fillers"
 
 
-def _numbers(world: World, index: int) -> int:
+def _numbers(world: TrialNet, index: int) -> int:
     layer, bottoms = world.layers[index], world.bottoms(index)
     if layer is None or bottoms is None:
         return 0

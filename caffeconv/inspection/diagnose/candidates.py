@@ -18,7 +18,7 @@ from caffeconv.inspection.diagnose.edit import (
 )
 from caffeconv.inspection.diagnose.joint_edits import for_bottoms, for_sizes, shaped
 from caffeconv.inspection.diagnose.ranking import SIZES
-from caffeconv.inspection.diagnose.trial_net import Trouble, World, stored_shapes
+from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet, stored_shapes
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Setting, Settings
 from caffeconv.layers import LAYERS
@@ -41,7 +41,7 @@ class Candidate:
     proven: frozenset[tuple[int, str]] = frozenset()
 
 
-def candidates(world: World, trouble: Trouble) -> Iterator[Candidate]:
+def candidates(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
     """Edits after which the trouble's layer, and all before it, are well."""
     yield from _own(world, trouble)
     yield from _channels(world, trouble)
@@ -53,12 +53,12 @@ def candidates(world: World, trouble: Trouble) -> Iterator[Candidate]:
             yield candidate
 
 
-def ancestors(world: World, index: int) -> list[int]:
+def ancestors(world: TrialNet, index: int) -> list[int]:
     """The layers that a layer's bottoms come from, nearest first."""
     return sorted(world.ancestors(world.net.layers[index].bottom_values), reverse=True)
 
 
-def _mends(world: World, candidate: Candidate, trouble: Trouble) -> bool:
+def _mends(world: TrialNet, candidate: Candidate, trouble: Misfit) -> bool:
     if len(candidate.definitions) == 1:
         ((index, definition),) = candidate.definitions.items()
         return world.reach(index, definition, trouble.index).trouble > trouble.index
@@ -69,7 +69,7 @@ def _mends(world: World, candidate: Candidate, trouble: Trouble) -> bool:
 # -- the layer's own fields --------------------------------------------------------------------------------------------
 
 
-def implied(world: World, trouble: Trouble) -> Iterator[Candidate]:
+def implied(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
     """The layer with the fields that its stored parameters imply."""
     definition = world.net.layers[trouble.index]
     bottoms = world.bottoms(trouble.index)
@@ -87,7 +87,7 @@ def implied(world: World, trouble: Trouble) -> Iterator[Candidate]:
         yield Candidate({trouble.index: with_proto(definition, proto)}, frozenset({(trouble.index, TYPE)}))
 
 
-def _stored(world: World, name: str) -> tuple[Shape, ...]:
+def _stored(world: TrialNet, name: str) -> tuple[Shape, ...]:
     return stored_shapes(world.given.stored.get(name))
 
 
@@ -95,7 +95,7 @@ def _comparable(value: Setting) -> Setting:
     return collapsed(value) if isinstance(value, tuple) else value
 
 
-def _own(world: World, trouble: Trouble) -> Iterator[Candidate]:
+def _own(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
     for candidate in implied(world, trouble):
         if _mends(world, candidate, trouble):
             yield candidate
@@ -112,7 +112,7 @@ def _own(world: World, trouble: Trouble) -> Iterator[Candidate]:
 # -- the channels that it sees -----------------------------------------------------------------------------------------
 
 
-def _channels(world: World, trouble: Trouble) -> Iterator[Candidate]:
+def _channels(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
     bottoms = world.bottoms(trouble.index)
     if not bottoms or any(len(bottom) < 2 for bottom in bottoms):
         return
@@ -133,13 +133,13 @@ def _channels(world: World, trouble: Trouble) -> Iterator[Candidate]:
                         yield both
 
 
-def _shaped_channels(world: World, index: int, bottom: Shape, wanted: int) -> Iterator[Candidate]:
+def _shaped_channels(world: TrialNet, index: int, bottom: Shape, wanted: int) -> Iterator[Candidate]:
     """Layers that together make the first bottom's channels: all that an Eltwise adds, one of those a Concat joins."""
     value = world.net.layers[index].bottom_values[0]
     yield from (Candidate(definitions) for definitions in shaped(world, value, (bottom[0], wanted, *bottom[2:])))
 
 
-def _wanted_channels(definition: LayerDef, bottoms: tuple[Shape, ...], trouble: Trouble) -> Iterator[tuple[int, int]]:
+def _wanted_channels(definition: LayerDef, bottoms: tuple[Shape, ...], trouble: Misfit) -> Iterator[tuple[int, int]]:
     """(needed, there): channels that might be needed of a bottom."""
     kind = LAYERS.get(definition.type)
     if kind is None:
@@ -159,7 +159,7 @@ def _wanted_channels(definition: LayerDef, bottoms: tuple[Shape, ...], trouble: 
         yield from ((there[0] // group * group + step * group, there[0]) for step in (1, 0) if there[0] // group + step)
 
 
-def channel_edits(world: World, index: int, wanted: int, has: int) -> Iterator[Candidate]:
+def channel_edits(world: TrialNet, index: int, wanted: int, has: int) -> Iterator[Candidate]:
     """Layers before `index` that make `wanted` channels instead of `has`, or as many more or fewer."""
     tried = 0
     for j in ancestors(world, index):
@@ -183,14 +183,14 @@ def channel_edits(world: World, index: int, wanted: int, has: int) -> Iterator[C
             return
 
 
-def _asked(world: World, definition: LayerDef) -> bool:
+def _asked(world: TrialNet, definition: LayerDef) -> bool:
     return any(top in world.given.asked for top in definition.tops)
 
 
 # -- the sizes that it sees --------------------------------------------------------------------------------------------
 
 
-def variants(world: World, index: int) -> Iterator[Settings]:
+def variants(world: TrialNet, index: int) -> Iterator[Settings]:
     """Settings near a layer's own that may change the sizes of its tops."""
     definition = world.net.layers[index]
     kind = LAYERS.get(definition.type)
@@ -230,7 +230,7 @@ def _others(old: tuple[int, ...], choices: Sequence[int]) -> Iterator[tuple[int,
                 yield collapsed(new)
 
 
-def _sizes(world: World, trouble: Trouble) -> Iterator[Candidate]:
+def _sizes(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
     index = trouble.index
     for j in ancestors(world, index):
         for settings in variants(world, j):
@@ -244,7 +244,9 @@ def _sizes(world: World, trouble: Trouble) -> Iterator[Candidate]:
                 yield from _with_channels(world, trouble, Candidate({j: definition}), reach.bottoms)
 
 
-def _with_channels(world: World, trouble: Trouble, sized: Candidate, bottoms: tuple[Shape, ...]) -> Iterator[Candidate]:
+def _with_channels(
+    world: TrialNet, trouble: Misfit, sized: Candidate, bottoms: tuple[Shape, ...]
+) -> Iterator[Candidate]:
     """An edit of sizes along with the one of channels that makes both together fit."""
     target = world.net.layers[trouble.index]
     kind = LAYERS.get(target.type)
@@ -273,7 +275,7 @@ def _with_channels(world: World, trouble: Trouble, sized: Candidate, bottoms: tu
             return
 
 
-def _inputs(world: World, trouble: Trouble) -> Iterator[Candidate]:
+def _inputs(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
     """Input layers with pictures of another size: one of them, or all that have the same size together."""
     before = [j for j in ancestors(world, trouble.index) if not _asked(world, world.net.layers[j])]
     found = ((j, picture_size(world.net.layers[j])) for j in before)
@@ -294,12 +296,12 @@ def _likely_sizes(height: int) -> tuple[int, ...]:
     return (*SIZES, *near, *(range(1, 33) if height <= 64 else ()), height + 1, height - 1)
 
 
-def _resized(world: World, indices: Sequence[int], height: int, width: int) -> dict[int, LayerDef]:
+def _resized(world: TrialNet, indices: Sequence[int], height: int, width: int) -> dict[int, LayerDef]:
     found = {j: resized(world.net.layers[j], height, width) for j in indices}
     return {j: definition for j, definition in found.items() if definition is not None}
 
 
-def _bisected(world: World, trouble: Trouble, indices: Sequence[int]) -> Iterator[int]:
+def _bisected(world: TrialNet, trouble: Misfit, indices: Sequence[int]) -> Iterator[int]:
     """The pictures' size at which the trouble's layer sees as many values as its stored weight has columns."""
     if not trouble.stored or len(trouble.stored[0]) != 2:
         return

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.inspection.diagnose.edit import with_proto, with_settings
 from caffeconv.inspection.diagnose.insertions import Rewriting, rewritten
-from caffeconv.inspection.diagnose.trial_net import World, stored_shapes
+from caffeconv.inspection.diagnose.trial_net import TrialNet, stored_shapes
 from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
 
@@ -17,7 +17,7 @@ _WORDS = re.compile(r"batch_?norm|scale|norm|bias|bn|sc", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Half:
+class Companion:
     """A layer of the file that completes one of the net, and how it would read there."""
 
     index: int
@@ -27,7 +27,7 @@ class Half:
     why: str
 
 
-def halves_missing(world: World, reference: World | None) -> list[Half]:
+def halves_missing(world: TrialNet, reference: TrialNet | None) -> list[Companion]:
     """What the file has of layers that only together do what is meant, where the net has but the first of the two."""
     used = {layer.name for layer in world.net.layers}
     spare = [name for name, layer in world.given.stored.items() if layer.blobs and name not in used]
@@ -43,21 +43,21 @@ def halves_missing(world: World, reference: World | None) -> list[Half]:
         spare.remove(name)
         where = "In the file's net it follows" if reference else "By its blobs and its place in the file it follows"
         why = f"{where} '{layer.name}' ({layer.type}), which only normalizes; without it results differ."
-        found.append(Half(i, name, options[name], why))
+        found.append(Companion(i, name, options[name], why))
     return found
 
 
-def completed(world: World, halves: Sequence[Half]) -> Rewriting:
+def completed(world: TrialNet, halves: Sequence[Companion]) -> Rewriting:
     """The world of the net with the missing halves."""
     return rewritten(world, {half.index: (world.net.layers[half.index].proto, half.proto) for half in halves})
 
 
-def _is_completed(world: World, layer: LayerDef) -> bool:
+def _is_completed(world: TrialNet, layer: LayerDef) -> bool:
     wanted = LAYERS[layer.type].completed_by
     return any(world.net.layers[i].type == wanted for value in layer.top_values for i in world.readers.get(value, ()))
 
 
-def _fitting(world: World, index: int, name: str) -> LayerParameter | None:
+def _fitting(world: TrialNet, index: int, name: str) -> LayerParameter | None:
     """The completing layer under a name of the file's, where its blobs there fit it after layer `index`."""
     layer, stored = world.net.layers[index], stored_shapes(world.given.stored[name])
     shape = world.shapes.get(layer.top_values[0]) if len(layer.top_values) == 1 else None
@@ -81,7 +81,7 @@ def _after(layer: LayerDef, proto: LayerParameter) -> LayerDef:
     )
 
 
-def _of_reference(reference: World | None, norm: LayerDef, options: Mapping[str, LayerParameter]) -> str | None:
+def _of_reference(reference: TrialNet | None, norm: LayerDef, options: Mapping[str, LayerParameter]) -> str | None:
     """Which of the file's layers reads, in the file's own net, what the layer of this name makes there."""
     if reference is None:
         return None
@@ -95,7 +95,7 @@ def _of_reference(reference: World | None, norm: LayerDef, options: Mapping[str,
     return None
 
 
-def _by_name(world: World, norm: str, options: Mapping[str, LayerParameter]) -> str | None:
+def _by_name(world: TrialNet, norm: str, options: Mapping[str, LayerParameter]) -> str | None:
     """The layer of a name that differs in words like `bn` and `scale` only; else the one that follows in the file."""
     alike = [name for name in options if _bare(name) == _bare(norm)]
     return alike[0] if len(alike) == 1 else next((name for name in _next(world, norm) if name in options), None)
@@ -105,7 +105,7 @@ def _bare(name: str) -> str:
     return re.sub(r"[^0-9a-z]", "", _WORDS.sub("", name.lower()))
 
 
-def _next(world: World, name: str) -> Iterator[str]:
+def _next(world: TrialNet, name: str) -> Iterator[str]:
     """The layer with blobs that comes next in the file."""
     names = [other for other, layer in world.given.stored.items() if layer.blobs]
     if name in names:

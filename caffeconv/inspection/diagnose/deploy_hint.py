@@ -9,7 +9,7 @@ from caffeconv.caffe_format.caffemodel import WeightsFile
 from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.bind import bind
-from caffeconv.frontend.build import draft_graph, finish
+from caffeconv.frontend.build import build_partial_graph, finish
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.options import State
@@ -51,7 +51,7 @@ def _is_whole(
         net = define_net(to_deploy(source, state, shapes), state)
     except CaffeconvError:
         return False
-    draft = draft_graph(net)
+    draft = build_partial_graph(net)
     if draft.problems or draft.unbuilt:
         return False
     return not any(d.severity == "error" for d in bind(finish(net, draft), files).diagnostics)

@@ -16,7 +16,7 @@ from caffeconv.caffe_pb2 import BlobShape, LayerParameter, ReshapeParameter
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.layer import Setting
 from caffeconv.layers import LAYERS
-from caffeconv.tensor.shape import by_x
+from caffeconv.tensor.shape import format_shape
 
 _WINDOW = {"kernel_size": "kernel", "stride": "stride", "pad": "pad", "dilation": "dilation"}
 """Fields that may be given once, per axis, or by height and width: name → what stands before ``_h`` and ``_w``."""
@@ -63,7 +63,7 @@ def field_text(name: str, value: Setting | str) -> str:
     if isinstance(value, tuple) and value and name in ("slice_point", "offset"):
         return str(list(value))
     if isinstance(value, tuple):
-        return by_x(value) if value else "not given"
+        return format_shape(value) if value else "not given"
     return str(value)
 
 

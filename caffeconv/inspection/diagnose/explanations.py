@@ -11,25 +11,25 @@ from caffeconv.inspection.diagnose.candidates import ancestors
 from caffeconv.inspection.diagnose.edit import picture_size, settings_of, type_words, with_proto
 from caffeconv.inspection.diagnose.search import Cure
 from caffeconv.inspection.diagnose.size_trace import Link, Parting, chain, chain_lines, described, factorings, of_item
-from caffeconv.inspection.diagnose.trial_net import Trouble, World
+from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Layer
 from caffeconv.layers import LAYERS
-from caffeconv.tensor.shape import Shape, by_x, count
+from caffeconv.tensor.shape import Shape, count, format_shape
 
 GREY_OR_COLOUR = {1: "1 channel (grey)", 3: "3 channels (colour)", 4: "4 channels (colour, alpha)"}
 
 
 @dataclass(frozen=True)
-class Sides:
+class Comparison:
     """The net, the net inside the weights file where it carries one, and the cures that were found."""
 
-    world: World
-    reference: World | None
+    world: TrialNet
+    reference: TrialNet | None
     cures: Sequence[Cure]
 
 
-def misfit_words(sides: Sides, trouble: Trouble) -> list[str]:
+def misfit_words(sides: Comparison, trouble: Misfit) -> list[str]:
     """Both sides of a layer whose stored parameters do not fit, what that comes from, and what it is called."""
     world, definition = sides.world, sides.world.net.layers[trouble.index]
     layer, bottoms = world.layers[trouble.index], world.bottoms(trouble.index)
@@ -48,7 +48,7 @@ def misfit_words(sides: Sides, trouble: Trouble) -> list[str]:
     return lines
 
 
-def _their_bottom(sides: Sides, name: str) -> Shape | None:
+def _their_bottom(sides: Comparison, name: str) -> Shape | None:
     """The shape that a layer of this name sees in the file's own net."""
     if sides.reference is None:
         return None
@@ -59,7 +59,7 @@ def _their_bottom(sides: Sides, name: str) -> Shape | None:
     return None
 
 
-def _depends_on_bottom(trouble: Trouble, bottoms: Sequence[Shape], wanted: dict[str, Shape]) -> bool:
+def _depends_on_bottom(trouble: Misfit, bottoms: Sequence[Shape], wanted: dict[str, Shape]) -> bool:
     """Whether what differs is an axis that the bottom decides, rather than the layer's own fields."""
     for stored, shape in zip(trouble.stored, wanted.values(), strict=False):
         if len(stored) != len(shape):
@@ -87,18 +87,18 @@ def _sides(
             column = 0 if getattr(layer, "transpose", False) else 1
             ours = f", {shape[column]} = {of_item(bottom)}" if len(bottom) > 2 else ""
             factors = _their_factors(stored[i][column], shape[column], bottom, theirs, links)
-            yield f"file: {name} {by_x(stored[i])}{known}{factors}"
-            yield f"net:  {name} {by_x(shape)}{ours}"
+            yield f"file: {name} {format_shape(stored[i])}{known}{factors}"
+            yield f"net:  {name} {format_shape(shape)}{ours}"
         elif len(shape) == len(stored[i]):
-            yield f"file: {name} {by_x(stored[i])}{known}"
-            yield f"net:  {name} {by_x(shape)}"
+            yield f"file: {name} {format_shape(stored[i])}{known}"
+            yield f"net:  {name} {format_shape(shape)}"
         else:
-            yield f"file: {name} {by_x(stored[i])}"
-            yield f"net:  {name} {by_x(shape)}{known}"
+            yield f"file: {name} {format_shape(stored[i])}"
+            yield f"net:  {name} {format_shape(shape)}{known}"
     for i in range(len(wanted), len(stored)):
-        yield f"file: a blob more than the net has, {by_x(stored[i])}"
+        yield f"file: a blob more than the net has, {format_shape(stored[i])}"
     for name, shape in list(wanted.items())[len(stored) :]:
-        yield f"net:  {name} {by_x(shape)}, which the file does not have"
+        yield f"net:  {name} {format_shape(shape)}, which the file does not have"
 
 
 def _their_factors(number: int, ours: int, bottom: Shape, theirs: Shape | None, links: list[Link]) -> str:
@@ -106,14 +106,14 @@ def _their_factors(number: int, ours: int, bottom: Shape, theirs: Shape | None, 
         return f", {number} = {of_item(theirs)} (channels × height × width) in the net that the file carries"
     if len(bottom) < 3 or number == ours:
         return ""
-    possible = [by_x(shape) for shape in factorings(number, links, bottom[1])]
+    possible = [format_shape(shape) for shape in factorings(number, links, bottom[1])]
     return f", {number} = {' or '.join(possible)} (channels × height × width)" if possible else f", {number} inputs"
 
 
 # -- where the two nets part -------------------------------------------------------------------------------------------
 
 
-def _remarks(sides: Sides, links: list[Link]) -> dict[int, str]:
+def _remarks(sides: Comparison, links: list[Link]) -> dict[int, str]:
     """Of layers of the chain: all that they join, and that the file's net lacks them."""
     theirs = {layer.name for layer in sides.reference.net.layers} if sides.reference else None
     found = {}
@@ -129,7 +129,7 @@ def _remarks(sides: Sides, links: list[Link]) -> dict[int, str]:
     return found
 
 
-def _parting(sides: Sides, values: Sequence[str]) -> Parting | None:
+def _parting(sides: Comparison, values: Sequence[str]) -> Parting | None:
     """The first layer before these values that makes something else in the file's net; else the first that the cure
     edits."""
     world, reference = sides.world, sides.reference
@@ -150,7 +150,7 @@ def _parting(sides: Sides, values: Sequence[str]) -> Parting | None:
     return None
 
 
-def _first_top(world: World, layer: LayerDef) -> Shape | None:
+def _first_top(world: TrialNet, layer: LayerDef) -> Shape | None:
     return world.shapes.get(layer.top_values[0]) if layer.top_values else None
 
 
@@ -158,7 +158,7 @@ def _first_top(world: World, layer: LayerDef) -> Shape | None:
 
 
 def _classics(
-    sides: Sides, trouble: Trouble, wanted: dict[str, Shape], bottom: Shape, theirs: Shape | None
+    sides: Comparison, trouble: Misfit, wanted: dict[str, Shape], bottom: Shape, theirs: Shape | None
 ) -> Iterator[str]:
     definition = sides.world.net.layers[trouble.index]
     stored, shapes = trouble.stored, list(wanted.values())
@@ -168,8 +168,9 @@ def _classics(
     mine, other = shapes[0], stored[0]
     if len(other) > len(mine) and other == (1,) * (len(other) - len(mine)) + mine:
         yield (
-            f"The same numbers, but the file gives their shape as {by_x(other)}: ones in front were right in files of the "
-            f"old form only (num, channels, height, width). Write the blob anew as {by_x(mine)}; no prototxt mends it."
+            f"The same numbers, but the file gives their shape as {format_shape(other)}: ones in front were "
+            "right in files of the "
+            f"old form only (num, channels, height, width). Write the blob anew as {format_shape(mine)}; no prototxt mends it."
         )
     elif len(mine) == 2 and other == mine[::-1]:
         yield "The file's weight is the net's turned round, N×K against K×N: see `transpose`."
@@ -185,7 +186,7 @@ def _classics(
         yield f"The file's layer has {other[0]} channels, the net's {mine[0]}."
 
 
-def _other_type_words(sides: Sides, trouble: Trouble, axes: str, as_many: bool) -> Iterator[str]:
+def _other_type_words(sides: Comparison, trouble: Misfit, axes: str, as_many: bool) -> Iterator[str]:
     """That the file's weight is one of another layer type, and how that layer would read."""
     definition, bottoms = sides.world.net.layers[trouble.index], sides.world.bottoms(trouble.index)
     kind = LAYERS[definition.type]
@@ -194,13 +195,13 @@ def _other_type_words(sides: Sides, trouble: Trouble, axes: str, as_many: bool) 
         yield f"A weight{same} with {axes} is that of another layer type: {type_words(with_proto(definition, proto))}."
 
 
-def _resolution_words(sides: Sides) -> str:
+def _resolution_words(sides: Comparison) -> str:
     """That the weights want pictures of another size, where that is what mends the net; empty where it is not."""
     for cure in sides.cures[:1]:
         for edit in cure.edits if not cure.places else ():
             was, now = (picture_size(net.layers[edit.index]) for net in (sides.world.net, cure.net))
             if was and now and was != now:
-                sizes = f"pictures of {by_x(now)}, this net's are {by_x(was)}: another input resolution"
+                sizes = f"pictures of {format_shape(now)}, this net's are {format_shape(was)}: another input resolution"
                 return f"The weights are for {sizes}." if cure.source else f"The weights would fit {sizes}, it seems."
     return ""
 
@@ -215,17 +216,17 @@ def _product_words(mine: Shape, other: Shape, bottom: Shape, theirs: Shape | Non
         yield resolution
     elif theirs is not None and len(theirs) == len(bottom) == 4 and theirs[1] == bottom[1]:
         yield (
-            f"As many channels ({bottom[1]}), but {by_x(theirs[2:])} places there and {by_x(bottom[2:])} here: "
+            f"As many channels ({bottom[1]}), but {format_shape(theirs[2:])} places there and {format_shape(bottom[2:])} here: "
             "a picture of another size, or another pad, stride or kernel_size before."
         )
 
 
-def _convolution_words(sides: Sides, trouble: Trouble, mine: Shape, other: Shape, bottom: Shape) -> Iterator[str]:
+def _convolution_words(sides: Comparison, trouble: Misfit, mine: Shape, other: Shape, bottom: Shape) -> Iterator[str]:
     definition = sides.world.net.layers[trouble.index]
     group = settings_of(definition).get("group", 1)
     transposed = LAYERS[definition.type].transposed
     if mine[2:] != other[2:]:
-        yield f"The file's kernel is {by_x(other[2:])}, the net's {by_x(mine[2:])}."
+        yield f"The file's kernel is {format_shape(other[2:])}, the net's {format_shape(mine[2:])}."
     if mine[1] == other[1] or transposed:
         return
     channels = bottom[1]
@@ -251,7 +252,7 @@ def _convolution_words(sides: Sides, trouble: Trouble, mine: Shape, other: Shape
         yield f"The file's filters are for {needed} channels; the bottom has {channels}."
 
 
-def _in_between(sides: Sides, index: int) -> bool:
+def _in_between(sides: Comparison, index: int) -> bool:
     """Whether a layer with parameters lies before this one."""
     links = chain(sides.world, sides.world.net.layers[index].bottom_values[0])
     return any(LAYERS[link.layer.type].channel_setting for link in links if link.layer.type in LAYERS)
@@ -270,7 +271,7 @@ def _count_words(kind: str, stored: Sequence[Shape], wanted: list[Shape]) -> Ite
 # -- shapes that do not go together ------------------------------------------------------------------------------------
 
 
-def shape_words(sides: Sides, trouble: Trouble) -> list[str]:
+def shape_words(sides: Comparison, trouble: Misfit) -> list[str]:
     """How the bottoms of a layer that cannot be built came to their sizes, where these do not agree."""
     world, definition = sides.world, sides.world.net.layers[trouble.index]
     bottoms = world.bottoms(trouble.index)
@@ -280,7 +281,7 @@ def shape_words(sides: Sides, trouble: Trouble) -> list[str]:
     return [*_refusal(world, trouble.index), *_how_bottoms_came(world, definition, bottoms or ())]
 
 
-def _refusal(world: World, index: int) -> Sequence[str]:
+def _refusal(world: TrialNet, index: int) -> Sequence[str]:
     """What the layer itself says of bottoms that it refuses."""
     layer, bottoms = world.layers[index], world.bottoms(index)
     if layer is None or not bottoms or not layer.bottoms.fits(len(bottoms)):
@@ -291,7 +292,7 @@ def _refusal(world: World, index: int) -> Sequence[str]:
         return ()
 
 
-def _how_bottoms_came(world: World, definition: LayerDef, bottoms: Sequence[Shape]) -> list[str]:
+def _how_bottoms_came(world: TrialNet, definition: LayerDef, bottoms: Sequence[Shape]) -> list[str]:
     """The layers that only one of the bottoms comes through, and what makes their sizes differ."""
     if definition.type not in LAYERS or len(bottoms) < 2 or len({bottom[1:] for bottom in bottoms}) < 2:
         return []
@@ -307,7 +308,7 @@ def _how_bottoms_came(world: World, definition: LayerDef, bottoms: Sequence[Shap
     return lines
 
 
-def _rounding_words(world: World, definition: LayerDef, chains: Sequence[list[Link]]) -> Iterator[str]:
+def _rounding_words(world: TrialNet, definition: LayerDef, chains: Sequence[list[Link]]) -> Iterator[str]:
     """Which branch was rounded up and which down; what coming down and up again does to a size."""
     up, down = (
         [blob for blob, own in zip(definition.bottoms, chains, strict=True) if any(word in i.formula for i in own)]
@@ -321,7 +322,7 @@ def _rounding_words(world: World, definition: LayerDef, chains: Sequence[list[Li
         shrunk = math.prod(stride for stride, upwards in strides if not upwards)
         if before and any(upwards for _, upwards in strides) and any(size % shrunk for size in before[0][2:]):
             yield (
-                f"'{blob}' comes from {by_x(before[0][2:])}, down by {shrunk} and up again: only sizes that {shrunk} "
+                f"'{blob}' comes from {format_shape(before[0][2:])}, down by {shrunk} and up again: only sizes that {shrunk} "
                 "divides come back as they were."
             )
             return
@@ -348,7 +349,7 @@ def _nearly(bottoms: Sequence[Shape]) -> bool:
 # -- files of another net ----------------------------------------------------------------------------------------------
 
 
-def other_types(world: World) -> Iterator[Diagnostic]:
+def other_types(world: TrialNet) -> Iterator[Diagnostic]:
     """Warnings of layers that take the weights of a layer of another type: Caffe looks at names and shapes only."""
     for i, layer in enumerate(world.net.layers):
         stored = world.given.stored.get(layer.name)
@@ -359,7 +360,7 @@ def other_types(world: World) -> Iterator[Diagnostic]:
             yield Diagnostic("warning", layer.where, message, layer=layer.name)
 
 
-def another_net(world: World, reference: World | None) -> str:
+def another_net(world: TrialNet, reference: TrialNet | None) -> str:
     """That the file seems to belong to another net: most of what the two have in common by name does not fit, or they
     have nothing in common."""
     misfits = sum(bool(trouble.stored) for trouble in world.troubles.values())
@@ -372,13 +373,13 @@ def another_net(world: World, reference: World | None) -> str:
     return f"{misfits} of {common} layers do not take their weights: the file seems to belong to another net{name}."
 
 
-def _learns(world: World) -> bool:
+def _learns(world: TrialNet) -> bool:
     """Whether any layer has parameters."""
     known = ((layer, world.bottoms(i)) for i, layer in enumerate(world.layers) if i not in world.troubles)
     return any(layer.weight_shapes(bottoms) for layer, bottoms in known if layer is not None and bottoms)
 
 
-def _may_learn(world: World, name: str) -> bool:
+def _may_learn(world: TrialNet, name: str) -> bool:
     stored = world.given.stored.get(name)
     return stored is not None and bool(stored.blobs)
 

@@ -12,17 +12,17 @@ from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import LayerError
 from caffeconv.inspection.diagnose.edit import LAYERS_INSTEAD, Edit
 from caffeconv.inspection.diagnose.search import Cure
-from caffeconv.inspection.diagnose.trial_net import World
+from caffeconv.inspection.diagnose.trial_net import TrialNet
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.layers import LAYERS
-from caffeconv.tensor.shape import untaken
+from caffeconv.tensor.shape import unique_name
 
 
 @dataclass(frozen=True)
 class Rewriting:
     """A net's world with some layers replaced by others."""
 
-    world: World
+    world: TrialNet
     edits: tuple[Edit, ...] = ()
     places: Mapping[int, int] = field(default_factory=dict)
     """Index in the net as it was → how many layers now stand there."""
@@ -44,7 +44,7 @@ def missing_bottoms(net: NetDef) -> list[tuple[int, int]]:
     return missing
 
 
-def with_bottoms(world: World) -> Rewriting:
+def with_bottoms(world: TrialNet) -> Rewriting:
     """The world with every bottom that no layer makes taken to be the blob above of the likest name."""
     layers = list(world.net.layers)
     edits = []
@@ -62,7 +62,7 @@ def with_bottoms(world: World) -> Rewriting:
         edits.append(Edit(layer.name, i, {"bottom": layer.bottoms[j]}, {"bottom": near[0]}))
     if not edits:
         return Rewriting(world)
-    return Rewriting(World.of(replace(world.net, layers=tuple(layers)), world.given), tuple(edits))
+    return Rewriting(TrialNet.of(replace(world.net, layers=tuple(layers)), world.given), tuple(edits))
 
 
 def with_recipes(before: Rewriting) -> Rewriting:
@@ -79,7 +79,7 @@ def with_recipes(before: Rewriting) -> Rewriting:
     return replace(after, edits=(*before.edits, *after.edits))
 
 
-def _recipe(world: World, index: int) -> Sequence[LayerParameter]:
+def _recipe(world: TrialNet, index: int) -> Sequence[LayerParameter]:
     definition, bottoms = world.net.layers[index], world.bottoms(index)
     kind = LAYERS.get(definition.type)
     if kind is None or not bottoms or world.troubles[index].stored or not kind.bottoms.fits(len(bottoms)):
@@ -90,7 +90,7 @@ def _recipe(world: World, index: int) -> Sequence[LayerParameter]:
         return ()
 
 
-def rewritten(world: World, recipes: Mapping[int, Sequence[LayerParameter]]) -> Rewriting:
+def rewritten(world: TrialNet, recipes: Mapping[int, Sequence[LayerParameter]]) -> Rewriting:
     """The world of the net with other layers in the place of some: index → the layers there."""
     layers: list[LayerDef] = []
     taken = {value for layer in world.net.layers for value in layer.top_values}
@@ -102,7 +102,7 @@ def rewritten(world: World, recipes: Mapping[int, Sequence[LayerParameter]]) -> 
         Edit(names[i], i, {LAYERS_INSTEAD: _text([world.net.layers[i].proto])}, {LAYERS_INSTEAD: _text(recipes[i])})
         for i in sorted(recipes)
     )
-    return Rewriting(World.of(net, world.given), edits, {i: len(protos) for i, protos in recipes.items()})
+    return Rewriting(TrialNet.of(net, world.given), edits, {i: len(protos) for i, protos in recipes.items()})
 
 
 def _in_place(layer: LayerDef, protos: Sequence[LayerParameter], taken: set[str]) -> Iterator[LayerDef]:
@@ -112,7 +112,7 @@ def _in_place(layer: LayerDef, protos: Sequence[LayerParameter], taken: set[str]
     own = dict(zip(layer.tops, layer.top_values, strict=True))
     for i, proto in enumerate(protos):
         bottoms = tuple(current[bottom] for bottom in proto.bottom)
-        tops = tuple(own[top] if top in own and last[top] == i else untaken(top, taken, "/") for top in proto.top)
+        tops = tuple(own[top] if top in own and last[top] == i else unique_name(top, taken, "/") for top in proto.top)
         current.update(zip(proto.top, tops, strict=True))
         yield replace(
             layer, name=proto.name, type=proto.type, bottoms=tuple(proto.bottom), tops=tuple(proto.top),

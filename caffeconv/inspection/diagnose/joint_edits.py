@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from caffeconv.errors import LayerError
 from caffeconv.inspection.diagnose.edit import resized, with_settings, with_shapes
-from caffeconv.inspection.diagnose.trial_net import Trouble, World
+from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Settings
 from caffeconv.layers import LAYERS
@@ -23,7 +23,7 @@ Branch = Mapping[Shape, Mapping[str, Definitions]]
 """Sizes that a branch may have → edits that give it these, by what they say."""
 
 
-def for_bottoms(world: World, trouble: Trouble) -> Iterator[Definitions]:
+def for_bottoms(world: TrialNet, trouble: Misfit) -> Iterator[Definitions]:
     """Edits that give a layer bottoms of the shapes that, by its own word, would go together."""
     layer, bottoms = world.layers[trouble.index], world.bottoms(trouble.index)
     if layer is None or not bottoms or trouble.stored:
@@ -49,19 +49,19 @@ Known = dict[tuple[str, Shape], list[Definitions]]
 """What was found for a value and a shape; without it a net of many joins would be walked through again and again."""
 
 
-def shaped(world: World, value: str, wanted: Shape) -> list[Definitions]:
+def shaped(world: TrialNet, value: str, wanted: Shape) -> list[Definitions]:
     """Edits after which a value has the shape `wanted`, as far as the layers that it comes through let that through."""
     return _shaped(world, value, wanted, {}, 0)
 
 
-def _shaped(world: World, value: str, wanted: Shape, known: Known, depth: int) -> list[Definitions]:
+def _shaped(world: TrialNet, value: str, wanted: Shape, known: Known, depth: int) -> list[Definitions]:
     if (value, wanted) not in known:
         known[value, wanted] = []  # for itself, while it is being looked for
         known[value, wanted] = list(_ways(world, value, wanted, known, depth))
     return known[value, wanted]
 
 
-def _ways(world: World, value: str, wanted: Shape, known: Known, depth: int) -> Iterator[Definitions]:
+def _ways(world: TrialNet, value: str, wanted: Shape, known: Known, depth: int) -> Iterator[Definitions]:
     index, now = world.makers.get(value), world.shapes.get(value)
     if index is None or now is None or depth > MOST_DEPTH or world.given.purse.empty:
         return
@@ -100,7 +100,7 @@ def _shaped_input(definition: LayerDef, top: int, now: Shape, wanted: Shape) -> 
     return resized(definition, wanted[2], wanted[3]) if len(wanted) == len(now) == 4 and wanted[:2] == now[:2] else None
 
 
-def _let_through(world: World, index: int, value: str, wanted: Shape) -> Iterator[Mapping[str, Shape]]:
+def _let_through(world: TrialNet, index: int, value: str, wanted: Shape) -> Iterator[Mapping[str, Shape]]:
     """Shapes of a layer's bottoms with which its top is of the shape `wanted`: one of them changed, or all alike."""
     definition, now = world.net.layers[index], world.shapes[value]
     bottoms = {v: world.shapes[v] for v in definition.bottom_values}
@@ -126,7 +126,7 @@ def _moved(bottom: Shape, now: Shape, wanted: Shape) -> Shape:
 # -- branches of other sizes -------------------------------------------------------------------------------------------
 
 
-def for_sizes(world: World, trouble: Trouble, variants: Callable[[int], Iterable[Settings]]) -> Iterator[Definitions]:
+def for_sizes(world: TrialNet, trouble: Misfit, variants: Callable[[int], Iterable[Settings]]) -> Iterator[Definitions]:
     """Edits of two or more branches that lead to a layer in trouble, or join before it, to one size for all.
 
     `variants`: the settings that may be tried for a layer.
@@ -144,7 +144,7 @@ def for_sizes(world: World, trouble: Trouble, variants: Callable[[int], Iterable
                 yield from _alike([branch[size] for branch in branches])
 
 
-def _branch(world: World, join: int, value: str, variants: Callable[[int], Iterable[Settings]]) -> Branch:
+def _branch(world: TrialNet, join: int, value: str, variants: Callable[[int], Iterable[Settings]]) -> Branch:
     """What the branch that ends in `value` may come to where only layers are edited that no other branch has."""
     values = world.net.layers[join].bottom_values
     others = world.ancestors(v for v in values if v != value)

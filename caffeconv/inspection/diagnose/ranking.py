@@ -26,20 +26,20 @@ SIZES = (224, 227, 299, 300, 321, 256, 112, 128, 96, 64, 32, 28, 512, 384, 320, 
 """Heights and widths that people choose for pictures, likeliest first."""
 
 
-Habit = tuple[str, Setting | None, Setting | None, Setting | None, Setting | None]
+FieldCounts = tuple[str, Setting | None, Setting | None, Setting | None, Setting | None]
 """A layer's type, kernel, stride, pad and dilation."""
 
 
 @dataclass(frozen=True)
-class Habits:
+class WindowStatistics:
     """How often the layers of a net have which window."""
 
     net: NetDef
-    whole: Counter[Habit]
+    whole: Counter[FieldCounts]
     kernels: Counter[tuple[str, Setting | None]]
 
     @classmethod
-    def of(cls, net: NetDef) -> Habits:
+    def of(cls, net: NetDef) -> WindowStatistics:
         habits = [_habit(layer, settings_of(layer)) for layer in net.layers]
         return cls(net, Counter(habits), Counter((habit[0], habit[1]) for habit in habits))
 
@@ -52,12 +52,12 @@ class Habits:
         return same / peers if peers else 0.0
 
 
-def _habit(definition: LayerDef, settings: Mapping[str, Setting]) -> Habit:
+def _habit(definition: LayerDef, settings: Mapping[str, Setting]) -> FieldCounts:
     names = ("kernel_size", "stride", "pad", "dilation")
     return (definition.type, *(settings.get(name) for name in names))  # type: ignore[return-value]
 
 
-def cost(habits: Habits, edit: Edit, after: LayerDef, proven: frozenset[str]) -> float:
+def cost(habits: WindowStatistics, edit: Edit, after: LayerDef, proven: frozenset[str]) -> float:
     """The cost of an edit of one layer, the less the likelier; `proven`: fields that follow from the file."""
     before = habits.net.layers[edit.index]
     spent = 0.0
@@ -89,7 +89,7 @@ def _roundness(value: Setting | str) -> float:
     return next((price for divisor, price in ((16, 0.0), (8, 0.1), (4, 0.15), (2, 0.2)) if value % divisor == 0), 0.3)
 
 
-def oddness(habits: Habits, index: int, definition: LayerDef) -> float:
+def oddness(habits: WindowStatistics, index: int, definition: LayerDef) -> float:
     """How unusual a layer's window is, by custom and by the net's other layers of its type."""
     settings = settings_of(definition)
     kernel = _first(settings, "kernel_size", 0)

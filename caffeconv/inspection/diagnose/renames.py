@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterable, Mapping
 
 from caffeconv.inspection.diagnose.edit import with_name
-from caffeconv.inspection.diagnose.trial_net import Given, World
+from caffeconv.inspection.diagnose.trial_net import SearchContext, TrialNet
 from caffeconv.ir.definition import LayerDef
 
 NEAR = 0.7
 
 
-def renamed(world: World) -> dict[int, LayerDef]:
+def renamed(world: TrialNet) -> dict[int, LayerDef]:
     """Layers whose parameters the file has under a name that is nearly theirs: index → the layer under that name."""
     used = {layer.name for layer in world.net.layers}
     spare = [name for name, layer in world.given.stored.items() if layer.blobs and name not in used]
@@ -31,12 +31,12 @@ def renamed(world: World) -> dict[int, LayerDef]:
     return found
 
 
-def _has_params(world: World, index: int) -> bool:
+def _has_params(world: TrialNet, index: int) -> bool:
     layer, bottoms = world.layers[index], world.bottoms(index)
     return layer is not None and bottoms is not None and bool(layer.weight_shapes(bottoms))
 
 
-def _fits(world: World, index: int, name: str) -> bool:
+def _fits(world: TrialNet, index: int, name: str) -> bool:
     definition = with_name(world.net.layers[index], name)
     return world.evaluate(index, definition, world.layers[index], {})[2] is None
 
@@ -54,12 +54,12 @@ def _nearest(name: str, spare: Iterable[str]) -> str | None:
     return near[0] if near else None
 
 
-def without_weights(world: World, names: Mapping[int, str]) -> dict[int, LayerDef]:
+def without_weights(world: TrialNet, names: Mapping[int, str]) -> dict[int, LayerDef]:
     """Layers under names that no file has, so that they keep what their fillers give."""
     return {i: with_name(world.net.layers[i], name) for i, name in names.items()}
 
 
-def free_name(name: str, given: Given, taken: Iterable[str]) -> str:
+def free_name(name: str, given: SearchContext, taken: Iterable[str]) -> str:
     """A name like this one that neither the net nor the file has."""
     known = {*given.stored, *taken}
     candidate, number = f"{name}_new", 1

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.inspection.diagnose.candidates import Candidate, candidates
 from caffeconv.inspection.diagnose.edit import Edit, edit_between, settings_of, with_proto, with_settings, with_shapes
-from caffeconv.inspection.diagnose.ranking import Habits, cost
-from caffeconv.inspection.diagnose.trial_net import World
+from caffeconv.inspection.diagnose.ranking import WindowStatistics, cost
+from caffeconv.inspection.diagnose.trial_net import TrialNet
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.layers import LAYERS
 from caffeconv.tensor.shape import Shape
@@ -45,18 +45,18 @@ class Cure:
 class _State:
     priority: float
     order: int
-    world: World = field(compare=False)
+    world: TrialNet = field(compare=False)
     definitions: Mapping[int, LayerDef] = field(compare=False)
     proven: frozenset[tuple[int, str]] = field(compare=False)
 
 
-def find_cures(world: World) -> list[Cure]:
+def find_cures(world: TrialNet) -> list[Cure]:
     """The least costly edits that leave no trouble, at most three; the work is bounded by the world's purse."""
     return _distinct(sorted(_search(world), key=lambda cure: (cure.cost, str(cure))))
 
 
-def _search(world: World) -> Iterator[Cure]:
-    queue, habits = [_State(0.0, 0, world, {}, frozenset())], Habits.of(world.net)
+def _search(world: TrialNet) -> Iterator[Cure]:
+    queue, habits = [_State(0.0, 0, world, {}, frozenset())], WindowStatistics.of(world.net)
     seen: set[str] = set()
     found = states = order = 0
     best = float("inf")
@@ -90,7 +90,7 @@ def _search(world: World) -> Iterator[Cure]:
                 heapq.heappush(queue, replace(child, priority=price + ahead))
 
 
-def _child(habits: Habits, state: _State, candidate: Candidate, order: int) -> _State:
+def _child(habits: WindowStatistics, state: _State, candidate: Candidate, order: int) -> _State:
     definitions = {**state.definitions, **candidate.definitions}
     proven = state.proven | candidate.proven
     return _State(_cost(habits, definitions, proven), order, state.world, definitions, proven)
@@ -106,7 +106,7 @@ def edits_of(net: NetDef, definitions: Mapping[int, LayerDef]) -> tuple[Edit, ..
     return tuple(edit for edit in edits if edit.after)
 
 
-def _cost(habits: Habits, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]) -> float:
+def _cost(habits: WindowStatistics, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]) -> float:
     total = 0.0
     for edit in edits_of(habits.net, definitions):
         fields = frozenset(name for i, name in proven if i == edit.index)
@@ -115,7 +115,7 @@ def _cost(habits: Habits, definitions: Mapping[int, LayerDef], proven: frozenset
 
 
 def minimal(
-    world: World, habits: Habits, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]
+    world: TrialNet, habits: WindowStatistics, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]
 ) -> Cure:
     """The cure with every field put back that it can do without."""
     kept = dict(definitions)
@@ -149,7 +149,7 @@ def _distinct(cures: list[Cure]) -> list[Cure]:
 # -- the net that the weights file carries -----------------------------------------------------------------------------
 
 
-def cure_from(world: World, reference: World, source: str) -> Cure | None:
+def cure_from(world: TrialNet, reference: TrialNet, source: str) -> Cure | None:
     """The fewest fields of the layers that differ from those of the same name in `reference` to be set as there."""
     theirs = {layer.name: layer for layer in reversed(reference.net.layers)}
     definitions: dict[int, LayerDef] = {}
@@ -163,11 +163,11 @@ def cure_from(world: World, reference: World, source: str) -> Cure | None:
     definitions.update(_inputs_like(world, reference))
     if not definitions or world.edited(definitions).first is not None:
         return None
-    cure = minimal(world, Habits.of(world.net), definitions, frozenset())
+    cure = minimal(world, WindowStatistics.of(world.net), definitions, frozenset())
     return replace(cure, source=source)
 
 
-def _inputs_like(world: World, reference: World) -> dict[int, LayerDef]:
+def _inputs_like(world: TrialNet, reference: TrialNet) -> dict[int, LayerDef]:
     """The Input layers with blobs of another size than in the reference's net, as large as there."""
     found: dict[int, LayerDef] = {}
     theirs = _input_shapes(reference)
@@ -181,7 +181,7 @@ def _inputs_like(world: World, reference: World) -> dict[int, LayerDef]:
     return found
 
 
-def _input_shapes(world: World) -> dict[str, Shape]:
+def _input_shapes(world: TrialNet) -> dict[str, Shape]:
     """Input blob → shape."""
     return {
         blob: world.shapes[value]

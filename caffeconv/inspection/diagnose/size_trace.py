@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from caffeconv.errors import LayerError
 from caffeconv.inspection.diagnose.edit import settings_of
-from caffeconv.inspection.diagnose.trial_net import World
+from caffeconv.inspection.diagnose.trial_net import TrialNet
 from caffeconv.ir.definition import LayerDef
-from caffeconv.tensor.shape import Shape, by_x, count
+from caffeconv.tensor.shape import Shape, count, format_shape
 
 MOST_LINKS = 7
 MOST_FACTORINGS = 3
@@ -35,7 +35,7 @@ class Parting:
     reason: str
 
 
-def chain(world: World, value: str, through: int | None = None) -> list[Link]:
+def chain(world: TrialNet, value: str, through: int | None = None) -> list[Link]:
     """The layers from an input to a value, by way of layer `through`, or else along first bottoms; those that leave the
     shape as it is are left out."""
     links: list[Link] = []
@@ -52,7 +52,7 @@ def chain(world: World, value: str, through: int | None = None) -> list[Link]:
     return links[::-1]
 
 
-def _formula(world: World, index: int, before: Shape | None) -> str:
+def _formula(world: TrialNet, index: int, before: Shape | None) -> str:
     layer = world.layers[index]
     if layer is None or before is None:
         return ""
@@ -71,17 +71,17 @@ def described(definition: LayerDef) -> str:
         return f"{definition.type} of the whole plane"
     if not isinstance(kernel, tuple) or not kernel:
         return definition.type
-    words = [f"{definition.type} {by_x(kernel * 2 if len(kernel) == 1 else kernel)}"]
+    words = [f"{definition.type} {format_shape(kernel * 2 if len(kernel) == 1 else kernel)}"]
     for name, usual in (("stride", (1,)), ("pad", (0,)), ("dilation", (1,))):
         value = settings.get(name, usual)
         if value != usual and isinstance(value, tuple):
-            words.append(f"{name} {by_x(value)}")
+            words.append(f"{name} {format_shape(value)}")
     return ", ".join(words)
 
 
 def of_item(shape: Shape) -> str:
     """The shape of one item: ``512×7×7``; the number of values where there is one axis only."""
-    return by_x(shape[1:]) if len(shape) > 1 else by_x(shape)
+    return format_shape(shape[1:]) if len(shape) > 1 else format_shape(shape)
 
 
 def chain_lines(links: list[Link], parting: Parting | None, remarks: Mapping[int, str]) -> Iterator[str]:

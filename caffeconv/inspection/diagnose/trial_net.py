@@ -16,7 +16,7 @@ from caffeconv.tensor.shape import Shape
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Misfit:
     """What keeps a layer from being built or from taking its weights."""
 
     index: int
@@ -26,16 +26,16 @@ class Trouble:
 
 
 @dataclass(frozen=True)
-class Given:
+class SearchContext:
     """What stays the same whatever is edited: asked shapes, the file's blobs, and a purse of layers to evaluate."""
 
     asked: Mapping[str, Shape]
     stored: Mapping[str, StoredLayer]
-    purse: Purse
+    purse: Budget
 
 
 @dataclass
-class Purse:
+class Budget:
     """How many layers may still be evaluated: a bound on the work that does not depend on the machine."""
 
     left: int
@@ -67,7 +67,7 @@ def stored_shape(shape: Shape, *, legacy: bool) -> Shape:
 
 
 @dataclass(frozen=True)
-class Reach:
+class TrialResult:
     """What an edit comes to: the first layer in trouble (the net's length: none so far), and the shapes it sees."""
 
     trouble: int
@@ -78,22 +78,22 @@ Key = tuple[int, int, tuple[tuple[str, Shape | None], ...]]
 
 
 @dataclass
-class World:
+class TrialNet:
     """Every layer's definition, parsed form, and trouble; every value's shape. Edits give a new world."""
 
-    given: Given
+    given: SearchContext
     net: NetDef
     layers: list[Layer | None]
-    troubles: dict[int, Trouble]
+    troubles: dict[int, Misfit]
     shapes: dict[str, Shape]
     readers: Mapping[str, tuple[int, ...]]
     last_reader: Mapping[str, int]
     makers: Mapping[str, int]
     """Value → index of the layer that makes it."""
-    memo: dict[Key, Reach] = field(default_factory=dict)
+    memo: dict[Key, TrialResult] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, net: NetDef, given: Given) -> World:
+    def of(cls, net: NetDef, given: SearchContext) -> TrialNet:
         """The world of a net as it is."""
         readers: dict[str, list[int]] = {}
         for i, definition in enumerate(net.layers):
@@ -111,7 +111,7 @@ class World:
         return world
 
     @property
-    def first(self) -> Trouble | None:
+    def first(self) -> Misfit | None:
         """The first trouble in the net's order."""
         return self.troubles[min(self.troubles)] if self.troubles else None
 
@@ -134,7 +134,7 @@ class World:
 
     def evaluate(
         self, index: int, definition: LayerDef, layer: Layer | None, changed: Mapping[str, Shape | None]
-    ) -> tuple[Layer | None, dict[str, Shape | None], Trouble | None]:
+    ) -> tuple[Layer | None, dict[str, Shape | None], Misfit | None]:
         """A layer's parsed form, its tops' shapes (None: not known) and its trouble, over `shapes` with `changed`."""
         self.given.purse.left -= 1
         unknown: dict[str, Shape | None] = dict.fromkeys(definition.top_values)
@@ -148,11 +148,11 @@ class World:
             tops = infer_tops(definition, layer, bottoms, self.given.asked, None)
             wanted = layer.weight_shapes(bottoms)
         except LayerError as error:
-            return layer, unknown, Trouble(index, str(error))
+            return layer, unknown, Misfit(index, str(error))
         known: dict[str, Shape | None] = dict(zip(definition.top_values, tops, strict=False))
         return layer, known, self._misfit(index, definition.name, tuple(wanted.values()))
 
-    def _misfit(self, index: int, name: str, wanted: tuple[Shape, ...]) -> Trouble | None:
+    def _misfit(self, index: int, name: str, wanted: tuple[Shape, ...]) -> Misfit | None:
         stored = self.given.stored.get(name)
         if stored is None:
             return None
@@ -160,13 +160,13 @@ class World:
             pairs = zip(wanted, stored.blobs, strict=False)
             if all(blob is None or shape_fits(tuple(shape), blob) for shape, blob in pairs):
                 return None
-        return Trouble(index, "weights", stored_shapes(stored) or ((),))
+        return Misfit(index, "weights", stored_shapes(stored) or ((),))
 
-    def edited(self, definitions: Mapping[int, LayerDef]) -> World:
+    def edited(self, definitions: Mapping[int, LayerDef]) -> TrialNet:
         """The world after the edit: index → the layer's new definition."""
         layers = tuple(definitions.get(i, layer) for i, layer in enumerate(self.net.layers))
         net = NetDef(self.net.name, layers, self.net.phase, self.net.directory, self.net.source, self.net.last_value)
-        world = World(
+        world = TrialNet(
             self.given, net, list(self.layers), dict(self.troubles), dict(self.shapes), self.readers, self.last_reader,
             self.makers,
         )  # fmt: skip
@@ -191,14 +191,14 @@ class World:
                     heapq.heappush(queue, reader)
         return world
 
-    def reach(self, index: int, definition: LayerDef, until: int) -> Reach:
+    def reach(self, index: int, definition: LayerDef, until: int) -> TrialResult:
         """What layer `until`, with none in trouble before it, would see with this definition in place of layer `index`.
 
         Two edits that leave the same values with the same shapes to what follows come to the same, which is kept.
         """
         changed: dict[str, Shape | None] = {}
         queue, trail = [index], []
-        found = Reach(until, None)
+        found = TrialResult(until, None)
         while queue:
             i = heapq.heappop(queue)
             while queue and queue[0] == i:
@@ -216,7 +216,7 @@ class World:
             )
             if trouble or i == until:
                 bottoms = tuple(changed.get(v) or self.shapes.get(v, ()) for v in self.net.layers[i].bottom_values)
-                found = Reach(i if trouble else len(self.net.layers), bottoms if i == until else None)
+                found = TrialResult(i if trouble else len(self.net.layers), bottoms if i == until else None)
                 break
             for value, shape in tops.items():
                 if self.shapes.get(value) != shape:
