@@ -358,7 +358,7 @@ class Layer(ABC):
         """The parameters a and b, a value per channel (axis 1) each, where the layer is y = a·x + b; None if it is not."""
         return None
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays | None:
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays | None:
         """The parameters as a net that keeps channels last wants them, given how it holds the bottoms.
 
         follower: a layer whose parameters are to be taken in, as `fuses_with` allowed. None: no rule is known.

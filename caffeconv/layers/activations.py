@@ -172,7 +172,7 @@ class PReLU(Elementwise):
     def fillers(self) -> Mapping[str, Filler]:
         return {"slope": self.filler}
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         slope = along(node, node.param("slope"), "alpha", 1, bottoms[0])
         # Keras: alpha has every axis but the batch's, with 1 for those in shared_axes
         axes = len(bottoms[0].shape) - 1

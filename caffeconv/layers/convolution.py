@@ -198,7 +198,7 @@ class Convolution(Layer):
             return None
         return [channels_last(shape, self.channel_axis(node.bottom_shapes[0])) for shape in node.top_shapes]
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         group: dict[str, Fact] = {"group": self.group} if self.group > 1 else {}
         bias = (flattened(node, node.param("bias"), "bias"),) if self.bias else ()
         return WeightArrays((self._kernel(node), *bias), group, self._notes(node))

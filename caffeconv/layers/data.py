@@ -138,7 +138,7 @@ class Parameter(Layer):
     def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         return [as_caffe(self.shape)]
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         return WeightArrays(all_as_stored(node))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

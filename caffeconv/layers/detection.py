@@ -81,7 +81,7 @@ class Normalize(Layer):
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return 2 * count(bottoms[0])
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         facts: dict[str, Fact] = {"epsilon": self.eps}
         return WeightArrays((along(node, node.param("scale"), "gamma", 1, bottoms[0]),), facts)
 

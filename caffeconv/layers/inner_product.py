@@ -156,7 +156,7 @@ class InnerProduct(Layer):
             return None
         return [as_caffe(node.top_shapes[0])]
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         rows = bottoms[0].along(canonical_axis(self.axis, len(node.bottom_shapes[0])))
         kernel = dense_kernel(node, node.param("weight"), "kernel", rows, rows_first=self.transpose)
         return WeightArrays((kernel, flattened(node, node.param("bias"), "bias")) if self.bias else (kernel,))
@@ -237,7 +237,7 @@ class Embed(Layer):
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         return (LabelRule(0, self.input_dim),)
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         weight = node.param("weight")
         if not self.bias:
             return WeightArrays((replace(as_stored(node, weight), name="embeddings"),))

@@ -90,8 +90,8 @@ class ConvolutionDepthwise(Layer):
     def padding(self, node: Node) -> Padding | None:
         return self.grouped(node.bottom_shapes).padding(node)
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        return self.grouped(node.bottom_shapes).kernels(node, bottoms, follower)
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        return self.grouped(node.bottom_shapes).weight_arrays(node, bottoms, follower)
 
     def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
         return self.grouped(node.bottom_shapes).fold_affine(node, factor, shift)
@@ -166,7 +166,7 @@ class Local(Layer):
     def padding(self, node: Node) -> Padding | None:
         return conv_padding(self.window, node.bottom_shapes[0][2:], node.top_shapes[0][2:])
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         channels, kernel, places = node.bottom_shapes[0][1], self.window.kernel, self.places(node.bottom_shapes[0])
         weight = transposed(
             node, node.param("weight"), "kernel", (4, 2, 3, 1, 0),

@@ -138,7 +138,7 @@ class BatchNorm(Layer):
     def fuses_with(self, node: Node, follower: Node) -> bool:
         return not self.scale_bias and follower.layer.factor_and_summand(follower) is not None
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         gamma = beta = None
         if self.scale_bias:
             gamma, beta = PerChannel.of(node, "scale"), PerChannel.of(node, "bias")
@@ -509,7 +509,7 @@ class BN(Layer):
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return count(bottoms[0])
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         gamma, beta = (PerChannel.of(node, name) for name in self.names)
         if self.segnet:
             arrays: tuple[WeightArray, ...] = gamma.kernel("gamma", bottoms[0]), beta.kernel("beta", bottoms[0])

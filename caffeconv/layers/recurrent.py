@@ -123,7 +123,7 @@ class Recurrent(Layer):
     def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         return [as_caffe(shape) for shape in node.top_shapes]
 
-    def input_kernels(self, node: Node, bottoms: Sequence[AxisOrder]) -> tuple[WeightArray, WeightArray]:
+    def input_weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder]) -> tuple[WeightArray, WeightArray]:
         """Kernel and bias of the inputs; where there is a static one, as if it were joined to x at every step."""
         names = list(self.weight_shapes(node.bottom_shapes))
         kernel = dense_kernel(node, node.param(names[0]), "kernel", bottoms[0].along(2))
@@ -277,8 +277,8 @@ class LSTM(Recurrent):
         static = count(bottoms[2]) if self.static_input else 0
         return 4 * self.num_output * (count(bottoms[0]) + count(tops[0]) + static)
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        kernel, bias = self.input_kernels(node, bottoms)
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        kernel, bias = self.input_weight_arrays(node, bottoms)
         weight = node.param("W_hc")
         hidden = dense_kernel(node, weight, "recurrent_kernel", (Segment((self.num_output,)),))
         return WeightArrays(tuple(by_gates(array) for array in (kernel, hidden, bias)), notes=self.input_notes())
@@ -331,8 +331,8 @@ class RNN(Recurrent):
         static = count(bottoms[2]) if self.static_input else 0
         return self.num_output * (count(bottoms[0]) + 2 * count(tops[0]) + static)
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        kernel, bias = self.input_kernels(node, bottoms)
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        kernel, bias = self.input_weight_arrays(node, bottoms)
         states = (Segment((self.num_output,)),)
         hidden = dense_kernel(node, node.param("W_hh"), "recurrent_kernel", states)
         outputs = dense_kernel(node, node.param("W_ho"), "kernel", states), flattened(node, node.param("b_o"), "bias")

@@ -87,7 +87,7 @@ class _AlongAxes(Layer):
     def is_spatially_uniform(self, node: Node) -> bool:
         return not self.second_bottom and self.axis == 1 and self.num_axes == 1
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         start, names = self.start(node.bottom_shapes), {"scale": "gamma", "bias": "beta"}
         return WeightArrays(tuple(along(node, param, names[param.name], start, bottoms[0]) for param in node.params))
 

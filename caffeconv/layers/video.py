@@ -89,7 +89,7 @@ class Convolution3D(Layer):
     def padding(self, node: Node) -> Padding | None:
         return conv_padding(self.window, node.bottom_shapes[0][2:], node.top_shapes[0][2:])
 
-    def kernels(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         bias = (flattened(node, node.param("bias"), "bias"),) if self.bias else ()
         return WeightArrays((convolution_kernel(node, node.param("weight")), *bias))
 

@@ -74,7 +74,7 @@ def convert_command(
     """
     from caffeconv.cli.commands.convert_caffemodel import convert_weights
     from caffeconv.cli.commands.convert_onnx import ModelRequest, convert_model
-    from caffeconv.cli.commands.convert_weight_arrays import convert_kernels, writes_kernels
+    from caffeconv.cli.commands.convert_weight_arrays import convert_weight_arrays, writes_weight_arrays
     from caffeconv.emit.weights.caffe_weights import is_weights_name
     from caffeconv.errors import CaffeconvError
     from caffeconv.files.atomic import refuse_input_as_output
@@ -83,8 +83,8 @@ def convert_command(
     if is_weights_name(out):
         convert_weights(net, weights, out, seed, options, quiet=quiet, verbose=verbose)
         return
-    if writes_kernels(out):
-        convert_kernels(net, weights, out, forms.layout or "nhwc", seed, options, quiet=quiet, verbose=verbose)
+    if writes_weight_arrays(out):
+        convert_weight_arrays(net, weights, out, forms.layout or "nhwc", seed, options, quiet=quiet, verbose=verbose)
         return
     if out.suffix.lower() != ".onnx":
         raise CaffeconvError(

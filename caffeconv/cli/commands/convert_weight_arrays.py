@@ -15,12 +15,12 @@ ARGUMENTS = frozenset(("out", "layout", "seed"))
 """What of `convert` bears on weights alone, besides the options that choose and shape the net."""
 
 
-def writes_kernels(out: Path) -> bool:
+def writes_weight_arrays(out: Path) -> bool:
     """Whether OUT is a file for weights alone, by its name; ``.caffemodel.h5`` is Caffe's own."""
     return out.suffix.lower() in SUFFIXES and not out.name.lower().endswith(".caffemodel.h5")
 
 
-def convert_kernels(
+def convert_weight_arrays(
     net: Path, weights: tuple[Path, ...], out: Path, layout: Literal["nhwc", "nchw"], seed: int, options: NetOptions,
     *, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip

@@ -97,9 +97,9 @@ def weight_arrays_of(graph: Graph, layout: Layout, *, keras_names: bool = False)
     arrays: list[Array] = []
     layers: dict[str, Json] = {}
     for item, groups in zip(placed, _groups(placed, keras=keras_names), strict=True):
-        arrays += [Array(groups[kernel.part_of], kernel) for kernel in item.kernels.arrays]
+        arrays += [Array(groups[kernel.part_of], kernel) for kernel in item.weights.arrays]
         said = _said(item, groups[""])
-        if item.kernels.arrays or said.keys() - {"type"}:
+        if item.weights.arrays or said.keys() - {"type"}:
             layers[item.node.name] = said
     if not arrays:
         raise CaffeconvError(
@@ -114,7 +114,7 @@ class _Placed:
     """A layer with its arrays, and how its blobs are held."""
 
     node: Node
-    kernels: WeightArrays
+    weights: WeightArrays
     bottoms: tuple[AxisOrder, ...] = ()
     tops: tuple[AxisOrder, ...] = ()
     in_caffes_order: bool = False
@@ -148,10 +148,10 @@ def _placed(graph: Graph) -> list[_Placed]:
         follower = _follower(node, readers)
         if follower is not None:
             merged[node.tops[0]] = node.name
-        kernels = node.layer.kernels(node, bottoms, follower)
-        if kernels is None:
-            kernels = WeightArrays(all_as_stored(node), notes=(NO_RULE,) if node.params else ())
-        placed.append(_Placed(node, kernels, bottoms, tuple(found), in_caffes_order))
+        weights = node.layer.weight_arrays(node, bottoms, follower)
+        if weights is None:
+            weights = WeightArrays(all_as_stored(node), notes=(NO_RULE,) if node.params else ())
+        placed.append(_Placed(node, weights, bottoms, tuple(found), in_caffes_order))
     return placed
 
 
@@ -190,7 +190,7 @@ def _groups(placed: Sequence[_Placed], *, keras: bool) -> list[dict[str, str]]:
     taken = {METADATA}
     found = [{"": unique_name(_for_keras(item.node.name) if keras else item.node.name, taken)} for item in placed]
     for item, names in zip(placed, found, strict=True):
-        for kernel in item.kernels.arrays:
+        for kernel in item.weights.arrays:
             if kernel.part_of not in names:
                 names[kernel.part_of] = unique_name(f"{names['']}_{kernel.part_of}", taken)
     return found
@@ -211,11 +211,11 @@ def _said(item: _Placed, name: str) -> dict[str, object]:
         said["name"] = name
     if item.merged_into:
         said["merged_into"] = item.merged_into
-    said |= item.kernels.facts
+    said |= item.weights.facts
     padding = item.node.layer.padding(item.node)
     if padding is not None:
         said["window"] = _window(item.node, padding)
-    notes = [*item.kernels.notes]
+    notes = [*item.weights.notes]
     if item.in_caffes_order:
         reads, makes = (
             ", ".join(map(format_shape, shapes)) for shapes in (item.node.bottom_shapes, item.node.top_shapes)
