@@ -22,7 +22,7 @@ from caffeconv.caffe_format.caffemodel import WeightsFile
 from caffeconv.frontend.build import build_partial_graph
 from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.open_files import read_net, read_weights
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.inspection.diagnose import Diagnosis, diagnose
 from caffeconv.inspection.diagnose.edit import Edit, edit_between, edited, settings_of, with_settings
 from caffeconv.inspection.diagnose.trial_net import Budget, SearchContext, TrialNet, stored_layers
@@ -87,7 +87,7 @@ def good_nets() -> Iterator[Good]:
     for folder in sorted((ROOT / "fixtures" / "goldens" / "nets").iterdir()) + sorted(zoo.glob("*/")):
         nets, weights = sorted(folder.glob("*.prototxt")), sorted(folder.glob("*.caffemodel"))
         if nets and weights:
-            good = Good(folder.name, define_net(read_net(nets[0]), State()), read_weights(weights[0]))
+            good = Good(folder.name, define_net(read_net(nets[0]), NetOptions()), read_weights(weights[0]))
             if is_whole(good.net, good.file):
                 yield good
 

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from caffeconv.caffe_format.terms import Phase
-from caffeconv.conversion.load import load, source_metadata
+from caffeconv.conversion.load import Loaded, load, source_metadata
 from caffeconv.conversion.own_preprocess import own_preprocess
-from caffeconv.conversion.to_onnx import choose_outputs, convert_loaded, to_onnx
+from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
 from caffeconv.emit.metadata import Layout, Preprocess
 from caffeconv.emit.passes.pipeline import ModelOptions, run_onnx_passes
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.sha256 import hashing
 from caffeconv.frontend.open_files import Weights, read_net, weight_paths, weights_files
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import Infogain
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from caffeconv.emit.lazy_model import LazyModel
     from caffeconv.emit.onnx_writer import Storage, Written
 
 
@@ -61,18 +62,14 @@ def convert(
     Raises:
         CaffeconvError: whatever is wrong with the net, the weights or the arguments.
     """
-    state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
-    form = _form(net, state, ModelOptions(layout, half, keep_io, fold=fold), preprocess, ignore=ignore_unknown_fields)
-    loaded = load(
-        net, weights, state=state, shapes=shapes, seed=seed, ignore_unknown_fields=ignore_unknown_fields,
-        fully_convolutional=fully_convolutional,
+    options = NetOptions(
+        phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
+        fully_convolutional,
     )  # fmt: skip
-    values = choose_outputs(loaded.graph, outputs)
-    model = convert_loaded(
-        loaded, values, batch=batch, opset=opset, fold=fold, metadata=source_metadata(loaded),
-        any_size=fully_convolutional,
-    )  # fmt: skip
-    return run_onnx_passes(model, form)
+    form = _form(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
+    loaded = load(net, weights, options)
+    request = _Request(form, outputs, batch, opset, any_size=fully_convolutional)
+    return _to_lazy(loaded, request, source_metadata(loaded)).materialize()
 
 
 def convert_to(
@@ -97,32 +94,47 @@ def convert_to(
     Raises:
         CaffeconvError: as `convert`, and where `out` cannot be written.
     """
-    from caffeconv.emit.lazy_model import LazyModel
     from caffeconv.emit.onnx_writer import choose_storage, write_model
     from caffeconv.files.atomic import refuse_input_as_output
 
     refuse_input_as_output(out, (net, *weight_paths(weights)))
-    state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
-    form = _form(net, state, ModelOptions(layout, half, keep_io, fold=fold), preprocess, ignore=ignore_unknown_fields)
+    options = NetOptions(
+        phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
+        fully_convolutional,
+    )  # fmt: skip
+    form = _form(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
     refuse_changed_links(form, storage)
     with hashing(weights_files(net, weights)) as hashes:
-        loaded = load(
-            net, weights, state=state, shapes=shapes, seed=seed, ignore_unknown_fields=ignore_unknown_fields,
-            fully_convolutional=fully_convolutional,
-        )  # fmt: skip
-        values = choose_outputs(loaded.graph, outputs)
-        outline = to_onnx(
-            loaded, values, batch=batch, opset=opset, fold=fold, link=storage == "link", any_size=fully_convolutional
-        )
-        if not form.is_plain:
-            outline = LazyModel(run_onnx_passes(outline.materialize(), form), {})
+        loaded = load(net, weights, options)
+        request = _Request(form, outputs, batch, opset, link=storage == "link", any_size=fully_convolutional)
+        model = _to_lazy(loaded, request)
         metadata = partial(source_metadata, loaded, hashes)
-        return write_model(outline, Path(out), choose_storage(outline, storage), hashes, metadata)
+        return write_model(model, Path(out), choose_storage(model, storage), hashes, metadata)
 
 
-def _form(
-    net: PathLike, state: State, form: ModelOptions, preprocess: Preprocess | bool, *, ignore: bool
-) -> ModelOptions:
+@dataclass(frozen=True)
+class _Request:
+    """What `convert` and `convert_to` ask of a loaded net."""
+
+    form: ModelOptions
+    outputs: Sequence[str] | Literal["all"] | None
+    batch: int | Literal["dynamic", "keep"]
+    opset: int | None
+    link: bool = False
+    any_size: bool = False
+
+
+def _to_lazy(loaded: Loaded, request: _Request, metadata: Mapping[str, str] | None = None) -> LazyModel:
+    from caffeconv.emit.lazy_model import LazyModel
+
+    model = to_onnx(
+        loaded, choose_outputs(loaded.graph, request.outputs), batch=request.batch, opset=request.opset,
+        fold=request.form.fold, link=request.link, metadata=metadata, any_size=request.any_size,
+    )  # fmt: skip
+    return model if request.form.is_plain else LazyModel(run_onnx_passes(model.materialize(), request.form), {})
+
+
+def _form(net: PathLike, options: NetOptions, form: ModelOptions, preprocess: Preprocess | bool) -> ModelOptions:
     """`form` with what is to be done to pictures; CaffeconvError for what does not go together."""
     if form.layout not in ("nchw", "nhwc"):
         raise CaffeconvError(f"layout {form.layout!r}: 'nchw' or 'nhwc' was needed")
@@ -131,7 +143,7 @@ def _form(
             "keep_io without half: inputs and outputs are float32 as it is; give half=True, or leave it out"
         )
     if preprocess is True:
-        preprocess = own_preprocess(read_net(net, ignore_unknown_fields=ignore), state)
+        preprocess = own_preprocess(read_net(net, ignore_unknown_fields=options.ignore_unknown_fields), options)
     return replace(form, preprocess=preprocess or None)
 
 

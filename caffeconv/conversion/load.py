@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from caffeconv.caffe_format.prototxt import UnknownField
@@ -16,11 +14,11 @@ from caffeconv.frontend.build import build_partial_graph, finish
 from caffeconv.frontend.deploy import UnknownSizeError
 from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.open_files import Weights, read_source, read_weights, weights_files
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.frontend.reshape import checked_shapes, input_shapes, reshape_graph
 from caffeconv.ir.definition import NetDef
 from caffeconv.ir.graph import Graph
-from caffeconv.passes.fully_convolutional import fully_convolutional as to_fully_convolutional
+from caffeconv.passes.fully_convolutional import fully_convolutional
 
 
 @dataclass(frozen=True)
@@ -37,39 +35,40 @@ class Loaded:
         return self.bound.graph
 
 
-def load(
-    net: PathLike, weights: Weights = None, *, state: State | None = None,
-    shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0, ignore_unknown_fields: bool = False,
-    fully_convolutional: bool = False,
-) -> Loaded:  # fmt: skip
+def load(net: PathLike, weights: Weights = None, options: NetOptions | None = None) -> Loaded:
     """Reads, builds and binds; raises CaffeconvError with every problem found.
 
-    fully_convolutional: InnerProduct layers become convolutions over the net's own size, and only then `shapes` count. A
-    training net that is turned into a deploy net may not say its size; `shapes` are its own size then.
+    In a fully convolutional net `shapes` count after its layers have become convolutions, except where a training net
+    that is turned into a deploy net does not say its size: they are its own size then.
     """
-    if fully_convolutional:
-        read = partial(load, net, weights, state=state, seed=seed, ignore_unknown_fields=ignore_unknown_fields)
-        try:
-            loaded = read()
-        except UnknownSizeError:
-            if not shapes:
-                raise
-            loaded = read(shapes=shapes)
-        graph = to_fully_convolutional(loaded.graph)
-        graph = reshape_graph(graph, {**input_shapes(graph), **checked_shapes(graph, shapes or {})})
-        return replace(loaded, net=graph.net, bound=replace(loaded.bound, graph=graph))
-    source = read_source(net, state or State(), shapes, ignore_unknown_fields=ignore_unknown_fields)
+    options = options or NetOptions()
+    if options.fully_convolutional:
+        return _load_fully_convolutional(net, weights, options)
+    source = read_source(net, options)
     paths = weights_files(net, weights)
     files = [read_weights(path) for path in paths]
-    definition = define_net(source, state or State())
-    draft = build_partial_graph(definition, shapes)
-    bound = bind(finish(definition, draft), files, seed=seed)
-    errors = [d for d in (*draft.problems, *for_built_layers(draft, bound)) if d.severity == "error"]
+    definition = define_net(source, options)
+    partial_graph = build_partial_graph(definition, options.shapes)
+    bound = bind(finish(definition, partial_graph), files, seed=options.seed)
+    errors = [d for d in (*partial_graph.problems, *for_built_layers(partial_graph, bound)) if d.severity == "error"]
     if errors:
         from caffeconv.inspection.diagnose import QUICK, diagnose
 
-        raise InvalidNetError(diagnose(definition, files, errors, shapes, effort=QUICK).with_advice)
+        raise InvalidNetError(diagnose(definition, files, errors, options.shapes, effort=QUICK).with_advice)
     return Loaded(definition, bound, (Path(net), *paths), source.dropped)
+
+
+def _load_fully_convolutional(net: PathLike, weights: Weights, options: NetOptions) -> Loaded:
+    own_size = replace(options, fully_convolutional=False, shapes={})
+    try:
+        loaded = load(net, weights, own_size)
+    except UnknownSizeError:
+        if not options.shapes:
+            raise
+        loaded = load(net, weights, replace(own_size, shapes=options.shapes))
+    graph = fully_convolutional(loaded.graph)
+    graph = reshape_graph(graph, {**input_shapes(graph), **checked_shapes(graph, options.shapes)})
+    return replace(loaded, net=graph.net, bound=replace(loaded.bound, graph=graph))
 
 
 def source_metadata(loaded: Loaded, hashes: Hashes | None = None) -> dict[str, str]:

@@ -13,21 +13,21 @@ from caffeconv.data.transform import Preparation, read_mean, refuse_foreign
 from caffeconv.emit.metadata import Preprocess
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.frontend.netdef import define_net
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
 
 
 def own_preprocess(
-    source: NetSource, state: State, asked: Preprocess | None = None, notes: list[Diagnostic] | None = None
+    source: NetSource, options: NetOptions, asked: Preprocess | None = None, notes: list[Diagnostic] | None = None
 ) -> Preprocess:
-    """The transform_param of the data layer that `state` keeps, with how the pictures come from `asked`.
+    """The transform_param of the data layer that the options keep, with how the pictures come from `asked`.
 
     The net may be wanted in its deploy form: it is the data layer of the training form that counts. Raises CaffeconvError
     where there is none, where its mean file is missing, or where it does what only a fork of Caffe knows.
     """
     asked = asked or Preprocess()
-    layer, preparation = _data_layer(source, state, asked.input)
+    layer, preparation = _data_layer(source, options, asked.input)
     transform = preparation.transform
     try:
         refuse_foreign(transform)
@@ -42,23 +42,23 @@ def own_preprocess(
     return replace(asked, mean=mean, scale=transform.scale, size=size, input=layer.tops[0])
 
 
-def _data_layer(source: NetSource, state: State, blob: str | None) -> tuple[LayerDef, Preparation]:
+def _data_layer(source: NetSource, options: NetOptions, blob: str | None) -> tuple[LayerDef, Preparation]:
     """The first data layer that reads pictures, and what it does to them; the one that makes `blob` where named."""
-    found = _find_data_layer(source, state, blob)
+    found = _find_data_layer(source, options, blob)
     if found is not None:
         return found
     where = Path(source.path).name if source.path else "the net"
-    other: Phase = "TRAIN" if state.phase == "TEST" else "TEST"
-    elsewhere = _find_data_layer(source, replace(state, phase=other), blob)
+    other: Phase = "TRAIN" if options.phase == "TEST" else "TEST"
+    elsewhere = _find_data_layer(source, replace(options, phase=other), blob)
     hint = f" (phase {other} has one: --phase {other.lower()})" if elsewhere else ""
     raise CaffeconvError(
-        f"{where}: --preprocess: no data layer reads pictures in phase {state.phase}{hint}, so nothing says how they are "
+        f"{where}: --preprocess: no data layer reads pictures in phase {options.phase}{hint}, so nothing says how they are "
         "prepared; give --mean, --scale or --rgb (--mean 0 for none), or convert the net that was trained, with --deploy"
     )
 
 
-def _find_data_layer(source: NetSource, state: State, blob: str | None) -> tuple[LayerDef, Preparation] | None:
-    for layer in define_net(source, replace(state, deploy=False)).layers:
+def _find_data_layer(source: NetSource, options: NetOptions, blob: str | None) -> tuple[LayerDef, Preparation] | None:
+    for layer in define_net(source, replace(options, deploy=False)).layers:
         kind = LAYERS.get(layer.type)
         if kind is None or not kind.is_input or blob not in (None, *layer.tops[:1]):
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike, refuse_input_as_output, whole_file
 from caffeconv.frontend.deploy import to_deploy
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.tensor.shape import Shape, count, format_shape, shape_string
 from caffeconv.tensor.stored_values import Blob
 
@@ -34,26 +34,21 @@ class Upgraded:
     notes: tuple[str, ...]
 
 
-def upgrade_file(
-    source: PathLike, out: PathLike, *, state: State | None = None, shapes: Mapping[str, Sequence[int]] | None = None,
-    ignore_unknown_fields: bool = False,
-) -> Upgraded:  # fmt: skip
+def upgrade_file(source: PathLike, out: PathLike, options: NetOptions | None = None) -> Upgraded:
     """Writes a prototxt or caffemodel in today's form; Caffe itself reads the result.
 
     Args:
         source: a prototxt or a caffemodel, V0, V1 or with any other outdated field; numbers stored as double, half,
             one by one or under num/channels/height/width become packed float32 with a shape.
         out: the file to write, of the same kind as `source`; or a prototxt for the net that a caffemodel carries.
-        state: with `deploy`, the prototxt is that of the deploy net: what this state keeps, without data layers, labels
-            and losses. Else all layers stay, whatever the state.
-        shapes: blob → shape of a deploy net's inputs, where the net does not say it.
-        ignore_unknown_fields: go on without prototxt fields that the schema lacks.
+        options: with `deploy`, the prototxt is that of the deploy net: what the phase, level and stages keep, without data
+            layers, labels and losses, its inputs of `shapes` where the net does not say them. Else all layers stay.
 
     Raises:
         CaffeconvError: the file is damaged or something else, Caffe refuses its net, or `out` cannot be written or is
             the input; an input of the deploy net has no known shape.
     """
-    source, out = Path(source), Path(out)
+    source, out, options = Path(source), Path(out), options or NetOptions()
     refuse_input_as_output(out, [source])
     if not _is_binary(source):
         if out.suffix.lower() == ".caffemodel":
@@ -61,14 +56,14 @@ def upgrade_file(
                 f"{out}: {source} is a prototxt, and becomes one; a name that ends in .prototxt was needed. "
                 "Upgrade the caffemodel by itself."
             )
-        read = read_prototxt(source, ignore_unknown_fields=ignore_unknown_fields)
-        return _upgrade_prototxt(read, source, out, state, shapes)
+        read = read_prototxt(source, ignore_unknown_fields=options.ignore_unknown_fields)
+        return _upgrade_prototxt(read, source, out, options)
     if is_hdf5(source):
         raise CaffeconvError(f"{source}: this is HDF5, which Caffe never changed; there is nothing to upgrade in it")
     file = read_caffemodel(source)
     if out.suffix.lower() in _TEXT_SUFFIXES:
-        return _extract_net(file, out, state, shapes)
-    if state is not None and state.deploy:
+        return _extract_net(file, out, options)
+    if options.deploy:
         raise CaffeconvError(f"{out}: a deploy net is written as text; a name that ends in .prototxt was needed")
     return _upgrade_caffemodel(file, out)
 
@@ -83,15 +78,12 @@ def _is_binary(path: Path) -> bool:
         raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; a prototxt or caffemodel was needed") from None
 
 
-Shapes = Mapping[str, Sequence[int]] | None
-
-
-def _upgrade_prototxt(source: NetSource, path: Path, out: Path, state: State | None, shapes: Shapes) -> Upgraded:
+def _upgrade_prototxt(source: NetSource, path: Path, out: Path, options: NetOptions) -> Upgraded:
     upgraded, told = upgrade_and_tell(source)
     notes = [f"dropped: {field}" for field in source.dropped]
     notes += told or ["nothing to upgrade: this is today's form"]
-    if state is not None and state.deploy:
-        upgraded, told = _deployed(upgraded, state, shapes)
+    if options.deploy:
+        upgraded, told = _deployed(upgraded, options)
         notes += told
     if _COMMENT.search(read_bytes(path, "a prototxt").decode("utf-8", "replace")):
         notes.append(f"the comments of {path} are lost; keep it")
@@ -102,9 +94,9 @@ def _upgrade_prototxt(source: NetSource, path: Path, out: Path, state: State | N
     return Upgraded(out, tuple(notes))
 
 
-def _deployed(source: NetSource, state: State, shapes: Shapes) -> tuple[NetSource, tuple[str, ...]]:
+def _deployed(source: NetSource, options: NetOptions) -> tuple[NetSource, tuple[str, ...]]:
     """The deploy net, and what became of the layers."""
-    deployed = to_deploy(source, state, shapes)
+    deployed = to_deploy(source, options)
     kept = {layer.name: layer.type for layer in deployed.net.layer}
     gone = dict.fromkeys(layer.name for layer in source.net.layer if layer.name not in kept)
     made = [name for name in kept if name not in {layer.name for layer in source.net.layer}]
@@ -114,7 +106,7 @@ def _deployed(source: NetSource, state: State, shapes: Shapes) -> tuple[NetSourc
         if layer.type == "Input"
         for top, shape in zip(layer.top, layer.input_param.shape, strict=False)
     ]
-    notes = [f"deploy net of phase {state.phase}; inputs: {', '.join(inputs) or 'none'}"]
+    notes = [f"deploy net of phase {options.phase}; inputs: {', '.join(inputs) or 'none'}"]
     if gone:
         notes.append(f"layers that are gone: {', '.join(gone)}")
     if made:
@@ -122,12 +114,12 @@ def _deployed(source: NetSource, state: State, shapes: Shapes) -> tuple[NetSourc
     return deployed, tuple(notes)
 
 
-def _extract_net(file: WeightsFile, out: Path, state: State | None, shapes: Shapes) -> Upgraded:
+def _extract_net(file: WeightsFile, out: Path, options: NetOptions) -> Upgraded:
     upgraded, told = _upgraded_net(file)
     if not any(layer.bottom or layer.top for layer in upgraded.net.layer):
         raise CaffeconvError(f"{file.path}: its layers have no bottoms and tops: it holds weights, but no net to write")
-    if state is not None and state.deploy:
-        upgraded, deployed = _deployed(upgraded, state, shapes)
+    if options.deploy:
+        upgraded, deployed = _deployed(upgraded, options)
         told = (*told, *deployed)
     with whole_file(out) as target:
         target.write(net_to_text(upgraded.net).encode())

@@ -38,6 +38,8 @@ class LazyModel:
 
     def materialize(self) -> ModelProto:
         """The model with all values; CaffeconvError, before memory is taken, where one message cannot hold them."""
+        if not self.params:
+            return self.model
         refuse_too_large(self)
         model = ModelProto()
         model.CopyFrom(self.model)

@@ -13,7 +13,7 @@ from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, LayerError
 from caffeconv.frontend.netdef import define_net
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Layer
 from caffeconv.layers import LAYERS
@@ -24,19 +24,19 @@ class UnknownSizeError(InvalidNetError):
     """The net does not say how large an input is."""
 
 
-def to_deploy(source: NetSource, state: State, shapes: Mapping[str, Sequence[int]] | None = None) -> NetSource:
-    """The deploy form of the net that `state` keeps, in today's form; `shapes` gives inputs that the net does not.
+def to_deploy(source: NetSource, options: NetOptions) -> NetSource:
+    """The deploy form of the net that the options keep, in today's form; their `shapes` give inputs that the net does not.
 
     Raises UnknownSizeError where an input's shape cannot be known.
     """
-    net = define_net(source, state)
+    net = define_net(source, options)
     labels = _labels(net.layers)
     kept: list[tuple[LayerParameter, int]] = []
     made: set[str] = set()
     predictions: dict[tuple[str, str], str] = {}
     for layer in net.layers:
         kind = LAYERS.get(layer.type)
-        for proto in _deployed(layer, kind, labels, made, predictions, shapes or {}):
+        for proto in _deployed(layer, kind, labels, made, predictions, options.shapes):
             kept.append((proto, layer.line or 0))
             made.update(proto.top)
     kept = _without_cut_branches(kept)

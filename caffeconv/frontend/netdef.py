@@ -15,7 +15,7 @@ from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.python_layers.host import PythonLayerHost
 from caffeconv.tensor.shape import unique_name
@@ -36,24 +36,24 @@ INPUT_TYPES = frozenset(
 """Layer types whose tops come from outside the net."""
 
 
-def define_net(source: NetSource, state: State) -> NetDef:
-    """The layers that `state` keeps; raises InvalidNetError with every faulty bottom and top."""
-    net, problems = draft_net(source, state)
+def define_net(source: NetSource, options: NetOptions) -> NetDef:
+    """The layers that the options keep; raises InvalidNetError with every faulty bottom and top."""
+    net, problems = draft_net(source, options)
     if problems:
         raise InvalidNetError(problems)
     return net
 
 
-def draft_net(source: NetSource, state: State) -> tuple[NetDef, list[Diagnostic]]:
-    """The layers that `state` keeps, and what is wrong with their bottoms and tops.
+def draft_net(source: NetSource, options: NetOptions) -> tuple[NetDef, list[Diagnostic]]:
+    """The layers that the options keep, and what is wrong with their bottoms and tops.
 
     A bottom that no layer makes is a value that no layer makes; of two layers that make one blob, the later counts.
     """
     source = upgrade.upgrade_net(source)
     net = source.net
     where = str(source.path or "net")
-    stages = (*net.state.stage, *state.stages)  # pycaffe adds stages to the net's own and replaces phase and level
-    full_state = NetState(phase=state.phase, level=state.level, stage=stages)
+    stages = (*net.state.stage, *options.stages)  # pycaffe adds stages to the net's own and replaces phase and level
+    full_state = NetState(phase=options.phase, level=options.level, stage=stages)
     layers = []
     for proto, line in zip(net.layer, source.lines, strict=True):
         if proto.include and proto.exclude:
@@ -63,15 +63,15 @@ def draft_net(source: NetSource, state: State) -> tuple[NetDef, list[Diagnostic]
         if keeps_layer(proto, full_state):
             layers.append((proto, line))
     python_host = (
-        PythonLayerHost(source.directory if state.allow_python is True else None) if state.allow_python else None
+        PythonLayerHost(source.directory if options.allow_python is True else None) if options.allow_python else None
     )
     names = _unique_names([proto.name for proto, _ in layers])
     definitions = [
-        _definition(proto, name, line, state, source, python_host)
+        _definition(proto, name, line, options, source, python_host)
         for (proto, line), name in zip(layers, names, strict=True)
     ]
     named, last_value, problems = _name_values(definitions)
-    definition = NetDef(net.name, tuple(named), state.phase, source.directory, source.path, last_value, python_host)
+    definition = NetDef(net.name, tuple(named), options.phase, source.directory, source.path, last_value, python_host)
     return definition, problems
 
 
@@ -106,13 +106,18 @@ def _unique_names(names: Sequence[str]) -> list[str]:
 
 
 def _definition(
-    proto: LayerParameter, name: str, line: int, state: State, source: NetSource, python_host: PythonLayerHost | None
+    proto: LayerParameter,
+    name: str,
+    line: int,
+    options: NetOptions,
+    source: NetSource,
+    python_host: PythonLayerHost | None,
 ) -> LayerDef:
-    own: Phase = ("TRAIN", "TEST")[proto.phase] if proto.HasField("phase") else state.phase
+    own: Phase = ("TRAIN", "TEST")[proto.phase] if proto.HasField("phase") else options.phase
     return LayerDef(
         name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own, source.directory,
-        line or None, source.net.force_backward, state.extended, source.extra.get(line, {}),
-        state.infogain, python_host,
+        line or None, source.net.force_backward, options.extended, source.extra.get(line, {}),
+        options.infogain, python_host,
     )  # fmt: skip
 
 

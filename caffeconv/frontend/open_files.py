@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from caffeconv.caffe_format.caffemodel import WeightsFile, read_caffemodel
@@ -13,7 +13,7 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.netdef import define_net
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import NetDef
 from caffeconv.layers import LAYERS
 
@@ -54,15 +54,12 @@ def read_weights(path: Path) -> WeightsFile:
     return read_hdf5_weights(path) if is_hdf5(path) else read_caffemodel(path)
 
 
-def read_definition(
-    net: PathLike, state: State, shapes: Mapping[str, Sequence[int]] | None = None, *, ignore_unknown_fields: bool = False
-) -> NetDef:  # fmt: skip
+def read_definition(net: PathLike, options: NetOptions) -> NetDef:
     """The layers of a net, none of them built: no shape is known, and no code of the user's is run. Raises as `load`."""
-    return define_net(read_source(net, state, shapes, ignore_unknown_fields=ignore_unknown_fields), state)
+    return define_net(read_source(net, options), options)
 
 
-def read_source(
-    net: PathLike, state: State, shapes: Mapping[str, Sequence[int]] | None, *, ignore_unknown_fields: bool
-) -> NetSource:  # fmt: skip
-    source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
-    return to_deploy(source, state, shapes) if state.deploy else source
+def read_source(net: PathLike, options: NetOptions) -> NetSource:
+    """As `read_net`, in the deploy form where that is wanted."""
+    source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields)
+    return to_deploy(source, options) if options.deploy else source

@@ -1,8 +1,9 @@
-"""Which form of a net is wanted."""
+"""Which form of a net is wanted: one set of options for every command and function that reads a net."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.ir.definition import Infogain
@@ -10,16 +11,30 @@ from caffeconv.python_layers.host import AllowPython
 
 
 @dataclass(frozen=True)
-class State:
-    """Caffe's NetState as the caller gives it: the phase, the level, and stages that are added to the net's own."""
+class NetOptions:
+    """Caffe's NetState as the caller gives it (phase, level, and stages that are added to the net's own), and more."""
 
     phase: Phase = "TEST"
     level: int = 0
     stages: tuple[str, ...] = ()
-    extended: bool = False
-    """Whether layers may do what Caffe refuses, where that has one clear meaning (5-D pooling)."""
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Blob → shape of an input, instead of the prototxt's (axis order as in Caffe, NCHW)."""
     deploy: bool = False
     """Whether the net is wanted in its deploy form, without data layers, labels and losses."""
+    extended: bool = False
+    """Whether layers may do what Caffe refuses, where that has one clear meaning (5-D pooling)."""
     infogain: Infogain | None = None
     """What InfogainLoss layers are given; None: scores, as in Caffe 1.0, with a warning where that is doubtful."""
     allow_python: AllowPython = False
+    ignore_unknown_fields: bool = False
+    """Whether to go on without prototxt fields that the schema lacks."""
+    seed: int = 0
+    """For fillers that draw at random."""
+    fully_convolutional: bool = False
+    """Whether InnerProduct layers become convolutions over the net's own size; only then do `shapes` count."""
+
+    @property
+    def keeps_net(self) -> bool:
+        """Whether the layers are those that Caffe itself keeps for a test, in the form that the file has."""
+        elsewhere = replace(self, shapes={}, ignore_unknown_fields=False, seed=0, fully_convolutional=False)
+        return elsewhere == NetOptions()

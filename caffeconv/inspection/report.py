@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from caffeconv.caffe_format.prototxt import NetSource
@@ -18,13 +18,14 @@ from caffeconv.frontend.build import PartialGraph, build_partial_graph, finish
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.netdef import draft_net
 from caffeconv.frontend.open_files import Weights, read_net, read_weights, weight_paths
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.inspection.costs import FLOAT_BYTES, ReceptiveField, peak_bytes, receptive_fields
 from caffeconv.inspection.diagnose import Cure, diagnose
 from caffeconv.inspection.diagnose.deploy_hint import deploy_options
 from caffeconv.inspection.weight_checks import check_values
 from caffeconv.ir.definition import Infogain, LayerDef, NetDef
 from caffeconv.ir.layer import Node
+from caffeconv.python_layers.host import AllowPython
 from caffeconv.tensor.shape import Shape, count
 
 
@@ -98,7 +99,7 @@ def inspect(
     net: PathLike, weights: Weights = None, *, phase: Phase = "TEST", level: int = 0, stages: Sequence[str] = (),
     shapes: Mapping[str, Sequence[int]] | None = None, deploy: bool = False, extended: bool = False,
     infogain: Infogain | None = None, ignore_unknown_fields: bool = False, batch: int | None = None,
-    values: bool = False, allow_python: bool = False,
+    values: bool = False, allow_python: AllowPython = False,
 ) -> Report:  # fmt: skip
     """Checks every shape and parameter of a net, and whether the weights fit it.
 
@@ -111,13 +112,15 @@ def inspect(
     Raises:
         CaffeconvError: a file that cannot be read at all.
     """
-    source = read_net(net, ignore_unknown_fields=ignore_unknown_fields)
+    options = NetOptions(
+        phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields
+    )
+    source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields)
     files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]
     dropped = [Diagnostic("warning", str(net), f"dropped: {unknown}") for unknown in source.dropped]
-    state = State(phase, level, tuple(stages), extended, deploy, infogain, allow_python)
     try:
-        upgraded = to_deploy(source, state, shapes) if deploy else upgrade_net(source)
-        definition, faults = draft_net(upgraded, state)
+        upgraded = to_deploy(source, options) if deploy else upgrade_net(source)
+        definition, faults = draft_net(upgraded, options)
     except InvalidNetError as error:
         return Report(source.net.name, (), (*dropped, *error.diagnostics), {}, {})
     shapes = shapes if batch is None else {**_with_batch(definition, shapes, batch), **(shapes or {})}
@@ -129,7 +132,9 @@ def inspect(
     )
     odd = tuple(check_values(bound.graph.nodes)) if values else ()
     diagnostics = (*diagnosis.diagnostics, *odd)
-    options = "" if deploy else deploy_options(upgraded, state, draft.unbuilt, files, shapes or {})
+    deploy_command = (
+        "" if deploy else deploy_options(upgraded, replace(options, shapes=shapes or {}), draft.unbuilt, files)
+    )
     last = {value: blob for blob, value in definition.last_value.items()}
     return Report(
         net=definition.name,
@@ -144,13 +149,13 @@ def inspect(
         nodes=bound.graph.nodes,
         cures=diagnosis.cures,
         fixed=_with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None,
-        advice="\n".join(filter(None, (diagnosis.advice, _deploy_advice(options)))),
+        advice="\n".join(filter(None, (diagnosis.advice, _deploy_advice(deploy_command)))),
     )  # fmt: skip
 
 
-def _deploy_advice(options: str) -> str:
+def _deploy_advice(command: str) -> str:
     return (
-        f"to inspect the net that is used after training (checked: everything fits then): {options}" if options else ""
+        f"to inspect the net that is used after training (checked: everything fits then): {command}" if command else ""
     )
 
 

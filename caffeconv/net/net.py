@@ -31,7 +31,7 @@ from caffeconv.files.atomic import PathLike
 from caffeconv.files.unchanged import unchanged
 from caffeconv.frontend.bind import copied_from
 from caffeconv.frontend.open_files import Weights, read_weights, weight_paths
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.frontend.reshape import input_shapes, reshape_graph
 from caffeconv.inspection.costs import session_bytes
 from caffeconv.ir.definition import Infogain, LayerDef, error_context
@@ -246,11 +246,12 @@ class Net:
         ignore_unknown_fields: bool = False, shapes: Mapping[str, Sequence[int]] | None = None,
         fully_convolutional: bool = False, threads: int | None = None, nhwc: bool = False, half: bool = False,
     ) -> None:  # fmt: skip
+        options = NetOptions(
+            phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
+            fully_convolutional,
+        )  # fmt: skip
         with unchanged([Path(net), *weight_paths(weights)]):
-            self._loaded: Loaded = with_copied_weights(load(
-                net, weights, shapes=shapes, state=State(phase, level, tuple(stages), extended, deploy, infogain, allow_python),
-                seed=seed, ignore_unknown_fields=ignore_unknown_fields, fully_convolutional=fully_convolutional,
-            ))  # fmt: skip
+            self._loaded: Loaded = with_copied_weights(load(net, weights, options))
         self.diagnostics: tuple[Diagnostic, ...] = self._loaded.bound.diagnostics
         """What might not be meant: layers without weights, probabilities where scores belong, …"""
         self.allow_python = allow_python

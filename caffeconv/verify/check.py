@@ -13,7 +13,7 @@ from caffeconv.emit.metadata import Preprocess, image_preprocessing, is_half, la
 from caffeconv.emit.passes.pipeline import ModelOptions
 from caffeconv.emit.precision import float32_values
 from caffeconv.errors import CaffeconvError
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.frontend.reshape import for_any_batch, input_shapes, reshape_graph
 from caffeconv.ir.graph import Graph
 from caffeconv.tensor.shape import FloatArray, Shape
@@ -89,7 +89,7 @@ class Verification:
 
 
 def verify(
-    loaded: Loaded, model: ModelProto, form: ModelOptions | None = None, state: State | None = None, *,
+    loaded: Loaded, model: ModelProto, form: ModelOptions | None = None, options: NetOptions | None = None, *,
     typical: Preprocess | None = None, engine: EngineName | None = None,
 ) -> Verification:  # fmt: skip
     """Compares `model`, converted from `loaded` in that form, with the most independent engine that can run the net.
@@ -97,10 +97,10 @@ def verify(
     typical: what the net's pictures go through, for inputs of a range such as it is used to. engine: this one and no
     other. Raises CaffeconvError where none can run the net.
     """
-    form, state = form or ModelOptions(), state or State()
+    form, options = form or ModelOptions(), options or NetOptions()
     graph = _at_the_models_shapes(loaded, model, form)
     inputs = probe(graph, form.preprocess, typical=typical)
-    subject = Subject(loaded, graph, state)
+    subject = Subject(loaded, graph, options)
     unfit: list[tuple[str, str]] = []
     for candidate in engines(engine):
         try:
@@ -121,7 +121,9 @@ def deviations(loaded: Loaded, model: ModelProto, other: ModelProto, form: Model
     plain = {name: values for name, values in inputs.net.items() if name in {i.name for i in model.graph.input}}
     expected = _session(model, loaded).run(plain)
     return tuple(
-        check for check in _compare(Subject(loaded, graph, State()), other, inputs, expected).blobs if check.is_output
+        check
+        for check in _compare(Subject(loaded, graph, NetOptions()), other, inputs, expected).blobs
+        if check.is_output
     )
 
 

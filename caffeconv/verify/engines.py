@@ -19,7 +19,7 @@ from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.conversion.load import Loaded
 from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.open_axes import fixed_dims
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 from caffeconv.tensor.shape import FloatArray
@@ -35,11 +35,11 @@ class EngineUnfitError(CaffeconvError):
 
 @dataclass(frozen=True)
 class Subject:
-    """A net with its weights as it was loaded, its graph at the shapes that it is tried with, and the state asked for."""
+    """A net with its weights as it was loaded, its graph at the shapes that it is tried with, and the form that is wanted."""
 
     loaded: Loaded
     graph: Graph
-    state: State
+    options: NetOptions
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _net_for_others(subject: Subject, folder: Path) -> Path:
     Written anew: a net in deploy form, one with data layers or of another state than TEST, one out of a caffemodel.
     """
     source, inputs = subject.loaded.files[0], [node for node in subject.graph.nodes if node.layer.is_input]
-    if subject.state == State() and source.suffix != ".caffemodel" and all(_is_said(node) for node in inputs):
+    if subject.options.keeps_net and source.suffix != ".caffemodel" and all(_is_said(node) for node in inputs):
         return source
     net = NetParameter(name=subject.loaded.net.name)
     net.layer.extend(

@@ -16,7 +16,7 @@ from caffeconv.caffe_format.prototxt import read_prototxt
 from caffeconv.caffe_format.upgrade import upgrade_net
 from caffeconv.caffe_pb2 import BlobProto, LayerParameter, NetParameter
 from caffeconv.conversion.upgrade_file import todays_shape, upgrade_file
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 
 LAYERS = GOLDENS / "layers"
 OLD = [case for case in cases("layers") if case.folder.name.startswith(("v0_", "v1_", "bn_three", "weights_"))]
@@ -164,7 +164,7 @@ def test_dropped_fields_are_told(tmp_path: Path) -> None:
     path.write_text('layer { name: "n" new_field: 1 }')
     with pytest.raises(CaffeconvError, match="new_field"):
         upgrade_file(path, tmp_path / "new.prototxt")
-    notes = upgrade_file(path, tmp_path / "new.prototxt", ignore_unknown_fields=True).notes
+    notes = upgrade_file(path, tmp_path / "new.prototxt", NetOptions(ignore_unknown_fields=True)).notes
     assert any(note.startswith("dropped: line 1: layer 'n'") and "new_field" in note for note in notes)
 
 
@@ -208,7 +208,7 @@ def test_no_file(tmp_path: Path, name: str, message: str) -> None:
 
 # -- the deploy net ----------------------------------------------------------------------------------------------------
 
-DEPLOY = State(deploy=True)
+DEPLOY = NetOptions(deploy=True)
 TRAINING = """
 layers { name: "d" type: DATA top: "data" top: "label" data_param { source: "absent" batch_size: 8 }
   transform_param { crop_size: 5 mean_value: 1 mean_value: 2 mean_value: 3 } }
@@ -224,7 +224,7 @@ def test_deploy_net(tmp_path: Path) -> None:
     """What is written is the net that `convert` makes of the training net on the way."""
     old, new = tmp_path / "train.prototxt", tmp_path / "deploy.prototxt"
     old.write_text(TRAINING)
-    upgraded = upgrade_file(old, new, state=DEPLOY)
+    upgraded = upgrade_file(old, new, DEPLOY)
     assert upgraded.notes[-3:] == (
         "deploy net of phase TEST; inputs: data 1×3×5×5",
         "layers that are gone: aux, silence, loss",
@@ -237,7 +237,7 @@ def test_deploy_net(tmp_path: Path) -> None:
     for model in models:
         del model.metadata_props[:]
     assert models[0] == models[1]
-    train = upgrade_file(old, new, state=State("TRAIN", deploy=True), shapes={"data": (2, 3, 7, 7)})
+    train = upgrade_file(old, new, NetOptions("TRAIN", deploy=True, shapes={"data": (2, 3, 7, 7)}))
     assert train.notes[-3] == "deploy net of phase TRAIN; inputs: data 2×3×7×7"
     assert [layer.name for layer in read_prototxt(new).net.layer] == ["d", "fc", "aux", "silence", "prob"]
 
@@ -246,16 +246,16 @@ def test_deploy_net_that_a_caffemodel_carries(tmp_path: Path) -> None:
     net = read_prototxt(GOLDENS / "layers" / "v1_infogain_loss" / "net.prototxt").net
     carried = tmp_path / "net.caffemodel"
     carried.write_bytes(net.SerializeToString())
-    upgraded = upgrade_file(carried, tmp_path / "deploy.prototxt", state=DEPLOY)
+    upgraded = upgrade_file(carried, tmp_path / "deploy.prototxt", DEPLOY)
     assert "layers that are gone: loss" in upgraded.notes
     assert [layer.type for layer in read_prototxt(upgraded.path).net.layer] == ["Input", "InnerProduct", "Softmax"]
     with pytest.raises(CaffeconvError, match=r"a deploy net is written as text; a name that ends in \.prototxt"):
-        upgrade_file(carried, tmp_path / "deploy.caffemodel", state=DEPLOY)
+        upgrade_file(carried, tmp_path / "deploy.caffemodel", DEPLOY)
 
 
 def test_deploy_net_of_unknown_size(tmp_path: Path) -> None:
     old = tmp_path / "train.prototxt"
     old.write_text(TRAINING.replace("crop_size: 5 ", ""))
     with pytest.raises(CaffeconvError, match="--shape data="):
-        upgrade_file(old, tmp_path / "deploy.prototxt", state=DEPLOY)
+        upgrade_file(old, tmp_path / "deploy.prototxt", DEPLOY)
     assert list(tmp_path.iterdir()) == [old]

@@ -24,7 +24,7 @@ from caffeconv.conversion.load import load
 from caffeconv.emit.weights import caffe_weights
 from caffeconv.emit.weights.caffe_weights import save_caffemodel, save_weights
 from caffeconv.frontend.open_files import read_weights
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 
 SAVED = [case for case in cases("layers", "nets") if case.weights and "Python" not in case.types]
 SUFFIXES = (".caffemodel", ".caffemodel.h5")
@@ -51,13 +51,13 @@ def same(a: dict[tuple[str, int], Array], b: dict[tuple[str, int], Array]) -> bo
 @pytest.mark.parametrize("case", SAVED, ids=lambda case: case.name)
 def test_parameters_come_back(case: Case, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(case.folder)
-    state = State(**case.state)
-    graph = load(case.net, case.weights, state=state).graph
+    state = NetOptions(**case.state)
+    graph = load(case.net, case.weights, state).graph
     if suffix.endswith(".h5") and any("/" in node.name for node in graph.nodes):
         pytest.skip("HDF5 takes no such names")
     out = tmp_path / f"w{suffix}"
     save_weights(out, graph)
-    again = load(case.net, out, state=state).graph
+    again = load(case.net, out, state).graph
     for before, after in zip(graph.nodes, again.nodes, strict=True):
         for old, new in zip(before.params, after.params, strict=True):
             assert old.array().tobytes() == new.array().tobytes()

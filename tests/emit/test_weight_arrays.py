@@ -18,7 +18,7 @@ from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.conversion.load import Loaded, load
 from caffeconv.emit.weights.weight_arrays import weight_arrays_of
 from caffeconv.emit.weights.weight_files import write_weight_arrays
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 
 KINDS = (
     "bias_", "bn_", "conv_", "convolution_", "deconv_", "depthwise_", "embed", "ip_", "lstm", "net_", "normalize_",
@@ -50,8 +50,8 @@ def loaded(case: Case, monkeypatch: pytest.MonkeyPatch) -> Loaded:
     monkeypatch.chdir(case.folder)
     record = next(case.records())
     shapes = {name: values.shape for name, values in part(record, "in/").items()} if case.reshaped else None
-    state = State(case.state["phase"], case.state["level"], case.state["stages"])
-    return load(case.net, case.weights, state=state, shapes=shapes)
+    state = NetOptions(case.state["phase"], case.state["level"], case.state["stages"], shapes or {})
+    return load(case.net, case.weights, state)
 
 
 def compared(case: Case, net: Loaded, weights: Path) -> dict[str, str | None]:

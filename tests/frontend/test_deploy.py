@@ -10,7 +10,7 @@ import pytest
 import caffeconv
 from caffeconv.caffe_format.prototxt import read_prototxt
 from caffeconv.frontend.deploy import to_deploy
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 
 DATA = """
 layer { name: "data" type: "Data" top: "data" top: "label" include { phase: TRAIN }
@@ -29,7 +29,7 @@ def deployed(tmp_path: Path, text: str, **shapes: tuple[int, ...]) -> dict[str, 
     """name → (type, bottoms, tops) of the deploy form."""
     path = tmp_path / "net.prototxt"
     path.write_text(text)
-    net = to_deploy(read_prototxt(path), State(), shapes).net
+    net = to_deploy(read_prototxt(path), NetOptions(shapes=shapes or {})).net
     return {layer.name: (layer.type, list(layer.bottom), list(layer.top)) for layer in net.layer}
 
 
@@ -49,7 +49,7 @@ def test_data_labels_losses_and_accuracy(tmp_path: Path) -> None:
 def test_the_input_has_the_crop_size(tmp_path: Path) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text(DATA + BODY)
-    net = to_deploy(read_prototxt(path), State()).net
+    net = to_deploy(read_prototxt(path), NetOptions()).net
     assert list(net.layer[0].input_param.shape[0].dim) == [1, 3, 9, 9]
 
 

@@ -17,7 +17,7 @@ import caffeconv
 from caffeconv import Net
 from caffeconv.cli import main
 from caffeconv.conversion.load import load
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 
 HEAD = "import caffe\nimport numpy as np\n"
 SCALE = """
@@ -135,7 +135,7 @@ def test_converted_to_a_node_of_our_domain(tmp_path: Path) -> None:
     assert [(o.domain, o.version) for o in model.opset_import] == [("", 17), ("caffeconv", 1)]
     assert [d.dim_param for d in model.graph.output[0].type.tensor_type.shape.dim] == ["batch", ""]
     onnx.checker.check_model(model, full_check=True)
-    bound = load(path, state=State(allow_python=True)).bound
+    bound = load(path, options=NetOptions(allow_python=True)).bound
     assert "caffeconv.Net" in str(bound.diagnostics[0])
 
 

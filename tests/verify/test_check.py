@@ -18,7 +18,7 @@ from caffeconv.conversion.load import Loaded, load
 from caffeconv.conversion.to_onnx import choose_outputs, convert_loaded
 from caffeconv.emit.metadata import Preprocess
 from caffeconv.emit.passes.pipeline import ModelOptions, run_onnx_passes
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.layer import Node
 from caffeconv.layers.activations import TanH
 from caffeconv.passes import fold_affine
@@ -29,9 +29,9 @@ NETS = [case for case in cases("nets", "fork") if runnable(case) and not case.st
 DIGITS = ROOT / "fixtures" / "digits"
 
 
-def of_case(case: Case) -> tuple[Loaded, State]:
-    state = State(case.state["phase"], case.state["level"], case.state["stages"])
-    return load(case.net, case.weights, state=state), state
+def of_case(case: Case) -> tuple[Loaded, NetOptions]:
+    state = NetOptions(case.state["phase"], case.state["level"], case.state["stages"])
+    return load(case.net, case.weights, state), state
 
 
 def digits() -> tuple[Loaded, ModelProto]:
@@ -93,7 +93,7 @@ def test_a_wrong_pass_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(fold_affine, "_folded", wrong)
     model = convert_loaded(loaded, choose_outputs(loaded.graph, None))
-    assert not verify(loaded, model, state=state, engine="self").ok
+    assert not verify(loaded, model, options=state, engine="self").ok
 
 
 def test_wrong_preprocessing_is_found() -> None:
@@ -242,9 +242,9 @@ def test_opencv(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(case.folder)
     loaded, state = of_case(case)
     model = convert_loaded(loaded, choose_outputs(loaded.graph, None))
-    found = verify(loaded, model, state=state, engine="opencv")
+    found = verify(loaded, model, options=state, engine="opencv")
     assert found.ok
     wrong = next(
         t.name for t in model.graph.initializer if t.name.endswith("/weight") and t.data_type == TensorProto.FLOAT
     )
-    assert not verify(loaded, altered(model, wrong), state=state, engine="opencv").ok
+    assert not verify(loaded, altered(model, wrong), options=state, engine="opencv").ok

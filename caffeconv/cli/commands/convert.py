@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -9,13 +10,13 @@ import click
 
 from caffeconv.cli.options.model_form import FormOptions, form_options
 from caffeconv.cli.options.net import (
-    NetOptions,
     fully_convolutional_option,
     net_argument,
     net_options,
     talk_options,
     weights_argument,
 )
+from caffeconv.frontend.options import NetOptions
 
 if TYPE_CHECKING:
     from caffeconv.emit.onnx_writer import Storage
@@ -80,11 +81,12 @@ def convert_command(
     from caffeconv.files.atomic import refuse_input_as_output
 
     refuse_input_as_output(out, (net, *weights))
+    options = replace(options, seed=seed)
     if is_weights_name(out):
-        convert_weights(net, weights, out, seed, options, quiet=quiet, verbose=verbose)
+        convert_weights(net, weights, out, options, quiet=quiet, verbose=verbose)
         return
     if writes_weight_arrays(out):
-        convert_weight_arrays(net, weights, out, forms.layout or "nhwc", seed, options, quiet=quiet, verbose=verbose)
+        convert_weight_arrays(net, weights, out, forms.layout or "nhwc", options, quiet=quiet, verbose=verbose)
         return
     if out.suffix.lower() != ".onnx":
         raise CaffeconvError(
@@ -92,19 +94,9 @@ def convert_command(
             ".caffemodel or .caffemodel.h5 for weights that Caffe loads"
         )
     request = ModelRequest(
-        net,
-        weights,
-        out,
-        outputs,
-        _batch(batch),
-        storage,
-        opset,
-        not no_fold,
-        seed,
-        fully_convolutional,
-        forms,
-        options,
-    )
+        net=net, weights=weights, out=out, outputs=outputs, batch=_batch(batch), storage=storage, opset=opset,
+        fold=not no_fold, forms=forms, options=replace(options, fully_convolutional=fully_convolutional),
+    )  # fmt: skip
     convert_model(request, quiet=quiet, verbose=verbose)
 
 

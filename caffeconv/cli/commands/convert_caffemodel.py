@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 
 from caffeconv.cli.loading import load_net
-from caffeconv.cli.options.net import NetOptions, refuse_other_options, tell_problems
+from caffeconv.cli.options.net import refuse_other_options, tell_problems
+from caffeconv.frontend.options import NetOptions
 
 ARGUMENTS = frozenset(("net", "weights", "out", "seed"))
 """What of `convert` bears on this, besides the options that choose and shape the net."""
 
 
 def convert_weights(
-    net: Path, weights: tuple[Path, ...], out: Path, seed: int, options: NetOptions, *, quiet: bool, verbose: bool
+    net: Path, weights: tuple[Path, ...], out: Path, options: NetOptions, *, quiet: bool, verbose: bool
 ) -> None:
     """Writes the parameters, and says what there is to say of them."""
     from caffeconv.cli.show.written_files import saved
@@ -25,7 +26,7 @@ def convert_weights(
     refuse_other_options(ARGUMENTS, f"is for ONNX models, and {out.name} holds weights as Caffe saves them")
     if not weights_files(net, weights):
         raise CaffeconvError(f"{out}: no weights were given, so there are none to save; give WEIGHTS after NET")
-    loaded = load_net(net, weights, options, seed=seed)
+    loaded = load_net(net, weights, options)
     save_weights(out, loaded.graph)
     tell_problems(loaded.dropped, loaded.bound.diagnostics, quiet=quiet, verbose=verbose)
     if not quiet:

@@ -11,8 +11,9 @@ import click
 
 from caffeconv.cli.loading import load_net
 from caffeconv.cli.options.model_form import FormOptions, not_right, report_half, show_verification
-from caffeconv.cli.options.net import NetOptions, note, tell_problems
+from caffeconv.cli.options.net import note, tell_problems
 from caffeconv.errors import CaffeconvError, Diagnostic
+from caffeconv.frontend.options import NetOptions
 
 if TYPE_CHECKING:
     from caffeconv.conversion.load import Loaded
@@ -32,8 +33,6 @@ class ModelRequest:
     storage: Storage | None
     opset: int | None
     fold: bool
-    seed: int
-    fully_convolutional: bool
     forms: FormOptions
     options: NetOptions
 
@@ -48,10 +47,7 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
 
     notes: list[Diagnostic] = []
     with hashing(weights_files(request.net, request.weights)) as hashes:
-        loaded = load_net(
-            request.net, request.weights, request.options, seed=request.seed,
-            fully_convolutional=request.fully_convolutional, crop=request.forms.crop_size,
-        )  # fmt: skip
+        loaded = load_net(request.net, request.weights, request.options, crop=request.forms.crop_size)
         outline = _outline(request, loaded, notes, quiet=quiet)
         chosen = choose_storage(outline, request.storage)
         metadata = functools.partial(source_metadata, loaded, hashes)
@@ -80,7 +76,7 @@ def _outline(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, 
     values = choose_outputs(loaded.graph, "all" if request.outputs == ("all",) else request.outputs or None)
     outline = to_onnx(
         loaded, values, batch=request.batch, opset=request.opset, fold=request.fold, link=request.storage == "link",
-        notes=notes, any_size=request.fully_convolutional,
+        notes=notes, any_size=options.fully_convolutional,
     )  # fmt: skip
     if form.is_plain and not forms.wants_verification:
         return outline
@@ -90,7 +86,7 @@ def _outline(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, 
         from caffeconv.verify import verify
 
         typical = forms.typical(net, options)
-        found = verify(loaded, model, form, options.state, typical=typical, engine=forms.verify_with)
+        found = verify(loaded, model, form, options, typical=typical, engine=forms.verify_with)
         show_verification(found, quiet=quiet)
         if not found.ok:
             raise CaffeconvError(not_right(found, request.out))

@@ -8,7 +8,8 @@ from typing import Literal
 import click
 
 from caffeconv.cli.loading import load_net
-from caffeconv.cli.options.net import NetOptions, note, refuse_other_options, tell_problems
+from caffeconv.cli.options.net import note, refuse_other_options, tell_problems
+from caffeconv.frontend.options import NetOptions
 
 SUFFIXES = (".npz", ".h5", ".safetensors")
 ARGUMENTS = frozenset(("out", "layout", "seed"))
@@ -21,7 +22,7 @@ def writes_weight_arrays(out: Path) -> bool:
 
 
 def convert_weight_arrays(
-    net: Path, weights: tuple[Path, ...], out: Path, layout: Literal["nhwc", "nchw"], seed: int, options: NetOptions,
+    net: Path, weights: tuple[Path, ...], out: Path, layout: Literal["nhwc", "nchw"], options: NetOptions,
     *, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Writes the arrays, and says what there is to say of them."""
@@ -30,7 +31,7 @@ def convert_weight_arrays(
     from caffeconv.emit.weights.weight_files import write_weight_arrays
 
     refuse_other_options(ARGUMENTS, f"is for ONNX models, and {out.name} holds weights alone")
-    loaded = load_net(net, weights, options, seed=seed)
+    loaded = load_net(net, weights, options)
     content = weight_arrays_of(loaded.graph, layout, keras_names=out.suffix.lower() == ".h5")
     with progress(len(content.arrays), "writing arrays", quiet=quiet) as advance:
         written = write_weight_arrays(out, content, advance)

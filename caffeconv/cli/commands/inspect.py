@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caffeconv.cli.options.net import NetOptions, net_argument, net_options, note, talk_options, weights_argument
+from caffeconv.cli.options.net import net_argument, net_options, note, talk_options, weights_argument
 from caffeconv.errors import CaffeconvError
+from caffeconv.frontend.options import NetOptions
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -11,7 +11,6 @@ from click.core import ParameterSource
 from caffeconv.cli.commands.run_data import DataOptions, Request, Verbosity, data_options, run_over_data
 from caffeconv.cli.commands.run_inputs import InputRequest, profile_net, run_over_inputs
 from caffeconv.cli.options.net import (
-    NetOptions,
     compute_options,
     fully_convolutional_option,
     net_argument,
@@ -19,6 +18,7 @@ from caffeconv.cli.options.net import (
     talk_options,
     weights_argument,
 )
+from caffeconv.frontend.options import NetOptions
 from caffeconv.runtime.providers import ComputeOptions
 
 if TYPE_CHECKING:

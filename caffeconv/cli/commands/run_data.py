@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, overload
 import click
 
 from caffeconv.cli.engine import ComputeSetup, DataRun, Engine, InputRun, Name, batching, sweeping
-from caffeconv.cli.options.net import NetOptions, note
+from caffeconv.cli.options.net import note
 from caffeconv.cli.show.progress import progress
+from caffeconv.frontend.options import NetOptions
 from caffeconv.runtime.providers import ComputeOptions
 
 if TYPE_CHECKING:
@@ -82,9 +83,7 @@ def _reads_data(net: Path, options: NetOptions) -> bool:
     from caffeconv.frontend.open_files import read_definition
     from caffeconv.layers import LAYERS
 
-    definition = read_definition(
-        net, options.state, options.shapes, ignore_unknown_fields=options.ignore_unknown_fields
-    )  # fmt: skip
+    definition = read_definition(net, options)
     inputs = [(layer, kind) for layer in definition.layers if (kind := LAYERS.get(layer.type)) and kind.is_input]
     try:
         sources = [kind.parse(layer).data_source(layer.tops, np.random.default_rng(0)) for layer, kind in inputs]

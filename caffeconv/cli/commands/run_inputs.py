@@ -18,8 +18,9 @@ from caffeconv.cli.commands.run_data import DataOptions, Verbosity, extract_from
 from caffeconv.cli.damaged import CorruptItems
 from caffeconv.cli.engine import ComputeSetup, InputRun, batching
 from caffeconv.cli.loading import load_net
-from caffeconv.cli.options.net import NetOptions, note, parse_size
+from caffeconv.cli.options.net import note, parse_size
 from caffeconv.data.mean import read_mean
+from caffeconv.frontend.options import NetOptions
 from caffeconv.runtime.providers import ComputeOptions
 
 if TYPE_CHECKING:
@@ -391,9 +392,8 @@ def _open(
     if net.suffix.lower() == ".onnx":
         _check_model(request)
         return _Opened(make_session(net), None, net)
-    loaded = load_net(
-        net, request.weights, request.options, fully_convolutional=request.fully_convolutional, crop=request.crop_size
-    )
+    options = replace(request.options, fully_convolutional=request.fully_convolutional)
+    loaded = load_net(net, request.weights, options, crop=request.crop_size)
     for diagnostic in loaded.bound.diagnostics:
         if diagnostic.severity == "warning":
             note(str(diagnostic), quiet=quiet)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from caffeconv.cli.options.net import NetOptions, net_options, note, talk_options
-from caffeconv.frontend.options import State
+from caffeconv.cli.options.net import net_options, note, talk_options
+from caffeconv.frontend.options import NetOptions
 
 
 @click.command("upgrade")
@@ -34,14 +34,12 @@ def upgrade_command(source: Path, out: Path, options: NetOptions, quiet: bool, v
     """
     from caffeconv.conversion.upgrade_file import upgrade_file
 
-    if not options.deploy and (options.shapes or options.state != State()):
+    if not options.deploy and (options.shapes or not options.keeps_net):
         raise click.UsageError(
             "--phase, --level, --stage, --shape, --extended and --infogain choose a form of the net, and an upgrade "
             "keeps them all; they were given without --deploy"
         )
-    upgraded = upgrade_file(
-        source, out, state=options.state, shapes=options.shapes, ignore_unknown_fields=options.ignore_unknown_fields
-    )
+    upgraded = upgrade_file(source, out, options)
     for told in upgraded.notes:
         note(told, quiet=quiet)
     if not quiet and out.is_file():

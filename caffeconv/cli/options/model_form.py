@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caffeconv.cli.options.net import NetOptions, note, parse_size
+from caffeconv.cli.options.net import note, parse_size
 from caffeconv.data.mean import read_mean
 from caffeconv.emit.metadata import ChannelOrder, Layout, Preprocess
 from caffeconv.emit.passes.pipeline import ModelOptions
 from caffeconv.errors import CaffeconvError, Diagnostic
+from caffeconv.frontend.options import NetOptions
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -74,7 +75,7 @@ class FormOptions:
 
         try:
             source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields)
-            return own_preprocess(source, options.state)
+            return own_preprocess(source, options)
         except CaffeconvError:
             return None
 
@@ -88,7 +89,7 @@ class FormOptions:
         from caffeconv.frontend.open_files import read_net
 
         source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields)
-        return own_preprocess(source, options.state, asked, notes)
+        return own_preprocess(source, options, asked, notes)
 
 
 def form_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +14,7 @@ from click.core import ParameterSource
 from caffeconv.caffe_format.prototxt import UnknownField
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.errors import CaffeconvError, Diagnostic
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import Infogain
 from caffeconv.runtime.providers import ComputeOptions, Provider, parse_provider
 
@@ -30,27 +29,6 @@ def net_argument(command: Command) -> Command:
 def weights_argument(command: Command) -> Command:
     """[WEIGHTS]...: weights files, applied in order."""
     return click.argument("weights", type=click.Path(path_type=Path), nargs=-1)(command)
-
-
-@dataclass(frozen=True)
-class NetOptions:
-    """Which form of a net is wanted."""
-
-    phase: Phase
-    level: int
-    stages: tuple[str, ...]
-    shapes: Mapping[str, tuple[int, ...]]
-    deploy: bool
-    extended: bool
-    infogain: Infogain | None
-    allow_python: bool
-    ignore_unknown_fields: bool
-
-    @property
-    def state(self) -> State:
-        return State(
-            self.phase, self.level, self.stages, self.extended, self.deploy, self.infogain, self.allow_python
-        )  # fmt: skip
 
 
 def net_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -11,7 +11,7 @@ from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.frontend.bind import bind
 from caffeconv.frontend.build import build_partial_graph, finish
 from caffeconv.frontend.netdef import blob_faults, define_net
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.inspection.diagnose.companion_layers import Companion, completed, halves_missing
 from caffeconv.inspection.diagnose.edit import Edit, edited
 from caffeconv.inspection.diagnose.explanations import Comparison, another_net, misfit_words, other_types, shape_words
@@ -122,7 +122,7 @@ def _reference(net: NetDef, files: Sequence[WeightsFile], world: TrialNet) -> Tr
         try:
             inside = file.net()
             source = NetSource(inside, (0,) * len(inside.layer or inside.layers), file.path, net.directory)
-            theirs = define_net(source, State(net.phase))
+            theirs = define_net(source, NetOptions(net.phase))
         except CaffeconvError:
             continue
         size = len(theirs.layers)

@@ -12,7 +12,7 @@ from caffeconv.frontend.bind import bind
 from caffeconv.frontend.build import build_partial_graph, finish
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.netdef import define_net
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.inspection.diagnose.ranking import SIZES
 from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
@@ -20,16 +20,15 @@ from caffeconv.tensor.shape import Shape
 
 
 def deploy_options(
-    source: NetSource, state: State, unbuilt: Sequence[LayerDef], files: Sequence[WeightsFile],
-    asked: Mapping[str, Sequence[int]],
-) -> str:  # fmt: skip
+    source: NetSource, options: NetOptions, unbuilt: Sequence[LayerDef], files: Sequence[WeightsFile]
+) -> str:
     """The options with which the net's deploy form is whole and takes all weights; empty where none of those tried does.
 
     `unbuilt`: the layers that cannot be built; nothing is tried where none of these is a data layer.
     """
     data = [layer for layer in unbuilt if layer.type in LAYERS and LAYERS[layer.type].fills_itself]
     for shapes in _shapes(data):
-        if _is_whole(source, state, files, {**asked, **shapes}):
+        if _is_whole(source, replace(options, deploy=True, shapes={**options.shapes, **shapes}), files):
             return " ".join(["--deploy", *(f"--shape {blob}={','.join(map(str, s))}" for blob, s in shapes.items())])
     return ""
 
@@ -43,12 +42,9 @@ def _shapes(data: Sequence[LayerDef]) -> Iterator[Mapping[str, Shape]]:
         yield from ({layer.tops[0]: (1, channels, size, size) for layer in data if layer.tops} for size in SIZES)
 
 
-def _is_whole(
-    source: NetSource, state: State, files: Sequence[WeightsFile], shapes: Mapping[str, Sequence[int]]
-) -> bool:
-    state = replace(state, deploy=True)
+def _is_whole(source: NetSource, options: NetOptions, files: Sequence[WeightsFile]) -> bool:
     try:
-        net = define_net(to_deploy(source, state, shapes), state)
+        net = define_net(to_deploy(source, options), options)
     except CaffeconvError:
         return False
     draft = build_partial_graph(net)
