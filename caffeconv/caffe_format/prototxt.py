@@ -119,7 +119,7 @@ def read_prototxt(
         lines = "\n  ".join(str(field) for field in unknown)
         raise CaffeconvError(
             f"{path}: fields that the schema does not have (a dropped field can change the result):\n  {lines}\n"
-            "  Correct them, or go on without them with --ignore-unknown-fields."
+            "  Correct them, or go on without them with `ignore_unknown_fields=True`."
         )
     return NetSource(net, tuple(parser.layer_lines), path, path.parent, tuple(unknown), parser.extra)
 

@@ -15,6 +15,7 @@ from typing import TextIO
 
 import click
 
+from caffeconv.cli.shell_words import in_shell_words
 from caffeconv.errors import CaffeconvError, CaffeconvWarning
 from caffeconv.files.atomic import OUT_OF_SPACE
 from caffeconv.version import __version__
@@ -51,7 +52,7 @@ class _Commands(click.Group):
             with _ending_in_order(), _warnings_as_notes():
                 return super().invoke(ctx)
         except CaffeconvError as error:
-            click.echo(f"caffeconv: error: {error}", err=True)
+            click.echo(f"caffeconv: error: {in_shell_words(str(error))}", err=True)
             ctx.exit(1)
         except BrokenPipeError:
             # whoever read our output has gone; let the interpreter close stdout in silence
@@ -102,7 +103,7 @@ def _warnings_as_notes() -> Iterator[None]:
         line: str | None = None,
     ) -> None:  # fmt: skip
         if issubclass(category, CaffeconvWarning):
-            click.echo(f"caffeconv: warning: {message}", err=True)
+            click.echo(f"caffeconv: warning: {in_shell_words(str(message))}", err=True)
         else:
             usual(message, category, filename, lineno, file, line)
 

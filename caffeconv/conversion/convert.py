@@ -13,7 +13,7 @@ from caffeconv.conversion.load import Loaded, load, source_metadata
 from caffeconv.conversion.own_preprocess import own_preprocess
 from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
 from caffeconv.emit.metadata import Layout, Preprocess
-from caffeconv.emit.passes.pipeline import ModelOptions, run_onnx_passes
+from caffeconv.emit.model_options import ModelOptions
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.sha256 import hashing
@@ -126,6 +126,7 @@ class _Request:
 
 def _to_lazy(loaded: Loaded, request: _Request, metadata: Mapping[str, str] | None = None) -> LazyModel:
     from caffeconv.emit.lazy_model import LazyModel
+    from caffeconv.emit.passes.pipeline import run_onnx_passes
 
     model = to_onnx(
         loaded, choose_outputs(loaded.graph, request.outputs), batch=request.batch, opset=request.opset,

@@ -50,10 +50,11 @@ def _data_layer(source: NetSource, options: NetOptions, blob: str | None) -> tup
     where = Path(source.path).name if source.path else "the net"
     other: Phase = "TRAIN" if options.phase == "TEST" else "TEST"
     elsewhere = _find_data_layer(source, replace(options, phase=other), blob)
-    hint = f" (phase {other} has one: --phase {other.lower()})" if elsewhere else ""
+    hint = f" (phase {other} has one: `phase={other!r}`)" if elsewhere else ""
     raise CaffeconvError(
-        f"{where}: --preprocess: no data layer reads pictures in phase {options.phase}{hint}, so nothing says how they are "
-        "prepared; give --mean, --scale or --rgb (--mean 0 for none), or convert the net that was trained, with --deploy"
+        f"{where}: `preprocess=True`: no data layer reads pictures in phase {options.phase}{hint}, so nothing says how they "
+        "are prepared; give `mean=…`, `scale=…` or `rgb=True` (`mean=0` for none), or convert the net that was trained, with "
+        "`deploy=True`"
     )
 
 

@@ -54,7 +54,7 @@ def to_onnx(
     graph = for_any_batch(graph) if batch == "dynamic" else graph
     lean = replace(graph, outputs=tuple(outputs))
     if fold:
-        lean, unfolded = run_passes(lean, LINKING_PASSES if link else PASSES), lean
+        lean, unfolded = run_passes(lean, LINKING_PASSES if link else PASSES, notes), lean
         if link and notes is not None:
             notes.extend(_left_by_linking(lean, unfolded))
     if batch == "dynamic" and any_size:

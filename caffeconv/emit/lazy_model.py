@@ -65,7 +65,7 @@ def refuse_too_large(outline: LazyModel) -> None:
     if outline.bytes >= MOST_BYTES:
         raise CaffeconvError(
             f"the model takes {outline.bytes / 1e9:.1f} GB; one ONNX file holds at most {MOST_BYTES / 1e9:.1f} GB. "
-            "Write it with its weights beside it: `caffeconv convert --weights external`, or caffeconv.convert_to"
+            "Write it with its weights beside it: `caffeconv.convert_to(storage='external')`"
         )
 
 

@@ -264,7 +264,7 @@ def _location(path: Path, folder: Path, out: Path) -> str:
     if not real.is_relative_to(folder):
         raise CaffeconvError(
             f"{out}: cannot link to {path}: onnxruntime reads linked weights only from the model's own folder or below it. "
-            f"Write the model to {real.parent / out.name}, or take `--weights external`"
+            f"Write the model to {real.parent / out.name}, or take `storage='external'`"
         )
     return real.relative_to(folder).as_posix()
 

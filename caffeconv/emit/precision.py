@@ -47,7 +47,7 @@ def read_precision(metadata: Mapping[str, str]) -> Precision:
     except (KeyError, TypeError, ValueError):
         raise CaffeconvError(
             f"the model does not say which layers have to stay float32 (metadata {PRECISION_KEY}), so it was not written "
-            "by this caffeconv; convert the net again, with --fp16"
+            "by this caffeconv; convert the net again, with `half=True`"
         ) from None
 
 

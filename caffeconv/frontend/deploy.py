@@ -113,7 +113,7 @@ def _input(
     except (LayerError, CaffeconvError) as error:
         if any(top not in shapes for top in wanted):
             problem = Diagnostic(
-                "error", layer.where, str(error), f"Name it: --shape {wanted[0]}=1,3,224,224", layer.name
+                "error", layer.where, str(error), f"Name it: `shapes={ {wanted[0]: (1, 3, 224, 224)} }`", layer.name
             )
             raise UnknownSizeError([problem]) from None
         known = {}

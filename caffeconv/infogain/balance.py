@@ -98,13 +98,13 @@ def count_remarks(counts: ClassCounts, weights: NDArray[np.float64]) -> tuple[st
         found.append(one if absent.size == 1 else f"classes {listed} never occur, so their weight is 0")
         last = int(present[-1])
         if present.size > 1 and last - int(present[-2]) > present.size:
-            found.append(f"label {last} stands apart from the others: if it means no class, add --ignore-label {last}")
+            found.append(f"label {last} stands apart from the others: if it means no class, add `ignore_label={last}`")
     if present.size == 1 and present[0] == 0:
-        found.append("the only label is 0: if the pictures themselves are maps of labels, add --label-maps")
+        found.append("the only label is 0: if the pictures themselves are maps of labels, add `label_maps=True`")
     n, w = counts.labels[present], weights[present]
     if w.max() <= w.min() * (1 + 1e-6) and n.max() > n.min() * 1.01:
         found.append(
             "all classes weigh the same, though some are rarer: with a beta so small, "
-            f"{n.min():g} labels are as good as {n.max():g}. Choose a greater --beta, or inverse-frequency"
+            f"{n.min():g} labels are as good as {n.max():g}. Choose a greater `beta=…`, or inverse-frequency"
         )
     return tuple(found)

@@ -104,7 +104,7 @@ class _Tally:
         i, j = (int(index) for index in np.argwhere(wrong)[0])
         value = float(labels.values[i, j])
         needed = f"0 to {(self._classes or MAX_CLASSES) - 1} were needed"
-        hint = f". If it means no class: --ignore-label {int(value)}" if np.isfinite(value) else ""
+        hint = f". If it means no class: `ignore_label={int(value)}`" if np.isfinite(value) else ""
         return CaffeconvError(f"{labels.where(i, j)}: label {value:g}; {needed}{hint}")
 
     def result(self, place: Path) -> ClassCounts:

@@ -92,7 +92,7 @@ def from_distances(distances: ArrayLike, decay: Decay = "exp", sigma: float | No
         )
     if own.size:
         row = own[0]
-        hint = " Similarities need no --from-distances." if d[row, row] >= d[row].max() else ""
+        hint = " Similarities need no `from_distances=…`." if d[row, row] >= d[row].max() else ""
         raise CaffeconvError(f"distances: class {row} is {d[row, row]:g} away from itself; 0 was needed.{hint}")
     if sigma is None:
         sigma = (float(d.max()) or 1.0) if decay == "linear" else 1.0

@@ -28,7 +28,7 @@ def _remarks(matrix: FloatArray, *, weighted: bool, given: FloatArray) -> Iterat
         yield (
             "H has zeros on its diagonal and positive numbers beside it, as distances do. The loss asks for "
             "probability where H is large, so these would teach the net to predict anything but the label; H must be "
-            "greatest where the prediction is right. Turn distances into similarities: --from-distances exp"
+            "greatest where the prediction is right. Turn distances into similarities: `from_distances='exp'`"
         )
     if not np.array_equal(given, given.T):
         row, column = np.argwhere(given != given.T)[0]
@@ -59,7 +59,7 @@ def _lines(matrix: FloatArray, *, weighted: bool) -> Iterator[str]:
     if others.size and not weighted and not _is_diagonal(matrix) and np.abs(others - 1).max() > 1e-3:
         yield (
             f"the rows of H add up to {_range(others)}, not to 1: the sum of a row is the weight of its label in the "
-            "loss. Where no weights are meant: --normalize rows"
+            "loss. Where no weights are meant: `normalize='rows'`"
         )
 
 

@@ -307,7 +307,7 @@ class Layer(ABC):
         raise LayerError(
             f"bottom '{node.definition.bottoms[changed]}' would be {format_shape(bottoms[changed])} in place of "
             f"{format_shape(node.bottom_shapes[changed])}, and {node.type} has no form that works place by place on that. "
-            "Cut the net before it (convert --output), or turn a training net into its deploy form (--deploy)"
+            "Cut the net before it (`outputs=…`), or turn a training net into its deploy form (`deploy=True`)"
         )
 
     def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:

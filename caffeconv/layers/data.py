@@ -59,7 +59,7 @@ class Input(Layer):
             )
         if not shapes:
             raise LayerError(
-                "no shape is given; add `input_param { shape { dim: … } }`, or name it: --shape BLOB=1,3,224,224"
+                "no shape is given; add `input_param { shape { dim: … } }`, or name it: `shapes={BLOB: (1, 3, 224, 224)}`"
             )
         return cls(shapes if len(shapes) == len(layer.tops) else shapes * len(layer.tops))
 
@@ -218,7 +218,7 @@ def _transform(layer: LayerDef) -> Transform:
     )  # fmt: skip
 
 
-_RESHAPE = "name the shape (--shape TOP=N,C,H,W), or give a crop_size in transform_param"
+_RESHAPE = "name the shape (`shapes={TOP: (N, C, H, W)}`), or give a crop_size in transform_param"
 
 
 @dataclass(frozen=True)
@@ -426,7 +426,7 @@ class HDF5Data(Layer):
         try:
             return [(self.batch_size, *row) for row in self.files.row_shapes()]
         except SourceUnavailableError as error:
-            raise LayerError(f"{error}. Without it, name the shape of each top (--shape TOP=N,…)") from None
+            raise LayerError(f"{error}. Without it, name the shape of each top (`shapes={{TOP: (N, …)}}`)") from None
         except CaffeconvError as error:
             raise LayerError(str(error)) from None
 

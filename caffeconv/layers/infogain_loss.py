@@ -139,7 +139,7 @@ class InfogainLoss(Loss):
         )
         hint = (
             "If the net was written for Caffe before April 2017, whose InfogainLoss took probabilities, say "
-            f"--infogain probabilities. Else give the layer what goes into {source.name}. --infogain logits leaves the "
+            f"`infogain='probabilities'`. Else give the layer what goes into {source.name}. `infogain='logits'` leaves the "
             "net as it is, without this warning."
         )
         return [Diagnostic("warning", node.definition.where, message, hint, node.name)]

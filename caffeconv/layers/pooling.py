@@ -203,7 +203,7 @@ def _not_4d(bottom: Shape) -> str:
         n, c, d, h, w = bottom
         remedy = (
             f" Reshape {format_shape(bottom)} to {format_shape((n, c * d, h, w))}, pool, and Reshape back, "
-            f"which pools every one of the {d} planes by itself; or pool the depth too with --extended."
+            f"which pools every one of the {d} planes by itself; or pool the depth too with `extended=True`."
         )
     return (
         f"the bottom is {format_shape(bottom)}; Input must have 4 axes, corresponding to (num, channels, height, width)."

@@ -96,9 +96,9 @@ class Python(Layer):
         if self.user is None:
             raise LayerError(
                 f"the layer is Python code (class '{self.param.layer}' of module '{self.param.module}'), and code is "
-                "imported and run only where that is allowed: --allow-python, allow_python=True. Allow it for code that "
+                "imported and run only where that is allowed: `allow_python=True`. Allow it for code that "
                 "you trust, for it can do whatever you can. Without it, convert and inspect need the shape of each of "
-                "its tops (--shape TOP=N,…)"
+                "its tops (`shapes={TOP: (N, …)}`)"
             )
         try:
             return self.user.top_shapes(bottoms)
@@ -124,8 +124,8 @@ class Python(Layer):
 
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         message = (
-            "in ONNX this is a node caffeconv.Python, which only caffeconv runs, from the prototxt: caffeconv.Net, or "
-            "`caffeconv run --allow-python`"
+            "in ONNX this is a node caffeconv.Python, which only caffeconv runs, from the prototxt: "
+            "`caffeconv.Net(allow_python=True)`"
         )
         return [Diagnostic("note", node.definition.where, message, layer=node.name)]
 

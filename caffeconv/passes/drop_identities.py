@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from caffeconv.errors import Diagnostic
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 
 
-def drop_identities(graph: Graph) -> Graph:
+def drop_identities(graph: Graph, notes: list[Diagnostic]) -> Graph:
     """Given  fc6 → drop6 → fc7   Result  fc6 → fc7 , where no output needs drop6's top.
 
     Where drop6's top is an output, fc6 makes it instead, unless fc6's own top is an output or an input too.

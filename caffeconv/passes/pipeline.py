@@ -1,28 +1,26 @@
-"""Passes over a bound graph: each takes a graph and returns one that computes the same outputs. In this order."""
+"""Passes over a bound graph, in this order: each returns a graph that computes the same outputs, and notes what it left."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from caffeconv.errors import Diagnostic
 from caffeconv.ir.graph import Graph
 from caffeconv.passes.drop_identities import drop_identities
 from caffeconv.passes.fold_affine import fold_affine
 
-GraphPass = Callable[[Graph], Graph]
-
-
+GraphPass = Callable[[Graph, list[Diagnostic]], Graph]
 PASSES: tuple[GraphPass, ...] = (drop_identities, fold_affine)
-
-
 LINKING_PASSES: tuple[GraphPass, ...] = (drop_identities, partial(fold_affine, keep_linkable=True))
 """Those that leave alone what a model can point to in a weights file."""
 
 
-def run_passes(graph: Graph, passes: Iterable[GraphPass] = PASSES) -> Graph:
-    """The graph after every pass, validated after each."""
+def run_passes(graph: Graph, passes: Iterable[GraphPass] = PASSES, notes: list[Diagnostic] | None = None) -> Graph:
+    """The graph after every pass, validated after each; what the passes left as it is, and why, goes to `notes`."""
+    remarks: list[Diagnostic] = [] if notes is None else notes
     for apply in passes:
-        graph = apply(graph)
+        graph = apply(graph, remarks)
         validate(graph)
     return graph
 

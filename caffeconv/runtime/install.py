@@ -58,7 +58,7 @@ def choose_providers(provider: Provider, ort: ModuleType) -> list[str]:
         return [CPU]
     missing = missing_cuda(ort, device.index)
     if missing and device.kind == "cuda":
-        raise CaffeconvError(f"--provider {provider}: {missing}")
+        raise CaffeconvError(f"`provider={provider!r}`: {missing}")
     return [CPU] if missing else [CUDA, CPU]
 
 

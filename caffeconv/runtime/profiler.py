@@ -77,7 +77,7 @@ def profile_passes(
     runs = sorted(event["ts"] for event in events if event.get("cat") == "Session" and event["name"] == "model_run")
     if len(runs) != warm_up + passes:
         raise CaffeconvError(
-            f"--iterations {passes}: onnxruntime recorded {max(0, len(runs) - warm_up)} of these passes; "
+            f"`passes={passes}`: onnxruntime recorded {max(0, len(runs) - warm_up)} of these passes; "
             "it holds about a million nodes: ask for fewer"
         )
     timed = [event for event in events if event.get("cat") == "Node" and event["ts"] >= runs[warm_up]]

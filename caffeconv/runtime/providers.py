@@ -50,8 +50,8 @@ def with_options(names: Sequence[str], device: Device, *, nhwc: bool) -> Provide
     """onnxruntime's providers with their options; CaffeconvError where NHWC is asked for and CUDA is not used."""
     if nhwc and CUDA not in names:
         raise CaffeconvError(
-            "--nhwc: the layout is chosen for CUDA alone, and this run computes on the CPU, where onnxruntime has a "
-            "layout of its own; leave --nhwc out"
+            "`nhwc=True`: the layout is chosen for CUDA alone, and this run computes on the CPU, where onnxruntime has a "
+            "layout of its own; leave `nhwc=True` out"
         )
     options = {"use_tf32": "0"}  # on by default, it computes with 10 bits of mantissa where Caffe has 23
     if device.index is not None:
@@ -63,9 +63,9 @@ def with_options(names: Sequence[str], device: Device, *, nhwc: bool) -> Provide
 
 def report_fallback(provider: Provider, why: str, *, allowed: bool) -> None:
     """Warns that the CPU computes, where onnxruntime could not start CUDA; CaffeconvError where that is not allowed."""
-    text = f"--provider {provider}: there is a GPU, but onnxruntime could not start CUDA: {why}"
+    text = f"`provider={provider!r}`: there is a GPU, but onnxruntime could not start CUDA: {why}"
     if not allowed:
-        raise CaffeconvError(f"{text}. Or say --provider cpu")
+        raise CaffeconvError(f"{text}. Or say `provider='cpu'`")
     warnings.warn(f"{text}. The CPU computes", CaffeconvWarning, stacklevel=3)
 
 

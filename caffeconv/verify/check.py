@@ -10,7 +10,7 @@ import numpy as np
 
 from caffeconv.conversion.load import Loaded
 from caffeconv.emit.metadata import Preprocess, image_preprocessing, is_half, layouts
-from caffeconv.emit.passes.pipeline import ModelOptions
+from caffeconv.emit.model_options import ModelOptions
 from caffeconv.emit.precision import float32_values
 from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.options import NetOptions
@@ -111,7 +111,7 @@ def verify(
         found = _compare(subject, model, inputs, expected)
         checked = Verification(candidate, found.tolerance, found.blobs, tuple(unfit), found.absent)
         return checked if checked.ok else _second_look(checked, subject, inputs)
-    raise CaffeconvError("--verify: " + "; ".join(f"{title}: {why}" for title, why in unfit))
+    raise CaffeconvError("`verify=True`: " + "; ".join(f"{title}: {why}" for title, why in unfit))
 
 
 def deviations(loaded: Loaded, model: ModelProto, other: ModelProto, form: ModelOptions) -> tuple[BlobCheck, ...]:

@@ -62,7 +62,7 @@ def engines(name: EngineName | None = None) -> tuple[Engine, ...]:
         Engine(
             "opencv", "OpenCV's importer for Caffe",
             "a reader and kernels of its own, but no Caffe: where they differ, look which of the two is right", _run_opencv,
-            "OpenCV is not Caffe and departs from it in some layers; --verify-with caffe or self is a second opinion",
+            "OpenCV is not Caffe and departs from it in some layers; `verify_with='caffe'` or self is a second opinion",
         ),
         Engine(
             "self", "caffeconv's own graph: nothing folded, NCHW, float32, optimisations off",
@@ -91,7 +91,7 @@ def _run_caffe(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[st
         raise EngineUnfitError("there is no module caffe")
     loaded = subject.loaded
     if loaded.net.python_host is None and any(node.layer.has_dynamic_shapes for node in subject.graph.nodes):
-        raise EngineUnfitError("it would run the net's Python layers, which --allow-python has not allowed")
+        raise EngineUnfitError("it would run the net's Python layers, which `allow_python=True` has not allowed")
     last = loaded.net.last_value
     blobs = _in_a_child("pycaffe_child.py", subject, inputs)
     return {last[name]: values for (name, _), values in blobs.items() if name in last}

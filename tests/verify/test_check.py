@@ -17,7 +17,8 @@ import caffeconv
 from caffeconv.conversion.load import Loaded, load
 from caffeconv.conversion.to_onnx import choose_outputs, convert_loaded
 from caffeconv.emit.metadata import Preprocess
-from caffeconv.emit.passes.pipeline import ModelOptions, run_onnx_passes
+from caffeconv.emit.model_options import ModelOptions
+from caffeconv.emit.passes.pipeline import run_onnx_passes
 from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.layer import Node
 from caffeconv.layers.activations import TanH

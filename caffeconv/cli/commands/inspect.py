@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from caffeconv.cli.options.net import net_argument, net_options, note, talk_options, weights_argument
+from caffeconv.cli.shell_words import in_shell_words
 from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.options import NetOptions
 
@@ -99,12 +101,16 @@ def _report(
 ) -> Report:
     from caffeconv.inspection.report import inspect
 
-    return inspect(
+    report = inspect(
         net, weights, phase=options.phase, level=options.level, stages=options.stages, shapes=options.shapes,
         deploy=options.deploy, extended=options.extended, infogain=options.infogain,
         allow_python=options.allow_python,
         ignore_unknown_fields=options.ignore_unknown_fields, batch=batch, values=values,
     )  # fmt: skip
+    diagnostics = tuple(
+        replace(d, message=in_shell_words(d.message), hint=in_shell_words(d.hint)) for d in report.diagnostics
+    )
+    return replace(report, diagnostics=diagnostics, advice=in_shell_words(report.advice))
 
 
 def _explain(report: Report, layer: str) -> None:

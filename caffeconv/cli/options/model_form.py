@@ -14,7 +14,7 @@ import click
 from caffeconv.cli.options.net import note, parse_size
 from caffeconv.data.mean import read_mean
 from caffeconv.emit.metadata import ChannelOrder, Layout, Preprocess
-from caffeconv.emit.passes.pipeline import ModelOptions
+from caffeconv.emit.model_options import ModelOptions
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.frontend.options import NetOptions
 

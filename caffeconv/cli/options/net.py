@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from caffeconv.caffe_format.prototxt import UnknownField
 from caffeconv.caffe_format.terms import Phase
+from caffeconv.cli.shell_words import in_shell_words
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import Infogain
@@ -141,7 +142,7 @@ def parse_size(value: str, option: str) -> tuple[int, int]:
 def note(message: str, *, quiet: bool = False) -> None:
     """A line for people, on stderr."""
     if not quiet:
-        click.echo(f"caffeconv: {message}", err=True)
+        click.echo(f"caffeconv: {in_shell_words(message)}", err=True)
 
 
 def tell_problems(

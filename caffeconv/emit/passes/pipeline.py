@@ -1,55 +1,53 @@
-"""Which form a model takes besides what its net says: layout, precision, what it does to pictures; and what it says of it.
-
-What is here needs no onnx, so that whoever runs a model can ask it.
-"""
+"""Passes over an ONNX model: each gives the model in one more respect of the form that is wanted. In this order."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from caffeconv.emit.metadata import Folding, Layout, Preprocess
+from onnx import ModelProto
+
+from caffeconv.emit.check import check_model
+from caffeconv.emit.lazy_model import LazyModel
+from caffeconv.emit.metadata import Folding
+from caffeconv.emit.model_options import ModelOptions
+from caffeconv.emit.passes.channels_last import to_nhwc
+from caffeconv.emit.passes.float16 import to_half
+from caffeconv.emit.passes.preprocess import with_preprocess
 from caffeconv.errors import Diagnostic
 
-if TYPE_CHECKING:
-    from onnx import ModelProto
+OnnxPass = Callable[[ModelProto, ModelOptions, list[Diagnostic]], ModelProto]
 
 
-@dataclass(frozen=True)
-class ModelOptions:
-    """What is asked for; see `caffeconv.convert`."""
-
-    layout: Layout = "nchw"
-    half: bool = False
-    keep_io: bool = False
-    preprocess: Preprocess | None = None
-    fold: bool = True
-    """Whether the first layer's weights may take over what `preprocess` does."""
-
-    @property
-    def is_plain(self) -> bool:
-        return self.layout == "nchw" and not self.half and self.preprocess is None
+def prepare_images(model: ModelProto, options: ModelOptions, notes: list[Diagnostic]) -> ModelProto:
+    """Given  data (float32) → conv   Result  data (uint8) → crop → Cast → Sub → Mul → conv , where asked for."""
+    if options.preprocess is None:
+        return model
+    # half weights would hold a folded scale and mean less well than float32 nodes in front of them
+    folding: Folding = "none" if not options.fold else "order" if options.half else "all"
+    return with_preprocess(model, options.preprocess, folding=folding)
 
 
-def run_onnx_passes(model: ModelProto, form: ModelOptions, notes: list[Diagnostic] | None = None) -> ModelProto:
+def halve(model: ModelProto, options: ModelOptions, notes: list[Diagnostic]) -> ModelProto:
+    """Given  data → conv → loss , float32   Result  data (float16) → conv (float16) → Cast → loss , where asked for."""
+    return to_half(model, keep_io=options.keep_io, notes=notes) if options.half else model
+
+
+def turn_channels_last(model: ModelProto, options: ModelOptions, notes: list[Diagnostic]) -> ModelProto:
+    """Given  data N×C×H×W → conv   Result  data N×H×W×C → Transpose → conv , where the layout "nhwc" is asked for."""
+    return to_nhwc(model) if options.layout == "nhwc" else model
+
+
+ONNX_PASSES: tuple[OnnxPass, ...] = (prepare_images, halve, turn_channels_last)
+
+
+def run_onnx_passes(model: ModelProto, options: ModelOptions, notes: list[Diagnostic] | None = None) -> ModelProto:
     """The model in that form, checked by onnx.checker; the model itself where nothing is asked for.
 
-    Raises CaffeconvError where it cannot take the form.
+    Notes worth saying go to `notes`. Raises CaffeconvError where it cannot take the form.
     """
-    if form.is_plain:
+    if options.is_plain:
         return model
-    from caffeconv.emit.check import check_model
-    from caffeconv.emit.lazy_model import LazyModel
-    from caffeconv.emit.passes.channels_last import to_nhwc
-    from caffeconv.emit.passes.float16 import to_half
-    from caffeconv.emit.passes.preprocess import with_preprocess
-
-    if form.preprocess is not None:
-        # half weights would hold a folded scale and mean less well than float32 nodes in front of them
-        folding: Folding = "none" if not form.fold else "order" if form.half else "all"
-        model = with_preprocess(model, form.preprocess, folding=folding)
-    if form.half:
-        model = to_half(model, keep_io=form.keep_io, notes=notes)
-    if form.layout == "nhwc":
-        model = to_nhwc(model)
+    remarks: list[Diagnostic] = [] if notes is None else notes
+    for apply in ONNX_PASSES:
+        model = apply(model, options, remarks)
     return check_model(LazyModel(model, {})).model

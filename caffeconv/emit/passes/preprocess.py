@@ -138,14 +138,14 @@ def _picture_input(edit: ModelEdit, preprocess: Preprocess) -> ValueInfoProto:
     named = [value for value in edit.inputs if preprocess.input in (None, value.name)]
     if not named:
         have = ", ".join(value.name for value in edit.inputs)
-        raise CaffeconvError(f"--preprocess: the net has no input '{preprocess.input}'; it has {have or 'none'}")
+        raise CaffeconvError(f"`preprocess=…`: the net has no input '{preprocess.input}'; it has {have or 'none'}")
     for value in named:
         dims = dims_of(value)
         if len(dims) == 4 and all(isinstance(size, int) and size > 0 for size in dims[1:]):
             return value
     found = ", ".join(f"{value.name} {by_dims(dims_of(value))}" for value in named)
     raise CaffeconvError(
-        f"--preprocess: no input of the net takes pictures; N×C×H×W of known C, H and W was needed, but it has {found}"
+        f"`preprocess=…`: no input of the net takes pictures; N×C×H×W of known C, H and W was needed, but it has {found}"
     )
 
 
@@ -163,11 +163,11 @@ def _mean(preprocess: Preprocess, name: str, channels: int) -> FloatArray | None
     if mean.ndim != 3 or mean.shape[0] not in (1, channels):
         shape = f"{format_shape(mean.shape)}" if mean.shape[1:] != (1, 1) else f"{len(mean)} values"
         raise CaffeconvError(
-            f"--mean: the mean is {shape}, the input '{name}' has {channels} channels; one value, one for each channel, or "
+            f"`mean=…`: the mean is {shape}, the input '{name}' has {channels} channels; one value, one for each channel, or "
             f"{channels}×H×W was needed"
         )
     if not np.isfinite(mean).all():
-        raise CaffeconvError("--mean: the mean holds values that are no finite numbers")
+        raise CaffeconvError("`mean=…`: the mean holds values that are no finite numbers")
     return np.repeat(mean, channels, axis=0) if mean.shape[0] == 1 else mean
 
 
@@ -178,13 +178,13 @@ def _picture_size(preprocess: Preprocess, mean: FloatArray | None, net: tuple[in
         size = preprocess.size or (mean.shape[1], mean.shape[2])
     if mean is not None and mean.shape[1:] not in ((1, 1), size):
         raise CaffeconvError(
-            f"--mean: the mean is of {mean.shape[1]}×{mean.shape[2]} pixels, the pictures before the crop of "
+            f"`mean=…`: the mean is of {mean.shape[1]}×{mean.shape[2]} pixels, the pictures before the crop of "
             f"{format_shape(size)}; "
-            "leave the size out (--resize), or give a mean value per channel"
+            "leave the size out (`size=…`), or give a mean value per channel"
         )
     if size[0] < net[0] or size[1] < net[1]:
         raise CaffeconvError(
-            f"--preprocess: pictures of {format_shape(size)} cannot be cropped to the net's "
+            f"`preprocess=…`: pictures of {format_shape(size)} cannot be cropped to the net's "
             f"{format_shape(net)}; larger ones were needed"
         )
     return size

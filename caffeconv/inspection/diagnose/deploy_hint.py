@@ -29,7 +29,7 @@ def deploy_options(
     data = [layer for layer in unbuilt if layer.type in LAYERS and LAYERS[layer.type].fills_itself]
     for shapes in _shapes(data):
         if _is_whole(source, replace(options, deploy=True, shapes={**options.shapes, **shapes}), files):
-            return " ".join(["--deploy", *(f"--shape {blob}={','.join(map(str, s))}" for blob, s in shapes.items())])
+            return f"`deploy=True` `shapes={dict(shapes)}`" if shapes else "`deploy=True`"
     return ""
 
 

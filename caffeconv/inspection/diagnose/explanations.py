@@ -277,7 +277,7 @@ def shape_words(sides: Comparison, trouble: Misfit) -> list[str]:
     bottoms = world.bottoms(trouble.index)
     kind = LAYERS.get(definition.type)
     if kind is not None and kind.fills_itself:
-        return ["This is a net for training: `--deploy` makes of it the net that is used afterwards."]
+        return ["This is a net for training: `deploy=True` makes of it the net that is used afterwards."]
     return [*_refusal(world, trouble.index), *_how_bottoms_came(world, definition, bottoms or ())]
 
 
