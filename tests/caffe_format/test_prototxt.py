@@ -105,7 +105,7 @@ def test_unknown_fields_are_listed_together(tmp_path: Path) -> None:
     assert "kernel" in lines[1].split("did you mean")[1]
     assert lines[2].strip().startswith("line 5: layer 'conv': ConvolutionParameter has no field named `my_param`")
     assert lines[3].strip().startswith("line 10: NetParameter has no field named `bogus`")
-    assert "--ignore-unknown-fields" in lines[4]
+    assert "`ignore_unknown_fields=True`" in lines[4]
     source = read_prototxt(net, ignore_unknown_fields=True)
     assert [unknown.field for unknown in source.dropped] == ["kernel", "my_param", "bogus"]
     assert source.net.layer[0].name == "conv"

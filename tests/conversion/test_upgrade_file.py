@@ -256,6 +256,6 @@ def test_deploy_net_that_a_caffemodel_carries(tmp_path: Path) -> None:
 def test_deploy_net_of_unknown_size(tmp_path: Path) -> None:
     old = tmp_path / "train.prototxt"
     old.write_text(TRAINING.replace("crop_size: 5 ", ""))
-    with pytest.raises(CaffeconvError, match="--shape data="):
+    with pytest.raises(CaffeconvError, match=r"`shapes=\{'data': "):
         upgrade_file(old, tmp_path / "deploy.prototxt", DEPLOY)
     assert list(tmp_path.iterdir()) == [old]

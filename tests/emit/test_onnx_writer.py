@@ -288,7 +288,7 @@ def test_weights_elsewhere_cannot_be_linked(tmp_path: Path, elsewhere: str) -> N
     result = convert(net, weights, "-o", tmp_path / "b" / "m.onnx", "--weights", "link")
     assert result.exit_code == 1
     assert "onnxruntime reads linked weights only from the model's own folder or below it" in result.stderr
-    assert f"Write the model to {tmp_path / 'a' / 'm.onnx'}, or take `--weights external`" in result.stderr
+    assert f"Write the model to {tmp_path / 'a' / 'm.onnx'}, or take --weights external" in result.stderr
     assert "m.onnx" not in files(tmp_path / "b")
 
 

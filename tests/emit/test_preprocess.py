@@ -182,7 +182,7 @@ def test_a_net_that_takes_no_pictures(tmp_path: Path) -> None:
     [
         (input_layer("data", (1, 3, 5, 5)) + RELU.replace('"x"', '"data"'), "no data layer reads pictures in phase TEST"),
         (DATA.format(phase="TRAIN", param="crop_size: 5") + input_layer("x", (1, 3, 5, 5)) + RELU,
-         r"in phase TEST \(phase TRAIN has one: --phase train\)"),
+         r"in phase TEST \(phase TRAIN has one: `phase='TRAIN'`\)"),
         (DATA.format(phase="TEST", param='crop_size: 5 mean_file: "none.binaryproto"') + RELU.replace('"x"', '"data"'),
          r"data \(ImageData\).*none.binaryproto: File not found"),
     ],

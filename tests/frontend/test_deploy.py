@@ -126,6 +126,6 @@ def test_a_training_net_converts_directly(tmp_path: Path) -> None:
 
 def test_an_unknown_size_is_asked_for(tmp_path: Path) -> None:
     text = 'layer { name: "d" type: "Data" top: "data" top: "label" data_param { source: "absent" batch_size: 2 } }'
-    with pytest.raises(caffeconv.CaffeconvError, match="--shape data="):
+    with pytest.raises(caffeconv.CaffeconvError, match=r"`shapes=\{'data': "):
         deployed(tmp_path, text + BODY)
     assert deployed(tmp_path, text + BODY, data=(1, 3, 8, 8))["d"][0] == "Input"

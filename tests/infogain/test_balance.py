@@ -89,7 +89,7 @@ def test_refused(counts: list[float], beta: float, message: str) -> None:
             [5, 3, *[0] * 253, 9],
             ["classes 2, 3, 4, 5, 6, 7, 8, 9, … never", "label 255 stands apart from the others: if"],
         ),
-        ([7], ["the only label is 0: if the pictures themselves are maps of labels, add --label-maps"]),
+        ([7], ["the only label is 0: if the pictures themselves are maps of labels, add `label_maps=True`"]),
         ([7, 0], ["class 1 never occurs", "the only label is 0"]),
         ([0, 7], ["class 0 never occurs"]),
     ],
@@ -105,5 +105,5 @@ def test_remarks(counts: list[int], expected: list[str]) -> None:
 def test_effective_numbers_that_tell_nothing_apart() -> None:
     given = ClassCounts.of([100_000, 10**9])
     (remark,) = count_remarks(given, class_weights(given, "effective-number", beta=0.999))
-    assert "100000 labels are as good as 1e+09. Choose a greater --beta" in remark
+    assert "100000 labels are as good as 1e+09. Choose a greater `beta=…`" in remark
     assert count_remarks(given, class_weights(given, "effective-number", beta=1 - 1e-8)) == ()

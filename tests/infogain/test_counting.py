@@ -183,7 +183,7 @@ def test_median_frequency_of_label_maps(tmp_path: Path) -> None:
 
 def test_labels_that_are_no_class(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "db", {"a": raw(PIXEL, 1), "b": raw(PIXEL, 7)})
-    with refused(r"db, record 'b': label 7; 0 to 4 were needed. If it means no class: --ignore-label 7"):
+    with refused(r"db, record 'b': label 7; 0 to 4 were needed. If it means no class: `ignore_label=7`"):
         count_labels(tmp_path / "db", classes=5)
     assert count_labels(tmp_path / "db", classes=5, ignore_label=7).labels.tolist() == [0, 1, 0, 0, 0]
     write_list(tmp_path / "list.txt", ["a.png 0", "b.png -1"])

@@ -42,7 +42,7 @@ def test_remarks(rows: list[list[float]], expected: list[str]) -> None:
 def test_what_distances_would_do() -> None:
     found = remarks(np.array([[0, 1], [1, 0]], np.float32))
     assert "would teach the net to predict anything but the label" in found[0]
-    assert "--from-distances exp" in found[0]
+    assert "`from_distances='exp'`" in found[0]
 
 
 def test_weights_are_no_mistake() -> None:

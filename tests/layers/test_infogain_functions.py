@@ -75,7 +75,7 @@ def test_a_doubtful_net_is_recognised(tmp_path: Path, between: str) -> None:
         assert warning.where.startswith("loss (InfogainLoss), line ")
         assert warning.message.startswith(WARNING.replace("'prob'", f"'{bottom}'"))
         assert "before April 2017" in warning.hint
-        assert "--infogain probabilities" in warning.hint
+        assert "`infogain='probabilities'`" in warning.hint
     for form in ("logits", "probabilities"):
         assert caffeconv.Net(net, infogain=form).diagnostics == ()
         assert caffeconv.inspect(net, infogain=form).diagnostics == ()

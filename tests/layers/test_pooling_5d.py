@@ -68,4 +68,4 @@ def test_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(caffeconv.CaffeconvError) as caught:
         caffeconv.convert(net)
     assert "Reshape 2×3×4×5×6 to 2×12×5×6, pool, and Reshape back" in str(caught.value)
-    assert "--extended" in str(caught.value)
+    assert "`extended=True`" in str(caught.value)

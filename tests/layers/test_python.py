@@ -91,9 +91,11 @@ def test_refused_without_leave(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("raise SystemExit('imported')")
     path = write_net(tmp_path, {"x": (2, 3)}, layer("Scale"))
     for use in (Net, caffeconv.convert):
-        with pytest.raises(caffeconv.CaffeconvError, match=r"p \(Python\), line 2.*--allow-python.*trust.*--shape"):
+        with pytest.raises(
+            caffeconv.CaffeconvError, match=r"p \(Python\), line 2.*`allow_python=True`.*trust.*`shapes="
+        ):
             use(path)
-    assert "--allow-python" in str(caffeconv.inspect(path).diagnostics[0])
+    assert "`allow_python=True`" in str(caffeconv.inspect(path).diagnostics[0])
 
 
 def test_commands_take_the_option(tmp_path: Path) -> None:

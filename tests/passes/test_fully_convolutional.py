@@ -223,7 +223,7 @@ def test_a_training_net_that_does_not_say_its_size(tmp_path: Path) -> None:
     deploy, weights = with_weights(tmp_path, CONV + product("pool") + TAIL)
     train = tmp_path / "train.prototxt"
     train.write_text(data + CONV + product("pool") + TAIL.replace('top: "prob"', 'top: "other"') + loss)
-    with pytest.raises(caffeconv.CaffeconvError, match=r"Name it: --shape x=1,3,224,224"):
+    with pytest.raises(caffeconv.CaffeconvError, match=r"Name it: `shapes=\{'x': \(1, 3, 224, 224\)\}`"):
         caffeconv.convert(train, weights, deploy=True, fully_convolutional=True)
     with pytest.raises(caffeconv.CaffeconvError, match="shape mismatch"):
         caffeconv.convert(train, weights, deploy=True, fully_convolutional=True, shapes={"x": (1, 2, 12, 13)})

@@ -159,7 +159,7 @@ def test_no_gpu(cuda: type[FakeSession], monkeypatch: pytest.MonkeyPatch) -> Non
     for module in (install, session):
         monkeypatch.setattr(module, "missing_gpu", lambda index: f"no GPU {index}")
     monkeypatch.setattr(FakeSession, "starts", (CPU,))
-    with pytest.raises(caffeconv.CaffeconvError, match=r"^--provider cuda:1: no GPU 1$"):
+    with pytest.raises(caffeconv.CaffeconvError, match=r"^`provider='cuda:1'`: no GPU 1$"):
         asked("cuda:1")
     made = session.Session(caffeconv.convert(NET, WEIGHTS))
     assert made.providers == [CPU]
@@ -196,7 +196,7 @@ def test_nhwc_is_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(main, ["run", str(NET), str(WEIGHTS), "--nhwc", "--input", str(DIGITS / "3.png")])
     assert result.exit_code == 1
     assert "--nhwc: the layout is chosen for CUDA alone" in result.stderr
-    with pytest.raises(caffeconv.CaffeconvError, match="--nhwc"):
+    with pytest.raises(caffeconv.CaffeconvError, match="`nhwc=True`"):
         caffeconv.Net(NET, WEIGHTS, nhwc=True)
 
 
