@@ -16,8 +16,8 @@ class BatchSplitter:
     def __init__(self, arrays: Mapping[str, FloatArray], size: int) -> None:
         numbers = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
         if not numbers or min(numbers.values()) < 1 or len(set(numbers.values())) > 1:
-            listed = ", ".join(f"{name} has {number}" for name, number in numbers.items()) or "none is given"
-            raise CaffeconvError(f"arrays of equally many items, at least one, were needed, as blob=array; {listed}")
+            counts = ", ".join(f"{name} has {number}" for name, number in numbers.items()) or "none is given"
+            raise CaffeconvError(f"arrays of equally many items, at least one, were needed, as blob=array; {counts}")
         self._arrays = arrays
         self._number = next(iter(numbers.values()))
         self._size = size
@@ -32,10 +32,10 @@ class BatchSplitter:
 
     def joined(self, results: Sequence[Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
         """What the batches gave, in one array for each blob, without what comes of the zeros."""
-        joined = {}
+        whole = {}
         for name in results[0]:
             values = np.concatenate([np.atleast_1d(result[name]) for result in results])
-            made = len(results) * self._size
+            rows = len(results) * self._size
             # several rows an item (ten crops, say) are cut in proportion; what follows no item is left whole
-            joined[name] = values[: len(values) * self._number // made] if len(values) % made == 0 else values
-        return joined
+            whole[name] = values[: len(values) * self._number // rows] if len(values) % rows == 0 else values
+        return whole

@@ -6,16 +6,16 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-Held = TypeVar("Held")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class _Entry(Generic[Held]):
-    held: Held
+class _Entry(Generic[Value]):
+    value: Value
     size: int
 
 
-class LruCache(Generic[Held]):
+class LruCache(Generic[Value]):
     """At most `most` things, of `most_bytes` together; the one whose use is longest ago goes first.
 
     The newest is always kept, however large.
@@ -24,28 +24,28 @@ class LruCache(Generic[Held]):
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
         self._most_bytes = most_bytes
-        self._entries: dict[Hashable, _Entry[Held]] = {}  # in the order of their last use
+        self._entries: dict[Hashable, _Entry[Value]] = {}  # in the order of their last use
 
-    def get(self, key: Hashable) -> Held | None:
+    def get(self, key: Hashable) -> Value | None:
         """What is kept under `key`, which counts as a use; None where nothing is."""
         entry = self._entries.pop(key, None)
         if entry is None:
             return None
         self._entries[key] = entry
-        return entry.held
+        return entry.value
 
     def evict_for(self, size: int) -> None:
         """Lets go of what would not fit beside `size` bytes more; before these are taken, so that both never coexist."""
-        held = sum(entry.size for entry in self._entries.values())
+        total = sum(entry.size for entry in self._entries.values())
         for key in list(self._entries):
-            if len(self._entries) < self._most and held + size <= self._most_bytes:
+            if len(self._entries) < self._most and total + size <= self._most_bytes:
                 return
-            held -= self._entries.pop(key).size
+            total -= self._entries.pop(key).size
 
-    def put(self, key: Hashable, held: Held, size: int) -> None:
-        """Keeps `held`, of about `size` bytes, under `key`."""
+    def put(self, key: Hashable, value: Value, size: int) -> None:
+        """Keeps `value`, of about `size` bytes, under `key`."""
         self.evict_for(size)
-        self._entries[key] = _Entry(held, size)
+        self._entries[key] = _Entry(value, size)
 
     def clear(self) -> None:
         self._entries.clear()

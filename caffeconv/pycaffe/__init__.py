@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from caffeconv.caffe_pb2 import TEST, TRAIN
 from caffeconv.layers import LAYERS
-from caffeconv.net.net import NetBlob as Blob
+from caffeconv.net.blobs import NetBlob as Blob
 from caffeconv.pycaffe import coord_map, io, proto
 from caffeconv.pycaffe.classifier import Classifier
 from caffeconv.pycaffe.detector import Detector

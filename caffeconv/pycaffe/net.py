@@ -15,6 +15,7 @@ from caffeconv.caffe_format.terms import Phase
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike
 from caffeconv.net import net as caffeconv_net
+from caffeconv.net.blobs import NetBlob
 from caffeconv.pycaffe import mode
 from caffeconv.pycaffe.errors import PycaffeRuntimeError, PycaffeTypeError
 from caffeconv.python_layers.host import AllowPython
@@ -112,7 +113,7 @@ class Net(caffeconv_net.Net):
         return list(self.blobs)
 
     @property
-    def _blobs(self) -> list[caffeconv_net.NetBlob]:
+    def _blobs(self) -> list[NetBlob]:
         return list(self.blobs.values())
 
 

@@ -62,6 +62,15 @@ def choose_providers(provider: Provider, ort: ModuleType) -> list[str]:
     return [CPU] if missing else [CUDA, CPU]
 
 
+def check_half(provider: Provider) -> None:
+    """Raises CaffeconvError where the CPU would compute, which does half precision by way of float32."""
+    if choose_providers(provider, import_onnxruntime())[0] != CUDA:
+        raise CaffeconvError(
+            "--fp16 is for CUDA: on the CPU onnxruntime turns half precision into float32 and back, which is slower and no "
+            "more exact. Leave --fp16 out, or see `caffeconv convert --fp16` for a model of half the size"
+        )
+
+
 def missing_cuda(ort: ModuleType, index: int | None) -> str:
     """What keeps a net from running on the GPU of that number, and what to do; empty where nothing is known to."""
     if has_cuda(ort):

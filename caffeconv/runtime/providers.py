@@ -70,15 +70,15 @@ def report_fallback(provider: Provider, why: str, *, allowed: bool) -> None:
 
 
 def report_lines(
-    running: Sequence[str], placed: Sequence[Placement] | None, layers: Mapping[str, str], passed_over: str = ""
+    running: Sequence[str], placed: Sequence[Placement] | None, layers: Mapping[str, str], why_not_cuda: str = ""
 ) -> list[str]:
     """What was chosen, and which layers fell back to the CPU, as lines for people.
 
-    placed: None where onnxruntime does not tell. layers: node → its Caffe layer. passed_over: why CUDA was not chosen.
+    placed: None where onnxruntime does not tell. layers: node → its Caffe layer. why_not_cuda: empty where it was chosen.
     """
     lines = [f"providers: {', '.join(running)}"]
     if running[0] == CPU:
-        return [*lines, f"not CUDA, which this onnxruntime has: {passed_over}"] if passed_over else lines
+        return [*lines, f"not CUDA, which this onnxruntime has: {why_not_cuda}"] if why_not_cuda else lines
     if placed is None:
         return [*lines, "which nodes are on the CPU, this onnxruntime does not tell"]
     everything = {layers.get(place.node, place.node) for place in placed}

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     import onnxruntime
     from onnx import ModelProto
 
-    from caffeconv.emit.lazy_model import LazyModel
     from caffeconv.python_layers.host import PythonLayerHost
     from caffeconv.runtime.python_callback import PythonNodes
 
@@ -49,29 +49,47 @@ _CUDA_FAILURE = re.compile(r"(?:CUDA|CUDNN|CUBLAS|CURAND) failure \d+: [^;\n]*[^
 _STATUS = re.compile(r"Status Message: (.*)", re.DOTALL)
 
 
-class Session:
-    """A model ready to run; of an `LazyModel`, with its parameters where they lie in memory, of any size.
+@dataclass(frozen=True)
+class SharedModel:
+    """A model without its large initializers, which are arrays in this process's memory, by name."""
 
-    ``inputs`` and ``outputs``: name → dims, a symbol where a size is open. `python_host` runs the model's Python layers.
-    nhwc: CUDA kernels that keep channels last are preferred. profile_to: a folder for what `end_profiling` gives.
-    optimise: whether onnxruntime may rewrite the model while it loads it. half: compute in half precision, on CUDA only;
-    inputs and outputs stay as they are.
+    model: ModelProto
+    initializers: Mapping[str, NDArray[np.generic]]
+
+
+SessionModel: TypeAlias = "ModelProto | SharedModel | Path"
+
+
+class Session:
+    """A model ready to run.
+
+    ``inputs`` and ``outputs``: name → dims, a symbol where a size is open.
+
+    Args:
+        model: the ONNX model as it shall run; a `SharedModel` computes with its initializers where they lie.
+        provider: "auto", "cpu", "cuda" or "cuda:N". threads: of onnxruntime, for one run.
+        python_host: runs the model's Python layers.
+        nhwc: on CUDA, prefer kernels that keep channels last.
+        needs_cuda: refuse the CPU where CUDA does not start, also with "auto".
+        profile_to: a folder for what `end_profiling` gives.
+        optimise: whether onnxruntime may rewrite the model while it loads it.
+
+    Raises:
+        CaffeconvError: no such provider, no onnxruntime, a model that cannot be loaded.
     """
 
     def __init__(
-        self, model: ModelProto | LazyModel | Path, provider: Provider = "auto", threads: int | None = None, *,
-        python_host: PythonLayerHost | None = None, nhwc: bool = False, profile_to: Path | None = None, optimise: bool = True,
-        half: bool = False,
+        self, model: SessionModel, provider: Provider = "auto", threads: int | None = None, *,
+        python_host: PythonLayerHost | None = None, nhwc: bool = False, needs_cuda: bool = False,
+        profile_to: Path | None = None, optimise: bool = True,
     ) -> None:  # fmt: skip
         device = parse_provider(provider)
         ort = import_onnxruntime()
         names = choose_providers(provider, ort)
-        model = _halved(model, names) if half else model
         options = _options(ort, threads, optimise=optimise, profile_to=profile_to)
-        if not isinstance(model, Path):
-            from caffeconv.runtime.shared_initializers import share_initializers
-
-            model, self._lent = share_initializers(model, options)
+        if isinstance(model, SharedModel):
+            self._initializers = _share(ort, options, model.initializers)  # must live as long as the session
+            model = model.model
         library = _our_library(names) if _uses_our_operators(model) else None
         if library is not None:
             options.register_custom_ops_library(library)
@@ -80,22 +98,22 @@ class Session:
             options.add_session_config_entry(_RECORD_PLACEMENT, "1")
         self._python = _python_nodes(model, python_host, library)
         with self._python.called_by_new_kernels() if self._python is not None else nullcontext():
-            self._session, failure = _loaded(ort, model, options, with_options(names, device, nhwc=nhwc))
+            self._session, failure = _open(ort, model, options, with_options(names, device, nhwc=nhwc))
         if names[0] == CUDA and CUDA not in self.providers:
             why = failure or why_not_started(ort)
-            report_fallback(provider, why, allowed=device.kind == "auto" and not (nhwc or half))
+            report_fallback(provider, why, allowed=device.kind == "auto" and not (nhwc or needs_cuda))
         self._may_take_cuda = device.kind == "auto" and has_cuda(ort)
         self.inputs: dict[str, list[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
         self.outputs: dict[str, list[int | str]] = {o.name: o.shape for o in self._session.get_outputs()}
         self._types: dict[str, str] = {i.name: i.type for i in self._session.get_inputs()}
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._label_checks = label_checks(self.metadata)
-        self._held: Mapping[str, FloatArray] = {}
+        self._constants: Mapping[str, FloatArray] = {}
 
-    def hold(self, constants: Mapping[str, FloatArray]) -> None:
+    def bind_constants(self, constants: Mapping[str, FloatArray]) -> None:
         """Feeds these inputs in every run from now on; nobody else has to, and `inputs` names them no more."""
-        self._held = {**self._held, **constants}
-        self.inputs = {name: dims for name, dims in self.inputs.items() if name not in self._held}
+        self._constants = {**self._constants, **constants}
+        self.inputs = {name: dims for name, dims in self.inputs.items() if name not in self._constants}
 
     @property
     def providers(self) -> list[str]:
@@ -104,7 +122,7 @@ class Session:
         return names
 
     @property
-    def passed_over(self) -> str:
+    def why_not_cuda(self) -> str:
         """Why CUDA was not chosen, though this onnxruntime has it and nothing else was asked for; empty where it was."""
         return missing_gpu(None) if self._may_take_cuda and self.providers[0] == CPU else ""
 
@@ -128,26 +146,26 @@ class Session:
     ) -> dict[str, FloatArray]:
         """The outputs by name; CaffeconvError names the layer at fault, or a label out of range.
 
-        same_pass: Python layers that have run already give again what they gave. PlanOutdatedError says that one made
+        same_pass: Python layers that have run already give again what they gave. ShapesChangedError says that one made
         other shapes than the model was made for.
         """
-        feeds = {**self._held, **feeds}
+        feeds = {**self._constants, **feeds}
         for check in self._label_checks:
             check.apply(feeds)
         typed = self._in_their_types(feeds)
         names = list(outputs if outputs is not None else self.outputs)
         if self._python is not None:
             self._python.begin_run(same_pass=same_pass)
-        failed: Exception | None = None
+        failure: Exception | None = None
         values: list[FloatArray] = []
         try:
             values = self._session.run(names, typed)
         except Exception as error:  # onnxruntime's exceptions share no base class
-            failed = error
+            failure = error
         if self._python is not None:
             self._python.end_run()  # what went wrong in the user's code goes before what onnxruntime makes of it
-        if failed is not None:
-            raise CaffeconvError(_explain(failed)) from failed
+        if failure is not None:
+            raise CaffeconvError(_explain(failure)) from failure
         return {name: _widened(value) for name, value in zip(names, values, strict=True)}
 
     def _in_their_types(self, feeds: Mapping[str, Feed]) -> dict[str, NDArray[np.generic]]:
@@ -176,15 +194,23 @@ def _options(
     return options
 
 
-def _loaded(
+def _share(
+    ort: ModuleType, options: onnxruntime.SessionOptions, initializers: Mapping[str, NDArray[np.generic]]
+) -> Sequence[onnxruntime.OrtValue]:
+    """Makes a session with these options compute with the arrays themselves."""
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in initializers.values()]
+    if values:
+        options.add_external_initializers(list(initializers), values)
+    return values
+
+
+def _open(
     ort: ModuleType, model: ModelProto | Path, options: onnxruntime.SessionOptions, providers: Providers
 ) -> tuple[onnxruntime.InferenceSession, str]:
     """A session, and what CUDA said where it failed and the CPU took its place; CaffeconvError for a damaged model."""
     try:
         with unchanged_files(model) if isinstance(model, Path) else nullcontext():
-            return _started(
-                ort, str(model) if isinstance(model, Path) else model.SerializeToString(), options, providers
-            )
+            return _start(ort, str(model) if isinstance(model, Path) else model.SerializeToString(), options, providers)
     except CaffeconvError:
         raise
     except Exception as error:  # onnxruntime's exceptions share no base class
@@ -192,7 +218,7 @@ def _loaded(
         raise CaffeconvError(f"{what}: onnxruntime cannot load it: {_first_line(error)}") from error
 
 
-def _started(
+def _start(
     ort: ModuleType, content: str | bytes, options: onnxruntime.SessionOptions, providers: Providers
 ) -> tuple[onnxruntime.InferenceSession, str]:
     try:
@@ -202,8 +228,8 @@ def _started(
         if providers[0][0] != CUDA:
             raise
         session = ort.InferenceSession(content, options, providers=providers[1:], enable_fallback=0)
-        said = _CUDA_FAILURE.search(str(error))
-        return session, said.group() if said else _first_line(error)
+        reason = _CUDA_FAILURE.search(str(error))
+        return session, reason.group() if reason else _first_line(error)
 
 
 def _widened(value: NDArray[np.generic]) -> FloatArray:
@@ -222,23 +248,6 @@ def _refuse_no_pictures(name: str, values: Feed) -> None:
         f"input '{name}' takes pictures, whole numbers from 0 to 255, and holds {wrong.flat[0]:g}; the model subtracts the "
         "mean and scales by itself. Give the pictures as they are"
     )
-
-
-def _halved(model: ModelProto | LazyModel | Path, providers: Sequence[str]) -> ModelProto:
-    """The model in half precision; CaffeconvError on the CPU, which computes with that by way of float32."""
-    import onnx
-
-    from caffeconv.emit.lazy_model import LazyModel
-    from caffeconv.emit.passes.float16 import to_half
-
-    if providers[0] != CUDA:
-        raise CaffeconvError(
-            "--fp16 is for CUDA: on the CPU onnxruntime turns half precision into float32 and back, which is slower and no "
-            "more exact. Leave --fp16 out, or see `caffeconv convert --fp16` for a model of half the size"
-        )
-    if isinstance(model, LazyModel):
-        model = model.materialize()
-    return to_half(onnx.load(model) if isinstance(model, Path) else model, keep_io=True)
 
 
 def _uses_our_operators(model: ModelProto | Path) -> bool:

@@ -5,19 +5,14 @@ A model as one protobuf message is copied on its way into onnxruntime several ti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
+from onnx import TensorProto
 
 from caffeconv.emit.lazy_model import LazyModel, dtype_of, packed, without
+from caffeconv.runtime.session import SharedModel
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.stored_values import StoredValues
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 _LEAST_BYTES = 1 << 10
 """Smaller tensors go with the model, where onnxruntime looks into them while it rewrites it."""
@@ -25,26 +20,18 @@ _IN_MEMORY = "lent"
 """Stands where ONNX wants the name of a file; none of it is opened."""
 
 
-def share_initializers(
-    model: ModelProto | LazyModel, options: onnxruntime.SessionOptions
-) -> tuple[ModelProto, Sequence[onnxruntime.OrtValue]]:
-    """The model without its large parameters, which `options` lend to a session; and what must live as long as that.
+def share_initializers(model: LazyModel) -> SharedModel:
+    """The model without its large parameters, and these as arrays in C order, in the types that the model has them in.
 
-    What still lies in a weights file is read, so that nothing happens to the session when somebody changes the file. A
-    ModelProto, whose values are its own, stays as it is.
+    What still lies in a weights file is read, so that nothing happens to the session when somebody changes the file.
+    What the model has values of stays in it.
     """
-    import onnxruntime
-
-    if isinstance(model, ModelProto):
-        return model, ()
-    outline = model
-    graph = without(outline.model.graph, {"initializer"})
-    names: list[str] = []
-    values: list[onnxruntime.OrtValue] = []
-    for proto in outline.model.graph.initializer:
+    graph = without(model.model.graph, {"initializer"})
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for proto in model.model.graph.initializer:
         tensor = graph.initializer.add()
         tensor.CopyFrom(proto)
-        param = outline.params.get(proto.name)
+        param = model.params.get(proto.name)
         if param is None:
             continue
         array = _array(param, dtype_of(proto))
@@ -53,13 +40,10 @@ def share_initializers(
             continue
         tensor.data_location = TensorProto.EXTERNAL
         tensor.external_data.add(key="location", value=_IN_MEMORY)
-        names.append(proto.name)
-        values.append(onnxruntime.OrtValue.ortvalue_from_numpy(array))
-    if names:
-        options.add_external_initializers(names, values)
-    lean = without(outline.model, {"graph"})
+        arrays[proto.name] = array
+    lean = without(model.model, {"graph"})
     lean.graph.CopyFrom(graph)
-    return lean, values
+    return SharedModel(lean, arrays)
 
 
 def _array(param: Param, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:

@@ -86,7 +86,7 @@ def test_held_inputs_are_inputs_no_more() -> None:
     from caffeconv.runtime.session import Session
 
     session = Session(caffeconv.convert("net.prototxt"))
-    session.hold({"H": np.load("H.npy").reshape(1, 1, 3, 3)})
+    session.bind_constants({"H": np.load("H.npy").reshape(1, 1, 3, 3)})
     assert list(session.inputs) == ["score", "label"]
     feeds = {"score": np.load("score.npy"), "label": np.load("label.npy")}
     assert session.run(feeds)["loss"] == pytest.approx(expected(), rel=1e-5)

@@ -7,7 +7,7 @@ import pytest
 from support.golden_cases import ROOT
 
 import caffeconv
-from caffeconv.net import net
+from caffeconv.net import planned_session
 from caffeconv.net.lru import LruCache
 
 
@@ -41,6 +41,6 @@ def test_a_net_keeps_few_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
         return len(net._sessions)
 
     assert sessions_after([1, 2, 1, 2, 3]) == 3
-    assert sessions_after(list(range(1, 20))) == net.MAX_SESSIONS
-    monkeypatch.setattr(net, "MAX_SESSION_BYTES", 1)
+    assert sessions_after(list(range(1, 20))) == planned_session.MAX_SESSIONS
+    monkeypatch.setattr(planned_session, "MAX_SESSION_BYTES", 1)
     assert sessions_after([1, 2, 3]) == 1

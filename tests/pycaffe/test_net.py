@@ -16,7 +16,7 @@ from support.small_nets import Array, write_net, write_weights
 
 import caffeconv
 import caffeconv.pycaffe as caffe
-from caffeconv.net.net import NetLayer
+from caffeconv.net.blobs import NetLayer
 from caffeconv.pycaffe import mode
 
 DIGITS = ROOT / "fixtures" / "digits"

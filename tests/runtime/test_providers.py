@@ -163,7 +163,7 @@ def test_no_gpu(cuda: type[FakeSession], monkeypatch: pytest.MonkeyPatch) -> Non
         asked("cuda:1")
     made = session.Session(caffeconv.convert(NET, WEIGHTS))
     assert made.providers == [CPU]
-    assert report_lines(made.providers, None, {}, made.passed_over) == [
+    assert report_lines(made.providers, None, {}, made.why_not_cuda) == [
         f"providers: {CPU}", "not CUDA, which this onnxruntime has: no GPU None",
     ]  # fmt: skip
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 from click.testing import CliRunner
 from support.golden_cases import ROOT
@@ -21,7 +20,7 @@ from caffeconv.conversion.to_onnx import to_onnx
 from caffeconv.emit.lazy_model import LazyModel
 from caffeconv.errors import CaffeconvError
 from caffeconv.net.snapshot import with_copied_weights
-from caffeconv.runtime.session import Session
+from caffeconv.runtime.session import Session, SharedModel
 from caffeconv.runtime.shared_initializers import share_initializers
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.shape import FloatArray
@@ -39,7 +38,8 @@ def outline_of(net: Path = NET, weights: Path = WEIGHTS, *, held: bool = True) -
 
 def test_large_parameters_are_lent_and_not_copied() -> None:
     outline = outline_of()
-    model, values = share_initializers(outline, onnxruntime.SessionOptions())
+    shared = share_initializers(outline)
+    model, values = shared.model, Session(shared, "cpu")._initializers
     large = {name: param.array() for name, param in outline.params.items() if param.array().nbytes >= 1 << 10}
     assert {"ip1/weight"} <= large.keys() < outline.params.keys()
     assert {value.data_ptr() for value in values} == {array.ctypes.data for array in large.values()}
@@ -51,13 +51,15 @@ def test_large_parameters_are_lent_and_not_copied() -> None:
 
 def test_a_model_with_its_values_stays_as_it_is() -> None:
     model = outline_of().materialize()
-    assert share_initializers(model, onnxruntime.SessionOptions()) == (model, ())
+    assert share_initializers(LazyModel(model, {})) == SharedModel(model, {})
 
 
 @pytest.mark.parametrize("held", [True, False])
 def test_the_numbers_are_those_of_the_whole_model(held: bool) -> None:
     outline = outline_of(held=held)
-    whole, lent = (Session(model, "cpu").run({"data": PICTURES}) for model in (outline.materialize(), outline))
+    whole, lent = (
+        Session(model, "cpu").run({"data": PICTURES}) for model in (outline.materialize(), share_initializers(outline))
+    )
     np.testing.assert_array_equal(whole["prob"], lent["prob"])
 
 
@@ -67,8 +69,10 @@ def test_values_in_another_order_are_put_right() -> None:
         name: replace(param, values=_fortran(param) if len(param.shape) == 2 else param.values)
         for name, param in outline.params.items()
     }
-    found = Session(LazyModel(outline.model, turned), "cpu").run({"data": PICTURES})
-    np.testing.assert_array_equal(found["prob"], Session(outline, "cpu").run({"data": PICTURES})["prob"])
+    found = Session(share_initializers(LazyModel(outline.model, turned)), "cpu").run({"data": PICTURES})
+    np.testing.assert_array_equal(
+        found["prob"], Session(share_initializers(outline), "cpu").run({"data": PICTURES})["prob"]
+    )
 
 
 def _fortran(param: Param) -> Callable[[], FloatArray]:
@@ -79,7 +83,7 @@ def _fortran(param: Param) -> Callable[[], FloatArray]:
 def test_a_weights_file_may_change_afterwards(tmp_path: Path) -> None:
     weights = tmp_path / "net.caffemodel"
     shutil.copy(WEIGHTS, weights)
-    session = Session(outline_of(weights=weights, held=False), "cpu")
+    session = Session(share_initializers(outline_of(weights=weights, held=False)), "cpu")
     before = session.run({"data": PICTURES})["prob"]
     weights.write_bytes(b"")  # whoever still looked into the mapped file would die of it
     np.testing.assert_array_equal(session.run({"data": PICTURES})["prob"], before)

@@ -366,7 +366,7 @@ def _open_elsewhere(
 ) -> Session:  # fmt: skip
     compute = replace(request.compute, provider=provider, threads=threads)
     session = _open(replace(request, compute=compute), quiet=True).session
-    session.hold(constants)
+    session.bind_constants(constants)
     return session
 
 
@@ -377,21 +377,13 @@ def _open(
     """The session of an ONNX file, or of a net that is converted on the way."""
     from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
     from caffeconv.frontend.reshape import with_batch
+    from caffeconv.net.open_session import open_session
     from caffeconv.net.planned_session import PlannedSession
-    from caffeconv.runtime.session import Session
 
     compute, net, blobs = request.compute, request.net, request.blobs
-    make_session = functools.partial(
-        Session,
-        provider=compute.provider,
-        threads=compute.threads,
-        nhwc=compute.nhwc,
-        half=compute.half,
-        profile_to=profile_to,
-    )
     if net.suffix.lower() == ".onnx":
         _check_model(request)
-        return _Opened(make_session(net), None, net)
+        return _Opened(open_session(net, compute, profile_to=profile_to), None, net)
     options = replace(request.options, fully_convolutional=request.fully_convolutional)
     loaded = load_net(net, request.weights, options, crop=request.crop_size)
     for diagnostic in loaded.bound.diagnostics:
@@ -404,12 +396,10 @@ def _open(
         values = tuple(dict.fromkeys((*values, *choose_outputs(loaded.graph, blobs))))
     graph = with_batch(loaded.graph, batch) if isinstance(batch, int) else loaded.graph
     if profile_to is None and any(node.layer.has_dynamic_shapes for node in graph.nodes):
-        session: Session = PlannedSession(
-            loaded, values, compute.provider, compute.threads, batch=batch, nhwc=compute.nhwc, half=compute.half
-        )  # fmt: skip
-        return _Opened(session, graph, net)
+        return _Opened(PlannedSession(loaded, values, compute, batch=batch), graph, net)
     model = to_onnx(loaded, values, batch=batch)
-    return _Opened(make_session(model, python_host=loaded.net.python_host), graph, net)
+    session = open_session(model, compute, python_host=loaded.net.python_host, profile_to=profile_to)
+    return _Opened(session, graph, net)
 
 
 def _check_model(request: InputRequest) -> None:
@@ -442,7 +432,7 @@ def _sources_and_constants(
 
     sources = _sources(request, session, bad)
     constants = constants_among(sources, session.inputs)
-    session.hold(constants)
+    session.bind_constants(constants)
     return {name: source for name, source in sources.items() if name not in constants}, constants
 
 

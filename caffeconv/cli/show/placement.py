@@ -18,5 +18,5 @@ def say_placement(session: Session, layers: Callable[[], Sequence[str]]) -> None
     placed = session.placements()
     names = layers() if placed else []
     owners = {place.node: layer_of(place.node, names) or place.node for place in placed or ()}
-    for line in report_lines(session.providers, placed, owners, session.passed_over):
+    for line in report_lines(session.providers, placed, owners, session.why_not_cuda):
         note(line)

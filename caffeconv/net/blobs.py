@@ -1,0 +1,110 @@
+"""What a net shows of its blobs, parameters and layers, in pycaffe's manner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from caffeconv.tensor.shape import FloatArray, Shape, count
+
+
+class _Sized:
+    """The sizes that a blob has by its shape."""
+
+    @property
+    def shape(self) -> Shape:
+        raise NotImplementedError
+
+    @property
+    def count(self) -> int:
+        return count(self.shape)
+
+    @property
+    def num(self) -> int:
+        return _legacy_axis(self.shape, 0)
+
+    @property
+    def channels(self) -> int:
+        return _legacy_axis(self.shape, 1)
+
+    @property
+    def height(self) -> int:
+        return _legacy_axis(self.shape, 2)
+
+    @property
+    def width(self) -> int:
+        return _legacy_axis(self.shape, 3)
+
+
+def _legacy_axis(shape: Shape, axis: int) -> int:
+    # caffe: Blob::LegacyShape — axes that a blob lacks count as 1
+    return shape[axis] if axis < len(shape) else 1
+
+
+class NetBlob(_Sized):
+    """One blob of a net: `data`, `shape`, and for an input `reshape`.
+
+    Args:
+        name: the blob.
+        shape_of, value_of, diff_of: blob → what is in it now.
+        reshape_input: gives an input another shape.
+    """
+
+    def __init__(
+        self, name: str, shape_of: Callable[[str], Shape], value_of: Callable[[str], FloatArray],
+        diff_of: Callable[[str], FloatArray], reshape_input: Callable[[str, Sequence[int]], None],
+    ) -> None:  # fmt: skip
+        self.name = name
+        self._shape_of = shape_of
+        self._value_of = value_of
+        self._diff_of = diff_of
+        self._reshape_input = reshape_input
+
+    @property
+    def shape(self) -> Shape:
+        return self._shape_of(self.name)
+
+    @property
+    def data(self) -> FloatArray:
+        """The values, float32, to be assigned into (``blob.data[...] = x``); what no pass computed yet is when read."""
+        return self._value_of(self.name)
+
+    @property
+    def diff(self) -> FloatArray:
+        """The gradient that the last backward left, float32; 0 where none was computed, an output's loss weight.
+
+        Assign into an output's, or a top's of the layer that `backward` starts at, to go backward from there.
+        """
+        return self._diff_of(self.name)
+
+    def reshape(self, *shape: int) -> None:
+        """Gives an input another shape; the rest of the net follows at the next forward."""
+        self._reshape_input(self.name, shape)
+
+
+class ParamBlob(_Sized):
+    """One parameter blob, float32: `data` may be assigned into (net surgery); `diff` is what backward passes added."""
+
+    def __init__(self, values: FloatArray, diff: FloatArray) -> None:
+        self._values = values
+        self._diff = diff
+
+    @property
+    def data(self) -> FloatArray:
+        return self._values
+
+    @property
+    def diff(self) -> FloatArray:
+        return self._diff
+
+    @property
+    def shape(self) -> Shape:
+        return self._values.shape
+
+
+@dataclass(frozen=True)
+class NetLayer:
+    """One layer of a net: its type and its parameter blobs, none for most types."""
+
+    type: str
+    blobs: Sequence[ParamBlob]

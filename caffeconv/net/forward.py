@@ -1,0 +1,285 @@
+"""Forward passes over a net's layers, and what they left in its blobs (caffe: Net::ForwardFromTo)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from caffeconv.errors import CaffeconvError
+from caffeconv.frontend.reshape import input_shapes
+from caffeconv.ir.layer import Node
+from caffeconv.net.data_layers import DataLayers
+from caffeconv.net.pass_state import ForwardPass
+from caffeconv.net.sessions import SessionPool, Values
+from caffeconv.passes.subgraph import external_inputs, last_writes
+from caffeconv.runtime.session import Session
+from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape
+from caffeconv.tensor.window import INT_MAX
+
+
+class Forward:
+    """The values of a net's blobs: its inputs' buffers, and what passes computed of the others.
+
+    A pass computes what was wanted of it; what else it wrote is computed when it is read, and from then on by each pass.
+    """
+
+    def __init__(self, sessions: SessionPool, data: DataLayers) -> None:
+        graph = sessions.graph
+        self.states: Values = {}
+        """What recurrent layers left after the last pass: the model's input for it → values."""
+        self.before_layer: list[Callable[[int], object]] = []
+        """Called with a layer's index before it runs; where there are any, layers run one at a time."""
+        self.after_layer: list[Callable[[int], object]] = []
+        self._sessions = sessions
+        self._data = data
+        self._nodes: Sequence[Node] = graph.nodes
+        """For what no reshaping changes."""
+        self._input_values = frozenset(graph.inputs)
+        self._last_values = last_writes(graph.nodes)
+        self._buffers = {blob: np.zeros(shape, np.float32) for blob, shape in input_shapes(graph).items()}
+        self._values: dict[str, FloatArray] = {}
+        """Blob → what a pass computed."""
+        self._pending: dict[str, ForwardPass] = {}
+        """Blobs that a pass wrote but nobody asked for yet → that pass, which computes them when they are read."""
+        self._requested: set[str] = set()
+        """Blobs that were read without having been asked for."""
+        self._last: ForwardPass | None = None
+        automatic = [top for node in graph.nodes for top in node.tops[len(node.definition.tops) :]]
+        self.blobs: Sequence[str] = (*graph.net.blob_order(), *automatic)
+
+    @property
+    def inputs(self) -> list[str]:
+        """The inputs that the caller fills."""
+        filled = self._data.filled
+        return [blob for blob in self._buffers if blob not in filled]
+
+    # -- shapes and values -----------------------------------------------------------------------------------------
+
+    def shape_of(self, blob: str) -> Shape:
+        """The shape that a blob has, or will have after the next pass."""
+        if blob in self._values:
+            return self._values[blob].shape
+        if blob in self._buffers:
+            return self._buffers[blob].shape
+        if blob in self._pending:
+            forward = self._pending[blob]
+            return self._sessions.graph_of(forward).shapes[forward.values[blob]]
+        return self._sessions.graph.shapes[self._last_values[blob]]
+
+    def value_of(self, blob: str) -> FloatArray:
+        """A blob's values; one that the last pass did not compute is computed now."""
+        if blob in self._buffers:
+            return self._buffers[blob]
+        if blob in self._pending and blob not in self._values:
+            forward = self._pending[blob]
+            # the second time that this is asked of a pass, it computes all its blobs
+            self._compute(forward, self._left_by(forward) if forward.was_read else [blob])
+            self._requested.add(blob)
+        if blob not in self._values:
+            self._values[blob] = np.zeros(self.shape_of(blob), np.float32)
+        return self._values[blob]
+
+    def _left_by(self, forward: ForwardPass) -> list[str]:
+        """The blobs that only this pass can give."""
+        return [blob for blob, other in self._pending.items() if other is forward]
+
+    def _compute(self, forward: ForwardPass, blobs: Sequence[str]) -> None:
+        self._sessions.drop_outdated()
+        if forward.params_version != self._sessions.params_version:
+            raise CaffeconvError(
+                f"blob '{blobs[0]}' was not computed by the last forward(), and parameters have been changed since. "
+                f"Ask for it: forward(blobs=['{blobs[0]}'])"
+            )
+        values, _ = self._sessions.run(forward, blobs)
+        self._values |= values
+        read = replace(forward, was_read=True)
+        self._pending = {
+            blob: read if other is forward else other for blob, other in self._pending.items() if blob not in values
+        }
+
+    def reshape_input(self, blob: str, shape: Sequence[int]) -> None:
+        """Gives an input another shape, its values zero; CaffeconvError for a blob that is no input."""
+        if blob not in self._buffers:
+            raise CaffeconvError(
+                f"blob '{blob}' is no input: its shape follows from the inputs' ({', '.join(self.inputs)})"
+            )
+        sizes = [max(int(size), 1) for size in shape]
+        if any(size < 0 for size in shape) or count(sizes) > INT_MAX:
+            raise CaffeconvError(
+                f"blob '{blob}' cannot be {format_shape(shape)}: sizes of at least 0 were needed, and at most "
+                f"{INT_MAX} values in all"
+            )
+        if tuple(shape) != self._buffers[blob].shape:
+            self._buffers[blob] = np.zeros(tuple(shape), np.float32)
+            self._sessions.reshape_input(blob, self._buffers[blob].shape)
+            self._forget()
+
+    def _forget(self) -> None:
+        self._values.clear()
+        self._pending.clear()
+        self._last = None
+
+    def check_known(self, blobs: Iterable[str]) -> None:
+        """Raises CaffeconvError for a blob that the net lacks."""
+        for blob in blobs:
+            if blob not in self._last_values:
+                raise CaffeconvError(f"the net has no blob '{blob}'; it has {', '.join(self.blobs)}")
+
+    def whole_pass(self) -> ForwardPass:
+        """The last pass, for a backward pass; CaffeconvError where it ran a part of the net, or there was none."""
+        if self._last is None:
+            raise CaffeconvError("backward() needs a forward() before it, whose gradients it computes")
+        if self._last.span is not None:
+            raise CaffeconvError(
+                f"backward() after forward(start='{self._nodes[self._last.span.start].name}') is not supported: "
+                "the gradients of a whole forward() are computed. Run that first"
+            )
+        return self._last
+
+    # -- passes ----------------------------------------------------------------------------------------------------
+
+    def run(self, span: slice, wanted: Sequence[str], inputs: Mapping[str, FloatArray]) -> None:
+        """Runs the layers `span`, so that at least the blobs `wanted` among those that they write hold their values.
+
+        inputs: blob → values that go into the inputs before; data layers in the span whose tops are not among them take
+        the next batch of their sources. Raises CaffeconvError as `Net.forward`.
+        """
+        if self.before_layer or self.after_layer:
+            self._run_by_layers(span, inputs)
+        else:
+            self._run(span, wanted, inputs)
+
+    def _run_by_layers(self, span: slice, inputs: Mapping[str, FloatArray]) -> None:
+        place_of = {top: i for i, node in enumerate(self._nodes) for top in node.definition.tops[::-1]}
+        place_of |= {top: i for i, node in enumerate(self._nodes) if node.layer.is_input for top in node.tops}
+        self.check_known(inputs)
+        for place in range(span.start, span.stop):
+            for call in self.before_layer:
+                call(place)
+            first = place == span.start
+            own = {
+                blob: values
+                for blob, values in inputs.items()
+                if place_of[blob] == place or (first and not span.start <= place_of[blob] < span.stop)
+            }
+            self._run(slice(place, place + 1), self._nodes[place].definition.tops, own)
+            for call in self.after_layer:
+                call(place)
+
+    def _run(self, span: slice, wanted: Sequence[str], inputs: Mapping[str, FloatArray]) -> None:
+        layers = [node.name for node in self._nodes[span]]
+        always = [*self._data.written(layers), *_tops_of_code(self._nodes[span])]
+        self._fill(inputs, layers, [*wanted, *always])
+        forward = self._begin_pass(span)
+        overwritten = [blob for blob in forward.values if blob in self._buffers and forward.writes(blob)]
+        requested = [blob for blob in (*wanted, *always, *sorted(self._requested)) if blob in forward.values]
+        values, self.states = self._sessions.run(forward, list(dict.fromkeys([*requested, *overwritten])))
+        self._last = forward
+        self._store(forward, values)
+        self._data.write(layers, self.value_of)
+
+    def _store(self, forward: ForwardPass, values: Mapping[str, FloatArray]) -> None:
+        for blob in forward.values:
+            self._pending.pop(blob, None)
+            self._values.pop(blob, None)
+            if blob not in self._buffers and blob not in values:
+                self._pending[blob] = forward
+        for blob, array in values.items():
+            if blob not in self._buffers:
+                self._values[blob] = array
+            elif forward.writes(blob):  # caffe: a layer in place overwrites the input itself
+                self._buffers[blob][...] = array
+
+    def _begin_pass(self, span: slice) -> ForwardPass:
+        """A pass over some layers, with what its inputs hold now."""
+        graph = self._sessions.graph
+        host = graph.net.python_host
+        if host is not None and any(node.layer.has_dynamic_shapes for node in graph.nodes):
+            while self._pending and span.start:  # from now on Python layers give what is new
+                forward = next(iter(self._pending.values()))
+                self._compute(forward, self._left_by(forward))
+            host.begin_pass()
+        self._sessions.drop_outdated()
+        nodes = graph.nodes[span]
+        values, version = last_writes(nodes), self._sessions.params_version
+        if all(node.layer.is_input for node in graph.nodes[: span.start]):
+            feeds = {blob: buffer.copy() for blob, buffer in self._buffers.items()}
+            return ForwardPass(None, values, feeds, self.states, version)
+        feeds = {value: self.value_of(blob).copy() for value, blob in external_inputs(nodes).items()}
+        feeds |= {
+            top: self._buffers[top].copy() for node in nodes if node.layer.is_input for top in node.definition.tops
+        }
+        return ForwardPass(span, values, feeds, self.states, version)
+
+    def run_alone(self, feeds: Mapping[str, FloatArray], blobs: Sequence[str]) -> Values:
+        """The blobs of one pass over the whole net, which leaves nothing but its states.
+
+        feeds: input → values, float32, which are not copied; an input that is left out is as it was. Another shape
+        reshapes the net.
+        """
+        self.check_known(blobs)
+        for blob, values in feeds.items():
+            self.reshape_input(blob, values.shape)
+        self._forget()
+        self._sessions.drop_outdated()
+        graph = self._sessions.graph
+        if graph.net.python_host is not None:
+            graph.net.python_host.begin_pass()
+        forward = ForwardPass(
+            None, self._last_values, {**self._buffers, **feeds}, self.states, self._sessions.params_version
+        )  # fmt: skip
+        results, self.states = self._sessions.run(forward, self._wanted_alone(blobs))
+        self._data.write(self._data.sinks, results.__getitem__)
+        return {blob: results[blob] for blob in blobs}
+
+    def session_alone(self, blobs: Sequence[str]) -> Session | None:
+        """What computes the blobs of `run_alone` at these shapes; None where all are inputs."""
+        graph = self._sessions.graph
+        values = (self._last_values[blob] for blob in self._wanted_alone(blobs))
+        computed = tuple(value for value in values if value not in graph.inputs)
+        return self._sessions.forward_session(graph, computed) if computed else None
+
+    def _wanted_alone(self, blobs: Sequence[str]) -> list[str]:
+        return list(dict.fromkeys([*blobs, *self._data.written(self._data.sinks), *_tops_of_code(self._nodes)]))
+
+    # -- inputs ----------------------------------------------------------------------------------------------------
+
+    def _fill(self, inputs: Mapping[str, FloatArray], layers: Sequence[str], wanted: Sequence[str]) -> None:
+        """Puts what the caller gives, and the next batch of every data layer among `layers`, into the buffers."""
+        needed = self._inputs_of([*wanted, *self._requested])
+        for blob, values in self._data.next_batches(inputs, layers, needed):
+            if values is not inputs.get(blob):
+                self.reshape_input(blob, values.shape)
+            self._assign(blob, values)
+        filled = self._data.filled
+        for blob, values in inputs.items():
+            if blob not in filled:
+                self._assign(blob, values)
+
+    def _inputs_of(self, blobs: Iterable[str]) -> set[str]:
+        """The inputs that some blobs depend on."""
+        values = {self._last_values[blob] for blob in blobs}
+        for node in reversed(self._nodes):
+            if values.intersection(node.tops):
+                values.update(node.bottoms)
+        return values.intersection(self._input_values)
+
+    def _assign(self, blob: str, values: FloatArray) -> None:
+        if blob not in self._buffers:
+            raise CaffeconvError(f"the net has no input '{blob}'; inputs: {', '.join(self.inputs)}")
+        shape = self._buffers[blob].shape
+        if values.shape != shape:
+            if values.ndim != len(shape) or values.shape[1:] != shape[1:]:
+                raise CaffeconvError(
+                    f"input '{blob}': the array is {format_shape(values.shape)}, the net needs {format_shape(shape)}; "
+                    f"for another size call net.blobs['{blob}'].reshape{values.shape} first"
+                )
+            self.reshape_input(blob, values.shape)
+        self._buffers[blob][...] = values
+
+
+def _tops_of_code(nodes: Sequence[Node]) -> list[str]:
+    """The tops of Python layers: these run in every pass, whether anybody asks for what they make or not."""
+    return [top for node in nodes if node.layer.has_dynamic_shapes for top in node.definition.tops]
