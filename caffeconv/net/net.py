@@ -31,12 +31,11 @@ from caffeconv.net.snapshot import with_copied_weights
 from caffeconv.net.topology import blob_kinds, blob_loss_weights, layer_objects, order_reasons
 from caffeconv.passes.subgraph import last_writes
 from caffeconv.python_layers.host import AllowPython
-from caffeconv.runtime.providers import ComputeOptions
+from caffeconv.runtime.providers import ComputeOptions, Provider
 from caffeconv.tensor.shape import FloatArray, Shape
 
 if TYPE_CHECKING:
     from caffeconv.caffe_format.caffemodel import WeightsFile
-    from caffeconv.runtime.providers import Provider
     from caffeconv.runtime.session import Session
 
 

@@ -63,14 +63,14 @@ class _PythonNode:
 class PythonNodes:
     """The Python layers of one session, and the function that runs them."""
 
-    def __init__(self, model: ModelProto, code: PythonLayerHost, library: str) -> None:
-        self._code = code
-        self._forward, self._backward = _python_nodes(model, code)
+    def __init__(self, model: ModelProto, host: PythonLayerHost, library: str) -> None:
+        self._host = host
+        self._forward, self._backward = _python_nodes(model, host)
         self._library = ctypes.CDLL(library)
         self._library.caffeconv_set_python_callback.argtypes = [_Callback]
         self._library.caffeconv_set_python_callback.restype = None
         self._callback = _Callback(self._called)  # must live as long as the session's kernels
-        self._raised: BaseException | None = None
+        self._error: BaseException | None = None
         self._unplanned: dict[str, str] = {}
 
     @contextmanager
@@ -83,16 +83,16 @@ class PythonNodes:
             self._library.caffeconv_set_python_callback(_Callback())
 
     def begin_run(self, *, same_pass: bool) -> None:
-        self._raised = None
+        self._error = None
         self._unplanned = {}
         if not same_pass:
-            self._code.begin_pass()
+            self._host.begin_pass()
 
     def end_run(self) -> None:
-        """Raises what went wrong in a layer, or PlanOutdatedError."""
-        raised, self._raised = self._raised, None
-        if raised is not None and not isinstance(raised, ShapesChangedError):
-            raise raised
+        """Raises what went wrong in a layer, or ShapesChangedError."""
+        error, self._error = self._error, None
+        if error is not None and not isinstance(error, ShapesChangedError):
+            raise error
         if self._unplanned:
             raise ShapesChangedError(
                 f"{next(iter(self._unplanned.values()))}. caffeconv.Net plans anew for what such a layer makes"
@@ -102,7 +102,7 @@ class PythonNodes:
         try:
             self._run(pointer)
         except BaseException as error:  # no exception crosses into onnxruntime; `end_run` raises it
-            self._raised = error
+            self._error = error
             return 1
         return 0
 
@@ -128,24 +128,24 @@ class PythonNodes:
         _hand_over(pointer, tops)
 
 
-def _python_nodes(model: ModelProto, code: PythonLayerHost) -> tuple[dict[str, _PythonNode], dict[str, _PythonNode]]:
+def _python_nodes(model: ModelProto, host: PythonLayerHost) -> tuple[dict[str, _PythonNode], dict[str, _PythonNode]]:
     """The nodes Python and PythonGrad of a model, by the attribute `name`."""
-    found: dict[bool, dict[str, _PythonNode]] = {False: {}, True: {}}
+    nodes: dict[bool, dict[str, _PythonNode]] = {False: {}, True: {}}
     above: dict[str, frozenset[str]] = {}
     for proto in model.graph.node:
         needed = frozenset[str]().union(*(above.get(value, ()) for value in proto.input))
         if proto.domain == OUR_DOMAIN and proto.op_type in ("Python", "PythonGrad"):
             attributes = {attribute.name: attribute for attribute in proto.attribute}
             name = attributes["name"].s.decode()
-            if name not in code.layers:
+            if name not in host.layers:
                 raise CaffeconvError(f"{name}: the model has a Python layer of another net")
             planned = _shapes_in(attributes["top_shapes"].s.decode()) if "top_shapes" in attributes else ()
-            asked = attributes["propagate_down"].ints if "propagate_down" in attributes else ()
+            propagate_down = attributes["propagate_down"].ints if "propagate_down" in attributes else ()
             backward = proto.op_type == "PythonGrad"
-            found[backward][name] = _PythonNode(code.layers[name], planned, needed, tuple(map(bool, asked)))
+            nodes[backward][name] = _PythonNode(host.layers[name], planned, needed, tuple(map(bool, propagate_down)))
             needed |= {name}
         above.update(dict.fromkeys(proto.output, needed))
-    return found[False], found[True]
+    return nodes[False], nodes[True]
 
 
 def _shapes_in(text: str) -> Planned:

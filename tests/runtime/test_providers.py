@@ -135,6 +135,15 @@ def test_cuda_that_does_not_start_is_no_quiet_cpu(
         assert asked("auto").get_providers() == [CPU]
 
 
+def test_what_is_made_for_cuda_does_not_run_on_the_cpu(
+    cuda: type[FakeSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeSession, "starts", (CPU,))
+    monkeypatch.setattr(session, "why_not_started", lambda ort: "libcublas.so: not there")
+    with pytest.raises(caffeconv.CaffeconvError, match=r"could not start CUDA: libcublas\.so: not there\. Or say"):
+        session.Session(caffeconv.convert(NET, WEIGHTS), "auto", needs_cuda=True)
+
+
 def test_cuda_that_fails_says_why(cuda: type[FakeSession], monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing(FakeSession):
         starts = (CPU,)
