@@ -66,8 +66,8 @@ def check_half(provider: Provider) -> None:
     """Raises CaffeconvError where the CPU would compute, which does half precision by way of float32."""
     if choose_providers(provider, import_onnxruntime())[0] != CUDA:
         raise CaffeconvError(
-            "--fp16 is for CUDA: on the CPU onnxruntime turns half precision into float32 and back, which is slower and no "
-            "more exact. Leave --fp16 out, or see `caffeconv convert --fp16` for a model of half the size"
+            "`half=True` is for CUDA: on the CPU onnxruntime turns half precision into float32 and back, which is slower and "
+            "no more exact. Leave `half=True` out, or see `caffeconv.convert(half=True)` for a model of half the size"
         )
 
 

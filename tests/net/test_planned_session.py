@@ -12,7 +12,7 @@ from support.small_nets import write_net
 
 from caffeconv.conversion.load import Loaded, load
 from caffeconv.errors import ShapesChangedError
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.net.planned_session import GraphSessions, PlannedSession, replan, run_replanning, session_key
 
 X = np.array([[1, 2, 3], [-1, 5, 6]], np.float32)
@@ -21,7 +21,7 @@ X = np.array([[1, 2, 3], [-1, 5, 6]], np.float32)
 @pytest.fixture
 def loaded(tmp_path: Path) -> Loaded:
     (tmp_path / "keep.py").write_text(KEEP)
-    return load(write_net(tmp_path, {"x": (2, 3)}, KEEP_LAYERS), state=State(allow_python=True))
+    return load(write_net(tmp_path, {"x": (2, 3)}, KEEP_LAYERS), options=NetOptions(allow_python=True))
 
 
 def failing(times: int) -> Callable[[], str]:

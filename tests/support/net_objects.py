@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffeconv.conversion.load import Loaded, load
-from caffeconv.frontend.options import State
+from caffeconv.frontend.options import NetOptions
 from caffeconv.net.backward import Backward
 from caffeconv.net.data_layers import DataLayers
 from caffeconv.net.forward import Forward
@@ -62,7 +62,7 @@ def net_objects(
 ) -> NetObjects:  # fmt: skip
     """Those of a net over the inputs, x of 2×3 if not given; Python layers may be imported from its folder."""
     path = write_net(folder, {"x": (2, 3)} if inputs is None else inputs, layers)
-    loaded = load(path, state=State(allow_python=True))
+    loaded = load(path, options=NetOptions(allow_python=True))
     params = ParamStore(loaded.graph.nodes)
     sessions = SessionPool(loaded, params, ON_THE_CPU)
     data = DataLayers(loaded.graph.nodes, 0)
