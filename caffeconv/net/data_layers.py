@@ -32,7 +32,7 @@ class DataLayers:
         self._sinks = {node.name: sink for node in nodes if (sink := node.layer.data_sink()) is not None}
 
     @property
-    def filled(self) -> set[str]:
+    def source_tops(self) -> set[str]:
         """The blobs that sources fill."""
         return {top for source in self.sources.values() for top in source.tops}
 
@@ -70,7 +70,7 @@ class DataLayers:
         """The layers that write."""
         return self._sinks.keys()
 
-    def written(self, layers: Collection[str]) -> list[str]:
+    def sink_bottoms(self, layers: Collection[str]) -> list[str]:
         """The blobs that those among `layers` write."""
         return [blob for layer in self._sinks if layer in layers for blob in self._definitions[layer].bottoms]
 

@@ -52,8 +52,8 @@ class Forward:
     @property
     def inputs(self) -> list[str]:
         """The inputs that the caller fills."""
-        filled = self._data.filled
-        return [blob for blob in self._buffers if blob not in filled]
+        source_tops = self._data.source_tops
+        return [blob for blob in self._buffers if blob not in source_tops]
 
     # -- shapes and values -----------------------------------------------------------------------------------------
 
@@ -170,12 +170,12 @@ class Forward:
 
     def _run(self, span: slice, wanted: Sequence[str], inputs: Mapping[str, FloatArray]) -> None:
         layers = [node.name for node in self._nodes[span]]
-        always = [*self._data.written(layers), *_tops_of_code(self._nodes[span])]
+        always = [*self._data.sink_bottoms(layers), *_tops_of_code(self._nodes[span])]
         self._fill(inputs, layers, [*wanted, *always])
         forward = self._begin_pass(span)
-        overwritten = [blob for blob in forward.values if blob in self._buffers and forward.writes(blob)]
+        in_place = [blob for blob in forward.values if blob in self._buffers and forward.writes(blob)]
         requested = [blob for blob in (*wanted, *always, *sorted(self._requested)) if blob in forward.values]
-        values, self.states = self._sessions.run(forward, list(dict.fromkeys([*requested, *overwritten])))
+        values, self.states = self._sessions.run(forward, list(dict.fromkeys([*requested, *in_place])))
         self._last = forward
         self._store(forward, values)
         self._data.write(layers, self.value_of)
@@ -237,12 +237,12 @@ class Forward:
     def session_alone(self, blobs: Sequence[str]) -> Session | None:
         """What computes the blobs of `run_alone` at these shapes; None where all are inputs."""
         graph = self._sessions.graph
-        values = (self._last_values[blob] for blob in self._wanted_alone(blobs))
-        computed = tuple(value for value in values if value not in graph.inputs)
-        return self._sessions.forward_session(graph, computed) if computed else None
+        last_values = [self._last_values[blob] for blob in self._wanted_alone(blobs)]
+        values = tuple(value for value in last_values if value not in graph.inputs)
+        return self._sessions.forward_session(graph, values) if values else None
 
     def _wanted_alone(self, blobs: Sequence[str]) -> list[str]:
-        return list(dict.fromkeys([*blobs, *self._data.written(self._data.sinks), *_tops_of_code(self._nodes)]))
+        return list(dict.fromkeys([*blobs, *self._data.sink_bottoms(self._data.sinks), *_tops_of_code(self._nodes)]))
 
     # -- inputs ----------------------------------------------------------------------------------------------------
 
@@ -253,9 +253,9 @@ class Forward:
             if values is not inputs.get(blob):
                 self.reshape_input(blob, values.shape)
             self._assign(blob, values)
-        filled = self._data.filled
+        source_tops = self._data.source_tops
         for blob, values in inputs.items():
-            if blob not in filled:
+            if blob not in source_tops:
                 self._assign(blob, values)
 
     def _inputs_of(self, blobs: Iterable[str]) -> set[str]:

@@ -27,10 +27,10 @@ def data(tmp_path: Path) -> DataLayers:
 
 def test_what_a_net_has(data: DataLayers) -> None:
     assert list(data.sources) == ["m"]
-    assert data.filled == {"x", "label"}
+    assert data.source_tops == {"x", "label"}
     assert list(data.sinks) == ["out"]
-    assert data.written(["m", "out"]) == ["x", "label"]
-    assert data.written(["m"]) == []
+    assert data.sink_bottoms(["m", "out"]) == ["x", "label"]
+    assert data.sink_bottoms(["m"]) == []
 
 
 def test_sources_give_batch_after_batch(data: DataLayers) -> None:
