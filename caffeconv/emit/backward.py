@@ -26,7 +26,7 @@ ParamKey = tuple[str, str]
 
 @dataclass(frozen=True)
 class BackwardStep:
-    """A layer in the backward pass: whether it runs, and which bottoms' and parameters' diffs are asked of it."""
+    """A layer in the backward pass: whether it runs, and which bottoms' and parameters' diffs it computes."""
 
     node: Node
     runs: bool
@@ -34,7 +34,7 @@ class BackwardStep:
     params: tuple[bool, ...]
 
     @property
-    def written(self) -> tuple[bool, ...]:
+    def passes_on(self) -> tuple[bool, ...]:
         """Which bottoms' diffs are passed on."""
         return (True,) * len(self.bottoms) if self.node.layer.propagates_always else self.bottoms
 
@@ -55,14 +55,14 @@ def _forced(graph: Graph) -> bool:
 
 
 def plan_backward(graph: Graph) -> tuple[BackwardStep, ...]:
-    """What the backward pass asks of every layer, in the order of the layers (caffe: Net::Init)."""
+    """What every layer computes in the backward pass, in the order of the layers (caffe: Net::Init)."""
     steps = _without_detours(_what_learns(graph))
     if not _forced(graph):
         return steps
     return tuple(
         replace(
             step, runs=True, params=(True,) * len(step.params),
-            bottoms=tuple(asked or i not in step.node.layer.never_forced for i, asked in enumerate(step.bottoms)),
+            bottoms=tuple(propagates or i not in step.node.layer.never_forced for i, propagates in enumerate(step.bottoms)),
         )
         for step in steps
     )  # fmt: skip
@@ -70,52 +70,53 @@ def plan_backward(graph: Graph) -> tuple[BackwardStep, ...]:
 
 def _what_learns(graph: Graph) -> list[BackwardStep]:
     """From the inputs on: a value needs a diff where a parameter whose lr_mult is not 0 lies below it."""
-    needed: set[str] = set()
+    diff_values: set[str] = set()
     steps = []
     for node in graph.nodes:
         specs = node.definition.proto.param
         # caffe: looks at the prototxt only, so BatchNorm's statistics count as learnt unless it says `lr_mult: 0`
         params = tuple(i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(node.params)))
-        below = tuple(value in needed for value in node.bottoms)
+        below = tuple(value in diff_values for value in node.bottoms)
         runs = any(params) or any(below)
         if runs:
-            needed.update(node.tops)
+            diff_values.update(node.tops)
         steps.append(BackwardStep(node, runs, tuple(node.definition.proto.propagate_down) or below, params))
     return steps
 
 
 def _without_detours(steps: Sequence[BackwardStep]) -> tuple[BackwardStep, ...]:
-    """From the losses back: a layer runs where its tops lead to a loss and someone asks for the diff of one of them."""
+    """From the losses back: a layer runs where its tops lead to a loss and a diff of one of them is needed."""
     under_loss: set[str] = set()
-    read: set[str] = set()
-    asked_for: set[str] = set()
-    kept = []
+    read_values: set[str] = set()
+    diff_values: set[str] = set()
+    result = []
     for step in reversed(steps):
         node, weights = step.node, loss_weights(step.node)
         contributes = any(weights) or not under_loss.isdisjoint(node.tops)
         refused = all(
-            top in read and top not in asked_for and not weight for top, weight in zip(node.tops, weights, strict=True)
+            top in read_values and top not in diff_values and not weight
+            for top, weight in zip(node.tops, weights, strict=True)
         )
         if not contributes or (step.runs and refused):
             step = replace(step, runs=False, bottoms=(False,) * len(step.bottoms))
         if contributes:
             under_loss.update(node.bottoms)
-        read.update(node.bottoms)
-        asked_for.update(value for value, asked in zip(node.bottoms, step.bottoms, strict=True) if asked)
-        kept.append(step)
-    return tuple(reversed(kept))
+        read_values.update(node.bottoms)
+        diff_values.update(value for value, propagates in zip(node.bottoms, step.bottoms, strict=True) if propagates)
+        result.append(step)
+    return tuple(reversed(result))
 
 
 def open_tops(steps: Iterable[BackwardStep]) -> dict[str, str]:
     """Blob → value of those tops whose diff no layer makes: the caller does, or it is the loss weight."""
     running = [step for step in steps if step.runs]
-    made = {
+    diff_values = {
         value
         for step in running
-        for value, written in zip(step.node.bottoms, step.written, strict=True)
-        if written
+        for value, passes_on in zip(step.node.bottoms, step.passes_on, strict=True)
+        if passes_on
     }  # fmt: skip
-    return {blob: value for step in running for blob, value in _tops(step.node) if value not in made}
+    return {blob: value for step in running for blob, value in _tops(step.node) if value not in diff_values}
 
 
 def _tops(node: Node) -> Iterable[tuple[str, str]]:
@@ -164,12 +165,10 @@ def emit_backward(graph: Graph, span: slice, *, seeded: Collection[str], wanted:
     diffs = backward.blob_diffs()
     blobs = {blob: builder.as_output(diffs[blob], f"diff/{blob}") for blob in diffs if blob in wanted}
     outputs |= {name: graph.dims[graph.net.last_value.get(blob, blob)] for blob, name in blobs.items()}
-    params = {
-        slot: builder.as_output(value, f"diff/{slot[0]}/{slot[1]}") for slot, value in backward.param_diffs().items()
-    }
-    outputs |= {name: backward.owned_shapes[slot] for slot, name in params.items()}
-    outline = check_model(finish_model(graph, builder, outputs, more_inputs=backward.seed_dims))
-    return BackwardModel(outline, backward.seeds, blobs, params, frozenset(diffs))
+    params = {key: builder.as_output(value, f"diff/{key[0]}/{key[1]}") for key, value in backward.param_diffs().items()}
+    outputs |= {name: backward.owned_shapes[key] for key, name in params.items()}
+    model = check_model(finish_model(graph, builder, outputs, more_inputs=backward.seed_dims))
+    return BackwardModel(model, backward.seeds, blobs, params, frozenset(diffs))
 
 
 class _BackwardWriter:
@@ -185,11 +184,11 @@ class _BackwardWriter:
         }
         self._graph = graph
         self._seeded = frozenset(seeded.values())
-        self._given = {value: [self.seeds[blob]] for blob, value in seeded.items()}
-        """Value → what its readers gave, the last one first."""
+        self._reader_diffs = {value: [self.seeds[blob]] for blob, value in seeded.items()}
+        """Value → the diffs from its readers, the last one first."""
         self._total: dict[str, str] = {}
         last = graph.net.last_value
-        self._left = {value: last.get(blob, value) for node in graph.nodes for blob, value in _tops(node)}
+        self._last_values = {value: last.get(blob, value) for node in graph.nodes for blob, value in _tops(node)}
 
     def run(self, step: BackwardStep) -> None:
         """Writes the nodes of one layer; one that no diff arrives at adds nothing to those below."""
@@ -202,56 +201,58 @@ class _BackwardWriter:
             diff or filled_like(self.builder, top, 0, "no_diff") for diff, top in zip(tops, node.tops, strict=True)
         ]
         try:
-            found = node.layer.lower_gradient(self._as_left(node), self.builder, diffs, step.bottoms)
+            gradients = node.layer.lower_gradient(self._with_last_values(node), self.builder, diffs, step.bottoms)
         except LayerError as error:
             raise CaffeconvError(f"{node.definition.where}: {error}") from None
-        self._collect(step, found)
+        self._collect(step, gradients)
 
     def _top_diff(self, node: Node, index: int) -> str | None:
         """The sum of what the value's readers, the caller or its loss weight give."""
         value, weight = node.tops[index], loss_weights(node)[index]
-        given = self._given.get(value, [])[::-1]
+        diffs = self._reader_diffs.get(value, [])[::-1]
         if weight and value not in self._seeded:
-            given = [filled_like(self.builder, value, weight, "loss_weight"), *given]
-        if given:
-            self._total[value] = self._sum(given)
+            diffs = [filled_like(self.builder, value, weight, "loss_weight"), *diffs]
+        if diffs:
+            self._total[value] = self._sum(diffs)
         return self._total.get(value)
 
-    def _as_left(self, node: Node) -> Node:
+    def _with_last_values(self, node: Node) -> Node:
         """The node with the values that Caffe's Backward finds in its blobs: what the last write in place left there."""
-        bottoms = node.bottoms if node.layer.keeps_bottoms else tuple(self._left[value] for value in node.bottoms)
-        return replace(node, bottoms=bottoms, tops=tuple(self._left[value] for value in node.tops))
+        bottoms = (
+            node.bottoms if node.layer.keeps_bottoms else tuple(self._last_values[value] for value in node.bottoms)
+        )
+        return replace(node, bottoms=bottoms, tops=tuple(self._last_values[value] for value in node.tops))
 
-    def _collect(self, step: BackwardStep, found: Gradients) -> None:
-        for value, diff, written in zip(step.node.bottoms, found.bottoms, step.written, strict=True):
-            if diff and written:
-                self._given.setdefault(value, []).append(diff)
+    def _collect(self, step: BackwardStep, gradients: Gradients) -> None:
+        for value, diff, passes_on in zip(step.node.bottoms, gradients.bottoms, step.passes_on, strict=True):
+            if diff and passes_on:
+                self._reader_diffs.setdefault(value, []).append(diff)
         for param, learns in zip(step.node.params, step.params, strict=True):
-            if param.name not in found.params or not (learns or step.node.layer.propagates_always):
+            if param.name not in gradients.params or not (learns or step.node.layer.propagates_always):
                 continue
-            slot = param.owner or (step.node.name, param.name)
-            diff, owned = found.params[param.name], self.owned_shapes[slot]
+            key = param.owner or (step.node.name, param.name)
+            diff, owned = gradients.params[param.name], self.owned_shapes[key]
             if owned != param.shape:  # caffe: PERMISSIVE sharing takes the same numbers in another shape
                 diff = self.builder.reshape(diff, owned, what="shared_diff")
-            self.params.setdefault(slot, []).append(diff)
+            self.params.setdefault(key, []).append(diff)
 
     def param_diffs(self) -> dict[ParamKey, str]:
         """Parameter → its diff."""
-        return {slot: self._sum(given) for slot, given in self.params.items()}
+        return {key: self._sum(diffs) for key, diffs in self.params.items()}
 
     def blob_diffs(self) -> dict[str, str]:
         """Blob → its diff, where a layer makes one; in place that of the first state, which Caffe writes last."""
-        found: dict[str, str] = {}
+        diffs: dict[str, str] = {}
         for node in self._graph.nodes:
             self.builder.resume(node.name, node.tops, node.params)
             for blob, value in _tops(node):
-                given = self._given.get(value, [])
-                if not given or value in self._seeded:
+                reader_diffs = self._reader_diffs.get(value, [])
+                if not reader_diffs or value in self._seeded:
                     continue
                 if value not in self._total:  # the layer itself does not run
-                    self._total[value] = self._sum(given[::-1])
-                found.setdefault(blob, self._total[value])
-        return found
+                    self._total[value] = self._sum(reader_diffs[::-1])
+                diffs.setdefault(blob, self._total[value])
+        return diffs
 
     def _sum(self, values: Sequence[str]) -> str:
         return values[0] if len(values) == 1 else self.builder.op("Sum", values, what="diff_sum")

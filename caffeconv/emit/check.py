@@ -7,10 +7,10 @@ from onnx import checker
 from caffeconv.emit.lazy_model import LazyModel
 
 
-def check_model(outline: LazyModel) -> LazyModel:
-    """The outline itself; raises RuntimeError, which is a bug of ours, where onnx.checker (full) refuses it."""
+def check_model(model: LazyModel) -> LazyModel:
+    """The model itself; raises RuntimeError, which is a bug of ours, where onnx.checker (full) refuses it."""
     try:
-        checker.check_model(outline.to_check(), full_check=True)
+        checker.check_model(model.to_check(), full_check=True)
     except (checker.ValidationError, RuntimeError) as error:
         raise RuntimeError(f"the model written is not valid ONNX: {error}") from error
-    return outline
+    return model

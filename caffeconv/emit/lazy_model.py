@@ -33,8 +33,8 @@ class LazyModel:
     @property
     def bytes(self) -> int:
         """The size of the model with all values in it, but for a few bytes for each tensor."""
-        apart = (tensor for tensor in self.model.graph.initializer if tensor.name in self.params)
-        return self.model.ByteSize() + sum(dtype_of(tensor).itemsize * math.prod(tensor.dims) for tensor in apart)
+        tensors = (tensor for tensor in self.model.graph.initializer if tensor.name in self.params)
+        return self.model.ByteSize() + sum(dtype_of(tensor).itemsize * math.prod(tensor.dims) for tensor in tensors)
 
     def materialize(self) -> ModelProto:
         """The model with all values; CaffeconvError, before memory is taken, where one message cannot hold them."""
@@ -50,33 +50,33 @@ class LazyModel:
 
     def to_check(self) -> ModelProto:
         """The model with its parameters as inputs: what a checker says of it, it would say of the whole."""
-        inside = [tensor for tensor in self.model.graph.initializer if tensor.name not in self.params]
-        outside = [_as_input(tensor) for tensor in self.model.graph.initializer if tensor.name in self.params]
+        constants = [tensor for tensor in self.model.graph.initializer if tensor.name not in self.params]
+        inputs = [_as_input(tensor) for tensor in self.model.graph.initializer if tensor.name in self.params]
         graph = without(self.model.graph, {"initializer"})
-        graph.initializer.extend(inside)
-        graph.input.extend(outside)
+        graph.initializer.extend(constants)
+        graph.input.extend(inputs)
         model = without(self.model, {"graph"})
         model.graph.CopyFrom(graph)
         return model
 
 
-def refuse_too_large(outline: LazyModel) -> None:
+def refuse_too_large(model: LazyModel) -> None:
     """Raises CaffeconvError where one ONNX file cannot hold all values."""
-    if outline.bytes >= MOST_BYTES:
+    if model.bytes >= MOST_BYTES:
         raise CaffeconvError(
-            f"the model takes {outline.bytes / 1e9:.1f} GB; one ONNX file holds at most {MOST_BYTES / 1e9:.1f} GB. "
+            f"the model takes {model.bytes / 1e9:.1f} GB; one ONNX file holds at most {MOST_BYTES / 1e9:.1f} GB. "
             "Write it with its weights beside it: `caffeconv.convert_to(storage='external')`"
         )
 
 
 def dtype_of(tensor: TensorProto) -> np.dtype[np.generic]:
     """NumPy's name for a tensor's type."""
-    found: np.dtype[np.generic] = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    return found
+    dtype: np.dtype[np.generic] = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    return dtype
 
 
 def packed(values: NDArray[np.generic], dtype: np.dtype[np.generic] | None = None) -> bytes:
-    """The values, cast to `dtype` where given, as ONNX's raw_data has them: C order, little-endian."""
+    """The values, cast to `dtype` unless None, as ONNX's raw_data has them: C order, little-endian."""
     return np.ascontiguousarray(values, (dtype or values.dtype).newbyteorder("<")).tobytes()
 
 

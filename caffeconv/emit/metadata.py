@@ -73,17 +73,17 @@ class ImagePreprocessing:
         parts += [f"less the mean {mean}"] if mean else []
         parts += [f"times {self.scale:g}"] if self.scale != 1 else []
         parts += [f"turned to {self.net_order}"] if self.order != self.net_order else []
-        done = f" ({', '.join(parts)})" if parts else ""
-        return f"{self.order} pictures of {self.size[0]}×{self.size[1]}, uint8{done}"
+        steps = f" ({', '.join(parts)})" if parts else ""
+        return f"{self.order} pictures of {self.size[0]}×{self.size[1]}, uint8{steps}"
 
 
 def layouts(metadata: Mapping[str, str]) -> dict[str, str]:
     """Input or output → ``NHWC``, ``NDHWC``, …, for those that are not in Caffe's order."""
     try:
-        said = json.loads(metadata.get(LAYOUT_KEY, "{}"))
+        entries = json.loads(metadata.get(LAYOUT_KEY, "{}"))
     except ValueError:
         return {}
-    return {str(name): str(order) for name, order in said.items()} if isinstance(said, dict) else {}
+    return {str(name): str(order) for name, order in entries.items()} if isinstance(entries, dict) else {}
 
 
 def is_half(metadata: Mapping[str, str]) -> bool:
@@ -94,10 +94,10 @@ def is_half(metadata: Mapping[str, str]) -> bool:
 def image_preprocessing(metadata: Mapping[str, str]) -> ImagePreprocessing | None:
     """What a model says of pictures that it prepares itself; None where it says nothing, or nothing that makes sense."""
     try:
-        said = json.loads(metadata[PREPROCESS_KEY])
-        mean = said["mean"] if isinstance(said["mean"], str) else tuple(float(value) for value in said["mean"])
-        size, crop = ((int(said[key][0]), int(said[key][1])) for key in ("size", "crop"))
-        words = (str(said["input"]), str(said["order"]), str(said["net_order"]))
-        return ImagePreprocessing(*words, size, crop, mean, float(said["scale"]), tuple(map(str, said["folded"])))
+        entries = json.loads(metadata[PREPROCESS_KEY])
+        mean = entries["mean"] if isinstance(entries["mean"], str) else tuple(float(value) for value in entries["mean"])
+        size, crop = ((int(entries[key][0]), int(entries[key][1])) for key in ("size", "crop"))
+        names = (str(entries["input"]), str(entries["order"]), str(entries["net_order"]))
+        return ImagePreprocessing(*names, size, crop, mean, float(entries["scale"]), tuple(map(str, entries["folded"])))
     except (KeyError, TypeError, ValueError, IndexError):
         return None

@@ -28,8 +28,8 @@ def emit_model(
     stateful: bool = False, unroll: bool = False,
 ) -> ModelProto:  # fmt: skip
     """As `emit_lazy`, with all values inside; CaffeconvError also where they are too many for one message."""
-    outline = emit_lazy(graph, outputs, opset=opset, metadata=metadata, stateful=stateful, unroll=unroll)
-    return outline.materialize()
+    model = emit_lazy(graph, outputs, opset=opset, metadata=metadata, stateful=stateful, unroll=unroll)
+    return model.materialize()
 
 
 def emit_lazy(
@@ -46,10 +46,10 @@ def emit_lazy(
     unroll: no Scan node, but its steps one after another, where their number is known.
     """
     builder = lower_graph(graph, opset=opset, stateful=stateful, unroll=unroll)
-    used = {name for node in _reached(builder, outputs) for name in _reads(node)}
-    kept = {kept: shape for value, (kept, shape) in builder.states.items() if value in used}
+    names = {name for node in _needed_nodes(builder, outputs) for name in _reads(node)}
+    states = {output: shape for value, (output, shape) in builder.states.items() if value in names}
     dims = {value: graph.dims[value] for value in outputs}
-    return finish_model(graph, builder, {**dims, **kept}, metadata=metadata)
+    return finish_model(graph, builder, {**dims, **states}, metadata=metadata)
 
 
 def lower_graph(
@@ -103,9 +103,9 @@ def finish_model(
 
     Its inputs are the graph's, `more_inputs`, and the states that those nodes read.
     """
-    nodes = _reached(builder, outputs)
-    used = {name for node in nodes for name in _reads(node)}
-    states = {value: shape for value, (_, shape) in builder.states.items() if value in used}
+    nodes = _needed_nodes(builder, outputs)
+    names = {name for node in nodes for name in _reads(node)}
+    states = {value: shape for value, (_, shape) in builder.states.items() if value in names}
     inputs = {**{value: graph.dims[value] for value in graph.inputs}, **(more_inputs or {}), **states}
     proto = helper.make_graph(
         nodes,
@@ -113,22 +113,22 @@ def finish_model(
         [_value_info(value, dims, graph) for value, dims in inputs.items()],
         [_value_info(value, dims, graph) for value, dims in outputs.items()],
     )
-    held = {name: value for name, value in builder.initializers.items() if name in used}
-    proto.initializer.extend(_tensor(name, value) for name, value in held.items())
+    initializers = {name: value for name, value in builder.initializers.items() if name in names}
+    proto.initializer.extend(_tensor(name, value) for name, value in initializers.items())
     functions = [f for f in builder.functions.values() if _calls(proto, f)]
-    said = {**_kinds(graph, outputs), **_labels(graph), PRECISION_KEY: precision_of(graph, builder.makers, nodes)}
-    params = {name: value for name, value in held.items() if isinstance(value, Param)}
-    return LazyModel(_model(proto, functions, builder.opset, {**(metadata or {}), **said}), params)
+    entries = {**_kinds(graph, outputs), **_labels(graph), PRECISION_KEY: precision_of(graph, builder.makers, nodes)}
+    params = {name: value for name, value in initializers.items() if isinstance(value, Param)}
+    return LazyModel(_model(proto, functions, builder.opset, {**(metadata or {}), **entries}), params)
 
 
 def _kinds(graph: Graph, outputs: Iterable[str]) -> dict[str, str]:
     """What each output means (probabilities, detections, …), for whoever shows it."""
-    wanted = set(outputs)
+    names = set(outputs)
     return {
         f"caffeconv.kind.{top}": kind
         for node in graph.nodes
         for top, kind in zip(node.tops, node.layer.top_kinds, strict=False)
-        if kind and top in wanted
+        if kind and top in names
     }
 
 
@@ -151,15 +151,15 @@ def _calls(proto: onnx.GraphProto, function: FunctionProto) -> bool:
     )
 
 
-def _reached(builder: OnnxBuilder, outputs: Iterable[str]) -> list[onnx.NodeProto]:
+def _needed_nodes(builder: OnnxBuilder, outputs: Iterable[str]) -> list[onnx.NodeProto]:
     """The nodes that the outputs need, in order."""
-    needed = set(outputs)
-    kept = []
+    values = set(outputs)
+    nodes = []
     for node in reversed(builder.nodes):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed.update(_reads(node))
-    return kept[::-1]
+        if values.intersection(node.output):
+            nodes.append(node)
+            values.update(_reads(node))
+    return nodes[::-1]
 
 
 def _reads(node: onnx.NodeProto) -> Iterator[str]:

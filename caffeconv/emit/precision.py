@@ -30,20 +30,20 @@ def precision_of(graph: Graph, makers: Mapping[str, str], nodes: Sequence[NodePr
     """The value of PRECISION_KEY: `makers` tells which layer each of the model's nodes belongs to."""
     exact = float32_values(graph)
     layers = {node.name for node in graph.nodes if _keeps_float32(node, exact)}
-    kept = frozenset(node.name for node in nodes if makers.get(node.name) in layers)
+    float32_nodes = frozenset(node.name for node in nodes if makers.get(node.name) in layers)
     edges = {*graph.inputs, *(name for node in nodes for name in node.output)}
-    return _written(kept, exact & edges)
+    return _as_json(float32_nodes, exact & edges)
 
 
-def _written(nodes: frozenset[str], values: frozenset[str]) -> str:
+def _as_json(nodes: frozenset[str], values: frozenset[str]) -> str:
     return json.dumps({"nodes": sorted(nodes), "values": sorted(values)})
 
 
 def read_precision(metadata: Mapping[str, str]) -> Precision:
     """What a model says; CaffeconvError where it says nothing, because it is none of ours or an old one."""
     try:
-        said = json.loads(metadata[PRECISION_KEY])
-        return Precision(frozenset(said["nodes"]), frozenset(said["values"]))
+        entries = json.loads(metadata[PRECISION_KEY])
+        return Precision(frozenset(entries["nodes"]), frozenset(entries["values"]))
     except (KeyError, TypeError, ValueError):
         raise CaffeconvError(
             f"the model does not say which layers have to stay float32 (metadata {PRECISION_KEY}), so it was not written "
@@ -53,15 +53,17 @@ def read_precision(metadata: Mapping[str, str]) -> Precision:
 
 def keep_float32(metadata: dict[str, str], nodes: Sequence[str]) -> None:
     """Writes into a model's metadata that these nodes stay float32 too."""
-    said = read_precision(metadata)
-    metadata[PRECISION_KEY] = _written(said.nodes.union(nodes), said.values)
+    precision = read_precision(metadata)
+    metadata[PRECISION_KEY] = _as_json(precision.nodes.union(nodes), precision.values)
 
 
 def float32_values(graph: Graph) -> frozenset[str]:
     """Values that half precision cannot hold, followed up and down through layers that only move values."""
     exact = frozenset[str]().union(*(node.layer.float32_values(node) for node in graph.nodes))
     while True:
-        more = exact.union(*(_moved(node) for node in graph.nodes if _passes_on(node) and exact & _moved(node)))
+        more = exact.union(
+            *(_moved_values(node) for node in graph.nodes if _passes_on(node) and exact & _moved_values(node))
+        )
         if more == exact:
             return exact
         exact = more
@@ -71,11 +73,11 @@ def _passes_on(node: Node) -> bool:
     return node.layer.only_moves_data or node.layer.is_identity(node)
 
 
-def _moved(node: Node) -> frozenset[str]:
+def _moved_values(node: Node) -> frozenset[str]:
     """Bottoms and tops, but not a bottom that says which values are moved."""
     return frozenset((*node.bottoms, *node.tops)) - node.layer.float32_values(node)
 
 
 def _keeps_float32(node: Node, exact: frozenset[str]) -> bool:
     moves = _passes_on(node) or not node.bottoms
-    return node.layer.computes_in_float32 or (moves and not exact.isdisjoint(_moved(node)))
+    return node.layer.computes_in_float32 or (moves and not exact.isdisjoint(_moved_values(node)))

@@ -13,7 +13,7 @@ from caffeconv.emit.metadata import LAYOUT_KEY, layouts
 from caffeconv.emit.passes.editor import Dims, ModelEdit, dims_of, reads, set_dims
 
 _KIND_KEY = "caffeconv.kind."
-_NO_PICTURES = frozenset(("detections",))
+_ROW_KINDS = frozenset(("detections",))
 """Outputs of four axes that are rows."""
 _ELEMENTWISE = frozenset(
     (
@@ -49,57 +49,57 @@ def to_nhwc(model: ModelProto) -> ModelProto:
     Gemm can be put in order instead, or nothing between an input and an output minds the order.
     """
     edit = ModelEdit(model)
-    chosen = layouts(edit.metadata)
-    inputs = [value for value in edit.inputs if len(dims_of(value)) >= 4 and value.name not in chosen]
-    outputs = [value for value in edit.outputs if len(dims_of(value)) >= 4 and not _rows(edit, value.name)]
-    indifferent = _indifferent(edit, inputs, outputs)
+    earlier_layouts = layouts(edit.metadata)
+    inputs = [value for value in edit.inputs if len(dims_of(value)) >= 4 and value.name not in earlier_layouts]
+    outputs = [value for value in edit.outputs if len(dims_of(value)) >= 4 and not _holds_rows(edit, value.name)]
+    order_free = _order_free_values(edit, inputs, outputs)
     edges = {value.name for value in (*inputs, *outputs)}
-    for name in sorted(indifferent - edges):
+    for name in sorted(order_free - edges):
         edit.rename(name, edit.fresh(f"{name}/nhwc"))
     for value in (*inputs, *outputs):
         note_layout(edit.metadata, value.name, len(dims_of(value)))
     for value in inputs:
-        if value.name not in indifferent and not _reorder_gemm(edit, value):
+        if value.name not in order_free and not _reorder_gemm(edit, value):
             _open_input(edit, value)
     for value in outputs:
-        if value.name not in indifferent:
+        if value.name not in order_free:
             _turn_output(edit, value)
     for value in (*inputs, *outputs):
         set_dims(value, channels_last(dims_of(value)))
     return edit.model()
 
 
-def _rows(edit: ModelEdit, output: str) -> bool:
-    return edit.metadata.get(_KIND_KEY + output, "") in _NO_PICTURES
+def _holds_rows(edit: ModelEdit, output: str) -> bool:
+    return edit.metadata.get(_KIND_KEY + output, "") in _ROW_KINDS
 
 
 def _open_input(edit: ModelEdit, value: ValueInfoProto) -> None:
     """Given  data (NCHW) → conv   Result  data (NHWC) → Transpose → data/nchw → conv ."""
     dims = dims_of(value)
-    inside = edit.fresh(f"{value.name}/nchw")
-    edit.rename(value.name, inside)
+    inner = edit.fresh(f"{value.name}/nchw")
+    edit.rename(value.name, inner)
     last = len(dims) - 1
     perm = (0, last, *range(1, last))
-    edit.nodes.insert(0, turned(edit, value.name, inside, channels_last(dims), perm, f"{value.name}/to_nchw"))
+    edit.nodes.insert(0, transpose_node(edit, value.name, inner, channels_last(dims), perm, f"{value.name}/to_nchw"))
 
 
 def _turn_output(edit: ModelEdit, value: ValueInfoProto) -> None:
     """Given  conv → y (NCHW)   Result  conv → y/nchw → Transpose → y (NHWC) ."""
     dims = dims_of(value)
-    inside = edit.fresh(f"{value.name}/nchw")
-    edit.rename(value.name, inside)
+    inner = edit.fresh(f"{value.name}/nchw")
+    edit.rename(value.name, inner)
     perm = (0, *range(2, len(dims)), 1)
-    edit.nodes.append(turned(edit, inside, value.name, dims, perm, f"{value.name}/to_nhwc"))
+    edit.nodes.append(transpose_node(edit, inner, value.name, dims, perm, f"{value.name}/to_nhwc"))
 
 
-def turned(edit: ModelEdit, source: str, made: str, dims: Dims, perm: Sequence[int], name: str) -> NodeProto:
+def transpose_node(edit: ModelEdit, source: str, output: str, dims: Dims, perm: Sequence[int], name: str) -> NodeProto:
     """The node that transposes `source` of shape `dims`: a Reshape where only axes of size 1 change places."""
     order = [axis for axis in perm if dims[axis] != 1]
     target = _reshape_target([dims[axis] for axis in perm])
     if order != sorted(order) or target is None:
-        return edit.node("Transpose", [source], made, name, perm=perm)
+        return edit.node("Transpose", [source], output, name, perm=perm)
     shape = edit.constant(f"{name}_shape", np.array(target, np.int64))
-    return edit.node("Reshape", [source, shape], made, name)
+    return edit.node("Reshape", [source, shape], output, name)
 
 
 def _reshape_target(dims: Sequence[int | str]) -> list[int] | None:
@@ -127,11 +127,11 @@ def _reorder_gemm(edit: ModelEdit, value: ValueInfoProto) -> bool:
     if any(output.name == readers[0].output[0] for output in edit.outputs):
         return False
     weight = edit.array(name)
-    turned = bool(next((a.i for a in gemms[0].attribute if a.name == "transB"), 0))
-    rows = weight.T if turned else weight  # K×N
+    transposed = bool(next((a.i for a in gemms[0].attribute if a.name == "transB"), 0))
+    rows = weight.T if transposed else weight  # K×N
     last = len(dims) - 1
     reordered = rows.reshape(*sizes, -1).transpose(*range(1, last), 0, last).reshape(rows.shape)
-    edit.replace_constant(name, reordered.T if turned else reordered)
+    edit.replace_constant(name, reordered.T if transposed else reordered)
     return True
 
 
@@ -145,19 +145,19 @@ def _makes_rows(edit: ModelEdit, node: NodeProto, size: int) -> bool:
     return len(target) == 2 and target[1] == size
 
 
-def _indifferent(
+def _order_free_values(
     edit: ModelEdit, inputs: Sequence[ValueInfoProto], outputs: Sequence[ValueInfoProto]
 ) -> frozenset[str]:
     """Inputs and outputs between which all nodes work element by element, so that no order is better than another."""
     dims = {value.name: dims_of(value) for value in inputs}
     makers = {name: node for node in edit.nodes for name in node.output}
     regions = [_region(edit, output.name, dims, makers) for output in outputs]
-    inside = set().union(*(region for region in regions if region is not None))
-    started = {dims[name] for name in inside if name in dims}
-    outside = [node for node in edit.nodes if inside & reads(node) and not inside.issuperset(node.output)]
-    if len(started) != 1 or outside:
+    values = set().union(*(region for region in regions if region is not None))
+    input_dims = {dims[name] for name in values if name in dims}
+    outer_nodes = [node for node in edit.nodes if values & reads(node) and not values.issuperset(node.output)]
+    if len(input_dims) != 1 or outer_nodes:
         return frozenset()
-    return frozenset(inside)
+    return frozenset(values)
 
 
 def _region(
@@ -182,5 +182,5 @@ def _region(
 
 def _is_single(edit: ModelEdit, name: str) -> bool:
     """Whether a value is a constant of one element, which means the same to every order."""
-    held = edit.initializers.get(name)
-    return held is not None and all(size == 1 for size in held.dims)
+    tensor = edit.initializers.get(name)
+    return tensor is not None and all(size == 1 for size in tensor.dims)

@@ -34,29 +34,29 @@ class ModelEdit:
         """The model as it is now, without initializers that nothing reads."""
         source = self._source
         graph = GraphProto(name=source.graph.name, node=self.nodes, input=self.inputs, output=self.outputs)
-        used = {name for node in self.nodes for name in reads(node)}
-        graph.initializer.extend(tensor for name, tensor in self.initializers.items() if name in used)
-        made = ModelProto(
+        names = {name for node in self.nodes for name in reads(node)}
+        graph.initializer.extend(tensor for name, tensor in self.initializers.items() if name in names)
+        model = ModelProto(
             ir_version=source.ir_version, opset_import=source.opset_import, producer_name=source.producer_name,
             producer_version=source.producer_version, graph=graph, functions=source.functions,
         )  # fmt: skip
         for key in sorted(self.metadata):
-            made.metadata_props.add(key=key, value=self.metadata[key])
-        return made
+            model.metadata_props.add(key=key, value=self.metadata[key])
+        return model
 
     # -- values -----------------------------------------------------------------------------------------------------
 
-    def fresh(self, wanted: str) -> str:
+    def fresh(self, base: str) -> str:
         """A name that no value has yet."""
-        return unique_name(wanted, self._values)
+        return unique_name(base, self._values)
 
     def array(self, name: str) -> AnyArray:
         """An initializer's values."""
         return np.asarray(numpy_helper.to_array(self.initializers[name]))
 
-    def constant(self, wanted: str, values: AnyArray) -> str:
-        """A new initializer, called `wanted` where that is free."""
-        name = self.fresh(wanted)
+    def constant(self, base: str, values: AnyArray) -> str:
+        """A new initializer, called `base` where that is free."""
+        name = self.fresh(base)
         self.initializers[name] = tensor(name, values)
         return name
 
@@ -85,9 +85,9 @@ class ModelEdit:
 
 def tensor(name: str, values: AnyArray) -> TensorProto:
     """An initializer with its values in bytes."""
-    made = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape)
-    made.raw_data = np.ascontiguousarray(values).tobytes()
-    return made
+    proto = TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(values.dtype), dims=values.shape)
+    proto.raw_data = np.ascontiguousarray(values).tobytes()
+    return proto
 
 
 def dims_of(value: ValueInfoProto) -> Dims:
@@ -107,14 +107,14 @@ def set_dims(value: ValueInfoProto, dims: Sequence[int | str]) -> None:
 
 def reads(node: NodeProto) -> set[str]:
     """What a node reads, and what the bodies in it read from outside of them."""
-    found = {name for name in node.input if name}
+    values = {name for name in node.input if name}
     for body in bodies(node):
-        made = {value.name for value in body.input}
+        local_values = {value.name for value in body.input}
         for inner in body.node:
-            found |= reads(inner) - made
-            made.update(inner.output)
-        found |= {value.name for value in body.output} - made
-    return found
+            values |= reads(inner) - local_values
+            local_values.update(inner.output)
+        values |= {value.name for value in body.output} - local_values
+    return values
 
 
 def bodies(node: NodeProto) -> Iterable[GraphProto]:
@@ -139,12 +139,12 @@ def rename_in(node: NodeProto, names: dict[str, str]) -> None:
 
 
 def _copy(node: NodeProto) -> NodeProto:
-    made = NodeProto()
-    made.CopyFrom(node)
-    return made
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    return copy
 
 
 def _copy_info(value: ValueInfoProto) -> ValueInfoProto:
-    made = ValueInfoProto()
-    made.CopyFrom(value)
-    return made
+    copy = ValueInfoProto()
+    copy.CopyFrom(value)
+    return copy

@@ -31,7 +31,7 @@ _LITTLE = 1024
 
 
 def to_half(model: ModelProto, *, keep_io: bool = False, notes: list[Diagnostic] | None = None) -> ModelProto:
-    """The model of float32 with weights and computing in float16; notes worth saying go to `notes`.
+    """The model of float32 with weights and computing in float16; notes for the user go to `notes`.
 
     What stays float32: the nodes of layers that say so (Layer.keeps_float32), nodes with a weight beyond ±65504, what an
     operator takes as float32 only, and inputs and outputs that hold labels, indices, coordinates or losses. Other inputs
@@ -63,14 +63,14 @@ class _Halving:
         self._edit = edit
         self._precision = precision
         self._types = types
-        self._held: dict[str, int] = {}
+        self._value_kinds: dict[str, int] = {}
         """Value → FLOAT or HALF, for those that were float32."""
         self._loose: set[str] = set()
         """Inputs that are float32 only because the caller wants them so."""
         self._casts: dict[tuple[str, int], str] = {}
         self._constants: dict[str, set[int]] = {}
         """Float initializer → the types in which it is read."""
-        self._halves: dict[str, str] = {}
+        self._half_names: dict[str, str] = {}
         """Float initializer → the name of its half."""
         self._too_large: dict[str, bool] = {}
 
@@ -79,48 +79,50 @@ class _Halving:
         if value.type.tensor_type.elem_type != FLOAT:
             return
         exact = value.name in self._precision.values
-        self._held[value.name] = value.type.tensor_type.elem_type = FLOAT if keep_io or exact else HALF
+        self._value_kinds[value.name] = value.type.tensor_type.elem_type = FLOAT if keep_io or exact else HALF
         if not exact:
             self._loose.add(value.name)
 
     def take(self, node: NodeProto) -> None:
         """Adds a node, and before it the Casts that it needs."""
         floats = sorted(name for name in reads(node) if self._is_float(name))
-        made = [i for i, name in enumerate(node.output) if name and self._is_float(name)]
-        kind = self._kind(node, floats, made)
-        if made or len(floats) > 1:
-            rename_in(node, {name: self._as(name, _taken_as(node, name, kind, self._edit.opset)) for name in floats})
+        float_outputs = [i for i, name in enumerate(node.output) if name and self._is_float(name)]
+        kind = self._kind(node, floats, float_outputs)
+        if float_outputs or len(floats) > 1:
+            rename_in(
+                node, {name: self._in_kind(name, _input_kind(node, name, kind, self._edit.opset)) for name in floats}
+            )
         else:  # nothing floating comes of it, so it takes its only one as it is
             for name in floats:
                 self._constant(name, FLOAT)
         if kind == HALF:
             _halve_attributes(node)
-        for i in made:
-            self._held[node.output[i]] = kind if _allows_half(node, "output", i, self._edit.opset) else FLOAT
+        for i in float_outputs:
+            self._value_kinds[node.output[i]] = kind if _allows_half(node, "output", i, self._edit.opset) else FLOAT
         self._edit.nodes.append(node)
 
     def give(self, value: ValueInfoProto, *, keep_io: bool) -> None:
         """Declares an output in the type that it will have, and sees to it that it is made so."""
         if value.type.tensor_type.elem_type != FLOAT:
             return
-        wanted = FLOAT if keep_io or value.name in self._precision.values else HALF
-        value.type.tensor_type.elem_type = wanted
-        held = self._held[value.name]
-        if held == wanted:
+        kind = FLOAT if keep_io or value.name in self._precision.values else HALF
+        value.type.tensor_type.elem_type = kind
+        current = self._value_kinds[value.name]
+        if current == kind:
             return
-        inside = self._edit.fresh(f"{value.name}/{_SUFFIX[held]}")
-        self._edit.rename(value.name, inside)
-        cast = self._casts.get((value.name, wanted))
+        inner = self._edit.fresh(f"{value.name}/{_SUFFIX[current]}")
+        self._edit.rename(value.name, inner)
+        cast = self._casts.get((value.name, kind))
         if cast is not None:  # somebody reads it in that type already
             self._edit.rename(cast, value.name)
             return
-        name = f"{value.name}/to_{_SUFFIX[wanted]}"
-        self._edit.nodes.append(self._edit.node("Cast", [inside], value.name, name, to=wanted))
+        name = f"{value.name}/to_{_SUFFIX[kind]}"
+        self._edit.nodes.append(self._edit.node("Cast", [inner], value.name, name, to=kind))
 
     def write_constants(self) -> None:
         """Makes the initializers what they are read as; one that is read as both gets a second one for the halves."""
         names: dict[str, str] = {}
-        for name, half in self._halves.items():
+        for name, half in self._half_names.items():
             if FLOAT not in self._constants[name]:
                 names[half] = name
             with np.errstate(under="ignore"):
@@ -130,10 +132,10 @@ class _Halving:
         for node in self._edit.nodes:
             rename_in(node, names)
 
-    def _kind(self, node: NodeProto, floats: list[str], made: list[int]) -> int:
+    def _kind(self, node: NodeProto, floats: list[str], float_outputs: list[int]) -> int:
         """The type in which a node computes."""
         if node.name in self._precision.nodes or not all(
-            _fits_half(inner, self._edit.opset) for inner in _inside(node)
+            _fits_half(inner, self._edit.opset) for inner in _body_nodes(node)
         ):
             return FLOAT
         if not node.domain and "dtype" in defs.get_schema(node.op_type, self._edit.opset, "").attributes:
@@ -144,13 +146,13 @@ class _Halving:
             self.notes.append(Diagnostic("note", node.name, why))
             return FLOAT
         computed = [name for name in floats if name not in self._edit.initializers]
-        native = all(self._held.get(name) == FLOAT and name not in self._loose for name in computed)
-        between = bool(made and computed) and node.op_type in _MOVING and not node.domain
+        native = all(self._value_kinds.get(name) == FLOAT and name not in self._loose for name in computed)
+        between = bool(float_outputs and computed) and node.op_type in _MOVING and not node.domain
         return FLOAT if between and native else HALF
 
     def _is_float(self, name: str) -> bool:
-        held = self._edit.initializers.get(name)
-        return (self._types.get(name, FLOAT) if held is None else held.data_type) == FLOAT
+        initializer = self._edit.initializers.get(name)
+        return (self._types.get(name, FLOAT) if initializer is None else initializer.data_type) == FLOAT
 
     def _overflows(self, name: str) -> bool:
         if name not in self._edit.initializers:
@@ -161,16 +163,16 @@ class _Halving:
                 self._too_large[name] = bool((np.isfinite(values) & (np.abs(values) > MOST)).any())
         return self._too_large[name]
 
-    def _as(self, name: str, kind: int) -> str:
-        """The value's name in that type; before whoever asks comes a Cast, where it is not there in that type yet."""
+    def _in_kind(self, name: str, kind: int) -> str:
+        """The value's name in that type; adds a Cast where it is not there in that type yet."""
         if name in self._edit.initializers:
             return self._constant(name, kind)
-        if self._held.setdefault(name, FLOAT) == kind:
+        if self._value_kinds.setdefault(name, FLOAT) == kind:
             return name
         if (name, kind) not in self._casts:
-            made = self._edit.fresh(f"{name}/{_SUFFIX[kind]}")
-            self._edit.nodes.append(self._edit.node("Cast", [name], made, made, to=kind))
-            self._casts[name, kind] = made
+            cast = self._edit.fresh(f"{name}/{_SUFFIX[kind]}")
+            self._edit.nodes.append(self._edit.node("Cast", [name], cast, cast, to=kind))
+            self._casts[name, kind] = cast
         return self._casts[name, kind]
 
     def _constant(self, name: str, kind: int) -> str:
@@ -179,9 +181,9 @@ class _Halving:
         self._constants.setdefault(name, set()).add(kind)
         if kind == FLOAT:
             return name
-        if name not in self._halves:
-            self._halves[name] = self._edit.fresh(f"{name}/half")
-        return self._halves[name]
+        if name not in self._half_names:
+            self._half_names[name] = self._edit.fresh(f"{name}/half")
+        return self._half_names[name]
 
 
 def _types(model: ModelProto) -> dict[str, int]:
@@ -189,41 +191,43 @@ def _types(model: ModelProto) -> dict[str, int]:
     graph = model.graph
     inputs = list(graph.input)
     small = []
-    for held in graph.initializer:
-        if held.data_type == FLOAT or len(held.raw_data) > _LITTLE:
-            inputs.append(helper.make_tensor_value_info(held.name, held.data_type, list(held.dims)))
+    for initializer in graph.initializer:
+        if initializer.data_type == FLOAT or len(initializer.raw_data) > _LITTLE:
+            inputs.append(
+                helper.make_tensor_value_info(initializer.name, initializer.data_type, list(initializer.dims))
+            )
         else:
-            small.append(held)
+            small.append(initializer)
     # what operators of our own make are blobs
     ours = [
         helper.make_tensor_value_info(name, FLOAT, None) for node in graph.node if node.domain for name in node.output if name
     ]  # fmt: skip
-    bare = GraphProto(
+    types_graph = GraphProto(
         name="types", node=graph.node, input=inputs, initializer=small, output=graph.output, value_info=ours
     )
     skeleton = ModelProto(
-        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=bare
+        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=types_graph
     )
     inferred = infer_shapes(skeleton).graph
-    known = (*inferred.value_info, *inferred.input, *inferred.output)
-    return {value.name: value.type.tensor_type.elem_type for value in known}
+    infos = (*inferred.value_info, *inferred.input, *inferred.output)
+    return {value.name: value.type.tensor_type.elem_type for value in infos}
 
 
-def _taken_as(node: NodeProto, name: str, kind: int, opset: int) -> int:
+def _input_kind(node: NodeProto, name: str, kind: int, opset: int) -> int:
     """The type in which a node of that kind reads a value: float32 where its operator takes nothing else there."""
-    places = [i for i, value in enumerate(node.input) if value == name]
-    return kind if all(_allows_half(node, "input", i, opset) for i in places) else FLOAT
+    positions = [i for i, value in enumerate(node.input) if value == name]
+    return kind if all(_allows_half(node, "input", i, opset) for i in positions) else FLOAT
 
 
-def _inside(node: NodeProto) -> list[NodeProto]:
+def _body_nodes(node: NodeProto) -> list[NodeProto]:
     """The nodes in the bodies of a Loop, Scan or If."""
     return [part for body in bodies(node) for inner in body.node for part in every_node(inner)]
 
 
 def _fits_half(node: NodeProto, opset: int) -> bool:
     """Whether a node can be half throughout, as it has to be in a body."""
-    taken = all(_allows_half(node, "input", i, opset) for i, name in enumerate(node.input) if name)
-    return taken and all(_allows_half(node, "output", i, opset) for i in range(len(node.output)))
+    inputs_fit = all(_allows_half(node, "input", i, opset) for i, name in enumerate(node.input) if name)
+    return inputs_fit and all(_allows_half(node, "output", i, opset) for i in range(len(node.output)))
 
 
 def _allows_half(node: NodeProto, side: Side, position: int, opset: int) -> bool:

@@ -43,11 +43,11 @@ ONNX_PASSES: tuple[OnnxPass, ...] = (prepare_images, halve, turn_channels_last)
 def run_onnx_passes(model: ModelProto, options: ModelOptions, notes: list[Diagnostic] | None = None) -> ModelProto:
     """The model in that form, checked by onnx.checker; the model itself where nothing is asked for.
 
-    Notes worth saying go to `notes`. Raises CaffeconvError where it cannot take the form.
+    Notes for the user go to `notes`. Raises CaffeconvError where it cannot take the form.
     """
     if options.is_plain:
         return model
-    remarks: list[Diagnostic] = [] if notes is None else notes
+    diagnostics: list[Diagnostic] = [] if notes is None else notes
     for apply in ONNX_PASSES:
-        model = apply(model, options, remarks)
+        model = apply(model, options, diagnostics)
     return check_model(LazyModel(model, {})).model

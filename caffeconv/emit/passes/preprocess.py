@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from caffeconv.emit.metadata import PREPROCESS_KEY, Folding, ImagePreprocessing, Layout, Preprocess
-from caffeconv.emit.passes.channels_last import channels_last, note_layout, turned
+from caffeconv.emit.passes.channels_last import channels_last, note_layout, transpose_node
 from caffeconv.emit.passes.editor import Dims, ModelEdit, dims_of
 from caffeconv.emit.precision import keep_float32
 from caffeconv.errors import CaffeconvError
@@ -31,9 +31,9 @@ def with_preprocess(model: ModelProto, preprocess: Preprocess, *, folding: Foldi
     edit = ModelEdit(model)
     plan = _plan(edit, preprocess)
     folded = _fold(edit, plan, folding)
-    inside = edit.fresh(f"{plan.blob}/net")
-    edit.rename(plan.blob, inside)
-    nodes = _first_nodes(edit, plan, folded, inside)
+    inner = edit.fresh(f"{plan.blob}/net")
+    edit.rename(plan.blob, inner)
+    nodes = _first_nodes(edit, plan, folded, inner)
     edit.nodes[:0] = nodes
     keep_float32(edit.metadata, [node.name for node in nodes])
     value = next(value for value in edit.inputs if value.name == plan.blob)
@@ -42,10 +42,10 @@ def with_preprocess(model: ModelProto, preprocess: Preprocess, *, folding: Foldi
         dims = channels_last(dims)
         note_layout(edit.metadata, plan.blob, 4)
     value.CopyFrom(helper.make_tensor_value_info(plan.blob, TensorProto.UINT8, list(dims)))
-    said = ImagePreprocessing(
-        plan.blob, plan.order, plan.net_order, plan.size, plan.crop, _described(preprocess.mean), plan.scale, folded
+    description = ImagePreprocessing(
+        plan.blob, plan.order, plan.net_order, plan.size, plan.crop, _mean_entry(preprocess.mean), plan.scale, folded
     )  # fmt: skip
-    edit.metadata[PREPROCESS_KEY] = json.dumps(dataclasses.asdict(said), sort_keys=True)
+    edit.metadata[PREPROCESS_KEY] = json.dumps(dataclasses.asdict(description), sort_keys=True)
     return edit.model()
 
 
@@ -77,7 +77,7 @@ class _Plan:
 
 def _plan(edit: ModelEdit, preprocess: Preprocess) -> _Plan:
     """Raises CaffeconvError where the net takes no pictures, or mean and size do not go with them."""
-    value = _picture_input(edit, preprocess)
+    value = _image_input(edit, preprocess)
     batch, channels, *rest = dims_of(value)
     crop = (int(rest[0]), int(rest[1]))
     mean = _mean(preprocess, value.name, int(channels))
@@ -85,7 +85,7 @@ def _plan(edit: ModelEdit, preprocess: Preprocess) -> _Plan:
     if channels != 3:
         order = net_order = "grey" if channels == 1 else "as the net has them"
     plan = _Plan(
-        value.name, batch, int(channels), _picture_size(preprocess, mean, crop), crop, preprocess.layout, order, net_order,
+        value.name, batch, int(channels), _image_size(preprocess, mean, crop), crop, preprocess.layout, order, net_order,
         mean, float(preprocess.scale),
     )  # fmt: skip
     if mean is None:
@@ -96,60 +96,60 @@ def _plan(edit: ModelEdit, preprocess: Preprocess) -> _Plan:
     return replace(plan, mean=mean[::-1] if plan.turns else mean)
 
 
-def _first_nodes(edit: ModelEdit, plan: _Plan, folded: Sequence[str], made: str) -> list[NodeProto]:
-    """The nodes from the pictures to the value `made`, without what is folded into weights."""
-    work = _Work(edit, plan.blob, plan.blob, [])
+def _first_nodes(edit: ModelEdit, plan: _Plan, folded: Sequence[str], output: str) -> list[NodeProto]:
+    """The nodes from the pictures to the value `output`, without what is folded into weights."""
+    chain = _NodeChain(edit, plan.blob, plan.blob, [])
     if plan.size != plan.crop:
-        _crop(work, plan)
+        _crop(chain, plan)
     if plan.layout == "nhwc":
         dims = channels_last((plan.batch, plan.channels, *plan.crop))
         planes = edit.fresh(f"{plan.blob}/planes")
-        work.append(turned(edit, work.value, planes, dims, (0, 3, 1, 2), f"{plan.blob}/to_nchw"))
+        chain.append(transpose_node(edit, chain.value, planes, dims, (0, 3, 1, 2), f"{plan.blob}/to_nchw"))
     mean = plan.mean
     if plan.turns and "order" not in folded:
-        work.op("Gather", "turned", edit.constant(f"{plan.blob}/last_first", np.array([2, 1, 0], np.int64)), axis=1)
+        chain.op("Gather", "turned", edit.constant(f"{plan.blob}/last_first", np.array([2, 1, 0], np.int64)), axis=1)
         mean = None if mean is None else mean[::-1]
-    work.op("Cast", "float", to=TensorProto.FLOAT)
+    chain.op("Cast", "float", to=TensorProto.FLOAT)
     if mean is not None and "mean" not in folded:
-        work.op("Sub", "centred", edit.constant(f"{plan.blob}/mean", mean))
+        chain.op("Sub", "centred", edit.constant(f"{plan.blob}/mean", mean))
     if plan.scale != 1 and "scale" not in folded:
-        work.op("Mul", "scaled", edit.constant(f"{plan.blob}/scale", np.array(plan.scale, np.float32)))
-    work.nodes[-1].output[0] = made
-    return work.nodes
+        chain.op("Mul", "scaled", edit.constant(f"{plan.blob}/scale", np.array(plan.scale, np.float32)))
+    chain.nodes[-1].output[0] = output
+    return chain.nodes
 
 
-class _Work:
-    """The new nodes, each reading what the one before it made."""
+class _NodeChain:
+    """The new nodes, each reading the output of the one before."""
 
     def __init__(self, edit: ModelEdit, blob: str, value: str, nodes: list[NodeProto]) -> None:
         self.edit, self.blob, self.value, self.nodes = edit, blob, value, nodes
 
     def op(self, op_type: str, what: str, *inputs: str, **attributes: int | Sequence[int]) -> None:
-        made = self.edit.fresh(f"{self.blob}/{what}")
-        self.append(self.edit.node(op_type, [self.value, *inputs], made, f"{self.blob}/{what}", **attributes))
+        output = self.edit.fresh(f"{self.blob}/{what}")
+        self.append(self.edit.node(op_type, [self.value, *inputs], output, f"{self.blob}/{what}", **attributes))
 
     def append(self, node: NodeProto) -> None:
         self.nodes.append(node)
         self.value = node.output[0]
 
 
-def _picture_input(edit: ModelEdit, preprocess: Preprocess) -> ValueInfoProto:
+def _image_input(edit: ModelEdit, preprocess: Preprocess) -> ValueInfoProto:
     """The input that takes pictures."""
-    named = [value for value in edit.inputs if preprocess.input in (None, value.name)]
-    if not named:
-        have = ", ".join(value.name for value in edit.inputs)
-        raise CaffeconvError(f"`preprocess=…`: the net has no input '{preprocess.input}'; it has {have or 'none'}")
-    for value in named:
+    inputs = [value for value in edit.inputs if preprocess.input in (None, value.name)]
+    if not inputs:
+        names = ", ".join(value.name for value in edit.inputs)
+        raise CaffeconvError(f"`preprocess=…`: the net has no input '{preprocess.input}'; it has {names or 'none'}")
+    for value in inputs:
         dims = dims_of(value)
         if len(dims) == 4 and all(isinstance(size, int) and size > 0 for size in dims[1:]):
             return value
-    found = ", ".join(f"{value.name} {by_dims(dims_of(value))}" for value in named)
+    shapes = ", ".join(f"{value.name} {format_dims(dims_of(value))}" for value in inputs)
     raise CaffeconvError(
-        f"`preprocess=…`: no input of the net takes pictures; N×C×H×W of known C, H and W was needed, but it has {found}"
+        f"`preprocess=…`: no input of the net takes pictures; N×C×H×W of known C, H and W was needed, but it has {shapes}"
     )
 
 
-def by_dims(dims: Dims) -> str:
+def format_dims(dims: Dims) -> str:
     """``batch×3×224×224``"""
     return "×".join(str(size) for size in dims) or "scalar"
 
@@ -171,7 +171,7 @@ def _mean(preprocess: Preprocess, name: str, channels: int) -> FloatArray | None
     return np.repeat(mean, channels, axis=0) if mean.shape[0] == 1 else mean
 
 
-def _picture_size(preprocess: Preprocess, mean: FloatArray | None, net: tuple[int, int]) -> tuple[int, int]:
+def _image_size(preprocess: Preprocess, mean: FloatArray | None, net: tuple[int, int]) -> tuple[int, int]:
     """Height and width of the pictures; CaffeconvError where they are too small, or not those of the mean."""
     size = preprocess.size or net
     if mean is not None and mean.shape[1:] != (1, 1):
@@ -190,12 +190,12 @@ def _picture_size(preprocess: Preprocess, mean: FloatArray | None, net: tuple[in
     return size
 
 
-def _crop(work: _Work, plan: _Plan) -> None:
+def _crop(chain: _NodeChain, plan: _Plan) -> None:
     (top, left), (height, width) = plan.offsets, plan.crop
     axes = [1, 2] if plan.layout == "nhwc" else [2, 3]
     bounds = {"crop_from": [top, left], "crop_to": [top + height, left + width], "crop_axes": axes}
-    names = [work.edit.constant(f"{plan.blob}/{what}", np.array(v, np.int64)) for what, v in bounds.items()]
-    work.op("Slice", "crop", *names)
+    names = [chain.edit.constant(f"{plan.blob}/{what}", np.array(v, np.int64)) for what, v in bounds.items()]
+    chain.op("Slice", "crop", *names)
 
 
 def _fold(edit: ModelEdit, plan: _Plan, folding: Folding) -> tuple[str, ...]:
@@ -238,15 +238,15 @@ def _has_own_bias(edit: ModelEdit, conv: NodeProto) -> bool:
     return len(conv.input) < 3 or (conv.input[2] in edit.initializers and len(edit.readers(conv.input[2])) == 1)
 
 
-def _add_bias(edit: ModelEdit, conv: NodeProto, moved: NDArray[np.float64]) -> None:
+def _add_bias(edit: ModelEdit, conv: NodeProto, offset: NDArray[np.float64]) -> None:
     if len(conv.input) < 3:
-        conv.input.append(edit.constant(f"{conv.name}/bias", moved.astype(np.float32)))
+        conv.input.append(edit.constant(f"{conv.name}/bias", offset.astype(np.float32)))
         return
     bias = edit.array(conv.input[2]).astype(np.float64)
-    edit.replace_constant(conv.input[2], (bias + moved).astype(np.float32))
+    edit.replace_constant(conv.input[2], (bias + offset).astype(np.float32))
 
 
-def _described(mean: FloatArray | None) -> tuple[float, ...] | str:
+def _mean_entry(mean: FloatArray | None) -> tuple[float, ...] | str:
     if mean is None:
         return ()
     return format_shape(mean.shape) if np.ndim(mean) == 3 else tuple(float(value) for value in np.ravel(mean))

@@ -25,14 +25,14 @@ def stream(parts: Iterable[FloatArray]) -> Iterator[FloatArray]:
     """
     workers = min(MOST_WORKERS, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[FloatArray]] = deque()
+        futures: deque[Future[FloatArray]] = deque()
         for part in parts:
             for block in blocks(part):
-                waiting.append(pool.submit(in_order, block))
-                if len(waiting) > workers:
-                    yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+                futures.append(pool.submit(in_order, block))
+                if len(futures) > workers:
+                    yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
 
 
 def blocks(view: FloatArray) -> Iterator[FloatArray]:

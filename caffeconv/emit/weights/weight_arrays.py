@@ -33,33 +33,37 @@ class Array:
 
     group: str
     """The layer's name; one that Keras takes where the file is for Keras."""
-    kernel: WeightArray
+    weight_array: WeightArray
 
     @property
     def key(self) -> str:
-        return f"{self.group}/{self.kernel.name}"
+        return f"{self.group}/{self.weight_array.name}"
 
     @property
     def bytes(self) -> int:
-        return 4 * count(self.kernel.shape)
+        return 4 * count(self.weight_array.shape)
 
     def parts(self) -> Iterator[FloatArray]:
         """Views or arrays whose values, in C order, one after the other, are the array's; float32."""
-        yield from self.kernel.parts()
+        yield from self.weight_array.parts()
 
-    def described(self) -> dict[str, object]:
+    def origin(self) -> dict[str, object]:
         """Where it comes from: layer, blob and what was done to it."""
         sources = [
             {"layer": source.layer, "blob": source.index, "name": source.name, "shape": list(source.shape),
              "from": source.origin}
-            for source in self.kernel.sources
+            for source in self.weight_array.sources
         ]  # fmt: skip
-        return {"caffe": sources, "transposition": self.kernel.transposition, "shape": list(self.kernel.shape)}
+        return {
+            "caffe": sources,
+            "transposition": self.weight_array.transposition,
+            "shape": list(self.weight_array.shape),
+        }
 
 
 @dataclass(frozen=True)
 class WeightsContent:
-    """All arrays in the file's order, and what is said of the layers and blobs."""
+    """All arrays in the file's order, and facts about the layers and blobs."""
 
     layout: Layout
     net: str
@@ -78,7 +82,7 @@ class WeightsContent:
         return json.dumps(
             {
                 "format": FORMAT, "producer": f"caffeconv {__version__}", "layout": self.layout, "net": self.net,
-                "arrays": {array.key: array.described() for array in self.arrays},
+                "arrays": {array.key: array.origin() for array in self.arrays},
                 "layers": self.layers, "blobs": self.blobs,
             },
             ensure_ascii=False,
@@ -93,24 +97,24 @@ def weight_arrays_of(graph: Graph, layout: Layout, *, keras_names: bool = False)
     Raises:
         CaffeconvError: the net has no parameters.
     """
-    placed = _placed(graph) if layout == "nhwc" else _as_they_are(graph)
+    layer_arrays = _layers_channels_last(graph) if layout == "nhwc" else _layers_as_stored(graph)
     arrays: list[Array] = []
     layers: dict[str, Json] = {}
-    for item, groups in zip(placed, _groups(placed, keras=keras_names), strict=True):
-        arrays += [Array(groups[kernel.part_of], kernel) for kernel in item.weights.arrays]
-        said = _said(item, groups[""])
-        if item.weights.arrays or said.keys() - {"type"}:
-            layers[item.node.name] = said
+    for item, groups in zip(layer_arrays, _groups(layer_arrays, keras=keras_names), strict=True):
+        arrays += [Array(groups[array.part_of], array) for array in item.weights.arrays]
+        facts = _layer_facts(item, groups[""])
+        if item.weights.arrays or facts.keys() - {"type"}:
+            layers[item.node.name] = facts
     if not arrays:
         raise CaffeconvError(
             f"{graph.net.name or 'the net'} has no layer with parameters; there are no weights to write"
         )
-    blobs = _blobs(graph, placed) if layout == "nhwc" else {}
+    blobs = _blobs(graph, layer_arrays) if layout == "nhwc" else {}
     return WeightsContent(layout, graph.net.name, tuple(arrays), layers, blobs)
 
 
 @dataclass(frozen=True)
-class _Placed:
+class _LayerArrays:
     """A layer with its arrays, and how its blobs are held."""
 
     node: Node
@@ -121,46 +125,46 @@ class _Placed:
     merged_into: str = ""
 
 
-def _as_they_are(graph: Graph) -> list[_Placed]:
-    return [_Placed(node, WeightArrays(all_as_stored(node))) for node in graph.nodes]
+def _layers_as_stored(graph: Graph) -> list[_LayerArrays]:
+    return [_LayerArrays(node, WeightArrays(all_as_stored(node))) for node in graph.nodes]
 
 
-def _placed(graph: Graph) -> list[_Placed]:
+def _layers_channels_last(graph: Graph) -> list[_LayerArrays]:
     readers: dict[str, list[Node]] = defaultdict(list)
     for node in graph.nodes:
         for value in dict.fromkeys(node.bottoms):
             readers[value].append(node)
-    held: dict[str, AxisOrder] = {}
-    merged: dict[str, str] = {}
-    placed = []
+    axis_orders: dict[str, AxisOrder] = {}
+    merges: dict[str, str] = {}
+    layer_arrays = []
     for node in graph.nodes:
-        bottoms = tuple(held[value] for value in node.bottoms)
-        found = _input_tops(node, readers) if node.layer.is_input else node.layer.axis_orders(node, bottoms)
-        in_caffes_order = found is None
-        if found is None:
+        bottoms = tuple(axis_orders[value] for value in node.bottoms)
+        orders = _input_tops(node, readers) if node.layer.is_input else node.layer.axis_orders(node, bottoms)
+        in_caffes_order = orders is None
+        if orders is None:
             bottoms = tuple(as_caffe(shape) for shape in node.bottom_shapes)
-            found = [as_caffe(shape) if node.layer.tops_as_caffe else usual(shape) for shape in node.top_shapes]
-        held.update(zip(node.tops, found, strict=True))
-        if node.tops and merged.get(node.bottoms[0] if node.bottoms else ""):
-            into = merged[node.bottoms[0]]
-            placed.append(_Placed(node, WeightArrays(), bottoms, tuple(found), in_caffes_order, into))
+            orders = [as_caffe(shape) if node.layer.tops_as_caffe else usual(shape) for shape in node.top_shapes]
+        axis_orders.update(zip(node.tops, orders, strict=True))
+        if node.tops and merges.get(node.bottoms[0] if node.bottoms else ""):
+            into = merges[node.bottoms[0]]
+            layer_arrays.append(_LayerArrays(node, WeightArrays(), bottoms, tuple(orders), in_caffes_order, into))
             continue
         follower = _follower(node, readers)
         if follower is not None:
-            merged[node.tops[0]] = node.name
+            merges[node.tops[0]] = node.name
         weights = node.layer.weight_arrays(node, bottoms, follower)
         if weights is None:
             weights = WeightArrays(all_as_stored(node), notes=(NO_RULE,) if node.params else ())
-        placed.append(_Placed(node, weights, bottoms, tuple(found), in_caffes_order))
-    return placed
+        layer_arrays.append(_LayerArrays(node, weights, bottoms, tuple(orders), in_caffes_order))
+    return layer_arrays
 
 
 def _follower(node: Node, readers: Mapping[str, Sequence[Node]]) -> Node | None:
     """The layer that Keras has as one with this one: the only reader of what this one makes, where it makes one blob."""
-    following = readers[node.tops[0]] if len(node.tops) == 1 and node.tops[0] in readers else []
-    if len(following) != 1 or following[0].bottoms != node.tops:
+    top_readers = readers[node.tops[0]] if len(node.tops) == 1 and node.tops[0] in readers else []
+    if len(top_readers) != 1 or top_readers[0].bottoms != node.tops:
         return None
-    return following[0] if node.layer.fuses_with(node, following[0]) else None
+    return top_readers[0] if node.layer.fuses_with(node, top_readers[0]) else None
 
 
 def _input_tops(node: Node, readers: Mapping[str, Sequence[Node]]) -> list[AxisOrder]:
@@ -185,15 +189,17 @@ def _channel_axis(value: str, readers: Mapping[str, Sequence[Node]]) -> int | No
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
-def _groups(placed: Sequence[_Placed], *, keras: bool) -> list[dict[str, str]]:
+def _groups(layer_arrays: Sequence[_LayerArrays], *, keras: bool) -> list[dict[str, str]]:
     """For each layer the names of its groups, by `WeightArray.part_of`; no two names are the same."""
-    taken = {METADATA}
-    found = [{"": unique_name(_for_keras(item.node.name) if keras else item.node.name, taken)} for item in placed]
-    for item, names in zip(placed, found, strict=True):
-        for kernel in item.weights.arrays:
-            if kernel.part_of not in names:
-                names[kernel.part_of] = unique_name(f"{names['']}_{kernel.part_of}", taken)
-    return found
+    used_names = {METADATA}
+    groups = [
+        {"": unique_name(_for_keras(item.node.name) if keras else item.node.name, used_names)} for item in layer_arrays
+    ]
+    for item, names in zip(layer_arrays, groups, strict=True):
+        for array in item.weights.arrays:
+            if array.part_of not in names:
+                names[array.part_of] = unique_name(f"{names['']}_{array.part_of}", used_names)
+    return groups
 
 
 def _for_keras(layer: str) -> str:
@@ -202,19 +208,19 @@ def _for_keras(layer: str) -> str:
     return name if name.strip(".") else f"layer{name}"
 
 
-# -- what is said of layers and blobs ----------------------------------------------------------------------------------
+# -- facts about layers and blobs --------------------------------------------------------------------------------------
 
 
-def _said(item: _Placed, name: str) -> dict[str, object]:
-    said: dict[str, object] = {"type": item.node.type}
+def _layer_facts(item: _LayerArrays, name: str) -> dict[str, object]:
+    facts: dict[str, object] = {"type": item.node.type}
     if name != item.node.name:
-        said["name"] = name
+        facts["name"] = name
     if item.merged_into:
-        said["merged_into"] = item.merged_into
-    said |= item.weights.facts
+        facts["merged_into"] = item.merged_into
+    facts |= item.weights.facts
     padding = item.node.layer.padding(item.node)
     if padding is not None:
-        said["window"] = _window(item.node, padding)
+        facts["window"] = _window(item.node, padding)
     notes = [*item.weights.notes]
     if item.in_caffes_order:
         reads, makes = (
@@ -222,23 +228,23 @@ def _said(item: _Placed, name: str) -> dict[str, object]:
         )
         notes.append(f"do this in Caffe's order: bring the bottoms into it ({reads}), and the tops ({makes}) out of it")
     if notes:
-        said["notes"] = notes
-    return said
+        facts["notes"] = notes
+    return facts
 
 
 def _window(node: Node, padding: Padding) -> dict[str, object]:
     window = padding.window
-    said: dict[str, object] = {
+    facts: dict[str, object] = {
         "kernel": list(window.kernel), "stride": list(window.stride), "dilation": list(window.dilation)
     }  # fmt: skip
-    said["crop" if padding.crops else "pad"] = _sides(padding.pads)
-    said |= {"same": padding.same, "valid": padding.valid, "same_would_be": _sides(padding.same_pads)}
-    said["input_size"] = list(node.bottom_shapes[0][-len(padding.pads) :])
+    facts["crop" if padding.crops else "pad"] = _sides(padding.pads)
+    facts |= {"same": padding.same, "valid": padding.valid, "same_would_be": _sides(padding.same_pads)}
+    facts["input_size"] = list(node.bottom_shapes[0][-len(padding.pads) :])
     if not padding.crops:
-        said["pad_with"] = padding.fill
+        facts["pad_with"] = padding.fill
     if padding.factors:
-        said["then_multiply"] = [[factor if isfinite(factor) else None for factor in axis] for axis in padding.factors]
-    return said
+        facts["then_multiply"] = [[factor if isfinite(factor) else None for factor in axis] for axis in padding.factors]
+    return facts
 
 
 def _sides(pads: Sequence[tuple[int, int]]) -> dict[str, int] | list[list[int]]:
@@ -248,14 +254,14 @@ def _sides(pads: Sequence[tuple[int, int]]) -> dict[str, int] | list[list[int]]:
     return {"top": top, "bottom": bottom, "left": left, "right": right}
 
 
-def _blobs(graph: Graph, placed: Sequence[_Placed]) -> dict[str, Json]:
-    held = {value: top for item in placed for value, top in zip(item.node.tops, item.tops, strict=True)}
+def _blobs(graph: Graph, layer_arrays: Sequence[_LayerArrays]) -> dict[str, Json]:
+    orders = {value: top for item in layer_arrays for value, top in zip(item.node.tops, item.tops, strict=True)}
     last = graph.net.last_value
-    return {blob: _held(held[last[blob]]) for blob in graph.net.blob_order() if last[blob] in held}
+    return {blob: _blob_facts(orders[last[blob]]) for blob in graph.net.blob_order() if last[blob] in orders}
 
 
-def _held(blob: AxisOrder) -> Json:
-    said: dict[str, object] = {"shape": list(blob.held_shape), "axes": list(blob.axes)}
+def _blob_facts(blob: AxisOrder) -> Json:
+    facts: dict[str, object] = {"shape": list(blob.held_shape), "axes": list(blob.axes)}
     if blob.is_flattening:
-        said["flattened"] = [{"shape": list(piece.shape), "axes": list(piece.axes)} for piece in blob.pieces]
-    return said
+        facts["flattened"] = [{"shape": list(segment.shape), "axes": list(segment.axes)} for segment in blob.pieces]
+    return facts

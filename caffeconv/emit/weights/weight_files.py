@@ -63,7 +63,7 @@ def write_safetensors(file: BinaryIO, content: WeightsContent, advance: Advance)
     start = 0
     for array in content.arrays:
         header[array.key] = {
-            "dtype": "F32", "shape": list(array.kernel.shape), "data_offsets": [start, start + array.bytes]
+            "dtype": "F32", "shape": list(array.weight_array.shape), "data_offsets": [start, start + array.bytes]
         }  # fmt: skip
         start += array.bytes
     text = json.dumps(header, ensure_ascii=False).encode()
@@ -82,15 +82,15 @@ def write_npz(file: BinaryIO, content: WeightsContent, advance: Advance) -> None
     """A zip of .npy members, not compressed, and the metadata as a string without axes."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for array in content.arrays:
-            header = {"descr": "<f4", "fortran_order": False, "shape": array.kernel.shape}
+            header = {"descr": "<f4", "fortran_order": False, "shape": array.weight_array.shape}
             member = zipfile.ZipInfo(f"{array.key}.npy", ZIP_TIME)
-            with archive.open(member, "w", force_zip64=array.bytes >= zipfile.ZIP64_LIMIT >> 1) as to:
-                np.lib.format.write_array_header_1_0(to, header)
+            with archive.open(member, "w", force_zip64=array.bytes >= zipfile.ZIP64_LIMIT >> 1) as member_file:
+                np.lib.format.write_array_header_1_0(member_file, header)
                 for block in _blocks(array):
-                    to.write(block)
+                    member_file.write(block)
             advance(1)
-        with archive.open(zipfile.ZipInfo(f"{METADATA}.npy", ZIP_TIME), "w") as to:
-            np.lib.format.write_array(to, np.array(content.metadata()), allow_pickle=False)
+        with archive.open(zipfile.ZipInfo(f"{METADATA}.npy", ZIP_TIME), "w") as member_file:
+            np.lib.format.write_array(member_file, np.array(content.metadata()), allow_pickle=False)
 
 
 # -- HDF5, as Keras has it ---------------------------------------------------------------------------------------------
@@ -113,10 +113,10 @@ def write_keras_h5(file: BinaryIO, content: WeightsContent, advance: Advance) ->
         h5.create_dataset(METADATA, data=content.metadata(), dtype=h5py.string_dtype())
         groups = [(name, list(arrays)) for name, arrays in groupby(content.arrays, key=lambda array: array.group)]
         _write_names(h5.attrs, "layer_names", [name for name, _ in groups])
-        said = {str(layer.get("name", name)): layer for name, layer in content.layers.items()}
+        facts = {str(layer.get("name", name)): layer for name, layer in content.layers.items()}
         places = [place for name, arrays in groups for place in _lay_out(h5.create_group(name), arrays)]
         for name, _ in groups:
-            h5[name].attrs["caffe"] = json.dumps(said.get(name, {}), ensure_ascii=False)
+            h5[name].attrs["caffe"] = json.dumps(facts.get(name, {}), ensure_ascii=False)
     for array, place in zip(content.arrays, places, strict=True):
         file.seek(place or 0)
         for block in _blocks(array):
@@ -128,19 +128,21 @@ def _lay_out(group: h5py.Group, arrays: Sequence[Array]) -> Iterator[int | None]
     """Makes the data sets of a layer; where in the file each array's values are to lie."""
     import h5py
 
-    _write_names(group.attrs, "weight_names", [array.kernel.name for array in arrays])
+    _write_names(group.attrs, "weight_names", [array.weight_array.name for array in arrays])
     for array in arrays:
-        how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        shape = array.kernel.shape
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        shape = array.weight_array.shape
         space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
-        made = h5py.h5d.create(group.id, array.kernel.name.encode(), h5py.h5t.IEEE_F32LE, space, dcpl=how)
-        described = array.described()
-        attributes = h5py.Dataset(made).attrs
-        attributes["caffe"] = json.dumps(described["caffe"], ensure_ascii=False)
-        attributes["transposition"] = described["transposition"]
-        yield made.get_offset()
+        dataset = h5py.h5d.create(
+            group.id, array.weight_array.name.encode(), h5py.h5t.IEEE_F32LE, space, dcpl=properties
+        )
+        origin = array.origin()
+        attributes = h5py.Dataset(dataset).attrs
+        attributes["caffe"] = json.dumps(origin["caffe"], ensure_ascii=False)
+        attributes["transposition"] = origin["transposition"]
+        yield dataset.get_offset()
 
 
 def _write_names(attributes: h5py.AttributeManager, name: str, values: Sequence[str]) -> None:
