@@ -94,7 +94,7 @@ def good_nets() -> Iterator[Good]:
 
 def is_whole(net: NetDef, file: WeightsFile) -> bool:
     """Whether a net builds and takes the weights."""
-    return not TrialNet.of(net, SearchContext({}, stored_layers([file]), Budget(1 << 30))).troubles
+    return not TrialNet.of(net, SearchContext({}, stored_layers([file]), Budget(1 << 30))).misfits
 
 
 def mutants(goods: Sequence[Good], chance: random.Random) -> Iterator[Mutant]:

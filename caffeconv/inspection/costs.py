@@ -38,9 +38,11 @@ def receptive_fields(nodes: Sequence[Node]) -> dict[str, ReceptiveField]:
     """Value → receptive field with respect to the inputs; left out where that is not known, or is all."""
     fields: dict[str, ReceptiveField] = {}
     for node in nodes:
-        found = _input_field(node) if node.layer.is_input else _field(node, fields)
-        if found is not None:
-            fields.update((top, found) for top, shape in zip(node.tops, node.top_shapes, strict=True) if len(shape) > 2)
+        receptive_field = _input_field(node) if node.layer.is_input else _field(node, fields)
+        if receptive_field is not None:
+            fields.update(
+                (top, receptive_field) for top, shape in zip(node.tops, node.top_shapes, strict=True) if len(shape) > 2
+            )
     return fields
 
 
@@ -50,22 +52,22 @@ def _input_field(node: Node) -> ReceptiveField | None:
 
 
 def _field(node: Node, fields: Mapping[str, ReceptiveField]) -> ReceptiveField | None:
-    known = [fields[value] for value in node.bottoms if value in fields]
-    if not known or not node.top_shapes or len(node.top_shapes[0]) != len(node.bottom_shapes[0]):
+    bottom_fields = [fields[value] for value in node.bottoms if value in fields]
+    if not bottom_fields or not node.top_shapes or len(node.top_shapes[0]) != len(node.bottom_shapes[0]):
         return None
     bottom, top = node.bottom_shapes[0], node.top_shapes[0]
     axes = range(len(bottom) - 2)
-    if node.layer.mixes_positions or any(len(field.size) != len(axes) for field in known):
+    if node.layer.mixes_positions or any(len(field.size) != len(axes) for field in bottom_fields):
         return None
-    size = tuple(max(field.size[i] for field in known) for i in axes)
-    step = tuple(max(field.stride[i] for field in known) for i in axes)
+    size = tuple(max(field.size[i] for field in bottom_fields) for i in axes)
+    step = tuple(max(field.stride[i] for field in bottom_fields) for i in axes)
     try:
         window = node.layer.window_over(bottom)
     except LayerError:
         return None
     if window is None or len(window.kernel) != len(axes):
-        grown = [Fraction(bottom[i + 2], top[i + 2]) if top[i + 2] else Fraction(1) for i in axes]
-        return ReceptiveField(size, tuple(step[i] * grown[i] for i in axes))
+        ratios = [Fraction(bottom[i + 2], top[i + 2]) if top[i + 2] else Fraction(1) for i in axes]
+        return ReceptiveField(size, tuple(step[i] * ratios[i] for i in axes))
     if node.layer.transposed:
         spread = tuple(size[i] + int((window.extent(i) - 1) // window.stride[i] * step[i]) for i in axes)
         return ReceptiveField(spread, tuple(step[i] / window.stride[i] for i in axes))

@@ -27,14 +27,14 @@ class LayerChange:
 
 def compare(a: Report, b: Report) -> tuple[LayerChange, ...]:
     """The layers that differ, in the order of `b`, with those that only `a` has where they stand there."""
-    theirs = {layer.name: layer for layer in reversed(b.layers)}
-    mine = {layer.name: layer for layer in reversed(a.layers)}
-    found = [_between(layer, theirs.get(layer.name)) for layer in a.layers]
-    found += [
+    layers_b = {layer.name: layer for layer in reversed(b.layers)}
+    layers_a = {layer.name: layer for layer in reversed(a.layers)}
+    changes = [_between(layer, layers_b.get(layer.name)) for layer in a.layers]
+    changes += [
         LayerChange(layer.name, "only in B", (f"type {layer.type}", *_tops(layer)))
-        for layer in b.layers if layer.name not in mine
+        for layer in b.layers if layer.name not in layers_a
     ]  # fmt: skip
-    return tuple(change for change in found if change is not None)
+    return tuple(change for change in changes if change is not None)
 
 
 def _tops(layer: LayerReport) -> Iterator[str]:
@@ -61,16 +61,16 @@ def _shape_changes(what: str, a: Mapping[str, Shape], b: Mapping[str, Shape]) ->
 
 def field_changes(a: Message, b: Message, path: str = "") -> Iterator[str]:
     """The fields in which two messages of one type differ: ``pooling_param.stride: 2 → 1``."""
-    mine = {field.name: (field, value) for field, value in a.ListFields()}
-    theirs = {field.name: (field, value) for field, value in b.ListFields()}
-    for name in dict.fromkeys((*mine, *theirs)):
-        field, _ = mine.get(name) or theirs[name]
-        if name == "blobs" or (name in mine and name in theirs and mine[name][1] == theirs[name][1]):
+    fields_a = {field.name: (field, value) for field, value in a.ListFields()}
+    fields_b = {field.name: (field, value) for field, value in b.ListFields()}
+    for name in dict.fromkeys((*fields_a, *fields_b)):
+        field, _ = fields_a.get(name) or fields_b[name]
+        if name == "blobs" or (name in fields_a and name in fields_b and fields_a[name][1] == fields_b[name][1]):
             continue
         old, new = getattr(a, name), getattr(b, name)
-        if isinstance(old, Message) and name in mine and name in theirs:
+        if isinstance(old, Message) and name in fields_a and name in fields_b:
             yield from field_changes(old, new, f"{path}{name}.")
             continue
-        was = field_value(field, old) if name in mine else "not given"
-        now = field_value(field, new) if name in theirs else "not given"
+        was = field_value(field, old) if name in fields_a else "not given"
+        now = field_value(field, new) if name in fields_b else "not given"
         yield f"{path}{name}: {was} → {now}"

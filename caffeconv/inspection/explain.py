@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 from caffeconv.inspection.costs import ReceptiveField, receptive_fields
-from caffeconv.inspection.diagnose.size_trace import described
+from caffeconv.inspection.diagnose.size_trace import describe_layer
 from caffeconv.ir.layer import Node
 from caffeconv.tensor.shape import Shape, format_shape
 
@@ -17,7 +17,7 @@ def explain(nodes: Sequence[Node], name: str) -> list[str]:
     if node is None:
         raise KeyError(name)
     fields = receptive_fields(nodes)
-    return [f"{node.definition.where}: {described(node.definition)}", *_sizes(node), *_params(node),
+    return [f"{node.definition.where}: {describe_layer(node.definition)}", *_sizes(node), *_params(node),
             *_sight(node, fields), *_padding(node), *_channels_last(node)]  # fmt: skip
 
 
@@ -54,10 +54,10 @@ def _params(node: Node) -> Iterator[str]:
         yield f"  blob {i} ({param.name}) {format_shape(param.shape)}{': ' + meaning if meaning else ''}{shared}"
         lr = spec.lr_mult if spec is not None else 1.0
         decay = spec.decay_mult if spec is not None else 1.0
-        given = "" if spec is not None else " (not given: the defaults)"
+        default_note = "" if spec is not None else " (not given: the defaults)"
         learns = "it does not learn" if lr == 0 else f"it learns at {lr:g} × the solver's base_lr"
         decays = "without weight decay" if decay == 0 else f"with {decay:g} × its weight_decay"
-        yield f"    lr_mult {lr:g}, decay_mult {decay:g}{given}: {learns}, {decays}; once blobs_lr and weight_decay"
+        yield f"    lr_mult {lr:g}, decay_mult {decay:g}{default_note}: {learns}, {decays}; once blobs_lr and weight_decay"
     if not node.params:
         yield "  no parameters"
 
@@ -66,14 +66,14 @@ def _meaning(node: Node, name: str, shape: Shape) -> str:
     axes = node.layer.param_axes.get(name, "")
     if len(shape) > 2 and axes.startswith("num_output"):
         channels = node.bottom_shapes[0][1]
-        seen = "all" if shape[1] == channels else f"{shape[1]} of the"
-        return f"{shape[0]} filters, each over {seen} {channels} channels, {format_shape(shape[2:])} ({axes})"
+        part = "all" if shape[1] == channels else f"{shape[1]} of the"
+        return f"{shape[0]} filters, each over {part} {channels} channels, {format_shape(shape[2:])} ({axes})"
     if len(shape) == 2 and axes == "num_output × inputs":
         bottom = node.bottom_shapes[0]
         inputs = f"{format_shape(bottom[1:])} = " if len(bottom) > 2 else ""
-        turned = getattr(node.layer, "transpose", False)
-        rows, columns = shape[::-1] if turned else shape
-        return f"{rows} outputs, each from {inputs}{columns} inputs ({'inputs × num_output' if turned else axes})"
+        transposed = getattr(node.layer, "transpose", False)
+        rows, columns = shape[::-1] if transposed else shape
+        return f"{rows} outputs, each from {inputs}{columns} inputs ({'inputs × num_output' if transposed else axes})"
     if len(shape) == 1 and axes == "num_output":
         return f"{shape[0]} biases, one for each output"
     if len(shape) == 1 and axes == "channels":
@@ -114,8 +114,8 @@ def _padding(node: Node) -> Iterator[str]:
         f"{format_shape(padding.same_size)}; Caffe {words[1]} {_sides(padding.pads)}:"
     )
     if padding.crops:
-        cut = ", ".join(f"{before}:{f'-{after}' if after else ''}" for before, after in padding.pads)
-        yield f"    padding='VALID', then y[:, {cut}, :] (channels last)"
+        slices = ", ".join(f"{before}:{f'-{after}' if after else ''}" for before, after in padding.pads)
+        yield f"    padding='VALID', then y[:, {slices}, :] (channels last)"
         return
     lowest = ", constant_values=x.dtype.min" if padding.fill == "lowest" else ""
     layout = "NHWC" if rank == 2 else "channels last"

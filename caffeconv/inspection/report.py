@@ -124,29 +124,32 @@ def inspect(
     except InvalidNetError as error:
         return Report(source.net.name, (), (*dropped, *error.diagnostics), {}, {})
     shapes = shapes if batch is None else {**_with_batch(definition, shapes, batch), **(shapes or {})}
-    draft = build_partial_graph(definition, shapes)
-    graph = finish(definition, draft)
-    bound = bind(graph, files)
+    partial_graph = build_partial_graph(definition, shapes)
+    graph = finish(definition, partial_graph)
+    binding = bind(graph, files)
     diagnosis = diagnose(
-        definition, files, (*dropped, *faults, *draft.problems, *for_built_layers(draft, bound)), shapes
+        definition,
+        files,
+        (*dropped, *faults, *partial_graph.problems, *for_built_layers(partial_graph, binding)),
+        shapes,
     )
-    odd = tuple(check_values(bound.graph.nodes)) if values else ()
-    diagnostics = (*diagnosis.diagnostics, *odd)
+    value_warnings = tuple(check_values(binding.graph.nodes)) if values else ()
+    diagnostics = (*diagnosis.diagnostics, *value_warnings)
     deploy_command = (
-        "" if deploy else deploy_options(upgraded, replace(options, shapes=shapes or {}), draft.unbuilt, files)
+        "" if deploy else deploy_options(upgraded, replace(options, shapes=shapes or {}), partial_graph.unbuilt, files)
     )
     last = {value: blob for blob, value in definition.last_value.items()}
     return Report(
         net=definition.name,
-        layers=_layer_reports(definition, draft, bound.graph.nodes, diagnostics),
+        layers=_layer_reports(definition, partial_graph, binding.graph.nodes, diagnostics),
         diagnostics=diagnostics,
-        blobs={blob: draft.shapes[definition.last_value[blob]] for blob in definition.blob_order()
-               if definition.last_value[blob] in draft.shapes},
-        params={node.name: [param.shape for param in node.params] for node in bound.graph.nodes if node.params},
+        blobs={blob: partial_graph.shapes[definition.last_value[blob]] for blob in definition.blob_order()
+               if definition.last_value[blob] in partial_graph.shapes},
+        params={node.name: [param.shape for param in node.params] for node in binding.graph.nodes if node.params},
         inputs={last.get(value, value): graph.shapes[value] for value in graph.inputs},
         outputs={last.get(value, value): graph.shapes[value] for value in graph.outputs},
         peak_bytes=peak_bytes(graph.nodes, graph.outputs),
-        nodes=bound.graph.nodes,
+        nodes=binding.graph.nodes,
         cures=diagnosis.cures,
         fixed=_with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None,
         advice="\n".join(filter(None, (diagnosis.advice, _deploy_advice(deploy_command)))),
@@ -163,13 +166,13 @@ def _with_batch(definition: NetDef, shapes: Mapping[str, Sequence[int]] | None, 
     """The shapes of those inputs that have the first one's batch size, with another one."""
     if batch < 1:
         raise CaffeconvError(f"batch {batch}: at least 1 was needed")
-    found = {
+    input_shapes = {
         blob: shape
         for node in build_partial_graph(definition, shapes).nodes if node.layer.is_input
         for blob, shape in zip(node.definition.tops, node.top_shapes, strict=True) if shape
     }  # fmt: skip
-    lead = next((shape[0] for shape in found.values()), None)
-    return {blob: (batch, *shape[1:]) for blob, shape in found.items() if shape[0] == lead}
+    batch_size = next((shape[0] for shape in input_shapes.values()), None)
+    return {blob: (batch, *shape[1:]) for blob, shape in input_shapes.items() if shape[0] == batch_size}
 
 
 def _with_edits(source: NetSource, definition: NetDef, cure: Cure) -> NetParameter:
@@ -177,13 +180,13 @@ def _with_edits(source: NetSource, definition: NetDef, cure: Cure) -> NetParamet
     net = NetParameter()
     net.CopyFrom(source.net)
     del net.layer[:]
-    waiting, edited = list(enumerate(definition.layers)), iter(cure.net.layers)
+    pending, edited_layers = list(enumerate(definition.layers)), iter(cure.net.layers)
     for proto in source.net.layer:
-        if not waiting or proto != waiting[0][1].proto:
+        if not pending or proto != pending[0][1].proto:
             net.layer.append(proto)
             continue
-        number = cure.places.get(waiting.pop(0)[0], 1)
-        net.layer.extend(layer.proto for layer in itertools.islice(edited, number))
+        number = cure.places.get(pending.pop(0)[0], 1)
+        net.layer.extend(layer.proto for layer in itertools.islice(edited_layers, number))
     return net
 
 
@@ -192,13 +195,13 @@ def _own_weights(net: PathLike) -> tuple[Path, ...]:
 
 
 def _layer_reports(
-    net: NetDef, draft: PartialGraph, nodes: Sequence[Node], diagnostics: Sequence[Diagnostic]
+    net: NetDef, partial_graph: PartialGraph, nodes: Sequence[Node], diagnostics: Sequence[Diagnostic]
 ) -> tuple[LayerReport, ...]:
-    built, fields = iter(nodes), receptive_fields(nodes)
-    unbuilt = {id(layer) for layer in draft.unbuilt}
+    remaining_nodes, fields = iter(nodes), receptive_fields(nodes)
+    unbuilt_ids = {id(layer) for layer in partial_graph.unbuilt}
     reports = []
     for definition in net.layers:
-        node = None if id(definition) in unbuilt else next(built)
+        node = None if id(definition) in unbuilt_ids else next(remaining_nodes)
         problems = tuple(d for d in diagnostics if d.layer == definition.name and d.severity == "error")
         common = (definition.name, definition.type, definition.line, definition.bottoms)
         if node is None:
@@ -206,12 +209,12 @@ def _layer_reports(
             continue
         names = (*definition.tops, *node.tops[len(definition.tops) :])
         tops = tuple(zip(names, node.top_shapes, strict=True))
-        fresh = sum(count(shape) for name, shape in tops if name not in definition.bottoms)
-        own = sum(count(param.shape) for param in node.params if param.owner is None)
+        output_count = sum(count(shape) for name, shape in tops if name not in definition.bottoms)
+        own_count = sum(count(param.shape) for param in node.params if param.owner is None)
         cost = node.layer.multiply_adds(node.bottom_shapes, node.top_shapes)
         params = tuple((param.name, param.shape) for param in node.params)
         field = fields.get(node.tops[0]) if node.tops else None
         formulas = node.layer.size_formulas(node.bottom_shapes[0]) if node.bottom_shapes else ()
-        costs = (own, cost, fresh * FLOAT_BYTES)
+        costs = (own_count, cost, output_count * FLOAT_BYTES)
         reports.append(LayerReport(*common, tops, params, *costs, problems, field, definition, formulas))
     return tuple(reports)

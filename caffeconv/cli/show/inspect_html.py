@@ -13,7 +13,7 @@ import numpy as np
 
 from caffeconv.cli.show.inspect_json import Json, report_json
 from caffeconv.inspection.diagnose.edit import field_text, settings_of
-from caffeconv.inspection.diagnose.size_trace import described
+from caffeconv.inspection.diagnose.size_trace import describe_layer
 from caffeconv.layers import LAYERS
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _data(report: Report, *, histograms: bool) -> Json:
             "tops": layer_json["tops"] or [{"name": top, "shape": None} for top in _tops(layer)],
             "built": layer.name in by_name,
             "problems": [{"message": d.message, "hint": d.hint.replace("\n  ", "\n")} for d in layer.problems],
-            "summary": described(layer.definition) if layer.definition else layer.type,
+            "summary": describe_layer(layer.definition) if layer.definition else layer.type,
             "settings": _settings(layer),
             "histograms": list(_histograms(by_name.get(layer.name))) if histograms else [],
         }

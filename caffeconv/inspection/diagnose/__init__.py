@@ -16,7 +16,7 @@ from caffeconv.inspection.diagnose.companion_layers import Companion, completed,
 from caffeconv.inspection.diagnose.edit import Edit, edited
 from caffeconv.inspection.diagnose.explanations import Comparison, another_net, misfit_words, other_types, shape_words
 from caffeconv.inspection.diagnose.insertions import missing_bottoms, with_bottoms, with_recipes
-from caffeconv.inspection.diagnose.renames import free_name, renamed, without_weights
+from caffeconv.inspection.diagnose.renames import find_renames, free_name, without_weights
 from caffeconv.inspection.diagnose.search import MOST_CURES, Cure, cure_from, edits_of, find_cures
 from caffeconv.inspection.diagnose.trial_net import Budget, SearchContext, TrialNet, stored_layers
 from caffeconv.ir.definition import LayerDef, NetDef
@@ -63,132 +63,140 @@ class Diagnosis:
 
 def diagnose(
     net: NetDef, files: Sequence[WeightsFile], diagnostics: Sequence[Diagnostic],
-    asked: Mapping[str, Sequence[int]] | None = None, *, effort: int = THOROUGH,
+    input_shapes: Mapping[str, Sequence[int]] | None = None, *, effort: int = THOROUGH,
 ) -> Diagnosis:  # fmt: skip
     """Explains the problems that `build` and `bind` found in a net, and looks for edits that mend them.
 
-    `asked`: shapes of inputs that the caller gives. `effort`: how many layers may be evaluated in the search.
+    `input_shapes`: those that the caller gives. `effort`: how many layers may be evaluated in the search.
     """
-    shapes = {blob: tuple(shape) for blob, shape in (asked or {}).items()}
-    given = SearchContext(shapes, stored_layers(files), Budget(effort))
-    world = TrialNet.of(net, given)
-    names = renamed(world)
-    reference = _reference(net, files, world)
-    diagnostics = tuple(_with_names(diagnostics, edits_of(net, names)))
-    halves = halves_missing(world, reference)
-    diagnostics = (*_with_halves(diagnostics, halves), *other_types(world))
-    if not world.troubles and not missing_bottoms(world.net):
-        found = [_cure(world, names)] if names else [completed(world, halves).cure()] if halves else []
-        whole = tuple(cure for cure in found if _holds(cure, files, shapes))
-        return Diagnosis(diagnostics, whole, doubt="" if whole else another_net(world, reference))
-    cures = tuple(_checked_cures(world, reference, files, shapes))
-    sides = Comparison(world, reference, cures)
-    renaming, lost = _renaming(world, files, shapes)
-    return Diagnosis(tuple(_explained(sides, diagnostics)), cures, renaming, lost, another_net(world, reference))
+    shapes = {blob: tuple(shape) for blob, shape in (input_shapes or {}).items()}
+    context = SearchContext(shapes, stored_layers(files), Budget(effort))
+    trial = TrialNet.of(net, context)
+    renames = find_renames(trial)
+    reference = _reference(net, files, trial)
+    diagnostics = tuple(_with_names(diagnostics, edits_of(net, renames)))
+    companions = halves_missing(trial, reference)
+    diagnostics = (*_with_companions(diagnostics, companions), *other_types(trial))
+    if not trial.misfits and not missing_bottoms(trial.net):
+        candidates = [_cure(trial, renames)] if renames else [completed(trial, companions).cure()] if companions else []
+        valid = tuple(cure for cure in candidates if _is_valid(cure, files, shapes))
+        return Diagnosis(diagnostics, valid, doubt="" if valid else another_net(trial, reference))
+    cures = tuple(_checked_cures(trial, reference, files, shapes))
+    comparison = Comparison(trial, reference, cures)
+    renaming, lost = _renaming(trial, files, shapes)
+    return Diagnosis(
+        tuple(_with_explanations(comparison, diagnostics)), cures, renaming, lost, another_net(trial, reference)
+    )
 
 
 def _checked_cures(
-    world: TrialNet, reference: TrialNet | None, files: Sequence[WeightsFile], asked: Mapping[str, Shape]
+    trial: TrialNet, reference: TrialNet | None, files: Sequence[WeightsFile], input_shapes: Mapping[str, Shape]
 ) -> list[Cure]:
-    base = with_recipes(with_bottoms(world))
-    found = find_cures(base.world) if base.world.troubles else []
-    known = cure_from(base.world, reference, "as in the net that the weights file carries") if reference else None
-    if known is not None:
-        found = [known, *(cure for cure in found if str(cure) != str(known))]
-    whole = [base.cure(cure) for cure in found] if base.world.troubles else [base.cure()]
-    return [cure for cure in whole if _holds(cure, files, asked)][:MOST_CURES]
+    base = with_recipes(with_bottoms(trial))
+    cures = find_cures(base.trial) if base.trial.misfits else []
+    reference_cure = (
+        cure_from(base.trial, reference, "as in the net that the weights file carries") if reference else None
+    )
+    if reference_cure is not None:
+        cures = [reference_cure, *(cure for cure in cures if str(cure) != str(reference_cure))]
+    net_cures = [base.cure(cure) for cure in cures] if base.trial.misfits else [base.cure()]
+    return [cure for cure in net_cures if _is_valid(cure, files, input_shapes)][:MOST_CURES]
 
 
-def _holds(cure: Cure, files: Sequence[WeightsFile], asked: Mapping[str, Shape]) -> bool:
+def _is_valid(cure: Cure, files: Sequence[WeightsFile], input_shapes: Mapping[str, Shape]) -> bool:
     """Whether the edited net builds and takes all its weights, by the rules that everything else goes by."""
-    draft = build_partial_graph(cure.net, asked)
-    if draft.problems or draft.unbuilt or blob_faults(cure.net.layers):
+    partial_graph = build_partial_graph(cure.net, input_shapes)
+    if partial_graph.problems or partial_graph.unbuilt or blob_faults(cure.net.layers):
         return False
-    return not any(d.severity == "error" for d in bind(finish(cure.net, draft), files).diagnostics)
+    return not any(d.severity == "error" for d in bind(finish(cure.net, partial_graph), files).diagnostics)
 
 
-def _reference(net: NetDef, files: Sequence[WeightsFile], world: TrialNet) -> TrialNet | None:
+def _reference(net: NetDef, files: Sequence[WeightsFile], trial: TrialNet) -> TrialNet | None:
     """The net that the last weights file carries, in the same state; None where it carries none."""
     inputs = {
-        blob: world.shapes[value]
-        for layer in world.net.layers
+        blob: trial.shapes[value]
+        for layer in trial.net.layers
         if not layer.bottoms
         for blob, value in zip(layer.tops, layer.top_values, strict=True)
-        if value in world.shapes
+        if value in trial.shapes
     }
     for file in reversed(files):
         if not file.net_bytes:
             continue
         try:
-            inside = file.net()
-            source = NetSource(inside, (0,) * len(inside.layer or inside.layers), file.path, net.directory)
-            theirs = define_net(source, NetOptions(net.phase))
+            net_proto = file.net()
+            source = NetSource(net_proto, (0,) * len(net_proto.layer or net_proto.layers), file.path, net.directory)
+            reference = define_net(source, NetOptions(net.phase))
         except CaffeconvError:
             continue
-        size = len(theirs.layers)
-        own = TrialNet.of(
-            theirs, SearchContext({}, {}, Budget(size))
+        size = len(reference.layers)
+        own_shapes = TrialNet.of(
+            reference, SearchContext({}, {}, Budget(size))
         ).shapes  # what the file's net says itself, it knows better
-        asked = {blob: shape for blob, shape in inputs.items() if blob not in own}
-        if any(layer.bottoms for layer in theirs.layers):
-            return TrialNet.of(theirs, SearchContext(asked, {}, Budget(size)))
+        input_shapes = {blob: shape for blob, shape in inputs.items() if blob not in own_shapes}
+        if any(layer.bottoms for layer in reference.layers):
+            return TrialNet.of(reference, SearchContext(input_shapes, {}, Budget(size)))
     return None
 
 
-def _explained(sides: Comparison, diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
-    """The diagnostics, the first error of each layer in trouble with its explanation."""
-    troubles = {sides.world.net.layers[i].name: trouble for i, trouble in sides.world.troubles.items()}
-    told = []
+def _with_explanations(comparison: Comparison, diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
+    """The diagnostics, the first error of each layer that does not fit with its explanation."""
+    misfits = {comparison.trial.net.layers[i].name: misfit for i, misfit in comparison.trial.misfits.items()}
+    result = []
     for diagnostic in diagnostics:
-        trouble = troubles.pop(diagnostic.layer, None) if diagnostic.severity == "error" else None
-        if trouble is not None:
-            words = misfit_words(sides, trouble) if trouble.stored else shape_words(sides, trouble)
+        misfit = misfits.pop(diagnostic.layer, None) if diagnostic.severity == "error" else None
+        if misfit is not None:
+            words = misfit_words(comparison, misfit) if misfit.stored else shape_words(comparison, misfit)
             hints = [diagnostic.hint] if diagnostic.hint and not words else []
             diagnostic = replace(diagnostic, hint="\n  ".join([*hints, *words]))
-        told.append(diagnostic)
-    return told
+        result.append(diagnostic)
+    return result
 
 
-def _cure(world: TrialNet, definitions: Mapping[int, LayerDef]) -> Cure:
-    return Cure(edits_of(world.net, definitions), edited(world.net, definitions), 0.0)
+def _cure(trial: TrialNet, definitions: Mapping[int, LayerDef]) -> Cure:
+    return Cure(edits_of(trial.net, definitions), edited(trial.net, definitions), 0.0)
 
 
-def _with_halves(diagnostics: Sequence[Diagnostic], halves: Sequence[Companion]) -> list[Diagnostic]:
-    """The diagnostics, those of layers that only the file has with what they are the other half of."""
-    by_name = {half.name: half for half in halves}
+def _with_companions(diagnostics: Sequence[Diagnostic], companions: Sequence[Companion]) -> list[Diagnostic]:
+    """The diagnostics, those of layers that only the file has with what they complete."""
+    by_name = {companion.name: companion for companion in companions}
     return [replace(d, hint=by_name[d.layer].why) if d.layer in by_name else d for d in diagnostics]
 
 
 def _with_names(diagnostics: Sequence[Diagnostic], edits: Sequence[Edit]) -> list[Diagnostic]:
     """Warnings of layers without weights, with the name under which the file has them."""
     by_layer = {edit.layer: edit for edit in edits}
-    told = []
+    result = []
     for diagnostic in diagnostics:
         edit = by_layer.get(diagnostic.layer) if diagnostic.severity == "warning" else None
         if edit is not None:
             hint = f"The file has these shapes under the name '{edit.after['name']}': {edit}"
             diagnostic = replace(diagnostic, hint=hint)
-        told.append(diagnostic)
-    return told
+        result.append(diagnostic)
+    return result
 
 
-def _renaming(world: TrialNet, files: Sequence[WeightsFile], asked: Mapping[str, Shape]) -> tuple[Cure | None, str]:
+def _renaming(
+    trial: TrialNet, files: Sequence[WeightsFile], input_shapes: Mapping[str, Shape]
+) -> tuple[Cure | None, str]:
     """Renaming the layers that do not take their weights, and how many parameters that leaves to learn."""
-    misfits = {i: trouble for i, trouble in world.troubles.items() if trouble.stored}
-    if len(misfits) < len(world.troubles):
+    misfits = {i: misfit for i, misfit in trial.misfits.items() if misfit.stored}
+    if len(misfits) < len(trial.misfits):
         return None, ""
-    taken = [layer.name for layer in world.net.layers]
-    names = {i: free_name(world.net.layers[i].name, world.given, taken) for i in misfits}
-    definitions = without_weights(world, names)
-    cure = _cure(world, definitions)
-    if not _holds(cure, files, asked):
+    used_names = [layer.name for layer in trial.net.layers]
+    names = {i: free_name(trial.net.layers[i].name, trial.context, used_names) for i in misfits}
+    definitions = without_weights(trial, names)
+    cure = _cure(trial, definitions)
+    if not _is_valid(cure, files, input_shapes):
         return None, ""
-    lost, all_ = (sum(_numbers(world, i) for i in indices) for indices in (misfits, range(len(world.net.layers))))
+    lost, all_ = (
+        sum(_parameter_count(trial, i) for i in indices) for indices in (misfits, range(len(trial.net.layers)))
+    )
     return cure, f"{lost:,} of the net's {all_:,} parameters would then start from their fillers"
 
 
-def _numbers(world: TrialNet, index: int) -> int:
-    layer, bottoms = world.layers[index], world.bottoms(index)
+def _parameter_count(trial: TrialNet, index: int) -> int:
+    layer, bottoms = trial.layers[index], trial.bottoms(index)
     if layer is None or bottoms is None:
         return 0
     return sum(count(shape) for shape in layer.weight_shapes(bottoms).values())

@@ -1,4 +1,4 @@
-"""Edits that might mend the first trouble of a net: what the file proves, then what changes the sizes before it."""
+"""Edits that might mend the first misfit of a net: what the file proves, then what changes the sizes before it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from caffeconv.errors import LayerError
 from caffeconv.inspection.diagnose.edit import (
     TYPE,
     collapsed,
-    picture_size,
+    image_size,
     resized,
     settings_of,
     with_proto,
     with_settings,
     with_shapes,
 )
-from caffeconv.inspection.diagnose.joint_edits import for_bottoms, for_sizes, shaped
+from caffeconv.inspection.diagnose.joint_edits import edits_for_shape, for_bottoms, for_sizes
 from caffeconv.inspection.diagnose.ranking import SIZES
 from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet, stored_shapes
 from caffeconv.ir.definition import LayerDef
@@ -41,228 +41,234 @@ class Candidate:
     proven: frozenset[tuple[int, str]] = frozenset()
 
 
-def candidates(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
-    """Edits after which the trouble's layer, and all before it, are well."""
-    yield from _own(world, trouble)
-    yield from _channels(world, trouble)
-    yield from _sizes(world, trouble)
-    yield from _inputs(world, trouble)
-    for definitions in (*for_bottoms(world, trouble), *for_sizes(world, trouble, lambda i: variants(world, i))):
+def candidates(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
+    """Edits after which the misfit's layer, and all before it, fit."""
+    yield from _own_fields(trial, misfit)
+    yield from _channels(trial, misfit)
+    yield from _sizes(trial, misfit)
+    yield from _inputs(trial, misfit)
+    for definitions in (*for_bottoms(trial, misfit), *for_sizes(trial, misfit, lambda i: variants(trial, i))):
         candidate = Candidate(definitions)
-        if _mends(world, candidate, trouble):
+        if _mends(trial, candidate, misfit):
             yield candidate
 
 
-def ancestors(world: TrialNet, index: int) -> list[int]:
+def ancestors(trial: TrialNet, index: int) -> list[int]:
     """The layers that a layer's bottoms come from, nearest first."""
-    return sorted(world.ancestors(world.net.layers[index].bottom_values), reverse=True)
+    return sorted(trial.ancestors(trial.net.layers[index].bottom_values), reverse=True)
 
 
-def _mends(world: TrialNet, candidate: Candidate, trouble: Misfit) -> bool:
+def _mends(trial: TrialNet, candidate: Candidate, misfit: Misfit) -> bool:
     if len(candidate.definitions) == 1:
         ((index, definition),) = candidate.definitions.items()
-        return world.reach(index, definition, trouble.index).trouble > trouble.index
-    first = world.edited(candidate.definitions).first
-    return first is None or first.index > trouble.index
+        return trial.reach(index, definition, misfit.index).misfit_index > misfit.index
+    first = trial.edited(candidate.definitions).first
+    return first is None or first.index > misfit.index
 
 
 # -- the layer's own fields --------------------------------------------------------------------------------------------
 
 
-def implied(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
+def implied(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     """The layer with the fields that its stored parameters imply."""
-    definition = world.net.layers[trouble.index]
-    bottoms = world.bottoms(trouble.index)
+    definition = trial.net.layers[misfit.index]
+    bottoms = trial.bottoms(misfit.index)
     kind = LAYERS.get(definition.type)
-    stored = trouble.stored or _stored(world, definition.name)
+    stored = misfit.stored or _stored(trial, definition.name)
     if kind is None or bottoms is None or not bottoms or not stored:
         return
-    now = settings_of(definition)
+    current = settings_of(definition)
     for settings in kind.implied_settings(definition, bottoms, stored):
-        other = {name: _comparable(value) for name, value in settings.items() if now.get(name) != _comparable(value)}
-        if other:
-            proven = frozenset((trouble.index, name) for name in other)
-            yield Candidate({trouble.index: with_settings(definition, other)}, proven)
+        changes = {
+            name: _comparable(value) for name, value in settings.items() if current.get(name) != _comparable(value)
+        }
+        if changes:
+            proven = frozenset((misfit.index, name) for name in changes)
+            yield Candidate({misfit.index: with_settings(definition, changes)}, proven)
     for proto in kind.other_types(definition, bottoms, stored):
-        yield Candidate({trouble.index: with_proto(definition, proto)}, frozenset({(trouble.index, TYPE)}))
+        yield Candidate({misfit.index: with_proto(definition, proto)}, frozenset({(misfit.index, TYPE)}))
 
 
-def _stored(world: TrialNet, name: str) -> tuple[Shape, ...]:
-    return stored_shapes(world.given.stored.get(name))
+def _stored(trial: TrialNet, name: str) -> tuple[Shape, ...]:
+    return stored_shapes(trial.context.stored.get(name))
 
 
 def _comparable(value: Setting) -> Setting:
     return collapsed(value) if isinstance(value, tuple) else value
 
 
-def _own(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
-    for candidate in implied(world, trouble):
-        if _mends(world, candidate, trouble):
+def _own_fields(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
+    for candidate in implied(trial, misfit):
+        if _mends(trial, candidate, misfit):
             yield candidate
-    definition = world.net.layers[trouble.index]
-    kind, bottoms = LAYERS.get(definition.type), world.bottoms(trouble.index)
-    mendable = kind is not None and bottoms is not None and not trouble.stored and kind.bottoms.fits(len(bottoms))
+    definition = trial.net.layers[misfit.index]
+    kind, bottoms = LAYERS.get(definition.type), trial.bottoms(misfit.index)
+    mendable = kind is not None and bottoms is not None and not misfit.stored and kind.bottoms.fits(len(bottoms))
     repairs = kind.repairs(definition, bottoms) if kind is not None and bottoms is not None and mendable else ()
-    for settings in (*repairs, *variants(world, trouble.index)):
-        candidate = Candidate({trouble.index: with_settings(definition, settings)})
-        if _mends(world, candidate, trouble):
+    for settings in (*repairs, *variants(trial, misfit.index)):
+        candidate = Candidate({misfit.index: with_settings(definition, settings)})
+        if _mends(trial, candidate, misfit):
             yield candidate
 
 
 # -- the channels that it sees -----------------------------------------------------------------------------------------
 
 
-def _channels(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
-    bottoms = world.bottoms(trouble.index)
+def _channels(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
+    bottoms = trial.bottoms(misfit.index)
     if not bottoms or any(len(bottom) < 2 for bottom in bottoms):
         return
-    own: list[Candidate] = [Candidate({}), *implied(world, trouble)]
-    seen: set[tuple[frozenset[int], int]] = set()
-    for base in own:
-        definition = base.definitions.get(trouble.index, world.net.layers[trouble.index])
-        for wanted, has in _wanted_channels(definition, bottoms, trouble):
+    bases: list[Candidate] = [Candidate({}), *implied(trial, misfit)]
+    keys: set[tuple[frozenset[int], int]] = set()
+    for base in bases:
+        definition = base.definitions.get(misfit.index, trial.net.layers[misfit.index])
+        for target, current in _channel_targets(definition, bottoms, misfit):
             for candidate in (
-                *channel_edits(world, trouble.index, wanted, has),
-                *_shaped_channels(world, trouble.index, bottoms[0], wanted),
+                *channel_edits(trial, misfit.index, target, current),
+                *_shaped_channels(trial, misfit.index, bottoms[0], target),
             ):
                 both = Candidate({**base.definitions, **candidate.definitions}, base.proven | candidate.proven)
-                if _mends(world, both, trouble):
-                    key = (frozenset(candidate.definitions), wanted)
-                    if key not in seen:
-                        seen.add(key)
+                if _mends(trial, both, misfit):
+                    key = (frozenset(candidate.definitions), target)
+                    if key not in keys:
+                        keys.add(key)
                         yield both
 
 
-def _shaped_channels(world: TrialNet, index: int, bottom: Shape, wanted: int) -> Iterator[Candidate]:
+def _shaped_channels(trial: TrialNet, index: int, bottom: Shape, target: int) -> Iterator[Candidate]:
     """Layers that together make the first bottom's channels: all that an Eltwise adds, one of those a Concat joins."""
-    value = world.net.layers[index].bottom_values[0]
-    yield from (Candidate(definitions) for definitions in shaped(world, value, (bottom[0], wanted, *bottom[2:])))
+    value = trial.net.layers[index].bottom_values[0]
+    yield from (
+        Candidate(definitions) for definitions in edits_for_shape(trial, value, (bottom[0], target, *bottom[2:]))
+    )
 
 
-def _wanted_channels(definition: LayerDef, bottoms: tuple[Shape, ...], trouble: Misfit) -> Iterator[tuple[int, int]]:
-    """(needed, there): channels that might be needed of a bottom."""
+def _channel_targets(definition: LayerDef, bottoms: tuple[Shape, ...], misfit: Misfit) -> Iterator[tuple[int, int]]:
+    """(target, current): channels that a bottom might need, and those that it has."""
     kind = LAYERS.get(definition.type)
     if kind is None:
         return
-    if trouble.stored:
-        wanted = kind.implied_channels(definition, bottoms, trouble.stored)
-        if wanted and wanted != bottoms[0][1]:
-            yield wanted, bottoms[0][1]
+    if misfit.stored:
+        target = kind.implied_channels(definition, bottoms, misfit.stored)
+        if target and target != bottoms[0][1]:
+            yield target, bottoms[0][1]
         return
-    there = sorted({bottom[1] for bottom in bottoms})
-    for has in there:
-        for wanted in there:
-            if wanted != has:
-                yield wanted, has
+    counts = sorted({bottom[1] for bottom in bottoms})
+    for current in counts:
+        for target in counts:
+            if target != current:
+                yield target, current
     group = settings_of(definition).get("group", 1)
-    if isinstance(group, int) and group > 1 and there[0] % group:
-        yield from ((there[0] // group * group + step * group, there[0]) for step in (1, 0) if there[0] // group + step)
+    if isinstance(group, int) and group > 1 and counts[0] % group:
+        yield from (
+            (counts[0] // group * group + step * group, counts[0]) for step in (1, 0) if counts[0] // group + step
+        )
 
 
-def channel_edits(world: TrialNet, index: int, wanted: int, has: int) -> Iterator[Candidate]:
-    """Layers before `index` that make `wanted` channels instead of `has`, or as many more or fewer."""
-    tried = 0
-    for j in ancestors(world, index):
-        definition = world.net.layers[j]
+def channel_edits(trial: TrialNet, index: int, target: int, current: int) -> Iterator[Candidate]:
+    """Layers before `index` that make `target` channels instead of `current`, or as many more or fewer."""
+    producers = 0
+    for j in ancestors(trial, index):
+        definition = trial.net.layers[j]
         kind = LAYERS.get(definition.type)
         if kind is None:
             continue
         if kind.channel_setting:
             outputs = settings_of(definition)[kind.channel_setting]
             assert isinstance(outputs, int)
-            options = (outputs + wanted - has, wanted, outputs * wanted // has if has else 0)
+            options = (outputs + target - current, target, outputs * target // current if current else 0)
             for new in dict.fromkeys(option for option in options if option > 0 and option != outputs):
                 yield Candidate({j: with_settings(definition, {kind.channel_setting: new})})
-            tried += 1
-        elif kind.is_input and definition.proto.HasField("input_param") and not _asked(world, definition):
+            producers += 1
+        elif kind.is_input and definition.proto.HasField("input_param") and not _has_caller_shape(trial, definition):
             shapes = [tuple(shape.dim) for shape in definition.proto.input_param.shape]
-            changed = [(*s[:1], wanted, *s[2:]) if len(s) > 1 and s[1] == has else s for s in shapes]
+            changed = [(*s[:1], target, *s[2:]) if len(s) > 1 and s[1] == current else s for s in shapes]
             if changed != shapes:
                 yield Candidate({j: with_shapes(definition, changed)})
-        if tried >= MOST_PRODUCERS:
+        if producers >= MOST_PRODUCERS:
             return
 
 
-def _asked(world: TrialNet, definition: LayerDef) -> bool:
-    return any(top in world.given.asked for top in definition.tops)
+def _has_caller_shape(trial: TrialNet, definition: LayerDef) -> bool:
+    return any(top in trial.context.input_shapes for top in definition.tops)
 
 
 # -- the sizes that it sees --------------------------------------------------------------------------------------------
 
 
-def variants(world: TrialNet, index: int) -> Iterator[Settings]:
+def variants(trial: TrialNet, index: int) -> Iterator[Settings]:
     """Settings near a layer's own that may change the sizes of its tops."""
-    definition = world.net.layers[index]
+    definition = trial.net.layers[index]
     kind = LAYERS.get(definition.type)
     if kind is None or not kind.size_settings:
         return
-    now = settings_of(definition)
-    pinned = bool(_stored(world, definition.name))
-    if now.get("global_pooling"):
+    current = settings_of(definition)
+    has_weights = bool(_stored(trial, definition.name))
+    if current.get("global_pooling"):
         return
-    choices = {"kernel_size": () if pinned else _KERNELS, "stride": _STRIDES, "pad": _PADS, "dilation": _DILATIONS}
+    choices = {"kernel_size": () if has_weights else _KERNELS, "stride": _STRIDES, "pad": _PADS, "dilation": _DILATIONS}
     for name in kind.size_settings:
-        old = now.get(name)
+        old = current.get(name)
         if name == "round_mode" and isinstance(old, int):
             yield {name: 1 - old}
         elif isinstance(old, tuple) and old:
-            yield from ({name: new} for new in _others(old, choices[name]))
-    counted = tuple(name for name in kind.size_settings if name in _COUNTED)
-    for names in (counted, *((name,) for name in counted)):
-        yield from (dict.fromkeys(names, new) for new in _COUNTS if any(now[name] != new for name in names))
-    if not pinned:
+            yield from ({name: new} for new in _other_values(old, choices[name]))
+    count_names = tuple(name for name in kind.size_settings if name in _COUNTED)
+    for names in (count_names, *((name,) for name in count_names)):
+        yield from (dict.fromkeys(names, new) for new in _COUNTS if any(current[name] != new for name in names))
+    if not has_weights:
         for pair in _PAIRS:
-            if all(now.get(name) not in (value, None, ()) for name, value in pair.items()):
+            if all(current.get(name) not in (value, None, ()) for name, value in pair.items()):
                 yield pair
 
 
-def _others(old: tuple[int, ...], choices: Sequence[int]) -> Iterator[tuple[int, ...]]:
+def _other_values(old: tuple[int, ...], choices: Sequence[int]) -> Iterator[tuple[int, ...]]:
     if not choices:
         return
     if len(old) == 1:
         values = dict.fromkeys((*choices, old[0] + 1, old[0] - 1))
         yield from ((value,) for value in values if value != old[0] and value >= 0)
         return
-    for axis, here in enumerate(old):
+    for axis, current in enumerate(old):
         for value in dict.fromkeys((*choices, *old)):
             new = (*old[:axis], value, *old[axis + 1 :])
-            if value != here:
+            if value != current:
                 yield collapsed(new)
 
 
-def _sizes(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
-    index = trouble.index
-    for j in ancestors(world, index):
-        for settings in variants(world, j):
-            if world.given.purse.empty:
+def _sizes(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
+    index = misfit.index
+    for j in ancestors(trial, index):
+        for settings in variants(trial, j):
+            if trial.context.budget.empty:
                 return
-            definition = with_settings(world.net.layers[j], settings)
-            reach = world.reach(j, definition, index)
-            if reach.trouble > index:
+            definition = with_settings(trial.net.layers[j], settings)
+            result = trial.reach(j, definition, index)
+            if result.misfit_index > index:
                 yield Candidate({j: definition})
-            elif reach.trouble == index and reach.bottoms is not None and trouble.stored:
-                yield from _with_channels(world, trouble, Candidate({j: definition}), reach.bottoms)
+            elif result.misfit_index == index and result.bottoms is not None and misfit.stored:
+                yield from _with_channels(trial, misfit, Candidate({j: definition}), result.bottoms)
 
 
 def _with_channels(
-    world: TrialNet, trouble: Misfit, sized: Candidate, bottoms: tuple[Shape, ...]
+    trial: TrialNet, misfit: Misfit, sized: Candidate, bottoms: tuple[Shape, ...]
 ) -> Iterator[Candidate]:
     """An edit of sizes along with the one of channels that makes both together fit."""
-    target = world.net.layers[trouble.index]
-    kind = LAYERS.get(target.type)
-    old = world.bottoms(trouble.index)
+    layer = trial.net.layers[misfit.index]
+    kind = LAYERS.get(layer.type)
+    old = trial.bottoms(misfit.index)
     if kind is None or len(bottoms[0]) < 3 or old is None or bottoms[0][2:] == old[0][2:]:
         return
     try:
-        wanted = kind.implied_channels(target, bottoms, trouble.stored)
+        channels = kind.implied_channels(layer, bottoms, misfit.stored)
     except LayerError:
         return
-    if wanted is None or wanted == bottoms[0][1]:
+    if channels is None or channels == bottoms[0][1]:
         return
     ((j, definition),) = sized.definitions.items()
-    for more in channel_edits(world, trouble.index, wanted, bottoms[0][1]):
+    for more in channel_edits(trial, misfit.index, channels, bottoms[0][1]):
         ((p, _),) = more.definitions.items()
-        if _stored(world, world.net.layers[p].name):
+        if _stored(trial, trial.net.layers[p].name):
             continue
         if p == j:
             channel = LAYERS[definition.type].channel_setting
@@ -270,24 +276,24 @@ def _with_channels(
         else:
             both = {**sized.definitions, **more.definitions}
         candidate = Candidate(both, sized.proven)
-        if _mends(world, candidate, trouble):
+        if _mends(trial, candidate, misfit):
             yield candidate
             return
 
 
-def _inputs(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
+def _inputs(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     """Input layers with pictures of another size: one of them, or all that have the same size together."""
-    before = [j for j in ancestors(world, trouble.index) if not _asked(world, world.net.layers[j])]
-    found = ((j, picture_size(world.net.layers[j])) for j in before)
-    sizes = {j: size for j, size in found if size is not None}
-    alike = [[j for j in sizes if sizes[j] == size] for size in dict.fromkeys(sizes.values())]
-    for group in (*([j] for j in sizes), *(group for group in alike if len(group) > 1)):
+    inputs = [j for j in ancestors(trial, misfit.index) if not _has_caller_shape(trial, trial.net.layers[j])]
+    pairs = ((j, image_size(trial.net.layers[j])) for j in inputs)
+    sizes = {j: size for j, size in pairs if size is not None}
+    groups = [[j for j in sizes if sizes[j] == size] for size in dict.fromkeys(sizes.values())]
+    for group in (*([j] for j in sizes), *(group for group in groups if len(group) > 1)):
         height, width = sizes[group[0]]
-        for size in dict.fromkeys((*_bisected(world, trouble, group), *_likely_sizes(height))):
-            if size < 1 or world.given.purse.empty:
+        for size in dict.fromkeys((*_bisected(trial, misfit, group), *_likely_sizes(height))):
+            if size < 1 or trial.context.budget.empty:
                 continue
-            candidate = Candidate(_resized(world, group, size, size * width // height))
-            if candidate.definitions and _mends(world, candidate, trouble):
+            candidate = Candidate(_resized(trial, group, size, size * width // height))
+            if candidate.definitions and _mends(trial, candidate, misfit):
                 yield candidate
 
 
@@ -296,20 +302,20 @@ def _likely_sizes(height: int) -> tuple[int, ...]:
     return (*SIZES, *near, *(range(1, 33) if height <= 64 else ()), height + 1, height - 1)
 
 
-def _resized(world: TrialNet, indices: Sequence[int], height: int, width: int) -> dict[int, LayerDef]:
-    found = {j: resized(world.net.layers[j], height, width) for j in indices}
-    return {j: definition for j, definition in found.items() if definition is not None}
+def _resized(trial: TrialNet, indices: Sequence[int], height: int, width: int) -> dict[int, LayerDef]:
+    definitions = {j: resized(trial.net.layers[j], height, width) for j in indices}
+    return {j: definition for j, definition in definitions.items() if definition is not None}
 
 
-def _bisected(world: TrialNet, trouble: Misfit, indices: Sequence[int]) -> Iterator[int]:
-    """The pictures' size at which the trouble's layer sees as many values as its stored weight has columns."""
-    if not trouble.stored or len(trouble.stored[0]) != 2:
+def _bisected(trial: TrialNet, misfit: Misfit, indices: Sequence[int]) -> Iterator[int]:
+    """The pictures' size at which the misfit's layer sees as many values as its stored weight has columns."""
+    if not misfit.stored or len(misfit.stored[0]) != 2:
         return
-    wanted, low, high = trouble.stored[0][1], 1, 2048
+    columns, low, high = misfit.stored[0][1], 1, 2048
     while low < high:
         middle = (low + high) // 2
-        bottoms = world.edited(_resized(world, indices, middle, middle)).bottoms(trouble.index)
-        if bottoms is None or count(bottoms[0], 1) < wanted:
+        bottoms = trial.edited(_resized(trial, indices, middle, middle)).bottoms(misfit.index)
+        if bottoms is None or count(bottoms[0], 1) < columns:
             low = middle + 1
         else:
             high = middle

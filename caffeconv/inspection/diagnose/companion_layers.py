@@ -30,11 +30,11 @@ class Companion:
 def halves_missing(world: TrialNet, reference: TrialNet | None) -> list[Companion]:
     """What the file has of layers that only together do what is meant, where the net has but the first of the two."""
     used = {layer.name for layer in world.net.layers}
-    spare = [name for name, layer in world.given.stored.items() if layer.blobs and name not in used]
+    spare = [name for name, layer in world.context.stored.items() if layer.blobs and name not in used]
     found = []
     for i, layer in enumerate(world.net.layers):
         kind = LAYERS.get(layer.type)
-        if not spare or kind is None or not kind.completed_by or i in world.troubles or _is_completed(world, layer):
+        if not spare or kind is None or not kind.completed_by or i in world.misfits or _is_completed(world, layer):
             continue
         options = {name: proto for name in spare if (proto := _fitting(world, i, name)) is not None}
         name = _of_reference(reference, layer, options) or _by_name(world, layer.name, options)
@@ -59,7 +59,7 @@ def _is_completed(world: TrialNet, layer: LayerDef) -> bool:
 
 def _fitting(world: TrialNet, index: int, name: str) -> LayerParameter | None:
     """The completing layer under a name of the file's, where its blobs there fit it after layer `index`."""
-    layer, stored = world.net.layers[index], stored_shapes(world.given.stored[name])
+    layer, stored = world.net.layers[index], stored_shapes(world.context.stored[name])
     shape = world.shapes.get(layer.top_values[0]) if len(layer.top_values) == 1 else None
     if shape is None:
         return None
@@ -107,6 +107,6 @@ def _bare(name: str) -> str:
 
 def _next(world: TrialNet, name: str) -> Iterator[str]:
     """The layer with blobs that comes next in the file."""
-    names = [other for other, layer in world.given.stored.items() if layer.blobs]
+    names = [other for other, layer in world.context.stored.items() if layer.blobs]
     if name in names:
         yield from names[names.index(name) + 1 :][:1]

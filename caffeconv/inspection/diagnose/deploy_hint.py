@@ -47,7 +47,7 @@ def _is_whole(source: NetSource, options: NetOptions, files: Sequence[WeightsFil
         net = define_net(to_deploy(source, options), options)
     except CaffeconvError:
         return False
-    draft = build_partial_graph(net)
-    if draft.problems or draft.unbuilt:
+    partial_graph = build_partial_graph(net)
+    if partial_graph.problems or partial_graph.unbuilt:
         return False
-    return not any(d.severity == "error" for d in bind(finish(net, draft), files).diagnostics)
+    return not any(d.severity == "error" for d in bind(finish(net, partial_graph), files).diagnostics)

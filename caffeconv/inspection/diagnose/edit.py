@@ -73,19 +73,19 @@ def settings_of(definition: LayerDef) -> dict[str, Setting]:
     if kind is None or not kind.settings:
         return {}
     message: Message = getattr(definition.proto, kind.settings)
-    found: dict[str, Setting] = {}
+    settings: dict[str, Setting] = {}
     if _has_shape(message):
-        found[DIM] = tuple(message.shape.dim)
+        settings[DIM] = tuple(message.shape.dim)
     for name, field in _fields(message).items():
         if name in _WINDOW:
-            found[name] = _window_value(message, name)
+            settings[name] = _window_value(message, name)
         elif name[:-2] in _WINDOW.values() or name in _NO_MATTER or not _is_number(field):
             continue
         elif is_repeated(field):
-            found[name] = tuple(getattr(message, name))
+            settings[name] = tuple(getattr(message, name))
         else:
-            found[name] = getattr(message, name)
-    return found
+            settings[name] = getattr(message, name)
+    return settings
 
 
 def _has_shape(message: Message) -> TypeGuard[ReshapeParameter]:
@@ -177,7 +177,7 @@ def resized(definition: LayerDef, height: int, width: int) -> LayerDef | None:
 
     Of several shapes those change that are of the first one's size.
     """
-    kind, size = LAYERS.get(definition.type), picture_size(definition)
+    kind, size = LAYERS.get(definition.type), image_size(definition)
     if kind is None or size is None or (height, width) == size:
         return None
     if kind.crop_setting:
@@ -186,7 +186,7 @@ def resized(definition: LayerDef, height: int, width: int) -> LayerDef | None:
     return with_shapes(definition, [(*s[:2], height, width) if len(s) == 4 and s[2:] == size else s for s in shapes])
 
 
-def picture_size(definition: LayerDef) -> tuple[int, int] | None:
+def image_size(definition: LayerDef) -> tuple[int, int] | None:
     """Height and width of the pictures that an input layer makes, where its fields say so."""
     kind = LAYERS.get(definition.type)
     if kind is None or not kind.is_input:
@@ -222,12 +222,12 @@ def type_words(definition: LayerDef) -> str:
     if not kind.settings:
         return f'"{definition.type}"'
     message: Message = getattr(definition.proto, kind.settings)
-    shown = type(message)()
-    shown.CopyFrom(message)
+    copy = type(message)()
+    copy.CopyFrom(message)
     for field, _ in message.ListFields():
         if not _is_number(field):
-            shown.ClearField(field.name)
-    return f'"{definition.type}" {kind.settings} {{ {text_format.MessageToString(shown, as_one_line=True)} }}'
+            copy.ClearField(field.name)
+    return f'"{definition.type}" {kind.settings} {{ {text_format.MessageToString(copy, as_one_line=True)} }}'
 
 
 def _place(name: str) -> int:

@@ -1,4 +1,4 @@
-"""What is to be said of a layer in trouble: both sides, how the sizes came about, and the classic mistakes by name."""
+"""Explanations of a layer that does not fit: both sides, how the sizes came about, and the classic mistakes by name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from dataclasses import dataclass
 
 from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.inspection.diagnose.candidates import ancestors
-from caffeconv.inspection.diagnose.edit import picture_size, settings_of, type_words, with_proto
+from caffeconv.inspection.diagnose.edit import image_size, settings_of, type_words, with_proto
 from caffeconv.inspection.diagnose.search import Cure
-from caffeconv.inspection.diagnose.size_trace import Link, Parting, chain, chain_lines, described, factorings, of_item
+from caffeconv.inspection.diagnose.size_trace import (
+    Link,
+    Parting,
+    chain,
+    chain_lines,
+    describe_layer,
+    factorings,
+    of_item,
+)
 from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Layer
@@ -22,49 +30,49 @@ GREY_OR_COLOUR = {1: "1 channel (grey)", 3: "3 channels (colour)", 4: "4 channel
 
 @dataclass(frozen=True)
 class Comparison:
-    """The net, the net inside the weights file where it carries one, and the cures that were found."""
+    """The net, the net inside the weights file where it carries one, and the cures."""
 
-    world: TrialNet
+    trial: TrialNet
     reference: TrialNet | None
     cures: Sequence[Cure]
 
 
-def misfit_words(sides: Comparison, trouble: Misfit) -> list[str]:
+def misfit_words(comparison: Comparison, misfit: Misfit) -> list[str]:
     """Both sides of a layer whose stored parameters do not fit, what that comes from, and what it is called."""
-    world, definition = sides.world, sides.world.net.layers[trouble.index]
-    layer, bottoms = world.layers[trouble.index], world.bottoms(trouble.index)
+    trial, definition = comparison.trial, comparison.trial.net.layers[misfit.index]
+    layer, bottoms = trial.layers[misfit.index], trial.bottoms(misfit.index)
     if layer is None or bottoms is None or not bottoms:
         return []
-    wanted = dict(layer.weight_shapes(bottoms))
-    if trouble.stored == ((),):
+    weight_shapes = dict(layer.weight_shapes(bottoms))
+    if misfit.stored == ((),):
         return []
-    parting = _parting(sides, definition.bottom_values)
-    links = chain(world, definition.bottom_values[0], parting.index if parting else None)
-    theirs = _their_bottom(sides, definition.name)
-    lines = list(_sides(layer, trouble.stored, wanted, bottoms[0], theirs, links))
-    lines += _classics(sides, trouble, wanted, bottoms[0], theirs)
-    if wanted and _depends_on_bottom(trouble, bottoms, wanted) and (len(links) > 1 or parting is not None):
-        lines += ["how the net comes to it:", *chain_lines(links, parting, _remarks(sides, links))]
+    parting = _parting(comparison, definition.bottom_values)
+    links = chain(trial, definition.bottom_values[0], parting.index if parting else None)
+    reference_bottom = _reference_bottom(comparison, definition.name)
+    lines = list(_sides(layer, misfit.stored, weight_shapes, bottoms[0], reference_bottom, links))
+    lines += _classics(comparison, misfit, weight_shapes, bottoms[0], reference_bottom)
+    if weight_shapes and _depends_on_bottom(misfit, bottoms, weight_shapes) and (len(links) > 1 or parting is not None):
+        lines += ["how the net comes to it:", *chain_lines(links, parting, _link_notes(comparison, links))]
     return lines
 
 
-def _their_bottom(sides: Comparison, name: str) -> Shape | None:
+def _reference_bottom(comparison: Comparison, name: str) -> Shape | None:
     """The shape that a layer of this name sees in the file's own net."""
-    if sides.reference is None:
+    if comparison.reference is None:
         return None
-    for i, layer in enumerate(sides.reference.net.layers):
+    for i, layer in enumerate(comparison.reference.net.layers):
         if layer.name == name:
-            bottoms = sides.reference.bottoms(i)
+            bottoms = comparison.reference.bottoms(i)
             return bottoms[0] if bottoms else None
     return None
 
 
-def _depends_on_bottom(trouble: Misfit, bottoms: Sequence[Shape], wanted: dict[str, Shape]) -> bool:
+def _depends_on_bottom(misfit: Misfit, bottoms: Sequence[Shape], weight_shapes: dict[str, Shape]) -> bool:
     """Whether what differs is an axis that the bottom decides, rather than the layer's own fields."""
-    for stored, shape in zip(trouble.stored, wanted.values(), strict=False):
+    for stored, shape in zip(misfit.stored, weight_shapes.values(), strict=False):
         if len(stored) != len(shape):
             return False
-        if len(shape) == 1 and stored != shape and bottoms[0][1:2] == shape and len(wanted) != 2:
+        if len(shape) == 1 and stored != shape and bottoms[0][1:2] == shape and len(weight_shapes) != 2:
             return True
         if len(shape) > 1 and stored[1] != shape[1] and stored != shape[::-1]:
             return True
@@ -75,215 +83,229 @@ def _depends_on_bottom(trouble: Misfit, bottoms: Sequence[Shape], wanted: dict[s
 
 
 def _sides(
-    layer: Layer, stored: Sequence[Shape], wanted: dict[str, Shape], bottom: Shape, theirs: Shape | None,
+    layer: Layer, stored: Sequence[Shape], weight_shapes: dict[str, Shape], bottom: Shape, reference_bottom: Shape | None,
     links: list[Link],
 ) -> Iterator[str]:  # fmt: skip
-    for i, (name, shape) in enumerate(wanted.items()):
+    for i, (name, shape) in enumerate(weight_shapes.items()):
         if i >= len(stored) or stored[i] == shape:
             continue
         axes = layer.param_axes.get(name, "")
-        known = f" ({axes})" if axes else ""
+        axes_text = f" ({axes})" if axes else ""
         if len(shape) == 2 and len(stored[i]) == 2:
             column = 0 if getattr(layer, "transpose", False) else 1
-            ours = f", {shape[column]} = {of_item(bottom)}" if len(bottom) > 2 else ""
-            factors = _their_factors(stored[i][column], shape[column], bottom, theirs, links)
-            yield f"file: {name} {format_shape(stored[i])}{known}{factors}"
-            yield f"net:  {name} {format_shape(shape)}{ours}"
+            net_factors = f", {shape[column]} = {of_item(bottom)}" if len(bottom) > 2 else ""
+            factors = _factors_text(stored[i][column], shape[column], bottom, reference_bottom, links)
+            yield f"file: {name} {format_shape(stored[i])}{axes_text}{factors}"
+            yield f"net:  {name} {format_shape(shape)}{net_factors}"
         elif len(shape) == len(stored[i]):
-            yield f"file: {name} {format_shape(stored[i])}{known}"
+            yield f"file: {name} {format_shape(stored[i])}{axes_text}"
             yield f"net:  {name} {format_shape(shape)}"
         else:
             yield f"file: {name} {format_shape(stored[i])}"
-            yield f"net:  {name} {format_shape(shape)}{known}"
-    for i in range(len(wanted), len(stored)):
+            yield f"net:  {name} {format_shape(shape)}{axes_text}"
+    for i in range(len(weight_shapes), len(stored)):
         yield f"file: a blob more than the net has, {format_shape(stored[i])}"
-    for name, shape in list(wanted.items())[len(stored) :]:
+    for name, shape in list(weight_shapes.items())[len(stored) :]:
         yield f"net:  {name} {format_shape(shape)}, which the file does not have"
 
 
-def _their_factors(number: int, ours: int, bottom: Shape, theirs: Shape | None, links: list[Link]) -> str:
-    if theirs is not None and len(theirs) > 2 and count(theirs, 1) == number:
-        return f", {number} = {of_item(theirs)} (channels × height × width) in the net that the file carries"
-    if len(bottom) < 3 or number == ours:
+def _factors_text(
+    number: int, net_number: int, bottom: Shape, reference_bottom: Shape | None, links: list[Link]
+) -> str:
+    if reference_bottom is not None and len(reference_bottom) > 2 and count(reference_bottom, 1) == number:
+        return f", {number} = {of_item(reference_bottom)} (channels × height × width) in the net that the file carries"
+    if len(bottom) < 3 or number == net_number:
         return ""
-    possible = [format_shape(shape) for shape in factorings(number, links, bottom[1])]
-    return f", {number} = {' or '.join(possible)} (channels × height × width)" if possible else f", {number} inputs"
+    shapes = [format_shape(shape) for shape in factorings(number, links, bottom[1])]
+    return f", {number} = {' or '.join(shapes)} (channels × height × width)" if shapes else f", {number} inputs"
 
 
 # -- where the two nets part -------------------------------------------------------------------------------------------
 
 
-def _remarks(sides: Comparison, links: list[Link]) -> dict[int, str]:
+def _link_notes(comparison: Comparison, links: list[Link]) -> dict[int, str]:
     """Of layers of the chain: all that they join, and that the file's net lacks them."""
-    theirs = {layer.name for layer in sides.reference.net.layers} if sides.reference else None
-    found = {}
+    reference_names = {layer.name for layer in comparison.reference.net.layers} if comparison.reference else None
+    notes = {}
     for link in links:
-        said = []
+        parts = []
         if len(link.layer.bottoms) > 1:
-            shapes = [sides.world.shapes[value] for value in link.layer.bottom_values]
-            said.append("of " + ", ".join(f"{b} {of_item(s)}" for b, s in zip(link.layer.bottoms, shapes, strict=True)))
-        if theirs is not None and link.layer.name not in theirs:
-            said.append("not in the file's net")
-        if said:
-            found[link.index] = "; ".join(said)
-    return found
+            shapes = [comparison.trial.shapes[value] for value in link.layer.bottom_values]
+            parts.append(
+                "of " + ", ".join(f"{b} {of_item(s)}" for b, s in zip(link.layer.bottoms, shapes, strict=True))
+            )
+        if reference_names is not None and link.layer.name not in reference_names:
+            parts.append("not in the file's net")
+        if parts:
+            notes[link.index] = "; ".join(parts)
+    return notes
 
 
-def _parting(sides: Comparison, values: Sequence[str]) -> Parting | None:
+def _parting(comparison: Comparison, values: Sequence[str]) -> Parting | None:
     """The first layer before these values that makes something else in the file's net; else the first that the cure
     edits."""
-    world, reference = sides.world, sides.reference
-    before = sorted(world.ancestors(values))
-    theirs = {layer.name: layer for layer in reversed(reference.net.layers)} if reference else {}
-    for i in before:
-        other, mine = theirs.get(world.net.layers[i].name), _first_top(world, world.net.layers[i])
+    trial, reference = comparison.trial, comparison.reference
+    indices = sorted(trial.ancestors(values))
+    reference_layers = {layer.name: layer for layer in reversed(reference.net.layers)} if reference else {}
+    for i in indices:
+        other, own_shape = reference_layers.get(trial.net.layers[i].name), _first_top(trial, trial.net.layers[i])
         shape = _first_top(reference, other) if reference is not None and other is not None else None
-        if other is not None and shape is not None and mine is not None and shape[1:] != mine[1:]:
-            return Parting(i, f"in the file's net {described(other)} makes {of_item(shape)}")
-    edited = {edit.layer: edit for cure in sides.cures[:1] for edit in cure.edits}
-    for i in before:
-        layer = world.net.layers[i]
-        if layer.name in edited:
-            links = [link for link in chain(world, layer.top_values[0]) if link.index == i]
-            by_size = edited[layer.name].after.keys() & {"kernel_size", "stride", "pad", "dilation", "round_mode"}
-            return Parting(i, links[0].formula if by_size and links else f"mended by {edited[layer.name]}")
+        if other is not None and shape is not None and own_shape is not None and shape[1:] != own_shape[1:]:
+            return Parting(i, f"in the file's net {describe_layer(other)} makes {of_item(shape)}")
+    edits = {edit.layer: edit for cure in comparison.cures[:1] for edit in cure.edits}
+    for i in indices:
+        layer = trial.net.layers[i]
+        if layer.name in edits:
+            links = [link for link in chain(trial, layer.top_values[0]) if link.index == i]
+            by_size = edits[layer.name].after.keys() & {"kernel_size", "stride", "pad", "dilation", "round_mode"}
+            return Parting(i, links[0].formula if by_size and links else f"mended by {edits[layer.name]}")
     return None
 
 
-def _first_top(world: TrialNet, layer: LayerDef) -> Shape | None:
-    return world.shapes.get(layer.top_values[0]) if layer.top_values else None
+def _first_top(trial: TrialNet, layer: LayerDef) -> Shape | None:
+    return trial.shapes.get(layer.top_values[0]) if layer.top_values else None
 
 
 # -- the classics ------------------------------------------------------------------------------------------------------
 
 
 def _classics(
-    sides: Comparison, trouble: Misfit, wanted: dict[str, Shape], bottom: Shape, theirs: Shape | None
+    comparison: Comparison,
+    misfit: Misfit,
+    weight_shapes: dict[str, Shape],
+    bottom: Shape,
+    reference_bottom: Shape | None,
 ) -> Iterator[str]:
-    definition = sides.world.net.layers[trouble.index]
-    stored, shapes = trouble.stored, list(wanted.values())
+    definition = comparison.trial.net.layers[misfit.index]
+    stored, shapes = misfit.stored, list(weight_shapes.values())
     if len(stored) != len(shapes):
         yield from _count_words(definition.type, stored, shapes)
         return
-    mine, other = shapes[0], stored[0]
-    if len(other) > len(mine) and other == (1,) * (len(other) - len(mine)) + mine:
+    net_shape, file_shape = shapes[0], stored[0]
+    if len(file_shape) > len(net_shape) and file_shape == (1,) * (len(file_shape) - len(net_shape)) + net_shape:
         yield (
-            f"The same numbers, but the file gives their shape as {format_shape(other)}: ones in front were "
-            "right in files of the "
-            f"old form only (num, channels, height, width). Write the blob anew as {format_shape(mine)}; no prototxt mends it."
+            f"The same numbers, but the file gives their shape as {format_shape(file_shape)}: ones in front were "
+            "right in files of the old form only (num, channels, height, width). Write the blob anew as "
+            f"{format_shape(net_shape)}; no prototxt mends it."
         )
-    elif len(mine) == 2 and other == mine[::-1]:
+    elif len(net_shape) == 2 and file_shape == net_shape[::-1]:
         yield "The file's weight is the net's turned round, N×K against K×N: see `transpose`."
-    elif len(mine) == 2 and len(other) == 2:
-        yield from _product_words(mine, other, bottom, theirs, _resolution_words(sides))
-    elif len(mine) >= 3 and len(other) == len(mine):
-        yield from _convolution_words(sides, trouble, mine, other, bottom)
-    elif len(mine) >= 3 and len(other) == 2:
-        yield from _other_type_words(sides, trouble, "two axes", count(other) == count(mine))
-    elif len(mine) == 2 and len(other) >= 3:
-        yield from _other_type_words(sides, trouble, "more than two axes", count(other) == count(mine))
-    elif len(mine) == len(other) == 1:
-        yield f"The file's layer has {other[0]} channels, the net's {mine[0]}."
+    elif len(net_shape) == 2 and len(file_shape) == 2:
+        yield from _product_words(net_shape, file_shape, bottom, reference_bottom, _resolution_words(comparison))
+    elif len(net_shape) >= 3 and len(file_shape) == len(net_shape):
+        yield from _convolution_words(comparison, misfit, net_shape, file_shape, bottom)
+    elif len(net_shape) >= 3 and len(file_shape) == 2:
+        yield from _other_type_words(comparison, misfit, "two axes", count(file_shape) == count(net_shape))
+    elif len(net_shape) == 2 and len(file_shape) >= 3:
+        yield from _other_type_words(comparison, misfit, "more than two axes", count(file_shape) == count(net_shape))
+    elif len(net_shape) == len(file_shape) == 1:
+        yield f"The file's layer has {file_shape[0]} channels, the net's {net_shape[0]}."
 
 
-def _other_type_words(sides: Comparison, trouble: Misfit, axes: str, as_many: bool) -> Iterator[str]:
+def _other_type_words(comparison: Comparison, misfit: Misfit, axes: str, as_many: bool) -> Iterator[str]:
     """That the file's weight is one of another layer type, and how that layer would read."""
-    definition, bottoms = sides.world.net.layers[trouble.index], sides.world.bottoms(trouble.index)
+    definition, bottoms = comparison.trial.net.layers[misfit.index], comparison.trial.bottoms(misfit.index)
     kind = LAYERS[definition.type]
-    for proto in kind.other_types(definition, bottoms or (), trouble.stored):
+    for proto in kind.other_types(definition, bottoms or (), misfit.stored):
         same = " of as many numbers" if as_many else ""
         yield f"A weight{same} with {axes} is that of another layer type: {type_words(with_proto(definition, proto))}."
 
 
-def _resolution_words(sides: Comparison) -> str:
+def _resolution_words(comparison: Comparison) -> str:
     """That the weights want pictures of another size, where that is what mends the net; empty where it is not."""
-    for cure in sides.cures[:1]:
+    for cure in comparison.cures[:1]:
         for edit in cure.edits if not cure.places else ():
-            was, now = (picture_size(net.layers[edit.index]) for net in (sides.world.net, cure.net))
+            was, now = (image_size(net.layers[edit.index]) for net in (comparison.trial.net, cure.net))
             if was and now and was != now:
                 sizes = f"pictures of {format_shape(now)}, this net's are {format_shape(was)}: another input resolution"
                 return f"The weights are for {sizes}." if cure.source else f"The weights would fit {sizes}, it seems."
     return ""
 
 
-def _product_words(mine: Shape, other: Shape, bottom: Shape, theirs: Shape | None, resolution: str) -> Iterator[str]:
-    if mine[1] == other[1]:
+def _product_words(
+    net_shape: Shape, file_shape: Shape, bottom: Shape, reference_bottom: Shape | None, resolution: str
+) -> Iterator[str]:
+    if net_shape[1] == file_shape[1]:
         yield (
-            f"Only the number of outputs differs: {other[0]} in the file, {mine[0]} in the net. To fine-tune for "
-            f"{mine[0]} classes, rename the layer; to use the file as it is, `num_output: {other[0]}`."
+            f"Only the number of outputs differs: {file_shape[0]} in the file, {net_shape[0]} in the net. To fine-tune for "
+            f"{net_shape[0]} classes, rename the layer; to use the file as it is, `num_output: {file_shape[0]}`."
         )
     elif resolution:
         yield resolution
-    elif theirs is not None and len(theirs) == len(bottom) == 4 and theirs[1] == bottom[1]:
-        yield (
-            f"As many channels ({bottom[1]}), but {format_shape(theirs[2:])} places there and {format_shape(bottom[2:])} here: "
-            "a picture of another size, or another pad, stride or kernel_size before."
-        )
-
-
-def _convolution_words(sides: Comparison, trouble: Misfit, mine: Shape, other: Shape, bottom: Shape) -> Iterator[str]:
-    definition = sides.world.net.layers[trouble.index]
-    group = settings_of(definition).get("group", 1)
-    transposed = LAYERS[definition.type].transposed
-    if mine[2:] != other[2:]:
-        yield f"The file's kernel is {format_shape(other[2:])}, the net's {format_shape(mine[2:])}."
-    if mine[1] == other[1] or transposed:
-        return
-    channels = bottom[1]
-    before = set(ancestors(sides.world, trouble.index))
-    if before & sides.world.troubles.keys():
-        yield f"The file's filters see {other[1]} channels each, the net's {mine[1]}; mend the layers before first."
-        return
-    if not _in_between(sides, trouble.index) and {other[1], mine[1]} <= GREY_OR_COLOUR.keys():
-        yield f"The file's net takes pictures of {GREY_OR_COLOUR[other[1]]}, this net of {GREY_OR_COLOUR[mine[1]]}."
     elif (
-        other[1]
-        and channels
-        and channels % other[1] == 0
-        and isinstance(group, int)
-        and other[0] % (channels // other[1]) == 0
+        reference_bottom is not None and len(reference_bottom) == len(bottom) == 4 and reference_bottom[1] == bottom[1]
     ):
         yield (
-            f"The file's filters see {other[1]} of {channels} channels each, which is `group: {channels // other[1]}`; "
-            f"the net has `group: {group}`."
+            f"As many channels ({bottom[1]}), but {format_shape(reference_bottom[2:])} places there and "
+            f"{format_shape(bottom[2:])} here: a picture of another size, or another pad, stride or kernel_size before."
+        )
+
+
+def _convolution_words(
+    comparison: Comparison, misfit: Misfit, net_shape: Shape, file_shape: Shape, bottom: Shape
+) -> Iterator[str]:
+    definition = comparison.trial.net.layers[misfit.index]
+    group = settings_of(definition).get("group", 1)
+    transposed = LAYERS[definition.type].transposed
+    if net_shape[2:] != file_shape[2:]:
+        yield f"The file's kernel is {format_shape(file_shape[2:])}, the net's {format_shape(net_shape[2:])}."
+    if net_shape[1] == file_shape[1] or transposed:
+        return
+    channels = bottom[1]
+    before = set(ancestors(comparison.trial, misfit.index))
+    if before & comparison.trial.misfits.keys():
+        yield f"The file's filters see {file_shape[1]} channels each, the net's {net_shape[1]}; mend the layers before first."
+        return
+    if not _in_between(comparison, misfit.index) and {file_shape[1], net_shape[1]} <= GREY_OR_COLOUR.keys():
+        yield f"The file's net takes pictures of {GREY_OR_COLOUR[file_shape[1]]}, this net of {GREY_OR_COLOUR[net_shape[1]]}."
+    elif (
+        file_shape[1]
+        and channels
+        and channels % file_shape[1] == 0
+        and isinstance(group, int)
+        and file_shape[0] % (channels // file_shape[1]) == 0
+    ):
+        yield (
+            f"The file's filters see {file_shape[1]} of {channels} channels each, which is "
+            f"`group: {channels // file_shape[1]}`; the net has `group: {group}`."
         )
     else:
-        needed = other[1] * (group if isinstance(group, int) else 1)
+        needed = file_shape[1] * (group if isinstance(group, int) else 1)
         yield f"The file's filters are for {needed} channels; the bottom has {channels}."
 
 
-def _in_between(sides: Comparison, index: int) -> bool:
+def _in_between(comparison: Comparison, index: int) -> bool:
     """Whether a layer with parameters lies before this one."""
-    links = chain(sides.world, sides.world.net.layers[index].bottom_values[0])
+    links = chain(comparison.trial, comparison.trial.net.layers[index].bottom_values[0])
     return any(LAYERS[link.layer.type].channel_setting for link in links if link.layer.type in LAYERS)
 
 
-def _count_words(kind: str, stored: Sequence[Shape], wanted: list[Shape]) -> Iterator[str]:
-    if LAYERS[kind].param_axes.keys() >= {"mean", "scale"} and {len(stored), len(wanted)} == {3, 5}:
+def _count_words(kind: str, stored: Sequence[Shape], weight_shapes: list[Shape]) -> Iterator[str]:
+    if LAYERS[kind].param_axes.keys() >= {"mean", "scale"} and {len(stored), len(weight_shapes)} == {3, 5}:
         more, less = ("file", "net") if len(stored) == 5 else ("net", "file")
         yield f"The {more}'s BatchNorm holds scale and bias too (NVIDIA's `scale_bias: true`), the {less}'s does not."
-    elif len(stored) == len(wanted) + 1:
+    elif len(stored) == len(weight_shapes) + 1:
         yield "The file has a bias that the net lacks: `bias_term: true`."
-    elif len(stored) + 1 == len(wanted):
+    elif len(stored) + 1 == len(weight_shapes):
         yield "The net has a bias that the file lacks: `bias_term: false`."
 
 
 # -- shapes that do not go together ------------------------------------------------------------------------------------
 
 
-def shape_words(sides: Comparison, trouble: Misfit) -> list[str]:
+def shape_words(comparison: Comparison, misfit: Misfit) -> list[str]:
     """How the bottoms of a layer that cannot be built came to their sizes, where these do not agree."""
-    world, definition = sides.world, sides.world.net.layers[trouble.index]
-    bottoms = world.bottoms(trouble.index)
+    trial, definition = comparison.trial, comparison.trial.net.layers[misfit.index]
+    bottoms = trial.bottoms(misfit.index)
     kind = LAYERS.get(definition.type)
     if kind is not None and kind.fills_itself:
         return ["This is a net for training: `deploy=True` makes of it the net that is used afterwards."]
-    return [*_refusal(world, trouble.index), *_how_bottoms_came(world, definition, bottoms or ())]
+    return [*_refusal(trial, misfit.index), *_how_bottoms_came(trial, definition, bottoms or ())]
 
 
-def _refusal(world: TrialNet, index: int) -> Sequence[str]:
+def _refusal(trial: TrialNet, index: int) -> Sequence[str]:
     """What the layer itself says of bottoms that it refuses."""
-    layer, bottoms = world.layers[index], world.bottoms(index)
+    layer, bottoms = trial.layers[index], trial.bottoms(index)
     if layer is None or not bottoms or not layer.bottoms.fits(len(bottoms)):
         return ()
     try:
@@ -292,11 +314,11 @@ def _refusal(world: TrialNet, index: int) -> Sequence[str]:
         return ()
 
 
-def _how_bottoms_came(world: TrialNet, definition: LayerDef, bottoms: Sequence[Shape]) -> list[str]:
+def _how_bottoms_came(trial: TrialNet, definition: LayerDef, bottoms: Sequence[Shape]) -> list[str]:
     """The layers that only one of the bottoms comes through, and what makes their sizes differ."""
     if definition.type not in LAYERS or len(bottoms) < 2 or len({bottom[1:] for bottom in bottoms}) < 2:
         return []
-    chains = [chain(world, value) for value in definition.bottom_values]
+    chains = [chain(trial, value) for value in definition.bottom_values]
     common = set.intersection(*({link.index for link in links} for links in chains))
     chains = [[link for link in links if link.index not in common] for links in chains]
     lines = []
@@ -304,11 +326,11 @@ def _how_bottoms_came(world: TrialNet, definition: LayerDef, bottoms: Sequence[S
         if len(own) > 1 or (own and own[0].formula):
             lines += [f"how '{blob}' comes to {of_item(own[-1].shape)}:", *_formula_lines(own)]
     if len({bottom[2:] for bottom in bottoms}) > 1 and _nearly(bottoms):
-        lines += _rounding_words(world, definition, chains)
+        lines += _rounding_words(trial, definition, chains)
     return lines
 
 
-def _rounding_words(world: TrialNet, definition: LayerDef, chains: Sequence[list[Link]]) -> Iterator[str]:
+def _rounding_words(trial: TrialNet, definition: LayerDef, chains: Sequence[list[Link]]) -> Iterator[str]:
     """Which branch was rounded up and which down; what coming down and up again does to a size."""
     up, down = (
         [blob for blob, own in zip(definition.bottoms, chains, strict=True) if any(word in i.formula for i in own)]
@@ -318,7 +340,7 @@ def _rounding_words(world: TrialNet, definition: LayerDef, chains: Sequence[list
         steps = [link for link in own if link.formula]
         strides = [(max(_strides(link)), LAYERS[link.layer.type].transposed) for link in steps]
         into = next((link.index for link in steps), None)
-        before = None if into is None else world.bottoms(into)
+        before = None if into is None else trial.bottoms(into)
         shrunk = math.prod(stride for stride, upwards in strides if not upwards)
         if before and any(upwards for _, upwards in strides) and any(size % shrunk for size in before[0][2:]):
             yield (
@@ -349,45 +371,45 @@ def _nearly(bottoms: Sequence[Shape]) -> bool:
 # -- files of another net ----------------------------------------------------------------------------------------------
 
 
-def other_types(world: TrialNet) -> Iterator[Diagnostic]:
+def other_types(trial: TrialNet) -> Iterator[Diagnostic]:
     """Warnings of layers that take the weights of a layer of another type: Caffe looks at names and shapes only."""
-    for i, layer in enumerate(world.net.layers):
-        stored = world.given.stored.get(layer.name)
-        if stored is None or not stored.blobs or i in world.troubles or stored.type not in LAYERS:
+    for i, layer in enumerate(trial.net.layers):
+        stored = trial.context.stored.get(layer.name)
+        if stored is None or not stored.blobs or i in trial.misfits or stored.type not in LAYERS:
             continue
         if LAYERS[stored.type] is not LAYERS.get(layer.type):
             message = f"the weights are those of a {stored.type} in the file; Caffe goes by name and shapes only"
             yield Diagnostic("warning", layer.where, message, layer=layer.name)
 
 
-def another_net(world: TrialNet, reference: TrialNet | None) -> str:
+def another_net(trial: TrialNet, reference: TrialNet | None) -> str:
     """That the file seems to belong to another net: most of what the two have in common by name does not fit, or they
     have nothing in common."""
-    misfits = sum(bool(trouble.stored) for trouble in world.troubles.values())
-    common = sum(layer.name in world.given.stored for layer in world.net.layers if _may_learn(world, layer.name))
+    misfits = sum(bool(misfit.stored) for misfit in trial.misfits.values())
+    common = sum(layer.name in trial.context.stored for layer in trial.net.layers if _may_learn(trial, layer.name))
     name = f" ('{reference.net.name}')" if reference is not None and reference.net.name else ""
-    if not common and _learns(world) and any(layer.blobs for layer in world.given.stored.values()):
+    if not common and _learns(trial) and any(layer.blobs for layer in trial.context.stored.values()):
         return f"no layer takes weights from the file: it seems to belong to another net{name}."
     if misfits < 3 or 2 * misfits <= common:
         return ""
     return f"{misfits} of {common} layers do not take their weights: the file seems to belong to another net{name}."
 
 
-def _learns(world: TrialNet) -> bool:
+def _learns(trial: TrialNet) -> bool:
     """Whether any layer has parameters."""
-    known = ((layer, world.bottoms(i)) for i, layer in enumerate(world.layers) if i not in world.troubles)
-    return any(layer.weight_shapes(bottoms) for layer, bottoms in known if layer is not None and bottoms)
+    pairs = ((layer, trial.bottoms(i)) for i, layer in enumerate(trial.layers) if i not in trial.misfits)
+    return any(layer.weight_shapes(bottoms) for layer, bottoms in pairs if layer is not None and bottoms)
 
 
-def _may_learn(world: TrialNet, name: str) -> bool:
-    stored = world.given.stored.get(name)
+def _may_learn(trial: TrialNet, name: str) -> bool:
+    stored = trial.context.stored.get(name)
     return stored is not None and bool(stored.blobs)
 
 
 def _formula_lines(links: list[Link]) -> Iterator[str]:
-    shown = links[-5:]
-    width = max(len(link.layer.name) for link in shown)
-    wide = max(len(described(link.layer)) for link in shown)
-    for link in shown:
+    shown_links = links[-5:]
+    width = max(len(link.layer.name) for link in shown_links)
+    kind_width = max(len(describe_layer(link.layer)) for link in shown_links)
+    for link in shown_links:
         formula = f"  {link.formula}" if link.formula else ""
-        yield f"    {link.layer.name:<{width}}  {described(link.layer):<{wide}}  {of_item(link.shape)}{formula}"
+        yield f"    {link.layer.name:<{width}}  {describe_layer(link.layer):<{kind_width}}  {of_item(link.shape)}{formula}"

@@ -20,9 +20,9 @@ from caffeconv.tensor.shape import unique_name
 
 @dataclass(frozen=True)
 class Rewriting:
-    """A net's world with some layers replaced by others."""
+    """A trial net with some layers replaced by others."""
 
-    world: TrialNet
+    trial: TrialNet
     edits: tuple[Edit, ...] = ()
     places: Mapping[int, int] = field(default_factory=dict)
     """Index in the net as it was → how many layers now stand there."""
@@ -30,59 +30,61 @@ class Rewriting:
     def cure(self, cure: Cure | None = None) -> Cure:
         """The replacing as a cure, along with another one of the net that it leads to."""
         if cure is None:
-            return Cure(self.edits, self.world.net, 0.0, places=self.places)
+            return Cure(self.edits, self.trial.net, 0.0, places=self.places)
         return replace(cure, edits=(*self.edits, *cure.edits), places=self.places)
 
 
 def missing_bottoms(net: NetDef) -> list[tuple[int, int]]:
     """The bottoms that no layer above makes: (layer, bottom)."""
-    made: set[str] = set()
-    missing = []
+    values: set[str] = set()
+    bottoms = []
     for i, layer in enumerate(net.layers):
-        missing += [(i, j) for j, value in enumerate(layer.bottom_values) if value not in made]
-        made.update(layer.top_values)
-    return missing
+        bottoms += [(i, j) for j, value in enumerate(layer.bottom_values) if value not in values]
+        values.update(layer.top_values)
+    return bottoms
 
 
-def with_bottoms(world: TrialNet) -> Rewriting:
-    """The world with every bottom that no layer makes taken to be the blob above of the likest name."""
-    layers = list(world.net.layers)
+def with_bottoms(trial: TrialNet) -> Rewriting:
+    """The trial with every bottom that no layer makes taken to be the blob above of the likest name."""
+    layers = list(trial.net.layers)
     edits = []
-    for i, j in missing_bottoms(world.net):
+    for i, j in missing_bottoms(trial.net):
         layer = layers[i]
-        known = {top: value for other in layers[:i] for top, value in zip(other.tops, other.top_values, strict=True)}
-        near = difflib.get_close_matches(layer.bottoms[j], known, 1)
-        if not near:
+        values_by_name = {
+            top: value for other in layers[:i] for top, value in zip(other.tops, other.top_values, strict=True)
+        }
+        matches = difflib.get_close_matches(layer.bottoms[j], values_by_name, 1)
+        if not matches:
             continue
         proto = LayerParameter()
         proto.CopyFrom(layer.proto)
-        proto.bottom[j] = near[0]
-        values = (*layer.bottom_values[:j], known[near[0]], *layer.bottom_values[j + 1 :])
+        proto.bottom[j] = matches[0]
+        values = (*layer.bottom_values[:j], values_by_name[matches[0]], *layer.bottom_values[j + 1 :])
         layers[i] = replace(layer, proto=proto, bottoms=tuple(proto.bottom), bottom_values=values)
-        edits.append(Edit(layer.name, i, {"bottom": layer.bottoms[j]}, {"bottom": near[0]}))
+        edits.append(Edit(layer.name, i, {"bottom": layer.bottoms[j]}, {"bottom": matches[0]}))
     if not edits:
-        return Rewriting(world)
-    return Rewriting(TrialNet.of(replace(world.net, layers=tuple(layers)), world.given), tuple(edits))
+        return Rewriting(trial)
+    return Rewriting(TrialNet.of(replace(trial.net, layers=tuple(layers)), trial.context), tuple(edits))
 
 
 def with_recipes(before: Rewriting) -> Rewriting:
-    """The world with every refused layer replaced for which its class knows a recipe."""
-    world = before.world
+    """The trial with every refused layer replaced for which its class knows a recipe."""
+    trial = before.trial
     recipes = {}
-    for i in world.troubles:
-        protos = _recipe(world, i)
+    for i in trial.misfits:
+        protos = _recipe(trial, i)
         if protos:
             recipes[i] = protos
     if not recipes:
         return before
-    after = rewritten(world, recipes)
+    after = rewritten(trial, recipes)
     return replace(after, edits=(*before.edits, *after.edits))
 
 
-def _recipe(world: TrialNet, index: int) -> Sequence[LayerParameter]:
-    definition, bottoms = world.net.layers[index], world.bottoms(index)
+def _recipe(trial: TrialNet, index: int) -> Sequence[LayerParameter]:
+    definition, bottoms = trial.net.layers[index], trial.bottoms(index)
     kind = LAYERS.get(definition.type)
-    if kind is None or not bottoms or world.troubles[index].stored or not kind.bottoms.fits(len(bottoms)):
+    if kind is None or not bottoms or trial.misfits[index].stored or not kind.bottoms.fits(len(bottoms)):
         return ()
     try:
         return kind.in_place_of(definition, bottoms)
@@ -90,29 +92,31 @@ def _recipe(world: TrialNet, index: int) -> Sequence[LayerParameter]:
         return ()
 
 
-def rewritten(world: TrialNet, recipes: Mapping[int, Sequence[LayerParameter]]) -> Rewriting:
-    """The world of the net with other layers in the place of some: index → the layers there."""
+def rewritten(trial: TrialNet, recipes: Mapping[int, Sequence[LayerParameter]]) -> Rewriting:
+    """The trial of the net with other layers in the place of some: index → the layers there."""
     layers: list[LayerDef] = []
-    taken = {value for layer in world.net.layers for value in layer.top_values}
-    for i, layer in enumerate(world.net.layers):
-        layers += _in_place(layer, recipes[i], taken) if i in recipes else [layer]
-    net: NetDef = replace(world.net, layers=tuple(layers))
-    names = {i: world.net.layers[i].name for i in recipes}
+    names = {value for layer in trial.net.layers for value in layer.top_values}
+    for i, layer in enumerate(trial.net.layers):
+        layers += _in_place(layer, recipes[i], names) if i in recipes else [layer]
+    net: NetDef = replace(trial.net, layers=tuple(layers))
+    layer_names = {i: trial.net.layers[i].name for i in recipes}
     edits = tuple(
-        Edit(names[i], i, {LAYERS_INSTEAD: _text([world.net.layers[i].proto])}, {LAYERS_INSTEAD: _text(recipes[i])})
+        Edit(
+            layer_names[i], i, {LAYERS_INSTEAD: _text([trial.net.layers[i].proto])}, {LAYERS_INSTEAD: _text(recipes[i])}
+        )
         for i in sorted(recipes)
     )
-    return Rewriting(TrialNet.of(net, world.given), edits, {i: len(protos) for i, protos in recipes.items()})
+    return Rewriting(TrialNet.of(net, trial.context), edits, {i: len(protos) for i, protos in recipes.items()})
 
 
-def _in_place(layer: LayerDef, protos: Sequence[LayerParameter], taken: set[str]) -> Iterator[LayerDef]:
+def _in_place(layer: LayerDef, protos: Sequence[LayerParameter], names: set[str]) -> Iterator[LayerDef]:
     """The layers, whose first ones read what the layer read, and whose last ones make what it made."""
     current = dict(zip(layer.bottoms, layer.bottom_values, strict=True))
     last = {top: i for i, proto in enumerate(protos) for top in proto.top}
     own = dict(zip(layer.tops, layer.top_values, strict=True))
     for i, proto in enumerate(protos):
         bottoms = tuple(current[bottom] for bottom in proto.bottom)
-        tops = tuple(own[top] if top in own and last[top] == i else unique_name(top, taken, "/") for top in proto.top)
+        tops = tuple(own[top] if top in own and last[top] == i else unique_name(top, names, "/") for top in proto.top)
         current.update(zip(proto.top, tops, strict=True))
         yield replace(
             layer, name=proto.name, type=proto.type, bottoms=tuple(proto.bottom), tops=tuple(proto.top),

@@ -35,51 +35,51 @@ class WindowStatistics:
     """How often the layers of a net have which window."""
 
     net: NetDef
-    whole: Counter[FieldCounts]
+    windows: Counter[FieldCounts]
     kernels: Counter[tuple[str, Setting | None]]
 
     @classmethod
     def of(cls, net: NetDef) -> WindowStatistics:
-        habits = [_habit(layer, settings_of(layer)) for layer in net.layers]
-        return cls(net, Counter(habits), Counter((habit[0], habit[1]) for habit in habits))
+        windows = [_window_fields(layer, settings_of(layer)) for layer in net.layers]
+        return cls(net, Counter(windows), Counter((window[0], window[1]) for window in windows))
 
     def like(self, index: int, definition: LayerDef, settings: Mapping[str, Setting]) -> float:
         """The share of the net's other layers of that type and kernel that have the same stride, pad and dilation."""
-        mine, own = _habit(definition, settings), self.net.layers[index]
-        other = _habit(own, settings_of(own))
-        same = self.whole[mine] - (mine == other)
-        peers = self.kernels[mine[:2]] - (mine[:2] == other[:2])
+        window, layer = _window_fields(definition, settings), self.net.layers[index]
+        layer_window = _window_fields(layer, settings_of(layer))
+        same = self.windows[window] - (window == layer_window)
+        peers = self.kernels[window[:2]] - (window[:2] == layer_window[:2])
         return same / peers if peers else 0.0
 
 
-def _habit(definition: LayerDef, settings: Mapping[str, Setting]) -> FieldCounts:
+def _window_fields(definition: LayerDef, settings: Mapping[str, Setting]) -> FieldCounts:
     names = ("kernel_size", "stride", "pad", "dilation")
     return (definition.type, *(settings.get(name) for name in names))  # type: ignore[return-value]
 
 
-def cost(habits: WindowStatistics, edit: Edit, after: LayerDef, proven: frozenset[str]) -> float:
+def cost(statistics: WindowStatistics, edit: Edit, after: LayerDef, proven: frozenset[str]) -> float:
     """The cost of an edit of one layer, the less the likelier; `proven`: fields that follow from the file."""
-    before = habits.net.layers[edit.index]
-    spent = 0.0
+    before = statistics.net.layers[edit.index]
+    total = 0.0
     for name, value in edit.after.items():
         if name in proven:
-            spent += PROVEN
+            total += PROVEN
         elif name.startswith(SHAPE) or name == LAYERS[after.type].crop_setting:
-            spent += _shape_cost(edit.before[name], value)
+            total += _shape_cost(edit.before[name], value)
         elif name != NAME:
-            spent += 1 + _DEAR.get(name, 0.0)
-            spent += _roundness(value) - _roundness(edit.before[name]) if name == "num_output" else 0
+            total += 1 + _DEAR.get(name, 0.0)
+            total += _roundness(value) - _roundness(edit.before[name]) if name == "num_output" else 0
     if set(edit.after) - proven - {NAME}:
-        spent += oddness(habits, edit.index, after) - oddness(habits, edit.index, before)
-    return spent if spent > _FLOOR else _FLOOR * math.exp(spent / _FLOOR - 1)
+        total += oddness(statistics, edit.index, after) - oddness(statistics, edit.index, before)
+    return total if total > _FLOOR else _FLOOR * math.exp(total / _FLOOR - 1)
 
 
 def _shape_cost(before: Setting | str, value: Setting | str) -> float:
     old, new = (side[-1] if isinstance(side, tuple) and side else side for side in (before, value))
     if not isinstance(old, int) or not isinstance(new, int) or min(old, new) < 1:
         return 2.5
-    far = abs(math.log(new / old))
-    return far + (1.0 if new in SIZES else 1.2 if new % 16 == 0 else 1.5)
+    distance = abs(math.log(new / old))
+    return distance + (1.0 if new in SIZES else 1.2 if new % 16 == 0 else 1.5)
 
 
 def _roundness(value: Setting | str) -> float:
@@ -89,7 +89,7 @@ def _roundness(value: Setting | str) -> float:
     return next((price for divisor, price in ((16, 0.0), (8, 0.1), (4, 0.15), (2, 0.2)) if value % divisor == 0), 0.3)
 
 
-def oddness(habits: WindowStatistics, index: int, definition: LayerDef) -> float:
+def oddness(statistics: WindowStatistics, index: int, definition: LayerDef) -> float:
     """How unusual a layer's window is, by custom and by the net's other layers of its type."""
     settings = settings_of(definition)
     kernel = _first(settings, "kernel_size", 0)
@@ -97,12 +97,12 @@ def oddness(habits: WindowStatistics, index: int, definition: LayerDef) -> float
         return 0.0
     stride, pad = _first(settings, "stride", 1), _first(settings, "pad", 0)
     span = _first(settings, "dilation", 1) * (kernel - 1) + 1
-    odd = _KERNELS.get(kernel, 0.6) + _STRIDES.get(stride, 0.8)
-    odd += 0.0 if pad == 0 and kernel <= 2 else 0.05 if 2 * pad + 1 == span else 0.15 if pad == 0 else 0.8
-    odd += 1.0 if pad >= span else 0.0
-    odd += 0.3 if span > kernel else 0.0
-    odd += 0.5 if stride > kernel else 0.0
-    return odd - 0.5 * habits.like(index, definition, settings)
+    total = _KERNELS.get(kernel, 0.6) + _STRIDES.get(stride, 0.8)
+    total += 0.0 if pad == 0 and kernel <= 2 else 0.05 if 2 * pad + 1 == span else 0.15 if pad == 0 else 0.8
+    total += 1.0 if pad >= span else 0.0
+    total += 0.3 if span > kernel else 0.0
+    total += 0.5 if stride > kernel else 0.0
+    return total - 0.5 * statistics.like(index, definition, settings)
 
 
 def _first(settings: Mapping[str, Setting], name: str, default: int) -> int:

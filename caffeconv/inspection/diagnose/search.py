@@ -20,8 +20,8 @@ FAR = 2.0
 """How much dearer than the best cure another one may be."""
 MOST_STATES = 60
 MOST_CHILDREN = 12
-TROUBLE_WEIGHT = 0.4
-"""What a layer still in trouble counts when choosing which edits to go on from."""
+MISFIT_WEIGHT = 0.4
+"""What a layer that still does not fit counts when choosing which edits to go on from."""
 
 
 @dataclass(frozen=True)
@@ -45,55 +45,55 @@ class Cure:
 class _State:
     priority: float
     order: int
-    world: TrialNet = field(compare=False)
+    trial: TrialNet = field(compare=False)
     definitions: Mapping[int, LayerDef] = field(compare=False)
     proven: frozenset[tuple[int, str]] = field(compare=False)
 
 
-def find_cures(world: TrialNet) -> list[Cure]:
-    """The least costly edits that leave no trouble, at most three; the work is bounded by the world's purse."""
-    return _distinct(sorted(_search(world), key=lambda cure: (cure.cost, str(cure))))
+def find_cures(trial: TrialNet) -> list[Cure]:
+    """The least costly edits that leave no misfit, at most three; the work is bounded by the trial's budget."""
+    return _distinct(sorted(_search(trial), key=lambda cure: (cure.cost, str(cure))))
 
 
-def _search(world: TrialNet) -> Iterator[Cure]:
-    queue, habits = [_State(0.0, 0, world, {}, frozenset())], WindowStatistics.of(world.net)
-    seen: set[str] = set()
-    found = states = order = 0
+def _search(trial: TrialNet) -> Iterator[Cure]:
+    queue, statistics = [_State(0.0, 0, trial, {}, frozenset())], WindowStatistics.of(trial.net)
+    keys: set[str] = set()
+    cure_count = states = order = 0
     best = float("inf")
-    while queue and states < MOST_STATES and not world.given.purse.empty:
+    while queue and states < MOST_STATES and not trial.context.budget.empty:
         state = heapq.heappop(queue)
-        trouble = state.world.first
-        if trouble is None or (found >= MOST_CURES and state.priority > best + 1.5):
+        misfit = state.trial.first
+        if misfit is None or (cure_count >= MOST_CURES and state.priority > best + 1.5):
             continue
         states += 1
         children = []
-        for candidate in candidates(state.world, trouble):
-            child = _child(habits, state, candidate, order := order + 1)
-            key = _key(world.net, child.definitions)
-            if key in seen:
+        for candidate in candidates(state.trial, misfit):
+            child = _child(statistics, state, candidate, order := order + 1)
+            key = _key(trial.net, child.definitions)
+            if key in keys:
                 continue
-            seen.add(key)
+            keys.add(key)
             children.append(child)
         for child in sorted(children)[:MOST_CHILDREN]:
-            child = replace(child, world=world.edited(child.definitions))
-            price = _cost(habits, child.definitions, child.proven)
-            if child.world.first is None:
-                if not edits_of(world.net, child.definitions):
+            child = replace(child, trial=trial.edited(child.definitions))
+            price = _cost(statistics, child.definitions, child.proven)
+            if child.trial.first is None:
+                if not edits_of(trial.net, child.definitions):
                     continue
-                cure = minimal(world, habits, child.definitions, child.proven)
+                cure = minimal(trial, statistics, child.definitions, child.proven)
                 if not cure.edits:
                     continue
-                found, best = found + 1, min(best, cure.cost)
+                cure_count, best = cure_count + 1, min(best, cure.cost)
                 yield cure
             else:
-                ahead = TROUBLE_WEIGHT * min(len(child.world.troubles), 20)
+                ahead = MISFIT_WEIGHT * min(len(child.trial.misfits), 20)
                 heapq.heappush(queue, replace(child, priority=price + ahead))
 
 
-def _child(habits: WindowStatistics, state: _State, candidate: Candidate, order: int) -> _State:
+def _child(statistics: WindowStatistics, state: _State, candidate: Candidate, order: int) -> _State:
     definitions = {**state.definitions, **candidate.definitions}
     proven = state.proven | candidate.proven
-    return _State(_cost(habits, definitions, proven), order, state.world, definitions, proven)
+    return _State(_cost(statistics, definitions, proven), order, state.trial, definitions, proven)
 
 
 def _key(net: NetDef, definitions: Mapping[int, LayerDef]) -> str:
@@ -106,89 +106,94 @@ def edits_of(net: NetDef, definitions: Mapping[int, LayerDef]) -> tuple[Edit, ..
     return tuple(edit for edit in edits if edit.after)
 
 
-def _cost(habits: WindowStatistics, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]) -> float:
+def _cost(
+    statistics: WindowStatistics, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]
+) -> float:
     total = 0.0
-    for edit in edits_of(habits.net, definitions):
+    for edit in edits_of(statistics.net, definitions):
         fields = frozenset(name for i, name in proven if i == edit.index)
-        total += cost(habits, edit, definitions[edit.index], fields)
+        total += cost(statistics, edit, definitions[edit.index], fields)
     return total
 
 
 def minimal(
-    world: TrialNet, habits: WindowStatistics, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]
+    trial: TrialNet,
+    statistics: WindowStatistics,
+    definitions: Mapping[int, LayerDef],
+    proven: frozenset[tuple[int, str]],
 ) -> Cure:
     """The cure with every field put back that it can do without."""
-    kept = dict(definitions)
+    smallest = dict(definitions)
     for index in sorted(definitions):
-        rest = {i: definition for i, definition in kept.items() if i != index}
-        if rest and world.edited(rest).first is None:
-            kept = rest
+        rest = {i: definition for i, definition in smallest.items() if i != index}
+        if rest and trial.edited(rest).first is None:
+            smallest = rest
             continue
-        old = settings_of(world.net.layers[index])
-        for name in edit_between(index, world.net.layers[index], kept[index]).after:
+        old = settings_of(trial.net.layers[index])
+        for name in edit_between(index, trial.net.layers[index], smallest[index]).after:
             if name not in old:
                 continue
-            trial = {**kept, index: with_settings(kept[index], {name: old[name]})}
-            if world.edited(trial).first is None:
-                kept = trial
-    return Cure(edits_of(world.net, kept), world.edited(kept).net, _cost(habits, kept, proven))
+            attempt = {**smallest, index: with_settings(smallest[index], {name: old[name]})}
+            if trial.edited(attempt).first is None:
+                smallest = attempt
+    return Cure(edits_of(trial.net, smallest), trial.edited(smallest).net, _cost(statistics, smallest, proven))
 
 
 def _distinct(cures: list[Cure]) -> list[Cure]:
     """The first cures that say different things, and none that another one contains."""
-    kept: list[Cure] = []
+    distinct: list[Cure] = []
     for cure in cures:
-        if kept and cure.cost > kept[0].cost + FAR:
+        if distinct and cure.cost > distinct[0].cost + FAR:
             break
         parts = {str(edit) for edit in cure.edits}
-        if not any({str(edit) for edit in other.edits} <= parts for other in kept):
-            kept.append(cure)
-    return kept[:MOST_CURES]
+        if not any({str(edit) for edit in other.edits} <= parts for other in distinct):
+            distinct.append(cure)
+    return distinct[:MOST_CURES]
 
 
 # -- the net that the weights file carries -----------------------------------------------------------------------------
 
 
-def cure_from(world: TrialNet, reference: TrialNet, source: str) -> Cure | None:
+def cure_from(trial: TrialNet, reference: TrialNet, source: str) -> Cure | None:
     """The fewest fields of the layers that differ from those of the same name in `reference` to be set as there."""
-    theirs = {layer.name: layer for layer in reversed(reference.net.layers)}
+    reference_layers = {layer.name: layer for layer in reversed(reference.net.layers)}
     definitions: dict[int, LayerDef] = {}
-    for i, layer in enumerate(world.net.layers):
-        other = theirs.get(layer.name)
+    for i, layer in enumerate(trial.net.layers):
+        other = reference_layers.get(layer.name)
         if other is None:
             continue
         changed = like(layer, other)
         if changed is not layer:
             definitions[i] = changed
-    definitions.update(_inputs_like(world, reference))
-    if not definitions or world.edited(definitions).first is not None:
+    definitions.update(_inputs_like(trial, reference))
+    if not definitions or trial.edited(definitions).first is not None:
         return None
-    cure = minimal(world, WindowStatistics.of(world.net), definitions, frozenset())
+    cure = minimal(trial, WindowStatistics.of(trial.net), definitions, frozenset())
     return replace(cure, source=source)
 
 
-def _inputs_like(world: TrialNet, reference: TrialNet) -> dict[int, LayerDef]:
+def _inputs_like(trial: TrialNet, reference: TrialNet) -> dict[int, LayerDef]:
     """The Input layers with blobs of another size than in the reference's net, as large as there."""
-    found: dict[int, LayerDef] = {}
-    theirs = _input_shapes(reference)
-    for i, layer in enumerate(world.net.layers):
+    definitions: dict[int, LayerDef] = {}
+    reference_shapes = _input_shapes(reference)
+    for i, layer in enumerate(trial.net.layers):
         shapes = [tuple(shape.dim) for shape in layer.proto.input_param.shape]
-        if len(shapes) != len(layer.tops) or set(layer.tops) & world.given.asked.keys():
+        if len(shapes) != len(layer.tops) or set(layer.tops) & trial.context.input_shapes.keys():
             continue
-        wanted = [(*s[:1], *theirs.get(top, s)[1:]) for s, top in zip(shapes, layer.tops, strict=True)]
-        if wanted != shapes:
-            found[i] = with_shapes(layer, wanted)
-    return found
+        target_shapes = [(*s[:1], *reference_shapes.get(top, s)[1:]) for s, top in zip(shapes, layer.tops, strict=True)]
+        if target_shapes != shapes:
+            definitions[i] = with_shapes(layer, target_shapes)
+    return definitions
 
 
-def _input_shapes(world: TrialNet) -> dict[str, Shape]:
+def _input_shapes(trial: TrialNet) -> dict[str, Shape]:
     """Input blob → shape."""
     return {
-        blob: world.shapes[value]
-        for layer in world.net.layers
+        blob: trial.shapes[value]
+        for layer in trial.net.layers
         if layer.type in LAYERS and LAYERS[layer.type].is_input
         for blob, value in zip(layer.tops, layer.top_values, strict=True)
-        if value in world.shapes
+        if value in trial.shapes
     }
 
 
@@ -196,8 +201,8 @@ def like(layer: LayerDef, other: LayerDef) -> LayerDef:
     """The layer with the fields that decide shapes as in `other`; itself where none differ."""
     if layer.type != other.type:
         return _of_type(layer, other)
-    mine, theirs = settings_of(layer), settings_of(other)
-    differing = {name: value for name, value in theirs.items() if mine.get(name) != value}
+    settings, other_settings = settings_of(layer), settings_of(other)
+    differing = {name: value for name, value in other_settings.items() if settings.get(name) != value}
     return with_settings(layer, differing) if differing else layer
 
 

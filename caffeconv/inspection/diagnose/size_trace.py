@@ -18,12 +18,12 @@ MOST_CHANNELS = 1024
 
 @dataclass(frozen=True)
 class Link:
-    """One layer of the way that a size came about."""
+    """One layer of the chain that makes a size."""
 
     index: int
     layer: LayerDef
     shape: Shape
-    """Of the top that the way leads through."""
+    """Of the top that the chain leads through."""
     formula: str
 
 
@@ -35,25 +35,25 @@ class Parting:
     reason: str
 
 
-def chain(world: TrialNet, value: str, through: int | None = None) -> list[Link]:
+def chain(trial: TrialNet, value: str, through: int | None = None) -> list[Link]:
     """The layers from an input to a value, by way of layer `through`, or else along first bottoms; those that leave the
     shape as it is are left out."""
     links: list[Link] = []
-    while value in world.makers and value in world.shapes:
-        index = world.makers[value]
-        definition = world.net.layers[index]
-        before = world.shapes.get(definition.bottom_values[0]) if definition.bottom_values else None
-        if before != world.shapes[value] or index == through or len(definition.bottom_values) > 1:
-            links.append(Link(index, definition, world.shapes[value], _formula(world, index, before)))
+    while value in trial.makers and value in trial.shapes:
+        index = trial.makers[value]
+        definition = trial.net.layers[index]
+        before = trial.shapes.get(definition.bottom_values[0]) if definition.bottom_values else None
+        if before != trial.shapes[value] or index == through or len(definition.bottom_values) > 1:
+            links.append(Link(index, definition, trial.shapes[value], _formula(trial, index, before)))
         if not definition.bottom_values:
             break
-        ways = [v for v in definition.bottom_values if through in world.ancestors([v])]
-        value = (ways or definition.bottom_values)[0]
+        values = [v for v in definition.bottom_values if through in trial.ancestors([v])]
+        value = (values or definition.bottom_values)[0]
     return links[::-1]
 
 
-def _formula(world: TrialNet, index: int, before: Shape | None) -> str:
-    layer = world.layers[index]
+def _formula(trial: TrialNet, index: int, before: Shape | None) -> str:
+    layer = trial.layers[index]
     if layer is None or before is None:
         return ""
     try:
@@ -63,7 +63,7 @@ def _formula(world: TrialNet, index: int, before: Shape | None) -> str:
     return "; ".join(dict.fromkeys(formulas))
 
 
-def described(definition: LayerDef) -> str:
+def describe_layer(definition: LayerDef) -> str:
     """A layer and its window: ``Convolution 1×1, pad 1``."""
     settings = settings_of(definition)
     kernel = settings.get("kernel_size", ())
@@ -84,20 +84,20 @@ def of_item(shape: Shape) -> str:
     return format_shape(shape[1:]) if len(shape) > 1 else format_shape(shape)
 
 
-def chain_lines(links: list[Link], parting: Parting | None, remarks: Mapping[int, str]) -> Iterator[str]:
-    """The chain as a table, with the place where the two nets part; `remarks`: layer → what else to say of it."""
-    shown = links[-MOST_LINKS:]
-    if parting is not None and all(link.index != parting.index for link in shown):
-        shown = [link for link in links if link.index == parting.index] + shown
-    if len(shown) < len(links):
+def chain_lines(links: list[Link], parting: Parting | None, notes: Mapping[int, str]) -> Iterator[str]:
+    """The chain as a table, with the place where the two nets part; `notes`: layer → what else to say of it."""
+    shown_links = links[-MOST_LINKS:]
+    if parting is not None and all(link.index != parting.index for link in shown_links):
+        shown_links = [link for link in links if link.index == parting.index] + shown_links
+    if len(shown_links) < len(links):
         yield "    …"
-    names = [link.layer.name for link in shown]
-    kinds = [described(link.layer) for link in shown]
-    shapes = [of_item(link.shape) for link in shown]
-    for link, name, kind, shape in zip(shown, names, kinds, shapes, strict=True):
+    names = [link.layer.name for link in shown_links]
+    kinds = [describe_layer(link.layer) for link in shown_links]
+    shapes = [of_item(link.shape) for link in shown_links]
+    for link, name, kind, shape in zip(shown_links, names, kinds, shapes, strict=True):
         line = f"    {name:<{max(map(len, names))}}  {kind:<{max(map(len, kinds))}}  {shape:<{max(map(len, shapes))}}"
-        if link.index in remarks:
-            line += f"  ({remarks[link.index]})"
+        if link.index in notes:
+            line += f"  ({notes[link.index]})"
         if parting is not None and link.index == parting.index:
             line += "  ← the two nets part here" + (f": {parting.reason}" if parting.reason else "")
         yield line.rstrip()
@@ -106,15 +106,18 @@ def chain_lines(links: list[Link], parting: Parting | None, remarks: Mapping[int
 def factorings(number: int, links: list[Link], channels: int) -> list[Shape]:
     """Channels × height × width that may stand behind a number, likeliest first: round channels, sizes that
     the chain passes through, squares."""
-    passed = {link.shape[2:] for link in links if len(link.shape) == 4}
+    chain_sizes = {link.shape[2:] for link in links if len(link.shape) == 4}
     squares: set[Shape] = {(size, size) for size in range(2, 65)}
-    sizes = [size for size in sorted(passed | squares) if count(size) and number % count(size) == 0]
-    possible: list[Shape] = [(number // count(size), *size) for size in sizes]
+    sizes = [size for size in sorted(chain_sizes | squares) if count(size) and number % count(size) == 0]
+    shapes: list[Shape] = [(number // count(size), *size) for size in sizes]
 
     def doubt(shape: Shape) -> float:
         round_number = next((price for divisor, price in ((64, 0), (16, 1), (4, 2)) if shape[0] % divisor == 0), 3)
         return (
-            round_number + 2 * (shape[1:] not in passed) + 2 * (shape[0] != channels) + 2 * (shape[0] > MOST_CHANNELS)
+            round_number
+            + 2 * (shape[1:] not in chain_sizes)
+            + 2 * (shape[0] != channels)
+            + 2 * (shape[0] > MOST_CHANNELS)
         )
 
-    return sorted((shape for shape in possible if shape[0] > 1), key=doubt)[:MOST_FACTORINGS]
+    return sorted((shape for shape in shapes if shape[0] > 1), key=doubt)[:MOST_FACTORINGS]

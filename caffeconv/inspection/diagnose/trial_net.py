@@ -27,22 +27,22 @@ class Misfit:
 
 @dataclass(frozen=True)
 class SearchContext:
-    """What stays the same whatever is edited: asked shapes, the file's blobs, and a purse of layers to evaluate."""
+    """What no edit changes: the caller's input shapes, the file's blobs, and the budget of layers to evaluate."""
 
-    asked: Mapping[str, Shape]
+    input_shapes: Mapping[str, Shape]
     stored: Mapping[str, StoredLayer]
-    purse: Budget
+    budget: Budget
 
 
 @dataclass
 class Budget:
     """How many layers may still be evaluated: a bound on the work that does not depend on the machine."""
 
-    left: int
+    remaining: int
 
     @property
     def empty(self) -> bool:
-        return self.left <= 0
+        return self.remaining <= 0
 
 
 def stored_layers(files: Sequence[WeightsFile]) -> dict[str, StoredLayer]:
@@ -68,9 +68,9 @@ def stored_shape(shape: Shape, *, legacy: bool) -> Shape:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What an edit comes to: the first layer in trouble (the net's length: none so far), and the shapes it sees."""
+    """The outcome of an edit: the first layer that does not fit (the net's length: none so far), and the shapes it sees."""
 
-    trouble: int
+    misfit_index: int
     bottoms: tuple[Shape, ...] | None
 
 
@@ -79,12 +79,12 @@ Key = tuple[int, int, tuple[tuple[str, Shape | None], ...]]
 
 @dataclass
 class TrialNet:
-    """Every layer's definition, parsed form, and trouble; every value's shape. Edits give a new world."""
+    """Every layer's definition, parsed form, and misfit; every value's shape. An edit gives a new TrialNet."""
 
-    given: SearchContext
+    context: SearchContext
     net: NetDef
     layers: list[Layer | None]
-    troubles: dict[int, Misfit]
+    misfits: dict[int, Misfit]
     shapes: dict[str, Shape]
     readers: Mapping[str, tuple[int, ...]]
     last_reader: Mapping[str, int]
@@ -93,27 +93,27 @@ class TrialNet:
     memo: dict[Key, TrialResult] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, net: NetDef, given: SearchContext) -> TrialNet:
-        """The world of a net as it is."""
+    def of(cls, net: NetDef, context: SearchContext) -> TrialNet:
+        """The trial of a net as it is."""
         readers: dict[str, list[int]] = {}
         for i, definition in enumerate(net.layers):
             for value in dict.fromkeys(definition.bottom_values):
                 readers.setdefault(value, []).append(i)
         last = {value: indices[-1] for value, indices in readers.items()}
-        known = {v: tuple(r) for v, r in readers.items()}
+        reader_indices = {v: tuple(r) for v, r in readers.items()}
         makers = {value: i for i, layer in enumerate(net.layers) for value in layer.top_values}
-        world = cls(given, net, [None] * len(net.layers), {}, {}, known, last, makers)
+        trial = cls(context, net, [None] * len(net.layers), {}, {}, reader_indices, last, makers)
         for i, definition in enumerate(net.layers):
-            world.layers[i], tops, trouble = world.evaluate(i, definition, None, {})
-            world.shapes.update({v: shape for v, shape in tops.items() if shape is not None})
-            if trouble:
-                world.troubles[i] = trouble
-        return world
+            trial.layers[i], tops, misfit = trial.evaluate(i, definition, None, {})
+            trial.shapes.update({v: shape for v, shape in tops.items() if shape is not None})
+            if misfit:
+                trial.misfits[i] = misfit
+        return trial
 
     @property
     def first(self) -> Misfit | None:
-        """The first trouble in the net's order."""
-        return self.troubles[min(self.troubles)] if self.troubles else None
+        """The first misfit in the net's order."""
+        return self.misfits[min(self.misfits)] if self.misfits else None
 
     def bottoms(self, index: int) -> tuple[Shape, ...] | None:
         """The shapes of a layer's bottoms; None where one is not known."""
@@ -123,51 +123,51 @@ class TrialNet:
 
     def ancestors(self, values: Iterable[str]) -> set[int]:
         """The layers that values come from."""
-        found: set[int] = set()
-        waiting = list(values)
-        while waiting:
-            i = self.makers.get(waiting.pop())
-            if i is not None and i not in found:
-                found.add(i)
-                waiting += self.net.layers[i].bottom_values
-        return found
+        layers: set[int] = set()
+        pending = list(values)
+        while pending:
+            i = self.makers.get(pending.pop())
+            if i is not None and i not in layers:
+                layers.add(i)
+                pending += self.net.layers[i].bottom_values
+        return layers
 
     def evaluate(
         self, index: int, definition: LayerDef, layer: Layer | None, changed: Mapping[str, Shape | None]
     ) -> tuple[Layer | None, dict[str, Shape | None], Misfit | None]:
-        """A layer's parsed form, its tops' shapes (None: not known) and its trouble, over `shapes` with `changed`."""
-        self.given.purse.left -= 1
+        """A layer's parsed form, its tops' shapes (None: not known) and its misfit, over `shapes` with `changed`."""
+        self.context.budget.remaining -= 1
         unknown: dict[str, Shape | None] = dict.fromkeys(definition.top_values)
         try:
             if layer is None:
-                definition, layer = parse_layer(definition, self.given.asked)
-            found = [changed[v] if v in changed else self.shapes.get(v) for v in definition.bottom_values]
-            bottoms = tuple(shape for shape in found if shape is not None)
-            if len(bottoms) != len(found):
+                definition, layer = parse_layer(definition, self.context.input_shapes)
+            shapes = [changed[v] if v in changed else self.shapes.get(v) for v in definition.bottom_values]
+            bottoms = tuple(shape for shape in shapes if shape is not None)
+            if len(bottoms) != len(shapes):
                 return layer, unknown, None
-            tops = infer_tops(definition, layer, bottoms, self.given.asked, None)
-            wanted = layer.weight_shapes(bottoms)
+            tops = infer_tops(definition, layer, bottoms, self.context.input_shapes, None)
+            weight_shapes = layer.weight_shapes(bottoms)
         except LayerError as error:
             return layer, unknown, Misfit(index, str(error))
-        known: dict[str, Shape | None] = dict(zip(definition.top_values, tops, strict=False))
-        return layer, known, self._misfit(index, definition.name, tuple(wanted.values()))
+        top_shapes: dict[str, Shape | None] = dict(zip(definition.top_values, tops, strict=False))
+        return layer, top_shapes, self._misfit(index, definition.name, tuple(weight_shapes.values()))
 
-    def _misfit(self, index: int, name: str, wanted: tuple[Shape, ...]) -> Misfit | None:
-        stored = self.given.stored.get(name)
+    def _misfit(self, index: int, name: str, weight_shapes: tuple[Shape, ...]) -> Misfit | None:
+        stored = self.context.stored.get(name)
         if stored is None:
             return None
-        if len(stored.blobs) == len(wanted) or (stored.may_leave_out and len(stored.blobs) < len(wanted)):
-            pairs = zip(wanted, stored.blobs, strict=False)
+        if len(stored.blobs) == len(weight_shapes) or (stored.may_leave_out and len(stored.blobs) < len(weight_shapes)):
+            pairs = zip(weight_shapes, stored.blobs, strict=False)
             if all(blob is None or shape_fits(tuple(shape), blob) for shape, blob in pairs):
                 return None
         return Misfit(index, "weights", stored_shapes(stored) or ((),))
 
     def edited(self, definitions: Mapping[int, LayerDef]) -> TrialNet:
-        """The world after the edit: index → the layer's new definition."""
+        """The trial after the edit: index → the layer's new definition."""
         layers = tuple(definitions.get(i, layer) for i, layer in enumerate(self.net.layers))
         net = NetDef(self.net.name, layers, self.net.phase, self.net.directory, self.net.source, self.net.last_value)
-        world = TrialNet(
-            self.given, net, list(self.layers), dict(self.troubles), dict(self.shapes), self.readers, self.last_reader,
+        trial = TrialNet(
+            self.context, net, list(self.layers), dict(self.misfits), dict(self.shapes), self.readers, self.last_reader,
             self.makers,
         )  # fmt: skip
         queue = sorted(definitions)
@@ -175,30 +175,30 @@ class TrialNet:
             i = heapq.heappop(queue)
             while queue and queue[0] == i:
                 heapq.heappop(queue)
-            known = None if i in definitions else self.layers[i]
-            world.layers[i], tops, trouble = world.evaluate(i, layers[i], known, {})
-            world.troubles.pop(i, None)
-            if trouble:
-                world.troubles[i] = trouble
+            layer = None if i in definitions else self.layers[i]
+            trial.layers[i], tops, misfit = trial.evaluate(i, layers[i], layer, {})
+            trial.misfits.pop(i, None)
+            if misfit:
+                trial.misfits[i] = misfit
             for value, shape in tops.items():
-                if world.shapes.get(value) == shape:
+                if trial.shapes.get(value) == shape:
                     continue
                 if shape is None:
-                    world.shapes.pop(value)
+                    trial.shapes.pop(value)
                 else:
-                    world.shapes[value] = shape
+                    trial.shapes[value] = shape
                 for reader in self.readers.get(value, ()):
                     heapq.heappush(queue, reader)
-        return world
+        return trial
 
     def reach(self, index: int, definition: LayerDef, until: int) -> TrialResult:
-        """What layer `until`, with none in trouble before it, would see with this definition in place of layer `index`.
+        """What layer `until`, with no misfit before it, would see with this definition in place of layer `index`.
 
         Two edits that leave the same values with the same shapes to what follows come to the same, which is kept.
         """
         changed: dict[str, Shape | None] = {}
         queue, trail = [index], []
-        found = TrialResult(until, None)
+        result = TrialResult(until, None)
         while queue:
             i = heapq.heappop(queue)
             while queue and queue[0] == i:
@@ -207,21 +207,21 @@ class TrialNet:
                 break
             key = (until, i, tuple(sorted((v, s) for v, s in changed.items() if self.last_reader.get(v, -1) >= i)))
             if i > index and key in self.memo:
-                found = self.memo[key]
+                result = self.memo[key]
                 break
             if i > index:
                 trail.append(key)
-            _, tops, trouble = self.evaluate(
+            _, tops, misfit = self.evaluate(
                 i, definition if i == index else self.net.layers[i], None if i == index else self.layers[i], changed
             )
-            if trouble or i == until:
+            if misfit or i == until:
                 bottoms = tuple(changed.get(v) or self.shapes.get(v, ()) for v in self.net.layers[i].bottom_values)
-                found = TrialResult(i if trouble else len(self.net.layers), bottoms if i == until else None)
+                result = TrialResult(i if misfit else len(self.net.layers), bottoms if i == until else None)
                 break
             for value, shape in tops.items():
                 if self.shapes.get(value) != shape:
                     changed[value] = shape
                     for reader in self.readers.get(value, ()):
                         heapq.heappush(queue, reader)
-        self.memo.update(dict.fromkeys(trail, found))
-        return found
+        self.memo.update(dict.fromkeys(trail, result))
+        return result
