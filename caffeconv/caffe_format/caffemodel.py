@@ -76,18 +76,18 @@ class StoredBlob:
         return self.chunks[0].offset if contiguous else None
 
     def array(self) -> FloatArray:
-        """The values, 1-D float32; a view into the mapped file where they lie there contiguous as float32."""
+        """The values, 1-D float32; a view into the mapped file where they are contiguous there as float32."""
         parts = [_strided(self.buffer, chunk) for chunk in self.chunks]
         if len(parts) == 1:
             return parts[0].astype(np.float32, copy=False)
         return np.concatenate([np.empty(0, np.float32), *parts]).astype(np.float32, copy=False)
 
     def blocks(self) -> Iterator[FloatArray]:
-        """The values in pieces of at most BLOCK, 1-D float32."""
+        """The values in blocks of at most BLOCK, 1-D float32."""
         for chunk in self.chunks:
             for start in range(0, chunk.count, BLOCK):
-                piece = replace(chunk, offset=chunk.offset + start * chunk.step, count=min(BLOCK, chunk.count - start))
-                yield _strided(self.buffer, piece).astype(np.float32, copy=False)
+                run = replace(chunk, offset=chunk.offset + start * chunk.step, count=min(BLOCK, chunk.count - start))
+                yield _strided(self.buffer, run).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
@@ -123,16 +123,16 @@ def read_caffemodel(path: Path) -> WeightsFile:
     buffer = _map(path, "a weights file (caffemodel)")
     _refuse_other_formats(buffer, path)
     scan = Scan(buffer, path)
-    layers, kept = [], []
+    layers, net_parts = [], []
     for number, wire, tag, start, end in scan.fields(0, len(buffer)):
         if wire == BYTES and number == _NET_LAYER:
             layers.append(_read_layer(scan, start, end, _V2))
         elif wire == BYTES and number == _NET_LAYERS_V1:
             layers.append(_read_v1_layer(scan, start, end))
-        kept.append(_without_blobs(scan, number, wire, tag, start, end))
+        net_parts.append(_without_blobs(scan, number, wire, tag, start, end))
     if not layers:
         raise CaffeconvError(f"{path}: no layer in it; weights (caffemodel) were needed")
-    return WeightsFile(path, tuple(layers), b"".join(kept))
+    return WeightsFile(path, tuple(layers), b"".join(net_parts))
 
 
 def read_binaryproto(path: Path) -> StoredBlob:
@@ -165,8 +165,8 @@ def _map(path: Path, needed: str) -> mmap.mmap:
 
 def _refuse_other_formats(buffer: mmap.mmap, path: Path) -> None:
     head = bytes(buffer[:512])
-    known = {b"\x89HDF\r\n\x1a\n": "an HDF5 file", b"PK\x03\x04": "a zip or npz file", b"\x1f\x8b": "gzip data"}
-    for magic, what in known.items():
+    signatures = {b"\x89HDF\r\n\x1a\n": "an HDF5 file", b"PK\x03\x04": "a zip or npz file", b"\x1f\x8b": "gzip data"}
+    for magic, what in signatures.items():
         if head.startswith(magic):
             raise CaffeconvError(f"{path}: this is {what}; a caffemodel was needed")
     text = head.decode("utf-8", "replace")
@@ -189,15 +189,15 @@ def _read_v1_layer(scan: Scan, start: int, end: int) -> StoredLayer:
     return _read_layer(scan, start, end, _V1)
 
 
-def _read_layer(scan: Scan, start: int, end: int, at: _LayerFields) -> StoredLayer:
+def _read_layer(scan: Scan, start: int, end: int, fields: _LayerFields) -> StoredLayer:
     name = kind = ""
     spans = []
     for number, wire, _, value_start, value_end in scan.fields(start, end):
-        if number == at.name and wire == BYTES:
+        if number == fields.name and wire == BYTES:
             name = scan.text(value_start, value_end)
-        elif number == at.type and wire == BYTES:
+        elif number == fields.type and wire == BYTES:
             kind = scan.text(value_start, value_end)
-        elif number == at.blobs and wire == BYTES:
+        elif number == fields.blobs and wire == BYTES:
             spans.append((value_start, value_end))
     return StoredLayer(name, kind, tuple(_read_blob(scan, *span, name) for span in spans))
 
@@ -220,12 +220,12 @@ def _read_blob(scan: Scan, start: int, end: int, layer: str) -> StoredBlob:
         elif number in (_DATA, _DOUBLE_DATA):
             chunks[number].append(_chunk(scan, number, wire, tag, value_start, value_end))
     if any(chunk.count for chunk in chunks[_RAW_DATA]):
-        found = _raw_chunks(scan, chunks[_RAW_DATA], raw_type, layer)
+        runs = _raw_chunks(scan, chunks[_RAW_DATA], raw_type, layer)
     else:
-        found = tuple(chunks[_DOUBLE_DATA] or chunks[_DATA])  # caffe: Blob::FromProto prefers double_data
-    count = sum(chunk.count for chunk in found)
+        runs = tuple(chunks[_DOUBLE_DATA] or chunks[_DATA])  # caffe: Blob::FromProto prefers double_data
+    count = sum(chunk.count for chunk in runs)
     # caffe: Blob::FromProto — the four old fields win over `shape` where both are given
-    return StoredBlob(tuple(legacy) if has_legacy else shape or (), has_legacy, count, scan.values, found)
+    return StoredBlob(tuple(legacy) if has_legacy else shape or (), has_legacy, count, scan.values, runs)
 
 
 def _read_shape(scan: Scan, start: int, end: int) -> Shape:
@@ -271,8 +271,8 @@ def _strided(buffer: NDArray[np.uint8], chunk: FloatRun) -> FloatArray:
     if chunk.step == size:
         flat: FloatArray = buffer[chunk.offset : chunk.offset + chunk.count * size].view(chunk.dtype)
         return flat
-    spread = np.lib.stride_tricks.as_strided(buffer[chunk.offset :], (chunk.count, size), (chunk.step, 1))
-    values: FloatArray = np.ascontiguousarray(spread).view(chunk.dtype).ravel()
+    strided = np.lib.stride_tricks.as_strided(buffer[chunk.offset :], (chunk.count, size), (chunk.step, 1))
+    values: FloatArray = np.ascontiguousarray(strided).view(chunk.dtype).ravel()
     return values
 
 
@@ -286,12 +286,12 @@ def _without_blobs(scan: Scan, number: int, wire: int, tag: int, start: int, end
         if inner == drop and inner_wire == BYTES:
             continue
         if number == _NET_LAYERS_V1 and inner == _V1_INNER and inner_wire == BYTES:
-            kept = b"".join(
+            inner_bytes = b"".join(
                 bytes(scan.buffer[f_tag:f_end])
                 for f, _, f_tag, _, f_end in scan.fields(inner_start, inner_end)
                 if f != _V0.blobs
             )
-            body += _length_delimited(_V1_INNER, kept)
+            body += _length_delimited(_V1_INNER, inner_bytes)
         else:
             body += scan.buffer[inner_tag:inner_end]
     return _length_delimited(number, bytes(body))
@@ -329,13 +329,13 @@ def _parse_layer(scan: Scan, start: int, end: int, kind: type[_LayerMessage]) ->
     try:
         return kind.FromString(bytes(scan.buffer[start:end]))
     except DecodeError:
-        kept = b"".join(
+        bvlc_bytes = b"".join(
             bytes(scan.buffer[field_tag:field_end])
             for number, _, field_tag, _, field_end in scan.fields(start, end)
             if _is_bvlc(number) and (number < _FIRST_PARAM or _parses(bytes(scan.buffer[field_tag:field_end]), kind))
         )
     try:
-        return kind.FromString(kept)
+        return kind.FromString(bvlc_bytes)
     except DecodeError as error:
         name = _read_layer(scan, start, end, _V2 if kind is caffe_pb2.LayerParameter else _V1).name
         raise CaffeconvError(f"{scan.path}: the definition of layer '{name}' inside does not parse: {error}") from None

@@ -44,7 +44,7 @@ class HDF5Blob:
             return values
 
     def blocks(self) -> Iterator[FloatArray]:
-        """The values in pieces of at most BLOCK, 1-D float32."""
+        """The values in blocks of at most BLOCK, 1-D float32."""
         import h5py
 
         with h5py.File(self.path, "r") as file:

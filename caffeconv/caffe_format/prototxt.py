@@ -100,7 +100,7 @@ def read_prototxt(
 ) -> NetSource:
     """Reads a net definition; raises CaffeconvError that lists every field the schema lacks.
 
-    `extra_fields` (layer type → fields) are known to whoever asks, though the schema lacks them.
+    `extra_fields` (layer type → fields) are known to the caller, though the schema lacks them.
     """
     content = read_bytes(path, "a net definition (prototxt)")
     try:
@@ -160,8 +160,8 @@ class _Parser:
     def _fail(self, what: str) -> CaffeconvError:
         line = self._line(self._start)
         column = self._start - self._line_starts[line - 1] + 1
-        found = f"`{self._token[:40]}`" if self._token else "the end of the file"
-        return CaffeconvError(f"{self.where}:{line}:{column}: {what}, found {found}")
+        token = f"`{self._token[:40]}`" if self._token else "the end of the file"
+        return CaffeconvError(f"{self.where}:{line}:{column}: {what}, found {token}")
 
     def _advance(self) -> str:
         token = self._token
@@ -385,8 +385,11 @@ def _add(fields: dict[str, ExtraValue], name: str, value: ExtraValue) -> None:
     if name not in fields:
         fields[name] = value
         return
-    held = fields[name]
-    fields[name] = [*(held if isinstance(held, list) else [held]), *(value if isinstance(value, list) else [value])]
+    current = fields[name]
+    fields[name] = [
+        *(current if isinstance(current, list) else [current]),
+        *(value if isinstance(value, list) else [value]),
+    ]
 
 
 def is_repeated(field: FieldDescriptor) -> bool:

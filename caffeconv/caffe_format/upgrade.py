@@ -28,21 +28,21 @@ def upgrade_and_tell(source: NetSource) -> tuple[NetSource, tuple[str, ...]]:
     """As `upgrade_net`, with what was done: a line for each upgrade that was needed, and for each field left out."""
     net = NetParameter()
     net.CopyFrom(source.net)
-    told = list(_ignored_v0_fields(source)) if has_v0_layers(net) else []
+    notes = list(_ignored_v0_fields(source)) if has_v0_layers(net) else []
     source = replace(source, net=net)
     for needed, upgrade, what in UPGRADES:
         if needed(source.net):
             source = upgrade(source)
-            told.append(what)
-    return source, tuple(told)
+            notes.append(what)
+    return source, tuple(notes)
 
 
 def _where(source: NetSource, name: str, line: int) -> str:
     return f"{source.path or 'net'}: layer '{name}'" + (f", line {line}" if line else "")
 
 
-def _near(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
+def _near(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, 1)
     return f" Did you mean {close[0]}?" if close else ""
 
 
@@ -458,9 +458,9 @@ def upgrade_input_fields(source: NetSource) -> NetSource:
         for i in range(len(net.input)):
             dims = net.input_shape[i].dim if net.input_shape else net.input_dim[4 * i : 4 * i + 4]
             layer.input_param.shape.add().dim.extend(dims)
-        kept = list(net.layer)
+        layers = list(net.layer)
         del net.layer[:]
-        net.layer.extend([layer, *kept])
+        net.layer.extend([layer, *layers])
         lines = (0, *lines)
     for field in ("input", "input_shape", "input_dim"):
         net.ClearField(field)
@@ -471,14 +471,14 @@ def _check_input_sizes(source: NetSource) -> None:
     # caffe reads past the end of these lists
     net, inputs = source.net, len(source.net.input)
     if net.input_shape and len(net.input_shape) < inputs:
-        found, needed = f"{len(net.input_shape)} `input_shape`", f"{inputs}, one for each,"
+        actual, needed = f"{len(net.input_shape)} `input_shape`", f"{inputs}, one for each,"
     elif not net.input_shape and len(net.input_dim) < 4 * inputs:
-        found, needed = f"{len(net.input_dim)} `input_dim`", f"{4 * inputs}, four for each,"
+        actual, needed = f"{len(net.input_dim)} `input_dim`", f"{4 * inputs}, four for each,"
     else:
         return
     names = ", ".join(f"'{name}'" for name in net.input)
     raise CaffeconvError(
-        f"{source.path or 'net'}: {found} for the inputs {names}; {needed} were needed. Add the missing sizes."
+        f"{source.path or 'net'}: {actual} for the inputs {names}; {needed} were needed. Add the missing sizes."
     )
 
 

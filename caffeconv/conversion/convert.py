@@ -66,9 +66,9 @@ def convert(
         phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
         fully_convolutional,
     )  # fmt: skip
-    form = _form(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
+    model_options = _model_options(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
     loaded = load(net, weights, options)
-    request = _Request(form, outputs, batch, opset, any_size=fully_convolutional)
+    request = _Request(model_options, outputs, batch, opset, any_size=fully_convolutional)
     return _to_lazy(loaded, request, source_metadata(loaded)).materialize()
 
 
@@ -102,11 +102,11 @@ def convert_to(
         phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
         fully_convolutional,
     )  # fmt: skip
-    form = _form(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
-    refuse_changed_links(form, storage)
+    model_options = _model_options(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
+    refuse_changed_links(model_options, storage)
     with hashing(weights_files(net, weights)) as hashes:
         loaded = load(net, weights, options)
-        request = _Request(form, outputs, batch, opset, link=storage == "link", any_size=fully_convolutional)
+        request = _Request(model_options, outputs, batch, opset, link=storage == "link", any_size=fully_convolutional)
         model = _to_lazy(loaded, request)
         metadata = partial(source_metadata, loaded, hashes)
         return write_model(model, Path(out), choose_storage(model, storage), hashes, metadata)
@@ -116,7 +116,7 @@ def convert_to(
 class _Request:
     """What `convert` and `convert_to` ask of a loaded net."""
 
-    form: ModelOptions
+    model_options: ModelOptions
     outputs: Sequence[str] | Literal["all"] | None
     batch: int | Literal["dynamic", "keep"]
     opset: int | None
@@ -130,27 +130,33 @@ def _to_lazy(loaded: Loaded, request: _Request, metadata: Mapping[str, str] | No
 
     model = to_onnx(
         loaded, choose_outputs(loaded.graph, request.outputs), batch=request.batch, opset=request.opset,
-        fold=request.form.fold, link=request.link, metadata=metadata, any_size=request.any_size,
+        fold=request.model_options.fold, link=request.link, metadata=metadata, any_size=request.any_size,
     )  # fmt: skip
-    return model if request.form.is_plain else LazyModel(run_onnx_passes(model.materialize(), request.form), {})
+    return (
+        model
+        if request.model_options.is_plain
+        else LazyModel(run_onnx_passes(model.materialize(), request.model_options), {})
+    )
 
 
-def _form(net: PathLike, options: NetOptions, form: ModelOptions, preprocess: Preprocess | bool) -> ModelOptions:
-    """`form` with what is to be done to pictures; CaffeconvError for what does not go together."""
-    if form.layout not in ("nchw", "nhwc"):
-        raise CaffeconvError(f"layout {form.layout!r}: 'nchw' or 'nhwc' was needed")
-    if form.keep_io and not form.half:
+def _model_options(
+    net: PathLike, options: NetOptions, model_options: ModelOptions, preprocess: Preprocess | bool
+) -> ModelOptions:
+    """`model_options` with what is to be done to pictures; CaffeconvError for what does not go together."""
+    if model_options.layout not in ("nchw", "nhwc"):
+        raise CaffeconvError(f"layout {model_options.layout!r}: 'nchw' or 'nhwc' was needed")
+    if model_options.keep_io and not model_options.half:
         raise CaffeconvError(
             "keep_io without half: inputs and outputs are float32 as it is; give half=True, or leave it out"
         )
     if preprocess is True:
         preprocess = own_preprocess(read_net(net, ignore_unknown_fields=options.ignore_unknown_fields), options)
-    return replace(form, preprocess=preprocess or None)
+    return replace(model_options, preprocess=preprocess or None)
 
 
-def refuse_changed_links(form: ModelOptions, storage: Storage | None) -> None:
+def refuse_changed_links(model_options: ModelOptions, storage: Storage | None) -> None:
     """Raises CaffeconvError where a model shall point to weights that its form changes."""
-    if storage == "link" and not form.is_plain:
+    if storage == "link" and not model_options.is_plain:
         raise CaffeconvError(
             "linked weights stay as they are in their file, and half precision, preprocessing and channels last change them; "
             "external weights were needed, or a plain model"

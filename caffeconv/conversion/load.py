@@ -78,8 +78,8 @@ def source_metadata(loaded: Loaded, hashes: Hashes | None = None) -> dict[str, s
     metadata: dict[str, str] = {"caffe.phase": net.phase}
     for i, path in enumerate(loaded.files):
         kind = "prototxt" if i == 0 else "weights" if i == 1 else f"weights{i}"
-        found = digest(path)
+        file_digest = digest(path)
         metadata[f"caffe.{kind}.name"] = path.name
-        metadata[f"caffe.{kind}.bytes"] = str(found.bytes)
-        metadata[f"caffe.{kind}.sha256"] = found.sha256
+        metadata[f"caffe.{kind}.bytes"] = str(file_digest.bytes)
+        metadata[f"caffe.{kind}.sha256"] = file_digest.sha256
     return metadata

@@ -19,15 +19,15 @@ from caffeconv.layers import LAYERS
 
 
 def own_preprocess(
-    source: NetSource, options: NetOptions, asked: Preprocess | None = None, notes: list[Diagnostic] | None = None
+    source: NetSource, options: NetOptions, base: Preprocess | None = None, notes: list[Diagnostic] | None = None
 ) -> Preprocess:
-    """The transform_param of the data layer that the options keep, with how the pictures come from `asked`.
+    """The transform_param of the data layer that the options keep, with how the pictures come from `base`.
 
     The net may be wanted in its deploy form: it is the data layer of the training form that counts. Raises CaffeconvError
     where there is none, where its mean file is missing, or where it does what only a fork of Caffe knows.
     """
-    asked = asked or Preprocess()
-    layer, preparation = _data_layer(source, options, asked.input)
+    base = base or Preprocess()
+    layer, preparation = _data_layer(source, options, base.input)
     transform = preparation.transform
     try:
         refuse_foreign(transform)
@@ -38,15 +38,15 @@ def own_preprocess(
         mean = np.array(transform.mean_values, np.float32)
     if transform.mirror and notes is not None:
         notes.append(Diagnostic("note", layer.where, "mirrors at random, which the model does not", layer=layer.name))
-    size = asked.size or preparation.size
-    return replace(asked, mean=mean, scale=transform.scale, size=size, input=layer.tops[0])
+    size = base.size or preparation.size
+    return replace(base, mean=mean, scale=transform.scale, size=size, input=layer.tops[0])
 
 
 def _data_layer(source: NetSource, options: NetOptions, blob: str | None) -> tuple[LayerDef, Preparation]:
     """The first data layer that reads pictures, and what it does to them; the one that makes `blob` where named."""
-    found = _find_data_layer(source, options, blob)
-    if found is not None:
-        return found
+    data_layer = _find_data_layer(source, options, blob)
+    if data_layer is not None:
+        return data_layer
     where = Path(source.path).name if source.path else "the net"
     other: Phase = "TRAIN" if options.phase == "TEST" else "TEST"
     elsewhere = _find_data_layer(source, replace(options, phase=other), blob)

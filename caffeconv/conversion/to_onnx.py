@@ -29,11 +29,11 @@ def convert_loaded(
     metadata: what a file says of its sources (`source_metadata`); a model that only runs here needs none.
     stateful: see emit_model. any_size: with a dynamic batch, height and width are open too, where layers allow it.
     """
-    outline = to_onnx(
+    model = to_onnx(
         loaded, outputs, batch=batch, opset=opset, fold=fold, metadata=metadata, notes=notes, stateful=stateful,
         any_size=any_size,
     )  # fmt: skip
-    return outline.materialize()
+    return model.materialize()
 
 
 def to_onnx(
@@ -58,39 +58,39 @@ def to_onnx(
         if link and notes is not None:
             notes.extend(_left_by_linking(lean, unfolded))
     if batch == "dynamic" and any_size:
-        outline = _of_any_size(graph, lean, outputs, opset=opset, metadata=metadata, notes=notes)
-        if outline is not None:
-            return check_model(outline)
+        model = _of_any_size(graph, lean, outputs, opset=opset, metadata=metadata, notes=notes)
+        if model is not None:
+            return check_model(model)
     if batch == "dynamic":
         for dims, symbols, which in dynamic_candidates(graph):
             try:
                 varying = replace(lean, dims=dims, symbols=symbols)
-                outline = emit_lazy(varying, outputs, opset=opset, metadata=metadata, stateful=stateful)
+                model = emit_lazy(varying, outputs, opset=opset, metadata=metadata, stateful=stateful)
             except NeedsFixedBatchError as reason:
                 if notes is not None:
                     notes.append(Diagnostic("note", "", f"{which} cannot have a dynamic batch: {reason}"))
                 continue
-            return check_model(outline)
+            return check_model(model)
         if notes is not None:
             notes.append(Diagnostic("note", "", "the batch size is fixed"))
     fixed = replace(lean, dims=fixed_dims(graph))
     try:
-        outline = emit_lazy(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
+        model = emit_lazy(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
     except NeedsFixedBatchError:
         if not all(node.layer.has_dynamic_shapes or node.layer.open_axis is None for node in graph.nodes):
             raise
         # what the user's code makes is planned for as it was; a Net plans anew where it comes out otherwise
         fixed = replace(lean, dims=graph.shapes)
-        outline = emit_lazy(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
-    return check_model(outline)
+        model = emit_lazy(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
+    return check_model(model)
 
 
 def _left_by_linking(lean: Graph, unfolded: Graph) -> Iterator[Diagnostic]:
     """Says which layers would have been folded into weights, were these not linked."""
     folded = {node.name for node in run_passes(unfolded).nodes}
-    left = [node.name for node in lean.nodes if node.name not in folded]
-    if left:
-        message = f"not folded into the weights before them, because these stay as they are: {', '.join(left)}"
+    names = [node.name for node in lean.nodes if node.name not in folded]
+    if names:
+        message = f"not folded into the weights before them, because these stay as they are: {', '.join(names)}"
         yield Diagnostic("note", "", message)
 
 
@@ -149,12 +149,12 @@ def choose_outputs(graph: Graph, outputs: Sequence[str] | Literal["all"] | None)
     if missing:
         import difflib
 
-        near = difflib.get_close_matches(missing[0], last, 3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else f" Blobs: {', '.join(list(last)[:20])}"
+        matches = difflib.get_close_matches(missing[0], last, 3)
+        hint = f" Did you mean {' or '.join(matches)}?" if matches else f" Blobs: {', '.join(list(last)[:20])}"
         raise CaffeconvError(f"the net has no blob '{missing[0]}'.{hint}")
-    chosen = dict.fromkeys(last[name] for name in outputs)
-    if inputs.intersection(chosen):
+    values = dict.fromkeys(last[name] for name in outputs)
+    if inputs.intersection(values):
         raise CaffeconvError(
-            f"'{next(iter(inputs.intersection(chosen)))}' is an input of the net; a blob that a layer makes was needed"
+            f"'{next(iter(inputs.intersection(values)))}' is an input of the net; a blob that a layer makes was needed"
         )
-    return tuple(chosen)
+    return tuple(values)

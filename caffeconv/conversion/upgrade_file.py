@@ -28,7 +28,7 @@ _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 @dataclass(frozen=True)
 class Upgraded:
-    """What was written, and what there is to say about it."""
+    """The file written, and notes on it."""
 
     path: Path
     notes: tuple[str, ...]
@@ -56,8 +56,8 @@ def upgrade_file(source: PathLike, out: PathLike, options: NetOptions | None = N
                 f"{out}: {source} is a prototxt, and becomes one; a name that ends in .prototxt was needed. "
                 "Upgrade the caffemodel by itself."
             )
-        read = read_prototxt(source, ignore_unknown_fields=options.ignore_unknown_fields)
-        return _upgrade_prototxt(read, source, out, options)
+        net_source = read_prototxt(source, ignore_unknown_fields=options.ignore_unknown_fields)
+        return _upgrade_prototxt(net_source, source, out, options)
     if is_hdf5(source):
         raise CaffeconvError(f"{source}: this is HDF5, which Caffe never changed; there is nothing to upgrade in it")
     file = read_caffemodel(source)
@@ -79,12 +79,12 @@ def _is_binary(path: Path) -> bool:
 
 
 def _upgrade_prototxt(source: NetSource, path: Path, out: Path, options: NetOptions) -> Upgraded:
-    upgraded, told = upgrade_and_tell(source)
+    upgraded, more_notes = upgrade_and_tell(source)
     notes = [f"dropped: {field}" for field in source.dropped]
-    notes += told or ["nothing to upgrade: this is today's form"]
+    notes += more_notes or ["nothing to upgrade: this is today's form"]
     if options.deploy:
-        upgraded, told = _deployed(upgraded, options)
-        notes += told
+        upgraded, more_notes = _deploy_net(upgraded, options)
+        notes += more_notes
     if _COMMENT.search(read_bytes(path, "a prototxt").decode("utf-8", "replace")):
         notes.append(f"the comments of {path} are lost; keep it")
     # the user wrote these blobs, if any, by hand: they belong to the text
@@ -94,40 +94,40 @@ def _upgrade_prototxt(source: NetSource, path: Path, out: Path, options: NetOpti
     return Upgraded(out, tuple(notes))
 
 
-def _deployed(source: NetSource, options: NetOptions) -> tuple[NetSource, tuple[str, ...]]:
-    """The deploy net, and what became of the layers."""
-    deployed = to_deploy(source, options)
-    kept = {layer.name: layer.type for layer in deployed.net.layer}
-    gone = dict.fromkeys(layer.name for layer in source.net.layer if layer.name not in kept)
-    made = [name for name in kept if name not in {layer.name for layer in source.net.layer}]
+def _deploy_net(source: NetSource, options: NetOptions) -> tuple[NetSource, tuple[str, ...]]:
+    """The deploy net, and notes on its layers."""
+    deploy_source = to_deploy(source, options)
+    types = {layer.name: layer.type for layer in deploy_source.net.layer}
+    removed_names = dict.fromkeys(layer.name for layer in source.net.layer if layer.name not in types)
+    new_names = [name for name in types if name not in {layer.name for layer in source.net.layer}]
     inputs = [
         f"{top} {format_shape(shape.dim)}"
-        for layer in deployed.net.layer
+        for layer in deploy_source.net.layer
         if layer.type == "Input"
         for top, shape in zip(layer.top, layer.input_param.shape, strict=False)
     ]
     notes = [f"deploy net of phase {options.phase}; inputs: {', '.join(inputs) or 'none'}"]
-    if gone:
-        notes.append(f"layers that are gone: {', '.join(gone)}")
-    if made:
-        notes.append(f"layers that are new: {', '.join(f'{name} ({kept[name]})' for name in made)}")
-    return deployed, tuple(notes)
+    if removed_names:
+        notes.append(f"layers that are gone: {', '.join(removed_names)}")
+    if new_names:
+        notes.append(f"layers that are new: {', '.join(f'{name} ({types[name]})' for name in new_names)}")
+    return deploy_source, tuple(notes)
 
 
 def _extract_net(file: WeightsFile, out: Path, options: NetOptions) -> Upgraded:
-    upgraded, told = _upgraded_net(file)
+    upgraded, notes = _upgraded_net(file)
     if not any(layer.bottom or layer.top for layer in upgraded.net.layer):
         raise CaffeconvError(f"{file.path}: its layers have no bottoms and tops: it holds weights, but no net to write")
     if options.deploy:
-        upgraded, deployed = _deployed(upgraded, options)
-        told = (*told, *deployed)
+        upgraded, deploy_notes = _deploy_net(upgraded, options)
+        notes = (*notes, *deploy_notes)
     with whole_file(out) as target:
         target.write(net_to_text(upgraded.net).encode())
-    return Upgraded(out, (*told, f"this is the net that {file.path} carries, as it was when the weights were saved"))
+    return Upgraded(out, (*notes, f"this is the net that {file.path} carries, as it was when the weights were saved"))
 
 
 def _upgrade_caffemodel(file: WeightsFile, out: Path) -> Upgraded:
-    upgraded, told = _upgraded_net(file)
+    upgraded, notes = _upgraded_net(file)
     net = upgraded.net
     head = NetParameter()
     head.CopyFrom(net)
@@ -135,10 +135,10 @@ def _upgrade_caffemodel(file: WeightsFile, out: Path) -> Upgraded:
     blobs = _blobs_of_layers(file, upgraded)
     with whole_file(out) as target:
         target.write(head.SerializeToString())
-        for layer, stored in zip(net.layer, blobs, strict=True):
-            written = [_written(file, layer.name, layer.type, i, blob) for i, blob in enumerate(stored)]
-            write_layer(target, layer.SerializeToString(), written)
-    return Upgraded(out, (*told, *_storage_notes(file)))
+        for layer, layer_blobs in zip(net.layer, blobs, strict=True):
+            written_blobs = [_written_blob(file, layer.name, layer.type, i, blob) for i, blob in enumerate(layer_blobs)]
+            write_layer(target, layer.SerializeToString(), written_blobs)
+    return Upgraded(out, (*notes, *_storage_notes(file)))
 
 
 def _upgraded_net(file: WeightsFile) -> tuple[NetSource, tuple[str, ...]]:
@@ -150,11 +150,11 @@ def _upgraded_net(file: WeightsFile) -> tuple[NetSource, tuple[str, ...]]:
 def _blobs_of_layers(file: WeightsFile, upgraded: NetSource) -> list[tuple[Blob | None, ...]]:
     """The blobs of each layer of the upgraded net: padding layers are gone, an Input layer may have come in front."""
     v0 = has_v0_layers(file.net())
-    kept = [layer.blobs for layer in file.layers if not (v0 and layer.type == "padding")]
-    return [()] * (len(upgraded.net.layer) - len(kept)) + kept
+    blobs = [layer.blobs for layer in file.layers if not (v0 and layer.type == "padding")]
+    return [()] * (len(upgraded.net.layer) - len(blobs)) + blobs
 
 
-def _written(file: WeightsFile, layer: str, kind: str, index: int, blob: Blob | None) -> WrittenBlob:
+def _written_blob(file: WeightsFile, layer: str, kind: str, index: int, blob: Blob | None) -> WrittenBlob:
     assert blob is not None  # only HDF5 leaves blobs out
     if blob.count != count(blob.shape):
         raise CaffeconvError(

@@ -27,9 +27,9 @@ def whole_file(path: PathLike) -> Iterator[BinaryIO]:
     """
     # a link stays a link: the file that it points to is the one that is replaced
     target = Path(os.path.realpath(path))
-    shown = Path(path)
-    with _explained(shown):
-        _refuse_place(target, shown)
+    user_path = Path(path)
+    with _as_caffeconv_error(user_path):
+        _refuse_place(target, user_path)
         if target.exists() and not target.is_file():
             with target.open("wb") as device:
                 yield device
@@ -47,25 +47,25 @@ def whole_files(path: PathLike) -> Iterator[Pair]:
     and whatever is interrupted, the old `path` goes on naming the old file.
     """
     target = Path(os.path.realpath(path))
-    shown = Path(path)
-    with _explained(shown):
-        _refuse_place(target, shown)
+    user_path = Path(path)
+    with _as_caffeconv_error(user_path):
+        _refuse_place(target, user_path)
         if target.exists() and not target.is_file():
             raise CaffeconvError(
-                f"{shown}: this is no plain file; one was needed, for a second file is to lie beside it"
+                f"{user_path}: this is no plain file; one was needed, for a second file is to lie beside it"
             )
         with _part(target) as main, _part(target) as side:
             pair = Pair(main.file, side.file)
             yield pair
-            named = target.with_name(pair.side_name) if pair.side_name else None
-            is_new = named is not None and not named.exists()
-            if named is not None:
-                side.replace(named)
+            side_path = target.with_name(pair.side_name) if pair.side_name else None
+            is_new = side_path is not None and not side_path.exists()
+            if side_path is not None:
+                side.replace(side_path)
             try:
                 main.replace(target)
             except BaseException:
-                if named is not None and is_new:
-                    named.unlink()
+                if side_path is not None and is_new:
+                    side_path.unlink()
                 raise
 
 
@@ -117,11 +117,11 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
 
     What is there already is never replaced, unless it is an empty folder: raises CaffeconvError.
     """
-    shown = Path(path)
+    user_path = Path(path)
     target = Path(os.path.realpath(path))
-    with _explained(shown):
-        refuse_filled_folder(shown)
-        _refuse_folderless(target, shown)
+    with _as_caffeconv_error(user_path):
+        refuse_filled_folder(user_path)
+        _refuse_folderless(target, user_path)
         part = target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}.part")
         part.mkdir()
         try:
@@ -153,27 +153,31 @@ def _same_file(one: Path, other: Path) -> bool:
         return False
 
 
-def _refuse_place(target: Path, shown: Path) -> None:
+def _refuse_place(target: Path, user_path: Path) -> None:
     if target.is_dir():
-        raise CaffeconvError(f"{shown}: this is a folder; the name of a file to write was needed")
-    _refuse_folderless(target, shown)
+        raise CaffeconvError(f"{user_path}: this is a folder; the name of a file to write was needed")
+    _refuse_folderless(target, user_path)
     if target.exists() and not os.access(target, os.W_OK):
-        raise CaffeconvError(f"{shown}: this file may not be overwritten (it is read-only); choose another name")
+        raise CaffeconvError(f"{user_path}: this file may not be overwritten (it is read-only); choose another name")
 
 
-def _refuse_folderless(target: Path, shown: Path) -> None:
+def _refuse_folderless(target: Path, user_path: Path) -> None:
     if not target.parent.is_dir():
-        raise CaffeconvError(f"{shown}: there is no folder {shown.parent}; make it first, or choose another place")
+        raise CaffeconvError(
+            f"{user_path}: there is no folder {user_path.parent}; make it first, or choose another place"
+        )
 
 
 @contextmanager
-def _explained(shown: Path) -> Iterator[None]:
+def _as_caffeconv_error(user_path: Path) -> Iterator[None]:
     """Turns the failures of this file itself into CaffeconvError; what the block does with other files passes."""
     try:
         yield
     except OSError as error:
         if error.errno in OUT_OF_SPACE:
-            raise CaffeconvError(f"{shown}: could not be written whole: {error.strerror}. Nothing was kept.") from None
-        if error.filename is not None and Path(error.filename).name.endswith((".part", shown.name)):
-            raise CaffeconvError(f"{shown}: cannot be written: {error.strerror}; choose another place") from None
+            raise CaffeconvError(
+                f"{user_path}: could not be written whole: {error.strerror}. Nothing was kept."
+            ) from None
+        if error.filename is not None and Path(error.filename).name.endswith((".part", user_path.name)):
+            raise CaffeconvError(f"{user_path}: cannot be written: {error.strerror}; choose another place") from None
         raise

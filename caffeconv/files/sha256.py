@@ -28,14 +28,14 @@ class Hashes:
     def __init__(self, paths: Iterable[Path]) -> None:
         self._stop = threading.Event()
         # a pipe can be read once only, and not by us
-        self._found: dict[Path, Future[Digest]] = {path: Future() for path in paths if path.is_file()}
+        self._digests: dict[Path, Future[Digest]] = {path: Future() for path in paths if path.is_file()}
         self._thread = threading.Thread(target=self._work, name="sha256", daemon=True)
 
     def of(self, path: Path) -> Digest:
         """The digest of one of the files, or of any other; raises OSError where it cannot be read."""
-        if path not in self._found:
+        if path not in self._digests:
             return digest_of(path)
-        return self._found[path].result()
+        return self._digests[path].result()
 
     def start(self) -> None:
         self._thread.start()
@@ -46,7 +46,7 @@ class Hashes:
         self._thread.join()
 
     def _work(self) -> None:
-        for path, future in self._found.items():
+        for path, future in self._digests.items():
             try:
                 future.set_result(digest_of(path, self._stop))
             except OSError as error:

@@ -61,14 +61,14 @@ def class_weights(
 
     Raises CaffeconvError where no class occurs, or β is outside 0 ≤ β < 1.
     """
-    given = counts if isinstance(counts, ClassCounts) else ClassCounts.of(counts)
-    occurs = given.labels > 0
+    class_counts = counts if isinstance(counts, ClassCounts) else ClassCounts.of(counts)
+    occurs = class_counts.labels > 0
     if not occurs.any():
         raise CaffeconvError("class counts: no class occurs; at least one label was needed")
-    weights = np.zeros(given.labels.shape)
-    n = given.labels[occurs]
+    weights = np.zeros(class_counts.labels.shape)
+    n = class_counts.labels[occurs]
     if balance == "median-frequency":
-        frequencies = n / given.around[occurs]
+        frequencies = n / class_counts.around[occurs]
         weights[occurs] = np.median(frequencies) / frequencies
     elif balance == "inverse-frequency":
         weights[occurs] = n.sum() / (n.size * n)
@@ -91,20 +91,20 @@ def _effective(n: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
 def count_remarks(counts: ClassCounts, weights: NDArray[np.float64]) -> tuple[str, ...]:
     """What about these counts, and the weights made of them, might not be meant. None of it is an error."""
     absent, present = np.flatnonzero(counts.labels == 0), np.flatnonzero(counts.labels > 0)
-    found = []
+    notes = []
     if absent.size:
-        listed = short(absent.tolist())
-        one = f"class {listed} never occurs, so its weight is 0"
-        found.append(one if absent.size == 1 else f"classes {listed} never occur, so their weight is 0")
+        labels = short(absent.tolist())
+        one = f"class {labels} never occurs, so its weight is 0"
+        notes.append(one if absent.size == 1 else f"classes {labels} never occur, so their weight is 0")
         last = int(present[-1])
         if present.size > 1 and last - int(present[-2]) > present.size:
-            found.append(f"label {last} stands apart from the others: if it means no class, add `ignore_label={last}`")
+            notes.append(f"label {last} stands apart from the others: if it means no class, add `ignore_label={last}`")
     if present.size == 1 and present[0] == 0:
-        found.append("the only label is 0: if the pictures themselves are maps of labels, add `label_maps=True`")
+        notes.append("the only label is 0: if the pictures themselves are maps of labels, add `label_maps=True`")
     n, w = counts.labels[present], weights[present]
     if w.max() <= w.min() * (1 + 1e-6) and n.max() > n.min() * 1.01:
-        found.append(
+        notes.append(
             "all classes weigh the same, though some are rarer: with a beta so small, "
             f"{n.min():g} labels are as good as {n.max():g}. Choose a greater `beta=…`, or inverse-frequency"
         )
-    return tuple(found)
+    return tuple(notes)

@@ -62,57 +62,57 @@ class _Tally:
         self._longest = 0
 
     def add(self, labels: Labels) -> None:
-        values = self._whole(labels)
+        values = self._as_integers(labels)
         self._items += len(values)
         self._longest = max(self._longest, values.shape[1])
         if values.shape[1] == 1:
-            found = self._found(values[:, 0])
-            self._around += found
+            class_counts = self._count_classes(values[:, 0])
+            self._around += class_counts
             return
         for item in values:
-            found = self._found(item)
-            self._around[found > 0] += found.sum()
+            class_counts = self._count_classes(item)
+            self._around[class_counts > 0] += class_counts.sum()
 
-    def _found(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _count_classes(self, values: NDArray[np.int64]) -> NDArray[np.int64]:
         """Adds labels to the counts, which grow where need be, and gives how often each class is among these."""
-        kept = values if self._ignore_label is None else values[values != self._ignore_label]
-        self._ignored += values.size - kept.size
-        found = np.bincount(kept, minlength=len(self._counts)).astype(np.int64)
-        grown = len(found) - len(self._counts)
-        if grown > 0:
-            self._counts, self._around = np.pad(self._counts, (0, grown)), np.pad(self._around, (0, grown))
-        self._counts += found
-        return found
+        labels = values if self._ignore_label is None else values[values != self._ignore_label]
+        self._ignored += values.size - labels.size
+        class_counts = np.bincount(labels, minlength=len(self._counts)).astype(np.int64)
+        growth = len(class_counts) - len(self._counts)
+        if growth > 0:
+            self._counts, self._around = np.pad(self._counts, (0, growth)), np.pad(self._around, (0, growth))
+        self._counts += class_counts
+        return class_counts
 
-    def _whole(self, labels: Labels) -> NDArray[np.int64]:
+    def _as_integers(self, labels: Labels) -> NDArray[np.int64]:
         """The labels as whole numbers, all of which are classes or ignored; CaffeconvError names one that is not."""
-        given = labels.values
-        if given.dtype.kind == "f" and not np.isfinite(given).all():
-            raise self._wrong(labels, ~np.isfinite(given))
+        raw = labels.values
+        if raw.dtype.kind == "f" and not np.isfinite(raw).all():
+            raise self._label_error(labels, ~np.isfinite(raw))
         # caffe: static_cast<int>, which cuts off what is behind the point
         with np.errstate(invalid="ignore"):
-            values = np.asarray(given).astype(np.int64)
+            values = np.asarray(raw).astype(np.int64)
         limit = self._classes or MAX_CLASSES
-        wrong = (values < 0) | (values >= limit)
+        is_wrong = (values < 0) | (values >= limit)
         if self._ignore_label is not None:
-            wrong &= values != self._ignore_label
-        if wrong.any():
-            raise self._wrong(labels, wrong)
+            is_wrong &= values != self._ignore_label
+        if is_wrong.any():
+            raise self._label_error(labels, is_wrong)
         return values
 
-    def _wrong(self, labels: Labels, wrong: NDArray[np.bool_]) -> CaffeconvError:
-        i, j = (int(index) for index in np.argwhere(wrong)[0])
+    def _label_error(self, labels: Labels, is_wrong: NDArray[np.bool_]) -> CaffeconvError:
+        i, j = (int(index) for index in np.argwhere(is_wrong)[0])
         value = float(labels.values[i, j])
         needed = f"0 to {(self._classes or MAX_CLASSES) - 1} were needed"
         hint = f". If it means no class: `ignore_label={int(value)}`" if np.isfinite(value) else ""
         return CaffeconvError(f"{labels.where(i, j)}: label {value:g}; {needed}{hint}")
 
     def result(self, place: Path) -> ClassCounts:
-        counted = int(self._counts.sum())
-        if not counted:
-            found = f"all {self._ignored} labels are ignored" if self._ignored else "no labels to count"
-            raise CaffeconvError(f"{place}: {found}; at least one that is a class was needed")
+        total = int(self._counts.sum())
+        if not total:
+            reason = f"all {self._ignored} labels are ignored" if self._ignored else "no labels to count"
+            raise CaffeconvError(f"{place}: {reason}; at least one that is a class was needed")
         counts = self._counts.astype(np.float64)
         # one label an item: a class is never with others, and its share is that of the whole set
-        around = self._around if self._longest > 1 else np.where(self._counts > 0, counted, 0)
+        around = self._around if self._longest > 1 else np.where(self._counts > 0, total, 0)
         return ClassCounts(counts, around.astype(np.float64), self._ignored, self._items)

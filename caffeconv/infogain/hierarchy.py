@@ -82,8 +82,8 @@ def read_hierarchy(path: Path, names: Sequence[str] | None = None) -> LabelTree:
     CaffeconvError where the file is no such tree, or its labels are not 0…L-1.
     """
     text = read_bytes(path, "a tree of labels").decode("utf-8-sig", "replace")
-    read = _read_json if path.suffix.lower() == ".json" else _read_text
-    leaves = _without_lone_root(list(read(text, path)))
+    read_leaves = _read_json if path.suffix.lower() == ".json" else _read_text
+    leaves = _without_lone_root(list(read_leaves(text, path)))
     if not leaves:
         raise CaffeconvError(f"{path}: {_NO_CLASS}; {_SHAPE}")
     if len(leaves) > MAX_CLASSES:
@@ -104,18 +104,20 @@ def _by_label(leaves: list[_Leaf], path: Path) -> list[_Leaf]:
     if not labelled:
         return leaves
     if len(labelled) < len(leaves):
-        without = next(leaf for leaf in leaves if leaf.label is None)
-        raise CaffeconvError(f"{without.where}: '{without.name}' has no label, others do; all or none were needed")
-    found: dict[int, _Leaf] = {}
+        unlabelled = next(leaf for leaf in leaves if leaf.label is None)
+        raise CaffeconvError(
+            f"{unlabelled.where}: '{unlabelled.name}' has no label, others do; all or none were needed"
+        )
+    by_label: dict[int, _Leaf] = {}
     for leaf in leaves:
         assert leaf.label is not None
-        other = found.setdefault(leaf.label, leaf)
+        other = by_label.setdefault(leaf.label, leaf)
         if other is not leaf:
             raise CaffeconvError(f"{leaf.where}: '{leaf.name}' has label {leaf.label}, as '{other.name}' has already")
-    missing = next((label for label in range(len(leaves)) if label not in found), None)
+    missing = next((label for label in range(len(leaves)) if label not in by_label), None)
     if missing is not None:
         raise CaffeconvError(f"{path}: no class has label {missing}; 0 to {len(leaves) - 1} were needed")
-    return [found[label] for label in range(len(leaves))]
+    return [by_label[label] for label in range(len(leaves))]
 
 
 def _by_name(leaves: list[_Leaf], names: Sequence[str], path: Path) -> list[_Leaf]:
@@ -150,8 +152,8 @@ class _Line:
 def _read_text(text: str, path: Path) -> Iterator[_Leaf]:
     lines = list(_lines(text))
     groups: list[_Line] = []
-    known: set[tuple[int, str]] = set()
-    for line, following in zip(lines, [*lines, None][1:], strict=True):
+    members: set[tuple[int, str]] = set()
+    for line, next_line in zip(lines, [*lines, None][1:], strict=True):
         where = f"{path}, line {line.number}"
         closed = None
         while groups and len(groups[-1].indent) >= len(line.indent):
@@ -165,11 +167,11 @@ def _read_text(text: str, path: Path) -> Iterator[_Leaf]:
         if "=" in line.name:
             raise CaffeconvError(f"{where}: '{line.name}': a label, a whole number from 0 on, was needed after '='")
         member = (groups[-1].number if groups else 0, line.name)
-        if member in known:
+        if member in members:
             raise CaffeconvError(_twice(where, line.name))
-        known.add(member)
+        members.add(member)
         groups.append(line)
-        if following is None or len(following.indent) <= len(line.indent):
+        if next_line is None or len(next_line.indent) <= len(line.indent):
             label = None if line.label is None else int(line.label)
             yield _Leaf(line.name, tuple(group.number for group in groups), label, where)
         elif line.label is not None:
@@ -179,9 +181,9 @@ def _read_text(text: str, path: Path) -> Iterator[_Leaf]:
 def _lines(text: str) -> Iterator[_Line]:
     for number, content in enumerate(text.splitlines(), 1):
         content = _COMMENT.sub("", content).rstrip()
-        found = _LINE.fullmatch(content)
-        if content and found is not None:
-            yield _Line(number, found["indent"], found["name"], found["label"])
+        match = _LINE.fullmatch(content)
+        if content and match is not None:
+            yield _Line(number, match["indent"], match["name"], match["label"])
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------
@@ -207,26 +209,26 @@ def _walk(group: object, outer: tuple[int, ...], where: str, numbers: Iterator[i
     """The classes in a group; `where` is the path of names to it."""
     if group == []:
         raise CaffeconvError(f"{where}: {_NO_CLASS}; {_FORM}")
-    known: set[str] = set()
+    names: set[str] = set()
     if isinstance(group, _Members):
         for name, member in group:
-            if name in known:
+            if name in names:
                 raise CaffeconvError(_twice(where, name))
-            known.add(name)
-            here, inside = f"{where}: {name}", (*outer, next(numbers))
+            names.add(name)
+            member_where, path = f"{where}: {name}", (*outer, next(numbers))
             if member is None or (isinstance(member, int) and not isinstance(member, bool) and member >= 0):
-                yield _Leaf(name, inside, member, here)
+                yield _Leaf(name, path, member, member_where)
             else:
-                yield from _walk(member, inside, here, numbers)
+                yield from _walk(member, path, member_where, numbers)
     elif isinstance(group, list):
         for item in group:
             if isinstance(item, str):
-                if item in known:
+                if item in names:
                     raise CaffeconvError(_twice(where, item))
-                known.add(item)
+                names.add(item)
                 yield _Leaf(item, (*outer, next(numbers)), None, where)
             else:  # an object's groups belong to the list's group; a list is a group without a name
-                inside = outer if isinstance(item, _Members) else (*outer, next(numbers))
-                yield from _walk(item, inside, where, numbers)
+                path = outer if isinstance(item, _Members) else (*outer, next(numbers))
+                yield from _walk(item, path, where, numbers)
     else:
         raise CaffeconvError(f"{where}: {json.dumps(group)}; {_FORM}")

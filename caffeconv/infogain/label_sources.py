@@ -100,8 +100,8 @@ def _open_list(path: Path, dataset: str, *, label_maps: bool) -> LabelSource:
 
 def _find(name: str, listed_in: Path) -> Path:
     """A file that a list names: from the current folder, else from the list's folder, or from one that this is in."""
-    found = (find_listed(name, folder) for folder in listed_in.absolute().parents)
-    return next((path for path in found if path.exists()), Path(name))
+    paths = (find_listed(name, folder) for folder in listed_in.absolute().parents)
+    return next((path for path in paths if path.exists()), Path(name))
 
 
 class _Database(LabelSource):
@@ -165,8 +165,8 @@ class _Hdf5(LabelSource):
         where = f"{path}, dataset {dataset.name.lstrip('/')}"
         if not dataset.shape:
             raise CaffeconvError(f"{where}: a single number; an axis of items was needed")
-        each = int(np.prod(dataset.shape[1:], dtype=np.int64))
-        step = max(1, min(_TOGETHER, _VALUES_TOGETHER // max(1, each)))
+        item_size = int(np.prod(dataset.shape[1:], dtype=np.int64))
+        step = max(1, min(_TOGETHER, _VALUES_TOGETHER // max(1, item_size)))
         for start in range(0, dataset.shape[0], step):
             yield _rows(np.asarray(dataset[start : start + step]), where, start)
 
@@ -240,10 +240,10 @@ def _pixels(content: bytes, where: str) -> NDArray[np.uint8]:
     if content.startswith(b"\xff\xd8"):
         raise CaffeconvError(f"{where}: a JPEG, which changes the values that it stores; labels need PNG or the like")
     bits = _palette_bits(content)
-    picture = decode_picture(content if bits is None else _without_palette(content), where, color=None)
-    if picture.shape[2] > 1 and (picture != picture[:, :, :1]).any():
+    image = decode_picture(content if bits is None else _without_palette(content), where, color=None)
+    if image.shape[2] > 1 and (image != image[:, :, :1]).any():
         raise CaffeconvError(f"{where}: a picture in colour; one channel with each pixel's class was needed")
-    grey = picture[:, :, 0]
+    grey = image[:, :, 0]
     # as grey, 1, 2 or 4 bits are stretched to 0…255
     return grey if bits is None else np.asarray(grey // (255 // ((1 << bits) - 1)), np.uint8)
 

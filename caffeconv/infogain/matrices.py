@@ -26,26 +26,26 @@ Matrix = NDArray[np.float64]
 def checked(array: ArrayLike, where: str = "H") -> FloatArray:
     """The array as L×L float32; axes of size 1 before these are left out. `where` names it in the CaffeconvError."""
     try:
-        given = np.asarray(array)
+        values = np.asarray(array)
     except ValueError:
         raise CaffeconvError(f"{where}: its rows have different lengths; L×L numbers were needed") from None
-    if given.dtype.kind not in "fiub":
-        raise CaffeconvError(f"{where}: values of type {given.dtype}; real numbers were needed")
-    shape = given.shape
-    while given.ndim > 2 and given.shape[0] == 1:
-        given = given[0]
-    if given.ndim != 2 or given.shape[0] != given.shape[1] or not given.size:
+    if values.dtype.kind not in "fiub":
+        raise CaffeconvError(f"{where}: values of type {values.dtype}; real numbers were needed")
+    shape = values.shape
+    while values.ndim > 2 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim != 2 or values.shape[0] != values.shape[1] or not values.size:
         raise CaffeconvError(
             f"{where}: the matrix is {format_shape(shape)}; L×L was needed, a row and a column for each of L classes"
         )
     # a number too large for float32 becomes infinite, which the next check reports
     with np.errstate(over="ignore"):
-        matrix = given.astype(np.float32)
+        matrix = values.astype(np.float32)
     bad = np.argwhere(~np.isfinite(matrix))
     if bad.size:
         row, column = bad[0]
         raise CaffeconvError(
-            f"{where}: {given[row, column]} in row {row}, column {column} (from 0); "
+            f"{where}: {values[row, column]} in row {row}, column {column} (from 0); "
             "finite numbers that fit a float32 were needed"
         )
     return matrix
@@ -84,14 +84,14 @@ def from_distances(distances: ArrayLike, decay: Decay = "exp", sigma: float | No
         CaffeconvError: D holds no distances, or sigma is not above 0.
     """
     d = checked(distances, "distances").astype(np.float64)
-    negative, own = np.argwhere(d < 0), np.flatnonzero(np.diagonal(d))
+    negative, nonzero = np.argwhere(d < 0), np.flatnonzero(np.diagonal(d))
     if negative.size:
         row, column = negative[0]
         raise CaffeconvError(
             f"distances: {d[row, column]:g} in row {row}, column {column} (from 0); no distance may be below 0"
         )
-    if own.size:
-        row = own[0]
+    if nonzero.size:
+        row = nonzero[0]
         hint = " Similarities need no `from_distances=…`." if d[row, row] >= d[row].max() else ""
         raise CaffeconvError(f"distances: class {row} is {d[row, row]:g} away from itself; 0 was needed.{hint}")
     if sigma is None:

@@ -145,13 +145,13 @@ def plot(matrix: FloatArray, names: Sequence[str]) -> bytes:
     canvas[top : top + side, left : left + side] = np.repeat(np.repeat(colours(matrix), cell, 0), cell, 1)
     if cell >= _CELL_WITH_NUMBER:
         for (i, j), value in np.ndenumerate(matrix):
-            place = canvas[top + i * cell : top + (i + 1) * cell, left + j * cell : left + (j + 1) * cell]
-            _put(place, _text(f"{value:.2g}"), cell // 2, cell // 2, _ink(place[0, 0]))
+            region = canvas[top + i * cell : top + (i + 1) * cell, left + j * cell : left + (j + 1) * cell]
+            _put(region, _text(f"{value:.2g}"), cell // 2, cell // 2, _ink(region[0, 0]))
     for label, text in texts.items():
         middle = label * cell + cell // 2
         _put(canvas, text, left - _GAP // 2 - text.shape[1] // 2 - 1, top + middle)
-        turned = np.rot90(text) if upright else text
-        _put(canvas, turned, left + middle, top - _GAP // 2 - turned.shape[0] // 2 - 1)
+        rotated = np.rot90(text) if upright else text
+        _put(canvas, rotated, left + middle, top - _GAP // 2 - rotated.shape[0] // 2 - 1)
     _put(canvas, np.rot90(_text("true label")), _GAP + _TEXT // 2, top + side // 2)
     _put(canvas, _text("predicted class"), left + side // 2, _GAP + _TEXT // 2)
     _put_bar(canvas[top : top + side, left + side + _GAP :], matrix, numbers)
@@ -174,20 +174,20 @@ def _text(text: str) -> NDArray[np.uint8]:
 
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.42
     (width, height), below = cv2.getTextSize(text, font, scale, 1)
-    drawn = np.zeros((height + below + 2, width + 2), np.uint8)
-    cv2.putText(drawn, text, (1, height + 1), font, scale, 255, 1, cv2.LINE_AA)
-    return drawn
+    image = np.zeros((height + below + 2, width + 2), np.uint8)
+    cv2.putText(image, text, (1, height + 1), font, scale, 255, 1, cv2.LINE_AA)
+    return image
 
 
 def _put(canvas: Colours, text: NDArray[np.uint8], x: int, y: int, colour: tuple[int, int, int] = (0, 0, 0)) -> None:
     """Draws a text around a point; what would lie outside the canvas is cut off."""
     top, left = max(0, y - text.shape[0] // 2), max(0, x - text.shape[1] // 2)
-    place = canvas[top : top + text.shape[0], left : left + text.shape[1]]
-    ink = text[: place.shape[0], : place.shape[1], None] / 255
-    place[...] = (place * (1 - ink) + np.array(colour) * ink).round()
+    region = canvas[top : top + text.shape[0], left : left + text.shape[1]]
+    ink = text[: region.shape[0], : region.shape[1], None] / 255
+    region[...] = (region * (1 - ink) + np.array(colour) * ink).round()
 
 
 def _drawable(name: str) -> str:
     """A name in the letters that OpenCV's fonts have; empty where nothing of it can be drawn."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 2]}.."
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return ascii_name if len(ascii_name) <= _LONGEST else f"{ascii_name[: _LONGEST - 2]}.."

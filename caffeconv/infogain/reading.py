@@ -117,19 +117,19 @@ def find_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     """The dataset `name` of an open file, or its only one of numbers; CaffeconvError lists what there is."""
     import h5py
 
-    found: dict[str, h5py.Dataset] = {}
+    datasets: dict[str, h5py.Dataset] = {}
 
     def keep(key: str, item: object) -> None:
         if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub":
-            found[key] = item
+            datasets[key] = item
 
     file.visititems(keep)
-    if name in found:
-        return found[name]
-    if len(found) == 1:
-        return next(iter(found.values()))
-    there = ", ".join(list(found)[:10]) or "none"
-    raise CaffeconvError(f"{path}: no dataset of numbers called '{name}'; it has {there}")
+    if name in datasets:
+        return datasets[name]
+    if len(datasets) == 1:
+        return next(iter(datasets.values()))
+    names = ", ".join(list(datasets)[:10]) or "none"
+    raise CaffeconvError(f"{path}: no dataset of numbers called '{name}'; it has {names}")
 
 
 def _read_mat(path: Path) -> Array:
@@ -149,12 +149,12 @@ def _read_mat(path: Path) -> Array:
         variables = loadmat(path)
     except Exception as error:  # scipy's reader raises whatever a damaged file makes it stumble over
         raise CaffeconvError(f"{path}: not readable as a MATLAB file: {error!r}") from None
-    found = {
+    arrays = {
         key: value
         for key, value in variables.items()
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub" and not key.startswith("__")
     }
-    if "H" not in found and len(found) != 1:
-        raise CaffeconvError(f"{path}: no array of numbers called 'H'; it has {', '.join(found) or 'none'}")
-    array: Array = found["H"] if "H" in found else next(iter(found.values()))
+    if "H" not in arrays and len(arrays) != 1:
+        raise CaffeconvError(f"{path}: no array of numbers called 'H'; it has {', '.join(arrays) or 'none'}")
+    array: Array = arrays["H"] if "H" in arrays else next(iter(arrays.values()))
     return array

@@ -48,17 +48,17 @@ def _lines(matrix: FloatArray, *, weighted: bool) -> Iterator[str]:
             f"{_name('row', empty)} only zeros: items with such a label add nothing to the loss, "
             "but are counted where it is divided by their number"
         )
-    unasked = np.asarray(~matrix.any(axis=0))
-    if unasked.any() and not np.array_equal(unasked, empty):
-        yield f"{_name('column', unasked)} only zeros: no label asks for such a prediction, so none will be made"
+    unused = np.asarray(~matrix.any(axis=0))
+    if unused.any() and not np.array_equal(unused, empty):
+        yield f"{_name('column', unused)} only zeros: no label asks for such a prediction, so none will be made"
     negative = np.asarray((matrix < 0).any(axis=1))
     if negative.any():
         yield f"{_name('row', negative)} negative numbers: training can drive the loss below all bounds"
     sums = matrix.sum(axis=1, dtype=np.float64)
-    others = sums[~empty]
-    if others.size and not weighted and not _is_diagonal(matrix) and np.abs(others - 1).max() > 1e-3:
+    row_sums = sums[~empty]
+    if row_sums.size and not weighted and not _is_diagonal(matrix) and np.abs(row_sums - 1).max() > 1e-3:
         yield (
-            f"the rows of H add up to {_range(others)}, not to 1: the sum of a row is the weight of its label in the "
+            f"the rows of H add up to {_range(row_sums)}, not to 1: the sum of a row is the weight of its label in the "
             "loss. Where no weights are meant: `normalize='rows'`"
         )
 
@@ -85,5 +85,5 @@ def _name(kind: str, which: NDArray[np.bool_]) -> str:
 
 def short(values: Sequence[float]) -> str:
     """``0, 1, 2, 3, 4, 5, 6, 7, …``"""
-    listed = ", ".join(f"{value:g}" for value in values[:8])
-    return listed + (", …" if len(values) > 8 else "")
+    text = ", ".join(f"{value:g}" for value in values[:8])
+    return text + (", …" if len(values) > 8 else "")

@@ -113,11 +113,11 @@ def _list_beside(path: Path) -> Path:
 def _write_hdf5(matrix: FloatArray, path: Path) -> None:
     import h5py
 
-    with whole_file(path) as file, whole_file(_list_beside(path)) as listed:
+    with whole_file(path) as file, whole_file(_list_beside(path)) as list_file:
         with h5py.File(file, "w") as h5:
             h5.create_dataset("H", data=matrix[None, None], dtype="<f4")
         # caffe: looked up from the current folder, as `source` is
-        listed.write(f"{path}\n".encode())
+        list_file.write(f"{path}\n".encode())
 
 
 def _write_lmdb(matrix: FloatArray, path: Path) -> None:

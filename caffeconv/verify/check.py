@@ -67,7 +67,7 @@ class BlobCheck:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a comparison found."""
+    """The result of a comparison."""
 
     engine: Engine
     tolerance: Tolerance
@@ -89,7 +89,7 @@ class Verification:
 
 
 def verify(
-    loaded: Loaded, model: ModelProto, form: ModelOptions | None = None, options: NetOptions | None = None, *,
+    loaded: Loaded, model: ModelProto, model_options: ModelOptions | None = None, options: NetOptions | None = None, *,
     typical: Preprocess | None = None, engine: EngineName | None = None,
 ) -> Verification:  # fmt: skip
     """Compares `model`, converted from `loaded` in that form, with the most independent engine that can run the net.
@@ -97,9 +97,9 @@ def verify(
     typical: what the net's pictures go through, for inputs of a range such as it is used to. engine: this one and no
     other. Raises CaffeconvError where none can run the net.
     """
-    form, options = form or ModelOptions(), options or NetOptions()
-    graph = _at_the_models_shapes(loaded, model, form)
-    inputs = probe(graph, form.preprocess, typical=typical)
+    model_options, options = model_options or ModelOptions(), options or NetOptions()
+    graph = _graph_for_model(loaded, model, model_options)
+    inputs = probe(graph, model_options.preprocess, typical=typical)
     subject = Subject(loaded, graph, options)
     unfit: list[tuple[str, str]] = []
     for candidate in engines(engine):
@@ -108,18 +108,20 @@ def verify(
         except EngineUnfitError as error:
             unfit.append((candidate.title, str(error)))
             continue
-        found = _compare(subject, model, inputs, expected)
-        checked = Verification(candidate, found.tolerance, found.blobs, tuple(unfit), found.absent)
-        return checked if checked.ok else _second_look(checked, subject, inputs)
+        comparison = _compare(subject, model, inputs, expected)
+        verification = Verification(candidate, comparison.tolerance, comparison.blobs, tuple(unfit), comparison.absent)
+        return verification if verification.ok else _second_look(verification, subject, inputs)
     raise CaffeconvError("`verify=True`: " + "; ".join(f"{title}: {why}" for title, why in unfit))
 
 
-def deviations(loaded: Loaded, model: ModelProto, other: ModelProto, form: ModelOptions) -> tuple[BlobCheck, ...]:
+def deviations(
+    loaded: Loaded, model: ModelProto, other: ModelProto, model_options: ModelOptions
+) -> tuple[BlobCheck, ...]:
     """How far the outputs of `other`, which is `model` in that form, lie from the model's, on a probe input."""
-    graph = _at_the_models_shapes(loaded, other, form)
-    inputs = probe(graph, form.preprocess)
-    plain = {name: values for name, values in inputs.net.items() if name in {i.name for i in model.graph.input}}
-    expected = _session(model, loaded).run(plain)
+    graph = _graph_for_model(loaded, other, model_options)
+    inputs = probe(graph, model_options.preprocess)
+    net_inputs = {name: values for name, values in inputs.net.items() if name in {i.name for i in model.graph.input}}
+    expected = _session(model, loaded).run(net_inputs)
     return tuple(
         check
         for check in _compare(Subject(loaded, graph, NetOptions()), other, inputs, expected).blobs
@@ -127,31 +129,31 @@ def deviations(loaded: Loaded, model: ModelProto, other: ModelProto, form: Model
     )
 
 
-def _at_the_models_shapes(loaded: Loaded, model: ModelProto, form: ModelOptions) -> Graph:
+def _graph_for_model(loaded: Loaded, model: ModelProto, model_options: ModelOptions) -> Graph:
     """The net's graph with inputs of the shapes that the model takes; those of the prototxt where it takes any."""
-    given = input_shapes(loaded.graph)
-    asked = dict(given)
-    last = layouts(_metadata(model))
+    net_shapes = input_shapes(loaded.graph)
+    shapes = dict(net_shapes)
+    axis_orders = layouts(_metadata(model))
     for value in model.graph.input:
-        if value.name not in given:
+        if value.name not in net_shapes:
             continue
         sizes = [size.dim_value if size.HasField("dim_value") else None for size in value.type.tensor_type.shape.dim]
-        if value.name in last:
+        if value.name in axis_orders:
             sizes = [sizes[0], sizes[-1], *sizes[1:-1]]
         if (
-            form.preprocess is not None
-            and form.preprocess.input in (None, value.name)
-            and _takes_pictures(model, value.name)
+            model_options.preprocess is not None
+            and model_options.preprocess.input in (None, value.name)
+            and _takes_images(model, value.name)
         ):
-            sizes[2:] = given[value.name][2:]  # the model cuts the net's size out of larger pictures
-        known = given[value.name]
-        asked[value.name] = tuple(old if new is None else new for old, new in zip(known, sizes, strict=True))
-    return loaded.graph if asked == given else reshape_graph(for_any_batch(loaded.graph), asked)
+            sizes[2:] = net_shapes[value.name][2:]  # the model cuts the net's size out of larger pictures
+        net_shape = net_shapes[value.name]
+        shapes[value.name] = tuple(old if new is None else new for old, new in zip(net_shape, sizes, strict=True))
+    return loaded.graph if shapes == net_shapes else reshape_graph(for_any_batch(loaded.graph), shapes)
 
 
-def _takes_pictures(model: ModelProto, name: str) -> bool:
-    prepared = image_preprocessing(_metadata(model))
-    return prepared is not None and prepared.input == name
+def _takes_images(model: ModelProto, name: str) -> bool:
+    preprocessing = image_preprocessing(_metadata(model))
+    return preprocessing is not None and preprocessing.input == name
 
 
 def _metadata(model: ModelProto) -> dict[str, str]:
@@ -183,14 +185,16 @@ def _results(
     loaded: Loaded, model: ModelProto, inputs: Probe, expected: Mapping[str, FloatArray]
 ) -> dict[str, FloatArray]:
     """What the model makes of the inputs, in Caffe's axis order: its outputs as it stands, and blobs on the way to them."""
-    last = layouts(_metadata(model))
+    axis_orders = layouts(_metadata(model))
     feeds = {value.name: inputs.model.get(value.name, inputs.net[value.name]) for value in model.graph.input}
-    feeds = {name: np.moveaxis(values, 1, -1) if name in last else values for name, values in feeds.items()}
-    as_it_stands = _session(model, loaded).run(feeds)
-    made = {name for node in model.graph.node for name in node.output}
-    between = [name for name in expected if name in made and name not in as_it_stands]
-    results = _session(_with_outputs(model, between), loaded).run(feeds, between) if between else {}
-    outputs = {name: np.moveaxis(value, -1, 1) if name in last else value for name, value in as_it_stands.items()}
+    feeds = {name: np.moveaxis(values, 1, -1) if name in axis_orders else values for name, values in feeds.items()}
+    model_outputs = _session(model, loaded).run(feeds)
+    values = {name for node in model.graph.node for name in node.output}
+    inner_values = [name for name in expected if name in values and name not in model_outputs]
+    results = _session(_with_outputs(model, inner_values), loaded).run(feeds, inner_values) if inner_values else {}
+    outputs = {
+        name: np.moveaxis(value, -1, 1) if name in axis_orders else value for name, value in model_outputs.items()
+    }
     return {**results, **outputs}
 
 
@@ -203,27 +207,27 @@ def _session(model: ModelProto, loaded: Loaded) -> Session:
 def _with_outputs(model: ModelProto, values: Sequence[str]) -> ModelProto:
     from onnx import ModelProto, ValueInfoProto
 
-    made = ModelProto()
-    made.CopyFrom(model)
-    made.graph.output.extend(ValueInfoProto(name=value) for value in values)  # onnxruntime works out the types
-    return made
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    copy.graph.output.extend(ValueInfoProto(name=value) for value in values)  # onnxruntime works out the types
+    return copy
 
 
-def _check(blob: str, layer: str, got: FloatArray, want: FloatArray, tolerance: Tolerance) -> BlobCheck:
+def _check(blob: str, layer: str, actual: FloatArray, expected: FloatArray, tolerance: Tolerance) -> BlobCheck:
     """Both as float64; not-a-number equals itself, and so does an infinity."""
-    if got.shape != want.shape and _without_ones(got.shape) == _without_ones(want.shape):
-        want = want.reshape(got.shape)  # OpenCV leaves out axes of size 1
-    if got.shape != want.shape:
-        return BlobCheck(blob, layer, got.shape, np.inf, 0.0, is_output=False, verdict="differs")
-    a, b = got.astype(np.float64), want.astype(np.float64)
+    if actual.shape != expected.shape and _without_ones(actual.shape) == _without_ones(expected.shape):
+        expected = expected.reshape(actual.shape)  # OpenCV leaves out axes of size 1
+    if actual.shape != expected.shape:
+        return BlobCheck(blob, layer, actual.shape, np.inf, 0.0, is_output=False, verdict="differs")
+    a, b = actual.astype(np.float64), expected.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
-    apart[np.isnan(apart)] = np.inf
+        difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0, np.abs(a - b))
+    difference[np.isnan(difference)] = np.inf
     finite = np.abs(b[np.isfinite(b)])
-    deviation, magnitude = float(apart.max(initial=0)), float(finite.max(initial=0))
+    deviation, magnitude = float(difference.max(initial=0)), float(finite.max(initial=0))
     agrees = deviation <= tolerance.absolute + tolerance.relative * magnitude
     return BlobCheck(
-        blob, layer, got.shape, deviation, magnitude, is_output=False, verdict="ok" if agrees else "differs"
+        blob, layer, actual.shape, deviation, magnitude, is_output=False, verdict="ok" if agrees else "differs"
     )
 
 
@@ -233,42 +237,42 @@ def _without_ones(shape: Shape) -> Shape:
 
 def _unjudged(graph: Graph, *, half: bool) -> dict[str, str]:
     """Blobs that may well differ → why: random ones, and in half precision choices between almost equal values."""
-    found: dict[str, str] = {}
+    verdicts: dict[str, str] = {}
     for node in graph.nodes:
-        reasons = [found[bottom] for bottom in node.bottoms if bottom in found]
+        reasons = [verdicts[bottom] for bottom in node.bottoms if bottom in verdicts]
         if node.layer.is_random:
             reasons.append("not judged: random")
         if node.layer.is_discontinuous and half:
             reasons.append("not judged: jumps")
-        found.update(dict.fromkeys(node.tops, reasons[0]) if reasons else {})
-    return found
+        verdicts.update(dict.fromkeys(node.tops, reasons[0]) if reasons else {})
+    return verdicts
 
 
-def _second_look(found: Verification, subject: Subject, inputs: Probe) -> Verification:
+def _second_look(verification: Verification, subject: Subject, inputs: Probe) -> Verification:
     """Clears blobs that differ because the net is steep: it moves them about as far once its inputs are changed by no
     more than their rounding, as a Softmax of scores in the thousands does.
     """
-    steep = _steepness(subject, inputs, found.tolerance)
+    steep = _steepness(subject, inputs, verification.tolerance)
     blobs = (
         replace(check, verdict="ok: steep")
         if check.verdict == "differs" and check.deviation <= STEEPNESS * steep.get(check.blob, 0)
         else check
-        for check in found.blobs
+        for check in verification.blobs
     )
-    return replace(found, blobs=tuple(blobs))
+    return replace(verification, blobs=tuple(blobs))
 
 
 def _steepness(subject: Subject, inputs: Probe, tolerance: Tolerance) -> dict[str, float]:
     """Blob → how far the net moves it when inputs that are no labels change by a rounding."""
     random, exact = np.random.default_rng(SEED), float32_values(subject.graph)
-    changed = {
+    perturbed = {
         name: values if name in exact else values * (1 + tolerance.rounding * random.choice((-1, 1), values.shape))
         for name, values in inputs.net.items()
     }
-    (own,) = engines("self")
-    before = own.run(subject, inputs.net)
-    after = own.run(subject, {name: values.astype(np.float32) for name, values in changed.items()})
+    (engine,) = engines("self")
+    before = engine.run(subject, inputs.net)
+    after = engine.run(subject, {name: values.astype(np.float32) for name, values in perturbed.items()})
     same = (blob for blob in before if after[blob].shape == before[blob].shape)
     with np.errstate(invalid="ignore"):
-        apart = {blob: np.abs(after[blob].astype(np.float64) - before[blob]) for blob in same}
-    return {blob: float(values[np.isfinite(values)].max(initial=0)) for blob, values in apart.items()}
+        differences = {blob: np.abs(after[blob].astype(np.float64) - before[blob]) for blob in same}
+    return {blob: float(values[np.isfinite(values)].max(initial=0)) for blob, values in differences.items()}

@@ -57,7 +57,7 @@ class Engine:
 
 def engines(name: EngineName | None = None) -> tuple[Engine, ...]:
     """All of them in order of preference, or the one of that name."""
-    known = (
+    all_engines = (
         Engine("caffe", "Caffe (pycaffe)", "Caffe itself: nothing of caffeconv takes part", _run_caffe),
         Engine(
             "opencv", "OpenCV's importer for Caffe",
@@ -71,7 +71,7 @@ def engines(name: EngineName | None = None) -> tuple[Engine, ...]:
             _run_self,
         ),
     )  # fmt: skip
-    return tuple(engine for engine in known if name in (None, engine.name))
+    return tuple(engine for engine in all_engines if name in (None, engine.name))
 
 
 def _run_self(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
@@ -79,8 +79,8 @@ def _run_self(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[str
     from caffeconv.runtime.session import Session
 
     graph = subject.graph
-    fed = set(graph.inputs)
-    values = tuple(value for node in graph.nodes for value in node.tops if value not in fed)
+    input_names = set(graph.inputs)
+    values = tuple(value for node in graph.nodes for value in node.tops if value not in input_names)
     model = emit_model(replace(graph, outputs=values, dims=fixed_dims(graph)), values)
     session = Session(model, "cpu", python_host=subject.loaded.net.python_host, optimise=False)
     return session.run({name: inputs[name] for name in session.inputs})
@@ -93,7 +93,7 @@ def _run_caffe(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[st
     if loaded.net.python_host is None and any(node.layer.has_dynamic_shapes for node in subject.graph.nodes):
         raise EngineUnfitError("it would run the net's Python layers, which `allow_python=True` has not allowed")
     last = loaded.net.last_value
-    blobs = _in_a_child("pycaffe_child.py", subject, inputs)
+    blobs = _run_in_child("pycaffe_child.py", subject, inputs)
     return {last[name]: values for (name, _), values in blobs.items() if name in last}
 
 
@@ -110,18 +110,18 @@ def _run_opencv(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[s
     if not weights and any(node.params for node in subject.graph.nodes):
         raise EngineUnfitError("it needs a caffemodel beside the net")
     tops = {node.name: node.tops for node in subject.graph.nodes}
-    made = _in_a_child("opencv_child.py", subject, inputs)
-    return {tops[layer][i]: values for (layer, i), values in made.items() if layer in tops and i < len(tops[layer])}
+    blobs = _run_in_child("opencv_child.py", subject, inputs)
+    return {tops[layer][i]: values for (layer, i), values in blobs.items() if layer in tops and i < len(tops[layer])}
 
 
-def _in_a_child(
+def _run_in_child(
     script: str, subject: Subject, inputs: Mapping[str, FloatArray]
 ) -> Mapping[tuple[str, int], FloatArray]:
     """What a script beside this file makes of the net, in a Python of its own; EngineUnfitError where it does not."""
     with tempfile.TemporaryDirectory(prefix="caffeconv-") as place:
         folder = Path(place)
         np.savez(folder / "inputs.npz", *inputs.values())
-        asked = {
+        request = {
             "net": str(_net_for_others(subject, folder)),
             "phase": subject.loaded.net.phase,
             "weights": [str(path) for path in subject.loaded.files[1:]],
@@ -130,17 +130,17 @@ def _in_a_child(
             "inputs": str(folder / "inputs.npz"),
             "outputs": str(folder / "outputs.npz"),
         }
-        names = json.loads(_said_by(script, json.dumps(asked)))
-        with np.load(folder / "outputs.npz") as made:
-            return {(layer, i): np.asarray(made[f"arr_{k}"], np.float32) for k, (layer, i) in enumerate(names)}
+        names = json.loads(_run_script(script, json.dumps(request)))
+        with np.load(folder / "outputs.npz") as arrays:
+            return {(layer, i): np.asarray(arrays[f"arr_{k}"], np.float32) for k, (layer, i) in enumerate(names)}
 
 
-def _said_by(script: str, asked: str) -> str:
+def _run_script(script: str, request: str) -> str:
     """The last line that a script writes; EngineUnfitError with its complaint where it fails."""
     source = Path(__file__).with_name(script).read_text(encoding="utf-8")
     command = [sys.executable, "-c", source]
     try:
-        child = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=SECONDS, check=False)
+        child = subprocess.run(command, input=request, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
         raise EngineUnfitError(f"it was not done after {SECONDS} seconds") from None
     if child.returncode or not child.stdout.strip():
@@ -151,8 +151,8 @@ def _said_by(script: str, asked: str) -> str:
 def _complaint(stderr: str) -> str:
     """The line that says what went wrong: Caffe's check, OpenCV's error, or the last one of a traceback."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    said = [line for line in lines if "Check failed" in line or " error: (" in line]
-    return (said[:1] or lines[-1:] or [""])[0][:300]
+    error_lines = [line for line in lines if "Check failed" in line or " error: (" in line]
+    return (error_lines[:1] or lines[-1:] or [""])[0][:300]
 
 
 def _net_for_others(subject: Subject, folder: Path) -> Path:
@@ -161,7 +161,7 @@ def _net_for_others(subject: Subject, folder: Path) -> Path:
     Written anew: a net in deploy form, one with data layers or of another state than TEST, one out of a caffemodel.
     """
     source, inputs = subject.loaded.files[0], [node for node in subject.graph.nodes if node.layer.is_input]
-    if subject.options.keeps_net and source.suffix != ".caffemodel" and all(_is_said(node) for node in inputs):
+    if subject.options.keeps_net and source.suffix != ".caffemodel" and all(_states_shape(node) for node in inputs):
         return source
     net = NetParameter(name=subject.loaded.net.name)
     net.layer.extend(
@@ -172,8 +172,8 @@ def _net_for_others(subject: Subject, folder: Path) -> Path:
     return path
 
 
-def _is_said(node: Node) -> bool:
-    """Whether an input's shape stands in the net."""
+def _states_shape(node: Node) -> bool:
+    """Whether the net states an input's shape."""
     return bool(node.definition.proto.HasField("input_param"))
 
 

@@ -11,20 +11,20 @@ import numpy as np  # noqa: E402
 
 
 def main() -> None:
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     import cv2
 
-    net = cv2.dnn.readNetFromCaffe(asked["net"], *asked["weights"])  # type: ignore[attr-defined,unused-ignore]
+    net = cv2.dnn.readNetFromCaffe(request["net"], *request["weights"])  # type: ignore[attr-defined,unused-ignore]
     net.setPreferableBackend(cv2.dnn.DNN_BACKEND_OPENCV)
     net.enableFusion(False)
-    with np.load(asked["inputs"]) as inputs:
-        for i, name in enumerate(asked["names"]):
+    with np.load(request["inputs"]) as inputs:
+        for i, name in enumerate(request["names"]):
             net.setInput(inputs[f"arr_{i}"], name)
-    layers = [name for name in net.getLayerNames() if name in asked["layers"]]
+    layers = [name for name in net.getLayerNames() if name in request["layers"]]
     results = net.forwardAndRetrieve(layers)
-    made = {(layer, i): blob for layer, blobs in zip(layers, results, strict=True) for i, blob in enumerate(blobs)}
-    np.savez(asked["outputs"], *made.values())
-    json.dump(list(made), sys.stdout)
+    outputs = {(layer, i): blob for layer, blobs in zip(layers, results, strict=True) for i, blob in enumerate(blobs)}
+    np.savez(request["outputs"], *outputs.values())
+    json.dump(list(outputs), sys.stdout)
 
 
 main()

@@ -42,42 +42,44 @@ def probe(graph: Graph, preprocess: Preprocess | None = None, *, typical: Prepro
     model: dict[str, NDArray[np.uint8]] = {}
     for name in graph.inputs:
         shape = graph.shapes[name]
-        fitting = _fitting(graph, name, random)
-        if fitting is not None:
-            net[name] = fitting
+        values = _example_values(graph, name, random)
+        if values is not None:
+            net[name] = values
         elif name in exact:
             net[name] = random.integers(0, 2, shape).astype(np.float32)
         elif len(shape) != 4 or (shape[1] not in (1, 3) and (preprocess is None or preprocess.input != name)):
             net[name] = random.standard_normal(shape).astype(np.float32)
         else:
-            how = next((p for p in (preprocess, typical) if p is not None and p.input in (None, name)), Preprocess())
-            pictures = _pictures((shape[0], shape[1], *_size(how, shape)), random)
-            net[name] = prepared(pictures, how, shape)
-            if how is preprocess:
-                model[name] = pictures
+            preparation = next(
+                (p for p in (preprocess, typical) if p is not None and p.input in (None, name)), Preprocess()
+            )
+            images = _random_images((shape[0], shape[1], *_size(preparation, shape)), random)
+            net[name] = prepared(images, preparation, shape)
+            if preparation is preprocess:
+                model[name] = images
     return Probe(net, model)
 
 
-def prepared(pictures: NDArray[np.uint8], how: Preprocess, shape: Shape) -> FloatArray:
+def prepared(images: NDArray[np.uint8], preprocess: Preprocess, shape: Shape) -> FloatArray:
     """N×C×H×W of `shape`: (centre crop - mean) · scale, channels in the net's order (caffe: data_transformer.cpp)."""
-    if shape[1] == 3 and (how.pictures == "rgb") != how.rgb:
-        pictures = pictures[:, ::-1]
-    top, left = ((size - wanted) // 2 for size, wanted in zip(pictures.shape[2:], shape[2:], strict=True))
+    if shape[1] == 3 and (preprocess.pictures == "rgb") != preprocess.rgb:
+        images = images[:, ::-1]
+    top, left = ((size - crop_size) // 2 for size, crop_size in zip(images.shape[2:], shape[2:], strict=True))
     crop = np.s_[..., top : top + shape[2], left : left + shape[3]]
-    values = pictures[crop].astype(np.float32)
-    if how.mean is not None:
-        mean = how.mean if how.mean.ndim == 3 else how.mean.reshape(-1, 1, 1)
+    values = images[crop].astype(np.float32)
+    if preprocess.mean is not None:
+        mean = preprocess.mean if preprocess.mean.ndim == 3 else preprocess.mean.reshape(-1, 1, 1)
         values = values - (mean if mean.shape[1:] == (1, 1) else mean[crop])
-    return np.asarray(values * np.float32(how.scale), np.float32)
+    return np.asarray(values * np.float32(preprocess.scale), np.float32)
 
 
-def _size(how: Preprocess, shape: Shape) -> tuple[int, int]:
+def _size(preprocess: Preprocess, shape: Shape) -> tuple[int, int]:
     """Height and width of the pictures before the crop."""
-    of_mean = how.mean.shape[1:] if how.mean is not None and how.mean.ndim == 3 else (1, 1)
-    return how.size or ((of_mean[0], of_mean[1]) if of_mean != (1, 1) else (shape[2], shape[3]))
+    of_mean = preprocess.mean.shape[1:] if preprocess.mean is not None and preprocess.mean.ndim == 3 else (1, 1)
+    return preprocess.size or ((of_mean[0], of_mean[1]) if of_mean != (1, 1) else (shape[2], shape[3]))
 
 
-def _pictures(shape: Shape, random: np.random.Generator) -> NDArray[np.uint8]:
+def _random_images(shape: Shape, random: np.random.Generator) -> NDArray[np.uint8]:
     number, channels, height, width = shape
     blocks = (-(-height // PIXELS_A_BLOCK), -(-width // PIXELS_A_BLOCK))
     coarse = random.integers(0, 256, (number, channels, *blocks))
@@ -86,7 +88,7 @@ def _pictures(shape: Shape, random: np.random.Generator) -> NDArray[np.uint8]:
     return ((3 * patches + noise) // 4).astype(np.uint8)
 
 
-def _fitting(graph: Graph, value: str, random: np.random.Generator) -> FloatArray | None:
+def _example_values(graph: Graph, value: str, random: np.random.Generator) -> FloatArray | None:
     """Values that the layers which read an input take, where they say so."""
     shape = graph.shapes[value]
     for node in graph.nodes:

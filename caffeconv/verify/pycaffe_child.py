@@ -11,17 +11,17 @@ import numpy as np  # noqa: E402
 
 
 def main() -> None:
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     import caffe  # type: ignore[import-not-found,unused-ignore]
 
     if not hasattr(caffe, "_caffe") or "caffeconv" in sys.modules:
         sys.exit(f"{getattr(caffe, '__file__', 'caffe')} is not the pycaffe that comes with Caffe")
     caffe.set_mode_cpu()
-    net = caffe.Net(asked["net"], caffe.TRAIN if asked["phase"] == "TRAIN" else caffe.TEST)
-    for path in asked["weights"]:
+    net = caffe.Net(request["net"], caffe.TRAIN if request["phase"] == "TRAIN" else caffe.TEST)
+    for path in request["weights"]:
         net.copy_from(path)
-    with np.load(asked["inputs"]) as inputs:
-        arrays = {name: inputs[f"arr_{i}"] for i, name in enumerate(asked["names"])}
+    with np.load(request["inputs"]) as inputs:
+        arrays = {name: inputs[f"arr_{i}"] for i, name in enumerate(request["names"])}
     for name, array in arrays.items():
         net.blobs[name].reshape(*array.shape)
     net.reshape()
@@ -29,7 +29,7 @@ def main() -> None:
         net.blobs[name].data[...] = array
     net.forward()
     names = list(net.blobs)
-    np.savez(asked["outputs"], *(net.blobs[name].data for name in names))
+    np.savez(request["outputs"], *(net.blobs[name].data for name in names))
     json.dump([[name, -1] for name in names], sys.stdout)
 
 

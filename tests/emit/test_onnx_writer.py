@@ -564,7 +564,7 @@ def test_hashes(tmp_path: Path) -> None:
 def test_hashes_that_are_given_up() -> None:
     """Where a conversion fails at once, nobody waits for the rest of a large file."""
     hashes = Hashes([Path("/dev/zero")])
-    hashes._found = {Path("/dev/zero"): __import__("concurrent.futures").futures.Future()}
+    hashes._digests = {Path("/dev/zero"): __import__("concurrent.futures").futures.Future()}
     hashes.start()
     hashes.stop()
     with pytest.raises(InterruptedError):
