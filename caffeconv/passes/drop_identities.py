@@ -16,23 +16,23 @@ def drop_identities(graph: Graph, notes: list[Diagnostic]) -> Graph:
     Where drop6's top is an output, fc6 makes it instead, unless fc6's own top is an output or an input too.
     """
     kept_names = {*graph.outputs, *graph.inputs}
-    renamed: dict[str, str] = {}
+    new_names: dict[str, str] = {}
     for node in graph.nodes:
         if not node.layer.is_identity(node) or len(node.tops) != 1:
             continue
-        bottom, top = renamed.get(node.bottoms[0], node.bottoms[0]), node.tops[0]
+        bottom, top = new_names.get(node.bottoms[0], node.bottoms[0]), node.tops[0]
         if top not in kept_names:
-            renamed[top] = bottom
+            new_names[top] = bottom
         elif bottom not in kept_names:
-            renamed = {value: top if name == bottom else name for value, name in renamed.items()}
-            renamed[bottom] = top
-    nodes = tuple(_rename(node, renamed) for node in graph.nodes)
+            new_names = {value: top if name == bottom else name for value, name in new_names.items()}
+            new_names[bottom] = top
+    nodes = tuple(_rename(node, new_names) for node in graph.nodes)
     return replace(graph, nodes=tuple(n for n in nodes if not (n.layer.is_identity(n) and n.bottoms == n.tops)))
 
 
-def _rename(node: Node, renamed: Mapping[str, str]) -> Node:
+def _rename(node: Node, new_names: Mapping[str, str]) -> Node:
     return replace(
         node,
-        bottoms=tuple(renamed.get(value, value) for value in node.bottoms),
-        tops=tuple(renamed.get(value, value) for value in node.tops),
+        bottoms=tuple(new_names.get(value, value) for value in node.bottoms),
+        tops=tuple(new_names.get(value, value) for value in node.tops),
     )

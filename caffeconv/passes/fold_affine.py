@@ -25,7 +25,7 @@ def fold_affine(graph: Graph, notes: list[Diagnostic], *, keep_linkable: bool = 
         maker = makers.get(node.bottoms[0]) if node.bottoms else None
         before = nodes[maker] if maker is not None else None
         is_linked = keep_linkable and before is not None and _linkable(before)
-        folded = _folded(graph, before, node, readers) if not is_linked else ""
+        folded = _fold(graph, before, node, readers) if not is_linked else ""
         if isinstance(folded, Node) and maker is not None:
             nodes[maker] = None
             node = folded
@@ -42,7 +42,7 @@ def _linkable(node: Node) -> bool:
     return isinstance(values, StoredValues) and values.offset is not None
 
 
-def _folded(graph: Graph, before: Node | None, node: Node, readers: Counter[str]) -> Node | str:
+def _fold(graph: Graph, before: Node | None, node: Node, readers: Counter[str]) -> Node | str:
     """`before` with `node` folded into it; or why not, empty for a layer that is no factor and summand per channel."""
     affine = node.layer.channel_affine(node)
     if affine is None or before is None or len(node.bottoms) != 1:

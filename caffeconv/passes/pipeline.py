@@ -18,26 +18,26 @@ LINKING_PASSES: tuple[GraphPass, ...] = (drop_identities, partial(fold_affine, k
 
 def run_passes(graph: Graph, passes: Iterable[GraphPass] = PASSES, notes: list[Diagnostic] | None = None) -> Graph:
     """The graph after every pass, validated after each; what the passes left as it is, and why, goes to `notes`."""
-    remarks: list[Diagnostic] = [] if notes is None else notes
+    diagnostics: list[Diagnostic] = [] if notes is None else notes
     for apply in passes:
-        graph = apply(graph, remarks)
+        graph = apply(graph, diagnostics)
         validate(graph)
     return graph
 
 
 def validate(graph: Graph) -> None:
     """Raises RuntimeError, a bug of ours, where a value is read before it is made, made twice, or has no shape."""
-    made: set[str] = set()
+    values: set[str] = set()
     for node in graph.nodes:
-        missing = [value for value in node.bottoms if value not in made]
+        missing = [value for value in node.bottoms if value not in values]
         if missing:
             raise RuntimeError(f"{node.name} reads {missing[0]}, which nothing makes")
         for top, shape in zip(node.tops, node.top_shapes, strict=True):
-            if top in made:
+            if top in values:
                 raise RuntimeError(f"{node.name} makes {top} a second time")
             if graph.shapes.get(top) != shape:
                 raise RuntimeError(f"{node.name} makes {top} of shape {shape}, not {graph.shapes.get(top)}")
-            made.add(top)
-    missing = [value for value in graph.outputs if value not in made]
+            values.add(top)
+    missing = [value for value in graph.outputs if value not in values]
     if missing:
         raise RuntimeError(f"nothing makes the output {missing[0]}")

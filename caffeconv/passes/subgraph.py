@@ -16,12 +16,14 @@ from caffeconv.tensor.shape import Shape
 
 def external_inputs(nodes: Sequence[Node]) -> dict[str, str]:
     """Value → blob of everything that the layers read and none of them makes."""
-    made: set[str] = set()
-    read: dict[str, str] = {}
+    own_values: set[str] = set()
+    inputs: dict[str, str] = {}
     for node in nodes:
-        read |= {v: blob for blob, v in zip(node.definition.bottoms, node.bottoms, strict=True) if v not in made}
-        made.update(node.tops)
-    return read
+        inputs |= {
+            v: blob for blob, v in zip(node.definition.bottoms, node.bottoms, strict=True) if v not in own_values
+        }
+        own_values.update(node.tops)
+    return inputs
 
 
 def last_writes(nodes: Sequence[Node]) -> dict[str, str]:
@@ -39,16 +41,19 @@ def extract_subgraph(graph: Graph, span: slice, shapes: Mapping[str, Shape]) -> 
     An input layer within keeps the shape that it has. Raises InvalidNetError where shapes do not go together.
     """
     nodes = graph.nodes[span]
-    fed = [_input(value, shapes[value], graph) for value in external_inputs(nodes)]
-    own = {
+    input_nodes = [_input(value, shapes[value], graph) for value in external_inputs(nodes)]
+    own_shapes = {
         blob: graph.shapes[value]
         for node in nodes
         if node.layer.is_input
         for blob, value in zip(node.definition.tops, node.tops, strict=True)
     }
-    inputs = (*(node.name for node in fed), *(top for node in nodes if node.layer.is_input for top in node.tops))
-    alone = replace(graph, nodes=(*fed, *nodes), inputs=inputs, outputs=(), dims={}, symbols={})
-    return reshape_graph(alone, {**own, **{node.name: node.top_shapes[0] for node in fed}})
+    inputs = (
+        *(node.name for node in input_nodes),
+        *(top for node in nodes if node.layer.is_input for top in node.tops),
+    )
+    subgraph = replace(graph, nodes=(*input_nodes, *nodes), inputs=inputs, outputs=(), dims={}, symbols={})
+    return reshape_graph(subgraph, {**own_shapes, **{node.name: node.top_shapes[0] for node in input_nodes}})
 
 
 def _input(value: str, shape: Shape, graph: Graph) -> Node:

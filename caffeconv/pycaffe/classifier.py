@@ -56,8 +56,8 @@ class Classifier(Net):
         super().__init__(model_file, TEST, weights=pretrained_file)
         self.transformer = transformer_for(self, mean, input_scale, raw_scale, channel_swap)
         self.crop_dims = np.array(self.blobs[self.inputs[0]].shape[2:])
-        given = self.crop_dims if image_dims is None or not len(image_dims) else image_dims
-        self.image_dims = tuple(int(size) for size in given)
+        dims = self.crop_dims if image_dims is None or not len(image_dims) else image_dims
+        self.image_dims = tuple(int(size) for size in dims)
 
     def predict(self, inputs: Sequence[FloatArray], oversample: bool = True) -> FloatArray:
         """N×C: what the net's first output says of each picture (H×W×K, as io.load_image gives them).
@@ -67,14 +67,14 @@ class Classifier(Net):
         if not len(inputs):
             raise CaffeconvError("predict: at least one picture was needed, as a list of arrays H×W×K")
         resized = np.stack([io.resize_image(picture, self.image_dims) for picture in inputs])
-        crops = io.oversample(list(resized), self.crop_dims.tolist()) if oversample else self._centres(resized)
+        crops = io.oversample(list(resized), self.crop_dims.tolist()) if oversample else self._centre_crops(resized)
         name = self.inputs[0]
         batch = np.stack([self.transformer.preprocess(name, crop) for crop in crops])
-        found = self.forward_all(**{name: batch})  # type: ignore[arg-type]
-        predictions = found[self.outputs[0]]
+        outputs = self.forward_all(**{name: batch})  # type: ignore[arg-type]
+        predictions = outputs[self.outputs[0]]
         return predictions.reshape(len(predictions) // 10, 10, -1).mean(1) if oversample else predictions
 
-    def _centres(self, pictures: FloatArray) -> FloatArray:
+    def _centre_crops(self, pictures: FloatArray) -> FloatArray:
         """N×H×W×K cropped to the net's input."""
         centre = np.array(self.image_dims) / 2.0
         top, left = (centre - self.crop_dims / 2.0).astype(int)

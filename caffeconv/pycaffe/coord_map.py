@@ -58,23 +58,23 @@ def coord_map(fn: Function) -> CoordMap:
     if fn.type_name in PASS_THROUGH_LAYERS:
         return CoordMap()
     if fn.type_name == "Crop":
-        given = _fields(fn, "crop_param")
+        fields = _fields(fn, "crop_param")
         # the first axis that is cropped is the one after those that maps leave alone
-        return CoordMap(int(_numbers(given, "axis", 2)[0]) - 1, np.ones(1), -_numbers(given, "offset", 0))
+        return CoordMap(int(_numbers(fields, "axis", 2)[0]) - 1, np.ones(1), -_numbers(fields, "offset", 0))
     raise UndefinedMapException(f"{fn.type_name}: it is not known where the pixels of its top lie in its bottom")
 
 
 def _window(fn: Function) -> tuple[int, Doubles, Doubles, Doubles]:
     """Axis, stride, kernel (as dilated) and pad."""
-    given = _fields(fn, "convolution_param")
-    own = _PER_AXIS.intersection(given)
-    if own or "kernel_size" not in given:
-        what = f"{', '.join(sorted(own))}" if own else "no kernel_size"
+    fields = _fields(fn, "convolution_param")
+    per_axis_fields = _PER_AXIS.intersection(fields)
+    if per_axis_fields or "kernel_size" not in fields:
+        what = f"{', '.join(sorted(per_axis_fields))}" if per_axis_fields else "no kernel_size"
         raise CaffeconvError(
             f"{fn.type_name}: {what}; a map needs kernel_size, and stride and pad where they are not 1 and 0"
         )
-    kernel = (_numbers(given, "kernel_size", 1) - 1) * _numbers(given, "dilation", 1) + 1
-    return int(_numbers(given, "axis", 1)[0]), _numbers(given, "stride", 1), kernel, _numbers(given, "pad", 0)
+    kernel = (_numbers(fields, "kernel_size", 1) - 1) * _numbers(fields, "dilation", 1) + 1
+    return int(_numbers(fields, "axis", 1)[0]), _numbers(fields, "stride", 1), kernel, _numbers(fields, "pad", 0)
 
 
 def _fields(fn: Function, message: str) -> Mapping[str, object]:
@@ -82,8 +82,8 @@ def _fields(fn: Function, message: str) -> Mapping[str, object]:
     return inner if isinstance(inner, Mapping) else fn.params
 
 
-def _numbers(given: Mapping[str, object], name: str, default: float) -> Doubles:
-    return np.array(given.get(name, default), np.float64, ndmin=1)
+def _numbers(fields: Mapping[str, object], name: str, default: float) -> Doubles:
+    return np.array(fields.get(name, default), np.float64, ndmin=1)
 
 
 def coord_map_from_to(top_from: Top, top_to: Top) -> CoordMap:
@@ -92,27 +92,27 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> CoordMap:
     Raises CaffeconvError where there is none, or layers between of which nothing is known.
     """
     from_maps = dict(_maps_down(top_from))
-    for top, found in _maps_down(top_to):
+    for top, to_map in _maps_down(top_to):
         if top in from_maps:
-            return found.then(from_maps[top].inverse())
+            return to_map.then(from_maps[top].inverse())
     raise CaffeconvError("Could not compute map between tops; are they connected by spatial layers?")
 
 
 def _maps_down(top: Top) -> Iterator[tuple[Top, CoordMap]]:
     """A top and everything below it, with the map to each, as far as maps are known."""
-    found = {top: CoordMap()}
+    maps = {top: CoordMap()}
     frontier = [top]
     while frontier:
         current = frontier.pop(0)
-        yield current, found[current]
+        yield current, maps[current]
         try:
             step = coord_map(current.fn)
         except UndefinedMapException:
             continue
         # the second bottom of a Crop says how large its top is, not where it lies
         for bottom in current.fn.inputs[:1] if current.fn.type_name == "Crop" else current.fn.inputs:
-            if bottom not in found:
-                found[bottom] = found[current].then(step)
+            if bottom not in maps:
+                maps[bottom] = maps[current].then(step)
                 frontier.append(bottom)
 
 
@@ -121,12 +121,12 @@ def crop(top_from: Top, top_to: Top) -> Top:
 
     Raises CaffeconvError where the two differ in scale, or by less than whole pixels.
     """
-    found = coord_map_from_to(top_from, top_to)
-    if not (found.scale == 1).all():
-        raise CaffeconvError(f"scale mismatch on crop (a = {found.scale})")
-    if not (found.shift <= 0).all():
-        raise CaffeconvError(f"cannot crop negative offset (b = {found.shift})")
-    if not (np.round(found.shift) == found.shift).all():
-        raise CaffeconvError(f"cannot crop noninteger offset (b = {found.shift})")
-    param = {"axis": (found.axis or 0) + 1, "offset": [int(-shift) for shift in found.shift]}
+    mapping = coord_map_from_to(top_from, top_to)
+    if not (mapping.scale == 1).all():
+        raise CaffeconvError(f"scale mismatch on crop (a = {mapping.scale})")
+    if not (mapping.shift <= 0).all():
+        raise CaffeconvError(f"cannot crop negative offset (b = {mapping.shift})")
+    if not (np.round(mapping.shift) == mapping.shift).all():
+        raise CaffeconvError(f"cannot crop noninteger offset (b = {mapping.shift})")
+    param = {"axis": (mapping.axis or 0) + 1, "offset": [int(-shift) for shift in mapping.shift]}
     return Function("Crop", (top_from, top_to), {"crop_param": param}).tops[0]

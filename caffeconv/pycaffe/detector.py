@@ -52,16 +52,16 @@ class Detector(Net):
 
         Raises CaffeconvError for a picture that cannot be read, or a window without pixels.
         """
-        found = [(file, window) for file, windows in images_windows for window in windows]
-        if not found:
+        file_windows = [(file, window) for file, windows in images_windows for window in windows]
+        if not file_windows:
             return []
         name = self.inputs[0]
-        pictures = {file: io.load_image(file) for file in dict.fromkeys(file for file, _ in found)}
-        crops = [self.transformer.preprocess(name, self.crop(pictures[file], window)) for file, window in found]
+        pictures = {file: io.load_image(file) for file in dict.fromkeys(file for file, _ in file_windows)}
+        crops = [self.transformer.preprocess(name, self.crop(pictures[file], window)) for file, window in file_windows]
         predictions = self.forward_all(**{name: np.stack(crops)})[self.outputs[0]]  # type: ignore[arg-type]
         return [
             Detection(window=window, prediction=prediction, filename=file)
-            for (file, window), prediction in zip(found, predictions, strict=True)
+            for (file, window), prediction in zip(file_windows, predictions, strict=True)
         ]
 
     def detect_selective_search(self, image_fnames: Sequence[str]) -> NoReturn:

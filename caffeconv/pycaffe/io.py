@@ -160,8 +160,8 @@ class Transformer:
             values = (values / raw_scale).astype(np.float32)
         if (channels := self.channel_swap.get(in_)) is not None:
             values = values[np.argsort(channels), :, :]
-        back = values if order is None else values.transpose([int(axis) for axis in np.argsort(order)])
-        return np.array(back, np.float32)
+        result = values if order is None else values.transpose([int(axis) for axis in np.argsort(order)])
+        return np.array(result, np.float32)
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
         """The order of the picture's axes in the input: (2, 0, 1) makes K×H×W of H×W×K."""
@@ -276,9 +276,9 @@ def oversample(images: Sequence[FloatArray], crop_dims: Sequence[int]) -> FloatA
     """
     shapes = {np.shape(image) for image in images}
     if len(shapes) != 1 or len(next(iter(shapes))) != 3:
-        listed = ", ".join(format_shape(shape) for shape in sorted(shapes)) or "none"
+        sizes = ", ".join(format_shape(shape) for shape in sorted(shapes)) or "none"
         raise PycaffeValueError(
-            f"oversample: pictures of one size, height × width × channels, were needed; there is {listed}"
+            f"oversample: pictures of one size, height × width × channels, were needed; there is {sizes}"
         )
     height, width = (int(size) for size in crop_dims)
     full_height, full_width, _ = next(iter(shapes))
@@ -290,6 +290,6 @@ def oversample(images: Sequence[FloatArray], crop_dims: Sequence[int]) -> FloatA
     places = [*corners, (int(full_height / 2 - height / 2), int(full_width / 2 - width / 2))]
     crops = []
     for image in images:
-        five = [np.asarray(image)[top : top + height, left : left + width] for top, left in places]
-        crops += [*five, *(crop[:, ::-1] for crop in five)]
+        views = [np.asarray(image)[top : top + height, left : left + width] for top, left in places]
+        crops += [*views, *(crop[:, ::-1] for crop in views)]
     return np.array(crops, np.float32)

@@ -64,15 +64,15 @@ class Net(caffeconv_net.Net):
         level: int | None = None, stages: Stages = None, weights: PathLike | None = None,
         allow_python: AllowPython = "path",
     ) -> None:  # fmt: skip
-        given = _Arguments.of(positional, {"phase": phase, "level": level, "stages": stages, "weights": weights})
-        for path in (network_file, given.weights):
+        arguments = _Arguments.of(positional, {"phase": phase, "level": level, "stages": stages, "weights": weights})
+        for path in (network_file, arguments.weights):
             # caffe: _caffe.cpp, CheckFile
             if path is not None and not Path(path).is_file():
                 raise PycaffeRuntimeError(f"Could not open file {path}; it is not there, seen from {Path.cwd()}")
         current = mode.current()
         super().__init__(
-            network_file, given.weights, given.phase, level=given.level, stages=given.stages, allow_python=allow_python,
-            provider=current.provider, seed=current.seed,
+            network_file, arguments.weights, arguments.phase, level=arguments.level, stages=arguments.stages,
+            allow_python=allow_python, provider=current.provider, seed=current.seed,
         )  # fmt: skip
 
     def forward(
@@ -131,24 +131,24 @@ class _Arguments:
         """From (phase, level, stages, weights), or (weights, phase), and keywords; TypeError for anything else."""
         old = bool(positional) and isinstance(positional[0], (str, os.PathLike))
         names = ("weights", "phase") if old else ("phase", "level", "stages", "weights")
-        named = {name: value for name, value in keywords.items() if value is not None}
-        placed = dict(zip(names, positional, strict=False))
-        if len(positional) > len(names) or placed.keys() & named.keys():
-            raise _refused("too many arguments, or one of them twice")
-        given = {**placed, **named}
-        phase, level, stages, weights = (given.get(name) for name in ("phase", "level", "stages", "weights"))
+        by_keyword = {name: value for name, value in keywords.items() if value is not None}
+        by_position = dict(zip(names, positional, strict=False))
+        if len(positional) > len(names) or by_position.keys() & by_keyword.keys():
+            raise _usage_error("too many arguments, or one of them twice")
+        values = {**by_position, **by_keyword}
+        phase, level, stages, weights = (values.get(name) for name in ("phase", "level", "stages", "weights"))
         if not isinstance(phase, (int, np.integer)) or phase not in (0, 1):
             what = "missing" if phase is None else repr(phase)
-            raise _refused(f"phase is {what}; caffe.TEST (1) or caffe.TRAIN (0) was needed")
+            raise _usage_error(f"phase is {what}; caffe.TEST (1) or caffe.TRAIN (0) was needed")
         if not isinstance(level, (int, np.integer, type(None))):
-            raise _refused(f"level is {level!r}; a whole number was needed")
+            raise _usage_error(f"level is {level!r}; a whole number was needed")
         if not isinstance(stages, (Iterable, type(None))):
-            raise _refused(f"stages is {stages!r}; a list of names was needed")
+            raise _usage_error(f"stages is {stages!r}; a list of names was needed")
         if not isinstance(weights, (str, os.PathLike, type(None))):
-            raise _refused(f"weights is {weights!r}; the path of a weights file was needed")
+            raise _usage_error(f"weights is {weights!r}; the path of a weights file was needed")
         named_stages = (stages,) if isinstance(stages, str) else tuple(str(stage) for stage in stages or ())
         return cls(_PHASES[int(phase)], int(level or 0), named_stages, None if weights is None else str(weights))
 
 
-def _refused(what: str) -> PycaffeTypeError:
+def _usage_error(what: str) -> PycaffeTypeError:
     return PycaffeTypeError(f"Net(…): {what}. Write Net(net, phase, weights=…) or Net(net, weights, phase)")

@@ -28,21 +28,21 @@ def param_name_dict() -> dict[str, str]:
 
 def assign_proto(proto: Message, name: str, val: Value) -> None:
     """Sets a field: a dict fills a message, a list a repeated field, and one value alone is a list of one there."""
-    held = getattr(proto, name)
-    if hasattr(held, "extend") and not isinstance(val, (list, tuple)):
+    field = getattr(proto, name)
+    if hasattr(field, "extend") and not isinstance(val, (list, tuple)):
         val = [val]
     if isinstance(val, Mapping):
         for key, value in val.items():
-            assign_proto(held, key, value)
+            assign_proto(field, key, value)
     elif not isinstance(val, (list, tuple)):
         setattr(proto, name, val)
     elif val and isinstance(val[0], Mapping):
         for item in val:
-            added = held.add()
+            item_message = field.add()
             for key, value in item.items():
-                assign_proto(added, key, value)
+                assign_proto(item_message, key, value)
     else:
-        held.extend(val)
+        field.extend(val)
 
 
 def to_proto(*tops: Top) -> NetParameter:
@@ -72,11 +72,11 @@ class Function:
     """
 
     def __init__(self, type_name: str, inputs: tuple[object, ...], params: dict[str, Value]) -> None:
-        for index, given in enumerate(inputs):
-            if not isinstance(given, Top):
-                raise PycaffeTypeError(f"{type_name} input {index} is not a Top (type is {type(given)})")
+        for index, bottom in enumerate(inputs):
+            if not isinstance(bottom, Top):
+                raise PycaffeTypeError(f"{type_name} input {index} is not a Top (type is {type(bottom)})")
         self.type_name = type_name
-        self.inputs = tuple(given for given in inputs if isinstance(given, Top))
+        self.inputs = tuple(bottom for bottom in inputs if isinstance(bottom, Top))
         self.params = dict(params)
         ntop = self.params.pop("ntop", 1)
         if not isinstance(ntop, int) or ntop < 0:
@@ -89,10 +89,10 @@ class Function:
         """Adds this layer, after those that it depends on."""
         if self in naming.layers:
             return
-        for given in self.inputs:
-            given.fn.write(naming)
+        for bottom in self.inputs:
+            bottom.fn.write(naming)
         layer = LayerParameter(type=self.type_name)
-        layer.bottom.extend(naming.layers[given.fn].top[given.n] for given in self.inputs)
+        layer.bottom.extend(naming.layers[bottom.fn].top[bottom.n] for bottom in self.inputs)
         layer.top.extend(layer.bottom if self.in_place else [naming.of_top(top) for top in self.tops])
         layer.name = naming.of_layer(self)
         for name, value in self.params.items():
@@ -115,7 +115,7 @@ class Function:
             raise PycaffeTypeError(f"{self.type_name}: {name}={value!r}: {error}") from None
 
 
-Made = Top | tuple[Top, ...] | Function
+LayerResult = Top | tuple[Top, ...] | Function
 """What a layer gives: its only top, its tops, or the layer itself where it has none."""
 
 
@@ -153,7 +153,7 @@ class NetSpec:
     def __init__(self) -> None:
         super().__setattr__("tops", {})
 
-    def __setattr__(self, name: str, value: Made) -> None:
+    def __setattr__(self, name: str, value: LayerResult) -> None:
         self[name] = value
 
     def __getattr__(self, name: str) -> Top | Function:
@@ -163,7 +163,7 @@ class NetSpec:
             raise AttributeError(f"the net has no blob '{name}' yet; it has {', '.join(self.tops) or 'none'}")
         return self.tops[name]
 
-    def __setitem__(self, name: str, value: Made) -> None:
+    def __setitem__(self, name: str, value: LayerResult) -> None:
         if isinstance(value, tuple):
             raise PycaffeTypeError(f"{name}: {len(value)} tops; a name for each was needed: n.a, n.b = …")
         self.tops[name] = value
@@ -200,8 +200,8 @@ class NetSpec:
         return naming.net()
 
 
-def _layer_of(made: Top | Function) -> Function:
-    return made if isinstance(made, Function) else made.fn
+def _layer_of(top: Top | Function) -> Function:
+    return top if isinstance(top, Function) else top.fn
 
 
 class Layers:
@@ -210,13 +210,13 @@ class Layers:
     A tuple of tops with `ntop=2` or more, the layer itself with `ntop=0`.
     """
 
-    def __getattr__(self, name: str) -> Callable[..., Made]:
+    def __getattr__(self, name: str) -> Callable[..., LayerResult]:
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def layer(*bottoms: Top, **params: Value) -> Made:
-            made = Function(name, bottoms, params)
-            return made if not made.tops else made.tops[0] if made.ntop == 1 else made.tops
+        def layer(*bottoms: Top, **params: Value) -> LayerResult:
+            function = Function(name, bottoms, params)
+            return function if not function.tops else function.tops[0] if function.ntop == 1 else function.tops
 
         return layer
 

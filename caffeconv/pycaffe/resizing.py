@@ -44,7 +44,7 @@ def _sampled(image: Doubles, positions: Doubles, axis: int, order: Order) -> Dou
         nearest = np.sign(positions) * np.floor(np.abs(positions) + 0.5)  # C's round: halves go away from zero
         return np.asarray(padded.take(np.clip(nearest.astype(int) + 1, 0, padded.shape[axis] - 1), axis), np.float64)
     low = np.floor(positions)
-    share = (positions - low).reshape([-1 if i == axis else 1 for i in range(image.ndim)])
+    fraction = (positions - low).reshape([-1 if i == axis else 1 for i in range(image.ndim)])
     first = np.clip(low.astype(int) + 1, 0, padded.shape[axis] - 1)
     second = np.clip(first + 1, 0, padded.shape[axis] - 1)
-    return np.asarray((1 - share) * padded.take(first, axis) + share * padded.take(second, axis), np.float64)
+    return np.asarray((1 - fraction) * padded.take(first, axis) + fraction * padded.take(second, axis), np.float64)

@@ -35,8 +35,8 @@ def import_onnxruntime() -> ModuleType:
 
 def both_installed() -> str:
     """What to do where onnxruntime and onnxruntime-gpu, which overwrite each other's files, are both installed."""
-    found = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
-    if len(found) < 2:
+    distributions = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
+    if len(distributions) < 2:
         return ""
     return (
         " onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files. Keep one: "

@@ -10,7 +10,7 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.files.onnx_records import FileRecord, recorded_files
 from caffeconv.files.sha256 import hashing
 
-_CURE = "put the file back that was there, or convert again"
+_REMEDY = "put the file back that was there, or convert again"
 
 
 @contextmanager
@@ -28,15 +28,15 @@ def unchanged_files(model: Path) -> Iterator[None]:
             if hashes.of(path).sha256 != record.sha256:
                 raise CaffeconvError(
                     f"{model}: its weights lie in {path}, which has changed since the model was written "
-                    f"(SHA-256 {hashes.of(path).sha256[:12]}…; {record.sha256[:12]}… was needed): {_CURE}"
+                    f"(SHA-256 {hashes.of(path).sha256[:12]}…; {record.sha256[:12]}… was needed): {_REMEDY}"
                 )
 
 
 def _check_size(model: Path, path: Path, record: FileRecord) -> None:
     if not path.is_file():
-        raise CaffeconvError(f"{model}: its weights lie in {path}, and there is no such file: {_CURE}")
+        raise CaffeconvError(f"{model}: its weights lie in {path}, and there is no such file: {_REMEDY}")
     size = path.stat().st_size
     if size != record.bytes:
         raise CaffeconvError(
-            f"{model}: its weights lie in {path}, which has {size} bytes where {record.bytes} were needed: {_CURE}"
+            f"{model}: its weights lie in {path}, which has {size} bytes where {record.bytes} were needed: {_REMEDY}"
         )

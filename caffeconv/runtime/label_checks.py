@@ -27,13 +27,13 @@ class LabelCheck:
         if self.input not in feeds:
             return
         values = np.asarray(feeds[self.input])
-        whole = np.trunc(values)
-        wrong = ~((whole >= 0) & (whole < self.classes))
+        integers = np.trunc(values)
+        is_wrong = ~((integers >= 0) & (integers < self.classes))
         if self.ignore_label is not None:
-            wrong &= whole != self.ignore_label
-        if not wrong.any():
+            is_wrong &= integers != self.ignore_label
+        if not is_wrong.any():
             return
-        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        place = tuple(int(i) for i in np.argwhere(is_wrong)[0])
         ignored = "" if self.ignore_label is None else f" (or ignore_label {self.ignore_label})"
         raise CaffeconvError(
             f"{self.where}: label {values[place]:g} in blob '{self.input}' at {list(place)} is out of range; "

@@ -80,9 +80,9 @@ def profile_passes(
             f"`passes={passes}`: onnxruntime recorded {max(0, len(runs) - warm_up)} of these passes; "
             "it holds about a million nodes: ask for fewer"
         )
-    timed = [event for event in events if event.get("cat") == "Node" and event["ts"] >= runs[warm_up]]
+    node_events = [event for event in events if event.get("cat") == "Node" and event["ts"] >= runs[warm_up]]
     owners = _owners(record.with_name(OPTIMIZED), layers)
-    return Profile(passes, pass_ms, tuple(_node_runs(timed, owners, layers)))
+    return Profile(passes, pass_ms, tuple(_node_runs(node_events, owners, layers)))
 
 
 Event = Mapping[str, object]
@@ -91,19 +91,19 @@ Event = Mapping[str, object]
 def _node_runs(events: Sequence[Event], owners: Mapping[str, str], layers: Collection[str]) -> Iterator[NodeRun]:
     """The nodes that ran, without those inside a Loop, Scan or If, whose time is that of the node around them."""
     ends: dict[object, int] = {}
-    for event in sorted(events, key=lambda event: (_whole(event["ts"]), -_whole(event["dur"]))):
+    for event in sorted(events, key=lambda event: (_as_int(event["ts"]), -_as_int(event["dur"]))):
         arguments = event["args"]
-        name, start, duration = str(event["name"]), _whole(event["ts"]), _whole(event["dur"])
+        name, start, duration = str(event["name"]), _as_int(event["ts"]), _as_int(event["dur"])
         if not name.endswith(_KERNEL) or not isinstance(arguments, dict) or start < ends.get(event["tid"], -1):
             continue
         ends[event["tid"]] = start + duration
         node = name.removesuffix(_KERNEL)
         layer = layer_of(node, layers) or owners.get(node)
         op_type, provider = str(arguments.get("op_name", "")), str(arguments.get("provider", ""))
-        yield NodeRun(node, op_type, provider, layer, start, duration, _whole(event["tid"]))
+        yield NodeRun(node, op_type, provider, layer, start, duration, _as_int(event["tid"]))
 
 
-def _whole(value: object) -> int:
+def _as_int(value: object) -> int:
     assert isinstance(value, int)
     return value
 
@@ -119,16 +119,16 @@ def _owners(optimized: Path, layers: Collection[str]) -> dict[str, str]:
     readers = {value: node.name for node in reversed(nodes) for value in node.input}
     makers = {value: node.name for node in nodes for value in node.output}
     owners = {node.name: layer for node in nodes if (layer := layer_of(node.name, layers)) is not None}
-    between = [node for node in nodes if node.name not in owners]
-    before = [node for node in between if node.op_type != "ReorderInput"]
-    for node in before:
-        _give(owners, node.name, [makers.get(value, "") for value in node.input])
-    for node in reversed(between):
-        _give(owners, node.name, [readers.get(value, "") for value in node.output])
+    inserted = [node for node in nodes if node.name not in owners]
+    inserted_before_readers = [node for node in inserted if node.op_type != "ReorderInput"]
+    for node in inserted_before_readers:
+        _assign_owner(owners, node.name, [makers.get(value, "") for value in node.input])
+    for node in reversed(inserted):
+        _assign_owner(owners, node.name, [readers.get(value, "") for value in node.output])
     return owners
 
 
-def _give(owners: dict[str, str], node: str, neighbours: Sequence[str]) -> None:
+def _assign_owner(owners: dict[str, str], node: str, neighbours: Sequence[str]) -> None:
     layer = next((owners[name] for name in neighbours if name in owners), None)
     if layer is not None and node not in owners:
         owners[node] = layer

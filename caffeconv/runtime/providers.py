@@ -40,10 +40,10 @@ def parse_provider(text: Provider) -> Device:
         return Device("auto")
     if text == "cpu":
         return Device("cpu")
-    found = re.fullmatch(r"cuda(?::(\d{1,4}))?", text)
-    if found is None:
+    match = re.fullmatch(r"cuda(?::(\d{1,4}))?", text)
+    if match is None:
         raise CaffeconvError(f"provider {text!r}: auto, cpu, cuda or cuda:N (the N-th GPU, from 0) was needed")
-    return Device("cuda", int(found[1]) if found[1] else None)
+    return Device("cuda", int(match[1]) if match[1] else None)
 
 
 def with_options(names: Sequence[str], device: Device, *, nhwc: bool) -> Providers:
@@ -70,24 +70,24 @@ def report_fallback(provider: Provider, why: str, *, allowed: bool) -> None:
 
 
 def report_lines(
-    running: Sequence[str], placed: Sequence[Placement] | None, layers: Mapping[str, str], why_not_cuda: str = ""
+    running: Sequence[str], placements: Sequence[Placement] | None, layers: Mapping[str, str], why_not_cuda: str = ""
 ) -> list[str]:
     """What was chosen, and which layers fell back to the CPU, as lines for people.
 
-    placed: None where onnxruntime does not tell. layers: node → its Caffe layer. why_not_cuda: empty where it was chosen.
+    placements: None where onnxruntime does not tell. layers: node → its Caffe layer. why_not_cuda: empty where it was chosen.
     """
     lines = [f"providers: {', '.join(running)}"]
     if running[0] == CPU:
         return [*lines, f"not CUDA, which this onnxruntime has: {why_not_cuda}"] if why_not_cuda else lines
-    if placed is None:
+    if placements is None:
         return [*lines, "which nodes are on the CPU, this onnxruntime does not tell"]
-    everything = {layers.get(place.node, place.node) for place in placed}
-    fallen: dict[str, set[str]] = {}
-    for place in placed:
-        if place.provider == CPU:
-            fallen.setdefault(layers.get(place.node, place.node), set()).add(place.op_type)
-    lines.append(f"{len(everything) - len(fallen)} of {len(everything)} layers run on {running[0]} whole")
-    lines += [f"on the CPU: {layer} ({', '.join(sorted(kinds))})" for layer, kinds in fallen.items()]
+    layer_names = {layers.get(placement.node, placement.node) for placement in placements}
+    cpu_layers: dict[str, set[str]] = {}
+    for placement in placements:
+        if placement.provider == CPU:
+            cpu_layers.setdefault(layers.get(placement.node, placement.node), set()).add(placement.op_type)
+    lines.append(f"{len(layer_names) - len(cpu_layers)} of {len(layer_names)} layers run on {running[0]} whole")
+    lines += [f"on the CPU: {layer} ({', '.join(sorted(kinds))})" for layer, kinds in cpu_layers.items()]
     return lines
 
 
@@ -101,9 +101,9 @@ def layer_of(node: str, layers: Collection[str]) -> str | None:
     while name:
         if name in layers:
             return name
-        numbered = re.sub(r"_\d+$", "", name)  # the second node of a layer that writes several tops
-        if numbered in layers:
-            return numbered
+        base_name = re.sub(r"_\d+$", "", name)  # the second node of a layer that writes several tops
+        if base_name in layers:
+            return base_name
         name = name.rpartition("/")[0]
     return None
 

@@ -18,7 +18,7 @@ from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-Planned = tuple[tuple[int | None, ...], ...]
+PlannedShapes = tuple[tuple[int | None, ...], ...]
 
 
 class _Tensor(ctypes.Structure):
@@ -53,9 +53,9 @@ class _PythonNode:
     """A Python layer in a model."""
 
     layer: PythonLayer
-    planned: Planned
+    planned_shapes: PlannedShapes
     """The tops' shapes for which the model was made; None where a size is open."""
-    above: frozenset[str]
+    ancestors: frozenset[str]
     """Python layers on which this one depends."""
     propagate_down: tuple[bool, ...]
 
@@ -69,9 +69,9 @@ class PythonNodes:
         self._library = ctypes.CDLL(library)
         self._library.caffeconv_set_python_callback.argtypes = [_Callback]
         self._library.caffeconv_set_python_callback.restype = None
-        self._callback = _Callback(self._called)  # must live as long as the session's kernels
+        self._callback = _Callback(self._on_call)  # must live as long as the session's kernels
         self._error: BaseException | None = None
-        self._unplanned: dict[str, str] = {}
+        self._shape_errors: dict[str, str] = {}
 
     @contextmanager
     def called_by_new_kernels(self) -> Iterator[None]:
@@ -84,7 +84,7 @@ class PythonNodes:
 
     def begin_run(self, *, same_pass: bool) -> None:
         self._error = None
-        self._unplanned = {}
+        self._shape_errors = {}
         if not same_pass:
             self._host.begin_pass()
 
@@ -93,12 +93,12 @@ class PythonNodes:
         error, self._error = self._error, None
         if error is not None and not isinstance(error, ShapesChangedError):
             raise error
-        if self._unplanned:
+        if self._shape_errors:
             raise ShapesChangedError(
-                f"{next(iter(self._unplanned.values()))}. caffeconv.Net plans anew for what such a layer makes"
+                f"{next(iter(self._shape_errors.values()))}. caffeconv.Net plans anew for what such a layer makes"
             )
 
-    def _called(self, pointer: ctypes._Pointer[_Call]) -> int:
+    def _on_call(self, pointer: ctypes._Pointer[_Call]) -> int:
         try:
             self._run(pointer)
         except BaseException as error:  # no exception crosses into onnxruntime; `end_run` raises it
@@ -112,43 +112,45 @@ class PythonNodes:
         inputs = [_array(call.input[i]) for i in range(call.inputs)]
         if call.backward:
             node = self._backward[name]
-            with _placed(node.layer):
+            with _error_context(node.layer):
                 diffs = node.layer.backward(inputs[: len(node.layer.tops)], node.propagate_down)
-            _hand_over(pointer, diffs)
+            _write_outputs(pointer, diffs)
             return
         node = self._forward[name]
-        if node.above & self._unplanned.keys():
+        if node.ancestors & self._shape_errors.keys():
             raise ShapesChangedError(f"{node.layer.where}: its bottoms come from a model for other shapes")
         number = len(inputs) - len(node.layer.param_shapes())
-        with _placed(node.layer):
+        with _error_context(node.layer):
             tops = node.layer.forward(inputs[:number], inputs[number:])
-        if not _fits([top.shape for top in tops], node.planned):
+        if not _fits([top.shape for top in tops], node.planned_shapes):
             shapes = ", ".join(format_shape(top.shape) for top in tops)
-            self._unplanned[name] = f"{node.layer.where}: its tops are {shapes}, other than its reshape had said"
-        _hand_over(pointer, tops)
+            self._shape_errors[name] = f"{node.layer.where}: its tops are {shapes}, other than its reshape had said"
+        _write_outputs(pointer, tops)
 
 
 def _python_nodes(model: ModelProto, host: PythonLayerHost) -> tuple[dict[str, _PythonNode], dict[str, _PythonNode]]:
     """The nodes Python and PythonGrad of a model, by the attribute `name`."""
     nodes: dict[bool, dict[str, _PythonNode]] = {False: {}, True: {}}
-    above: dict[str, frozenset[str]] = {}
+    ancestors: dict[str, frozenset[str]] = {}
     for proto in model.graph.node:
-        needed = frozenset[str]().union(*(above.get(value, ()) for value in proto.input))
+        node_ancestors = frozenset[str]().union(*(ancestors.get(value, ()) for value in proto.input))
         if proto.domain == OUR_DOMAIN and proto.op_type in ("Python", "PythonGrad"):
             attributes = {attribute.name: attribute for attribute in proto.attribute}
             name = attributes["name"].s.decode()
             if name not in host.layers:
                 raise CaffeconvError(f"{name}: the model has a Python layer of another net")
-            planned = _shapes_in(attributes["top_shapes"].s.decode()) if "top_shapes" in attributes else ()
+            planned_shapes = _shapes_in(attributes["top_shapes"].s.decode()) if "top_shapes" in attributes else ()
             propagate_down = attributes["propagate_down"].ints if "propagate_down" in attributes else ()
             backward = proto.op_type == "PythonGrad"
-            nodes[backward][name] = _PythonNode(host.layers[name], planned, needed, tuple(map(bool, propagate_down)))
-            needed |= {name}
-        above.update(dict.fromkeys(proto.output, needed))
+            nodes[backward][name] = _PythonNode(
+                host.layers[name], planned_shapes, node_ancestors, tuple(map(bool, propagate_down))
+            )
+            node_ancestors |= {name}
+        ancestors.update(dict.fromkeys(proto.output, node_ancestors))
     return nodes[False], nodes[True]
 
 
-def _shapes_in(text: str) -> Planned:
+def _shapes_in(text: str) -> PlannedShapes:
     """``6x3 ?x3 scalar`` as shapes."""
     return tuple(
         tuple(None if dim == "?" else int(dim) for dim in shape.split("x")) if shape != "scalar" else ()
@@ -156,15 +158,15 @@ def _shapes_in(text: str) -> Planned:
     )
 
 
-def _fits(shapes: Sequence[Shape], planned: Planned) -> bool:
+def _fits(shapes: Sequence[Shape], planned_shapes: PlannedShapes) -> bool:
     return all(
-        len(shape) == len(plan) and all(b in (a, None) for a, b in zip(shape, plan, strict=True))
-        for shape, plan in zip(shapes, planned, strict=True)
+        len(shape) == len(planned_shape) and all(b in (a, None) for a, b in zip(shape, planned_shape, strict=True))
+        for shape, planned_shape in zip(shapes, planned_shapes, strict=True)
     )
 
 
 @contextmanager
-def _placed(layer: PythonLayer) -> Iterator[None]:
+def _error_context(layer: PythonLayer) -> Iterator[None]:
     """Names the layer in what goes wrong inside."""
     try:
         yield
@@ -180,7 +182,7 @@ def _array(tensor: _Tensor) -> FloatArray:
     return np.ctypeslib.as_array(tensor.data, shape)
 
 
-def _hand_over(pointer: ctypes._Pointer[_Call], outputs: Sequence[FloatArray]) -> None:
+def _write_outputs(pointer: ctypes._Pointer[_Call], outputs: Sequence[FloatArray]) -> None:
     """Copies arrays into the node's outputs."""
     call = pointer.contents
     for index, values in enumerate(outputs):

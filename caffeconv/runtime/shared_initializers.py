@@ -41,9 +41,9 @@ def share_initializers(model: LazyModel) -> SharedModel:
         tensor.data_location = TensorProto.EXTERNAL
         tensor.external_data.add(key="location", value=_IN_MEMORY)
         arrays[proto.name] = array
-    lean = without(model.model, {"graph"})
-    lean.graph.CopyFrom(graph)
-    return SharedModel(lean, arrays)
+    stripped = without(model.model, {"graph"})
+    stripped.graph.CopyFrom(graph)
+    return SharedModel(stripped, arrays)
 
 
 def _array(param: Param, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:

@@ -132,13 +132,13 @@ def test_nothing_is_written_where_verification_fails(tmp_path: Path, monkeypatch
     case = ROOT / "fixtures" / "goldens" / "nets" / "cifar_full_bn"
     out = tmp_path / "m.onnx"
     out.write_bytes(b"what was there")
-    right = fold_affine._folded
+    right = fold_affine._fold
 
     def forgets_the_shift(graph: Graph, before: Node | None, node: Node, readers: Counter[str]) -> Node | str:
         done = right(graph, before, node, readers)
         return replace(done, params=before.params) if isinstance(done, Node) and before is not None else done
 
-    monkeypatch.setattr(fold_affine, "_folded", forgets_the_shift)
+    monkeypatch.setattr(fold_affine, "_fold", forgets_the_shift)
     result = invoke("convert", case / "net.prototxt", case / "weights.caffemodel", "-o", out, "--verify-with", "self")
     assert result.exit_code == 1
     assert "the first that differs, is off by" in result.stderr

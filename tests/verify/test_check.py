@@ -83,7 +83,7 @@ def test_a_wrong_pass_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     case = next(case for case in NETS if case.name == "nets/cifar_full_bn")
     monkeypatch.chdir(case.folder)
     loaded, state = of_case(case)
-    right = fold_affine._folded
+    right = fold_affine._fold
 
     def wrong(*arguments: object) -> object:
         node = right(*arguments)  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ def test_a_wrong_pass_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         scaled = (partial(np.multiply, param.array(), np.float32(1.01)) for param in node.params)
         return replace(node, params=tuple(replace(p, values=v) for p, v in zip(node.params, scaled, strict=True)))
 
-    monkeypatch.setattr(fold_affine, "_folded", wrong)
+    monkeypatch.setattr(fold_affine, "_fold", wrong)
     model = convert_loaded(loaded, choose_outputs(loaded.graph, None))
     assert not verify(loaded, model, options=state, engine="self").ok
 

@@ -18,7 +18,7 @@ def convert_weights(
     net: Path, weights: tuple[Path, ...], out: Path, options: NetOptions, *, quiet: bool, verbose: bool
 ) -> None:
     """Writes the parameters, and says what there is to say of them."""
-    from caffeconv.cli.show.written_files import saved
+    from caffeconv.cli.show.written_files import saved_summary
     from caffeconv.emit.weights.caffe_weights import save_weights
     from caffeconv.errors import CaffeconvError
     from caffeconv.frontend.open_files import weights_files
@@ -30,4 +30,4 @@ def convert_weights(
     save_weights(out, loaded.graph)
     tell_problems(loaded.dropped, loaded.bound.diagnostics, quiet=quiet, verbose=verbose)
     if not quiet:
-        click.echo(f"{out}: {saved(loaded.graph)}, {out.stat().st_size / 1e6:.2f} MB")
+        click.echo(f"{out}: {saved_summary(loaded.graph)}, {out.stat().st_size / 1e6:.2f} MB")

@@ -39,7 +39,7 @@ class ModelRequest:
 
 def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
     """Writes the model, and says what there is to say of it."""
-    from caffeconv.cli.show.written_files import told
+    from caffeconv.cli.show.written_files import report_lines
     from caffeconv.conversion.load import source_metadata
     from caffeconv.emit.onnx_writer import choose_storage, write_model
     from caffeconv.files.sha256 import hashing
@@ -48,22 +48,22 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
     notes: list[Diagnostic] = []
     with hashing(weights_files(request.net, request.weights)) as hashes:
         loaded = load_net(request.net, request.weights, request.options, crop=request.forms.crop_size)
-        outline = _outline(request, loaded, notes, quiet=quiet)
-        chosen = choose_storage(outline, request.storage)
+        model = _build_model(request, loaded, notes, quiet=quiet)
+        storage = choose_storage(model, request.storage)
         metadata = functools.partial(source_metadata, loaded, hashes)
-        written = write_model(outline, request.out, chosen, hashes, metadata)
+        written = write_model(model, request.out, storage, hashes, metadata)
     tell_problems(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)
-    for line in told(written, automatic=chosen != (request.storage or "embed"), verbose=verbose):
+    for line in report_lines(written, automatic=storage != (request.storage or "embed"), verbose=verbose):
         note(line, quiet=quiet)
     if not quiet:
-        graph = outline.model.graph
-        described = " ".join(_describe(value) for value in graph.input)
+        graph = model.model.graph
+        inputs = " ".join(_describe(value) for value in graph.input)
         results = " ".join(_describe(value) for value in graph.output)
         size = f"{len(graph.node)} nodes, {written.bytes / 1e6:.2f} MB"
-        click.echo(f"{request.out}: {size}; {described or 'no input'} → {results}")
+        click.echo(f"{request.out}: {size}; {inputs or 'no input'} → {results}")
 
 
-def _outline(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, quiet: bool) -> LazyModel:
+def _build_model(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, quiet: bool) -> LazyModel:
     """The model in its form, verified where that is asked for."""
     from caffeconv.conversion.convert import refuse_changed_links
     from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
@@ -71,28 +71,28 @@ def _outline(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, 
     from caffeconv.emit.passes.pipeline import run_onnx_passes
 
     forms, net, options = request.forms, request.net, request.options
-    form = forms.form(net, options, notes, fold=request.fold)
-    refuse_changed_links(form, request.storage)
+    model_options = forms.model_options(net, options, notes, fold=request.fold)
+    refuse_changed_links(model_options, request.storage)
     values = choose_outputs(loaded.graph, "all" if request.outputs == ("all",) else request.outputs or None)
-    outline = to_onnx(
+    lazy_model = to_onnx(
         loaded, values, batch=request.batch, opset=request.opset, fold=request.fold, link=request.storage == "link",
         notes=notes, any_size=options.fully_convolutional,
     )  # fmt: skip
-    if form.is_plain and not forms.wants_verification:
-        return outline
-    plain = outline.materialize()
-    model = run_onnx_passes(plain, form, notes)
+    if model_options.is_plain and not forms.wants_verification:
+        return lazy_model
+    plain = lazy_model.materialize()
+    model = run_onnx_passes(plain, model_options, notes)
     if forms.wants_verification:
         from caffeconv.verify import verify
 
         typical = forms.typical(net, options)
-        found = verify(loaded, model, form, options, typical=typical, engine=forms.verify_with)
-        show_verification(found, quiet=quiet)
-        if not found.ok:
-            raise CaffeconvError(not_right(found, request.out))
-    elif form.half and not quiet:
-        report_half(loaded, plain, model, form)
-    return outline if form.is_plain else LazyModel(model, {})
+        verification = verify(loaded, model, model_options, options, typical=typical, engine=forms.verify_with)
+        show_verification(verification, quiet=quiet)
+        if not verification.ok:
+            raise CaffeconvError(not_right(verification, request.out))
+    elif model_options.half and not quiet:
+        report_half(loaded, plain, model, model_options)
+    return lazy_model if model_options.is_plain else LazyModel(model, {})
 
 
 def _describe(value: object) -> str:

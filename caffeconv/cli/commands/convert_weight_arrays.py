@@ -40,16 +40,16 @@ def convert_weight_arrays(
     tell_problems(loaded.dropped, loaded.bound.diagnostics, quiet=quiet, verbose=verbose)
     _tell_notes({name: layer.get("notes", ()) for name, layer in content.layers.items()}, verbose=verbose, quiet=quiet)
     if not quiet:
-        held = "channels last (NHWC)" if layout == "nhwc" else "as Caffe has them"
-        click.echo(f"{out}: {len(content.arrays)} arrays, {written / 1e6:.2f} MB; {held}")
+        layout_text = "channels last (NHWC)" if layout == "nhwc" else "as Caffe has them"
+        click.echo(f"{out}: {len(content.arrays)} arrays, {written / 1e6:.2f} MB; {layout_text}")
 
 
 def _tell_notes(notes: dict[str, object], *, verbose: bool, quiet: bool) -> None:
-    told = [(layer, line) for layer, lines in notes.items() if isinstance(lines, (list, tuple)) for line in lines]
+    lines = [(layer, line) for layer, texts in notes.items() if isinstance(texts, (list, tuple)) for line in texts]
     if verbose:
-        for layer, line in told:
+        for layer, line in lines:
             note(f"{layer}: {line}", quiet=quiet)
-    elif told:
-        layers = len({layer for layer, _ in told})
+    elif lines:
+        layers = len({layer for layer, _ in lines})
         word = "layer" if layers == 1 else "layers"
         note(f"{layers} {word} with something to know; -v says it, and so does the file's metadata", quiet=quiet)

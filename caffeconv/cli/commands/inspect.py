@@ -74,9 +74,9 @@ def inspect_command(
         click.echo(to_json(report))
     elif not quiet:
         print_table(report)
-    shown = ("error", "warning", "note") if verbose else ("error", "warning")
+    severities = ("error", "warning", "note") if verbose else ("error", "warning")
     for diagnostic in report.diagnostics:
-        if diagnostic.severity in shown:
+        if diagnostic.severity in severities:
             click.echo(f"{diagnostic.severity}: {diagnostic}", err=True)
     if report.advice:
         click.echo(report.advice, err=True)
@@ -87,8 +87,8 @@ def inspect_command(
     if not report.ok:
         raise SystemExit(1)
     if not quiet and not as_json:
-        fits = "The weights fit." if weights else "The shapes go together; no weights were given."
-        click.echo(fits)
+        verdict = "The weights fit." if weights else "The shapes go together; no weights were given."
+        click.echo(verdict)
 
 
 def is_prototxt(path: Path) -> bool:
@@ -124,8 +124,8 @@ def _explain(report: Report, layer: str) -> None:
         for diagnostic in report.diagnostics:
             if diagnostic.layer == layer and diagnostic.severity == "error":
                 raise CaffeconvError(str(diagnostic)) from None
-        near = difflib.get_close_matches(layer, [other.name for other in report.layers], 3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        matches = difflib.get_close_matches(layer, [other.name for other in report.layers], 3)
+        hint = f" Did you mean {' or '.join(matches)}?" if matches else ""
         raise CaffeconvError(f"the net has no layer '{layer}' that could be built.{hint}") from None
 
 

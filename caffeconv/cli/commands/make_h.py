@@ -118,16 +118,18 @@ def make_h_command(
     weighing = Weighing(class_weights, counts, place, balance, beta, classes, ignore_label, label_maps, dataset)
     start.check()
     weighing.check()
-    if not start.given and not weighing.given:
-        raise click.UsageError(f"nothing to make H of; one of {', '.join((*start.ways, *weighing.ways))} was needed")
+    if not start.option_names and not weighing.option_names:
+        raise click.UsageError(
+            f"nothing to make H of; one of {', '.join((*start.choices, *weighing.choices))} was needed"
+        )
     if out is None and not show and plot is None:
         raise click.UsageError("nothing to do with H; -o FILE, --show or --plot PNG was needed")
     if plot is not None and plot.suffix.lower() != ".png":
         raise click.UsageError(f"--plot {plot}: a name that ends in .png was needed")
     if out is not None:
         check_place(out, legacy=legacy)
-    for written in (*(files_of(out) if out else ()), *([plot] if plot else ())):
-        refuse_input_as_output(written, [path for path in (*start.files, *weighing.files, labels) if path])
+    for output in (*(files_of(out) if out else ()), *([plot] if plot else ())):
+        refuse_input_as_output(output, [path for path in (*start.files, *weighing.files, labels) if path])
 
     names = _read_names(labels)
     base, names = start.matrix(names)

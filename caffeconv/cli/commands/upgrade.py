@@ -40,7 +40,7 @@ def upgrade_command(source: Path, out: Path, options: NetOptions, quiet: bool, v
             "keeps them all; they were given without --deploy"
         )
     upgraded = upgrade_file(source, out, options)
-    for told in upgraded.notes:
-        note(told, quiet=quiet)
+    for line in upgraded.notes:
+        note(line, quiet=quiet)
     if not quiet and out.is_file():
         click.echo(f"{out}: {out.stat().st_size} bytes")

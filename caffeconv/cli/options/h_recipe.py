@@ -32,23 +32,25 @@ class Start:
     sigma: float | None
 
     @property
-    def ways(self) -> Mapping[str, object]:
+    def choices(self) -> Mapping[str, object]:
         return {
             "SOURCE": self.source, "--identity": self.identity, "--hierarchy": self.hierarchy,
             "--positions": self.positions,
         }  # fmt: skip
 
     @property
-    def given(self) -> list[str]:
-        return [name for name, value in self.ways.items() if value is not None]
+    def option_names(self) -> list[str]:
+        return [name for name, value in self.choices.items() if value is not None]
 
     @property
     def files(self) -> Sequence[Path | None]:
         return self.source, self.hierarchy, _file(self.positions)
 
     def check(self) -> None:
-        if len(self.given) > 1:
-            raise click.UsageError(f"{' and '.join(self.given)} given; one of {', '.join(self.ways)} was needed")
+        if len(self.option_names) > 1:
+            raise click.UsageError(
+                f"{' and '.join(self.option_names)} given; one of {', '.join(self.choices)} was needed"
+            )
         if self.decay is not None and self.source is None and self.positions is None:
             raise click.UsageError("--from-distances without distances; SOURCE or --positions was needed")
         if self.sigma is not None and self.decay is None and self.positions is None:
@@ -67,8 +69,8 @@ class Start:
             tree = read_hierarchy(self.hierarchy, names or None)
             return tree.similarities(), tree.names
         if self.positions is not None:
-            places = _numbers(self.positions, "--positions", "places of classes")
-            return from_distances(distances_between(places), self.decay or "exp", self.sigma), names
+            positions = _numbers(self.positions, "--positions", "places of classes")
+            return from_distances(distances_between(positions), self.decay or "exp", self.sigma), names
         if self.source is None:
             return None, names
         matrix = read_matrix(self.source)
@@ -90,30 +92,32 @@ class Weighing:
     dataset: str | None
 
     @property
-    def ways(self) -> Mapping[str, object]:
+    def choices(self) -> Mapping[str, object]:
         return {"--class-weights": self.class_weights, "--counts": self.counts, "--count-labels": self.place}
 
     @property
-    def given(self) -> list[str]:
-        return [name for name, value in self.ways.items() if value is not None]
+    def option_names(self) -> list[str]:
+        return [name for name, value in self.choices.items() if value is not None]
 
     @property
     def files(self) -> Sequence[Path | None]:
         return _file(self.class_weights), _file(self.counts), self.place
 
     def check(self) -> None:
-        if len(self.given) > 1:
-            raise click.UsageError(f"{' and '.join(self.given)} given; one of {', '.join(self.ways)} was needed")
+        if len(self.option_names) > 1:
+            raise click.UsageError(
+                f"{' and '.join(self.option_names)} given; one of {', '.join(self.choices)} was needed"
+            )
         if self.balance is not None and self.counts is None and self.place is None:
             raise click.UsageError("--balance is for --counts or --count-labels, of which none was given")
         if self.beta is not None and self.balance != "effective-number":
             raise click.UsageError("--beta is for --balance effective-number, which was not given")
-        counting = {
+        counting_options = {
             "--classes": self.classes is not None, "--ignore-label": self.ignore_label is not None,
             "--label-maps": self.label_maps, "--dataset": self.dataset is not None,
         }  # fmt: skip
-        for name, used in counting.items():
-            if used and self.place is None:
+        for name, is_set in counting_options.items():
+            if is_set and self.place is None:
                 raise click.UsageError(f"{name} is for --count-labels, which was not given")
 
     def weights(self, size: int | None, *, quiet: bool, verbose: bool) -> NDArray[np.float64] | None:

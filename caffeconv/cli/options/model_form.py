@@ -56,7 +56,7 @@ class FormOptions:
     def _says_preprocessing(self) -> bool:
         return self.mean is not None or self.scale is not None or self.rgb
 
-    def form(self, net: Path, options: NetOptions, notes: list[Diagnostic], *, fold: bool) -> ModelOptions:
+    def model_options(self, net: Path, options: NetOptions, notes: list[Diagnostic], *, fold: bool) -> ModelOptions:
         """The form of the model; reads the mean, or what the net's data layer says."""
         if self.keep_io and not self.half:
             raise click.UsageError("--keep-io without --fp16: inputs and outputs are float32 as it is")
@@ -65,8 +65,8 @@ class FormOptions:
             raise click.UsageError(
                 "--input-layout and --resize say how pictures come; --preprocess, --mean, --scale or --rgb was needed too"
             )
-        form = ModelOptions(self.layout or "nchw", self.half, self.keep_io, fold=fold)
-        return replace(form, preprocess=self._preprocess(net, options, notes)) if prepare else form
+        model_options = ModelOptions(self.layout or "nchw", self.half, self.keep_io, fold=fold)
+        return replace(model_options, preprocess=self._preprocess(net, options, notes)) if prepare else model_options
 
     def typical(self, net: Path, options: NetOptions) -> Preprocess | None:
         """What the net's pictures go through outside of the model, where the net says it: for probe inputs."""
@@ -81,30 +81,30 @@ class FormOptions:
 
     def _preprocess(self, net: Path, options: NetOptions, notes: list[Diagnostic]) -> Preprocess:
         resize = parse_size(self.resize, "--resize") if self.resize else None
-        asked = Preprocess(size=resize, rgb=self.rgb, pictures=self.pictures, layout=self.input_layout or "nhwc")
+        base = Preprocess(size=resize, rgb=self.rgb, pictures=self.pictures, layout=self.input_layout or "nhwc")
         if self._says_preprocessing:
             scale = 1.0 if self.scale is None else self.scale
-            return replace(asked, mean=read_mean(self.mean), scale=scale)
+            return replace(base, mean=read_mean(self.mean), scale=scale)
         from caffeconv.conversion.own_preprocess import own_preprocess
         from caffeconv.frontend.open_files import read_net
 
         source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields)
-        return own_preprocess(source, options, asked, notes)
+        return own_preprocess(source, options, base, notes)
 
 
 def form_options(command: Callable[..., None]) -> Callable[..., None]:
     """--layout, --fp16, --preprocess, --verify and what belongs to them, handed to the command as one `forms`."""
 
     @functools.wraps(command)
-    def gathered(
+    def wrapper(
         *args: object, layout: Layout | None, half: bool, keep_io: bool, preprocess: bool, mean: str | None,
         scale: float | None, resize: str | None, crop: str | None, rgb: bool, pictures: ChannelOrder,
         input_layout: Layout | None, verify: bool, verify_with: EngineName | None, **rest: object,
     ) -> None:  # fmt: skip
-        given = FormOptions(
+        forms = FormOptions(
             layout, half, keep_io, preprocess, mean, scale, resize, crop, rgb, pictures, input_layout, verify, verify_with
         )  # fmt: skip
-        command(*args, forms=given, **rest)
+        command(*args, forms=forms, **rest)
 
     layouts = click.Choice(["nchw", "nhwc"])
     decorators = (
@@ -131,48 +131,52 @@ def form_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--verify-with", type=click.Choice(["caffe", "opencv", "self"]),
                      help="As --verify, with this engine.  [default: the first of these that runs the net]"),
     )  # fmt: skip
-    decorated: Callable[..., None] = gathered
+    decorated: Callable[..., None] = wrapper
     for decorator in reversed(decorators):
         decorated = decorator(decorated)
     return decorated
 
 
-def show_verification(found: Verification, *, quiet: bool) -> None:
+def show_verification(verification: Verification, *, quiet: bool) -> None:
     """A table of all blobs on stdout, and on stderr with whom they were compared."""
-    for title, why in found.unfit:
+    for title, why in verification.unfit:
         note(f"not compared with {title}: {why}", quiet=quiet)
-    note(f"compared with {found.engine.title}: {found.engine.independence}", quiet=quiet)
+    note(f"compared with {verification.engine.title}: {verification.engine.independence}", quiet=quiet)
     if not quiet:
-        _print_blobs(found.blobs)
-        absent = f"; {found.absent} blobs are not in the model (folded into others, or cut)" if found.absent else ""
-        differing = sum(blob.verdict == "differs" for blob in found.blobs)
+        _print_blobs(verification.blobs)
+        absent = (
+            f"; {verification.absent} blobs are not in the model (folded into others, or cut)"
+            if verification.absent
+            else ""
+        )
+        differing = sum(blob.verdict == "differs" for blob in verification.blobs)
         verdict = f"{differing} differ" if differing else "all agree"
-        steep = any(blob.verdict == "ok: steep" for blob in found.blobs)
+        steep = any(blob.verdict == "ok: steep" for blob in verification.blobs)
         absent += "; steep: inputs changed by a rounding move it as far" if steep else ""
-        click.echo(f"{len(found.blobs)} blobs compared, {verdict}; tolerated: {found.tolerance}{absent}")
+        click.echo(f"{len(verification.blobs)} blobs compared, {verdict}; tolerated: {verification.tolerance}{absent}")
 
 
-def not_right(found: Verification, out: Path) -> str:
+def not_right(verification: Verification, out: Path) -> str:
     """The message of a verification that failed."""
     from caffeconv.verify.check import HALF
 
-    first = found.first_wrong
+    first = verification.first_wrong
     if first is None:
         return f"{out}: no output could be compared, so nothing is known of the model, and nothing is written"
-    half = found.tolerance == HALF
-    advice = "Half precision is too little for this net; leave --fp16 out" if half else found.engine.advice
+    half = verification.tolerance == HALF
+    advice = "Half precision is too little for this net; leave --fp16 out" if half else verification.engine.advice
     return (
         f"{first.layer}: blob '{first.blob}', the first that differs, is off by {first.deviation:.3g}, where the greatest "
-        f"value is {first.magnitude:.3g}; {found.tolerance} is tolerated. {out} is not written. {advice}".rstrip()
+        f"value is {first.magnitude:.3g}; {verification.tolerance} is tolerated. {out} is not written. {advice}".rstrip()
     )
 
 
-def report_half(loaded: Loaded, plain: ModelProto, model: ModelProto, form: ModelOptions) -> None:
+def report_half(loaded: Loaded, plain: ModelProto, model: ModelProto, model_options: ModelOptions) -> None:
     """A line for each output, on stdout: how far half precision takes it from float32, on a probe input."""
     from caffeconv.verify import deviations
 
     try:
-        checks = deviations(loaded, plain, model, form)
+        checks = deviations(loaded, plain, model, model_options)
     except CaffeconvError as error:
         note(f"how far half precision is from float32 is not known: {error}")
         return

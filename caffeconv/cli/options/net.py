@@ -36,7 +36,7 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
     """Caffe's NetState, input shapes and the like, handed to the command as one `options`."""
 
     @functools.wraps(command)
-    def gathered(
+    def wrapper(
         *args: object, phase: str, level: int, stages: tuple[str, ...], shapes: tuple[str, ...], deploy: bool,
         extended: bool, infogain: Infogain | None, allow_python: bool, ignore_unknown_fields: bool, **rest: object,
     ) -> None:  # fmt: skip
@@ -65,7 +65,7 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--ignore-unknown-fields", is_flag=True,
                      help="Go on without prototxt fields that the schema lacks; lists what was dropped."),
     )  # fmt: skip
-    decorated: Callable[..., None] = gathered
+    decorated: Callable[..., None] = wrapper
     for decorator in reversed(decorators):
         decorated = decorator(decorated)
     return decorated
@@ -75,9 +75,7 @@ def compute_options(command: Callable[..., None]) -> Callable[..., None]:
     """--provider, --threads, --nhwc and --fp16, handed to the command as one `compute`."""
 
     @functools.wraps(command)
-    def gathered(
-        *args: object, provider: Provider, threads: int | None, nhwc: bool, half: bool, **rest: object
-    ) -> None:
+    def wrapper(*args: object, provider: Provider, threads: int | None, nhwc: bool, half: bool, **rest: object) -> None:
         command(*args, compute=ComputeOptions(provider, threads, nhwc, half), **rest)
 
     decorators = (
@@ -89,7 +87,7 @@ def compute_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--fp16", "half", is_flag=True,
                      help="On CUDA, compute in half precision, but for losses and statistics."),
     )  # fmt: skip
-    decorated: Callable[..., None] = gathered
+    decorated: Callable[..., None] = wrapper
     for decorator in reversed(decorators):
         decorated = decorator(decorated)
     return decorated

@@ -87,7 +87,7 @@ class Classified:
     labels: Sequence[str]
     top_k: int
     passed_over: Collection[int] = ()
-    """Items of which nothing is said."""
+    """Items that are left out."""
 
     @property
     def header(self) -> Sequence[str]:
@@ -105,12 +105,12 @@ def _gives_classes(session: Session, name: str, values: NDArray[np.float32], ite
     return kind == "probabilities" and values.ndim >= 2 and len(values) == items and values[0].size == values.shape[1]
 
 
-def refuse_other_outputs(session: Session, batch: Batch, asked: str) -> None:
-    """Raises CaffeconvError for an output that has no classes; `asked`: what wants them."""
+def refuse_other_outputs(session: Session, batch: Batch, option: str) -> None:
+    """Raises CaffeconvError for an output that has no classes; `option`: what needs them."""
     for name, values in batch.outputs.items():
         if not _gives_classes(session, name, values, batch.size):
             raise CaffeconvError(
-                f"{asked}: output '{name}' is {format_shape(values.shape)}, and not the probabilities of "
+                f"{option}: output '{name}' is {format_shape(values.shape)}, and not the probabilities of "
                 "classes, nor are all outputs "
                 "detections; such values can be written whole with -o (.npz, .h5, .csv, .json), without --format"
             )
@@ -141,7 +141,7 @@ def _predictions(batch: Batch, what: Classified) -> Iterator[Prediction]:
 
 def print_table(batches: Iterable[Batch], what: Classified) -> Tally:
     """Prints a part of the table for each batch and output as it comes; the first has the headings."""
-    console, tally, shown, width = make_console(), Tally(what.top_k), set(), 0
+    console, tally, printed_names, width = make_console(), Tally(what.top_k), set(), 0
     for batch in batches:
         for prediction in _predictions(batch, what):
             tally.count(prediction)
@@ -152,10 +152,10 @@ def print_table(batches: Iterable[Batch], what: Classified) -> Tally:
         width = max(width, *(min(len(item), MOST_NAME) for item in items))
         for name, values in batch.outputs.items():
             table = classes(name, values[rows], items, what.labels, what.top_k)
-            table.show_header = name not in shown or len(batch.outputs) > 1
+            table.show_header = name not in printed_names or len(batch.outputs) > 1
             table.columns[0].min_width = width
             table.columns[1].min_width = max(6, len(name))
             table.columns[2].min_width = len("class")
-            shown.add(name)
+            printed_names.add(name)
             console.print(table)
     return tally

@@ -19,7 +19,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 @dataclass(frozen=True)
 class Box:
-    """One thing that was found."""
+    """One detected object."""
 
     number: int
     score: float
@@ -30,7 +30,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found in one item, in the order of the net."""
+    """The boxes of one item, in the order of the net."""
 
     item: str
     output: str
@@ -54,7 +54,7 @@ class Detected:
     labels: Sequence[str]
     threshold: float
     passed_over: Collection[int] = ()
-    """Items of which nothing is said."""
+    """Items that are left out."""
 
     @property
     def header(self) -> Sequence[str]:
@@ -67,10 +67,10 @@ class Detected:
                 if batch.start + i in self.passed_over:
                     continue
                 for name, values in batch.outputs.items():
-                    found = (row.tolist() for row in values.reshape(-1, 7) if row[0] == i)
+                    rows = (row.tolist() for row in values.reshape(-1, 7) if row[0] == i)
                     boxes = tuple(
                         Box(int(label), score, tuple(corners), self._label(int(label)))
-                        for _, label, score, *corners in found
+                        for _, label, score, *corners in rows
                         if label >= 0 and score >= self.threshold
                     )
                     yield Detections(self.items(batch.start + i), name, boxes)

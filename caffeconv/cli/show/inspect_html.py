@@ -72,12 +72,12 @@ def _settings(layer: LayerReport) -> str:
     kind = LAYERS.get(layer.type)
     if layer.definition is None or kind is None or not kind.settings:
         return ""
-    given = {field.name for field, _ in getattr(layer.definition.proto, kind.settings).ListFields()}
-    shown = {
+    field_names = {field.name for field, _ in getattr(layer.definition.proto, kind.settings).ListFields()}
+    settings = {
         name: value for name, value in settings_of(layer.definition).items()
-        if name in given | {kind.channel_setting, *kind.size_settings}
+        if name in field_names | {kind.channel_setting, *kind.size_settings}
     }  # fmt: skip
-    return ", ".join(f"{name}: {field_text(name, value)}" for name, value in shown.items())
+    return ", ".join(f"{name}: {field_text(name, value)}" for name, value in settings.items())
 
 
 def _histograms(node: Node | None) -> Iterator[Json]:
@@ -99,15 +99,15 @@ def _histogram(param: Param) -> Json:
 def groups(names: Sequence[str]) -> list[Json]:
     """Runs of layers whose names begin alike, as ``res2a``, ``inception_3a/…``: name, first and last index."""
     stems = [_stem(name) for name in names]
-    found: list[Json] = []
+    blocks: list[Json] = []
     start = 0
     for i in range(1, len(names) + 1):
         if i < len(names) and stems[i] == stems[start]:
             continue
         if stems[start] and i - start >= LEAST_GROUP and i - start < len(names):
-            found.append({"name": stems[start], "first": start, "last": i - 1})
+            blocks.append({"name": stems[start], "first": start, "last": i - 1})
         start = i
-    return found
+    return blocks
 
 
 def _stem(name: str) -> str:

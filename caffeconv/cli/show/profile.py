@@ -41,8 +41,8 @@ def noise_for(inputs: Mapping[str, Sequence[int | str]], batch: int) -> dict[str
         if unknown:
             raise CaffeconvError(f"input '{name}' is open in {', '.join(map(str, unknown))}; give --input {name}=FILE")
         shape = tuple(dim if isinstance(dim, int) else batch for dim in dims)
-        made = random.uniform(0, 255, shape) if len(shape) > 2 else np.zeros(shape)
-        feeds[name] = made.astype(np.float32)
+        values = random.uniform(0, 255, shape) if len(shape) > 2 else np.zeros(shape)
+        feeds[name] = values.astype(np.float32)
     return feeds
 
 
@@ -53,14 +53,14 @@ def profile_table(profile: Profile, facts: Sequence[LayerFacts]) -> Table:
     table.add_column("type")
     for heading in ("ms", "share", "mult-adds", "GFLOP/s"):
         table.add_column(heading, justify="right")
-    times, whole = profile.layer_ms, _whole(profile)
+    times, total_ms = profile.layer_ms, _total_ms(profile)
     for layer in facts:
         ms, work = times.get(layer.name), layer.multiply_adds
         table.add_row(
             escape(layer.name),
             layer.type,
             "" if ms is None else f"{ms:.3f}",
-            "" if ms is None else f"{ms / whole:.1%}",
+            "" if ms is None else f"{ms / total_ms:.1%}",
             f"{work:,}" if work else "",
             f"{_gflops(work, ms):.1f}" if work and ms else "",
         )
@@ -76,7 +76,7 @@ def profile_lines(profile: Profile, facts: Sequence[LayerFacts]) -> list[str]:
     ]
     if profile.unattributed_ms:
         nodes = ", ".join(profile.unattributed)
-        share = profile.unattributed_ms / _whole(profile)
+        share = profile.unattributed_ms / _total_ms(profile)
         lines.append(f"{profile.unattributed_ms:.3f} ms ({share:.1%}) belong to no layer ({nodes})")
     if any(layer.name not in times for layer in facts):
         lines.append("layers without a time are computed within another one (folded, fused), or not needed")
@@ -92,13 +92,13 @@ def profile_bytes(path: Path, profile: Profile, facts: Sequence[LayerFacts]) -> 
 
 
 def _summary(profile: Profile, facts: Sequence[LayerFacts]) -> object:
-    times, whole = profile.layer_ms, _whole(profile)
+    times, total_ms = profile.layer_ms, _total_ms(profile)
     layers = [
         {
             "layer": layer.name,
             "type": layer.type,
             "ms": times.get(layer.name),
-            "share": None if layer.name not in times else times[layer.name] / whole,
+            "share": None if layer.name not in times else times[layer.name] / total_ms,
             "multiply_adds": layer.multiply_adds,
             "nodes": sorted({run.node for run in profile.runs if run.layer == layer.name}),
         }
@@ -132,7 +132,7 @@ def _trace(profile: Profile, facts: Sequence[LayerFacts]) -> object:
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
-def _whole(profile: Profile) -> float:
+def _total_ms(profile: Profile) -> float:
     return sum(profile.layer_ms.values()) + profile.unattributed_ms or 1.0
 
 

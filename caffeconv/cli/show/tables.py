@@ -50,8 +50,8 @@ def detections(name: str, values: Array, items: Sequence[str], labels: Sequence[
         if score < threshold or label < 0:
             continue
         item = items[int(image)] if 0 <= int(image) < len(items) else str(int(image))
-        known = labels[int(label)] if int(label) < len(labels) else f"class {int(label)}"
-        table.add_row(escape(item), escape(known), f"{score:.4f}", *(f"{edge:.4f}" for edge in box))
+        label_text = labels[int(label)] if int(label) < len(labels) else f"class {int(label)}"
+        table.add_row(escape(item), escape(label_text), f"{score:.4f}", *(f"{edge:.4f}" for edge in box))
     if not table.row_count:
         table.add_row(f"nothing with a score of at least {threshold:g}")
     return table

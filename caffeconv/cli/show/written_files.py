@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from caffeconv.ir.graph import Graph
 
 
-def told(written: Written, *, automatic: bool, verbose: bool) -> Iterator[str]:
+def report_lines(written: Written, *, automatic: bool, verbose: bool) -> Iterator[str]:
     """What a user should know: always which other files the model needs, and on `-v` which tensors lie where."""
     if written.data is not None:
         why = "; one ONNX file holds at most 2 GiB" if automatic else ""
@@ -21,12 +21,12 @@ def told(written: Written, *, automatic: bool, verbose: bool) -> Iterator[str]:
     elif written.storage == "link":
         yield "nothing to link to: no weights are stored as ONNX wants them"
     if verbose:
-        yield from _listed("beside the model", written.apart)
+        yield from _tensor_lines("beside the model", written.apart)
         if written.linked:
-            yield from _listed("copied into the model", written.inside)
+            yield from _tensor_lines("copied into the model", written.inside)
 
 
-def saved(graph: Graph) -> str:
+def saved_summary(graph: Graph) -> str:
     """How many parameters of how many layers were saved."""
     layers = [node for node in graph.nodes if node.params]
     return f"{sum(len(node.params) for node in layers)} parameters of {len(layers)} layers"
@@ -36,7 +36,7 @@ def _sum(tensors: Sequence[Tensor]) -> str:
     return f"{len(tensors)} tensors, {sum(tensor.bytes for tensor in tensors) / 1e6:.2f} MB,"
 
 
-def _listed(where: str, tensors: Sequence[Tensor]) -> Iterator[str]:
+def _tensor_lines(where: str, tensors: Sequence[Tensor]) -> Iterator[str]:
     for source in dict.fromkeys(tensor.source for tensor in tensors):
-        alike = [tensor for tensor in tensors if tensor.source == source]
-        yield f"{where} ({source}): {_sum(alike)} {' '.join(tensor.proto.name for tensor in alike)}"
+        group = [tensor for tensor in tensors if tensor.source == source]
+        yield f"{where} ({source}): {_sum(group)} {' '.join(tensor.proto.name for tensor in group)}"
