@@ -306,16 +306,16 @@ def _length_delimited(number: int, body: bytes) -> bytes:
 
 def _parse_net(scan: Scan) -> caffe_pb2.NetParameter:
     net = caffe_pb2.NetParameter()
-    others = bytearray()
+    other_bytes = bytearray()
     for number, wire, tag, start, end in scan.fields(0, len(scan.buffer)):
         if wire == BYTES and number == _NET_LAYER:
             net.layer.append(_parse_layer(scan, start, end, caffe_pb2.LayerParameter))
         elif wire == BYTES and number == _NET_LAYERS_V1:
             net.layers.append(_parse_layer(scan, start, end, caffe_pb2.V1LayerParameter))
         else:
-            others += scan.buffer[tag:end]
+            other_bytes += scan.buffer[tag:end]
     try:
-        net.MergeFromString(bytes(others))
+        net.MergeFromString(bytes(other_bytes))
     except DecodeError as error:
         raise CaffeconvError(f"{scan.path}: the net definition inside does not parse: {error}") from None
     _decode_text(net)

@@ -113,8 +113,10 @@ def read_prototxt(
     net = caffe_pb2.NetParameter()
     parser = _Parser(text, str(path))
     parser.read(net)
-    known = extra_fields or {}
-    unknown = [u for u in parser.unknown if u.message != "LayerParameter" or u.field not in known.get(u.layer_type, ())]
+    known_fields = extra_fields or {}
+    unknown = [
+        u for u in parser.unknown if u.message != "LayerParameter" or u.field not in known_fields.get(u.layer_type, ())
+    ]
     if unknown and not ignore_unknown_fields:
         lines = "\n  ".join(str(field) for field in unknown)
         raise CaffeconvError(
@@ -292,8 +294,8 @@ class _Parser:
         if self._kind == "number" and self._token.isdigit() and int(self._token) in field.enum_type.values_by_number:
             return int(self._advance())
         if self._token not in values:
-            near = difflib.get_close_matches(self._token, values, 1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            matches = difflib.get_close_matches(self._token, values, 1)
+            hint = f" (did you mean {matches[0]}?)" if matches else ""
             listed = ", ".join(values) if len(values) <= 12 else f"a value of {field.enum_type.name}"
             raise self._fail(f"{field.name}: expected {listed}{hint}")
         return values[self._advance()].number

@@ -41,7 +41,7 @@ def _where(source: NetSource, name: str, line: int) -> str:
     return f"{source.path or 'net'}: layer '{name}'" + (f", line {line}" if line else "")
 
 
-def _near(name: str, names: Sequence[str]) -> str:
+def _suggestion(name: str, names: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, names, 1)
     return f" Did you mean {close[0]}?" if close else ""
 
@@ -191,7 +191,7 @@ def fold_padding(source: NetSource) -> NetSource:
             if blob not in maker:
                 raise CaffeconvError(
                     f"{_where(source, layer.layer.name, line)}: Unknown blob input {blob} to layer {j}. "
-                    f"No layer above makes this blob.{_near(blob, list(maker))}"
+                    f"No layer above makes this blob.{_suggestion(blob, list(maker))}"
                 )
             index = maker[blob]
             if index is None or old[index].layer.type != "padding":
@@ -240,7 +240,7 @@ def _upgrade_v0_layer(source: NetSource, old: V1LayerParameter, line: int) -> V1
         if v0.type not in _V0_TYPES:
             raise CaffeconvError(
                 f"{_where(source, v0.name, line)}: Unknown layer name: {v0.type}; a layer type of the V0 form was "
-                f"needed.{_near(v0.type, list(_V0_TYPES)) or ' They are: ' + ', '.join(_V0_TYPES)}"
+                f"needed.{_suggestion(v0.type, list(_V0_TYPES)) or ' They are: ' + ', '.join(_V0_TYPES)}"
             )
         layer.type = _V0_TYPES[v0.type]
     for field, _ in v0.ListFields():

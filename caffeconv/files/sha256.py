@@ -58,11 +58,11 @@ def digest_of(path: Path, stop: threading.Event | None = None) -> Digest:
     digest, size = hashlib.sha256(), 0
     with path.open("rb", buffering=0) as file:
         block = memoryview(bytearray(min(_BLOCK, path.stat().st_size or 1 << 16)))
-        while read := file.readinto(block):
+        while count := file.readinto(block):
             if stop is not None and stop.is_set():
                 raise InterruptedError(f"{path}: not read to its end")
-            digest.update(block[:read])
-            size += read
+            digest.update(block[:count])
+            size += count
     return Digest(size, digest.hexdigest())
 
 

@@ -78,7 +78,7 @@ def open_labels(place: Path, *, label_maps: bool = False, dataset: str = "label"
     if kind in (".npy", ".npz"):
         return _Array(place, dataset)
     if place.is_dir() or kind in SUFFIXES or any(mark in place.name for mark in "*?["):
-        return _LabelPictures([(path, str(path)) for path in find_pictures(place).paths])
+        return _LabelImages([(path, str(path)) for path in find_pictures(place).paths])
     if kind not in TABLES and not place.is_file():
         raise CaffeconvError(f"{place}: {'no such file' if not place.exists() else 'no file'}; {_KINDS}")
     return _open_list(place, dataset, label_maps=label_maps)
@@ -94,8 +94,8 @@ def _open_list(path: Path, dataset: str, *, label_maps: bool) -> LabelSource:
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if label_maps or (len(lines[0][1]) > 1 and Path(lines[0][1][-1]).suffix.lower() in SUFFIXES):
         ends = [(number, line[-1]) for number, line in lines]
-        return _LabelPictures([(_find(name, path), f"{path}, line {i} ({name})") for i, name in ends])
-    return _PictureList(ImageList(path, "", path.parent, color=True, size=None))
+        return _LabelImages([(_find(name, path), f"{path}, line {i} ({name})") for i, name in ends])
+    return _LabelledImages(ImageList(path, "", path.parent, color=True, size=None))
 
 
 def _find(name: str, listed_in: Path) -> Path:
@@ -194,12 +194,12 @@ def _rows(values: NDArray[np.generic], where: str, start: int) -> Labels:
     return Labels(values.reshape(len(values), -1), name)
 
 
-class _PictureList(LabelSource):
+class _LabelledImages(LabelSource):
     """The labels beside the names of pictures."""
 
-    def __init__(self, pictures: ImageList) -> None:
-        self._pictures = pictures
-        self._lines = pictures.lines()
+    def __init__(self, images: ImageList) -> None:
+        self._images = images
+        self._lines = images.lines()
         self.total = len(self._lines)
 
     def __iter__(self) -> Iterator[Labels]:
@@ -208,19 +208,19 @@ class _PictureList(LabelSource):
             yield self._labels(some)
 
     def _labels(self, some: Sequence[Line]) -> Labels:
-        return Labels(np.array([[line.label] for line in some]), lambda i, _: self._pictures.where(some[i]))
+        return Labels(np.array([[line.label] for line in some]), lambda i, _: self._images.where(some[i]))
 
 
-class _LabelPictures(LabelSource):
+class _LabelImages(LabelSource):
     """Pictures whose pixels are labels."""
 
-    def __init__(self, pictures: Sequence[tuple[Path, str]]) -> None:
-        self._pictures = pictures
+    def __init__(self, images: Sequence[tuple[Path, str]]) -> None:
+        self._images = images
         """Each with what to call it."""
-        self.total = len(pictures)
+        self.total = len(images)
 
     def __iter__(self) -> Iterator[Labels]:
-        for path, where in self._pictures:
+        for path, where in self._images:
             try:
                 content = path.read_bytes()
             except OSError as error:

@@ -32,8 +32,8 @@ def colours(matrix: FloatArray) -> Colours:
 
 
 def _ramp(stops: NDArray[np.float64], share: NDArray[np.floating]) -> NDArray[np.float64]:
-    places = np.linspace(0, 1, len(stops))
-    return np.stack([np.interp(share, places, channel) for channel in stops.T], axis=-1)
+    positions = np.linspace(0, 1, len(stops))
+    return np.stack([np.interp(share, positions, channel) for channel in stops.T], axis=-1)
 
 
 def _ink(colour: Colours) -> tuple[int, int, int]:
@@ -146,26 +146,26 @@ def plot(matrix: FloatArray, names: Sequence[str]) -> bytes:
     if cell >= _CELL_WITH_NUMBER:
         for (i, j), value in np.ndenumerate(matrix):
             region = canvas[top + i * cell : top + (i + 1) * cell, left + j * cell : left + (j + 1) * cell]
-            _put(region, _text(f"{value:.2g}"), cell // 2, cell // 2, _ink(region[0, 0]))
+            _draw(region, _text(f"{value:.2g}"), cell // 2, cell // 2, _ink(region[0, 0]))
     for label, text in texts.items():
         middle = label * cell + cell // 2
-        _put(canvas, text, left - _GAP // 2 - text.shape[1] // 2 - 1, top + middle)
+        _draw(canvas, text, left - _GAP // 2 - text.shape[1] // 2 - 1, top + middle)
         rotated = np.rot90(text) if upright else text
-        _put(canvas, rotated, left + middle, top - _GAP // 2 - rotated.shape[0] // 2 - 1)
-    _put(canvas, np.rot90(_text("true label")), _GAP + _TEXT // 2, top + side // 2)
-    _put(canvas, _text("predicted class"), left + side // 2, _GAP + _TEXT // 2)
-    _put_bar(canvas[top : top + side, left + side + _GAP :], matrix, numbers)
+        _draw(canvas, rotated, left + middle, top - _GAP // 2 - rotated.shape[0] // 2 - 1)
+    _draw(canvas, np.rot90(_text("true label")), _GAP + _TEXT // 2, top + side // 2)
+    _draw(canvas, _text("predicted class"), left + side // 2, _GAP + _TEXT // 2)
+    _draw_bar(canvas[top : top + side, left + side + _GAP :], matrix, numbers)
     return bytes(cv2.imencode(".png", canvas[:, :, ::-1])[1])
 
 
-def _put_bar(canvas: Colours, matrix: FloatArray, numbers: Sequence[NDArray[np.uint8]]) -> None:
+def _draw_bar(canvas: Colours, matrix: FloatArray, numbers: Sequence[NDArray[np.uint8]]) -> None:
     """What the colours mean, from the greatest value down to the least, or 0."""
     values = np.linspace(matrix.max(), min(0.0, float(matrix.min())), len(canvas), dtype=np.float32)
     canvas[:, :_BAR] = colours(values[:, None])
     for number, y in zip(
         numbers, (number_height := numbers[0].shape[0] // 2, len(canvas) - number_height - 1), strict=True
     ):
-        _put(canvas, number, _BAR + _GAP // 2 + number.shape[1] // 2, y)
+        _draw(canvas, number, _BAR + _GAP // 2 + number.shape[1] // 2, y)
 
 
 def _text(text: str) -> NDArray[np.uint8]:
@@ -179,7 +179,7 @@ def _text(text: str) -> NDArray[np.uint8]:
     return image
 
 
-def _put(canvas: Colours, text: NDArray[np.uint8], x: int, y: int, colour: tuple[int, int, int] = (0, 0, 0)) -> None:
+def _draw(canvas: Colours, text: NDArray[np.uint8], x: int, y: int, colour: tuple[int, int, int] = (0, 0, 0)) -> None:
     """Draws a text around a point; what would lie outside the canvas is cut off."""
     top, left = max(0, y - text.shape[0] // 2), max(0, x - text.shape[1] // 2)
     region = canvas[top : top + text.shape[0], left : left + text.shape[1]]

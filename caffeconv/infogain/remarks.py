@@ -10,31 +10,31 @@ from numpy.typing import NDArray
 from caffeconv.tensor.shape import FloatArray
 
 
-def remarks(matrix: FloatArray, *, weighted: bool = False, given: FloatArray | None = None) -> tuple[str, ...]:
+def remarks(matrix: FloatArray, *, weighted: bool = False, base: FloatArray | None = None) -> tuple[str, ...]:
     """What might not be meant about H, rows counted from 0, as labels are. None of it is an error.
 
     weighted: rows are class weights on purpose, so that they need not add up to 1.
-    given: what H was made of, where that is a matrix of the user's; whether it is symmetric or holds distances is
+    base: what H was made of, where that is a matrix of the user's; whether it is symmetric or holds distances is
         looked up there, because weights and unit rows change the one and hide the other.
     """
-    return tuple(_remarks(matrix, weighted=weighted, given=matrix if given is None else given))
+    return tuple(_remarks(matrix, weighted=weighted, base=matrix if base is None else base))
 
 
-def _remarks(matrix: FloatArray, *, weighted: bool, given: FloatArray) -> Iterator[str]:
+def _remarks(matrix: FloatArray, *, weighted: bool, base: FloatArray) -> Iterator[str]:
     if np.array_equal(matrix, np.eye(len(matrix), dtype=np.float32)):
         yield "H is the identity: InfogainLoss then computes what SoftmaxWithLoss does"
         return
-    if looks_like_distances(given):
+    if looks_like_distances(base):
         yield (
             "H has zeros on its diagonal and positive numbers beside it, as distances do. The loss asks for "
             "probability where H is large, so these would teach the net to predict anything but the label; H must be "
             "greatest where the prediction is right. Turn distances into similarities: `from_distances='exp'`"
         )
-    if not np.array_equal(given, given.T):
-        row, column = np.argwhere(given != given.T)[0]
+    if not np.array_equal(base, base.T):
+        row, column = np.argwhere(base != base.T)[0]
         yield (
-            f"H is not symmetric (row {row}, column {column}: {given[row, column]:g}; row {column}, column {row}: "
-            f"{given[column, row]:g}): its rows are the true labels, its columns the predicted classes; "
+            f"H is not symmetric (row {row}, column {column}: {base[row, column]:g}; row {column}, column {row}: "
+            f"{base[column, row]:g}): its rows are the true labels, its columns the predicted classes; "
             "make sure that it is not transposed"
         )
     yield from _lines(matrix, weighted=weighted)

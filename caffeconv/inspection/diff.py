@@ -29,7 +29,7 @@ def compare(a: Report, b: Report) -> tuple[LayerChange, ...]:
     """The layers that differ, in the order of `b`, with those that only `a` has where they stand there."""
     layers_b = {layer.name: layer for layer in reversed(b.layers)}
     layers_a = {layer.name: layer for layer in reversed(a.layers)}
-    changes = [_between(layer, layers_b.get(layer.name)) for layer in a.layers]
+    changes = [_layer_change(layer, layers_b.get(layer.name)) for layer in a.layers]
     changes += [
         LayerChange(layer.name, "only in B", (f"type {layer.type}", *_tops(layer)))
         for layer in b.layers if layer.name not in layers_a
@@ -41,7 +41,7 @@ def _tops(layer: LayerReport) -> Iterator[str]:
     yield from (f"top {name}: {format_shape(shape)}" for name, shape in layer.tops)
 
 
-def _between(a: LayerReport, b: LayerReport | None) -> LayerChange | None:
+def _layer_change(a: LayerReport, b: LayerReport | None) -> LayerChange | None:
     if b is None:
         return LayerChange(a.name, "only in A", (f"type {a.type}", *_tops(a)))
     changes: list[str] = []

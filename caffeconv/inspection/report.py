@@ -117,12 +117,12 @@ def inspect(
     )
     source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields)
     files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]
-    dropped = [Diagnostic("warning", str(net), f"dropped: {unknown}") for unknown in source.dropped]
+    dropped_warnings = [Diagnostic("warning", str(net), f"dropped: {unknown}") for unknown in source.dropped]
     try:
         upgraded = to_deploy(source, options) if deploy else upgrade_net(source)
         definition, faults = draft_net(upgraded, options)
     except InvalidNetError as error:
-        return Report(source.net.name, (), (*dropped, *error.diagnostics), {}, {})
+        return Report(source.net.name, (), (*dropped_warnings, *error.diagnostics), {}, {})
     shapes = shapes if batch is None else {**_with_batch(definition, shapes, batch), **(shapes or {})}
     partial_graph = build_partial_graph(definition, shapes)
     graph = finish(definition, partial_graph)
@@ -130,7 +130,7 @@ def inspect(
     diagnosis = diagnose(
         definition,
         files,
-        (*dropped, *faults, *partial_graph.problems, *for_built_layers(partial_graph, binding)),
+        (*dropped_warnings, *faults, *partial_graph.problems, *for_built_layers(partial_graph, binding)),
         shapes,
     )
     value_warnings = tuple(check_values(binding.graph.nodes)) if values else ()

@@ -66,7 +66,7 @@ class Classifier(Net):
         """
         if not len(inputs):
             raise CaffeconvError("predict: at least one picture was needed, as a list of arrays H×W×K")
-        resized = np.stack([io.resize_image(picture, self.image_dims) for picture in inputs])
+        resized = np.stack([io.resize_image(image, self.image_dims) for image in inputs])
         crops = io.oversample(list(resized), self.crop_dims.tolist()) if oversample else self._centre_crops(resized)
         name = self.inputs[0]
         batch = np.stack([self.transformer.preprocess(name, crop) for crop in crops])
@@ -74,9 +74,9 @@ class Classifier(Net):
         predictions = outputs[self.outputs[0]]
         return predictions.reshape(len(predictions) // 10, 10, -1).mean(1) if oversample else predictions
 
-    def _centre_crops(self, pictures: FloatArray) -> FloatArray:
+    def _centre_crops(self, images: FloatArray) -> FloatArray:
         """N×H×W×K cropped to the net's input."""
         centre = np.array(self.image_dims) / 2.0
         top, left = (centre - self.crop_dims / 2.0).astype(int)
         bottom, right = (centre + self.crop_dims / 2.0).astype(int)
-        return pictures[:, top:bottom, left:right, :]
+        return images[:, top:bottom, left:right, :]

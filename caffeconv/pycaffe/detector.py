@@ -56,8 +56,8 @@ class Detector(Net):
         if not file_windows:
             return []
         name = self.inputs[0]
-        pictures = {file: io.load_image(file) for file in dict.fromkeys(file for file, _ in file_windows)}
-        crops = [self.transformer.preprocess(name, self.crop(pictures[file], window)) for file, window in file_windows]
+        images = {file: io.load_image(file) for file in dict.fromkeys(file for file, _ in file_windows)}
+        crops = [self.transformer.preprocess(name, self.crop(images[file], window)) for file, window in file_windows]
         predictions = self.forward_all(**{name: np.stack(crops)})[self.outputs[0]]  # type: ignore[arg-type]
         return [
             Detection(window=window, prediction=prediction, filename=file)

@@ -232,11 +232,11 @@ def load_image(filename: PathLike, color: bool = True) -> FloatArray:
     path = Path(filename)
     if not path.is_file():
         raise PycaffeRuntimeError(f"{path}: no such file; a picture was needed")
-    picture = read_picture(path, color=None).astype(np.float64) / 255
-    channels = picture.shape[2]
+    image = read_picture(path, color=None).astype(np.float64) / 255
+    channels = image.shape[2]
     if channels == 1:
-        return np.tile(picture, (1, 1, 3 if color else 1)).astype(np.float32)
-    rgb = picture[:, :, 2::-1]
+        return np.tile(image, (1, 1, 3 if color else 1)).astype(np.float32)
+    rgb = image[:, :, 2::-1]
     return (rgb if color else (rgb @ np.array(_GREY))[:, :, np.newaxis]).astype(np.float32)
 
 
@@ -287,9 +287,9 @@ def oversample(images: Sequence[FloatArray], crop_dims: Sequence[int]) -> FloatA
     bottom, right = full_height - height, full_width - width
     corners = [(top, left) for top in (0, bottom) for left in (0, right)]
     # caffe: centre ± half the crop, cut off to whole pixels
-    places = [*corners, (int(full_height / 2 - height / 2), int(full_width / 2 - width / 2))]
+    origins = [*corners, (int(full_height / 2 - height / 2), int(full_width / 2 - width / 2))]
     crops = []
     for image in images:
-        views = [np.asarray(image)[top : top + height, left : left + width] for top, left in places]
+        views = [np.asarray(image)[top : top + height, left : left + width] for top, left in origins]
         crops += [*views, *(crop[:, ::-1] for crop in views)]
     return np.array(crops, np.float32)

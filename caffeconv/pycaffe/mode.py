@@ -53,10 +53,10 @@ def set_mode_gpu() -> None:
     """Nets made from now on compute with CUDA; where it is not to be had, on the CPU, with a CaffeconvWarning."""
     from caffeconv.runtime.install import import_onnxruntime, missing_cuda
 
-    missing = missing_cuda(import_onnxruntime(), None)
-    if missing:
-        warnings.warn(f"set_mode_gpu(): nets compute on the CPU, as {missing}", CaffeconvWarning, stacklevel=2)
-    _PROCESS.mode = replace(_PROCESS.mode, kind="cpu" if missing else "cuda")
+    reason = missing_cuda(import_onnxruntime(), None)
+    if reason:
+        warnings.warn(f"set_mode_gpu(): nets compute on the CPU, as {reason}", CaffeconvWarning, stacklevel=2)
+    _PROCESS.mode = replace(_PROCESS.mode, kind="cpu" if reason else "cuda")
 
 
 def set_device(device_id: int) -> None:

@@ -56,10 +56,10 @@ def choose_providers(provider: Provider, ort: ModuleType) -> list[str]:
     device = parse_provider(provider)
     if device.kind == "cpu":
         return [CPU]
-    missing = missing_cuda(ort, device.index)
-    if missing and device.kind == "cuda":
-        raise CaffeconvError(f"`provider={provider!r}`: {missing}")
-    return [CPU] if missing else [CUDA, CPU]
+    reason = missing_cuda(ort, device.index)
+    if reason and device.kind == "cuda":
+        raise CaffeconvError(f"`provider={provider!r}`: {reason}")
+    return [CPU] if reason else [CUDA, CPU]
 
 
 def check_half(provider: Provider) -> None:

@@ -33,10 +33,10 @@ class LabelCheck:
             is_wrong &= integers != self.ignore_label
         if not is_wrong.any():
             return
-        place = tuple(int(i) for i in np.argwhere(is_wrong)[0])
+        index = tuple(int(i) for i in np.argwhere(is_wrong)[0])
         ignored = "" if self.ignore_label is None else f" (or ignore_label {self.ignore_label})"
         raise CaffeconvError(
-            f"{self.where}: label {values[place]:g} in blob '{self.input}' at {list(place)} is out of range; "
+            f"{self.where}: label {values[index]:g} in blob '{self.input}' at {list(index)} is out of range; "
             f"0 to {self.classes - 1}{ignored} was needed"
         )
 

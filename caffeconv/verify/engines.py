@@ -118,8 +118,8 @@ def _run_in_child(
     script: str, subject: Subject, inputs: Mapping[str, FloatArray]
 ) -> Mapping[tuple[str, int], FloatArray]:
     """What a script beside this file makes of the net, in a Python of its own; EngineUnfitError where it does not."""
-    with tempfile.TemporaryDirectory(prefix="caffeconv-") as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(prefix="caffeconv-") as folder_name:
+        folder = Path(folder_name)
         np.savez(folder / "inputs.npz", *inputs.values())
         request = {
             "net": str(_net_for_others(subject, folder)),

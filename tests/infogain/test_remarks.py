@@ -48,10 +48,10 @@ def test_what_distances_would_do() -> None:
 def test_weights_are_no_mistake() -> None:
     """Neither the sums of weighted rows nor what weights do to symmetry is worth a word."""
     given = np.array([[0.75, 0.25], [0.25, 0.75]], np.float32)
-    assert remarks(given * np.array([[3], [0.5]], np.float32), weighted=True, given=given) == ()
+    assert remarks(given * np.array([[3], [0.5]], np.float32), weighted=True, base=given) == ()
 
 
 def test_a_mistake_hidden_by_unit_rows() -> None:
     given = np.array([[0, 1, 2], [1, 0, 1], [2, 1, 0]], np.float32)
-    found = remarks(given / given.sum(axis=1, keepdims=True), given=given)
+    found = remarks(given / given.sum(axis=1, keepdims=True), base=given)
     assert [remark.split(",")[0] for remark in found] == ["H has zeros on its diagonal and positive numbers beside it"]

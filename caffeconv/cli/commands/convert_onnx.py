@@ -80,8 +80,8 @@ def _build_model(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic],
     )  # fmt: skip
     if model_options.is_plain and not forms.wants_verification:
         return lazy_model
-    plain = lazy_model.materialize()
-    model = run_onnx_passes(plain, model_options, notes)
+    plain_model = lazy_model.materialize()
+    model = run_onnx_passes(plain_model, model_options, notes)
     if forms.wants_verification:
         from caffeconv.verify import verify
 
@@ -91,7 +91,7 @@ def _build_model(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic],
         if not verification.ok:
             raise CaffeconvError(not_right(verification, request.out))
     elif model_options.half and not quiet:
-        report_half(loaded, plain, model, model_options)
+        report_half(loaded, plain_model, model, model_options)
     return lazy_model if model_options.is_plain else LazyModel(model, {})
 
 

@@ -143,7 +143,7 @@ def make_h_command(
     matrix = matrix if weights is None else weighted(matrix, weights)
     _check_names(names, len(matrix), labels)
 
-    for remark in remarks(matrix, weighted=weights is not None, given=base):
+    for remark in remarks(matrix, weighted=weights is not None, base=base):
         note(f"warning: {remark}", quiet=quiet)
     if out is not None:
         make_h(matrix, out, legacy=legacy)

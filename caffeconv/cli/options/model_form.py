@@ -171,12 +171,12 @@ def not_right(verification: Verification, out: Path) -> str:
     )
 
 
-def report_half(loaded: Loaded, plain: ModelProto, model: ModelProto, model_options: ModelOptions) -> None:
+def report_half(loaded: Loaded, plain_model: ModelProto, model: ModelProto, model_options: ModelOptions) -> None:
     """A line for each output, on stdout: how far half precision takes it from float32, on a probe input."""
     from caffeconv.verify import deviations
 
     try:
-        checks = deviations(loaded, plain, model, model_options)
+        checks = deviations(loaded, plain_model, model, model_options)
     except CaffeconvError as error:
         note(f"how far half precision is from float32 is not known: {error}")
         return

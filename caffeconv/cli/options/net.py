@@ -166,6 +166,6 @@ def refuse_other_options(allowed: frozenset[str], why: str) -> None:
     context = click.get_current_context()
     for parameter in context.command.params:
         name = parameter.name or ""
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and name not in NET_ARGUMENTS and name not in allowed:
+        is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if is_given and name not in NET_ARGUMENTS and name not in allowed:
             raise click.UsageError(f"{parameter.opts[0]} {why}")

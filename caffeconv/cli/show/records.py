@@ -26,21 +26,21 @@ class Record(Protocol):
         ...
 
 
-def lines_of(records: Iterable[Record], header: Sequence[str], form: RecordFormat) -> Iterator[str]:
+def lines_of(records: Iterable[Record], header: Sequence[str], record_format: RecordFormat) -> Iterator[str]:
     """The text, each piece as soon as its record is there."""
-    if form == "csv":
+    if record_format == "csv":
         yield _csv_line(header)
         for record in records:
             yield from map(_csv_line, record.rows())
         return
-    if form == "jsonl":
+    if record_format == "jsonl":
         yield from (_json(record) + "\n" for record in records)
         return
-    between = "[\n"
+    separator = "[\n"
     for record in records:
-        yield between + _json(record)
-        between = ",\n"
-    yield "[]\n" if between == "[\n" else "\n]\n"
+        yield separator + _json(record)
+        separator = ",\n"
+    yield "[]\n" if separator == "[\n" else "\n]\n"
 
 
 def write_lines(lines: Iterable[str], out: Path) -> None:

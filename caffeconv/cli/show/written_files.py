@@ -16,8 +16,8 @@ def report_lines(written: Written, *, automatic: bool, verbose: bool) -> Iterato
         why = "; one ONNX file holds at most 2 GiB" if automatic else ""
         yield f"{written.data.location} ({written.data.bytes / 1e6:.2f} MB) belongs to the model: keep both together{why}"
     if written.linked:
-        places = ", ".join(sorted({str(t.stored.path) for t in written.linked if t.stored is not None}))
-        yield f"{_sum(written.linked)} in {places} belong to the model: leave that in its place, and as it is"
+        paths = ", ".join(sorted({str(t.stored.path) for t in written.linked if t.stored is not None}))
+        yield f"{_sum(written.linked)} in {paths} belong to the model: leave that in its place, and as it is"
     elif written.storage == "link":
         yield "nothing to link to: no weights are stored as ONNX wants them"
     if verbose:

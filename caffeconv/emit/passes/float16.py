@@ -199,11 +199,11 @@ def _types(model: ModelProto) -> dict[str, int]:
         else:
             small.append(initializer)
     # what operators of our own make are blobs
-    ours = [
+    custom_outputs = [
         helper.make_tensor_value_info(name, FLOAT, None) for node in graph.node if node.domain for name in node.output if name
     ]  # fmt: skip
     types_graph = GraphProto(
-        name="types", node=graph.node, input=inputs, initializer=small, output=graph.output, value_info=ours
+        name="types", node=graph.node, input=inputs, initializer=small, output=graph.output, value_info=custom_outputs
     )
     skeleton = ModelProto(
         ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions, graph=types_graph

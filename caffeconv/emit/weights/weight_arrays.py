@@ -168,7 +168,7 @@ def _follower(node: Node, readers: Mapping[str, Sequence[Node]]) -> Node | None:
 
 
 def _input_tops(node: Node, readers: Mapping[str, Sequence[Node]]) -> list[AxisOrder]:
-    """How what comes from outside is held: with channels where a layer that reads it says, else at axis 1."""
+    """The axis orders of the net's inputs: channels where a layer that reads them says, else at axis 1."""
     tops = []
     for top, shape in zip(node.tops, node.top_shapes, strict=True):
         axis = _channel_axis(top, readers)

@@ -114,11 +114,11 @@ def write_keras_h5(file: BinaryIO, content: WeightsContent, advance: Advance) ->
         groups = [(name, list(arrays)) for name, arrays in groupby(content.arrays, key=lambda array: array.group)]
         _write_names(h5.attrs, "layer_names", [name for name, _ in groups])
         facts = {str(layer.get("name", name)): layer for name, layer in content.layers.items()}
-        places = [place for name, arrays in groups for place in _lay_out(h5.create_group(name), arrays)]
+        offsets = [offset for name, arrays in groups for offset in _lay_out(h5.create_group(name), arrays)]
         for name, _ in groups:
             h5[name].attrs["caffe"] = json.dumps(facts.get(name, {}), ensure_ascii=False)
-    for array, place in zip(content.arrays, places, strict=True):
-        file.seek(place or 0)
+    for array, offset in zip(content.arrays, offsets, strict=True):
+        file.seek(offset or 0)
         for block in _blocks(array):
             file.write(block)
         advance(1)

@@ -182,9 +182,9 @@ def channel_edits(trial: TrialNet, index: int, target: int, current: int) -> Ite
             producers += 1
         elif kind.is_input and definition.proto.HasField("input_param") and not _has_caller_shape(trial, definition):
             shapes = [tuple(shape.dim) for shape in definition.proto.input_param.shape]
-            changed = [(*s[:1], target, *s[2:]) if len(s) > 1 and s[1] == current else s for s in shapes]
-            if changed != shapes:
-                yield Candidate({j: with_shapes(definition, changed)})
+            new_shapes = [(*s[:1], target, *s[2:]) if len(s) > 1 and s[1] == current else s for s in shapes]
+            if new_shapes != shapes:
+                yield Candidate({j: with_shapes(definition, new_shapes)})
         if producers >= MOST_PRODUCERS:
             return
 
@@ -298,8 +298,8 @@ def _inputs(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
 
 
 def _likely_sizes(height: int) -> tuple[int, ...]:
-    near = (height // step * step + more for step in (32, 16, 8, 4, 2) for more in (0, step))
-    return (*SIZES, *near, *(range(1, 33) if height <= 64 else ()), height + 1, height - 1)
+    multiples = (height // step * step + more for step in (32, 16, 8, 4, 2) for more in (0, step))
+    return (*SIZES, *multiples, *(range(1, 33) if height <= 64 else ()), height + 1, height - 1)
 
 
 def _resized(trial: TrialNet, indices: Sequence[int], height: int, width: int) -> dict[int, LayerDef]:

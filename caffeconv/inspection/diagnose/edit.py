@@ -94,8 +94,8 @@ def _has_shape(message: Message) -> TypeGuard[ReshapeParameter]:
 
 
 def _is_number(field: FieldDescriptor) -> bool:
-    others = (field.CPPTYPE_MESSAGE, field.CPPTYPE_STRING, field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE)
-    return field.cpp_type not in others
+    other_types = (field.CPPTYPE_MESSAGE, field.CPPTYPE_STRING, field.CPPTYPE_FLOAT, field.CPPTYPE_DOUBLE)
+    return field.cpp_type not in other_types
 
 
 def _fields(message: Message) -> Mapping[str, FieldDescriptor]:
@@ -230,7 +230,7 @@ def type_words(definition: LayerDef) -> str:
     return f'"{definition.type}" {kind.settings} {{ {text_format.MessageToString(copy, as_one_line=True)} }}'
 
 
-def _place(name: str) -> int:
+def _window_position(name: str) -> int:
     return list(_WINDOW).index(name) if name in _WINDOW else len(_WINDOW)
 
 
@@ -239,7 +239,7 @@ def edit_between(index: int, before: LayerDef, after: LayerDef) -> Edit:
     if before.type != after.type:
         return Edit(before.name, index, {TYPE: type_words(before)}, {TYPE: type_words(after)})
     old, new = settings_of(before), settings_of(after)
-    names = [name for name in sorted(new, key=_place) if old.get(name) != new[name]]
+    names = [name for name in sorted(new, key=_window_position) if old.get(name) != new[name]]
     was: dict[str, Setting | str] = {name: old[name] for name in names}
     now: dict[str, Setting | str] = {name: new[name] for name in names}
     old_shapes = [tuple(shape.dim) for shape in before.proto.input_param.shape]

@@ -73,21 +73,21 @@ def _edits_for_shape(trial: TrialNet, value: str, target: Shape, memo: Memo, dep
     if kind is None or bottoms is None:
         return
     if kind.is_input:
-        changed = (
+        new_definition = (
             None
             if set(definition.tops) & trial.context.input_shapes.keys()
             else _input_with_shape(definition, top, current, target)
         )
-        if changed is not None:
-            yield {index: changed}
+        if new_definition is not None:
+            yield {index: new_definition}
         return
     if len(current) != len(target):
         return
     for settings in kind.settings_for(definition, bottoms, top, target):
-        changed = with_settings(definition, settings)
-        _, tops, misfit = trial.evaluate(index, changed, None, {})
+        new_definition = with_settings(definition, settings)
+        _, tops, misfit = trial.evaluate(index, new_definition, None, {})
         if misfit is None and tops.get(value) == target:
-            yield {index: changed}
+            yield {index: new_definition}
     for shapes in _bottoms_for(trial, index, value, target):
         parts = [_memoized_edits(trial, v, shape, memo, depth + 1)[:1] for v, shape in shapes.items()]
         if all(parts):
@@ -114,12 +114,12 @@ def _bottoms_for(trial: TrialNet, index: int, value: str, target: Shape) -> Iter
         *({v: _resized_bottom(shape, current, target)} for v, shape in bottoms.items()),
         *([{v: _resized_bottom(shape, current, target) for v, shape in bottoms.items()}] if len(bottoms) > 1 else []),
     )
-    for changed in choices:
-        if any(min(shape, default=1) < 1 or shape == bottoms[v] for v, shape in changed.items()):
+    for new_shapes in choices:
+        if any(min(shape, default=1) < 1 or shape == bottoms[v] for v, shape in new_shapes.items()):
             continue
-        _, tops, misfit = trial.evaluate(index, definition, trial.layers[index], changed)
+        _, tops, misfit = trial.evaluate(index, definition, trial.layers[index], new_shapes)
         if misfit is None and tops.get(value) == target:
-            yield changed
+            yield new_shapes
 
 
 def _resized_bottom(bottom: Shape, current: Shape, target: Shape) -> Shape:

@@ -125,9 +125,9 @@ def minimal(
     """The cure with every field put back that it can do without."""
     smallest = dict(definitions)
     for index in sorted(definitions):
-        rest = {i: definition for i, definition in smallest.items() if i != index}
-        if rest and trial.edited(rest).first is None:
-            smallest = rest
+        reduced = {i: definition for i, definition in smallest.items() if i != index}
+        if reduced and trial.edited(reduced).first is None:
+            smallest = reduced
             continue
         old = settings_of(trial.net.layers[index])
         for name in edit_between(index, trial.net.layers[index], smallest[index]).after:
@@ -162,9 +162,9 @@ def cure_from(trial: TrialNet, reference: TrialNet, source: str) -> Cure | None:
         other = reference_layers.get(layer.name)
         if other is None:
             continue
-        changed = like(layer, other)
-        if changed is not layer:
-            definitions[i] = changed
+        new_layer = like(layer, other)
+        if new_layer is not layer:
+            definitions[i] = new_layer
     definitions.update(_inputs_like(trial, reference))
     if not definitions or trial.edited(definitions).first is not None:
         return None

@@ -133,15 +133,17 @@ class TrialNet:
         return layers
 
     def evaluate(
-        self, index: int, definition: LayerDef, layer: Layer | None, changed: Mapping[str, Shape | None]
+        self, index: int, definition: LayerDef, layer: Layer | None, changed_shapes: Mapping[str, Shape | None]
     ) -> tuple[Layer | None, dict[str, Shape | None], Misfit | None]:
-        """A layer's parsed form, its tops' shapes (None: not known) and its misfit, over `shapes` with `changed`."""
+        """A layer's parsed form, its tops' shapes (None: not known) and its misfit, over `shapes` with `changed_shapes`."""
         self.context.budget.remaining -= 1
         unknown: dict[str, Shape | None] = dict.fromkeys(definition.top_values)
         try:
             if layer is None:
                 definition, layer = parse_layer(definition, self.context.input_shapes)
-            shapes = [changed[v] if v in changed else self.shapes.get(v) for v in definition.bottom_values]
+            shapes = [
+                changed_shapes[v] if v in changed_shapes else self.shapes.get(v) for v in definition.bottom_values
+            ]
             bottoms = tuple(shape for shape in shapes if shape is not None)
             if len(bottoms) != len(shapes):
                 return layer, unknown, None
@@ -196,7 +198,7 @@ class TrialNet:
 
         Two edits that leave the same values with the same shapes to what follows come to the same, which is kept.
         """
-        changed: dict[str, Shape | None] = {}
+        changed_shapes: dict[str, Shape | None] = {}
         queue, trail = [index], []
         result = TrialResult(until, None)
         while queue:
@@ -205,22 +207,31 @@ class TrialNet:
                 heapq.heappop(queue)
             if i > until:
                 break
-            key = (until, i, tuple(sorted((v, s) for v, s in changed.items() if self.last_reader.get(v, -1) >= i)))
+            key = (
+                until,
+                i,
+                tuple(sorted((v, s) for v, s in changed_shapes.items() if self.last_reader.get(v, -1) >= i)),
+            )
             if i > index and key in self.memo:
                 result = self.memo[key]
                 break
             if i > index:
                 trail.append(key)
             _, tops, misfit = self.evaluate(
-                i, definition if i == index else self.net.layers[i], None if i == index else self.layers[i], changed
+                i,
+                definition if i == index else self.net.layers[i],
+                None if i == index else self.layers[i],
+                changed_shapes,
             )
             if misfit or i == until:
-                bottoms = tuple(changed.get(v) or self.shapes.get(v, ()) for v in self.net.layers[i].bottom_values)
+                bottoms = tuple(
+                    changed_shapes.get(v) or self.shapes.get(v, ()) for v in self.net.layers[i].bottom_values
+                )
                 result = TrialResult(i if misfit else len(self.net.layers), bottoms if i == until else None)
                 break
             for value, shape in tops.items():
                 if self.shapes.get(value) != shape:
-                    changed[value] = shape
+                    changed_shapes[value] = shape
                     for reader in self.readers.get(value, ()):
                         heapq.heappush(queue, reader)
         self.memo.update(dict.fromkeys(trail, result))
