@@ -1,7 +1,7 @@
 """Reads a caffemodel by mapping the file and walking the wire format: weights stay where they are, as views.
 
-Only the headers of fields are looked at; no float is parsed or copied before it is needed. Nothing is believed: every
-length is held against the bytes that are there. Wire format: protobuf's encoding guide; field numbers: proto/caffe.proto.
+Only the headers of fields are looked at; no float is parsed or copied before it is needed. Nothing is trusted: every
+length is compared with the bytes that are there. Wire format: protobuf's encoding guide; field numbers: proto/caffe.proto.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The offsets of the old CROP layer, which found them itself (caffe: CropLayer::LayerSetUp of the FCN branch, 2015).
 
-Today's Crop has to be told. The rule walks back from both bottoms to the blob where they part, and keeps, for each
+Today's Crop has them as a field. The rule walks back from both bottoms to the blob where they part, and keeps, for each
 axis, which place there a place of the bottom looks at: x = scale·y + shift. The offset makes both look at the same.
 """
 

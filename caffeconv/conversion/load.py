@@ -23,7 +23,7 @@ from caffeconv.passes.fully_convolutional import fully_convolutional
 
 @dataclass(frozen=True)
 class Loaded:
-    """A net with its weights, and what is to be said about them."""
+    """A net with its weights, and the diagnostics about them."""
 
     net: NetDef
     bound: BoundGraph

@@ -24,9 +24,9 @@ def convert_loaded(
     opset: int | None = None, fold: bool = True, metadata: Mapping[str, str] | None = None,
     notes: list[Diagnostic] | None = None, stateful: bool = False, any_size: bool = False,
 ) -> ModelProto:  # fmt: skip
-    """As `convert`, from a net already loaded; `outputs` are values of its graph. Notes worth saying go to `notes`.
+    """As `convert`, from a net already loaded; `outputs` are values of its graph. Notes for the user go to `notes`.
 
-    metadata: what a file says of its sources (`source_metadata`); a model that only runs here needs none.
+    metadata: a file's record of its sources (`source_metadata`); a model that only runs here needs none.
     stateful: see emit_model. any_size: with a dynamic batch, height and width are open too, where layers allow it.
     """
     model = to_onnx(

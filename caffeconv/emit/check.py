@@ -1,4 +1,4 @@
-"""Checks a model before anybody gets it."""
+"""Checks a model that was built."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class LazyModel:
         return model
 
     def to_check(self) -> ModelProto:
-        """The model with its parameters as inputs: what a checker says of it, it would say of the whole."""
+        """The model with its parameters as inputs: a checker's verdict on it holds for the whole model."""
         constants = [tensor for tensor in self.model.graph.initializer if tensor.name not in self.params]
         inputs = [_as_input(tensor) for tensor in self.model.graph.initializer if tensor.name in self.params]
         graph = without(self.model.graph, {"initializer"})

@@ -1,4 +1,4 @@
-"""What a model says of itself: its layout, its precision, what it does to pictures. Needs no onnx."""
+"""A model's metadata: its layout, its precision, its preprocessing of images. Needs no onnx."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class ImagePreprocessing:
-    """What a model that prepares its pictures itself says of them."""
+    """The preprocessing that a model does itself, as its metadata has it."""
 
     input: str
     order: str
@@ -92,7 +92,7 @@ def is_half(metadata: Mapping[str, str]) -> bool:
 
 
 def image_preprocessing(metadata: Mapping[str, str]) -> ImagePreprocessing | None:
-    """What a model says of pictures that it prepares itself; None where it says nothing, or nothing that makes sense."""
+    """The preprocessing that a model does itself; None where its metadata has none, or cannot be read."""
     try:
         entries = json.loads(metadata[PREPROCESS_KEY])
         mean = entries["mean"] if isinstance(entries["mean"], str) else tuple(float(value) for value in entries["mean"])

@@ -122,7 +122,7 @@ def finish_model(
 
 
 def _kinds(graph: Graph, outputs: Iterable[str]) -> dict[str, str]:
-    """What each output means (probabilities, detections, …), for whoever shows it."""
+    """Metadata: what each output means (probabilities, detections, …), for displaying it."""
     names = set(outputs)
     return {
         f"caffeconv.kind.{top}": kind
@@ -133,7 +133,7 @@ def _kinds(graph: Graph, outputs: Iterable[str]) -> dict[str, str]:
 
 
 def _labels(graph: Graph) -> dict[str, str]:
-    """Which inputs hold labels and in what range, for whoever runs the model: ONNX itself can refuse none."""
+    """Metadata: which inputs hold labels and in what range, to be checked before a run: ONNX itself can refuse none."""
     inputs = set(graph.inputs)
     rules = [
         {"where": node.definition.where, "input": blob, "classes": rule.classes, "ignore_label": rule.ignore_label}

@@ -1,4 +1,4 @@
-"""Which form a model takes besides what its net says: layout, precision, what it does to pictures.
+"""The form of a model besides what its net defines: layout, precision, preprocessing of images.
 
 What is here needs no onnx, so that the options of a command can be read without it.
 """
@@ -12,7 +12,7 @@ from caffeconv.emit.metadata import Layout, Preprocess
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What is asked for; see `caffeconv.convert`."""
+    """As the arguments of `caffeconv.convert`."""
 
     layout: Layout = "nchw"
     half: bool = False

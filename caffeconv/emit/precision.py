@@ -1,4 +1,4 @@
-"""Which parts of a model are for float32 alone, as the layers say it; kept in the model for whoever makes a half of it."""
+"""Which parts of a model need float32, by its layers; kept in its metadata for a later cast to float16."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class Pair:
 
 
 class _Part:
-    """A file that is being written, under a name that nobody looks at."""
+    """A file that is being written, under a temporary name."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

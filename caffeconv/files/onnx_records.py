@@ -1,4 +1,4 @@
-"""What an ONNX file says of the files that its tensors lie in, read without the onnx package or the file's graph."""
+"""An ONNX file's records of the files that its tensors lie in, read without the onnx package or the file's graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file that a model points into: where it lies from the model's folder, and what it held."""
+    """A file that a model points into: where it lies from the model's folder, and its content."""
 
     location: str
     bytes: int

@@ -39,7 +39,7 @@ def count(
     source: LabelSource, place: Path, classes: int | None = None, ignore_label: int | None = None,
     advance: Callable[[int], None] = lambda items: None,
 ) -> ClassCounts:  # fmt: skip
-    """As count_labels, from labels already opened; `advance` is told of every few items."""
+    """As count_labels, from labels already opened; `advance` is called with the number of items, every few items."""
     tally = _Tally(classes, ignore_label)
     for labels in source:
         tally.add(labels)

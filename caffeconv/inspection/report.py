@@ -48,7 +48,7 @@ class LayerReport:
     receptive_field: ReceptiveField | None = None
     """What a place of the first top sees of the input; None where it sees all of it, or that is no picture."""
     definition: LayerDef | None = None
-    """What the prototxt says of the layer."""
+    """The layer as the prototxt has it."""
     formulas: tuple[str, ...] = ()
     """How the first top's spatial sizes come about."""
 

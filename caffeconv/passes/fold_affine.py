@@ -15,7 +15,7 @@ def fold_affine(graph: Graph, notes: list[Diagnostic], *, keep_linkable: bool = 
     """Given  conv (w, b) → bn → scale   Result  conv (w·s, b·s + t) , named as the last one's top.
 
     A layer folds where it is the only reader of what comes before it, no output needs that, and the parameters are
-    nobody else's. `keep_linkable`: nor into a layer whose weight a model can point to in its file, as it is. Why a layer
+    not shared. `keep_linkable`: nor into a layer whose weight a model can point to in its file, as it is. Why a layer
     that could be folded was not goes to `notes`.
     """
     readers = Counter(value for node in graph.nodes for value in node.bottoms)

@@ -60,7 +60,7 @@ class Classifier(Net):
         self.image_dims = tuple(int(size) for size in dims)
 
     def predict(self, inputs: Sequence[FloatArray], oversample: bool = True) -> FloatArray:
-        """N×C: what the net's first output says of each picture (H×W×K, as io.load_image gives them).
+        """N×C: the net's first output for each image (H×W×K, as io.load_image gives them).
 
         oversample: the mean over ten crops; without it, the centre only.
         """

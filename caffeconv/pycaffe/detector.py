@@ -19,7 +19,7 @@ Window = Sequence[float]
 
 
 class Detection(TypedDict):
-    """What the net says of one window."""
+    """The net's prediction for one window."""
 
     window: Window
     prediction: FloatArray

@@ -20,7 +20,7 @@ class Mode:
     """What a net is made with."""
 
     kind: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto, where a script says nothing: CUDA if onnxruntime has it, which Caffe would have to be told."""
+    """auto, where a script says nothing: CUDA if onnxruntime has it, while Caffe needs `set_mode_gpu`."""
     device: int = 0
     """Which GPU, from 0."""
     seed: int = 0

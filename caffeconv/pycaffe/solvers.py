@@ -1,4 +1,4 @@
-"""Caffe's solvers, which train nets: none is here, and whoever makes one is told so."""
+"""Caffe's solvers, which train nets: none is supported, and making one raises TrainingError."""
 
 from __future__ import annotations
 

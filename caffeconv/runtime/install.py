@@ -52,7 +52,7 @@ def _version(distribution: str) -> str:
 
 
 def choose_providers(provider: Provider, ort: ModuleType) -> list[str]:
-    """onnxruntime's provider names, first choice first; CaffeconvError where CUDA is asked for and missing."""
+    """onnxruntime's provider names, first choice first; CaffeconvError where CUDA is requested and missing."""
     device = parse_provider(provider)
     if device.kind == "cpu":
         return [CPU]

@@ -17,7 +17,7 @@ _REMEDY = "put the file back that was there, or convert again"
 def unchanged_files(model: Path) -> Iterator[None]:
     """Around the loading of a model of ours: raises CaffeconvError where a file that it points into is not the same.
 
-    A missing file, or another size, is told before the block; the SHA-256 is worked out beside it and told at its end.
+    A missing file, or another size, is reported before the block; the SHA-256 is computed beside it and compared at its end.
     """
     records = {model.parent / record.location: record for record in recorded_files(model)}
     for path, record in records.items():

@@ -1,4 +1,4 @@
-"""Where a session computes: what the user asks for, as onnxruntime wants it said."""
+"""Where a session computes: the user's choice as onnxruntime's providers and their options."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def parse_provider(text: Provider) -> Device:
 
 
 def with_options(names: Sequence[str], device: Device, *, nhwc: bool) -> Providers:
-    """onnxruntime's providers with their options; CaffeconvError where NHWC is asked for and CUDA is not used."""
+    """onnxruntime's providers with their options; CaffeconvError where NHWC is requested and CUDA is not used."""
     if nhwc and CUDA not in names:
         raise CaffeconvError(
             "`nhwc=True`: the layout is chosen for CUDA alone, and this run computes on the CPU, where onnxruntime has a "

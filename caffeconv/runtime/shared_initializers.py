@@ -23,7 +23,7 @@ _IN_MEMORY = "lent"
 def share_initializers(model: LazyModel) -> SharedModel:
     """The model without its large parameters, and these as arrays in C order, in the types that the model has them in.
 
-    What still lies in a weights file is read, so that nothing happens to the session when somebody changes the file.
+    What still lies in a weights file is read, so that the session does not change when the file does.
     What the model has values of stays in it.
     """
     graph = without(model.model.graph, {"initializer"})

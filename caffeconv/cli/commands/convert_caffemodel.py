@@ -17,7 +17,7 @@ ARGUMENTS = frozenset(("net", "weights", "out", "seed"))
 def convert_weights(
     net: Path, weights: tuple[Path, ...], out: Path, options: NetOptions, *, quiet: bool, verbose: bool
 ) -> None:
-    """Writes the parameters, and says what there is to say of them."""
+    """Writes the parameters, and prints a summary and the notes on them."""
     from caffeconv.cli.show.written_files import saved_summary
     from caffeconv.emit.weights.caffe_weights import save_weights
     from caffeconv.errors import CaffeconvError

@@ -38,7 +38,7 @@ class ModelRequest:
 
 
 def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
-    """Writes the model, and says what there is to say of it."""
+    """Writes the model, and prints a summary and the notes on it."""
     from caffeconv.cli.show.written_files import report_lines
     from caffeconv.conversion.load import source_metadata
     from caffeconv.emit.onnx_writer import choose_storage, write_model
@@ -64,7 +64,7 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
 
 
 def _build_model(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, quiet: bool) -> LazyModel:
-    """The model in its form, verified where that is asked for."""
+    """The model in its form, verified where the options want that."""
     from caffeconv.conversion.convert import refuse_changed_links
     from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
     from caffeconv.emit.lazy_model import LazyModel

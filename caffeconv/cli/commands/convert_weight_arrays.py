@@ -25,7 +25,7 @@ def convert_weight_arrays(
     net: Path, weights: tuple[Path, ...], out: Path, layout: Literal["nhwc", "nchw"], options: NetOptions,
     *, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
-    """Writes the arrays, and says what there is to say of them."""
+    """Writes the arrays, and prints a summary and the notes on them."""
     from caffeconv.cli.show.progress import progress
     from caffeconv.emit.weights.weight_arrays import weight_arrays_of
     from caffeconv.emit.weights.weight_files import write_weight_arrays

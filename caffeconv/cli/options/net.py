@@ -146,7 +146,7 @@ def note(message: str, *, quiet: bool = False) -> None:
 def tell_problems(
     dropped: Sequence[UnknownField], diagnostics: Sequence[Diagnostic], *, quiet: bool, verbose: bool
 ) -> None:
-    """What is to be said of a net that could be used: fields dropped, warnings, and on -v all the rest."""
+    """Prints the notes on a net that could be used: fields dropped, warnings, and on -v all the rest."""
     for unknown in dropped:
         note(f"dropped: {unknown}", quiet=quiet)
     for diagnostic in diagnostics:

@@ -111,7 +111,7 @@ def groups(names: Sequence[str]) -> list[Json]:
 
 
 def _stem(name: str) -> str:
-    """What stands before the last ``/``; else the block that the name tells of: ``stage0_block1``, ``block 2a``."""
+    """What stands before the last ``/``; else the block in the name: ``stage0_block1``, ``block 2a``."""
     name = re.sub(r"^(relu|prelu|bn|batchnorm|scale|drop|dropout|norm)_(?=[a-z])", "", name, flags=re.IGNORECASE)
     if "/" in name:
         return name.rsplit("/", 1)[0]

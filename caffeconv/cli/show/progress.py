@@ -15,7 +15,7 @@ PATIENCE = 1.0
 def progress(total: int | None, what: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
     """Yields a function that moves the bar on by a number of items; the bar stands on stderr and goes when done.
 
-    What is over within a second shows none. total None: nobody knows how many items there are.
+    What is over within a second shows none. total None: the number of items is not known.
     """
     if quiet or not sys.stderr.isatty():
         yield lambda items: None

@@ -1,4 +1,4 @@
-"""What was found in each item, as rows of CSV, JSON lines or one JSON list; line by line, to stdout or to a file."""
+"""The results of each item, as rows of CSV, JSON lines or one JSON list; line by line, to stdout or to a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUFFIX_FORMATS: Mapping[str, RecordFormat] = {".csv": "csv", ".jsonl": "jsonl", 
 
 
 class Record(Protocol):
-    """What one output says of one item."""
+    """The result of one output for one item."""
 
     def rows(self) -> Iterator[Sequence[str]]:
         """Its rows of CSV."""

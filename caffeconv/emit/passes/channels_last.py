@@ -111,7 +111,7 @@ def _reshape_target(dims: Sequence[int | str]) -> list[int] | None:
 def _reorder_gemm(edit: ModelEdit, value: ValueInfoProto) -> bool:
     """Given  data (NCHW) → Flatten → Gemm   Result  data (NHWC) → Flatten → Gemm with its rows in NHWC's order .
 
-    False where that is not what reads the input, or the weights are somebody else's too.
+    False where that is not what reads the input, or the weights have other readers too.
     """
     dims = dims_of(value)
     readers = edit.readers(value.name)

@@ -113,14 +113,14 @@ class _Halving:
         inner = self._edit.fresh(f"{value.name}/{_SUFFIX[current]}")
         self._edit.rename(value.name, inner)
         cast = self._casts.get((value.name, kind))
-        if cast is not None:  # somebody reads it in that type already
+        if cast is not None:  # another node reads it in that type already
             self._edit.rename(cast, value.name)
             return
         name = f"{value.name}/to_{_SUFFIX[kind]}"
         self._edit.nodes.append(self._edit.node("Cast", [inner], value.name, name, to=kind))
 
     def write_constants(self) -> None:
-        """Makes the initializers what they are read as; one that is read as both gets a second one for the halves."""
+        """Casts the initializers to the types in which they are read; one that is read as both is there twice."""
         names: dict[str, str] = {}
         for name, half in self._half_names.items():
             if FLOAT not in self._constants[name]:
@@ -139,7 +139,7 @@ class _Halving:
         ):
             return FLOAT
         if not node.domain and "dtype" in defs.get_schema(node.op_type, self._edit.opset, "").attributes:
-            return FLOAT  # onnxruntime draws no random halves
+            return FLOAT  # onnxruntime draws no random float16 values
         large = next((name for name in floats if self._overflows(name)), None)
         if large is not None:
             why = f"stays float32: {large} holds values beyond ±{MOST:g}, the most that half precision has"

@@ -19,7 +19,7 @@ OnnxPass = Callable[[ModelProto, ModelOptions, list[Diagnostic]], ModelProto]
 
 
 def prepare_images(model: ModelProto, options: ModelOptions, notes: list[Diagnostic]) -> ModelProto:
-    """Given  data (float32) → conv   Result  data (uint8) → crop → Cast → Sub → Mul → conv , where asked for."""
+    """Given  data (float32) → conv   Result  data (uint8) → crop → Cast → Sub → Mul → conv , with `preprocess`."""
     if options.preprocess is None:
         return model
     # half weights would hold a folded scale and mean less well than float32 nodes in front of them
@@ -28,12 +28,12 @@ def prepare_images(model: ModelProto, options: ModelOptions, notes: list[Diagnos
 
 
 def halve(model: ModelProto, options: ModelOptions, notes: list[Diagnostic]) -> ModelProto:
-    """Given  data → conv → loss , float32   Result  data (float16) → conv (float16) → Cast → loss , where asked for."""
+    """Given  data → conv → loss , float32   Result  data (float16) → conv (float16) → Cast → loss , with `half`."""
     return to_half(model, keep_io=options.keep_io, notes=notes) if options.half else model
 
 
 def turn_channels_last(model: ModelProto, options: ModelOptions, notes: list[Diagnostic]) -> ModelProto:
-    """Given  data N×C×H×W → conv   Result  data N×H×W×C → Transpose → conv , where the layout "nhwc" is asked for."""
+    """Given  data N×C×H×W → conv   Result  data N×H×W×C → Transpose → conv , with the layout "nhwc"."""
     return to_nhwc(model) if options.layout == "nhwc" else model
 
 
@@ -41,7 +41,7 @@ ONNX_PASSES: tuple[OnnxPass, ...] = (prepare_images, halve, turn_channels_last)
 
 
 def run_onnx_passes(model: ModelProto, options: ModelOptions, notes: list[Diagnostic] | None = None) -> ModelProto:
-    """The model in that form, checked by onnx.checker; the model itself where nothing is asked for.
+    """The model in that form, checked by onnx.checker; the model itself where the options are plain.
 
     Notes for the user go to `notes`. Raises CaffeconvError where it cannot take the form.
     """

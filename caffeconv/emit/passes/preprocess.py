@@ -1,4 +1,4 @@
-"""Preprocessing as the model's first nodes, so that whoever deploys it can feed pictures as they are."""
+"""Preprocessing as the model's first nodes, so that images can be fed as they are."""
 
 from __future__ import annotations
 

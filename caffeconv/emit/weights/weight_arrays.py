@@ -115,7 +115,7 @@ def weight_arrays_of(graph: Graph, layout: Layout, *, keras_names: bool = False)
 
 @dataclass(frozen=True)
 class _LayerArrays:
-    """A layer with its arrays, and how its blobs are held."""
+    """A layer with its arrays, and the axis orders of its blobs."""
 
     node: Node
     weights: WeightArrays

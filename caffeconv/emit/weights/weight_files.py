@@ -1,4 +1,4 @@
-"""Arrays → a file: safetensors, npz, or HDF5 that Keras loads by layer names. Values are streamed, and never all held."""
+"""Arrays → a file: safetensors, npz, or HDF5 that Keras loads by layer names. Values are streamed."""
 
 from __future__ import annotations
 

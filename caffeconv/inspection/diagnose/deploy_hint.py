@@ -34,7 +34,7 @@ def deploy_options(
 
 
 def _shapes(data: Sequence[LayerDef]) -> Iterator[Mapping[str, Shape]]:
-    """Shapes of the data layers' first blobs: none asked for, then pictures of the usual sizes."""
+    """Shapes of the data layers' first blobs: the net's own, then images of the usual sizes."""
     if not data:
         return
     yield {}

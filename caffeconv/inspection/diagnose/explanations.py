@@ -304,7 +304,7 @@ def shape_words(comparison: Comparison, misfit: Misfit) -> list[str]:
 
 
 def _refusal(trial: TrialNet, index: int) -> Sequence[str]:
-    """What the layer itself says of bottoms that it refuses."""
+    """The layer's own reasons why it refuses its bottoms."""
     layer, bottoms = trial.layers[index], trial.bottoms(index)
     if layer is None or not bottoms or not layer.bottoms.fits(len(bottoms)):
         return ()
