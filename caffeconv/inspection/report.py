@@ -185,7 +185,7 @@ def _with_edits(source: NetSource, definition: NetDef, cure: Cure) -> NetParamet
         if not pending or proto != pending[0][1].proto:
             net.layer.append(proto)
             continue
-        number = cure.places.get(pending.pop(0)[0], 1)
+        number = cure.layer_counts.get(pending.pop(0)[0], 1)
         net.layer.extend(layer.proto for layer in itertools.islice(edited_layers, number))
     return net
 

@@ -109,7 +109,7 @@ class Detector(Net):
         mean = self.transformer.mean.get(name)
         if not self.context_pad or mean is None:
             return
-        as_picture = mean.transpose(order)
+        as_image = mean.transpose(order)
         if (swap := self.transformer.channel_swap.get(name)) is not None:
-            as_picture = as_picture[:, :, np.argsort(swap)]
-        self.crop_mean = as_picture / np.float32(self.transformer.raw_scale.get(name, 1))
+            as_image = as_image[:, :, np.argsort(swap)]
+        self.crop_mean = as_image / np.float32(self.transformer.raw_scale.get(name, 1))

@@ -214,7 +214,7 @@ def _other_type_words(comparison: Comparison, misfit: Misfit, axes: str, as_many
 def _resolution_words(comparison: Comparison) -> str:
     """That the weights want pictures of another size, where that is what mends the net; empty where it is not."""
     for cure in comparison.cures[:1]:
-        for edit in cure.edits if not cure.places else ():
+        for edit in cure.edits if not cure.layer_counts else ():
             was, now = (image_size(net.layers[edit.index]) for net in (comparison.trial.net, cure.net))
             if was and now and was != now:
                 sizes = f"pictures of {format_shape(now)}, this net's are {format_shape(was)}: another input resolution"

@@ -24,14 +24,14 @@ class Rewriting:
 
     trial: TrialNet
     edits: tuple[Edit, ...] = ()
-    places: Mapping[int, int] = field(default_factory=dict)
+    layer_counts: Mapping[int, int] = field(default_factory=dict)
     """Index in the net as it was → how many layers now stand there."""
 
     def cure(self, cure: Cure | None = None) -> Cure:
         """The replacing as a cure, along with another one of the net that it leads to."""
         if cure is None:
-            return Cure(self.edits, self.trial.net, 0.0, places=self.places)
-        return replace(cure, edits=(*self.edits, *cure.edits), places=self.places)
+            return Cure(self.edits, self.trial.net, 0.0, layer_counts=self.layer_counts)
+        return replace(cure, edits=(*self.edits, *cure.edits), layer_counts=self.layer_counts)
 
 
 def missing_bottoms(net: NetDef) -> list[tuple[int, int]]:

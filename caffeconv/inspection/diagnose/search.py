@@ -33,7 +33,7 @@ class Cure:
     cost: float
     source: str = ""
     """Where the values come from, where that is known: the net inside the weights file."""
-    places: Mapping[int, int] = field(default_factory=dict)
+    layer_counts: Mapping[int, int] = field(default_factory=dict)
     """Index of a layer in the net as it was → how many layers stand in its place, for those that were replaced."""
 
     def __str__(self) -> str:
