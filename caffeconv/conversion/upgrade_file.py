@@ -18,8 +18,8 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike, refuse_input_as_output, whole_file
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.options import NetOptions
+from caffeconv.tensor.param_values import Blob
 from caffeconv.tensor.shape import Shape, count, format_shape, shape_string
-from caffeconv.tensor.stored_values import Blob
 
 _TEXT_SUFFIXES = (".prototxt", ".pbtxt", ".pt", ".txt")
 _COMMENT = re.compile(r"""^(?:[^"'#\n]|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')*\#""", re.MULTILINE)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,8 +18,8 @@ from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
+from caffeconv.tensor.param_values import ArrayValues, Blob, FileValues, FillerValues, ParamValues
 from caffeconv.tensor.shape import FloatArray, Shape, count, shape_string
-from caffeconv.tensor.stored_values import Blob, StoredValues
 
 RENAME = "To learn this layer's parameters from scratch rather than copying from a saved net, rename the layer."
 
@@ -63,9 +63,7 @@ def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> BoundG
     return BoundGraph(replace(graph, nodes=tuple(bound)), tuple(diagnostics))
 
 
-def copied_from(
-    file: WeightsFile, graph: Graph
-) -> tuple[dict[tuple[str, str], Callable[[], FloatArray]], tuple[Diagnostic, ...]]:
+def copied_from(file: WeightsFile, graph: Graph) -> tuple[dict[tuple[str, str], ParamValues], tuple[Diagnostic, ...]]:
     """The values that a further file gives to a bound graph's parameters, by the layer and parameter that own them; and
     what is to be said about it (errors: what did not fit).
     """
@@ -93,7 +91,7 @@ def _remarks(nodes: Sequence[Node]) -> Iterable[Diagnostic]:
 
 ParamIndex = tuple[str, int]
 """A parameter: its layer's name and its index there."""
-FileParams = dict[ParamIndex, tuple[Callable[[], FloatArray], str]]
+FileParams = dict[ParamIndex, tuple[ParamValues, str]]
 """What a parameter is given: its values, and where they come from."""
 
 
@@ -161,7 +159,7 @@ def _copy_from(file: WeightsFile, nodes: Sequence[Node], diagnostics: list[Diagn
             continue
         fits, problems = _fit(node, layer, file)
         diagnostics += problems
-        given.update({(node.name, i): (StoredValues(file.path, blob), str(file.path)) for i, blob in fits})
+        given.update({(node.name, i): (FileValues(file.path, blob), str(file.path)) for i, blob in fits})
     return given
 
 
@@ -249,7 +247,7 @@ def _inline_blobs(nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> FileP
         for i, (param, proto) in enumerate(zip(node.params, blobs, strict=False)):
             blob = InlineBlob(node.definition, i)
             if shape_fits(param.shape, blob) and blob.count == count(param.shape):
-                given[node.name, i] = (blob.array, "the prototxt")
+                given[node.name, i] = (ArrayValues(blob.array()), "the prototxt")
             elif proto.data or proto.double_data:
                 where = f"{node.definition.where} in its own blobs"
                 diagnostics.append(
@@ -282,10 +280,11 @@ class InlineBlob:
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-def _filled(filler: Filler, node: Node, index: int, seed: int) -> Callable[[], FloatArray]:
+def _filled(filler: Filler, node: Node, index: int, seed: int) -> FillerValues:
     # a seed of its own for each parameter, so that no other layer changes what it draws
     own_seed = zlib.crc32(f"{node.name}/{node.params[index].name}".encode())
-    return lambda: filler.fill(node.params[index].shape, np.random.default_rng((seed, own_seed)))
+    shape = node.params[index].shape
+    return FillerValues(lambda: filler.fill(shape, np.random.default_rng((seed, own_seed))))
 
 
 def for_built_layers(draft: PartialGraph, bound: BoundGraph) -> tuple[Diagnostic, ...]:

@@ -17,6 +17,7 @@ from caffeconv.layers.gradient_ops import class_sums, filter_diff, spread_window
 from caffeconv.layers.weight_layouts import convolution_kernel, flattened, transposed
 from caffeconv.tensor.axis_order import AxisOrder, channels_last
 from caffeconv.tensor.param import Param
+from caffeconv.tensor.param_values import ArrayValues, DerivedValues
 from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, canonical_axis, count, format_shape
 from caffeconv.tensor.weight_array import Fact, WeightArray, WeightArrays
 from caffeconv.tensor.window import INT_MAX, Padding, Window, conv_padding, deconv_padding
@@ -344,15 +345,15 @@ def absorbed(node: Node, factor: FloatArray, shift: FloatArray, weight_factor: F
     """
     weight = node.param("weight")
 
-    def scaled() -> FloatArray:
+    def scale() -> FloatArray:
         out = np.empty(weight.shape, np.float32)
         return np.multiply(weight.array(), weight_factor, out=out, dtype=np.float64, casting="same_kind").ravel()
 
     bias = node.param("bias").array().astype(np.float64) if node.has_param("bias") else np.float64(0)
-    transposed = (bias * factor + shift).astype(np.float32)
+    folded_bias = (bias * factor + shift).astype(np.float32)
     return (
-        replace(weight, values=scaled, source="folded"),
-        Param("bias", transposed.shape, transposed.ravel, source="folded"),
+        replace(weight, values=DerivedValues(scale), source="folded"),
+        Param("bias", folded_bias.shape, ArrayValues(folded_bias), source="folded"),
     )
 
 

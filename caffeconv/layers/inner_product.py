@@ -19,6 +19,7 @@ from caffeconv.layers.gradient_ops import added_rows, like_bottom, refuse_to, su
 from caffeconv.layers.weight_layouts import as_stored, dense_kernel, flattened, source_of
 from caffeconv.tensor.axis_order import AxisOrder, as_caffe
 from caffeconv.tensor.param import Param
+from caffeconv.tensor.param_values import DerivedValues
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, canonical_axis, count, format_shape
 from caffeconv.tensor.weight_array import WeightArray, WeightArrays
 
@@ -140,10 +141,10 @@ class InnerProduct(Layer):
         if not self.transpose:
             return replace(weight, shape=shape)
 
-        def turned() -> FloatArray:
+        def transpose() -> FloatArray:
             return np.ascontiguousarray(weight.array().T).ravel()
 
-        return replace(weight, shape=shape, values=turned)
+        return replace(weight, shape=shape, values=DerivedValues(transpose, weight.is_filled))
 
     def channel_axis_of(self, node: Node, bottom: int) -> int | None:
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))

@@ -82,7 +82,7 @@ def _settings(layer: LayerReport) -> str:
 
 def _histograms(node: Node | None) -> Iterator[Json]:
     for param in node.params if node is not None else ():
-        if param.values is not None and not param.source.startswith("filler"):
+        if param.values is not None and not param.is_filled:
             yield _histogram(param)
 
 
