@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,12 +14,11 @@ import numpy as np
 from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
 from caffeconv.errors import Diagnostic
 from caffeconv.frontend.build import PartialGraph
-from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 from caffeconv.tensor.param_values import ArrayValues, Blob, FileValues, FillerValues, ParamValues
-from caffeconv.tensor.shape import FloatArray, Shape, count, shape_string
+from caffeconv.tensor.shape import Shape, count, shape_string
 
 RENAME = "To learn this layer's parameters from scratch rather than copying from a saved net, rename the layer."
 
@@ -103,7 +102,7 @@ def _share(nodes: Iterable[Node], diagnostics: list[Diagnostic]) -> tuple[list[N
     for node in nodes:
         params = []
         for i, param in enumerate(node.params):
-            specs = node.definition.proto.param
+            specs = node.definition.param_specs
             name = specs[i].name if i < len(specs) else ""
             owner, j = first.setdefault(name, (node, i)) if name else (node, i)
             owners[node.name, i] = owner.name, j
@@ -118,9 +117,9 @@ def _share(nodes: Iterable[Node], diagnostics: list[Diagnostic]) -> tuple[list[N
 
 def _sharing_problems(node: Node, i: int, owner: Node, j: int, name: str) -> Iterable[Diagnostic]:
     mine, theirs = node.params[i].shape, owner.params[j].shape
-    spec, owner_spec = node.definition.proto.param[i], owner.definition.proto.param[j]
+    spec, owner_spec = node.definition.param_specs[i], owner.definition.param_specs[j]
     where = node.definition.where
-    if spec.share_mode == spec.PERMISSIVE or owner_spec.share_mode == owner_spec.PERMISSIVE:
+    if "PERMISSIVE" in (spec.share_mode, owner_spec.share_mode):
         if count(mine) != count(theirs):
             yield Diagnostic(
                 "error", where,
@@ -135,9 +134,11 @@ def _sharing_problems(node: Node, i: int, owner: Node, j: int, name: str) -> Ite
             f"Owner layer param shape is {shape_string(theirs)}; sharing layer expects shape {shape_string(mine)}",
             "`share_mode: PERMISSIVE` takes the same numbers in another shape (it does not transpose).", node.name,
         )  # fmt: skip
-    for field in ("lr_mult", "decay_mult"):
-        if spec.HasField(field) and owner_spec.HasField(field) and getattr(spec, field) != getattr(owner_spec, field):
-            a, b = getattr(spec, field), getattr(owner_spec, field)
+    factors = {
+        "lr_mult": (spec.lr_mult, owner_spec.lr_mult), "decay_mult": (spec.decay_mult, owner_spec.decay_mult),
+    }  # fmt: skip
+    for field, (a, b) in factors.items():
+        if a is not None and b is not None and a != b:
             message = f"Shared param '{name}' has mismatched {field}: {a:g} here, {b:g} in '{owner.name}'."
             yield Diagnostic("error", where, message)
 
@@ -243,38 +244,15 @@ def _inline_blobs(nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> FileP
     """Blobs written in the prototxt itself."""
     given: FileParams = {}
     for node in nodes:
-        blobs = node.definition.proto.blobs
-        for i, (param, proto) in enumerate(zip(node.params, blobs, strict=False)):
-            blob = InlineBlob(node.definition, i)
+        for i, (param, blob) in enumerate(zip(node.params, node.definition.inline_blobs, strict=False)):
             if shape_fits(param.shape, blob) and blob.count == count(param.shape):
                 given[node.name, i] = (ArrayValues(blob.array()), "the prototxt")
-            elif proto.data or proto.double_data:
+            elif blob.count:
                 where = f"{node.definition.where} in its own blobs"
                 diagnostics.append(
                     Diagnostic("error", where, mismatch_line(node.name, i, blob, param.shape), layer=node.name)
                 )
     return given
-
-
-class InlineBlob:
-    """A blob of the prototxt; same face as a blob of a file."""
-
-    offset: int | None = None
-
-    def __init__(self, definition: LayerDef, index: int) -> None:
-        self.proto = definition.proto.blobs[index]
-        self.legacy = any(self.proto.HasField(name) for name in ("num", "channels", "height", "width"))
-        old = (self.proto.num, self.proto.channels, self.proto.height, self.proto.width)
-        self.shape: Shape = old if self.legacy else tuple(self.proto.shape.dim)
-        self.count = len(self.proto.double_data or self.proto.data)
-
-    def array(self) -> FloatArray:
-        """The values, 1-D float32."""
-        return np.array(self.proto.double_data or self.proto.data, np.float32)
-
-    def blocks(self) -> Iterator[FloatArray]:
-        """As `array`; a prototxt holds few values."""
-        yield self.array()
 
 
 # -- values ------------------------------------------------------------------------------------------------------------

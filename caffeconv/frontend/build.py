@@ -182,12 +182,12 @@ def _check_arity(definition: LayerDef, kind: type[Layer]) -> None:
         raise LayerError(
             f"top '{definition.tops[0]}' is its own bottom; {definition.type} Layer does not allow in-place computation."
         )
-    weights, tops = len(definition.proto.loss_weight), max(number, kind.tops.least if kind.makes_missing_tops else 0)
+    weights, tops = len(definition.loss_weights), max(number, kind.tops.least if kind.makes_missing_tops else 0)
     if weights and weights != tops:
         raise LayerError(
             f"{weights} loss_weight for {tops} tops; loss_weight must be unspecified or specified once per top blob."
         )
-    flags = len(definition.proto.propagate_down)
+    flags = len(definition.propagate_down)
     if flags and flags != len(definition.bottoms):
         raise LayerError("propagate_down param must be specified either 0 or bottom_size times")
 

@@ -118,7 +118,7 @@ def _definition(
         name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own, source.directory,
         line or None, source.net.force_backward, options.extended, source.extra.get(line, {}),
         options.infogain, python_host,
-    )  # fmt: skip
+    ).with_proto(proto)  # fmt: skip
 
 
 def blob_faults(layers: Sequence[LayerDef]) -> list[Diagnostic]:
@@ -183,7 +183,7 @@ def _count_uses(layers: Sequence[LayerDef]) -> tuple[Counter[tuple[int, int]], l
             else:
                 problems.append(_unknown_bottom(layer, bottom, j, current))
         current.update((top, (i, j)) for j, top in enumerate(layer.tops))
-        for weight, top in zip(layer.proto.loss_weight, layer.tops, strict=False):
+        for weight, top in zip(layer.loss_weights, layer.tops, strict=False):
             uses[current[top]] += bool(weight)
     return uses, problems
 

@@ -48,7 +48,7 @@ class InfogainLoss(Loss):
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
-        if len(layer.tops) == 2 and not layer.proto.loss_weight:
+        if len(layer.tops) == 2 and not layer.loss_weights:
             # caffe: LossLayer::LayerSetUp adds a weight for the first top only
             raise LayerError(
                 "2 tops and no loss_weight; loss_weight must be unspecified or specified once per top blob. (2 vs. 1) "

@@ -131,7 +131,7 @@ class InnerProduct(Layer):
         proto.convolution_param.num_output, proto.convolution_param.bias_term = p.num_output, p.bias_term
         proto.convolution_param.kernel_size.extend(x[2:])
         copy_fillers(p, proto.convolution_param)
-        definition = replace(node.definition, type="Convolution", proto=proto)
+        definition = node.definition.with_proto(proto)
         params = tuple(self._as_filters(param, x) if param.name == "weight" else param for param in node.params)
         return replace(node, definition=definition, layer=Convolution.parse(definition), params=params)
 

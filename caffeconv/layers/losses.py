@@ -97,7 +97,7 @@ class SoftmaxWithLoss(Loss):
         if len(layer.tops) == 2:
             # caffe: the inner Softmax, which has one top, is given the layer's loss weights too
             raise LayerError(
-                f"2 tops, {len(layer.proto.loss_weight)} loss_weight; loss_weight must be unspecified or specified "
+                f"2 tops, {len(layer.loss_weights)} loss_weight; loss_weight must be unspecified or specified "
                 "once per top blob. (2 vs. 1): Caffe 1.0 refuses SoftmaxWithLoss with two tops, whatever its weights. "
                 f"Leave the top '{layer.tops[1]}' out, and take the probabilities from a Softmax layer of their own."
             )

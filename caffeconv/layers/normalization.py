@@ -70,17 +70,18 @@ class BatchNorm(Layer):
         scale_filler = Filler.parse(p.scale_filler) if p.HasField("scale_filler") else Filler(value=1.0)
         fillers = scale_filler, Filler.parse(p.bias_filler)
         if p.scale_bias or p.HasField("scale_filler") or p.HasField("bias_filler"):
-            if len(layer.proto.param) > 5:
-                raise LayerError(f"{len(layer.proto.param)} param given; BatchNorm with scale_bias has 5 parameters")
+            if len(layer.param_specs) > 5:
+                raise LayerError(f"{len(layer.param_specs)} param given; BatchNorm with scale_bias has 5 parameters")
             return cls(max(p.eps, NVIDIA_LEAST_EPS), layer.phase == "TEST", True, *fillers)
-        for spec in layer.proto.param:
-            if spec.lr_mult != 0:
+        for spec in layer.param_specs:
+            lr_mult = 1.0 if spec.lr_mult is None else spec.lr_mult
+            if lr_mult != 0:
                 raise LayerError(
-                    f"lr_mult is {spec.lr_mult:g}; Cannot configure batch normalization statistics as layer parameters. "
+                    f"lr_mult is {lr_mult:g}; Cannot configure batch normalization statistics as layer parameters. "
                     "Set `lr_mult: 0`, or leave `param` out."
                 )
-        if len(layer.proto.param) > 3:
-            raise LayerError(f"{len(layer.proto.param)} param given; BatchNorm has 3 parameters")
+        if len(layer.param_specs) > 3:
+            raise LayerError(f"{len(layer.param_specs)} param given; BatchNorm has 3 parameters")
         global_stats = p.use_global_stats if p.HasField("use_global_stats") else layer.phase == "TEST"
         return cls(p.eps, global_stats, False, *fillers)
 

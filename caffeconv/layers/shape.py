@@ -159,7 +159,7 @@ def _makes_rows(node: Node) -> bool:
 def _left_out(node: Node) -> Node:
     """The node as a copy of its bottom."""
     proto = LayerParameter(name=node.name, type="Split", bottom=node.definition.bottoms, top=node.definition.tops)
-    return replace(node, definition=replace(node.definition, type="Split", proto=proto), layer=Split(1))
+    return replace(node, definition=node.definition.with_proto(proto), layer=Split(1))
 
 
 def _inferred(x: Shape, shape: Shape) -> Shape:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caffeconv.cli.show.inspect_json import Json, report_json
-from caffeconv.inspection.diagnose.edit import field_text, settings_of
+from caffeconv.inspection.diagnose.edit import field_text, settings_of, written_fields
 from caffeconv.inspection.diagnose.size_trace import described
 from caffeconv.layers import LAYERS
 
@@ -72,10 +72,10 @@ def _settings(layer: LayerReport) -> str:
     kind = LAYERS.get(layer.type)
     if layer.definition is None or kind is None or not kind.settings:
         return ""
-    given = {field.name for field, _ in getattr(layer.definition.proto, kind.settings).ListFields()}
+    names = {*written_fields(layer.definition), kind.channel_setting, *kind.size_settings}
     shown = {
         name: value for name, value in settings_of(layer.definition).items()
-        if name in given | {kind.channel_setting, *kind.size_settings}
+        if name in names
     }  # fmt: skip
     return ", ".join(f"{name}: {field_text(name, value)}" for name, value in shown.items())
 

@@ -12,7 +12,6 @@ from caffeconv.inspection.diagnose.edit import (
     picture_size,
     resized,
     settings_of,
-    with_proto,
     with_settings,
     with_shapes,
 )
@@ -84,7 +83,7 @@ def implied(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
             proven = frozenset((trouble.index, name) for name in other)
             yield Candidate({trouble.index: with_settings(definition, other)}, proven)
     for proto in kind.other_types(definition, bottoms, stored):
-        yield Candidate({trouble.index: with_proto(definition, proto)}, frozenset({(trouble.index, TYPE)}))
+        yield Candidate({trouble.index: definition.with_proto(proto)}, frozenset({(trouble.index, TYPE)}))
 
 
 def _stored(world: TrialNet, name: str) -> tuple[Shape, ...]:

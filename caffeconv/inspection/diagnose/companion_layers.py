@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from caffeconv.caffe_pb2 import LayerParameter
-from caffeconv.inspection.diagnose.edit import with_proto, with_settings
+from caffeconv.inspection.diagnose.edit import with_settings
 from caffeconv.inspection.diagnose.insertions import Rewriting, rewritten
 from caffeconv.inspection.diagnose.trial_net import TrialNet, stored_shapes
 from caffeconv.ir.definition import LayerDef
@@ -74,7 +74,7 @@ def _fitting(world: TrialNet, index: int, name: str) -> LayerParameter | None:
 
 def _after(layer: LayerDef, proto: LayerParameter) -> LayerDef:
     """A layer that reads and overwrites what another one makes."""
-    half = with_proto(layer, proto)
+    half = layer.with_proto(proto)
     tops, values = layer.tops, layer.top_values
     return LayerDef(
         proto.name, proto.type, tops, tops, values, values, proto, half.phase, half.directory, extended=half.extended

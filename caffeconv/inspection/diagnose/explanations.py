@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.inspection.diagnose.candidates import ancestors
-from caffeconv.inspection.diagnose.edit import picture_size, settings_of, type_words, with_proto
+from caffeconv.inspection.diagnose.edit import picture_size, settings_of, type_words
 from caffeconv.inspection.diagnose.search import Cure
 from caffeconv.inspection.diagnose.size_trace import Link, Parting, chain, chain_lines, described, factorings, of_item
 from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet
@@ -192,7 +192,7 @@ def _other_type_words(sides: Comparison, trouble: Misfit, axes: str, as_many: bo
     kind = LAYERS[definition.type]
     for proto in kind.other_types(definition, bottoms or (), trouble.stored):
         same = " of as many numbers" if as_many else ""
-        yield f"A weight{same} with {axes} is that of another layer type: {type_words(with_proto(definition, proto))}."
+        yield f"A weight{same} with {axes} is that of another layer type: {type_words(definition.with_proto(proto))}."
 
 
 def _resolution_words(sides: Comparison) -> str:

@@ -58,7 +58,7 @@ def with_bottoms(world: TrialNet) -> Rewriting:
         proto.CopyFrom(layer.proto)
         proto.bottom[j] = near[0]
         values = (*layer.bottom_values[:j], known[near[0]], *layer.bottom_values[j + 1 :])
-        layers[i] = replace(layer, proto=proto, bottoms=tuple(proto.bottom), bottom_values=values)
+        layers[i] = replace(layer.with_proto(proto), bottoms=tuple(proto.bottom), bottom_values=values)
         edits.append(Edit(layer.name, i, {"bottom": layer.bottoms[j]}, {"bottom": near[0]}))
     if not edits:
         return Rewriting(world)
@@ -115,8 +115,8 @@ def _in_place(layer: LayerDef, protos: Sequence[LayerParameter], taken: set[str]
         tops = tuple(own[top] if top in own and last[top] == i else unique_name(top, taken, "/") for top in proto.top)
         current.update(zip(proto.top, tops, strict=True))
         yield replace(
-            layer, name=proto.name, type=proto.type, bottoms=tuple(proto.bottom), tops=tuple(proto.top),
-            bottom_values=bottoms, top_values=tops, proto=proto,
+            layer.with_proto(proto), name=proto.name, bottoms=tuple(proto.bottom), tops=tuple(proto.top),
+            bottom_values=bottoms, top_values=tops,
         )  # fmt: skip
 
 
