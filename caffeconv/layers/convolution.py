@@ -20,7 +20,7 @@ from caffeconv.tensor.param import Param
 from caffeconv.tensor.param_values import ArrayValues, DerivedValues
 from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, canonical_axis, count, format_shape
 from caffeconv.tensor.weight_array import Fact, WeightArray, WeightArrays
-from caffeconv.tensor.window import INT_MAX, Padding, Window, conv_padding, deconv_padding
+from caffeconv.tensor.window import Padding, Window, WindowSetting, WindowSpec, conv_padding, deconv_padding
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,7 +48,7 @@ class Convolution(Layer):
     group: int
     axis: int
     bias: bool
-    param: ConvolutionParameter
+    window: WindowSpec
     weight_filler: Filler
     bias_filler: Filler
 
@@ -67,7 +67,7 @@ class Convolution(Layer):
                 f"{len(layer.bottoms)} bottoms and {len(layer.tops)} tops; one top for each bottom was needed"
             )
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
-        return cls(p.num_output, p.group, p.axis, p.bias_term, p, *fillers)
+        return cls(p.num_output, p.group, p.axis, p.bias_term, parse_window(p), *fillers)
 
     @classmethod
     def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
@@ -117,11 +117,11 @@ class Convolution(Layer):
             return None
         return stored[0][0] if cls.transposed else stored[0][1] * layer.proto.convolution_param.group
 
-    def window_over(self, bottom: Shape) -> Window | None:
-        return self.window(bottom)
+    def window_over(self, bottom: Shape) -> Window:
+        return self.window.over(len(bottom) - self.channel_axis(bottom) - 1)
 
     def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
-        window, spatial = self.window(bottom), bottom[self.channel_axis(bottom) + 1 :]
+        window, spatial = self.window_over(bottom), bottom[self.channel_axis(bottom) + 1 :]
         formula = window.deconv_formula if self.transposed else window.conv_formula
         return tuple(formula(i, size) for i, size in enumerate(spatial))
 
@@ -139,9 +139,6 @@ class Convolution(Layer):
             )
         return channels
 
-    def window(self, bottom: Shape) -> Window:
-        return conv_window(self.param, len(bottom) - self.channel_axis(bottom) - 1)
-
     def output_size(self, window: Window, spatial: Shape) -> Shape:
         return window.conv_size(spatial)
 
@@ -155,7 +152,7 @@ class Convolution(Layer):
         axis = self.channel_axis(bottoms[0])
         self.channels(bottoms[0])
         spatial = bottoms[0][axis + 1 :]
-        window = self.window(bottoms[0])
+        window = self.window_over(bottoms[0])
         sizes = self.output_size(window, spatial)
         if any(size < 0 for size in sizes):
             raise LayerError(
@@ -171,7 +168,7 @@ class Convolution(Layer):
         inside, outside = self.num_output, self.channels(bottoms[0])
         if not self.transposed:
             inside, outside = outside, inside
-        weight = (outside, inside // self.group, *self.window(bottoms[0]).kernel)
+        weight = (outside, inside // self.group, *self.window_over(bottoms[0]).kernel)
         return {"weight": weight, "bias": (self.num_output,)} if self.bias else {"weight": weight}
 
     def fillers(self) -> Mapping[str, Filler]:
@@ -185,11 +182,11 @@ class Convolution(Layer):
 
     def padding(self, node: Node) -> Padding | None:
         axis = self.channel_axis(node.bottom_shapes[0]) + 1
-        spatial, made = node.bottom_shapes[0][axis:], node.top_shapes[0][axis:]
-        window = self.window(node.bottom_shapes[0])
+        spatial, sizes = node.bottom_shapes[0][axis:], node.top_shapes[0][axis:]
+        window = self.window_over(node.bottom_shapes[0])
         if not spatial:
             return None
-        return deconv_padding(window, spatial) if self.transposed else conv_padding(window, spatial, made)
+        return deconv_padding(window, spatial) if self.transposed else conv_padding(window, spatial, sizes)
 
     def channel_axis_of(self, node: Node, bottom: int) -> int | None:
         return self.channel_axis(node.bottom_shapes[bottom])
@@ -234,7 +231,7 @@ class Convolution(Layer):
         return factor.reshape(-1, *([1] * (len(weight) - 1)))
 
     def _window_and_weight(self, node: Node, onnx: OnnxBuilder) -> tuple[Window, str]:
-        window = self.window(node.bottom_shapes[0])
+        window = self.window_over(node.bottom_shapes[0])
         if window.kernel:
             return window, onnx.weight("weight")
         # no spatial axis: a product over the channels alone, written as a 1×1 window
@@ -284,7 +281,7 @@ class Convolution(Layer):
     ) -> tuple[str, str]:
         """The diffs of weight and bottom, given the bottom and the top's diff with their dims."""
         image, places = (y_diff, x) if self.transposed else (x, y_diff)
-        found = filter_diff(
+        weight_diff = filter_diff(
             onnx,
             image[0],
             places[0],
@@ -299,13 +296,13 @@ class Convolution(Layer):
                 "Conv", [y_diff[0], weight], what="bottom_diff", kernel_shape=window.kernel, strides=window.stride,
                 dilations=window.dilation, pads=(*window.pad, *window.pad), group=self.group,
             )  # fmt: skip
-            return found, diff
+            return weight_diff, diff
         why = "the gradient of a convolution needs to know the sizes of its input"
         diff = spread_windows(
             onnx, y_diff[0], weight, window, self.group, positions=onnx.fixed(y_diff[1][2:], why),
             size=onnx.fixed(x[1][2:], why), what="bottom_diff",
         )  # fmt: skip
-        return found, diff
+        return weight_diff, diff
 
 
 def layer_like(layer: LayerDef, kind: str) -> LayerParameter:
@@ -396,18 +393,19 @@ class Im2col(Layer):
     propagates_always: ClassVar[bool] = True
 
     axis: int
-    param: ConvolutionParameter
+    window: WindowSpec
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
-        return cls(layer.proto.convolution_param.axis, layer.proto.convolution_param)
+        p = layer.proto.convolution_param
+        return cls(p.axis, parse_window(p))
 
-    def window_over(self, bottom: Shape) -> Window | None:
-        return conv_window(self.param, len(bottom) - canonical_axis(self.axis, len(bottom), bottom) - 1)
+    def window_over(self, bottom: Shape) -> Window:
+        return self.window.over(len(bottom) - canonical_axis(self.axis, len(bottom), bottom) - 1)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
-        window = conv_window(self.param, len(bottoms[0]) - axis - 1)
+        window = self.window_over(bottoms[0])
         sizes = window.conv_size(bottoms[0][axis + 1 :])
         if any(size < 1 for size in sizes):
             raise LayerError(f"the output would be {format_shape(sizes)}; use a larger input or a smaller kernel_size")
@@ -417,7 +415,7 @@ class Im2col(Layer):
         # a convolution whose filters are one-hot picks the windows' elements, whatever the number of axes
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         channels = node.bottom_shapes[0][axis]
-        window = conv_window(self.param, len(node.bottom_shapes[0]) - axis - 1)
+        window = self.window_over(node.bottom_shapes[0])
         weight = picks(onnx, window, channels)
         x = onnx.reshape(node.bottoms[0], _as_batch(onnx, node.bottoms[0], axis))
         y = onnx.op(
@@ -430,7 +428,7 @@ class Im2col(Layer):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
-        window, channels = conv_window(self.param, len(node.bottom_shapes[0]) - axis - 1), node.bottom_shapes[0][axis]
+        window, channels = self.window_over(node.bottom_shapes[0]), node.bottom_shapes[0][axis]
         dims, top_dims = _as_batch(onnx, node.bottoms[0], axis), _as_batch(onnx, node.tops[0], axis)
         why = "the gradient of Im2col needs to know the sizes of its input"
         diff = spread_windows(
@@ -449,67 +447,27 @@ def picks(onnx: OnnxBuilder, window: Window, channels: int) -> str:
 C3D_FIELDS = ("kernel_depth", "temporal_stride", "temporal_pad", "filter_group")
 
 
-def conv_window(p: ConvolutionParameter, spatial_axes: int) -> Window:
-    """The window of a ConvolutionParameter over that many axes; raises LayerError as Caffe does."""
-    kernel = _kernel(p, spatial_axes)
-    stride: tuple[int, ...]
-    pad: tuple[int, ...]
-    if p.HasField("stride_h") or p.HasField("stride_w"):
-        stride = _pair("stride", len(p.stride), p.stride_h, p.stride_w, spatial_axes)
-    else:
-        stride = _spread("stride", p.stride, spatial_axes, 1)
-    if p.HasField("pad_h") or p.HasField("pad_w"):
-        pad = _pair("pad", len(p.pad), p.pad_h, p.pad_w, spatial_axes)
-    else:
-        pad = _spread("pad", p.pad, spatial_axes, 0)
-    dilation = _dilation(p, spatial_axes)
-    if any(p.HasField(name) for name in C3D_FIELDS):
-        raise LayerError(f'{", ".join(C3D_FIELDS)} are fields of C3D\'s Convolution3D; use `type: "Convolution3D"`')
-    for name, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
-        if not all(1 <= value <= INT_MAX for value in values):
-            raise LayerError(f"{name} is {list(values)}; each must be at least 1, and fit an int")
-    if any(value > INT_MAX for value in pad):
-        raise LayerError(f"pad is {list(pad)}; each must fit an int")
-    return Window(kernel, stride, pad, dilation)
+def parse_window(p: ConvolutionParameter) -> WindowSpec:
+    """The window of a ConvolutionParameter; faults show when it is laid over axes, as in Caffe."""
+    kernel = (p.kernel_h, p.kernel_w) if p.HasField("kernel_h") or p.HasField("kernel_w") else None
+    stride = (p.stride_h, p.stride_w) if p.HasField("stride_h") or p.HasField("stride_w") else None
+    pad = (p.pad_h, p.pad_w) if p.HasField("pad_h") or p.HasField("pad_w") else None
+    fault = f'{", ".join(C3D_FIELDS)} are fields of C3D\'s Convolution3D; use `type: "Convolution3D"`'
+    return WindowSpec(
+        WindowSetting("kernel_size", tuple(p.kernel_size), kernel),
+        WindowSetting("stride", tuple(p.stride), stride, 1),
+        WindowSetting("pad", tuple(p.pad), pad, 0),
+        _dilation(p),
+        fault if any(p.HasField(name) for name in C3D_FIELDS) else "",
+    )
 
 
-def _dilation(p: ConvolutionParameter, spatial_axes: int) -> tuple[int, ...]:
+def _dilation(p: ConvolutionParameter) -> WindowSetting:
     """`dilation`, or DeepLab's older names for it: `hole`, or `hole_h` and `hole_w`."""
     by_axis = p.HasField("hole_h") or p.HasField("hole_w")
     if not by_axis and not p.HasField("hole"):
-        return _spread("dilation", p.dilation, spatial_axes, 1)
+        return WindowSetting("dilation", tuple(p.dilation), default=1)
     if p.dilation or (by_axis and p.HasField("hole")):
-        raise LayerError("dilation, hole, and hole_h/hole_w are names of one thing; one of them was needed")
-    return _pair("hole", 0, p.hole_h, p.hole_w, spatial_axes) if by_axis else (p.hole,) * spatial_axes
-
-
-def _kernel(p: ConvolutionParameter, spatial_axes: int) -> tuple[int, ...]:
-    if p.HasField("kernel_h") or p.HasField("kernel_w"):
-        return _pair("kernel_size", len(p.kernel_size), p.kernel_h, p.kernel_w, spatial_axes)
-    given = len(p.kernel_size)
-    if given not in (1, spatial_axes):
-        raise LayerError(
-            "kernel_size must be specified once, or once per spatial dimension "
-            f"(kernel_size specified {given} times; {spatial_axes} spatial dims)."
-        )
-    return tuple(p.kernel_size) * (spatial_axes if given == 1 else 1)
-
-
-def _pair(name: str, repeated: int, height: int, width: int, spatial_axes: int) -> tuple[int, int]:
-    short = name.removesuffix("_size")
-    if spatial_axes != 2:
-        raise LayerError(f"{short}_h & {short}_w can only be used for 2D convolution; there are {spatial_axes} axes")
-    if repeated:
-        raise LayerError(f"Either {name} or {short}_h/w should be specified; not both.")
-    return height, width
-
-
-def _spread(name: str, values: Sequence[int], spatial_axes: int, default: int) -> tuple[int, ...]:
-    if len(values) not in (0, 1, spatial_axes):
-        raise LayerError(
-            f"{name} must be specified once, or once per spatial dimension "
-            f"({name} specified {len(values)} times; {spatial_axes} spatial dims)."
-        )
-    if not values:
-        return (default,) * spatial_axes
-    return tuple(values) if len(values) == spatial_axes else (values[0],) * spatial_axes
+        fault = "dilation, hole, and hole_h/hole_w are names of one thing; one of them was needed"
+        return WindowSetting("hole", fault=fault)
+    return WindowSetting("hole", height_width=(p.hole_h, p.hole_w)) if by_axis else WindowSetting("hole", (p.hole,))

@@ -1,4 +1,4 @@
-"""Layer types of single forks: BN, Axpy, ReLU6, ReLUX, SeLu, Mish, ConvolutionDepthwise and Local."""
+"""Convolutions with filters for each channel, or for each place: ConvolutionDepthwise, Local."""
 
 from __future__ import annotations
 
@@ -11,27 +11,19 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Gradients, Layer, Node, Settings
-from caffeconv.layers.convolution import Convolution, conv_window, picks
+from caffeconv.layers.convolution import Convolution, parse_window, picks
 from caffeconv.layers.gradient_ops import spread_windows, sum_over
 from caffeconv.layers.weight_layouts import transposed
 from caffeconv.tensor.axis_order import AxisOrder
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
 from caffeconv.tensor.weight_array import WeightArrays
-from caffeconv.tensor.window import Padding, Window, conv_padding
+from caffeconv.tensor.window import Padding, Window, WindowSpec, conv_padding
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from caffeconv.ir.onnx_builder import OnnxBuilder
-
-# -- BN ----------------------------------------------------------------------------------------------------------------
-
-
-# -- without parameters ------------------------------------------------------------------------------------------------
-
-
-# -- convolutions ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -45,11 +37,15 @@ class ConvolutionDepthwise(Layer):
     size_settings: ClassVar[tuple[str, ...]] = Convolution.size_settings
     param_axes: ClassVar[Mapping[str, str]] = {"weight": "channels × 1 × kernel_h × kernel_w", "bias": "channels"}
 
-    param: ConvolutionParameter
+    bias: bool
+    window: WindowSpec
+    weight_filler: Filler
+    bias_filler: Filler
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
-        return cls(layer.proto.convolution_param)
+        p = layer.proto.convolution_param
+        return cls(p.bias_term, parse_window(p), Filler.parse(p.weight_filler), Filler.parse(p.bias_filler))
 
     @classmethod
     def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
@@ -60,7 +56,7 @@ class ConvolutionDepthwise(Layer):
         return stored[0][0] if stored else None
 
     def window_over(self, bottom: Shape) -> Window | None:
-        return self.grouped([bottom]).window(bottom)
+        return self.grouped([bottom]).window_over(bottom)
 
     def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
         return self.grouped([bottom]).size_formulas(bottom)
@@ -69,11 +65,10 @@ class ConvolutionDepthwise(Layer):
         """The same as a Convolution, which it is once the number of channels is known."""
         if len(bottoms[0]) != 4:
             raise LayerError(f"the bottom is {format_shape(bottoms[0])}; N×C×H×W was needed")
-        channels, p = bottoms[0][1], self.param
+        channels = bottoms[0][1]
         if channels < 1:
             raise LayerError(f"the bottom is {format_shape(bottoms[0])}; at least one channel was needed")
-        fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
-        return Convolution(channels, channels, 1, p.bias_term, p, *fillers)
+        return Convolution(channels, channels, 1, self.bias, self.window, self.weight_filler, self.bias_filler)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return self.grouped(bottoms).top_shapes(bottoms)
@@ -82,7 +77,7 @@ class ConvolutionDepthwise(Layer):
         return self.grouped(bottoms).weight_shapes(bottoms)
 
     def fillers(self) -> Mapping[str, Filler]:
-        return {"weight": Filler.parse(self.param.weight_filler), "bias": Filler.parse(self.param.bias_filler)}
+        return {"weight": self.weight_filler, "bias": self.bias_filler}
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return self.grouped(bottoms).multiply_adds(bottoms, tops)
@@ -126,7 +121,7 @@ class Local(Layer):
             window = _local_window(layer.proto.local_param)
         else:
             p = layer.proto.convolution_param
-            window = conv_window(layer.proto.convolution_param, 2)
+            window = parse_window(p).over(2)
         if p.num_output < 1:
             raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
         return cls(p.num_output, p.bias_term, window, Filler.parse(p.weight_filler), Filler.parse(p.bias_filler))
