@@ -12,12 +12,13 @@ from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
 from caffeconv.caffe_format.hdf5 import is_hdf5
 from caffeconv.caffe_format.prototxt import NetSource, read_bytes, read_prototxt
 from caffeconv.caffe_format.prototxt_writer import net_to_text
-from caffeconv.caffe_format.upgrade import has_v0_layers, upgrade_and_tell
+from caffeconv.caffe_format.upgrade import has_v0_layers, is_folded_away, upgrade_and_tell
 from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike, refuse_input_as_output, whole_file
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.options import NetOptions
+from caffeconv.layers import LAYERS
 from caffeconv.tensor.param_values import Blob
 from caffeconv.tensor.shape import Shape, count, format_shape, shape_string
 
@@ -97,20 +98,20 @@ def _upgrade_prototxt(source: NetSource, path: Path, out: Path, options: NetOpti
 def _deployed(source: NetSource, options: NetOptions) -> tuple[NetSource, tuple[str, ...]]:
     """The deploy net, and what became of the layers."""
     deployed = to_deploy(source, options)
-    kept = {layer.name: layer.type for layer in deployed.net.layer}
-    gone = dict.fromkeys(layer.name for layer in source.net.layer if layer.name not in kept)
-    made = [name for name in kept if name not in {layer.name for layer in source.net.layer}]
+    types = {layer.name: layer.type for layer in deployed.net.layer}
+    gone = dict.fromkeys(layer.name for layer in source.net.layer if layer.name not in types)
+    new = [name for name in types if name not in {layer.name for layer in source.net.layer}]
     inputs = [
         f"{top} {format_shape(shape.dim)}"
         for layer in deployed.net.layer
-        if layer.type == "Input"
+        if layer.type in LAYERS and LAYERS[layer.type].is_input
         for top, shape in zip(layer.top, layer.input_param.shape, strict=False)
     ]
     notes = [f"deploy net of phase {options.phase}; inputs: {', '.join(inputs) or 'none'}"]
     if gone:
         notes.append(f"layers that are gone: {', '.join(gone)}")
-    if made:
-        notes.append(f"layers that are new: {', '.join(f'{name} ({kept[name]})' for name in made)}")
+    if new:
+        notes.append(f"layers that are new: {', '.join(f'{name} ({types[name]})' for name in new)}")
     return deployed, tuple(notes)
 
 
@@ -150,8 +151,8 @@ def _upgraded_net(file: WeightsFile) -> tuple[NetSource, tuple[str, ...]]:
 def _blobs_of_layers(file: WeightsFile, upgraded: NetSource) -> list[tuple[Blob | None, ...]]:
     """The blobs of each layer of the upgraded net: padding layers are gone, an Input layer may have come in front."""
     v0 = has_v0_layers(file.net())
-    kept = [layer.blobs for layer in file.layers if not (v0 and layer.type == "padding")]
-    return [()] * (len(upgraded.net.layer) - len(kept)) + kept
+    blobs = [layer.blobs for layer in file.layers if not (v0 and is_folded_away(layer.type))]
+    return [()] * (len(upgraded.net.layer) - len(blobs)) + blobs
 
 
 def _written(file: WeightsFile, layer: str, kind: str, index: int, blob: Blob | None) -> WrittenBlob:

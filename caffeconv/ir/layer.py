@@ -103,8 +103,6 @@ class Layer(ABC):
     """Whether the first top has loss weight 1 unless the prototxt says otherwise."""
     label_bottoms: ClassVar[tuple[int, ...]] = ()
     """Which bottoms hold what is known beforehand (labels, weights of labels) rather than predicted; no gradient."""
-    prediction: ClassVar[str] = ""
-    """The layer type that a loss leaves behind in a deploy net, over its first bottom; empty: nothing."""
     in_place: ClassVar[bool] = True
     """Whether Caffe lets the layer write into its own bottom."""
 
@@ -183,9 +181,24 @@ class Layer(ABC):
         return False
 
     @classmethod
-    def prediction_of(cls, layer: LayerDef) -> str:
-        """As `prediction`, for one layer of this type."""
-        return cls.prediction
+    def prediction_layer(cls, layer: LayerDef) -> LayerParameter | None:
+        """What a loss leaves behind in a deploy net, over its first bottom, still without name and top; None: nothing."""
+        return None
+
+    @classmethod
+    def label_tops(cls, layer: LayerDef) -> tuple[str, ...]:
+        """The tops of an input layer that hold labels, and so are gone from a deploy net."""
+        return layer.tops[1:]
+
+    @classmethod
+    def deploy_shape(cls, shape: Shape) -> Shape:
+        """The shape that an input of a deploy net has where this layer makes a top of the shape `shape`: one item."""
+        return (1, *shape[1:])
+
+    @classmethod
+    def with_requested_shapes(cls, layer: LayerDef, shapes: Mapping[str, Shape]) -> LayerDef:
+        """The definition with the tops' shapes that the caller asks for (blob → shape), where its fields can say them."""
+        return layer
 
     @classmethod
     @abstractmethod
@@ -196,15 +209,15 @@ class Layer(ABC):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         """The tops' shapes, given the bottoms'; raises LayerError where Caffe would refuse them."""
 
-    def with_tops(self, tops: Sequence[str], asked: Mapping[str, Shape]) -> Layer:
-        """The layer with tops of the shapes that the caller asks for (blob → shape), where that can be asked of it."""
+    def with_tops(self, tops: Sequence[str], shapes: Mapping[str, Shape]) -> Layer:
+        """The layer with tops of the shapes that the caller asks for (blob → shape), where it can make such."""
         return self
 
-    def input_shapes(self, tops: Sequence[str], asked: Mapping[str, Shape]) -> Shapes:
+    def input_shapes(self, tops: Sequence[str], shapes: Mapping[str, Shape]) -> Shapes:
         """The tops' shapes of an input layer, of which the caller asks for some: blob → shape."""
-        if all(top in asked for top in tops):
-            return [asked[top] for top in tops]
-        return [asked.get(top, shape) for top, shape in zip(tops, self.top_shapes(()), strict=True)]
+        if all(top in shapes for top in tops):
+            return [shapes[top] for top in tops]
+        return [shapes.get(top, shape) for top, shape in zip(tops, self.top_shapes(()), strict=True)]
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource | None:
         """What fills the tops, called `tops`, where the caller does not; None where only the caller can."""

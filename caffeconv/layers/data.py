@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from caffeconv.caffe_pb2 import TransformationParameter
+from caffeconv.caffe_pb2 import BlobShape, LayerParameter, TransformationParameter
 from caffeconv.data.database import DatabaseSource, first_shape
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.hdf5 import HDF5Files, HDF5Source
@@ -62,6 +62,24 @@ class Input(Layer):
                 "no shape is given; add `input_param { shape { dim: … } }`, or name it: `shapes={BLOB: (1, 3, 224, 224)}`"
             )
         return cls(shapes if len(shapes) == len(layer.tops) else shapes * len(layer.tops))
+
+    @classmethod
+    def label_tops(cls, layer: LayerDef) -> tuple[str, ...]:
+        return ()
+
+    @classmethod
+    def deploy_shape(cls, shape: Shape) -> Shape:
+        return shape
+
+    @classmethod
+    def with_requested_shapes(cls, layer: LayerDef, shapes: Mapping[str, Shape]) -> LayerDef:
+        if not all(top in shapes for top in layer.tops):
+            return layer
+        proto = LayerParameter()
+        proto.CopyFrom(layer.proto)
+        del proto.input_param.shape[:]
+        proto.input_param.shape.extend(BlobShape(dim=shapes[top]) for top in layer.tops)
+        return replace(layer, proto=proto)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return self.shapes
@@ -173,11 +191,11 @@ class DataLayer(Layer):
         shapes: list[Shape] = [(self.batch_size, *self.item_shape()), (self.batch_size,)]
         return shapes[: self.number_of_tops]
 
-    def input_shapes(self, tops: Sequence[str], asked: Mapping[str, Shape]) -> Shapes:
-        if tops[0] not in asked:
-            return super().input_shapes(tops, asked)
-        data = asked[tops[0]]
-        return [data, *(asked.get(top, data[:1]) for top in tops[1:])]
+    def input_shapes(self, tops: Sequence[str], shapes: Mapping[str, Shape]) -> Shapes:
+        if tops[0] not in shapes:
+            return super().input_shapes(tops, shapes)
+        data = shapes[tops[0]]
+        return [data, *(shapes.get(top, data[:1]) for top in tops[1:])]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         return

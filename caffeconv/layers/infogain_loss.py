@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.caffe_format.caffemodel import StoredBlob, read_binaryproto
+from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import CaffeconvError, Diagnostic, LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, LabelRule, Node
 from caffeconv.layers.gradient_ops import refuse_to
 from caffeconv.layers.label_ops import Normalization, check_label_count, label_rule, labels_for, why_labels_are_refused
-from caffeconv.layers.losses import Loss
+from caffeconv.layers.losses import Loss, softmax_over
 from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, count, shape_string
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ class InfogainLoss(Loss):
     """
 
     label_bottoms: ClassVar[tuple[int, ...]] = (1, 2)
-    prediction: ClassVar[str] = "Softmax"
     bottoms: ClassVar[Arity] = Arity(2, 3)
     tops: ClassVar[Arity] = Arity(1, 2)
     top_kinds: ClassVar[tuple[str, ...]] = ("loss", "probabilities")
@@ -74,8 +74,9 @@ class InfogainLoss(Loss):
         return cls(p_own.axis, normalization, p_own.source, stored, len(layer.tops) == 2, probabilities)
 
     @classmethod
-    def prediction_of(cls, layer: LayerDef) -> str:
-        return "" if layer.infogain == "probabilities" else cls.prediction
+    def prediction_layer(cls, layer: LayerDef) -> LayerParameter | None:
+        is_prediction = layer.infogain == "probabilities"
+        return None if is_prediction else softmax_over(layer, layer.proto.infogain_loss_param.axis)
 
     def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
         scores = bottoms[0]

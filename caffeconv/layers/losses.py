@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT, INT64
@@ -77,6 +78,14 @@ class Loss(Layer):
 # -- losses of class scores --------------------------------------------------------------------------------------------
 
 
+def softmax_over(layer: LayerDef, axis: int) -> LayerParameter:
+    """A Softmax along `axis` of the layer's first bottom, without name and top."""
+    proto = LayerParameter(type="Softmax", bottom=layer.bottoms[:1])
+    if axis != 1:
+        proto.softmax_param.axis = axis
+    return proto
+
+
 @dataclass(frozen=True)
 class SoftmaxWithLoss(Loss):
     """loss = Σ -log max(softmax(x)[label], FLT_MIN) / normalizer (caffe: softmax_loss_layer.cpp).
@@ -85,7 +94,6 @@ class SoftmaxWithLoss(Loss):
     SegNet's `class_weighting` multiplies each term by its label's weight.
     """
 
-    prediction: ClassVar[str] = "Softmax"
     tops: ClassVar[Arity] = Arity(1, 2)
 
     axis: int
@@ -106,6 +114,10 @@ class SoftmaxWithLoss(Loss):
             raise LayerError(f"label_smoothing is {p.label_smoothing:g}; only 0 can be converted. Leave it out.")
         weights = tuple(p.class_weighting) if p.weight_by_label_freqs else ()
         return cls(layer.proto.softmax_param.axis, Normalization.parse(p), weights)
+
+    @classmethod
+    def prediction_layer(cls, layer: LayerDef) -> LayerParameter:
+        return softmax_over(layer, layer.proto.softmax_param.axis)
 
     def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
         return [{1: labels_for(bottoms[0], self.axis)}]
@@ -305,13 +317,15 @@ class SigmoidCrossEntropyLoss(Loss):
     do not count. Divided by N unless loss_param says otherwise.
     """
 
-    prediction: ClassVar[str] = "Sigmoid"
-
     normalization: Normalization
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         return cls(Normalization.parse(layer.proto.loss_param, default="BATCH_SIZE"))
+
+    @classmethod
+    def prediction_layer(cls, layer: LayerDef) -> LayerParameter:
+        return LayerParameter(type="Sigmoid", bottom=layer.bottoms[:1])
 
     def check(self, bottoms: Shapes) -> None:
         if count(bottoms[0]) != count(bottoms[1]):

@@ -54,8 +54,8 @@ class Python(Layer):
     param: PythonParam
     user: PythonLayer | None = field(default=None, compare=False)
     """The layer itself; None where its code is not to be run."""
-    given: tuple[Shape, ...] | None = None
-    """The tops' shapes where the caller gives them."""
+    requested: tuple[Shape, ...] | None = None
+    """The tops' shapes where the caller asks for them."""
 
     @property
     def mixes_positions(self) -> bool:
@@ -73,10 +73,10 @@ class Python(Layer):
         code = layer.python_host
         return cls(param, None if code is None else code.layer(layer.name, layer.where, layer.top_values, param))
 
-    def with_tops(self, tops: Sequence[str], asked: Mapping[str, Shape]) -> Layer:
-        if not tops or not all(top in asked for top in tops):
+    def with_tops(self, tops: Sequence[str], shapes: Mapping[str, Shape]) -> Layer:
+        if not tops or not all(top in shapes for top in tops):
             return self
-        return replace(self, given=tuple(asked[top] for top in tops))
+        return replace(self, requested=tuple(shapes[top] for top in tops))
 
     @property
     def user_object(self) -> object | None:
@@ -87,10 +87,10 @@ class Python(Layer):
         return self.user.open_axis if self.user is not None else 0
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
-        if self.given is not None and self.user is None:
-            return self.given
+        if self.requested is not None and self.user is None:
+            return self.requested
         shapes = self._allowed(bottoms)
-        return shapes if self.given is None else self.given
+        return shapes if self.requested is None else self.requested
 
     def _allowed(self, bottoms: Shapes) -> tuple[Shape, ...]:
         if self.user is None:
@@ -145,9 +145,9 @@ class Python(Layer):
         """The user's `backward`; it finds its blobs as the forward pass left them, so that has to come first."""
         diffs = onnx.library_values(
             "PythonGrad", [*top_diffs, *node.tops], len(node.bottoms) + len(node.params), what="backward",
-            propagate_down=[int(asked) for asked in propagate_down], **self._attributes(node),
+            propagate_down=[int(wanted) for wanted in propagate_down], **self._attributes(node),
         )  # fmt: skip
-        bottoms = [diff if asked else None for diff, asked in zip(diffs, propagate_down, strict=False)]
+        bottoms = [diff if wanted else None for diff, wanted in zip(diffs, propagate_down, strict=False)]
         names = [param.name for param in node.params]
         return Gradients(bottoms, dict(zip(names, diffs[len(node.bottoms) :], strict=True)))
 

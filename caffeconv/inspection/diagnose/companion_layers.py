@@ -53,8 +53,8 @@ def completed(world: TrialNet, halves: Sequence[Companion]) -> Rewriting:
 
 
 def _is_completed(world: TrialNet, layer: LayerDef) -> bool:
-    wanted = LAYERS[layer.type].completed_by
-    return any(world.net.layers[i].type == wanted for value in layer.top_values for i in world.readers.get(value, ()))
+    readers = {world.net.layers[i].type for value in layer.top_values for i in world.readers.get(value, ())}
+    return LAYERS[layer.type].completed_by in readers
 
 
 def _fitting(world: TrialNet, index: int, name: str) -> LayerParameter | None:
