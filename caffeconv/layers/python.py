@@ -73,7 +73,7 @@ class Python(Layer):
         code = layer.python_host
         return cls(param, None if code is None else code.layer(layer.name, layer.where, layer.top_values, param))
 
-    def with_tops(self, tops: Sequence[str], shapes: Mapping[str, Shape]) -> Layer:
+    def with_tops(self, tops: Sequence[str], shapes: Mapping[str, Shape]) -> Self:
         if not tops or not all(top in shapes for top in tops):
             return self
         return replace(self, requested=tuple(shapes[top] for top in tops))

@@ -135,7 +135,7 @@ class Reshape(_SameValues):
             for i, dim, size in fitting if size != dim
         ]  # fmt: skip
 
-    def for_any_batch(self, bottoms: Shapes) -> Layer:
+    def for_any_batch(self, bottoms: Shapes) -> Self:
         # an explicit first size that is the batch's own copies it: every item then gives what it gives alone
         if self.axis == 0 and self.dims and bottoms[0] and self.dims[0] == bottoms[0][0]:
             return replace(self, dims=(0, *self.dims[1:]))
