@@ -123,16 +123,16 @@ def read_caffemodel(path: Path) -> WeightsFile:
     buffer = _map(path, "a weights file (caffemodel)")
     _refuse_other_formats(buffer, path)
     scan = Scan(buffer, path)
-    layers, kept = [], []
+    layers, net_fields = [], []
     for number, wire, tag, start, end in scan.fields(0, len(buffer)):
         if wire == BYTES and number == _NET_LAYER:
             layers.append(_read_layer(scan, start, end, _V2))
         elif wire == BYTES and number == _NET_LAYERS_V1:
             layers.append(_read_v1_layer(scan, start, end))
-        kept.append(_without_blobs(scan, number, wire, tag, start, end))
+        net_fields.append(_without_blobs(scan, number, wire, tag, start, end))
     if not layers:
         raise CaffeconvError(f"{path}: no layer in it; weights (caffemodel) were needed")
-    return WeightsFile(path, tuple(layers), b"".join(kept))
+    return WeightsFile(path, tuple(layers), b"".join(net_fields))
 
 
 def read_binaryproto(path: Path) -> StoredBlob:
@@ -220,12 +220,12 @@ def _read_blob(scan: Scan, start: int, end: int, layer: str) -> StoredBlob:
         elif number in (_DATA, _DOUBLE_DATA):
             chunks[number].append(_chunk(scan, number, wire, tag, value_start, value_end))
     if any(chunk.count for chunk in chunks[_RAW_DATA]):
-        found = _raw_chunks(scan, chunks[_RAW_DATA], raw_type, layer)
+        runs = _raw_chunks(scan, chunks[_RAW_DATA], raw_type, layer)
     else:
-        found = tuple(chunks[_DOUBLE_DATA] or chunks[_DATA])  # caffe: Blob::FromProto prefers double_data
-    count = sum(chunk.count for chunk in found)
+        runs = tuple(chunks[_DOUBLE_DATA] or chunks[_DATA])  # caffe: Blob::FromProto prefers double_data
+    count = sum(chunk.count for chunk in runs)
     # caffe: Blob::FromProto — the four old fields win over `shape` where both are given
-    return StoredBlob(tuple(legacy) if has_legacy else shape or (), has_legacy, count, scan.values, found)
+    return StoredBlob(tuple(legacy) if has_legacy else shape or (), has_legacy, count, scan.values, runs)
 
 
 def _read_shape(scan: Scan, start: int, end: int) -> Shape:
@@ -286,12 +286,12 @@ def _without_blobs(scan: Scan, number: int, wire: int, tag: int, start: int, end
         if inner == drop and inner_wire == BYTES:
             continue
         if number == _NET_LAYERS_V1 and inner == _V1_INNER and inner_wire == BYTES:
-            kept = b"".join(
+            fields = b"".join(
                 bytes(scan.buffer[f_tag:f_end])
                 for f, _, f_tag, _, f_end in scan.fields(inner_start, inner_end)
                 if f != _V0.blobs
             )
-            body += _length_delimited(_V1_INNER, kept)
+            body += _length_delimited(_V1_INNER, fields)
         else:
             body += scan.buffer[inner_tag:inner_end]
     return _length_delimited(number, bytes(body))
@@ -329,13 +329,13 @@ def _parse_layer(scan: Scan, start: int, end: int, kind: type[_LayerMessage]) ->
     try:
         return kind.FromString(bytes(scan.buffer[start:end]))
     except DecodeError:
-        kept = b"".join(
+        fields = b"".join(
             bytes(scan.buffer[field_tag:field_end])
             for number, _, field_tag, _, field_end in scan.fields(start, end)
             if _is_bvlc(number) and (number < _FIRST_PARAM or _parses(bytes(scan.buffer[field_tag:field_end]), kind))
         )
     try:
-        return kind.FromString(kept)
+        return kind.FromString(fields)
     except DecodeError as error:
         name = _read_layer(scan, start, end, _V2 if kind is caffe_pb2.LayerParameter else _V1).name
         raise CaffeconvError(f"{scan.path}: the definition of layer '{name}' inside does not parse: {error}") from None

@@ -28,13 +28,13 @@ def upgrade_and_tell(source: NetSource) -> tuple[NetSource, tuple[str, ...]]:
     """As `upgrade_net`, with what was done: a line for each upgrade that was needed, and for each field left out."""
     net = NetParameter()
     net.CopyFrom(source.net)
-    told = list(_ignored_v0_fields(source)) if has_v0_layers(net) else []
+    notes = list(_ignored_v0_fields(source)) if has_v0_layers(net) else []
     source = replace(source, net=net)
     for needed, upgrade, what in UPGRADES:
         if needed(source.net):
             source = upgrade(source)
-            told.append(what)
-    return source, tuple(told)
+            notes.append(what)
+    return source, tuple(notes)
 
 
 def _where(source: NetSource, name: str, line: int) -> str:
@@ -476,14 +476,14 @@ def _check_input_sizes(source: NetSource) -> None:
     # caffe reads past the end of these lists
     net, inputs = source.net, len(source.net.input)
     if net.input_shape and len(net.input_shape) < inputs:
-        found, needed = f"{len(net.input_shape)} `input_shape`", f"{inputs}, one for each,"
+        sizes, needed = f"{len(net.input_shape)} `input_shape`", f"{inputs}, one for each,"
     elif not net.input_shape and len(net.input_dim) < 4 * inputs:
-        found, needed = f"{len(net.input_dim)} `input_dim`", f"{4 * inputs}, four for each,"
+        sizes, needed = f"{len(net.input_dim)} `input_dim`", f"{4 * inputs}, four for each,"
     else:
         return
     names = ", ".join(f"'{name}'" for name in net.input)
     raise CaffeconvError(
-        f"{source.path or 'net'}: {found} for the inputs {names}; {needed} were needed. Add the missing sizes."
+        f"{source.path or 'net'}: {sizes} for the inputs {names}; {needed} were needed. Add the missing sizes."
     )
 
 

@@ -80,12 +80,12 @@ def _is_binary(path: Path) -> bool:
 
 
 def _upgrade_prototxt(source: NetSource, path: Path, out: Path, options: NetOptions) -> Upgraded:
-    upgraded, told = upgrade_and_tell(source)
+    upgraded, upgrades = upgrade_and_tell(source)
     notes = [f"dropped: {field}" for field in source.dropped]
-    notes += told or ["nothing to upgrade: this is today's form"]
+    notes += upgrades or ["nothing to upgrade: this is today's form"]
     if options.deploy:
-        upgraded, told = _deployed(upgraded, options)
-        notes += told
+        upgraded, upgrades = _deployed(upgraded, options)
+        notes += upgrades
     if _COMMENT.search(read_bytes(path, "a prototxt").decode("utf-8", "replace")):
         notes.append(f"the comments of {path} are lost; keep it")
     # the user wrote these blobs, if any, by hand: they belong to the text
@@ -116,19 +116,19 @@ def _deployed(source: NetSource, options: NetOptions) -> tuple[NetSource, tuple[
 
 
 def _extract_net(file: WeightsFile, out: Path, options: NetOptions) -> Upgraded:
-    upgraded, told = _upgraded_net(file)
+    upgraded, notes = _upgraded_net(file)
     if not any(layer.bottom or layer.top for layer in upgraded.net.layer):
         raise CaffeconvError(f"{file.path}: its layers have no bottoms and tops: it holds weights, but no net to write")
     if options.deploy:
         upgraded, deployed = _deployed(upgraded, options)
-        told = (*told, *deployed)
+        notes = (*notes, *deployed)
     with whole_file(out) as target:
         target.write(net_to_text(upgraded.net).encode())
-    return Upgraded(out, (*told, f"this is the net that {file.path} carries, as it was when the weights were saved"))
+    return Upgraded(out, (*notes, f"this is the net that {file.path} carries, as it was when the weights were saved"))
 
 
 def _upgrade_caffemodel(file: WeightsFile, out: Path) -> Upgraded:
-    upgraded, told = _upgraded_net(file)
+    upgraded, notes = _upgraded_net(file)
     net = upgraded.net
     head = NetParameter()
     head.CopyFrom(net)
@@ -139,7 +139,7 @@ def _upgrade_caffemodel(file: WeightsFile, out: Path) -> Upgraded:
         for layer, stored in zip(net.layer, blobs, strict=True):
             written = [_written(file, layer.name, layer.type, i, blob) for i, blob in enumerate(stored)]
             write_layer(target, layer.SerializeToString(), written)
-    return Upgraded(out, (*told, *_storage_notes(file)))
+    return Upgraded(out, (*notes, *_storage_notes(file)))
 
 
 def _upgraded_net(file: WeightsFile) -> tuple[NetSource, tuple[str, ...]]:

@@ -62,7 +62,7 @@ def plan_backward(graph: Graph) -> tuple[BackwardStep, ...]:
     return tuple(
         replace(
             step, runs=True, params=(True,) * len(step.params),
-            bottoms=tuple(asked or i not in step.node.layer.never_forced for i, asked in enumerate(step.bottoms)),
+            bottoms=tuple(wanted or i not in step.node.layer.never_forced for i, wanted in enumerate(step.bottoms)),
         )
         for step in steps
     )  # fmt: skip
@@ -89,7 +89,7 @@ def _without_detours(steps: Sequence[BackwardStep]) -> tuple[BackwardStep, ...]:
     under_loss: set[str] = set()
     read: set[str] = set()
     asked_for: set[str] = set()
-    kept = []
+    remaining = []
     for step in reversed(steps):
         node, weights = step.node, loss_weights(step.node)
         contributes = any(weights) or not under_loss.isdisjoint(node.tops)
@@ -101,21 +101,21 @@ def _without_detours(steps: Sequence[BackwardStep]) -> tuple[BackwardStep, ...]:
         if contributes:
             under_loss.update(node.bottoms)
         read.update(node.bottoms)
-        asked_for.update(value for value, asked in zip(node.bottoms, step.bottoms, strict=True) if asked)
-        kept.append(step)
-    return tuple(reversed(kept))
+        asked_for.update(value for value, wanted in zip(node.bottoms, step.bottoms, strict=True) if wanted)
+        remaining.append(step)
+    return tuple(reversed(remaining))
 
 
 def open_tops(steps: Iterable[BackwardStep]) -> dict[str, str]:
     """Blob → value of those tops whose diff no layer makes: the caller does, or it is the loss weight."""
     running = [step for step in steps if step.runs]
-    made = {
+    diffs = {
         value
         for step in running
         for value, written in zip(step.node.bottoms, step.written, strict=True)
         if written
     }  # fmt: skip
-    return {blob: value for step in running for blob, value in _tops(step.node) if value not in made}
+    return {blob: value for step in running for blob, value in _tops(step.node) if value not in diffs}
 
 
 def _tops(node: Node) -> Iterable[tuple[str, str]]:
@@ -202,19 +202,19 @@ class _BackwardWriter:
             diff or filled_like(self.builder, top, 0, "no_diff") for diff, top in zip(tops, node.tops, strict=True)
         ]
         try:
-            found = node.layer.lower_gradient(self._as_left(node), self.builder, diffs, step.bottoms)
+            gradients = node.layer.lower_gradient(self._as_left(node), self.builder, diffs, step.bottoms)
         except LayerError as error:
             raise CaffeconvError(f"{node.definition.where}: {error}") from None
-        self._collect(step, found)
+        self._collect(step, gradients)
 
     def _top_diff(self, node: Node, index: int) -> str | None:
         """The sum of what the value's readers, the caller or its loss weight give."""
         value, weight = node.tops[index], loss_weights(node)[index]
-        given = self._given.get(value, [])[::-1]
+        diffs = self._given.get(value, [])[::-1]
         if weight and value not in self._seeded:
-            given = [filled_like(self.builder, value, weight, "loss_weight"), *given]
-        if given:
-            self._total[value] = self._sum(given)
+            diffs = [filled_like(self.builder, value, weight, "loss_weight"), *diffs]
+        if diffs:
+            self._total[value] = self._sum(diffs)
         return self._total.get(value)
 
     def _as_left(self, node: Node) -> Node:
@@ -222,36 +222,36 @@ class _BackwardWriter:
         bottoms = node.bottoms if node.layer.keeps_bottoms else tuple(self._left[value] for value in node.bottoms)
         return replace(node, bottoms=bottoms, tops=tuple(self._left[value] for value in node.tops))
 
-    def _collect(self, step: BackwardStep, found: Gradients) -> None:
-        for value, diff, written in zip(step.node.bottoms, found.bottoms, step.written, strict=True):
+    def _collect(self, step: BackwardStep, gradients: Gradients) -> None:
+        for value, diff, written in zip(step.node.bottoms, gradients.bottoms, step.written, strict=True):
             if diff and written:
                 self._given.setdefault(value, []).append(diff)
         for param, learns in zip(step.node.params, step.params, strict=True):
-            if param.name not in found.params or not (learns or step.node.layer.propagates_always):
+            if param.name not in gradients.params or not (learns or step.node.layer.propagates_always):
                 continue
             slot = param.owner or (step.node.name, param.name)
-            diff, owned = found.params[param.name], self.owned_shapes[slot]
+            diff, owned = gradients.params[param.name], self.owned_shapes[slot]
             if owned != param.shape:  # caffe: PERMISSIVE sharing takes the same numbers in another shape
                 diff = self.builder.reshape(diff, owned, what="shared_diff")
             self.params.setdefault(slot, []).append(diff)
 
     def param_diffs(self) -> dict[ParamKey, str]:
         """Parameter → its diff."""
-        return {slot: self._sum(given) for slot, given in self.params.items()}
+        return {slot: self._sum(diffs) for slot, diffs in self.params.items()}
 
     def blob_diffs(self) -> dict[str, str]:
         """Blob → its diff, where a layer makes one; in place that of the first state, which Caffe writes last."""
-        found: dict[str, str] = {}
+        totals: dict[str, str] = {}
         for node in self._graph.nodes:
             self.builder.resume(node.name, node.tops, node.params)
             for blob, value in _tops(node):
-                given = self._given.get(value, [])
-                if not given or value in self._seeded:
+                diffs = self._given.get(value, [])
+                if not diffs or value in self._seeded:
                     continue
                 if value not in self._total:  # the layer itself does not run
-                    self._total[value] = self._sum(given[::-1])
-                found.setdefault(blob, self._total[value])
-        return found
+                    self._total[value] = self._sum(diffs[::-1])
+                totals.setdefault(blob, self._total[value])
+        return totals
 
     def _sum(self, values: Sequence[str]) -> str:
         return values[0] if len(values) == 1 else self.builder.op("Sum", values, what="diff_sum")

@@ -71,15 +71,15 @@ class Written:
     inside: tuple[Tensor, ...]
 
 
-def choose_storage(outline: LazyModel, asked: Storage | None) -> Storage:
-    """What was asked for; else embed, or external where one file cannot hold the model.
+def choose_storage(outline: LazyModel, requested: Storage | None) -> Storage:
+    """What the caller asks for; else embed, or external where one file cannot hold the model.
 
     Raises CaffeconvError where that is so for parameters that no weights file has: so large a file must be asked for.
     """
     fillers = (param for param in outline.params.values() if param.is_filled)
-    if asked is None and sum(4 * math.prod(param.shape) for param in fillers) >= MOST_BYTES:
+    if requested is None and sum(4 * math.prod(param.shape) for param in fillers) >= MOST_BYTES:
         refuse_too_large(outline)
-    return asked or ("embed" if outline.bytes < MOST_BYTES else "external")
+    return requested or ("embed" if outline.bytes < MOST_BYTES else "external")
 
 
 def write_model(
@@ -116,8 +116,8 @@ def write_model(
             places[tensor.proto.name] = _Place(locations[tensor.proto.name], tensor.stored.offset, tensor.bytes)
         files = dict.fromkeys(tensor.stored.path for tensor in linked if tensor.stored is not None)
         records = [_record(_location(path, folder, out), hashes, path) for path in files] + ([data] if data else [])
-        said = {**metadata(), FILES_KEY: record_text(records)} if records else metadata()
-        size = _write_message(pair.main, _pointing(outline, places), said)
+        entries = {**metadata(), FILES_KEY: record_text(records)} if records else metadata()
+        size = _write_message(pair.main, _pointing(outline, places), entries)
     _remove(superseded, data)
     inside = tuple(t for t in tensors if t.proto.name not in places)
     return Written(out, storage, size, data, linked, apart, inside)
@@ -208,10 +208,10 @@ def _initializer_head(tensor: Tensor) -> bytes:
 
 
 def _write_message(file: BinaryIO, model: ModelProto, metadata: Mapping[str, str]) -> int:
-    said = {**{held.key: held.value for held in model.metadata_props}, **metadata}
+    entries = {**{entry.key: entry.value for entry in model.metadata_props}, **metadata}
     del model.metadata_props[:]
-    for key in sorted(said):
-        model.metadata_props.add(key=key, value=said[key])
+    for key in sorted(entries):
+        model.metadata_props.add(key=key, value=entries[key])
     content = model.SerializeToString(deterministic=True)
     file.write(content)
     return len(content)
@@ -270,8 +270,8 @@ def _location(path: Path, folder: Path, out: Path) -> str:
 
 
 def _record(location: str, hashes: Hashes, path: Path) -> FileRecord:
-    found = hashes.of(path)
-    return FileRecord(location, found.bytes, found.sha256)
+    digest = hashes.of(path)
+    return FileRecord(location, digest.bytes, digest.sha256)
 
 
 def _pointing(outline: LazyModel, places: Mapping[str, _Place]) -> ModelProto:

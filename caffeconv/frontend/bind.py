@@ -35,14 +35,14 @@ def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> BoundG
     """The graph with values for every parameter; later files replace what earlier ones gave, as in Caffe."""
     diagnostics: list[Diagnostic] = []
     nodes, owners = _share(graph.nodes, diagnostics)
-    given = _inline_blobs(nodes, diagnostics)
+    file_params = _inline_blobs(nodes, diagnostics)
     for file in files:
-        given |= _copy_from(file, nodes, diagnostics)
+        file_params |= _copy_from(file, nodes, diagnostics)
     if files:
         diagnostics += _left_alone(nodes, files)
     diagnostics += _remarks(nodes)
     # caffe: a layer that shares copies too, into the blob that its owner holds; the last copy wins
-    held = {owners[slot]: found for slot, found in given.items()}
+    by_owner = {owners[slot]: entry for slot, entry in file_params.items()}
     by_name = {node.name: node for node in reversed(nodes)}
     sharers = Counter(owners.values())
     bound = []
@@ -51,8 +51,8 @@ def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> BoundG
         for i, param in enumerate(node.params):
             owner, j = owners[node.name, i]
             param = replace(param, shared=sharers[owner, j] > 1)
-            if (owner, j) in held:
-                values, source = held[owner, j]
+            if (owner, j) in by_owner:
+                values, source = by_owner[owner, j]
                 params.append(replace(param, values=values, source=source))
             else:
                 filler = by_name[owner].layer.fillers().get(by_name[owner].params[j].name, Filler())
@@ -68,11 +68,11 @@ def copied_from(file: WeightsFile, graph: Graph) -> tuple[dict[tuple[str, str], 
     """
     diagnostics: list[Diagnostic] = []
     by_name = {node.name: node for node in reversed(graph.nodes)}
-    found = {}
+    values_of = {}
     for (layer, index), (values, _) in _copy_from(file, graph.nodes, diagnostics).items():
         param = by_name[layer].params[index]
-        found[param.owner or (layer, param.name)] = values
-    return found, tuple(diagnostics)
+        values_of[param.owner or (layer, param.name)] = values
+    return values_of, tuple(diagnostics)
 
 
 def _remarks(nodes: Sequence[Node]) -> Iterable[Diagnostic]:
@@ -147,7 +147,7 @@ def _sharing_problems(node: Node, i: int, owner: Node, j: int, name: str) -> Ite
 
 
 def _copy_from(file: WeightsFile, nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> FileParams:
-    given: FileParams = {}
+    params: FileParams = {}
     by_name = {node.name: node for node in reversed(nodes)}  # caffe: the first layer of a name
     for layer in file.layers:
         node = by_name.get(layer.name)
@@ -160,8 +160,8 @@ def _copy_from(file: WeightsFile, nodes: Sequence[Node], diagnostics: list[Diagn
             continue
         fits, problems = _fit(node, layer, file)
         diagnostics += problems
-        given.update({(node.name, i): (FileValues(file.path, blob), str(file.path)) for i, blob in fits})
-    return given
+        params.update({(node.name, i): (FileValues(file.path, blob), str(file.path)) for i, blob in fits})
+    return params
 
 
 def _fit(node: Node, layer: StoredLayer, file: WeightsFile) -> tuple[list[tuple[int, Blob]], list[Diagnostic]]:
@@ -242,17 +242,17 @@ def _left_alone(nodes: Sequence[Node], files: Sequence[WeightsFile]) -> Iterable
 
 def _inline_blobs(nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> FileParams:
     """Blobs written in the prototxt itself."""
-    given: FileParams = {}
+    params: FileParams = {}
     for node in nodes:
         for i, (param, blob) in enumerate(zip(node.params, node.definition.inline_blobs, strict=False)):
             if shape_fits(param.shape, blob) and blob.count == count(param.shape):
-                given[node.name, i] = (ArrayValues(blob.array()), "the prototxt")
+                params[node.name, i] = (ArrayValues(blob.array()), "the prototxt")
             elif blob.count:
                 where = f"{node.definition.where} in its own blobs"
                 diagnostics.append(
                     Diagnostic("error", where, mismatch_line(node.name, i, blob, param.shape), layer=node.name)
                 )
-    return given
+    return params
 
 
 # -- values ------------------------------------------------------------------------------------------------------------

@@ -204,12 +204,12 @@ class DataLayer(Layer):
 def _source_remarks(node: Node, written: str) -> Sequence[Diagnostic]:
     """Notes that a source is not there, or that it was found beside the prototxt."""
     definition = node.definition
-    found = definition.find_file(written)
-    if not found.exists():
+    path = definition.find_file(written)
+    if not path.exists():
         taken = f"{written} is not there; '{definition.tops[0]}' is taken to be {format_shape(node.top_shapes[0])}"
         return [Diagnostic("note", definition.where, taken, layer=definition.name)]
-    if found != Path(written):
-        beside = f"{written} is not there as seen from the current folder; {found}, beside the prototxt, is taken"
+    if path != Path(written):
+        beside = f"{written} is not there as seen from the current folder; {path}, beside the prototxt, is taken"
         return [Diagnostic("note", definition.where, beside, layer=definition.name)]
     return ()
 

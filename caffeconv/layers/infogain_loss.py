@@ -96,20 +96,20 @@ class InfogainLoss(Loss):
 
     def why_refused(self, bottoms: Shapes) -> Sequence[str]:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
-        said = [*why_labels_are_refused(bottoms[0], bottoms[1], axis)]
+        sentences = [*why_labels_are_refused(bottoms[0], bottoms[1], axis)]
         numbers, classes = count(self._h_shape(bottoms)), bottoms[0][axis]
         if numbers == classes * classes:
-            return said
+            return sentences
         root = math.isqrt(numbers)
         made_for = (
             f"{root}×{root}, for {root} classes" if root * root == numbers else "no square of a number of classes"
         )
         where = f"the file {self.source}" if self.stored is not None else "bottom[2]"
-        said.append(
+        sentences.append(
             f"H in {where} holds {numbers} numbers: {made_for}; the scores have {classes} classes on axis {axis}, which "
             f"needs {classes}×{classes} = {classes * classes}."
         )
-        return said
+        return sentences
 
     def _h_shape(self, bottoms: Shapes) -> Shape:
         return self.stored.shape if self.stored is not None else bottoms[2]

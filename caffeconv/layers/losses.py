@@ -247,9 +247,9 @@ class HingeLoss(Loss):
         return first_label_rule(node)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        kept, labels, _ = self._margins(node, onnx)
+        margins, labels, _ = self._margins(node, onnx)
         op_type = "ReduceSumSquare" if self.squared else "ReduceSum"
-        total = onnx.reduce(op_type, labels.marked(onnx, kept), None, keepdims=False, what="total")
+        total = onnx.reduce(op_type, labels.marked(onnx, margins), None, keepdims=False, what="total")
         emit_quotient(onnx, total, extent(onnx, node.bottoms[0], [0], "items"), node.tops[0])
 
     def _margins(self, node: Node, onnx: OnnxBuilder) -> tuple[str, Labels, str]:
@@ -268,8 +268,8 @@ class HingeLoss(Loss):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         refuse_to("label inputs", propagate_down, 1)
-        kept, labels, at_label = self._margins(node, onnx)
-        slope = onnx.op("Where", [at_label, onnx.op("Neg", [kept]), kept], what="slope")
+        margins, labels, at_label = self._margins(node, onnx)
+        slope = onnx.op("Where", [at_label, onnx.op("Neg", [margins]), margins], what="slope")
         slope = slope if self.squared else onnx.op("Sign", [slope], what="slope_sign")
         items, factor = extent(onnx, node.bottoms[0], [0], "items"), 2 if self.squared else 1
         diff = weighted(onnx, labels.marked(onnx, slope), top_diffs[0], items, factor)
@@ -306,7 +306,7 @@ class EuclideanLoss(Loss):
         diff = onnx.op("Sub", rows(onnx, node, (0, 1)), what="diff")
         items = extent(onnx, node.bottoms[0], [0], "items")
         both = (weighted(onnx, diff, top_diffs[0], items, sign) for sign in (1, -1))
-        return Gradients([from_rows(onnx, node, found, i, (0, 1)) for i, found in enumerate(both)])
+        return Gradients([from_rows(onnx, node, rows_diff, i, (0, 1)) for i, rows_diff in enumerate(both)])
 
 
 @dataclass(frozen=True)
@@ -449,8 +449,8 @@ class SmoothL1Loss(Loss):
             slope = onnx.op("Mul", [slope, weight], what="weighted")
         items, numbers = extent(onnx, node.bottoms[0], [0], "items"), range(len(node.bottoms))
         both = (weighted(onnx, slope, top_diffs[0], items, sign) for sign in (1, -1))
-        found = [from_rows(onnx, node, diff, i, numbers) for i, diff in enumerate(both)]
-        return Gradients((*found, *([None] * len(weights))))
+        diffs = [from_rows(onnx, node, diff, i, numbers) for i, diff in enumerate(both)]
+        return Gradients((*diffs, *([None] * len(weights))))
 
 
 # -- accuracy ----------------------------------------------------------------------------------------------------------

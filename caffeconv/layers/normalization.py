@@ -144,8 +144,8 @@ class BatchNorm(Layer):
         if self.scale_bias:
             gamma, beta = PerChannel.of(node, "scale"), PerChannel.of(node, "bias")
         elif follower is not None:
-            found = follower.layer.factor_and_summand(follower) or (None, None)
-            gamma, beta = (PerChannel.of(follower, param.name) if param else None for param in found)
+            factors = follower.layer.factor_and_summand(follower) or (None, None)
+            gamma, beta = (PerChannel.of(follower, param.name) if param else None for param in factors)
         mean, variance = self._statistic(node, "mean", 0), self._statistic(node, "variance", 1)
         facts: dict[str, Fact] = {"epsilon": self.eps}
         note = "" if self.use_global_stats else "Caffe takes mean and variance of the batch here, not those stored"
@@ -469,8 +469,8 @@ class BN(Layer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.bn_param
-        given = {field.name for field, _ in p.ListFields()}
-        segnet, pspnet = sorted(given & _SEGNET), sorted(given & _PSPNET)
+        fields = {field.name for field, _ in p.ListFields()}
+        segnet, pspnet = sorted(fields & _SEGNET), sorted(fields & _PSPNET)
         if p.icnet:
             raise LayerError("icnet: true changes what BN computes, and no source says how; that is not supported")
         if segnet and pspnet:

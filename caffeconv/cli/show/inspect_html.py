@@ -99,15 +99,15 @@ def _histogram(param: Param) -> Json:
 def groups(names: Sequence[str]) -> list[Json]:
     """Runs of layers whose names begin alike, as ``res2a``, ``inception_3a/…``: name, first and last index."""
     stems = [_stem(name) for name in names]
-    found: list[Json] = []
+    runs: list[Json] = []
     start = 0
     for i in range(1, len(names) + 1):
         if i < len(names) and stems[i] == stems[start]:
             continue
         if stems[start] and i - start >= LEAST_GROUP and i - start < len(names):
-            found.append({"name": stems[start], "first": start, "last": i - 1})
+            runs.append({"name": stems[start], "first": start, "last": i - 1})
         start = i
-    return found
+    return runs
 
 
 def _stem(name: str) -> str:

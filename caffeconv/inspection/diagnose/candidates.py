@@ -277,8 +277,8 @@ def _with_channels(
 def _inputs(world: TrialNet, trouble: Misfit) -> Iterator[Candidate]:
     """Input layers with pictures of another size: one of them, or all that have the same size together."""
     before = [j for j in ancestors(world, trouble.index) if not _asked(world, world.net.layers[j])]
-    found = ((j, picture_size(world.net.layers[j])) for j in before)
-    sizes = {j: size for j, size in found if size is not None}
+    pairs = ((j, picture_size(world.net.layers[j])) for j in before)
+    sizes = {j: size for j, size in pairs if size is not None}
     alike = [[j for j in sizes if sizes[j] == size] for size in dict.fromkeys(sizes.values())]
     for group in (*([j] for j in sizes), *(group for group in alike if len(group) > 1)):
         height, width = sizes[group[0]]
@@ -296,8 +296,8 @@ def _likely_sizes(height: int) -> tuple[int, ...]:
 
 
 def _resized(world: TrialNet, indices: Sequence[int], height: int, width: int) -> dict[int, LayerDef]:
-    found = {j: resized(world.net.layers[j], height, width) for j in indices}
-    return {j: definition for j, definition in found.items() if definition is not None}
+    definitions = {j: resized(world.net.layers[j], height, width) for j in indices}
+    return {j: definition for j, definition in definitions.items() if definition is not None}
 
 
 def _bisected(world: TrialNet, trouble: Misfit, indices: Sequence[int]) -> Iterator[int]:

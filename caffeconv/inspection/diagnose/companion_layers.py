@@ -31,7 +31,7 @@ def halves_missing(world: TrialNet, reference: TrialNet | None) -> list[Companio
     """What the file has of layers that only together do what is meant, where the net has but the first of the two."""
     used = {layer.name for layer in world.net.layers}
     spare = [name for name, layer in world.given.stored.items() if layer.blobs and name not in used]
-    found = []
+    companions = []
     for i, layer in enumerate(world.net.layers):
         kind = LAYERS.get(layer.type)
         if not spare or kind is None or not kind.completed_by or i in world.troubles or _is_completed(world, layer):
@@ -43,8 +43,8 @@ def halves_missing(world: TrialNet, reference: TrialNet | None) -> list[Companio
         spare.remove(name)
         where = "In the file's net it follows" if reference else "By its blobs and its place in the file it follows"
         why = f"{where} '{layer.name}' ({layer.type}), which only normalizes; without it results differ."
-        found.append(Companion(i, name, options[name], why))
-    return found
+        companions.append(Companion(i, name, options[name], why))
+    return companions
 
 
 def completed(world: TrialNet, halves: Sequence[Companion]) -> Rewriting:

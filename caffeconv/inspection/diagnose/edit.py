@@ -73,19 +73,19 @@ def settings_of(definition: LayerDef) -> dict[str, Setting]:
     if kind is None or not kind.settings:
         return {}
     message: Message = getattr(definition.proto, kind.settings)
-    found: dict[str, Setting] = {}
+    settings: dict[str, Setting] = {}
     if _has_shape(message):
-        found[DIM] = tuple(message.shape.dim)
+        settings[DIM] = tuple(message.shape.dim)
     for name, field in _fields(message).items():
         if name in _WINDOW:
-            found[name] = _window_value(message, name)
+            settings[name] = _window_value(message, name)
         elif name[:-2] in _WINDOW.values() or name in _NO_MATTER or not _is_number(field):
             continue
         elif is_repeated(field):
-            found[name] = tuple(getattr(message, name))
+            settings[name] = tuple(getattr(message, name))
         else:
-            found[name] = getattr(message, name)
-    return found
+            settings[name] = getattr(message, name)
+    return settings
 
 
 def written_fields(definition: LayerDef) -> frozenset[str]:

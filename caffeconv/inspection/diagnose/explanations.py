@@ -116,17 +116,19 @@ def _their_factors(number: int, ours: int, bottom: Shape, theirs: Shape | None, 
 def _remarks(sides: Comparison, links: list[Link]) -> dict[int, str]:
     """Of layers of the chain: all that they join, and that the file's net lacks them."""
     theirs = {layer.name for layer in sides.reference.net.layers} if sides.reference else None
-    found = {}
+    remarks = {}
     for link in links:
-        said = []
+        facts = []
         if len(link.layer.bottoms) > 1:
             shapes = [sides.world.shapes[value] for value in link.layer.bottom_values]
-            said.append("of " + ", ".join(f"{b} {of_item(s)}" for b, s in zip(link.layer.bottoms, shapes, strict=True)))
+            facts.append(
+                "of " + ", ".join(f"{b} {of_item(s)}" for b, s in zip(link.layer.bottoms, shapes, strict=True))
+            )
         if theirs is not None and link.layer.name not in theirs:
-            said.append("not in the file's net")
-        if said:
-            found[link.index] = "; ".join(said)
-    return found
+            facts.append("not in the file's net")
+        if facts:
+            remarks[link.index] = "; ".join(facts)
+    return remarks
 
 
 def _parting(sides: Comparison, values: Sequence[str]) -> Parting | None:

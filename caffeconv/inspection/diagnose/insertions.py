@@ -36,11 +36,11 @@ class Rewriting:
 
 def missing_bottoms(net: NetDef) -> list[tuple[int, int]]:
     """The bottoms that no layer above makes: (layer, bottom)."""
-    made: set[str] = set()
+    values: set[str] = set()
     missing = []
     for i, layer in enumerate(net.layers):
-        missing += [(i, j) for j, value in enumerate(layer.bottom_values) if value not in made]
-        made.update(layer.top_values)
+        missing += [(i, j) for j, value in enumerate(layer.bottom_values) if value not in values]
+        values.update(layer.top_values)
     return missing
 
 

@@ -58,12 +58,12 @@ def find_cures(world: TrialNet) -> list[Cure]:
 def _search(world: TrialNet) -> Iterator[Cure]:
     queue, habits = [_State(0.0, 0, world, {}, frozenset())], WindowStatistics.of(world.net)
     seen: set[str] = set()
-    found = states = order = 0
+    number = states = order = 0
     best = float("inf")
     while queue and states < MOST_STATES and not world.given.purse.empty:
         state = heapq.heappop(queue)
         trouble = state.world.first
-        if trouble is None or (found >= MOST_CURES and state.priority > best + 1.5):
+        if trouble is None or (number >= MOST_CURES and state.priority > best + 1.5):
             continue
         states += 1
         children = []
@@ -83,7 +83,7 @@ def _search(world: TrialNet) -> Iterator[Cure]:
                 cure = minimal(world, habits, child.definitions, child.proven)
                 if not cure.edits:
                     continue
-                found, best = found + 1, min(best, cure.cost)
+                number, best = number + 1, min(best, cure.cost)
                 yield cure
             else:
                 ahead = TROUBLE_WEIGHT * min(len(child.world.troubles), 20)
@@ -118,32 +118,32 @@ def minimal(
     world: TrialNet, habits: WindowStatistics, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]
 ) -> Cure:
     """The cure with every field put back that it can do without."""
-    kept = dict(definitions)
+    needed = dict(definitions)
     for index in sorted(definitions):
-        rest = {i: definition for i, definition in kept.items() if i != index}
+        rest = {i: definition for i, definition in needed.items() if i != index}
         if rest and world.edited(rest).first is None:
-            kept = rest
+            needed = rest
             continue
         old = settings_of(world.net.layers[index])
-        for name in edit_between(index, world.net.layers[index], kept[index]).after:
+        for name in edit_between(index, world.net.layers[index], needed[index]).after:
             if name not in old:
                 continue
-            trial = {**kept, index: with_settings(kept[index], {name: old[name]})}
+            trial = {**needed, index: with_settings(needed[index], {name: old[name]})}
             if world.edited(trial).first is None:
-                kept = trial
-    return Cure(edits_of(world.net, kept), world.edited(kept).net, _cost(habits, kept, proven))
+                needed = trial
+    return Cure(edits_of(world.net, needed), world.edited(needed).net, _cost(habits, needed, proven))
 
 
 def _distinct(cures: list[Cure]) -> list[Cure]:
     """The first cures that say different things, and none that another one contains."""
-    kept: list[Cure] = []
+    distinct: list[Cure] = []
     for cure in cures:
-        if kept and cure.cost > kept[0].cost + FAR:
+        if distinct and cure.cost > distinct[0].cost + FAR:
             break
         parts = {str(edit) for edit in cure.edits}
-        if not any({str(edit) for edit in other.edits} <= parts for other in kept):
-            kept.append(cure)
-    return kept[:MOST_CURES]
+        if not any({str(edit) for edit in other.edits} <= parts for other in distinct):
+            distinct.append(cure)
+    return distinct[:MOST_CURES]
 
 
 # -- the net that the weights file carries -----------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def cure_from(world: TrialNet, reference: TrialNet, source: str) -> Cure | None:
 
 def _inputs_like(world: TrialNet, reference: TrialNet) -> dict[int, LayerDef]:
     """The Input layers with blobs of another size than in the reference's net, as large as there."""
-    found: dict[int, LayerDef] = {}
+    definitions: dict[int, LayerDef] = {}
     theirs = _input_shapes(reference)
     for i, layer in enumerate(world.net.layers):
         shapes = [tuple(shape.dim) for shape in layer.proto.input_param.shape]
@@ -177,8 +177,8 @@ def _inputs_like(world: TrialNet, reference: TrialNet) -> dict[int, LayerDef]:
             continue
         wanted = [(*s[:1], *theirs.get(top, s)[1:]) for s, top in zip(shapes, layer.tops, strict=True)]
         if wanted != shapes:
-            found[i] = with_shapes(layer, wanted)
-    return found
+            definitions[i] = with_shapes(layer, wanted)
+    return definitions
 
 
 def _input_shapes(world: TrialNet) -> dict[str, Shape]:
