@@ -36,9 +36,9 @@ class ContrastiveLoss(Loss):
     truncated toward zero. `legacy_version`: max(margin - d², 0) for those that are not similar.
     """
 
-    label_bottoms: ClassVar[tuple[int, ...]] = (2,)
-    never_forced: ClassVar[tuple[int, ...]] = (2,)
     bottoms: ClassVar[Arity] = exactly(3)
+    never_forced: ClassVar[tuple[int, ...]] = (2,)
+    label_bottoms: ClassVar[tuple[int, ...]] = (2,)
 
     margin: float
     legacy_version: bool

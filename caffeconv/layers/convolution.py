@@ -37,12 +37,12 @@ class Convolution(Layer):
 
     bottoms: ClassVar[Arity] = at_least(1)
     tops: ClassVar[Arity] = at_least(1)
-    settings: ClassVar[str] = "convolution_param"
-    size_settings: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "pad", "dilation")
-    channel_setting: ClassVar[str] = "num_output"
     param_axes: ClassVar[Mapping[str, str]] = {
         "weight": "num_output × channels/group × kernel_h × kernel_w", "bias": "num_output",
     }  # fmt: skip
+    settings: ClassVar[str] = "convolution_param"
+    size_settings: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "pad", "dilation")
+    channel_setting: ClassVar[str] = "num_output"
 
     num_output: int
     group: int
@@ -69,79 +69,6 @@ class Convolution(Layer):
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
         return cls(p.num_output, p.group, p.axis, p.bias_term, parse_window(p), *fillers)
 
-    @classmethod
-    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
-        if not stored or len(stored[0]) < 3:
-            return ()
-        outside, inside, *kernel = stored[0]
-        settings: dict[str, Setting] = {"kernel_size": tuple(kernel), "bias_term": len(stored) > 1}
-        channels = bottoms[0][1] if len(bottoms[0]) > 1 else 0
-        if cls.transposed:
-            outputs = count(stored[1]) if len(stored) > 1 else inside * layer.proto.convolution_param.group
-            group = outputs // inside if inside and outputs % inside == 0 else 0
-            settings["num_output"] = outputs
-            if len(stored) == 1:
-                known_group = layer.proto.convolution_param.num_output // inside if inside else 0
-                group = known_group if known_group and outside % known_group == 0 else group
-                settings["num_output"] = inside * group if group else outputs
-        else:
-            group = channels // inside if inside and channels % inside == 0 else 0
-            settings["num_output"] = outside
-        known = [settings]
-        if group and outside % group == 0:
-            known.insert(0, {**settings, "group": group})
-        return known
-
-    @classmethod
-    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
-        p, channels = layer.proto.convolution_param, bottoms[0][1] if len(bottoms[0]) > 1 else 0
-        # a filter over all channels, or as many groups as divide both sides
-        groups = [g for g in (1, p.group // 2, channels) if g and channels % g == 0 and p.num_output % g == 0]
-        return [{"group": group} for group in dict.fromkeys(groups) if group != p.group]
-
-    @classmethod
-    def other_types(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[LayerParameter]:
-        if cls.transposed or not stored or len(stored[0]) != 2:
-            return ()
-        p, other = layer.proto.convolution_param, layer_like(layer, "InnerProduct")
-        product = other.inner_product_param
-        product.num_output = stored[0][0]
-        if len(stored) < 2:
-            product.bias_term = False
-        copy_fillers(p, product)
-        return (other,)
-
-    @classmethod
-    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
-        if not stored or len(stored[0]) < 3:
-            return None
-        return stored[0][0] if cls.transposed else stored[0][1] * layer.proto.convolution_param.group
-
-    def window_over(self, bottom: Shape) -> Window:
-        return self.window.over(len(bottom) - self.channel_axis(bottom) - 1)
-
-    def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
-        window, spatial = self.window_over(bottom), bottom[self.channel_axis(bottom) + 1 :]
-        formula = window.deconv_formula if self.transposed else window.conv_formula
-        return tuple(formula(i, size) for i, size in enumerate(spatial))
-
-    def channel_axis(self, bottom: Shape) -> int:
-        return canonical_axis(self.axis, len(bottom), bottom)
-
-    def channels(self, bottom: Shape) -> int:
-        channels = bottom[self.channel_axis(bottom)]
-        if channels < 1:
-            raise LayerError(f"the bottom is {format_shape(bottom)}; at least one channel was needed")
-        if channels % self.group:
-            raise LayerError(
-                f"{channels} channels cannot be split into {self.group} groups (channels % group == {channels % self.group}); "
-                f"a multiple of `group: {self.group}` was needed"
-            )
-        return channels
-
-    def output_size(self, window: Window, spatial: Shape) -> Shape:
-        return window.conv_size(spatial)
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         for i, bottom in enumerate(bottoms):
             if bottom != bottoms[0]:
@@ -164,6 +91,23 @@ class Convolution(Layer):
             )
         return [(*bottoms[0][:axis], self.num_output, *sizes)] * len(bottoms)
 
+    def channel_axis(self, bottom: Shape) -> int:
+        return canonical_axis(self.axis, len(bottom), bottom)
+
+    def channels(self, bottom: Shape) -> int:
+        channels = bottom[self.channel_axis(bottom)]
+        if channels < 1:
+            raise LayerError(f"the bottom is {format_shape(bottom)}; at least one channel was needed")
+        if channels % self.group:
+            raise LayerError(
+                f"{channels} channels cannot be split into {self.group} groups (channels % group == {channels % self.group}); "
+                f"a multiple of `group: {self.group}` was needed"
+            )
+        return channels
+
+    def output_size(self, window: Window, spatial: Shape) -> Shape:
+        return window.conv_size(spatial)
+
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         inside, outside = self.num_output, self.channels(bottoms[0])
         if not self.transposed:
@@ -173,70 +117,6 @@ class Convolution(Layer):
 
     def fillers(self) -> Mapping[str, Filler]:
         return {"weight": self.weight_filler, "bias": self.bias_filler}
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        weights = count(self.weight_shapes(bottoms)["weight"])
-        per_place = bottoms if self.transposed else tops
-        axis = self.channel_axis(bottoms[0])
-        return sum(weights * count(shape, 0, axis) * count(shape, axis + 1) for shape in per_place)
-
-    def padding(self, node: Node) -> Padding | None:
-        axis = self.channel_axis(node.bottom_shapes[0]) + 1
-        spatial, sizes = node.bottom_shapes[0][axis:], node.top_shapes[0][axis:]
-        window = self.window_over(node.bottom_shapes[0])
-        if not spatial:
-            return None
-        return deconv_padding(window, spatial) if self.transposed else conv_padding(window, spatial, sizes)
-
-    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
-        return self.channel_axis(node.bottom_shapes[bottom])
-
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        if any(bottom.is_flattening for bottom in bottoms):
-            return None
-        return [channels_last(shape, self.channel_axis(node.bottom_shapes[0])) for shape in node.top_shapes]
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        group: dict[str, Fact] = {"group": self.group} if self.group > 1 else {}
-        bias = (flattened(node, node.param("bias"), "bias"),) if self.bias else ()
-        return WeightArrays((self._kernel(node), *bias), group, self._notes(node))
-
-    def is_depthwise(self, node: Node) -> bool:
-        """Whether each channel has filters of its own, in as many dimensions as Keras knows that in."""
-        shape = node.param("weight").shape
-        return self.group > 1 and shape[1] == 1 and len(shape) in (3, 4)
-
-    def _kernel(self, node: Node) -> WeightArray:
-        weight = node.param("weight")
-        if not self.is_depthwise(node):
-            return convolution_kernel(node, weight, inside="I" if self.group == 1 else "I/group")
-        outputs, _, *kernel = weight.shape
-        spatial = "H×W" if len(kernel) == 2 else "W"
-        # caffe: the filters of channel c follow one another, so output c·M + m is channel c's filter m
-        return transposed(
-            node, weight, "depthwise_kernel", (*range(2, len(kernel) + 2), 0, 1), f"(C·M)×1×{spatial} → {spatial}×C×M",
-            view=(self.group, outputs // self.group, *kernel),
-        )  # fmt: skip
-
-    def _notes(self, node: Node) -> tuple[str, ...]:
-        return ()
-
-    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
-        if self.channel_axis(node.bottom_shapes[0]) != 1 or len(node.tops) != 1:
-            return None
-        return absorbed(node, factor, shift, self.output_axis_factor(node.param("weight").shape, factor))
-
-    def output_axis_factor(self, weight: Shape, factor: FloatArray) -> FloatArray:
-        """One factor for each output, shaped to be multiplied with the weight."""
-        return factor.reshape(-1, *([1] * (len(weight) - 1)))
-
-    def _window_and_weight(self, node: Node, onnx: OnnxBuilder) -> tuple[Window, str]:
-        window = self.window_over(node.bottom_shapes[0])
-        if window.kernel:
-            return window, onnx.weight("weight")
-        # no spatial axis: a product over the channels alone, written as a 1×1 window
-        weight = onnx.reshape(onnx.weight("weight"), (*node.params[0].shape, 1), what="weight_1d")
-        return Window((1,), (1,), (0,), (1,)), weight
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         axis = self.channel_axis(node.bottom_shapes[0])
@@ -253,6 +133,14 @@ class Convolution(Layer):
             )  # fmt: skip
             if not plain:
                 onnx.reshape(y, onnx.dims(top), to=top, what="back")
+
+    def _window_and_weight(self, node: Node, onnx: OnnxBuilder) -> tuple[Window, str]:
+        window = self.window_over(node.bottom_shapes[0])
+        if window.kernel:
+            return window, onnx.weight("weight")
+        # no spatial axis: a product over the channels alone, written as a 1×1 window
+        weight = onnx.reshape(onnx.weight("weight"), (*node.params[0].shape, 1), what="weight_1d")
+        return Window((1,), (1,), (0,), (1,)), weight
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
@@ -303,6 +191,118 @@ class Convolution(Layer):
             size=onnx.fixed(x[1][2:], why), what="bottom_diff",
         )  # fmt: skip
         return weight_diff, diff
+
+    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+        if self.channel_axis(node.bottom_shapes[0]) != 1 or len(node.tops) != 1:
+            return None
+        return absorbed(node, factor, shift, self.output_axis_factor(node.param("weight").shape, factor))
+
+    def output_axis_factor(self, weight: Shape, factor: FloatArray) -> FloatArray:
+        """One factor for each output, shaped to be multiplied with the weight."""
+        return factor.reshape(-1, *([1] * (len(weight) - 1)))
+
+    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
+        return self.channel_axis(node.bottom_shapes[bottom])
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        if any(bottom.is_flattening for bottom in bottoms):
+            return None
+        return [channels_last(shape, self.channel_axis(node.bottom_shapes[0])) for shape in node.top_shapes]
+
+    def padding(self, node: Node) -> Padding | None:
+        axis = self.channel_axis(node.bottom_shapes[0]) + 1
+        spatial, sizes = node.bottom_shapes[0][axis:], node.top_shapes[0][axis:]
+        window = self.window_over(node.bottom_shapes[0])
+        if not spatial:
+            return None
+        return deconv_padding(window, spatial) if self.transposed else conv_padding(window, spatial, sizes)
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        group: dict[str, Fact] = {"group": self.group} if self.group > 1 else {}
+        bias = (flattened(node, node.param("bias"), "bias"),) if self.bias else ()
+        return WeightArrays((self._kernel(node), *bias), group, self._notes(node))
+
+    def is_depthwise(self, node: Node) -> bool:
+        """Whether each channel has filters of its own, in as many dimensions as Keras knows that in."""
+        shape = node.param("weight").shape
+        return self.group > 1 and shape[1] == 1 and len(shape) in (3, 4)
+
+    def _kernel(self, node: Node) -> WeightArray:
+        weight = node.param("weight")
+        if not self.is_depthwise(node):
+            return convolution_kernel(node, weight, inside="I" if self.group == 1 else "I/group")
+        outputs, _, *kernel = weight.shape
+        spatial = "H×W" if len(kernel) == 2 else "W"
+        # caffe: the filters of channel c follow one another, so output c·M + m is channel c's filter m
+        return transposed(
+            node, weight, "depthwise_kernel", (*range(2, len(kernel) + 2), 0, 1), f"(C·M)×1×{spatial} → {spatial}×C×M",
+            view=(self.group, outputs // self.group, *kernel),
+        )  # fmt: skip
+
+    def _notes(self, node: Node) -> tuple[str, ...]:
+        return ()
+
+    def window_over(self, bottom: Shape) -> Window:
+        return self.window.over(len(bottom) - self.channel_axis(bottom) - 1)
+
+    def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
+        window, spatial = self.window_over(bottom), bottom[self.channel_axis(bottom) + 1 :]
+        formula = window.deconv_formula if self.transposed else window.conv_formula
+        return tuple(formula(i, size) for i, size in enumerate(spatial))
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        weights = count(self.weight_shapes(bottoms)["weight"])
+        per_place = bottoms if self.transposed else tops
+        axis = self.channel_axis(bottoms[0])
+        return sum(weights * count(shape, 0, axis) * count(shape, axis + 1) for shape in per_place)
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        if not stored or len(stored[0]) < 3:
+            return ()
+        outside, inside, *kernel = stored[0]
+        settings: dict[str, Setting] = {"kernel_size": tuple(kernel), "bias_term": len(stored) > 1}
+        channels = bottoms[0][1] if len(bottoms[0]) > 1 else 0
+        if cls.transposed:
+            outputs = count(stored[1]) if len(stored) > 1 else inside * layer.proto.convolution_param.group
+            group = outputs // inside if inside and outputs % inside == 0 else 0
+            settings["num_output"] = outputs
+            if len(stored) == 1:
+                known_group = layer.proto.convolution_param.num_output // inside if inside else 0
+                group = known_group if known_group and outside % known_group == 0 else group
+                settings["num_output"] = inside * group if group else outputs
+        else:
+            group = channels // inside if inside and channels % inside == 0 else 0
+            settings["num_output"] = outside
+        known = [settings]
+        if group and outside % group == 0:
+            known.insert(0, {**settings, "group": group})
+        return known
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        p, channels = layer.proto.convolution_param, bottoms[0][1] if len(bottoms[0]) > 1 else 0
+        # a filter over all channels, or as many groups as divide both sides
+        groups = [g for g in (1, p.group // 2, channels) if g and channels % g == 0 and p.num_output % g == 0]
+        return [{"group": group} for group in dict.fromkeys(groups) if group != p.group]
+
+    @classmethod
+    def other_types(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[LayerParameter]:
+        if cls.transposed or not stored or len(stored[0]) != 2:
+            return ()
+        p, other = layer.proto.convolution_param, layer_like(layer, "InnerProduct")
+        product = other.inner_product_param
+        product.num_output = stored[0][0]
+        if len(stored) < 2:
+            product.bias_term = False
+        copy_fillers(p, product)
+        return (other,)
+
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        if not stored or len(stored[0]) < 3:
+            return None
+        return stored[0][0] if cls.transposed else stored[0][1] * layer.proto.convolution_param.group
 
 
 def layer_like(layer: LayerDef, kind: str) -> LayerParameter:
@@ -363,13 +363,13 @@ class Deconvolution(Convolution):
         "weight": "channels × num_output/group × kernel_h × kernel_w", "bias": "num_output",
     }  # fmt: skip
 
+    def output_size(self, window: Window, spatial: Shape) -> Shape:
+        return window.deconv_size(spatial)
+
     def output_axis_factor(self, weight: Shape, factor: FloatArray) -> FloatArray:
         # the weight is C × num_output/group × kernel…: rows of one group share that group's outputs
         by_group = np.repeat(factor.reshape(self.group, -1), weight[0] // self.group, axis=0)
         return by_group.reshape(*weight[:2], *([1] * (len(weight) - 2)))
-
-    def output_size(self, window: Window, spatial: Shape) -> Shape:
-        return window.deconv_size(spatial)
 
     def _kernel(self, node: Node) -> WeightArray:
         outputs = "O" if self.group == 1 else "O/group"
@@ -399,9 +399,6 @@ class Im2col(Layer):
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.convolution_param
         return cls(p.axis, parse_window(p))
-
-    def window_over(self, bottom: Shape) -> Window:
-        return self.window.over(len(bottom) - canonical_axis(self.axis, len(bottom), bottom) - 1)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
@@ -436,6 +433,9 @@ class Im2col(Layer):
             channels, positions=onnx.fixed(top_dims[2:], why), size=onnx.fixed(dims[2:], why), what="bottom_diff",
         )  # fmt: skip
         return Gradients((onnx.reshape(diff, onnx.dims(node.bottoms[0]), what="bottom_diff"),))
+
+    def window_over(self, bottom: Shape) -> Window:
+        return self.window.over(len(bottom) - canonical_axis(self.axis, len(bottom), bottom) - 1)
 
 
 def picks(onnx: OnnxBuilder, window: Window, channels: int) -> str:

@@ -25,55 +25,14 @@ class Crop(Layer):
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
     only_moves_data: ClassVar[bool] = True
-
     settings: ClassVar[str] = "crop_param"
 
     axis: int
     offset: tuple[int, ...]
 
     @classmethod
-    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
-        axis = layer.proto.crop_param.axis
-        spare = [whole - part for whole, part in zip(bottoms[0][axis:], bottoms[1][axis:], strict=False)]
-        centred = tuple(max(0, size // 2) for size in spare)
-        return [{"offset": centred[:1] if len(set(centred)) == 1 else centred}, {"offset": (0,)}]
-
-    @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         return cls(layer.proto.crop_param.axis, tuple(layer.proto.crop_param.offset))
-
-    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
-        x, like = bottoms
-        if len(x) != len(like):
-            return ()
-        start, offsets = self.start(x), self.offsets(x)
-        ends = [max(size, like[i] + offsets[i - start]) if i >= start else size for i, size in enumerate(x)]
-        room = [min(size, x[i] - offsets[i - start]) if i >= start else size for i, size in enumerate(like)]
-        return [{0: tuple(ends)}, {1: tuple(room)}]
-
-    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
-        x, like = bottoms
-        if len(x) != len(like):
-            return ()
-        least = [size + offset for size, offset in zip(like[self.start(x) :], self.offsets(x), strict=True)]
-        return [
-            "Crop only cuts off: bottom[0] must have at least bottom[1]'s places and the offset, "
-            f"{format_shape(least)}; it has "
-            f"{format_shape(x[self.start(x) :])}."
-        ]
-
-    def start(self, bottom: Shape) -> int:
-        start = canonical_axis(self.axis, len(bottom), bottom)
-        if len(self.offset) > 1 and len(self.offset) != len(bottom) - start:
-            raise LayerError(
-                f"{len(self.offset)} offsets for {len(bottom) - start} axes; number of offset values specified must be "
-                "equal to the number of dimensions following axis."
-            )
-        return start
-
-    def offsets(self, bottom: Shape) -> tuple[int, ...]:
-        axes = len(bottom) - self.start(bottom)
-        return self.offset if len(self.offset) > 1 else (self.offset or (0,)) * axes
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         x, like = bottoms
@@ -90,11 +49,18 @@ class Crop(Layer):
                 )
         return [(*x[:start], *like[start:])]
 
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        whole, start = bottoms[0], self.start(node.bottom_shapes[0])
-        if whole.is_flattening and start < len(whole.shape):
-            return None
-        return [replace(whole, shape=node.top_shapes[0])] if len(whole.item) > 1 else [as_caffe(node.top_shapes[0])]
+    def start(self, bottom: Shape) -> int:
+        start = canonical_axis(self.axis, len(bottom), bottom)
+        if len(self.offset) > 1 and len(self.offset) != len(bottom) - start:
+            raise LayerError(
+                f"{len(self.offset)} offsets for {len(bottom) - start} axes; number of offset values specified must be "
+                "equal to the number of dimensions following axis."
+            )
+        return start
+
+    def offsets(self, bottom: Shape) -> tuple[int, ...]:
+        axes = len(bottom) - self.start(bottom)
+        return self.offset if len(self.offset) > 1 else (self.offset or (0,)) * axes
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         x = node.bottom_shapes[0]
@@ -116,3 +82,36 @@ class Crop(Layer):
         after = [size - offset - rest for size, offset, rest in zip(whole, before, kept, strict=True)]
         pads = [*([0] * start), *before, *([0] * start), *after]
         return Gradients((onnx.op("Pad", [top_diffs[0], onnx.ints("cut_off", pads)], what="bottom_diff"), None))
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        whole, start = bottoms[0], self.start(node.bottom_shapes[0])
+        if whole.is_flattening and start < len(whole.shape):
+            return None
+        return [replace(whole, shape=node.top_shapes[0])] if len(whole.item) > 1 else [as_caffe(node.top_shapes[0])]
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        axis = layer.proto.crop_param.axis
+        spare = [whole - part for whole, part in zip(bottoms[0][axis:], bottoms[1][axis:], strict=False)]
+        centred = tuple(max(0, size // 2) for size in spare)
+        return [{"offset": centred[:1] if len(set(centred)) == 1 else centred}, {"offset": (0,)}]
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        x, like = bottoms
+        if len(x) != len(like):
+            return ()
+        start, offsets = self.start(x), self.offsets(x)
+        ends = [max(size, like[i] + offsets[i - start]) if i >= start else size for i, size in enumerate(x)]
+        room = [min(size, x[i] - offsets[i - start]) if i >= start else size for i, size in enumerate(like)]
+        return [{0: tuple(ends)}, {1: tuple(room)}]
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        x, like = bottoms
+        if len(x) != len(like):
+            return ()
+        least = [size + offset for size, offset in zip(like[self.start(x) :], self.offsets(x), strict=True)]
+        return [
+            "Crop only cuts off: bottom[0] must have at least bottom[1]'s places and the offset, "
+            f"{format_shape(least)}; it has "
+            f"{format_shape(x[self.start(x) :])}."
+        ]

@@ -63,13 +63,11 @@ class Input(Layer):
             )
         return cls(shapes if len(shapes) == len(layer.tops) else shapes * len(layer.tops))
 
-    @classmethod
-    def label_tops(cls, layer: LayerDef) -> tuple[str, ...]:
-        return ()
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        return self.shapes
 
-    @classmethod
-    def deploy_shape(cls, shape: Shape) -> Shape:
-        return shape
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        return
 
     @classmethod
     def with_requested_shapes(cls, layer: LayerDef, shapes: Mapping[str, Shape]) -> LayerDef:
@@ -81,11 +79,13 @@ class Input(Layer):
         proto.input_param.shape.extend(BlobShape(dim=shapes[top]) for top in layer.tops)
         return replace(layer, proto=proto)
 
-    def top_shapes(self, bottoms: Shapes) -> Shapes:
-        return self.shapes
+    @classmethod
+    def label_tops(cls, layer: LayerDef) -> tuple[str, ...]:
+        return ()
 
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        return
+    @classmethod
+    def deploy_shape(cls, shape: Shape) -> Shape:
+        return shape
 
 
 @dataclass(frozen=True)
@@ -123,16 +123,16 @@ class DummyData(Layer):
             tuple(fillers if len(fillers) == number else fillers * number),
         )
 
-    @property
-    def is_random(self) -> bool:
-        return any(filler.is_random for filler in self.data_fillers)
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return self.shapes
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         for shape, filler, top in zip(self.shapes, self.data_fillers, node.tops, strict=True):
             filler.lower(onnx, shape, top)
+
+    @property
+    def is_random(self) -> bool:
+        return any(filler.is_random for filler in self.data_fillers)
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,6 @@ class Parameter(Layer):
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         return {"value": self.shape}
 
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        return [as_caffe(self.shape)]
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        return WeightArrays(all_as_stored(node))
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Identity", [onnx.weight("value")], node.tops)
 
@@ -166,6 +160,12 @@ class Parameter(Layer):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         return Gradients((), {"value": top_diffs[0]})
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        return [as_caffe(self.shape)]
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        return WeightArrays(all_as_stored(node))
 
 
 @dataclass(frozen=True)
@@ -183,22 +183,22 @@ class DataLayer(Layer):
     number_of_tops: int
     batch_size: int
 
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        shapes: list[Shape] = [(self.batch_size, *self.item_shape()), (self.batch_size,)]
+        return shapes[: self.number_of_tops]
+
     @abstractmethod
     def item_shape(self) -> Shape:
         """The shape of one item of the first top; LayerError where it cannot be known."""
 
-    def top_shapes(self, bottoms: Shapes) -> Shapes:
-        shapes: list[Shape] = [(self.batch_size, *self.item_shape()), (self.batch_size,)]
-        return shapes[: self.number_of_tops]
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        return
 
     def input_shapes(self, tops: Sequence[str], shapes: Mapping[str, Shape]) -> Shapes:
         if tops[0] not in shapes:
             return super().input_shapes(tops, shapes)
         data = shapes[tops[0]]
         return [data, *(shapes.get(top, data[:1]) for top in tops[1:])]
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        return
 
 
 def _source_remarks(node: Node, written: str) -> Sequence[Diagnostic]:
@@ -247,9 +247,9 @@ class Data(DataLayer):
     database these are guessed from transform_param.
     """
 
+    tops: ClassVar[Arity] = Arity(1, 2)
     settings: ClassVar[str] = "transform_param"
     crop_setting: ClassVar[str] = "crop_size"
-    tops: ClassVar[Arity] = Arity(1, 2)
 
     source: Path
     backend: Backend
@@ -279,11 +279,11 @@ class Data(DataLayer):
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.data_param.source)
 
-    def preparation(self) -> Preparation:
-        return Preparation(self.transform)
-
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return DatabaseSource(tops, self.source, self.backend, self.batch_size, self.transform, random)
+
+    def preparation(self) -> Preparation:
+        return Preparation(self.transform)
 
 
 @dataclass(frozen=True)
@@ -333,13 +333,13 @@ class ImageData(DataLayer):
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.image_data_param.source)
 
-    def preparation(self) -> Preparation:
-        return Preparation(self.transform, self.pictures.size)
-
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return ImageListSource(
             tops, self.pictures, self.batch_size, self.transform, random, shuffle=self.shuffle, rand_skip=self.rand_skip
         )
+
+    def preparation(self) -> Preparation:
+        return Preparation(self.transform, self.pictures.size)
 
 
 @dataclass(frozen=True)
@@ -377,11 +377,11 @@ class WindowData(DataLayer):
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.window_data_param.source)
 
-    def preparation(self) -> Preparation:
-        return Preparation(self.transform)
-
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return WindowSource(tops, self.sampling, self.transform, random)
+
+    def preparation(self) -> Preparation:
+        return Preparation(self.transform)
 
 
 @dataclass(frozen=True)
@@ -406,14 +406,14 @@ class MemoryData(DataLayer):
         transform = _transform(layer) if layer.proto.HasField("transform_param") else None
         return cls(len(layer.tops), p.batch_size, shape, transform)
 
-    def preparation(self) -> Preparation | None:
-        return None if self.transform is None else Preparation(self.transform)
-
     def item_shape(self) -> Shape:
         return self.shape
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return MemorySource(tops, (self.batch_size, *self.shape))
+
+    def preparation(self) -> Preparation | None:
+        return None if self.transform is None else Preparation(self.transform)
 
 
 @dataclass(frozen=True)
@@ -424,9 +424,9 @@ class HDF5Data(Layer):
     """
 
     bottoms: ClassVar[Arity] = exactly(0)
-    fills_itself: ClassVar[bool] = True
     tops: ClassVar[Arity] = at_least(1)
     is_input: ClassVar[bool] = True
+    fills_itself: ClassVar[bool] = True
 
     batch_size: int
     files: HDF5Files
@@ -448,14 +448,14 @@ class HDF5Data(Layer):
         except CaffeconvError as error:
             raise LayerError(str(error)) from None
 
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        return
+
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.hdf5_data_param.source)
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return HDF5Source(self.files, self.batch_size, random, shuffle=self.shuffle)
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        return
 
 
 @dataclass(frozen=True)
@@ -486,8 +486,8 @@ class HDF5Output(Layer):
             )
         return []
 
-    def data_sink(self) -> DataSink:
-        return HDF5Sink(Path(self.file_name))
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         return
+
+    def data_sink(self) -> DataSink:
+        return HDF5Sink(Path(self.file_name))

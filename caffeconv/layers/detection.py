@@ -47,17 +47,13 @@ class Normalize(Layer):
     normalize_layer.cpp).
     """
 
-    is_pointwise: ClassVar[bool] = True
     computes_in_float32: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
 
     across_spatial: bool
     channel_shared: bool
     eps: float
     filler: Filler
-
-    @property
-    def mixes_positions(self) -> bool:
-        return self.across_spatial
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -77,13 +73,6 @@ class Normalize(Layer):
 
     def fillers(self) -> Mapping[str, Filler]:
         return {"scale": self.filler}
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return 2 * count(bottoms[0])
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        facts: dict[str, Fact] = {"epsilon": self.eps}
-        return WeightArrays((along(node, node.param("scale"), "gamma", 1, bottoms[0]),), facts)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         unit, _ = self._unit_and_norm(node, onnx)
@@ -118,6 +107,17 @@ class Normalize(Layer):
             return Gradients((scaled,), {"scale": sum_over(onnx, product, range(rank), "scale_diff")})
         return Gradients((scaled,), {"scale": class_sums(onnx, product, rank, 1, "scale_diff")})
 
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        facts: dict[str, Fact] = {"epsilon": self.eps}
+        return WeightArrays((along(node, node.param("scale"), "gamma", 1, bottoms[0]),), facts)
+
+    @property
+    def mixes_positions(self) -> bool:
+        return self.across_spatial
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return 2 * count(bottoms[0])
+
 
 # -- PriorBox ----------------------------------------------------------------------------------------------------------
 
@@ -133,10 +133,10 @@ class PriorBox(Layer):
     prior_box_layer.cpp).
     """
 
-    tops_as_caffe: ClassVar[bool] = True
     bottoms: ClassVar[Arity] = exactly(2)
     computes_in_float32: ClassVar[bool] = True
     float32_tops: ClassVar[tuple[int, ...]] = (0,)
+    tops_as_caffe: ClassVar[bool] = True
 
     min_sizes: tuple[float, ...]
     max_sizes: tuple[float, ...]
@@ -177,11 +177,6 @@ class PriorBox(Layer):
             _image(p), _step(p), p.offset,
         )  # fmt: skip
 
-    @property
-    def priors(self) -> int:
-        """How many boxes each place has."""
-        return len(self.min_sizes) * (1 + len(self.aspect_ratios)) + len(self.max_sizes)
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         _, _, height, width = legacy_shape(bottoms[0])
         legacy_shape(bottoms[1])
@@ -189,6 +184,14 @@ class PriorBox(Layer):
         if size < 1:
             raise LayerError(f"the features are {format_shape(bottoms[0])}; at least one place was needed")
         return [(1, 2, size)]
+
+    @property
+    def priors(self) -> int:
+        """How many boxes each place has."""
+        return len(self.min_sizes) * (1 + len(self.aspect_ratios)) + len(self.max_sizes)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.emit("Identity", [onnx.floats("boxes", self.boxes(node.bottom_shapes))], node.tops)
 
     def sizes(self) -> NDArray[np.float32]:
         """Width and height of each prior of a place, pixels: priors × 2."""
@@ -223,9 +226,6 @@ class PriorBox(Layer):
         variances = np.broadcast_to(np.array(self.variances, np.float32), edges.shape)
         top: FloatArray = np.stack([edges.ravel(), variances.ravel()])[None]
         return top
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        onnx.emit("Identity", [onnx.floats("boxes", self.boxes(node.bottom_shapes))], node.tops)
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
@@ -293,13 +293,13 @@ class DetectionOutput(Layer):
     detection_output_layer.cpp; ApplyNMSFast in bbox_util.cpp).
     """
 
-    tops_as_caffe: ClassVar[bool] = True
     bottoms: ClassVar[Arity] = exactly(3)
     data_axis: ClassVar[int | None] = 2
     top_kinds: ClassVar[tuple[str, ...]] = ("detections",)
     computes_in_float32: ClassVar[bool] = True
-    is_discontinuous: ClassVar[bool] = True
     float32_tops: ClassVar[tuple[int, ...]] = (0,)
+    tops_as_caffe: ClassVar[bool] = True
+    is_discontinuous: ClassVar[bool] = True
 
     num_classes: int
     share_location: bool
@@ -339,11 +339,6 @@ class DetectionOutput(Layer):
             p.variance_encoded_in_target, threshold, nms.nms_threshold, nms.eta, top_k, keep_top_k,
         )  # fmt: skip
 
-    @property
-    def labels(self) -> list[int]:
-        """The classes that are looked for."""
-        return [label for label in range(self.num_classes) if label != self.background]
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         locations, confidences, priors = (legacy_shape(bottom) for bottom in bottoms)
         number, sets = priors[2] // 4, 1 if self.share_location else self.num_classes
@@ -369,11 +364,6 @@ class DetectionOutput(Layer):
             )
         return [(1, 1, 1, 7)]
 
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        return refuse_all(propagate_down)
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         pictures = _length(onnx, node.bottoms[1])
         leading = onnx.ints("leading_axes", [0, 1])
@@ -388,6 +378,11 @@ class DetectionOutput(Layer):
         fake = onnx.op("Slice", [fake, none, end, none], what="fake_rows")
         rows = onnx.op("Concat", [rows, fake], axis=0, what="rows")
         onnx.emit("Unsqueeze", [rows, leading], node.tops)
+
+    @property
+    def labels(self) -> list[int]:
+        """The classes that are looked for."""
+        return [label for label in range(self.num_classes) if label != self.background]
 
     def _no_rows(self, pictures: str, onnx: OnnxBuilder) -> str:
         """What stands for a batch without detections: N rows (picture, -1, …, -1)."""
@@ -560,6 +555,11 @@ class DetectionOutput(Layer):
         ]
         (kept, _), _ = onnx.scan(step, states, sequences, steps=None)
         return onnx.op("Greater", [kept, zero], what="kept_groups")
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return refuse_all(propagate_down)
 
 
 def _length(onnx: OnnxBuilder, value: str) -> str:

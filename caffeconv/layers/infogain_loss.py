@@ -33,9 +33,9 @@ class InfogainLoss(Loss):
     probabilities: bottom[0] holds probabilities, not scores, and nothing is normalized, as in Caffe before 2017.
     """
 
-    label_bottoms: ClassVar[tuple[int, ...]] = (1, 2)
     bottoms: ClassVar[Arity] = Arity(2, 3)
     tops: ClassVar[Arity] = Arity(1, 2)
+    label_bottoms: ClassVar[tuple[int, ...]] = (1, 2)
     top_kinds: ClassVar[tuple[str, ...]] = ("loss", "probabilities")
 
     axis: int
@@ -73,10 +73,98 @@ class InfogainLoss(Loss):
         probabilities = layer.infogain == "probabilities"
         return cls(p_own.axis, normalization, p_own.source, stored, len(layer.tops) == 2, probabilities)
 
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        loss = super().top_shapes(bottoms)
+        return [*loss, bottoms[0]] if self.gives_prob else loss
+
+    def _h_shape(self, bottoms: Shapes) -> Shape:
+        return self.stored.shape if self.stored is not None else bottoms[2]
+
+    def check(self, bottoms: Shapes) -> None:
+        axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
+        check_label_count(bottoms[0], bottoms[1], axis, "infogain")
+        classes = bottoms[0][axis]
+        h = self._h_shape(bottoms)
+        if count(h) != classes * classes:
+            where = f"H in {self.source}" if self.stored is not None else "H, the third bottom,"
+            raise LayerError(
+                f"{where} is {shape_string(h)}; infogain->count() == num_labels_*num_labels_ "
+                f"({count(h)} vs. {classes * classes}): {classes}×{classes} was needed (classes on axis {axis})"
+            )
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        from caffeconv.layers.infogain_functions import infogain_attributes, infogain_loss_function
+
+        scores, labels = node.bottoms[:2]
+        rank = len(node.bottom_shapes[0])
+        axis = canonical_axis(self.axis, rank)
+        classes, ignored = onnx.dims(scores)[axis], self.normalization.ignore_label
+        kind = "probabilities" if self.probabilities else "logits"
+        key = f"{rank}d_axis{axis}_{classes}_{self.normalization.mode}_{ignored}_{kind}_{len(node.tops)}tops"
+        function = infogain_loss_function(
+            onnx.overload_for("InfogainLoss", key), rank=rank, axis=axis, normalization=self.normalization.mode,
+            ignore_label=ignored, num_classes=classes, probabilities=self.probabilities, with_prob=self.gives_prob,
+            opset=onnx.opset,
+        )  # fmt: skip
+        attributes = infogain_attributes(
+            axis=axis, normalization=self.normalization.mode, ignore_label=ignored, probabilities=self.probabilities
+        )
+        h = node.bottoms[2] if self.stored is None else self._constant_h(onnx, node.bottom_shapes[0][axis])
+        onnx.function_op(function, [scores, labels, h], node.tops, **attributes)
+
+    def _constant_h(self, onnx: OnnxBuilder, classes: int) -> str:
+        assert self.stored is not None
+        return onnx.floats("H", self.stored.array().reshape(classes, classes))
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        from caffeconv.layers.infogain_functions import infogain_attributes, infogain_loss_grad_function
+
+        refuse_to("label inputs", propagate_down, 1)
+        refuse_to("infogain inputs", propagate_down, 2)
+        scores, labels = node.bottoms[:2]
+        rank = len(node.bottom_shapes[0])
+        axis = canonical_axis(self.axis, rank)
+        classes, ignored = onnx.dims(scores)[axis], self.normalization.ignore_label
+        kind = "probabilities" if self.probabilities else "logits"
+        key = f"{rank}d_axis{axis}_{classes}_{self.normalization.mode}_{ignored}_{kind}"
+        function = infogain_loss_grad_function(
+            onnx.overload_for("InfogainLossGrad", key), rank=rank, axis=axis, normalization=self.normalization.mode,
+            ignore_label=ignored, num_classes=classes, probabilities=self.probabilities, opset=onnx.opset,
+        )  # fmt: skip
+        attributes = infogain_attributes(
+            axis=axis, normalization=self.normalization.mode, ignore_label=ignored, probabilities=self.probabilities
+        )
+        h = node.bottoms[2] if self.stored is None else self._constant_h(onnx, node.bottom_shapes[0][axis])
+        diff = onnx.function_value(function, [scores, labels, h, top_diffs[0]], what="bottom_diff", **attributes)
+        return Gradients((diff, *([None] * (len(node.bottoms) - 1))))
+
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        source = sources[0]
+        if node.definition.infogain is not None or source is None or source.layer.top_kinds != ("probabilities",):
+            return ()
+        message = (
+            f"bottom '{node.definition.bottoms[0]}' holds the probabilities of {source.name} ({source.type}); "
+            "scores were needed: in Caffe 1.0 InfogainLoss applies softmax itself, so here it is applied twice"
+        )
+        hint = (
+            "If the net was written for Caffe before April 2017, whose InfogainLoss took probabilities, say "
+            f"`infogain='probabilities'`. Else give the layer what goes into {source.name}. `infogain='logits'` leaves the "
+            "net as it is, without this warning."
+        )
+        return [Diagnostic("warning", node.definition.where, message, hint, node.name)]
+
     @classmethod
     def prediction_layer(cls, layer: LayerDef) -> LayerParameter | None:
         is_prediction = layer.infogain == "probabilities"
         return None if is_prediction else softmax_over(layer, layer.proto.infogain_loss_param.axis)
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return self.axis == 1
+
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return label_rule(node, self.axis, self.normalization.ignore_label)
 
     def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
         scores = bottoms[0]
@@ -110,94 +198,6 @@ class InfogainLoss(Loss):
             f"needs {classes}×{classes} = {classes * classes}."
         )
         return sentences
-
-    def _h_shape(self, bottoms: Shapes) -> Shape:
-        return self.stored.shape if self.stored is not None else bottoms[2]
-
-    def check(self, bottoms: Shapes) -> None:
-        axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
-        check_label_count(bottoms[0], bottoms[1], axis, "infogain")
-        classes = bottoms[0][axis]
-        h = self._h_shape(bottoms)
-        if count(h) != classes * classes:
-            where = f"H in {self.source}" if self.stored is not None else "H, the third bottom,"
-            raise LayerError(
-                f"{where} is {shape_string(h)}; infogain->count() == num_labels_*num_labels_ "
-                f"({count(h)} vs. {classes * classes}): {classes}×{classes} was needed (classes on axis {axis})"
-            )
-
-    def top_shapes(self, bottoms: Shapes) -> Shapes:
-        loss = super().top_shapes(bottoms)
-        return [*loss, bottoms[0]] if self.gives_prob else loss
-
-    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
-        source = sources[0]
-        if node.definition.infogain is not None or source is None or source.layer.top_kinds != ("probabilities",):
-            return ()
-        message = (
-            f"bottom '{node.definition.bottoms[0]}' holds the probabilities of {source.name} ({source.type}); "
-            "scores were needed: in Caffe 1.0 InfogainLoss applies softmax itself, so here it is applied twice"
-        )
-        hint = (
-            "If the net was written for Caffe before April 2017, whose InfogainLoss took probabilities, say "
-            f"`infogain='probabilities'`. Else give the layer what goes into {source.name}. `infogain='logits'` leaves the "
-            "net as it is, without this warning."
-        )
-        return [Diagnostic("warning", node.definition.where, message, hint, node.name)]
-
-    def label_rules(self, node: Node) -> Sequence[LabelRule]:
-        return label_rule(node, self.axis, self.normalization.ignore_label)
-
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return self.axis == 1
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        from caffeconv.layers.infogain_functions import infogain_attributes, infogain_loss_function
-
-        scores, labels = node.bottoms[:2]
-        rank = len(node.bottom_shapes[0])
-        axis = canonical_axis(self.axis, rank)
-        classes, ignored = onnx.dims(scores)[axis], self.normalization.ignore_label
-        kind = "probabilities" if self.probabilities else "logits"
-        key = f"{rank}d_axis{axis}_{classes}_{self.normalization.mode}_{ignored}_{kind}_{len(node.tops)}tops"
-        function = infogain_loss_function(
-            onnx.overload_for("InfogainLoss", key), rank=rank, axis=axis, normalization=self.normalization.mode,
-            ignore_label=ignored, num_classes=classes, probabilities=self.probabilities, with_prob=self.gives_prob,
-            opset=onnx.opset,
-        )  # fmt: skip
-        attributes = infogain_attributes(
-            axis=axis, normalization=self.normalization.mode, ignore_label=ignored, probabilities=self.probabilities
-        )
-        h = node.bottoms[2] if self.stored is None else self._constant_h(onnx, node.bottom_shapes[0][axis])
-        onnx.function_op(function, [scores, labels, h], node.tops, **attributes)
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        from caffeconv.layers.infogain_functions import infogain_attributes, infogain_loss_grad_function
-
-        refuse_to("label inputs", propagate_down, 1)
-        refuse_to("infogain inputs", propagate_down, 2)
-        scores, labels = node.bottoms[:2]
-        rank = len(node.bottom_shapes[0])
-        axis = canonical_axis(self.axis, rank)
-        classes, ignored = onnx.dims(scores)[axis], self.normalization.ignore_label
-        kind = "probabilities" if self.probabilities else "logits"
-        key = f"{rank}d_axis{axis}_{classes}_{self.normalization.mode}_{ignored}_{kind}"
-        function = infogain_loss_grad_function(
-            onnx.overload_for("InfogainLossGrad", key), rank=rank, axis=axis, normalization=self.normalization.mode,
-            ignore_label=ignored, num_classes=classes, probabilities=self.probabilities, opset=onnx.opset,
-        )  # fmt: skip
-        attributes = infogain_attributes(
-            axis=axis, normalization=self.normalization.mode, ignore_label=ignored, probabilities=self.probabilities
-        )
-        h = node.bottoms[2] if self.stored is None else self._constant_h(onnx, node.bottom_shapes[0][axis])
-        diff = onnx.function_value(function, [scores, labels, h, top_diffs[0]], what="bottom_diff", **attributes)
-        return Gradients((diff, *([None] * (len(node.bottoms) - 1))))
-
-    def _constant_h(self, onnx: OnnxBuilder, classes: int) -> str:
-        assert self.stored is not None
-        return onnx.floats("H", self.stored.array().reshape(classes, classes))
 
 
 def _read_h(layer: LayerDef) -> StoredBlob:

@@ -36,11 +36,11 @@ class InnerProduct(Layer):
     Weight num_output × K (K × num_output with `transpose`); bias num_output.
     """
 
-    settings: ClassVar[str] = "inner_product_param"
     is_fully_connected: ClassVar[bool] = True
-    channel_setting: ClassVar[str] = "num_output"
-    param_axes: ClassVar[Mapping[str, str]] = {"weight": "num_output × inputs", "bias": "num_output"}
     tops_as_caffe: ClassVar[bool] = True
+    param_axes: ClassVar[Mapping[str, str]] = {"weight": "num_output × inputs", "bias": "num_output"}
+    settings: ClassVar[str] = "inner_product_param"
+    channel_setting: ClassVar[str] = "num_output"
 
     num_output: int
     axis: int
@@ -57,49 +57,6 @@ class InnerProduct(Layer):
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
         return cls(p.num_output, p.axis, p.transpose, p.bias_term, *fillers)
 
-    @classmethod
-    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
-        if not stored or len(stored[0]) < 2:
-            return ()
-        p = layer.proto.inner_product_param
-        bias = len(stored) > 1
-        rows, columns = stored[0][-2:]
-        as_it_is = (columns, rows) if p.transpose else (rows, columns)
-        turned = as_it_is[::-1]
-        inputs = count(bottoms[0], canonical_axis(p.axis, len(bottoms[0]), bottoms[0]))
-        known: list[Settings] = [{"num_output": as_it_is[0], "bias_term": bias}]
-        if turned[1] == inputs and (not bias or count(stored[1]) == turned[0]):
-            known.insert(0, {"num_output": turned[0], "transpose": not p.transpose, "bias_term": bias})
-        return known
-
-    @classmethod
-    def other_types(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[LayerParameter]:
-        if not stored or len(stored[0]) != 4 or len(bottoms[0]) < 2:
-            return ()
-        outputs, inside, *kernel_hw = stored[0]
-        other = layer_like(layer, "Convolution")
-        window = other.convolution_param
-        window.num_output = outputs
-        if kernel_hw[0] == kernel_hw[1]:
-            window.kernel_size.append(kernel_hw[0])
-        else:
-            window.kernel_h, window.kernel_w = kernel_hw
-        channels = bottoms[0][1]
-        if 0 < inside < channels and channels % inside == 0:
-            window.group = channels // inside
-        if len(stored) < 2:
-            window.bias_term = False
-        copy_fillers(layer.proto.inner_product_param, window)
-        return (other,)
-
-    @classmethod
-    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
-        if not stored or len(stored[0]) < 2 or len(bottoms[0]) < 2:
-            return None
-        p = layer.proto.inner_product_param
-        inputs, places = stored[0][-2 if p.transpose else -1], count(bottoms[0], 2)
-        return inputs // places if p.axis == 1 and places and inputs % places == 0 else None
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
         return [(*bottoms[0][:axis], self.num_output)]
@@ -112,8 +69,38 @@ class InnerProduct(Layer):
     def fillers(self) -> Mapping[str, Filler]:
         return {"weight": self.weight_filler, "bias": self.bias_filler}
 
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return count(bottoms[0]) * self.num_output
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        rank = len(node.bottom_shapes[0])
+        axis = canonical_axis(self.axis, rank)
+        x = node.bottoms[0]
+        if axis != 1 or rank != 2:
+            x = onnx.op("Flatten", [x], axis=axis)
+        inputs = [x, *(onnx.weight(param.name) for param in node.params)]
+        if axis == 1:
+            onnx.emit("Gemm", inputs, node.tops, transB=int(not self.transpose))
+        else:
+            y = onnx.op("Gemm", inputs, transB=int(not self.transpose))
+            onnx.reshape(y, onnx.dims(node.tops[0]), to=node.tops[0])
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        shape = node.bottom_shapes[0]
+        axis = canonical_axis(self.axis, len(shape))
+        x = onnx.op("Flatten", [node.bottoms[0]], what="x_rows", axis=axis)
+        diff = onnx.op("Flatten", top_diffs, what="diff_rows", axis=axis)
+        product = [x, diff] if self.transpose else [diff, x]
+        params = {"weight": onnx.op("Gemm", product, what="weight_diff", transA=1)}
+        if self.bias:
+            params["bias"] = sum_over(onnx, diff, [0], "bias_diff")
+        rows = onnx.op("Gemm", [diff, onnx.weight("weight")], what="bottom_diff_rows", transB=int(self.transpose))
+        flat = (count(shape, 0, axis), count(shape, axis))
+        return Gradients((like_bottom(onnx, node, rows, shape=flat),), params)
+
+    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+        if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
+            return None
+        return absorbed(node, factor, shift, factor[None, :] if self.transpose else factor[:, None])
 
     def as_convolution(self, node: Node, bottoms: Shapes) -> Node:
         x = bottoms[0]
@@ -162,38 +149,51 @@ class InnerProduct(Layer):
         kernel = dense_kernel(node, node.param("weight"), "kernel", rows, rows_first=self.transpose)
         return WeightArrays((kernel, flattened(node, node.param("bias"), "bias")) if self.bias else (kernel,))
 
-    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
-        if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
-            return None
-        return absorbed(node, factor, shift, factor[None, :] if self.transpose else factor[:, None])
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(bottoms[0]) * self.num_output
 
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        rank = len(node.bottom_shapes[0])
-        axis = canonical_axis(self.axis, rank)
-        x = node.bottoms[0]
-        if axis != 1 or rank != 2:
-            x = onnx.op("Flatten", [x], axis=axis)
-        inputs = [x, *(onnx.weight(param.name) for param in node.params)]
-        if axis == 1:
-            onnx.emit("Gemm", inputs, node.tops, transB=int(not self.transpose))
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        if not stored or len(stored[0]) < 2:
+            return ()
+        p = layer.proto.inner_product_param
+        bias = len(stored) > 1
+        rows, columns = stored[0][-2:]
+        as_it_is = (columns, rows) if p.transpose else (rows, columns)
+        turned = as_it_is[::-1]
+        inputs = count(bottoms[0], canonical_axis(p.axis, len(bottoms[0]), bottoms[0]))
+        known: list[Settings] = [{"num_output": as_it_is[0], "bias_term": bias}]
+        if turned[1] == inputs and (not bias or count(stored[1]) == turned[0]):
+            known.insert(0, {"num_output": turned[0], "transpose": not p.transpose, "bias_term": bias})
+        return known
+
+    @classmethod
+    def other_types(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[LayerParameter]:
+        if not stored or len(stored[0]) != 4 or len(bottoms[0]) < 2:
+            return ()
+        outputs, inside, *kernel_hw = stored[0]
+        other = layer_like(layer, "Convolution")
+        window = other.convolution_param
+        window.num_output = outputs
+        if kernel_hw[0] == kernel_hw[1]:
+            window.kernel_size.append(kernel_hw[0])
         else:
-            y = onnx.op("Gemm", inputs, transB=int(not self.transpose))
-            onnx.reshape(y, onnx.dims(node.tops[0]), to=node.tops[0])
+            window.kernel_h, window.kernel_w = kernel_hw
+        channels = bottoms[0][1]
+        if 0 < inside < channels and channels % inside == 0:
+            window.group = channels // inside
+        if len(stored) < 2:
+            window.bias_term = False
+        copy_fillers(layer.proto.inner_product_param, window)
+        return (other,)
 
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        shape = node.bottom_shapes[0]
-        axis = canonical_axis(self.axis, len(shape))
-        x = onnx.op("Flatten", [node.bottoms[0]], what="x_rows", axis=axis)
-        diff = onnx.op("Flatten", top_diffs, what="diff_rows", axis=axis)
-        product = [x, diff] if self.transpose else [diff, x]
-        params = {"weight": onnx.op("Gemm", product, what="weight_diff", transA=1)}
-        if self.bias:
-            params["bias"] = sum_over(onnx, diff, [0], "bias_diff")
-        rows = onnx.op("Gemm", [diff, onnx.weight("weight")], what="bottom_diff_rows", transB=int(self.transpose))
-        flat = (count(shape, 0, axis), count(shape, axis))
-        return Gradients((like_bottom(onnx, node, rows, shape=flat),), params)
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        if not stored or len(stored[0]) < 2 or len(bottoms[0]) < 2:
+            return None
+        p = layer.proto.inner_product_param
+        inputs, places = stored[0][-2 if p.transpose else -1], count(bottoms[0], 2)
+        return inputs // places if p.axis == 1 and places and inputs % places == 0 else None
 
 
 ROWS = 1 << 10
@@ -235,24 +235,6 @@ class Embed(Layer):
     def fillers(self) -> Mapping[str, Filler]:
         return {"weight": self.weight_filler, "bias": self.bias_filler}
 
-    def label_rules(self, node: Node) -> Sequence[LabelRule]:
-        return (LabelRule(0, self.input_dim),)
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        weight = node.param("weight")
-        if not self.bias:
-            return WeightArrays((replace(as_stored(node, weight), name="embeddings"),))
-        bias = node.param("bias")
-        sources = source_of(node, weight), source_of(node, bias)
-
-        def parts() -> Iterator[FloatArray]:
-            rows, summand = weight.array(), bias.array()
-            for start in range(0, len(rows), ROWS):
-                yield rows[start : start + ROWS] + summand
-
-        # Keras's Embedding has no bias; row + bias, in float32, is what Caffe computes
-        return WeightArrays((WeightArray("embeddings", weight.shape, sources, "bias added to every row", parts),))
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rows = onnx.op("Cast", [node.bottoms[0]], what="rows", to=7)
         if not self.bias:
@@ -271,3 +253,21 @@ class Embed(Layer):
         if self.bias:
             params["bias"] = sum_over(onnx, diff, [0], "bias_diff")
         return Gradients((None,), params)
+
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return (LabelRule(0, self.input_dim),)
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        weight = node.param("weight")
+        if not self.bias:
+            return WeightArrays((replace(as_stored(node, weight), name="embeddings"),))
+        bias = node.param("bias")
+        sources = source_of(node, weight), source_of(node, bias)
+
+        def parts() -> Iterator[FloatArray]:
+            rows, summand = weight.array(), bias.array()
+            for start in range(0, len(rows), ROWS):
+                yield rows[start : start + ROWS] + summand
+
+        # Keras's Embedding has no bias; row + bias, in float32, is what Caffe computes
+        return WeightArrays((WeightArray("embeddings", weight.shape, sources, "bias added to every row", parts),))

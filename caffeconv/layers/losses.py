@@ -56,9 +56,9 @@ class Loss(Layer):
     bottoms: ClassVar[Arity] = exactly(2)
     makes_missing_tops: ClassVar[bool] = True
     is_loss: ClassVar[bool] = True
-    top_kinds: ClassVar[tuple[str, ...]] = ("loss",)
-    label_bottoms: ClassVar[tuple[int, ...]] = (1,)
     never_forced: ClassVar[tuple[int, ...]] = (1,)
+    label_bottoms: ClassVar[tuple[int, ...]] = (1,)
+    top_kinds: ClassVar[tuple[str, ...]] = ("loss",)
     computes_in_float32: ClassVar[bool] = True
     float32_tops: ClassVar[tuple[int, ...]] = (0,)
 
@@ -66,13 +66,13 @@ class Loss(Layer):
     def parse(cls, layer: LayerDef) -> Self:
         return cls()
 
-    def check(self, bottoms: Shapes) -> None:
-        """Raises LayerError where Caffe refuses the bottoms' shapes, beyond what it asks of every loss."""
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         check_same_batch(bottoms)
         self.check(bottoms)
         return [()]
+
+    def check(self, bottoms: Shapes) -> None:
+        """Raises LayerError where Caffe refuses the bottoms' shapes, beyond what it asks of every loss."""
 
 
 # -- losses of class scores --------------------------------------------------------------------------------------------
@@ -115,16 +115,6 @@ class SoftmaxWithLoss(Loss):
         weights = tuple(p.class_weighting) if p.weight_by_label_freqs else ()
         return cls(layer.proto.softmax_param.axis, Normalization.parse(p), weights)
 
-    @classmethod
-    def prediction_layer(cls, layer: LayerDef) -> LayerParameter:
-        return softmax_over(layer, layer.proto.softmax_param.axis)
-
-    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
-        return [{1: labels_for(bottoms[0], self.axis)}]
-
-    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
-        return why_labels_are_refused(bottoms[0], bottoms[1], self.axis)
-
     def check(self, bottoms: Shapes) -> None:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
         check_label_count(bottoms[0], bottoms[1], axis, "softmax")
@@ -134,12 +124,6 @@ class SoftmaxWithLoss(Loss):
                 f"{len(self.class_weights)} class_weighting for {classes} classes; "
                 "Number of class weight values does not match the number of classes."
             )
-
-    def label_rules(self, node: Node) -> Sequence[LabelRule]:
-        return label_rule(node, self.axis, self.normalization.ignore_label)
-
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         scores = node.bottoms[0]
@@ -181,6 +165,22 @@ class SoftmaxWithLoss(Loss):
         divisor = self._divisor(node, onnx, axis, labels)
         return Gradients((weighted(onnx, labels.marked(onnx, slope), top_diffs[0], divisor), None))
 
+    @classmethod
+    def prediction_layer(cls, layer: LayerDef) -> LayerParameter:
+        return softmax_over(layer, layer.proto.softmax_param.axis)
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return self.axis == 1
+
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return label_rule(node, self.axis, self.normalization.ignore_label)
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        return [{1: labels_for(bottoms[0], self.axis)}]
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        return why_labels_are_refused(bottoms[0], bottoms[1], self.axis)
+
 
 @dataclass(frozen=True)
 class MultinomialLogisticLoss(Loss):
@@ -197,9 +197,6 @@ class MultinomialLogisticLoss(Loss):
                     f"labels are {format_shape(bottoms[1])}; bottom[1]->{name}() == 1 ({size} vs. 1): "
                     "one label for each item was needed"
                 )
-
-    def label_rules(self, node: Node) -> Sequence[LabelRule]:
-        return first_label_rule(node)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         classes = count(node.bottom_shapes[0], 1)
@@ -223,6 +220,9 @@ class MultinomialLogisticLoss(Loss):
         diff = weighted(onnx, labels.marked(onnx, slope), top_diffs[0], extent(onnx, node.bottoms[0], [0], "items"))
         return Gradients((unflattened(onnx, node, diff), None))
 
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return first_label_rule(node)
+
 
 @dataclass(frozen=True)
 class HingeLoss(Loss):
@@ -242,9 +242,6 @@ class HingeLoss(Loss):
         legacy_shape(bottoms[0], 0)
         if count(bottoms[1]) < bottoms[0][0]:
             raise LayerError(f"labels are {format_shape(bottoms[1])}; one for each of {bottoms[0][0]} items was needed")
-
-    def label_rules(self, node: Node) -> Sequence[LabelRule]:
-        return first_label_rule(node)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         margins, labels, _ = self._margins(node, onnx)
@@ -274,6 +271,9 @@ class HingeLoss(Loss):
         items, factor = extent(onnx, node.bottoms[0], [0], "items"), 2 if self.squared else 1
         diff = weighted(onnx, labels.marked(onnx, slope), top_diffs[0], items, factor)
         return Gradients((unflattened(onnx, node, diff), None))
+
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return first_label_rule(node)
 
 
 # -- losses of values --------------------------------------------------------------------------------------------------
@@ -323,10 +323,6 @@ class SigmoidCrossEntropyLoss(Loss):
     def parse(cls, layer: LayerDef) -> Self:
         return cls(Normalization.parse(layer.proto.loss_param, default="BATCH_SIZE"))
 
-    @classmethod
-    def prediction_layer(cls, layer: LayerDef) -> LayerParameter:
-        return LayerParameter(type="Sigmoid", bottom=layer.bottoms[:1])
-
     def check(self, bottoms: Shapes) -> None:
         if count(bottoms[0]) != count(bottoms[1]):
             raise LayerError(
@@ -372,6 +368,10 @@ class SigmoidCrossEntropyLoss(Loss):
         diff = weighted(onnx, counted, top_diffs[0], self._divisor(node, onnx, ignored))
         return Gradients((from_rows(onnx, node, diff, 0, (0, 1)), None))
 
+    @classmethod
+    def prediction_layer(cls, layer: LayerDef) -> LayerParameter:
+        return LayerParameter(type="Sigmoid", bottom=layer.bottoms[:1])
+
 
 @dataclass(frozen=True)
 class SmoothL1Loss(Loss):
@@ -381,17 +381,12 @@ class SmoothL1Loss(Loss):
     (rbgirshick/caffe-fast-rcnn, weiliu89/caffe: smooth_L1_loss_layer).
     """
 
-    label_bottoms: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    never_forced: ClassVar[tuple[int, ...]] = ()
     bottoms: ClassVar[Arity] = Arity(2, 4)
+    never_forced: ClassVar[tuple[int, ...]] = ()
+    label_bottoms: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
     sigma_sq: float
     fast_rcnn: bool
-
-    @property
-    def first_loss_weight(self) -> float:
-        # caffe-fast-rcnn: its LayerSetUp does not call LossLayer's, which sets the weight; SSD's does
-        return 0.0 if self.fast_rcnn else 1.0
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -451,6 +446,11 @@ class SmoothL1Loss(Loss):
         both = (weighted(onnx, slope, top_diffs[0], items, sign) for sign in (1, -1))
         diffs = [from_rows(onnx, node, diff, i, numbers) for i, diff in enumerate(both)]
         return Gradients((*diffs, *([None] * len(weights))))
+
+    @property
+    def first_loss_weight(self) -> float:
+        # caffe-fast-rcnn: its LayerSetUp does not call LossLayer's, which sets the weight; SSD's does
+        return 0.0 if self.fast_rcnn else 1.0
 
 
 # -- accuracy ----------------------------------------------------------------------------------------------------------

@@ -57,10 +57,6 @@ class Python(Layer):
     requested: tuple[Shape, ...] | None = None
     """The tops' shapes where the caller asks for them."""
 
-    @property
-    def mixes_positions(self) -> bool:
-        return True
-
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.python_param
@@ -72,19 +68,6 @@ class Python(Layer):
         param = PythonParam(p.module, p.layer, p.param_str, layer.phase, in_place)
         code = layer.python_host
         return cls(param, None if code is None else code.layer(layer.name, layer.where, layer.top_values, param))
-
-    def with_tops(self, tops: Sequence[str], shapes: Mapping[str, Shape]) -> Self:
-        if not tops or not all(top in shapes for top in tops):
-            return self
-        return replace(self, requested=tuple(shapes[top] for top in tops))
-
-    @property
-    def user_object(self) -> object | None:
-        return self.user.object if self.user is not None else None
-
-    @property
-    def open_axis(self) -> int | None:
-        return self.user.open_axis if self.user is not None else 0
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if self.requested is not None and self.user is None:
@@ -119,25 +102,16 @@ class Python(Layer):
         number = len(self.user.param_shapes())
         return {f"blob{i}": FromSetup(values=self.user.first_values(i)) for i in range(number)}
 
-    def data_sink(self) -> DataSink | None:
-        return self.user if not self.param.in_place else None
-
-    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
-        message = (
-            "in ONNX this is a node caffeconv.Python, which only caffeconv runs, from the prototxt: "
-            "`caffeconv.Net(allow_python=True)`"
-        )
-        return [Diagnostic("note", node.definition.where, message, layer=node.name)]
-
-    def float32_values(self, node: Node) -> frozenset[str]:
-        return frozenset((*node.bottoms, *node.tops))  # what they mean only the user knows
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if not node.tops:
             return
         shapes = " ".join(_text_of(onnx.dims(top)) for top in node.tops)
         inputs = [*node.bottoms, *(onnx.weight(param.name) for param in node.params)]
         onnx.library_op("Python", inputs, node.tops, top_shapes=shapes, **self._attributes(node))
+
+    def _attributes(self, node: Node) -> dict[str, str]:
+        key = self.user.key if self.user is not None else node.name
+        return {"name": key, "module": self.param.module, "layer": self.param.layer, "param_str": self.param.param_str}
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
@@ -151,9 +125,35 @@ class Python(Layer):
         names = [param.name for param in node.params]
         return Gradients(bottoms, dict(zip(names, diffs[len(node.bottoms) :], strict=True)))
 
-    def _attributes(self, node: Node) -> dict[str, str]:
-        key = self.user.key if self.user is not None else node.name
-        return {"name": key, "module": self.param.module, "layer": self.param.layer, "param_str": self.param.param_str}
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        message = (
+            "in ONNX this is a node caffeconv.Python, which only caffeconv runs, from the prototxt: "
+            "`caffeconv.Net(allow_python=True)`"
+        )
+        return [Diagnostic("note", node.definition.where, message, layer=node.name)]
+
+    @property
+    def open_axis(self) -> int | None:
+        return self.user.open_axis if self.user is not None else 0
+
+    def with_tops(self, tops: Sequence[str], shapes: Mapping[str, Shape]) -> Self:
+        if not tops or not all(top in shapes for top in tops):
+            return self
+        return replace(self, requested=tuple(shapes[top] for top in tops))
+
+    @property
+    def user_object(self) -> object | None:
+        return self.user.object if self.user is not None else None
+
+    def float32_values(self, node: Node) -> frozenset[str]:
+        return frozenset((*node.bottoms, *node.tops))  # what they mean only the user knows
+
+    @property
+    def mixes_positions(self) -> bool:
+        return True
+
+    def data_sink(self) -> DataSink | None:
+        return self.user if not self.param.in_place else None
 
 
 def _text_of(dims: Dims) -> str:

@@ -58,10 +58,6 @@ class Upsample(Layer):
     less: tuple[int, int]
 
     @classmethod
-    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
-        return ({"upsample_h": wanted[2], "upsample_w": wanted[3]},) if len(wanted) == 4 else ()
-
-    @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.upsample_param
         if len(layer.bottoms) == 1:
@@ -141,6 +137,10 @@ class Upsample(Layer):
         picked = onnx.op("GatherElements", [planes, onnx.op("Cast", [place], to=INT64)], axis=2, what="picked")
         return Gradients((onnx.reshape(picked, dims, what="bottom_diff"), None))
 
+    @classmethod
+    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
+        return ({"upsample_h": wanted[2], "upsample_w": wanted[3]},) if len(wanted) == 4 else ()
+
 
 @dataclass(frozen=True)
 class Interp(Layer):
@@ -164,10 +164,6 @@ class Interp(Layer):
     """How much is cut off at start and end."""
 
     @classmethod
-    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
-        return ({"height": wanted[2], "width": wanted[3]},) if len(wanted) == 4 else ()
-
-    @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.interp_param
         shrink = p.shrink_factor if p.HasField("shrink_factor") else None
@@ -187,13 +183,6 @@ class Interp(Layer):
             raise LayerError("no size; give height and width, shrink_factor or zoom_factor")
         return cls(shrink, zoom, size, (-p.pad_beg, -p.pad_end))
 
-    def _size(self, kept: int, given: int | None) -> int:
-        if given is not None and (self.shrink is None) == (self.zoom is None):
-            return given
-        if self.shrink is not None:
-            kept = (kept - 1) // self.shrink + 1
-        return kept + (kept - 1) * ((self.zoom or 1) - 1)
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         _check_4d(bottoms[0])
         kept = self._kept(bottoms[0])
@@ -209,6 +198,13 @@ class Interp(Layer):
         if min(sizes) < 1:
             raise LayerError(f"the top would be {format_shape(sizes)} (height × width); height should be positive")
         return [(*bottoms[0][:2], *sizes)]
+
+    def _size(self, kept: int, given: int | None) -> int:
+        if given is not None and (self.shrink is None) == (self.zoom is None):
+            return given
+        if self.shrink is not None:
+            kept = (kept - 1) // self.shrink + 1
+        return kept + (kept - 1) * ((self.zoom or 1) - 1)
 
     def _kept(self, bottom: Shape) -> tuple[int, int]:
         return bottom[2] - sum(self.crop), bottom[3] - sum(self.crop)
@@ -242,6 +238,10 @@ class Interp(Layer):
         rows = onnx.op("MatMul", [onnx.floats("rows", high.T), top_diffs[0]], what="rows_diff")
         diff = onnx.op("MatMul", [rows, onnx.floats("columns", wide)], what="bottom_diff")
         return Gradients((diff, None)[: len(node.bottoms)])
+
+    @classmethod
+    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
+        return ({"height": wanted[2], "width": wanted[3]},) if len(wanted) == 4 else ()
 
 
 def interpolation(size: int, kept: int, made: int, start: int) -> FloatArray:
