@@ -441,18 +441,18 @@ class Dropout(Elementwise):
         if self.is_identity(node):
             onnx.emit("Identity", node.bottoms, node.tops)
             return
-        x, kept = node.bottoms[0], onnx.floats("kept_share", 1 - self.ratio)
+        x, share = node.bottoms[0], onnx.floats("kept_share", 1 - self.ratio)
         if self.phase == "TEST":
-            onnx.emit("Mul", [x, kept], node.tops)
+            onnx.emit("Mul", [x, share], node.tops)
             return
-        given = [x, onnx.floats("ratio", self.ratio), onnx.bools("training", True)]
+        inputs = [x, onnx.floats("ratio", self.ratio), onnx.bools("training", True)]
         onnx.keep("mask", f"{node.tops[0]}/mask")
         if self.scale_train:
-            onnx.emit("Dropout", given, [*node.tops, onnx.kept("mask")])
+            onnx.emit("Dropout", inputs, [*node.tops, onnx.kept("mask")])
         else:
             dropped = f"{node.tops[0]}/dropped"
-            onnx.emit("Dropout", given, [dropped, onnx.kept("mask")])
-            onnx.emit("Mul", [dropped, kept], node.tops)
+            onnx.emit("Dropout", inputs, [dropped, onnx.kept("mask")])
+            onnx.emit("Mul", [dropped, share], node.tops)
 
     def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
         if self.phase == "TEST":

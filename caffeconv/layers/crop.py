@@ -77,9 +77,9 @@ class Crop(Layer):
     ) -> Gradients:
         start = self.start(node.bottom_shapes[0])
         why = "the gradient of a Crop needs to know the sizes of its bottoms"
-        whole, kept = (onnx.fixed(onnx.dims(value)[start:], why) for value in (node.bottoms[0], node.tops[0]))
+        whole, window = (onnx.fixed(onnx.dims(value)[start:], why) for value in (node.bottoms[0], node.tops[0]))
         before = self.offsets(node.bottom_shapes[0])
-        after = [size - offset - rest for size, offset, rest in zip(whole, before, kept, strict=True)]
+        after = [size - offset - rest for size, offset, rest in zip(whole, before, window, strict=True)]
         pads = [*([0] * start), *before, *([0] * start), *after]
         return Gradients((onnx.op("Pad", [top_diffs[0], onnx.ints("cut_off", pads)], what="bottom_diff"), None))
 

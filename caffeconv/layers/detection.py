@@ -233,10 +233,10 @@ class PriorBox(Layer):
         return Gradients((None, None))  # ssd: Backward_cpu returns at once
 
 
-def _aspect_ratios(given: Sequence[float], *, flip: bool) -> tuple[float, ...]:
+def _aspect_ratios(ratios_of_layer: Sequence[float], *, flip: bool) -> tuple[float, ...]:
     """The ratios without 1 and without repetitions; with `flip` each is followed by its inverse."""
     ratios = [1.0]
-    for ratio in given:
+    for ratio in ratios_of_layer:
         if any(abs(ratio - known) < 1e-6 for known in ratios):
             continue
         ratios.append(ratio)
@@ -403,16 +403,16 @@ class DetectionOutput(Layer):
 
         scores, order = self._best(node, onnx, priors, candidates)  # N × labels × candidates
         boxes = self._candidate_boxes(node, onnx, priors, candidates, order)  # groups × candidates × 4
-        kept = self._suppressed(
+        scores_left = self._suppressed(
             onnx, boxes, onnx.reshape(scores, (groups, candidates), what="group_scores"), candidates
         )  # groups × candidates, bool
-        kept = onnx.reshape(kept, (num, per_picture), what="kept")
+        scores_left = onnx.reshape(scores_left, (num, per_picture), what="kept")
         scores = onnx.reshape(scores, (num, per_picture), what="picture_scores")
         if self.keep_top_k is not None and self.keep_top_k < per_picture:
-            kept = _best_kept(onnx, kept, scores, self.keep_top_k)
+            scores_left = _best_kept(onnx, scores_left, scores, self.keep_top_k)
 
         # found × (picture, place)
-        places = onnx.op("Transpose", [onnx.op("NonZero", [kept])], what="places", perm=[1, 0])
+        places = onnx.op("Transpose", [onnx.op("NonZero", [scores_left])], what="places", perm=[1, 0])
         column = onnx.ints("column_axis", [1])
         picture = onnx.op("Gather", [places, onnx.ints("first", [0])], axis=1, what="picture")
         place = onnx.op("Gather", [places, onnx.ints("second", [1])], axis=1, what="place")
@@ -522,7 +522,7 @@ class DetectionOutput(Layer):
         numbers = onnx.floats("numbers", np.arange(candidates))
 
         def step(states: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-            (kept, threshold), (box, is_above, number) = states, items
+            (left, threshold), (box, is_above, number) = states, items
             box = onnx.op("Unsqueeze", [box, column], what="box")
             box_low, box_high = onnx.ops("Split", [box, onnx.ints("halves", [2, 2])], 2, what="box_edges", axis=-1)
             common = onnx.op("Sub", [onnx.op("Min", [high, box_high]), onnx.op("Max", [low, box_low])], what="common")
@@ -531,16 +531,16 @@ class DetectionOutput(Layer):
             union = onnx.op("Sub", [onnx.op("Add", [areas, area]), common], what="union")
             overlap = onnx.op("Div", [common, union], what="overlap")  # 0 / 0 is greater than nothing
             too_near = onnx.op("Cast", [onnx.op("Greater", [overlap, threshold])], to=FLOAT, what="too_near")
-            beaten = onnx.reduce("ReduceMax", onnx.op("Mul", [too_near, kept]), [1], keepdims=True, what="beaten")
+            beaten = onnx.reduce("ReduceMax", onnx.op("Mul", [too_near, left]), [1], keepdims=True, what="beaten")
             stays = onnx.op("Mul", [is_above, onnx.op("Sub", [onnx.floats("sure", 1), beaten])], what="stays")
             place = onnx.op("Cast", [onnx.op("Equal", [numbers, number])], to=FLOAT, what="place")
-            kept = onnx.op("Max", [kept, onnx.op("Mul", [stays, place])], what="kept")
+            left = onnx.op("Max", [left, onnx.op("Mul", [stays, place])], what="kept")
             high_yet = onnx.op("Cast", [onnx.op("Greater", [threshold, onnx.floats("half_way", 0.5)])], to=FLOAT)
             stands = onnx.op("Sub", [onnx.floats("sure", 1), onnx.op("Mul", [stays, high_yet])], what="stands")  # or 0
             factor = onnx.op("Max", [stands, onnx.floats("eta", self.eta)], what="factor")
             threshold = onnx.op("Mul", [threshold, factor], what="threshold")
             # before opset 16 a Scan forgets its states' shapes, and onnxruntime wants to know them
-            return [onnx.reshape(kept, (None, candidates)), onnx.reshape(threshold, (None, 1))], []
+            return [onnx.reshape(left, (None, candidates)), onnx.reshape(threshold, (None, 1))], []
 
         groups = _length(onnx, scores)
         thresholds = onnx.op("Concat", [groups, onnx.ints("a_column", [1])], axis=0, what="threshold_shape")
@@ -553,8 +553,8 @@ class DetectionOutput(Layer):
             first(onnx.op("Unsqueeze", [onnx.op("Transpose", [above], perm=[1, 0]), onnx.ints("last_axis", [2])])),
             first(numbers),
         ]
-        (kept, _), _ = onnx.scan(step, states, sequences, steps=None)
-        return onnx.op("Greater", [kept, zero], what="kept_groups")
+        (left, _), _ = onnx.scan(step, states, sequences, steps=None)
+        return onnx.op("Greater", [left, zero], what="kept_groups")
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
@@ -573,11 +573,11 @@ def _area(onnx: OnnxBuilder, extent: str) -> str:
     return onnx.op("Squeeze", [onnx.op("Mul", [width, height]), onnx.ints("sides_axis", [-1])], what="area")
 
 
-def _best_kept(onnx: OnnxBuilder, kept: str, scores: str, number: int) -> str:
-    """`kept`, of which only the `number` best of each row stay; pictures × places each."""
-    lowest = onnx.op("Where", [kept, scores, onnx.floats("dropped", -np.inf)], what="kept_scores")
+def _best_kept(onnx: OnnxBuilder, scores_left: str, scores: str, number: int) -> str:
+    """`scores_left`, of which only the `number` best of each row stay; pictures × places each."""
+    lowest = onnx.op("Where", [scores_left, scores, onnx.floats("dropped", -np.inf)], what="kept_scores")
     _, best = onnx.ops("TopK", [lowest, onnx.ints("keep_top_k", [number])], 2, what="kept_best", axis=1)
-    nothing = onnx.op("Expand", [onnx.bools("no", False), onnx.op("Shape", [kept])], what="nothing")
+    nothing = onnx.op("Expand", [onnx.bools("no", False), onnx.op("Shape", [scores_left])], what="nothing")
     ones = onnx.op("Expand", [onnx.bools("yes", True), onnx.op("Shape", [best])], what="all_best")
     chosen = onnx.op("ScatterElements", [nothing, best, ones], axis=1, what="chosen")
-    return onnx.op("And", [kept, chosen], what="kept_top_k")
+    return onnx.op("And", [scores_left, chosen], what="kept_top_k")

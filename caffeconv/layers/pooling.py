@@ -139,10 +139,10 @@ class Pooling(Layer):
         return Gradients((diff,))
 
     def padding(self, node: Node) -> Padding | None:
-        spatial, made = node.bottom_shapes[0][2:], node.top_shapes[0][2:]
+        spatial, sizes = node.bottom_shapes[0][2:], node.top_shapes[0][2:]
         if self.kernel is None:
             return None
-        return pool_padding(self.method, self.window(node.bottom_shapes[0]), spatial, made)
+        return pool_padding(self.method, self.window(node.bottom_shapes[0]), spatial, sizes)
 
     def window_over(self, bottom: Shape) -> Window | None:
         return self.window(bottom)
@@ -286,9 +286,9 @@ def pooling_diff(
     greatest, indices = onnx.ops("MaxPool", [x], 2, what="winner", **attributes)
     place = _places(onnx, window, shape, padded, greatest, indices)
     if padded != shape[2:]:
-        found = onnx.op("Not", [onnx.op("Equal", [place, onnx.ints("none", -1)], what="nothing")], what="found")
-        top_diff = onnx.op("Where", [found, top_diff, onnx.floats("zero", 0)], what="found_diff")
-        place = onnx.op("Where", [found, place, onnx.ints("first_place", 0)], what="place")
+        has_place = onnx.op("Not", [onnx.op("Equal", [place, onnx.ints("none", -1)], what="nothing")], what="found")
+        top_diff = onnx.op("Where", [has_place, top_diff, onnx.floats("zero", 0)], what="found_diff")
+        place = onnx.op("Where", [has_place, place, onnx.ints("first_place", 0)], what="place")
     batch, *_ = onnx.dims(bottom)
     planes = onnx.reshape(bottom, (batch, shape[1], count(shape, 2)), what="planes")
     flat = (batch, shape[1], count(pooled))
@@ -296,12 +296,12 @@ def pooling_diff(
     return onnx.reshape(added_at(onnx, planes, place, top_diff, 2, "plane_diff"), onnx.dims(bottom), what="bottom_diff")
 
 
-def pool_padding(method: Method, window: Window, spatial: Shape, made: Shape) -> Padding:
+def pool_padding(method: Method, window: Window, spatial: Shape, sizes: Shape) -> Padding:
     """What pooling needs beyond its input, in TensorFlow's words."""
     if method != "AVE":
-        return greatest_padding(window, spatial, made)
-    factors = tuple(_axis_correction(window, axis, size, made[axis]) for axis, size in enumerate(spatial))
-    return average_padding(window, spatial, made, tuple(tuple(factor.tolist()) for factor in factors))
+        return greatest_padding(window, spatial, sizes)
+    factors = tuple(_axis_correction(window, axis, size, sizes[axis]) for axis, size in enumerate(spatial))
+    return average_padding(window, spatial, sizes, tuple(tuple(factor.tolist()) for factor in factors))
 
 
 def divisor_correction(window: Window, spatial: Shape, pooled: Shape) -> FloatArray:

@@ -173,12 +173,12 @@ class Recurrent(Layer):
         def back(later: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
             return self.step_back(onnx, later, items[0], items[1], items[2:])
 
-        _, kept = onnx.scan(again, starts, [self._inputs(node, onnx, *names), cont], steps=steps)
-        backwards = [_reversed(onnx, sequence) for sequence in (top_diffs[0], cont, *kept)]
+        _, values = onnx.scan(again, starts, [self._inputs(node, onnx, *names), cont], steps=steps)
+        backwards = [_reversed(onnx, sequence) for sequence in (top_diffs[0], cont, *values)]
         _, diffs = onnx.scan(back, [filled_like(onnx, state, 0, "no_diff") for state in starts], backwards, steps=steps)
         diffs = [_reversed(onnx, sequence) for sequence in diffs]
         bottoms, params = self._input_diffs(node, onnx, diffs[0], *names)
-        params |= self.hidden_diffs(onnx, diffs, kept)
+        params |= self.hidden_diffs(onnx, diffs, values)
         return Gradients((*bottoms, *([None] * (len(node.bottoms) - len(bottoms)))), params)
 
     @abstractmethod
@@ -189,13 +189,13 @@ class Recurrent(Layer):
 
     @abstractmethod
     def step_back(
-        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, kept: Sequence[str]
+        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, values: Sequence[str]
     ) -> tuple[Sequence[str], Sequence[str]]:
         """One step backward: what later steps and the top give of the new states' diffs → the old states' diffs, and
         the diffs of what parameters were multiplied into, the gates of x first."""
 
     @abstractmethod
-    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], kept: Sequence[str]) -> Mapping[str, str]:
+    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], values: Sequence[str]) -> Mapping[str, str]:
         """The diffs of the parameters that are not x's, given all steps' values of `step_back` and `step_again`."""
 
     def _input_diffs(
@@ -275,8 +275,8 @@ class LSTM(Recurrent):
 
     def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
         h, c = states
-        kept = onnx.op("Mul", [h, cont], what="h_conted")
-        gates = onnx.op("Gemm", [kept, onnx.weight("W_hc"), x], what="gate_input", transB=1)
+        hidden = onnx.op("Mul", [h, cont], what="h_conted")
+        gates = onnx.op("Gemm", [hidden, onnx.weight("W_hc"), x], what="gate_input", transB=1)
         cell, gated = lower_unit(onnx, c, gates, cont, self.num_output)
         h = onnx.op("Mul", gated, what="h")
         return [h, cell], h
@@ -285,22 +285,22 @@ class LSTM(Recurrent):
         self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str
     ) -> tuple[Sequence[str], Sequence[str]]:
         h, c = states
-        kept = onnx.op("Mul", [h, cont], what="h_conted")
-        gates = onnx.op("Gemm", [kept, onnx.weight("W_hc"), x], what="gate_input", transB=1)
+        hidden = onnx.op("Mul", [h, cont], what="h_conted")
+        gates = onnx.op("Gemm", [hidden, onnx.weight("W_hc"), x], what="gate_input", transB=1)
         cell, gated = lower_unit(onnx, c, gates, cont, self.num_output)
-        return [onnx.op("Mul", gated, what="h"), cell], [kept, gates, c, cell]
+        return [onnx.op("Mul", gated, what="h"), cell], [hidden, gates, c, cell]
 
     def step_back(
-        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, kept: Sequence[str]
+        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, values: Sequence[str]
     ) -> tuple[Sequence[str], Sequence[str]]:
-        _, gates, c, cell = kept
+        _, gates, c, cell = values
         h_diff = onnx.op("Add", [top_diff, later[0]], what="h_diff")
         c_diff, gates_diff = unit_diffs(onnx, c, gates, cont, cell, (later[1], h_diff), self.num_output)
         conted_diff = onnx.op("Gemm", [gates_diff, onnx.weight("W_hc")], what="h_conted_diff")
         return [onnx.op("Mul", [conted_diff, cont], what="h_before_diff"), c_diff], [gates_diff]
 
-    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], kept: Sequence[str]) -> Mapping[str, str]:
-        return {"W_hc": _product_over_steps(onnx, diffs[0], kept[0], "W_hc_diff")}
+    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], values: Sequence[str]) -> Mapping[str, str]:
+        return {"W_hc": _product_over_steps(onnx, diffs[0], values[0], "W_hc_diff")}
 
     def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         kernel, bias = self.input_weight_arrays(node, bottoms)
@@ -328,8 +328,8 @@ class RNN(Recurrent):
         return {"W_xh": (d, count(bottoms[0], 2)), "b_h": (d,), **static, "W_hh": (d, d), "W_ho": (d, d), "b_o": (d,)}
 
     def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
-        kept = onnx.op("Mul", [states[0], cont], what="h_conted")
-        neuron_input = onnx.op("Gemm", [kept, onnx.weight("W_hh"), x], what="h_neuron_input", transB=1)
+        hidden = onnx.op("Mul", [states[0], cont], what="h_conted")
+        neuron_input = onnx.op("Gemm", [hidden, onnx.weight("W_hh"), x], what="h_neuron_input", transB=1)
         h = onnx.op("Tanh", [neuron_input], what="h")
         output = onnx.op("Gemm", [h, onnx.weight("W_ho"), onnx.weight("b_o")], what="W_ho_h", transB=1)
         return [h], onnx.op("Tanh", [output], what="o")
@@ -337,24 +337,24 @@ class RNN(Recurrent):
     def step_again(
         self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str
     ) -> tuple[Sequence[str], Sequence[str]]:
-        kept = onnx.op("Mul", [states[0], cont], what="h_conted")
+        hidden = onnx.op("Mul", [states[0], cont], what="h_conted")
         following, output = self.step(onnx, states, x, cont)
-        return following, [kept, following[0], output]
+        return following, [hidden, following[0], output]
 
     def step_back(
-        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, kept: Sequence[str]
+        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, values: Sequence[str]
     ) -> tuple[Sequence[str], Sequence[str]]:
-        _, h, output = kept
+        _, h, output = values
         output_diff = _through_tanh(onnx, top_diff, output, "W_ho_h_diff")
         h_diff = onnx.op("Gemm", [output_diff, onnx.weight("W_ho"), later[0]], what="h_diff")
         gates_diff = _through_tanh(onnx, h_diff, h, "h_neuron_input_diff")
         conted_diff = onnx.op("Gemm", [gates_diff, onnx.weight("W_hh")], what="h_conted_diff")
         return [onnx.op("Mul", [conted_diff, cont], what="h_before_diff")], [gates_diff, output_diff]
 
-    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], kept: Sequence[str]) -> Mapping[str, str]:
+    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], values: Sequence[str]) -> Mapping[str, str]:
         return {
-            "W_hh": _product_over_steps(onnx, diffs[0], kept[0], "W_hh_diff"),
-            "W_ho": _product_over_steps(onnx, diffs[1], kept[1], "W_ho_diff"),
+            "W_hh": _product_over_steps(onnx, diffs[0], values[0], "W_hh_diff"),
+            "W_ho": _product_over_steps(onnx, diffs[1], values[1], "W_ho_diff"),
             "b_o": sum_over(onnx, diffs[1], [0, 1], "b_o_diff"),
         }
 
@@ -474,12 +474,12 @@ def lower_unit(
     i, f, o = onnx.ops("Split", [opened, onnx.ints("i_f_o_sizes", [size] * 3)], 3, what="i_f_o_gates", axis=-1)
     forget = onnx.op("Mul", [f, cont], what="f_conted")
     added = onnx.op("Mul", [i, onnx.op("Tanh", [g], what="g")], what="c_added")
-    kept = onnx.op("Mul", [forget, c], what="c_kept")
+    old = onnx.op("Mul", [forget, c], what="c_kept")
     if top is None:
-        cell = onnx.op("Add", [kept, added], what="c")
+        cell = onnx.op("Add", [old, added], what="c")
     else:
         cell = top
-        onnx.emit("Add", [kept, added], [top])
+        onnx.emit("Add", [old, added], [top])
     return cell, (o, onnx.op("Tanh", [cell], what="tanh_c"))
 
 
@@ -506,8 +506,8 @@ def unit_diffs(
     through_h = product(h_diff, o, rest(product(tanh_c, tanh_c)))
     total = onnx.op("Add", [c_diff, through_h], what="c_total_diff")
     # caffe: f · (1 - f) where f is f · cont already
-    found = [
+    gate_diffs = [
         product(total, g, i, rest(i)), product(total, c, f, rest(f)), product(h_diff, tanh_c, o, rest(o)),
         product(total, i, rest(product(g, g))),
     ]  # fmt: skip
-    return product(total, f), onnx.op("Concat", found, what="gates_diff", axis=-1)
+    return product(total, f), onnx.op("Concat", gate_diffs, what="gates_diff", axis=-1)

@@ -123,11 +123,11 @@ class ROIPooling(Layer):
             what="bin_diff",
         )  # fmt: skip
         flat = onnx.reshape(node.bottoms[0], (None,), what="flat")
-        found = added_at(
+        flat_diffs = added_at(
             onnx, flat, onnx.reshape(place, (None,), what="flat_place"), onnx.reshape(diff, (None,), what="flat_diff"),
             0, "flat_diff",
         )  # fmt: skip
-        return Gradients((onnx.reshape(found, onnx.dims(node.bottoms[0]), what="bottom_diff"), None))
+        return Gradients((onnx.reshape(flat_diffs, onnx.dims(node.bottoms[0]), what="bottom_diff"), None))
 
     def _bins(self, onnx: OnnxBuilder, low: str, high: str, bins: int, size: int) -> tuple[str, str]:
         """Where the bins of each region start and end along one axis: R×bins, whole numbers within 0…size."""
@@ -276,9 +276,9 @@ class PSROIPooling(Layer):
         diff = onnx.op("Unsqueeze", [diff, onnx.ints("picture_axis", [1])], what="bin_diff")
         diff = onnx.op("Mul", [diff, belongs], what="diff_of_picture")  # bin, picture, output, region
         shares = onnx.op("Unsqueeze", [shares, onnx.ints("picture_axis", [1])], what="shares")
-        found = onnx.op("MatMul", [diff, shares], what="place_diff")
-        found = onnx.op("Transpose", [found], perm=[1, 2, 0, 3], what="place_diff")
-        return Gradients((onnx.reshape(found, (num, *rest), what="bottom_diff"), None))
+        place_diffs = onnx.op("MatMul", [diff, shares], what="place_diff")
+        place_diffs = onnx.op("Transpose", [place_diffs], perm=[1, 2, 0, 3], what="place_diff")
+        return Gradients((onnx.reshape(place_diffs, (num, *rest), what="bottom_diff"), None))
 
     def float32_values(self, node: Node) -> frozenset[str]:
         return frozenset(node.bottoms[1:])
@@ -309,9 +309,9 @@ def _inside(onnx: OnnxBuilder, start: str, end: str, size: int, dims: Dims) -> s
 
 def _first_greatest(onnx: OnnxBuilder, values: str, inside: str, axis: int) -> tuple[str, str]:
     """The greatest value along an axis of those inside, and its first index; both keep the axis."""
-    kept = onnx.op("Where", [inside, values, onnx.floats("lowest", LOWEST)], what="kept")
-    best = onnx.reduce("ReduceMax", kept, [axis], keepdims=True, what="best")
-    return best, onnx.op("ArgMax", [kept], axis=axis, keepdims=1, what="best_place")
+    candidates = onnx.op("Where", [inside, values, onnx.floats("lowest", LOWEST)], what="kept")
+    best = onnx.reduce("ReduceMax", candidates, [axis], keepdims=True, what="best")
+    return best, onnx.op("ArgMax", [candidates], axis=axis, keepdims=1, what="best_place")
 
 
 def _share(onnx: OnnxBuilder, inside: str) -> str:
