@@ -73,11 +73,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "options_in_messages": {},
     "onnx_imports": {},
     "schema_imports": {},
-    "type_branches": {
-        'conversion/upgrade_file.py: layer.type == "Input"': "notes name the inputs",
-        'conversion/upgrade_file.py: layer.type == "padding"': "old padding layers own no blobs",
-        "inspection/diagnose/companion_layers.py: world.net.layers[i].type == wanted": "the layer class says which",
-    },
+    "type_branches": {},
     "sizes": {},
     "constructors": {"net/net.py: Net takes 17 arguments": "docs/design.md fixes them"},
     "repeated_facts": {},

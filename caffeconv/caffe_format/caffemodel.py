@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 import caffeconv.caffe_pb2 as caffe_pb2
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.wire import BYTES, FIXED32, FIXED64, VARINT, Scan, encode_varint
+from caffeconv.tensor.param_values import Blob
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
-from caffeconv.tensor.stored_values import Blob
 
 _NET_LAYER, _NET_LAYERS_V1 = 100, 2
 # LayerParameter: a message of its own for each kind of layer from 100 on, BVLC's last is clip_param

@@ -136,6 +136,11 @@ def has_v0_layers(net: NetParameter) -> bool:
     return any(layer.HasField("layer") for layer in net.layers)
 
 
+def is_folded_away(kind: str) -> bool:
+    """Whether a V0 layer of this type becomes a setting of other layers (`fold_padding`)."""
+    return kind == "padding"
+
+
 def upgrade_v0(source: NetSource) -> NetSource:
     """`layers { layer { type: "conv" } }` → `layers { type: CONVOLUTION }` (caffe: UpgradeV0Net)."""
     _refuse_what_v0_loses(source)

@@ -12,14 +12,15 @@ from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
 from caffeconv.caffe_format.hdf5 import is_hdf5
 from caffeconv.caffe_format.prototxt import NetSource, read_bytes, read_prototxt
 from caffeconv.caffe_format.prototxt_writer import net_to_text
-from caffeconv.caffe_format.upgrade import has_v0_layers, upgrade_and_tell
+from caffeconv.caffe_format.upgrade import has_v0_layers, is_folded_away, upgrade_and_tell
 from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike, refuse_input_as_output, whole_file
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.options import NetOptions
+from caffeconv.layers import LAYERS
+from caffeconv.tensor.param_values import Blob
 from caffeconv.tensor.shape import Shape, count, format_shape, shape_string
-from caffeconv.tensor.stored_values import Blob
 
 _TEXT_SUFFIXES = (".prototxt", ".pbtxt", ".pt", ".txt")
 _COMMENT = re.compile(r"""^(?:[^"'#\n]|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')*\#""", re.MULTILINE)
@@ -103,7 +104,7 @@ def _deploy_net(source: NetSource, options: NetOptions) -> tuple[NetSource, tupl
     inputs = [
         f"{top} {format_shape(shape.dim)}"
         for layer in deploy_source.net.layer
-        if layer.type == "Input"
+        if layer.type in LAYERS and LAYERS[layer.type].is_input
         for top, shape in zip(layer.top, layer.input_param.shape, strict=False)
     ]
     notes = [f"deploy net of phase {options.phase}; inputs: {', '.join(inputs) or 'none'}"]
@@ -150,7 +151,7 @@ def _upgraded_net(file: WeightsFile) -> tuple[NetSource, tuple[str, ...]]:
 def _blobs_of_layers(file: WeightsFile, upgraded: NetSource) -> list[tuple[Blob | None, ...]]:
     """The blobs of each layer of the upgraded net: padding layers are gone, an Input layer may have come in front."""
     v0 = has_v0_layers(file.net())
-    blobs = [layer.blobs for layer in file.layers if not (v0 and layer.type == "padding")]
+    blobs = [layer.blobs for layer in file.layers if not (v0 and is_folded_away(layer.type))]
     return [()] * (len(upgraded.net.layer) - len(blobs)) + blobs
 
 

@@ -41,7 +41,7 @@ class BackwardStep:
 
 def loss_weights(node: Node) -> tuple[float, ...]:
     """By how much each top counts in the net's loss; that is its diff (caffe: Layer::SetLossWeights)."""
-    weights = tuple(node.definition.proto.loss_weight) or (node.layer.first_loss_weight,)
+    weights = node.definition.loss_weights or (node.layer.first_loss_weight,)
     return (*weights, *([0.0] * len(node.tops)))[: len(node.tops)]
 
 
@@ -73,14 +73,14 @@ def _what_learns(graph: Graph) -> list[BackwardStep]:
     diff_values: set[str] = set()
     steps = []
     for node in graph.nodes:
-        specs = node.definition.proto.param
+        specs = node.definition.param_specs
         # caffe: looks at the prototxt only, so BatchNorm's statistics count as learnt unless it says `lr_mult: 0`
         params = tuple(i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(node.params)))
         below = tuple(value in diff_values for value in node.bottoms)
         runs = any(params) or any(below)
         if runs:
             diff_values.update(node.tops)
-        steps.append(BackwardStep(node, runs, tuple(node.definition.proto.propagate_down) or below, params))
+        steps.append(BackwardStep(node, runs, node.definition.propagate_down or below, params))
     return steps
 
 

@@ -29,7 +29,7 @@ from caffeconv.files.onnx_records import FILES_KEY, FileRecord, record_text, rec
 from caffeconv.files.sha256 import Hashes
 from caffeconv.files.wire import BYTES, encode_varint, tag
 from caffeconv.tensor.param import Param
-from caffeconv.tensor.stored_values import StoredValues, value_blocks
+from caffeconv.tensor.param_values import FileValues, Location
 
 Storage = Literal["embed", "external", "link"]
 Block = bytes | memoryview
@@ -51,7 +51,7 @@ class Tensor:
     blocks: Callable[[], Iterator[Block]]
     """Gives the values piece by piece; a piece is good until the next one is asked for."""
     source: str
-    stored: StoredValues | None = None
+    stored: Location | None = None
     """Where they lie in a file just as ONNX wants them."""
 
 
@@ -71,15 +71,15 @@ class Written:
     inside: tuple[Tensor, ...]
 
 
-def choose_storage(outline: LazyModel, asked: Storage | None) -> Storage:
-    """What was asked for; else embed, or external where one file cannot hold the model.
+def choose_storage(outline: LazyModel, requested: Storage | None) -> Storage:
+    """What the caller asks for; else embed, or external where one file cannot hold the model.
 
     Raises CaffeconvError where that is so for parameters that no weights file has: so large a file must be asked for.
     """
-    fillers = (param for param in outline.params.values() if param.source.startswith("filler"))
-    if asked is None and sum(4 * math.prod(param.shape) for param in fillers) >= MOST_BYTES:
+    fillers = (param for param in outline.params.values() if param.is_filled)
+    if requested is None and sum(4 * math.prod(param.shape) for param in fillers) >= MOST_BYTES:
         refuse_too_large(outline)
-    return asked or ("embed" if outline.bytes < MOST_BYTES else "external")
+    return requested or ("embed" if outline.bytes < MOST_BYTES else "external")
 
 
 def write_model(
@@ -113,11 +113,11 @@ def write_model(
             pair.name_side(data.location)
         for tensor in linked:
             assert tensor.stored is not None
-            places[tensor.proto.name] = _Place(locations[tensor.proto.name], tensor.stored.offset or 0, tensor.bytes)
+            places[tensor.proto.name] = _Place(locations[tensor.proto.name], tensor.stored.offset, tensor.bytes)
         files = dict.fromkeys(tensor.stored.path for tensor in linked if tensor.stored is not None)
         records = [_record(_location(path, folder, out), hashes, path) for path in files] + ([data] if data else [])
-        said = {**metadata(), FILES_KEY: record_text(records)} if records else metadata()
-        size = _write_message(pair.main, _pointing(outline, places), said)
+        entries = {**metadata(), FILES_KEY: record_text(records)} if records else metadata()
+        size = _write_message(pair.main, _pointing(outline, places), entries)
     _remove(superseded, data)
     inside = tuple(t for t in tensors if t.proto.name not in places)
     return Written(out, storage, size, data, linked, apart, inside)
@@ -140,11 +140,11 @@ def _tensors(outline: LazyModel) -> Iterator[Tensor]:
 def _of_param(head: TensorProto, param: Param) -> Tensor:
     values, dtype = param.values, dtype_of(head)
     size, blocks = dtype.itemsize * math.prod(param.shape), partial(_computed, param, dtype)
-    if not isinstance(values, StoredValues):
+    if not isinstance(values, FileValues):
         return Tensor(head, size, blocks, param.source)
-    if values.offset is None or dtype != np.float32:
+    if values.location is None or dtype != np.float32:
         return Tensor(head, size, blocks, f"{param.source}, not stored there as packed {dtype.name}")
-    return Tensor(head, size, partial(_read, values.path, values.offset, size), param.source, values)
+    return Tensor(head, size, partial(_read, *values.location, size), param.source, values.location)
 
 
 def _held(proto: TensorProto) -> Iterator[Block]:
@@ -152,7 +152,7 @@ def _held(proto: TensorProto) -> Iterator[Block]:
 
 
 def _computed(param: Param, dtype: np.dtype[np.generic]) -> Iterator[Block]:
-    for block in value_blocks(param):
+    for block in param.blocks():
         yield packed(block, dtype)
 
 
@@ -208,10 +208,10 @@ def _initializer_head(tensor: Tensor) -> bytes:
 
 
 def _write_message(file: BinaryIO, model: ModelProto, metadata: Mapping[str, str]) -> int:
-    said = {**{held.key: held.value for held in model.metadata_props}, **metadata}
+    entries = {**{entry.key: entry.value for entry in model.metadata_props}, **metadata}
     del model.metadata_props[:]
-    for key in sorted(said):
-        model.metadata_props.add(key=key, value=said[key])
+    for key in sorted(entries):
+        model.metadata_props.add(key=key, value=entries[key])
     content = model.SerializeToString(deterministic=True)
     file.write(content)
     return len(content)
@@ -270,8 +270,8 @@ def _location(path: Path, folder: Path, out: Path) -> str:
 
 
 def _record(location: str, hashes: Hashes, path: Path) -> FileRecord:
-    found = hashes.of(path)
-    return FileRecord(location, found.bytes, found.sha256)
+    digest = hashes.of(path)
+    return FileRecord(location, digest.bytes, digest.sha256)
 
 
 def _pointing(outline: LazyModel, places: Mapping[str, _Place]) -> ModelProto:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,12 +14,11 @@ import numpy as np
 from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
 from caffeconv.errors import Diagnostic
 from caffeconv.frontend.build import PartialGraph
-from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
-from caffeconv.tensor.shape import FloatArray, Shape, count, shape_string
-from caffeconv.tensor.stored_values import Blob, StoredValues
+from caffeconv.tensor.param_values import ArrayValues, Blob, FileValues, FillerValues, ParamValues
+from caffeconv.tensor.shape import Shape, count, shape_string
 
 RENAME = "To learn this layer's parameters from scratch rather than copying from a saved net, rename the layer."
 
@@ -36,14 +35,14 @@ def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> BoundG
     """The graph with values for every parameter; later files replace what earlier ones gave, as in Caffe."""
     diagnostics: list[Diagnostic] = []
     nodes, owners = _share(graph.nodes, diagnostics)
-    given = _inline_blobs(nodes, diagnostics)
+    file_params = _inline_blobs(nodes, diagnostics)
     for file in files:
-        given |= _copy_from(file, nodes, diagnostics)
+        file_params |= _copy_from(file, nodes, diagnostics)
     if files:
         diagnostics += _left_alone(nodes, files)
     diagnostics += _remarks(nodes)
     # caffe: a layer that shares copies too, into the blob that its owner holds; the last copy wins
-    held = {owners[slot]: found for slot, found in given.items()}
+    by_owner = {owners[slot]: entry for slot, entry in file_params.items()}
     by_name = {node.name: node for node in reversed(nodes)}
     sharers = Counter(owners.values())
     bound = []
@@ -52,8 +51,8 @@ def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> BoundG
         for i, param in enumerate(node.params):
             owner, j = owners[node.name, i]
             param = replace(param, shared=sharers[owner, j] > 1)
-            if (owner, j) in held:
-                values, source = held[owner, j]
+            if (owner, j) in by_owner:
+                values, source = by_owner[owner, j]
                 params.append(replace(param, values=values, source=source))
             else:
                 filler = by_name[owner].layer.fillers().get(by_name[owner].params[j].name, Filler())
@@ -63,19 +62,17 @@ def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> BoundG
     return BoundGraph(replace(graph, nodes=tuple(bound)), tuple(diagnostics))
 
 
-def copied_from(
-    file: WeightsFile, graph: Graph
-) -> tuple[dict[tuple[str, str], Callable[[], FloatArray]], tuple[Diagnostic, ...]]:
+def copied_from(file: WeightsFile, graph: Graph) -> tuple[dict[tuple[str, str], ParamValues], tuple[Diagnostic, ...]]:
     """The values that a further file gives to a bound graph's parameters, by the layer and parameter that own them; and
     what is to be said about it (errors: what did not fit).
     """
     diagnostics: list[Diagnostic] = []
     by_name = {node.name: node for node in reversed(graph.nodes)}
-    found = {}
+    values_of = {}
     for (layer, index), (values, _) in _copy_from(file, graph.nodes, diagnostics).items():
         param = by_name[layer].params[index]
-        found[param.owner or (layer, param.name)] = values
-    return found, tuple(diagnostics)
+        values_of[param.owner or (layer, param.name)] = values
+    return values_of, tuple(diagnostics)
 
 
 def _remarks(nodes: Sequence[Node]) -> Iterable[Diagnostic]:
@@ -93,7 +90,7 @@ def _remarks(nodes: Sequence[Node]) -> Iterable[Diagnostic]:
 
 ParamIndex = tuple[str, int]
 """A parameter: its layer's name and its index there."""
-FileParams = dict[ParamIndex, tuple[Callable[[], FloatArray], str]]
+FileParams = dict[ParamIndex, tuple[ParamValues, str]]
 """What a parameter is given: its values, and where they come from."""
 
 
@@ -105,7 +102,7 @@ def _share(nodes: Iterable[Node], diagnostics: list[Diagnostic]) -> tuple[list[N
     for node in nodes:
         params = []
         for i, param in enumerate(node.params):
-            specs = node.definition.proto.param
+            specs = node.definition.param_specs
             name = specs[i].name if i < len(specs) else ""
             owner, j = first.setdefault(name, (node, i)) if name else (node, i)
             owners[node.name, i] = owner.name, j
@@ -120,9 +117,9 @@ def _share(nodes: Iterable[Node], diagnostics: list[Diagnostic]) -> tuple[list[N
 
 def _sharing_problems(node: Node, i: int, owner: Node, j: int, name: str) -> Iterable[Diagnostic]:
     mine, theirs = node.params[i].shape, owner.params[j].shape
-    spec, owner_spec = node.definition.proto.param[i], owner.definition.proto.param[j]
+    spec, owner_spec = node.definition.param_specs[i], owner.definition.param_specs[j]
     where = node.definition.where
-    if spec.share_mode == spec.PERMISSIVE or owner_spec.share_mode == owner_spec.PERMISSIVE:
+    if "PERMISSIVE" in (spec.share_mode, owner_spec.share_mode):
         if count(mine) != count(theirs):
             yield Diagnostic(
                 "error", where,
@@ -137,9 +134,11 @@ def _sharing_problems(node: Node, i: int, owner: Node, j: int, name: str) -> Ite
             f"Owner layer param shape is {shape_string(theirs)}; sharing layer expects shape {shape_string(mine)}",
             "`share_mode: PERMISSIVE` takes the same numbers in another shape (it does not transpose).", node.name,
         )  # fmt: skip
-    for field in ("lr_mult", "decay_mult"):
-        if spec.HasField(field) and owner_spec.HasField(field) and getattr(spec, field) != getattr(owner_spec, field):
-            a, b = getattr(spec, field), getattr(owner_spec, field)
+    factors = {
+        "lr_mult": (spec.lr_mult, owner_spec.lr_mult), "decay_mult": (spec.decay_mult, owner_spec.decay_mult),
+    }  # fmt: skip
+    for field, (a, b) in factors.items():
+        if a is not None and b is not None and a != b:
             message = f"Shared param '{name}' has mismatched {field}: {a:g} here, {b:g} in '{owner.name}'."
             yield Diagnostic("error", where, message)
 
@@ -148,7 +147,7 @@ def _sharing_problems(node: Node, i: int, owner: Node, j: int, name: str) -> Ite
 
 
 def _copy_from(file: WeightsFile, nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> FileParams:
-    given: FileParams = {}
+    params: FileParams = {}
     by_name = {node.name: node for node in reversed(nodes)}  # caffe: the first layer of a name
     for layer in file.layers:
         node = by_name.get(layer.name)
@@ -161,8 +160,8 @@ def _copy_from(file: WeightsFile, nodes: Sequence[Node], diagnostics: list[Diagn
             continue
         fits, problems = _fit(node, layer, file)
         diagnostics += problems
-        given.update({(node.name, i): (StoredValues(file.path, blob), str(file.path)) for i, blob in fits})
-    return given
+        params.update({(node.name, i): (FileValues(file.path, blob), str(file.path)) for i, blob in fits})
+    return params
 
 
 def _fit(node: Node, layer: StoredLayer, file: WeightsFile) -> tuple[list[tuple[int, Blob]], list[Diagnostic]]:
@@ -243,49 +242,27 @@ def _left_alone(nodes: Sequence[Node], files: Sequence[WeightsFile]) -> Iterable
 
 def _inline_blobs(nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> FileParams:
     """Blobs written in the prototxt itself."""
-    given: FileParams = {}
+    params: FileParams = {}
     for node in nodes:
-        blobs = node.definition.proto.blobs
-        for i, (param, proto) in enumerate(zip(node.params, blobs, strict=False)):
-            blob = InlineBlob(node.definition, i)
+        for i, (param, blob) in enumerate(zip(node.params, node.definition.inline_blobs, strict=False)):
             if shape_fits(param.shape, blob) and blob.count == count(param.shape):
-                given[node.name, i] = (blob.array, "the prototxt")
-            elif proto.data or proto.double_data:
+                params[node.name, i] = (ArrayValues(blob.array()), "the prototxt")
+            elif blob.count:
                 where = f"{node.definition.where} in its own blobs"
                 diagnostics.append(
                     Diagnostic("error", where, mismatch_line(node.name, i, blob, param.shape), layer=node.name)
                 )
-    return given
-
-
-class InlineBlob:
-    """A blob of the prototxt; same face as a blob of a file."""
-
-    offset: int | None = None
-
-    def __init__(self, definition: LayerDef, index: int) -> None:
-        self.proto = definition.proto.blobs[index]
-        self.legacy = any(self.proto.HasField(name) for name in ("num", "channels", "height", "width"))
-        old = (self.proto.num, self.proto.channels, self.proto.height, self.proto.width)
-        self.shape: Shape = old if self.legacy else tuple(self.proto.shape.dim)
-        self.count = len(self.proto.double_data or self.proto.data)
-
-    def array(self) -> FloatArray:
-        """The values, 1-D float32."""
-        return np.array(self.proto.double_data or self.proto.data, np.float32)
-
-    def blocks(self) -> Iterator[FloatArray]:
-        """As `array`; a prototxt holds few values."""
-        yield self.array()
+    return params
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-def _filled(filler: Filler, node: Node, index: int, seed: int) -> Callable[[], FloatArray]:
+def _filled(filler: Filler, node: Node, index: int, seed: int) -> FillerValues:
     # a seed of its own for each parameter, so that no other layer changes what it draws
     own_seed = zlib.crc32(f"{node.name}/{node.params[index].name}".encode())
-    return lambda: filler.fill(node.params[index].shape, np.random.default_rng((seed, own_seed)))
+    shape = node.params[index].shape
+    return FillerValues(lambda: filler.fill(shape, np.random.default_rng((seed, own_seed))))
 
 
 def for_built_layers(draft: PartialGraph, bound: BoundGraph) -> tuple[Diagnostic, ...]:

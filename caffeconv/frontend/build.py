@@ -55,10 +55,10 @@ def build_partial_graph(
 ) -> PartialGraph:
     """As `build`, going on past problems as far as shapes are known."""
     draft = PartialGraph()
-    asked = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
+    requested = {name: tuple(shape) for name, shape in (input_shapes or {}).items()}
     for definition in net.layers:
         try:
-            node = _node(definition, draft.shapes, asked, data_size)
+            node = _node(definition, draft.shapes, requested, data_size)
         except LayerError as error:
             draft.problems.append(Diagnostic("error", definition.where, str(error), layer=definition.name))
             node = None
@@ -70,7 +70,7 @@ def build_partial_graph(
     layers = [(node.layer, node.definition) for node in draft.nodes]
     inputs = {top for layer, definition in layers if layer.is_input for top in definition.tops}
     open_tops = {top for layer, definition in layers if layer.has_dynamic_shapes for top in definition.tops}
-    for name in asked:
+    for name in requested:
         if name not in inputs | open_tops and not draft.unbuilt:
             draft.problems.append(_no_such_input(name, sorted(inputs)))
     return draft
@@ -85,15 +85,15 @@ def _no_such_input(name: str, inputs: list[str]) -> Diagnostic:
 
 
 def _node(
-    definition: LayerDef, shapes: Mapping[str, Shape], asked: Mapping[str, Shape], data_size: int | None
+    definition: LayerDef, shapes: Mapping[str, Shape], requested: Mapping[str, Shape], data_size: int | None
 ) -> Node | None:
     """The layer in its place; None where a bottom's shape is not known because of an earlier problem."""
-    definition, layer = parse_layer(definition, asked)
+    definition, layer = parse_layer(definition, requested)
     kind = type(layer)
     if any(value not in shapes for value in definition.bottom_values):
         return None
     bottoms = tuple(shapes[value] for value in definition.bottom_values)
-    tops = infer_tops(definition, layer, bottoms, asked, data_size)
+    tops = infer_tops(definition, layer, bottoms, requested, data_size)
     top_values = definition.top_values
     if kind.makes_missing_tops and len(top_values) < len(tops):
         top_values = (*top_values, *_automatic_tops(definition, shapes, len(tops) - len(top_values)))
@@ -108,40 +108,29 @@ def _node(
     return Node(definition, layer, definition.bottom_values, top_values, bottoms, tops, params)
 
 
-def parse_layer(definition: LayerDef, asked: Mapping[str, Shape]) -> tuple[LayerDef, Layer]:
+def parse_layer(definition: LayerDef, requested: Mapping[str, Shape]) -> tuple[LayerDef, Layer]:
     """The definition with the shapes that the caller asks for, and what it says; raises LayerError."""
     kind = layer_class(definition)
     _check_arity(definition, kind)
-    definition = _with_shapes(definition, kind, asked)
-    return definition, kind.parse(definition).with_tops(definition.tops, asked)
+    definition = kind.with_requested_shapes(definition, requested)
+    return definition, kind.parse(definition).with_tops(definition.tops, requested)
 
 
 def infer_tops(
-    definition: LayerDef, layer: Layer, bottoms: tuple[Shape, ...], asked: Mapping[str, Shape], data_size: int | None
+    definition: LayerDef,
+    layer: Layer,
+    bottoms: tuple[Shape, ...],
+    requested: Mapping[str, Shape],
+    data_size: int | None,
 ) -> tuple[Shape, ...]:
     """A layer's top shapes: the caller's for an input, else by its rule; `data_size` as for `build`."""
-    made = layer.input_shapes(definition.tops, asked) if layer.is_input else layer.top_shapes(bottoms)
-    tops = tuple(tuple(shape) for shape in made)
+    shapes = layer.input_shapes(definition.tops, requested) if layer.is_input else layer.top_shapes(bottoms)
+    tops = tuple(tuple(shape) for shape in shapes)
     _check_sizes(definition, tops, limited=data_size is None)
     axis = layer.open_axis
     if data_size is None or axis is None:
         return tops
     return tuple((*shape[:axis], data_size, *shape[axis + 1 :]) if axis < len(shape) else shape for shape in tops)
-
-
-def _with_shapes(definition: LayerDef, kind: type[Layer], asked: Mapping[str, Shape]) -> LayerDef:
-    """The definition of an input layer with the shapes that the caller asks for written into it."""
-    if not kind.is_input or definition.type != "Input" or not all(top in asked for top in definition.tops):
-        return definition
-    from dataclasses import replace
-
-    from caffeconv.caffe_pb2 import BlobShape
-
-    proto = type(definition.proto)()
-    proto.CopyFrom(definition.proto)
-    del proto.input_param.shape[:]
-    proto.input_param.shape.extend(BlobShape(dim=asked[top]) for top in definition.tops)
-    return replace(definition, proto=proto)
 
 
 def _automatic_tops(definition: LayerDef, shapes: Mapping[str, Shape], missing: int) -> tuple[str, ...]:
@@ -182,12 +171,12 @@ def _check_arity(definition: LayerDef, kind: type[Layer]) -> None:
         raise LayerError(
             f"top '{definition.tops[0]}' is its own bottom; {definition.type} Layer does not allow in-place computation."
         )
-    weights, tops = len(definition.proto.loss_weight), max(number, kind.tops.least if kind.makes_missing_tops else 0)
+    weights, tops = len(definition.loss_weights), max(number, kind.tops.least if kind.makes_missing_tops else 0)
     if weights and weights != tops:
         raise LayerError(
             f"{weights} loss_weight for {tops} tops; loss_weight must be unspecified or specified once per top blob."
         )
-    flags = len(definition.proto.propagate_down)
+    flags = len(definition.propagate_down)
     if flags and flags != len(definition.bottoms):
         raise LayerError("propagate_down param must be specified either 0 or bottom_size times")
 

@@ -31,18 +31,18 @@ def to_deploy(source: NetSource, options: NetOptions) -> NetSource:
     """
     net = define_net(source, options)
     labels = _labels(net.layers)
-    kept: list[tuple[LayerParameter, int]] = []
-    made: set[str] = set()
+    layers: list[tuple[LayerParameter, int]] = []
+    tops: set[str] = set()
     predictions: dict[tuple[str, str], str] = {}
     for layer in net.layers:
         kind = LAYERS.get(layer.type)
-        for proto in _deployed(layer, kind, labels, made, predictions, options.shapes):
-            kept.append((proto, layer.line or 0))
-            made.update(proto.top)
-    kept = _without_cut_branches(kept)
+        for proto in _deployed(layer, kind, labels, tops, predictions, options.shapes):
+            layers.append((proto, layer.line or 0))
+            tops.update(proto.top)
+    layers = _without_cut_branches(layers)
     deployed = NetParameter(name=net.name or None)
-    deployed.layer.extend(proto for proto, _ in kept)
-    return replace(source, net=deployed, lines=tuple(line for _, line in kept))
+    deployed.layer.extend(proto for proto, _ in layers)
+    return replace(source, net=deployed, lines=tuple(line for _, line in layers))
 
 
 def _labels(layers: Sequence[LayerDef]) -> set[str]:
@@ -53,8 +53,8 @@ def _labels(layers: Sequence[LayerDef]) -> set[str]:
         kind = LAYERS.get(layer.type)
         if kind is None:
             continue
-        if kind.is_input and layer.type != "Input":
-            labels.update(layer.tops[1:])
+        if kind.is_input:
+            labels.update(kind.label_tops(layer))
         labels.update(layer.bottoms[i] for i in kind.label_bottoms if i < len(layer.bottoms))
     # backwards: what is made only to become a label is one; forwards: what is made of labels is one
     for layer in reversed(layers):
@@ -76,18 +76,19 @@ def _reads_as_label(layer: LayerDef, blobs: set[str], labels: set[str]) -> bool:
 
 
 def _deployed(
-    layer: LayerDef, kind: type[Layer] | None, labels: set[str], made: set[str],
+    layer: LayerDef, kind: type[Layer] | None, labels: set[str], tops: set[str],
     predictions: dict[tuple[str, str], str], shapes: Mapping[str, Sequence[int]],
 ) -> Iterable[LayerParameter]:  # fmt: skip
     """What stands for a layer in the deploy net: itself, something else, or nothing."""
     if kind is not None and kind.is_input:
         yield from _input(layer, kind, labels, shapes)
     elif kind is not None and (kind.is_loss or kind.label_bottoms):
-        prediction = kind.prediction_of(layer)
-        key = (prediction, layer.bottoms[0]) if layer.bottoms else ("", "")
-        if prediction and key not in predictions and layer.bottoms[0] not in labels:
-            predictions[key] = _free_name("prob", layer, made)
-            yield _prediction(layer, prediction, predictions[key])
+        proto = kind.prediction_layer(layer) if layer.bottoms and layer.bottoms[0] not in labels else None
+        if proto is not None and (proto.type, layer.bottoms[0]) not in predictions:
+            proto.name = _free_name("prob", layer, tops)
+            proto.top.append(proto.name)
+            predictions[proto.type, layer.bottoms[0]] = proto.name
+            yield proto
     elif not set(layer.bottoms) & labels and not (layer.tops and set(layer.tops) <= labels):
         proto = LayerParameter()
         proto.CopyFrom(layer.proto)
@@ -98,8 +99,8 @@ def _deployed(
         yield proto
 
 
-def _free_name(name: str, layer: LayerDef, made: set[str]) -> str:
-    return name if name not in made else f"{layer.name}/{name}"
+def _free_name(name: str, layer: LayerDef, tops: set[str]) -> str:
+    return name if name not in tops else f"{layer.name}/{name}"
 
 
 def _input(
@@ -119,30 +120,17 @@ def _input(
         known = {}
     proto = LayerParameter(name=layer.name, type="Input", top=wanted)
     for top in wanted:
-        shape = shapes.get(top) or (known[top] if layer.type == "Input" else (1, *known[top][1:]))
+        shape = shapes.get(top) or kind.deploy_shape(known[top])
         proto.input_param.shape.add().dim.extend(shape)
     yield proto
 
 
-def _prediction(layer: LayerDef, kind: str, name: str) -> LayerParameter:
-    proto = LayerParameter(name=name, type=kind, bottom=[layer.bottoms[0]], top=[name])
-    axis = _axis(layer.proto)
-    if kind == "Softmax" and axis != 1:
-        proto.softmax_param.axis = axis
-    return proto
-
-
-def _axis(proto: LayerParameter) -> int:
-    param = proto.infogain_loss_param if proto.type == "InfogainLoss" else proto.softmax_param
-    return param.axis
-
-
 def _without_cut_branches(layers: list[tuple[LayerParameter, int]]) -> list[tuple[LayerParameter, int]]:
     """Drops layers that read what is gone."""
-    kept: list[tuple[LayerParameter, int]] = []
-    made: set[str] = set()
+    remaining: list[tuple[LayerParameter, int]] = []
+    tops: set[str] = set()
     for proto, line in layers:
-        if made.issuperset(proto.bottom):
-            kept.append((proto, line))
-            made.update(proto.top)
-    return kept
+        if tops.issuperset(proto.bottom):
+            remaining.append((proto, line))
+            tops.update(proto.top)
+    return remaining

@@ -17,23 +17,9 @@ from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import LayerDef, NetDef
+from caffeconv.layers import LAYERS
 from caffeconv.python_layers.host import PythonLayerHost
 from caffeconv.tensor.shape import unique_name
-
-INPUT_TYPES = frozenset(
-    (
-        "Input",
-        "Data",
-        "HDF5Data",
-        "ImageData",
-        "WindowData",
-        "MemoryData",
-        "AnnotatedData",
-        "VideoData",
-        "DenseImageData",
-    )
-)
-"""Layer types whose tops come from outside the net."""
 
 
 def define_net(source: NetSource, options: NetOptions) -> NetDef:
@@ -118,7 +104,7 @@ def _definition(
         name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own, source.directory,
         line or None, source.net.force_backward, options.extended, source.extra.get(line, {}),
         options.infogain, python_host,
-    )  # fmt: skip
+    ).with_proto(proto)  # fmt: skip
 
 
 def blob_faults(layers: Sequence[LayerDef]) -> list[Diagnostic]:
@@ -157,7 +143,7 @@ def _assign(
     taken = set(writes)
     value_of: dict[tuple[int, int], str] = {}
     for blob, where in writes.items():
-        overwrites_input = len(where) > 1 and layers[where[0][0]].type in INPUT_TYPES
+        overwrites_input = len(where) > 1 and _is_input(layers[where[0][0]])
         keeper = where[0] if overwrites_input else where[-1]
         for i, j in where:
             value_of[i, j] = blob if (i, j) == keeper else unique_name(f"{blob}/{layers[i].name}", taken)
@@ -169,6 +155,11 @@ def _assign(
         current.update(zip(layer.tops, tops, strict=True))
         named.append(replace(layer, bottom_values=bottoms, top_values=tops))
     return named, current
+
+
+def _is_input(layer: LayerDef) -> bool:
+    kind = LAYERS.get(layer.type)
+    return kind is not None and kind.is_input
 
 
 def _count_uses(layers: Sequence[LayerDef]) -> tuple[Counter[tuple[int, int]], list[Diagnostic]]:
@@ -183,7 +174,7 @@ def _count_uses(layers: Sequence[LayerDef]) -> tuple[Counter[tuple[int, int]], l
             else:
                 problems.append(_unknown_bottom(layer, bottom, j, current))
         current.update((top, (i, j)) for j, top in enumerate(layer.tops))
-        for weight, top in zip(layer.proto.loss_weight, layer.tops, strict=False):
+        for weight, top in zip(layer.loss_weights, layer.tops, strict=False):
             uses[current[top]] += bool(weight)
     return uses, problems
 

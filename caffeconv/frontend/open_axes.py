@@ -30,8 +30,8 @@ def dynamic_candidates(graph: Graph, *, any_size: bool = False) -> Iterable[tupl
 
     any_size: the axes of inputs after the second, height and width, vary too.
     """
-    given = input_shapes(graph)
-    sizes = {blob: shape[0] for blob, shape in given.items() if shape}
+    shapes = input_shapes(graph)
+    sizes = {blob: shape[0] for blob, shape in shapes.items() if shape}
     if not sizes:
         return
     lead = next(iter(sizes))
@@ -46,25 +46,25 @@ def dynamic_candidates(graph: Graph, *, any_size: bool = False) -> Iterable[tupl
         if follows in candidates or max(follows.values()) >= len(_BATCH_SIZES):
             continue
         candidates.append(follows)
-        varying = _varying(graph, given, follows, any_size=any_size)
+        varying = _varying(graph, shapes, follows, any_size=any_size)
         if varying is not None:
             yield *varying, ", ".join(sorted(follows))
 
 
 def _varying(
-    graph: Graph, given: Mapping[str, Shape], follows: Mapping[str, int], *, any_size: bool
+    graph: Graph, shapes: Mapping[str, Shape], follows: Mapping[str, int], *, any_size: bool
 ) -> tuple[dict[str, Dims], Symbols] | None:
     names: dict[int, str] = {0: BATCH}
     for blob, number in follows.items():
         names.setdefault(number, f"{blob}_0")
     others = []
     for factor in (1, 31):
-        asked = {blob: (_BATCH_SIZES[follows[blob]] * factor, *given[blob][1:]) for blob in follows}
-        asked = {**given, **asked}
+        requested = {blob: (_BATCH_SIZES[follows[blob]] * factor, *shapes[blob][1:]) for blob in follows}
+        requested = {**shapes, **requested}
         if any_size:
-            asked = grown(asked, _GROWTH * factor)
+            requested = grown(requested, _GROWTH * factor)
         try:
-            others.append(reshape_graph(graph, asked, data_size=_DATA_SIZE * factor).shapes)
+            others.append(reshape_graph(graph, requested, data_size=_DATA_SIZE * factor).shapes)
         except CaffeconvError:
             return None
     dims = _differing(graph.shapes, others)
@@ -77,7 +77,7 @@ def _varying(
             seen = others[0][value][axis], others[1][value][axis]
             if dim is None and seen in named:
                 symbols[value, axis] = named[seen]
-    picture = next((blob for blob, shape in given.items() if len(shape) == 4), None)
+    picture = next((blob for blob, shape in shapes.items() if len(shape) == 4), None)
     if any_size and picture is not None:
         symbols |= {(picture, 2): "height", (picture, 3): "width"}
     return dims, symbols

@@ -31,8 +31,8 @@ def weight_paths(weights: Weights) -> tuple[Path, ...]:
 
 def weights_files(net: PathLike, weights: Weights) -> tuple[Path, ...]:
     """The files that a net's weights come from: those given, or the net itself where it is a caffemodel."""
-    given = weight_paths(weights)
-    return given if given or Path(net).suffix != ".caffemodel" else (Path(net),)
+    paths = weight_paths(weights)
+    return paths if paths or Path(net).suffix != ".caffemodel" else (Path(net),)
 
 
 def read_net(path: PathLike, *, ignore_unknown_fields: bool = False) -> NetSource:

@@ -17,20 +17,20 @@ def reshape_graph(graph: Graph, input_shapes: Mapping[str, Sequence[int]], *, da
 
     `data_size`: see build. Raises InvalidNetError where shapes do not go together, or parameters would change theirs.
     """
-    asked = {blob: tuple(shape) for blob, shape in input_shapes.items()}
+    requested = {blob: tuple(shape) for blob, shape in input_shapes.items()}
     shapes: dict[str, Shape] = {}
     nodes = []
     for node in graph.nodes:
         try:
-            nodes.append(_reshaped(node, tuple(shapes[value] for value in node.bottoms), asked, data_size))
+            nodes.append(_reshaped(node, tuple(shapes[value] for value in node.bottoms), requested, data_size))
         except LayerError as error:
             raise InvalidNetError([Diagnostic("error", node.definition.where, str(error), layer=node.name)]) from None
         shapes.update(zip(node.tops, nodes[-1].top_shapes, strict=True))
     return replace(graph, nodes=tuple(nodes), shapes=shapes)
 
 
-def _reshaped(node: Node, bottoms: tuple[Shape, ...], asked: Mapping[str, Shape], data_size: int | None) -> Node:
-    tops = infer_tops(node.definition, node.layer, bottoms, asked, data_size)
+def _reshaped(node: Node, bottoms: tuple[Shape, ...], requested: Mapping[str, Shape], data_size: int | None) -> Node:
+    tops = infer_tops(node.definition, node.layer, bottoms, requested, data_size)
     for name, shape in node.layer.weight_shapes(bottoms).items():
         if node.has_param(name) and node.param(name).shape != tuple(shape):
             raise LayerError(
@@ -50,15 +50,15 @@ def input_shapes(graph: Graph) -> dict[str, Shape]:
     }
 
 
-def checked_shapes(graph: Graph, asked: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
+def checked_shapes(graph: Graph, requested: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
     """The shapes that the caller asks for; CaffeconvError for what is no input of the graph."""
-    given = input_shapes(graph)
-    for blob in asked:
-        if blob not in given:
+    shapes = input_shapes(graph)
+    for blob in requested:
+        if blob not in shapes:
             raise CaffeconvError(
-                f"shape given for '{blob}', which is no input of the net; inputs: {', '.join(sorted(given))}"
+                f"shape given for '{blob}', which is no input of the net; inputs: {', '.join(sorted(shapes))}"
             )
-    return {blob: tuple(shape) for blob, shape in asked.items()}
+    return {blob: tuple(shape) for blob, shape in requested.items()}
 
 
 def for_any_batch(graph: Graph) -> Graph:
@@ -71,10 +71,10 @@ def with_batch(graph: Graph, batch: int) -> Graph:
     """The graph at a batch size: that of the first input, and of others as large as it."""
     if batch < 1:
         raise CaffeconvError(f"batch {batch}: at least 1 was needed")
-    given = input_shapes(graph)
-    main = next((shape[0] for shape in given.values() if shape), None)
-    asked = {blob: (batch, *shape[1:]) for blob, shape in given.items() if shape and shape[0] == main}
-    return reshape_graph(for_any_batch(graph), asked)
+    shapes = input_shapes(graph)
+    main = next((shape[0] for shape in shapes.values() if shape), None)
+    requested = {blob: (batch, *shape[1:]) for blob, shape in shapes.items() if shape and shape[0] == main}
+    return reshape_graph(for_any_batch(graph), requested)
 
 
 # primes, so that a size tells what it follows from, and none divides another by chance

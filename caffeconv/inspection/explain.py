@@ -47,13 +47,13 @@ def _sizes(node: Node) -> Iterator[str]:
 
 
 def _params(node: Node) -> Iterator[str]:
-    specs = list(node.definition.proto.param)[: len(node.params)]
+    specs = node.definition.param_specs[: len(node.params)]
     for i, (param, spec) in enumerate(zip_longest(node.params, specs)):
         meaning = _meaning(node, param.name, param.shape)
         shared = f", shared: it belongs to '{param.owner[0]}'" if param.owner else ""
         yield f"  blob {i} ({param.name}) {format_shape(param.shape)}{': ' + meaning if meaning else ''}{shared}"
-        lr = spec.lr_mult if spec is not None else 1.0
-        decay = spec.decay_mult if spec is not None else 1.0
+        lr = spec.lr_mult if spec is not None and spec.lr_mult is not None else 1.0
+        decay = spec.decay_mult if spec is not None and spec.decay_mult is not None else 1.0
         default_note = "" if spec is not None else " (not given: the defaults)"
         learns = "it does not learn" if lr == 0 else f"it learns at {lr:g} × the solver's base_lr"
         decays = "without weight decay" if decay == 0 else f"with {decay:g} × its weight_decay"

@@ -17,7 +17,7 @@ def check_values(nodes: Sequence[Node]) -> Iterator[Diagnostic]:
     """What is odd about the values that weights files give: errors for NaN and ∞, warnings for what is all zero."""
     for node in nodes:
         for i, param in enumerate(node.params):
-            if param.owner is None and param.values is not None and not param.source.startswith("filler"):
+            if param.owner is None and param.values is not None and not param.is_filled:
                 yield from _check(node, i, param)
 
 

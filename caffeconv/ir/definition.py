@@ -4,20 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from caffeconv.caffe_format.terms import ExtraValue, Phase
 from caffeconv.errors import CaffeconvError
+from caffeconv.tensor.shape import FloatArray, Shape
 
 if TYPE_CHECKING:
-    from caffeconv.caffe_pb2 import LayerParameter
+    from caffeconv.caffe_pb2 import BlobProto, LayerParameter
+    from caffeconv.caffe_pb2 import ParamSpec as ParamSpecProto
     from caffeconv.python_layers.host import PythonLayerHost
 
 
 Infogain = Literal["logits", "probabilities"]
 """What InfogainLoss layers are given: scores, as in Caffe 1.0, or probabilities, as in Caffe before April 2017."""
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """What the prototxt says of one of a layer's parameters; ``lr_mult`` and ``decay_mult`` None: nothing, so 1."""
+
+    name: str = ""
+    """Parameters of one name are one blob."""
+    share_mode: Literal["STRICT", "PERMISSIVE"] = "STRICT"
+    """Whether parameters that share a blob need one shape, or one number of values."""
+    lr_mult: float | None = None
+    decay_mult: float | None = None
+
+    @classmethod
+    def parse(cls, p: ParamSpecProto) -> ParamSpec:
+        return cls(
+            p.name, "PERMISSIVE" if p.share_mode == p.PERMISSIVE else "STRICT",
+            p.lr_mult if p.HasField("lr_mult") else None, p.decay_mult if p.HasField("decay_mult") else None,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class InlineBlob:
+    """A parameter blob that the prototxt itself holds; same face as a blob of a file."""
+
+    shape: Shape
+    legacy: bool
+    """Whether it gives num/channels/height/width instead of a shape."""
+    values: FloatArray
+    """1-D float32."""
+
+    @classmethod
+    def parse(cls, p: BlobProto) -> InlineBlob:
+        legacy = any(p.HasField(name) for name in ("num", "channels", "height", "width"))
+        shape = (p.num, p.channels, p.height, p.width) if legacy else tuple(p.shape.dim)
+        return cls(shape, legacy, np.array(p.double_data or p.data, np.float32))
+
+    @property
+    def count(self) -> int:
+        return self.values.size
+
+    @property
+    def offset(self) -> int | None:
+        return None
+
+    def array(self) -> FloatArray:
+        return self.values
+
+    def blocks(self) -> Iterator[FloatArray]:
+        """As `array`; a prototxt holds few values."""
+        yield self.values
 
 
 @dataclass(frozen=True)
@@ -31,6 +86,7 @@ class LayerDef:
     bottom_values: tuple[str, ...]
     top_values: tuple[str, ...]
     proto: LayerParameter
+    """The whole message, for the class that parses its fields and for what writes nets."""
     phase: Phase
     directory: Path
     line: int | None = None
@@ -43,6 +99,21 @@ class LayerDef:
     """What the caller says that InfogainLoss layers are given; None: nothing, so scores."""
     python_host: PythonLayerHost | None = field(default=None, compare=False, repr=False)
     """Runs the user's Python layers; None where the caller does not allow that."""
+    param_specs: tuple[ParamSpec, ...] = ()
+    """One for each of the first parameters; the layer may have more."""
+    loss_weights: tuple[float, ...] = ()
+    """One for each top, or none at all."""
+    propagate_down: tuple[bool, ...] = ()
+    """Whether a diff is wanted, for each bottom, or none at all."""
+    inline_blobs: tuple[InlineBlob, ...] = field(default=(), compare=False, repr=False)
+
+    def with_proto(self, proto: LayerParameter) -> LayerDef:
+        """What another message says, in this layer's place: it has to have as many bottoms and tops."""
+        return replace(
+            self, type=proto.type, proto=proto, param_specs=tuple(map(ParamSpec.parse, proto.param)),
+            loss_weights=tuple(proto.loss_weight), propagate_down=tuple(proto.propagate_down),
+            inline_blobs=tuple(map(InlineBlob.parse, proto.blobs)),
+        )  # fmt: skip
 
     @property
     def where(self) -> str:

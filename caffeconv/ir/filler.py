@@ -98,8 +98,8 @@ class Filler:
             drawn = onnx.op("RandomNormal", [], what="drawn", shape=shape, mean=self.mean, scale=self.std)
             chance = onnx.op("RandomUniform", [], what="chance", shape=shape)
             share = onnx.floats("share", self.sparse / shape[0] if shape else 1)
-            kept = onnx.op("Cast", [onnx.op("Less", [chance, share], what="is_kept")], what="kept", to=1)
-            onnx.emit("Mul", [drawn, kept], [top])
+            mask = onnx.op("Cast", [onnx.op("Less", [chance, share], what="is_kept")], what="kept", to=1)
+            onnx.emit("Mul", [drawn, mask], [top])
         else:  # positive_unitball: the values of each item add up to 1
             drawn = onnx.op("RandomUniform", [], what="drawn", shape=shape)
             axes = list(range(1, len(shape))) if len(shape) > 1 else None

@@ -140,9 +140,9 @@ class OnnxBuilder:
         self, function: FunctionProto, inputs: Sequence[str], *, what: str, **attributes: Attribute
     ) -> str:
         """As `function_op`, for a value within the layer."""
-        made = self._fresh(what)
-        self._call(function, inputs, [made], self._fresh_node_name(what), attributes)
-        return made
+        value = self._fresh(what)
+        self._call(function, inputs, [value], self._fresh_node_name(what), attributes)
+        return value
 
     def _call(
         self, function: FunctionProto, inputs: Sequence[str], outputs: Sequence[str], name: str,
@@ -178,9 +178,9 @@ class OnnxBuilder:
 
     def as_output(self, value: str, name: str) -> str:
         """`value` under a free name, `name` where that is one, for an output that is no blob of the net."""
-        made = self._free(name)
-        self._add("Identity", [value], [made], self._fresh_node_name("output"), "", "", {})
-        return made
+        output = self._free(name)
+        self._add("Identity", [value], [output], self._fresh_node_name("output"), "", "", {})
+        return output
 
     # -- steps and states -----------------------------------------------------------------------------------------
 
@@ -243,8 +243,8 @@ class OnnxBuilder:
         if param.owner is None:
             return self._initializer(f"{self._scope}/{name}", param)
         owned = "/".join(param.owner)
-        held = self.initializers.setdefault(owned, param)
-        if held.shape != param.shape:  # caffe: PERMISSIVE sharing takes the same numbers in another shape
+        first = self.initializers.setdefault(owned, param)
+        if first.shape != param.shape:  # caffe: PERMISSIVE sharing takes the same numbers in another shape
             return self.op("Reshape", [owned, self.ints(f"{name}_shape", param.shape)], what=name)
         return owned
 
@@ -265,12 +265,12 @@ class OnnxBuilder:
         return self._initializer(f"{self._scope}/{what}", np.asarray(values, np.bool_))
 
     def _initializer(self, name: str, value: Array | Param) -> str:
-        held = self.initializers.get(name)
-        if held is value or (isinstance(held, Param) and isinstance(value, Param) and held == value):
+        existing = self.initializers.get(name)
+        if existing is value or (isinstance(existing, Param) and isinstance(value, Param) and existing == value):
             return name
-        if isinstance(held, np.ndarray) and isinstance(value, np.ndarray) and same(held, value):
+        if isinstance(existing, np.ndarray) and isinstance(value, np.ndarray) and same(existing, value):
             return name
-        if name in self._names or held is not None:  # a node's value, or another constant, has that name
+        if name in self._names or existing is not None:  # a node's value, or another constant, has that name
             name = self._fresh(name.removeprefix(self._scope + "/"))
         self._names.add(name)
         self.initializers[name] = value
@@ -304,14 +304,14 @@ class OnnxBuilder:
                 f"{self._scope}: a blob without values, whose batch cannot be told from its size"
             )
         target = self.ints(f"{what}_shape", [-1 if dim is None else dim for dim in dims])
-        made = self._fresh(what) if to is None else to
+        result = self._fresh(what) if to is None else to
         name = self._fresh_node_name(what if to is None else "")
         # a 0 is a size here, not a copy of the input's axis
         attributes: dict[str, Attribute] = (
             {"allowzero": 1} if 0 in dims and self.opset >= 14 and None not in dims else {}
         )
-        self._add("Reshape", [value, target], [made], name, "", "", attributes)
-        return made
+        self._add("Reshape", [value, target], [result], name, "", "", attributes)
+        return result
 
     def reduce(
         self,
@@ -332,10 +332,10 @@ class OnnxBuilder:
             inputs.append(self.ints("axes" + "_".join(map(str, axes)), axes))
         elif axes is not None:
             attributes["axes"] = axes
-        made = self._fresh(what or op_type.lower()) if to is None else to
+        result = self._fresh(what or op_type.lower()) if to is None else to
         name = self._fresh_node_name((what or op_type.lower()) if to is None else "")
-        self._add(op_type, inputs, [made], name, "", "", attributes)
-        return made
+        self._add(op_type, inputs, [result], name, "", "", attributes)
+        return result
 
 
 def _any_shape(value: str) -> ValueInfoProto:

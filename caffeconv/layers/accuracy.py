@@ -39,13 +39,13 @@ class Accuracy(Layer):
     that scores as much as the label counts as better than it. 0 where no label counts (caffe: accuracy_layer.cpp).
     """
 
-    label_bottoms: ClassVar[tuple[int, ...]] = (1,)
     bottoms: ClassVar[Arity] = exactly(2)
     tops: ClassVar[Arity] = Arity(1, 2)
+    label_bottoms: ClassVar[tuple[int, ...]] = (1,)
     top_kinds: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy")
     computes_in_float32: ClassVar[bool] = True
-    is_discontinuous: ClassVar[bool] = True
     float32_tops: ClassVar[tuple[int, ...]] = (0, 1)
+    is_discontinuous: ClassVar[bool] = True
 
     axis: int
     top_k: int
@@ -58,12 +58,6 @@ class Accuracy(Layer):
         ignored = p.ignore_label if p.HasField("ignore_label") else None
         return cls(p.axis, p.top_k, ignored, len(layer.tops) == 2)
 
-    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
-        return [{1: labels_for(bottoms[0], self.axis)}]
-
-    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
-        return why_labels_are_refused(bottoms[0], bottoms[1], self.axis)
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         scores, labels = bottoms
         classes = count(scores) // max(count(labels), 1)
@@ -75,12 +69,6 @@ class Accuracy(Layer):
         axis = canonical_axis(self.axis, len(scores), scores)
         check_label_count(scores, labels, axis, "label")
         return [(), (scores[axis],)] if self.per_class else [()]
-
-    def label_rules(self, node: Node) -> Sequence[LabelRule]:
-        return label_rule(node, self.axis, self.ignore_label)
-
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         scores, rank = node.bottoms[0], len(node.bottom_shapes[0])
@@ -116,3 +104,15 @@ class Accuracy(Layer):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         return refuse_all(propagate_down)
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return self.axis == 1
+
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return label_rule(node, self.axis, self.ignore_label)
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        return [{1: labels_for(bottoms[0], self.axis)}]
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        return why_labels_are_refused(bottoms[0], bottoms[1], self.axis)

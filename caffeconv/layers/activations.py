@@ -45,9 +45,6 @@ class Elementwise(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return [bottoms[0]]
 
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return True
-
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
@@ -56,6 +53,9 @@ class Elementwise(Layer):
     def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
         """The bottom's diff, given the top's; raises LayerError where no rule is known."""
         raise LayerError(NO_GRADIENT)
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ class PReLU(Elementwise):
     """y = max(x, 0) + slope_c · min(x, 0); weight C, or a scalar with `channel_shared` (caffe: prelu_layer.cpp)."""
 
     keeps_bottoms: ClassVar[bool] = True
-    settings: ClassVar[str] = "prelu_param"
     param_axes: ClassVar[Mapping[str, str]] = {"slope": "channels"}
+    settings: ClassVar[str] = "prelu_param"
 
     channel_shared: bool
     filler: Filler
@@ -147,16 +147,6 @@ class PReLU(Elementwise):
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.prelu_param
         return cls(p.channel_shared, Filler.parse(p.filler) if p.HasField("filler") else Filler(value=0.25))
-
-    @classmethod
-    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
-        if not stored or count(stored[0]) not in (1, bottoms[0][1]):
-            return ()
-        return ({"channel_shared": count(stored[0]) == 1},)
-
-    @classmethod
-    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
-        return count(stored[0]) if stored and stored[0] else None
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if not 2 <= len(bottoms[0]) <= 4:
@@ -171,18 +161,6 @@ class PReLU(Elementwise):
 
     def fillers(self) -> Mapping[str, Filler]:
         return {"slope": self.filler}
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        slope = along(node, node.param("slope"), "alpha", 1, bottoms[0])
-        # Keras: alpha has every axis but the batch's, with 1 for those in shared_axes
-        axes = len(bottoms[0].shape) - 1
-        slope = replace(slope, shape=(*([1] * (axes - len(slope.shape))), *slope.shape))
-        if slope.transposition == "none" and slope.shape != node.param("slope").shape:
-            slope = replace(
-                slope, transposition=f"{format_shape(node.param('slope').shape)} → {format_shape(slope.shape)}"
-            )
-        shared = [axis + 1 for axis, size in enumerate(slope.shape) if size == 1 < bottoms[0].held_shape[axis + 1]]
-        return WeightArrays((slope,), {"shared_axes": shared})
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("PRelu", [node.bottoms[0], self._slope(node, onnx)], node.tops)
@@ -206,6 +184,28 @@ class PReLU(Elementwise):
         else:
             slope_diff = class_sums(onnx, negative, rank, 1, "slope_diff")
         return Gradients((diff,), {"slope": slope_diff})
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        slope = along(node, node.param("slope"), "alpha", 1, bottoms[0])
+        # Keras: alpha has every axis but the batch's, with 1 for those in shared_axes
+        axes = len(bottoms[0].shape) - 1
+        slope = replace(slope, shape=(*([1] * (axes - len(slope.shape))), *slope.shape))
+        if slope.transposition == "none" and slope.shape != node.param("slope").shape:
+            slope = replace(
+                slope, transposition=f"{format_shape(node.param('slope').shape)} → {format_shape(slope.shape)}"
+            )
+        shared = [axis + 1 for axis, size in enumerate(slope.shape) if size == 1 < bottoms[0].held_shape[axis + 1]]
+        return WeightArrays((slope,), {"shared_axes": shared})
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        if not stored or count(stored[0]) not in (1, bottoms[0][1]):
+            return ()
+        return ({"channel_shared": count(stored[0]) == 1},)
+
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        return count(stored[0]) if stored and stored[0] else None
 
 
 @dataclass(frozen=True)
@@ -437,35 +437,35 @@ class Dropout(Elementwise):
             raise LayerError(f"dropout_ratio is {ratio:g}; a value between 0 and 1 was needed")
         return cls(ratio, layer.phase, layer.proto.dropout_param.scale_train)
 
-    @property
-    def is_random(self) -> bool:
-        return self.phase == "TRAIN"
-
-    def is_identity(self, node: Node) -> bool:
-        return self.phase == "TEST" and self.scale_train
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.is_identity(node):
             onnx.emit("Identity", node.bottoms, node.tops)
             return
-        x, kept = node.bottoms[0], onnx.floats("kept_share", 1 - self.ratio)
+        x, share = node.bottoms[0], onnx.floats("kept_share", 1 - self.ratio)
         if self.phase == "TEST":
-            onnx.emit("Mul", [x, kept], node.tops)
+            onnx.emit("Mul", [x, share], node.tops)
             return
-        given = [x, onnx.floats("ratio", self.ratio), onnx.bools("training", True)]
+        inputs = [x, onnx.floats("ratio", self.ratio), onnx.bools("training", True)]
         onnx.keep("mask", f"{node.tops[0]}/mask")
         if self.scale_train:
-            onnx.emit("Dropout", given, [*node.tops, onnx.kept("mask")])
+            onnx.emit("Dropout", inputs, [*node.tops, onnx.kept("mask")])
         else:
             dropped = f"{node.tops[0]}/dropped"
-            onnx.emit("Dropout", given, [dropped, onnx.kept("mask")])
-            onnx.emit("Mul", [dropped, kept], node.tops)
+            onnx.emit("Dropout", inputs, [dropped, onnx.kept("mask")])
+            onnx.emit("Mul", [dropped, share], node.tops)
 
     def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
         if self.phase == "TEST":
             return diff if self.scale_train else times(onnx, diff, 1 - self.ratio)
         grown = times(onnx, diff, 1 / (1 - self.ratio), "grown_diff") if self.scale_train else diff
         return onnx.op("Where", [onnx.kept("mask"), grown, onnx.floats("zero", 0)], what="bottom_diff")
+
+    def is_identity(self, node: Node) -> bool:
+        return self.phase == "TEST" and self.scale_train
+
+    @property
+    def is_random(self) -> bool:
+        return self.phase == "TRAIN"
 
 
 SELU_ALPHA, SELU_LAMBDA = 1.6732632423543772, 1.0507009873554805

@@ -25,8 +25,8 @@ class Split(Layer):
 
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
-    is_pointwise: ClassVar[bool] = True
     only_moves_data: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
 
     copies: int
 
@@ -37,15 +37,6 @@ class Split(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return [bottoms[0]] * self.copies
 
-    def is_identity(self, node: Node) -> bool:
-        return self.copies == 1
-
-    def repeats_bottom(self, node: Node) -> bool:
-        return True
-
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return True
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         for top in node.tops:
             onnx.emit("Identity", node.bottoms, [top])
@@ -54,6 +45,15 @@ class Split(Layer):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         return Gradients((onnx.op("Sum", top_diffs, what="bottom_diff"),))
+
+    def is_identity(self, node: Node) -> bool:
+        return self.copies == 1
+
+    def repeats_bottom(self, node: Node) -> bool:
+        return True
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,6 @@ class Silence(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return []
 
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return True
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         return
 
@@ -81,6 +78,9 @@ class Silence(Layer):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         return Gradients([None] * len(node.bottoms))
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,6 @@ class Concat(Layer):
             raise LayerError("Either axis or concat_dim should be specified; not both.")
         return cls(p.concat_dim if p.HasField("concat_dim") else p.axis)
 
-    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
-        rank = len(bottoms[0])
-        if any(len(bottom) != rank for bottom in bottoms) or not -rank <= self.axis < rank:
-            return ()
-        axis = self.axis % rank
-        return [
-            {
-                i: (*model[:axis], bottom[axis], *model[axis + 1 :])
-                for i, bottom in enumerate(bottoms)
-                if bottom[:axis] != model[:axis] or bottom[axis + 1 :] != model[axis + 1 :]
-            }
-            for model in bottoms
-        ]
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         first = bottoms[0]
         axis = canonical_axis(self.axis, len(first), first)
@@ -130,13 +116,6 @@ class Concat(Layer):
                 )
         return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
 
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return self.axis in (0, 1)  # not axis -1, which is another one for N×C than for N×C×H×W
-
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        top = concatenated(bottoms, canonical_axis(self.axis, len(node.bottom_shapes[0])), node.top_shapes[0])
-        return None if top is None else [top]
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Concat", node.bottoms, node.tops, axis=canonical_axis(self.axis, len(node.bottom_shapes[0])))
 
@@ -151,6 +130,27 @@ class Concat(Layer):
         parts = [top_diffs[0], onnx.ints("sizes", sizes)]
         return Gradients(onnx.ops("Split", parts, len(sizes), what="bottom_diff", axis=axis))
 
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return self.axis in (0, 1)  # not axis -1, which is another one for N×C than for N×C×H×W
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        top = concatenated(bottoms, canonical_axis(self.axis, len(node.bottom_shapes[0])), node.top_shapes[0])
+        return None if top is None else [top]
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        rank = len(bottoms[0])
+        if any(len(bottom) != rank for bottom in bottoms) or not -rank <= self.axis < rank:
+            return ()
+        axis = self.axis % rank
+        return [
+            {
+                i: (*model[:axis], bottom[axis], *model[axis + 1 :])
+                for i, bottom in enumerate(bottoms)
+                if bottom[:axis] != model[:axis] or bottom[axis + 1 :] != model[axis + 1 :]
+            }
+            for model in bottoms
+        ]
+
 
 @dataclass(frozen=True)
 class Slice(Layer):
@@ -158,12 +158,66 @@ class Slice(Layer):
 
     tops: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
-    settings: ClassVar[str] = "slice_param"
     only_moves_data: ClassVar[bool] = True
+    settings: ClassVar[str] = "slice_param"
 
     axis: int
     points: tuple[int, ...]
     parts: int
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.slice_param
+        if p.HasField("axis") and p.HasField("slice_dim"):
+            raise LayerError("Either axis or slice_dim should be specified; not both.")
+        if p.slice_point and len(p.slice_point) != len(layer.tops) - 1:
+            raise LayerError(
+                f"{len(p.slice_point)} slice_point for {len(layer.tops)} tops; {len(layer.tops) - 1} were needed "
+                "(slice_point_.size() == top.size() - 1)"
+            )
+        return cls(p.slice_dim if p.HasField("slice_dim") else p.axis, tuple(p.slice_point), len(layer.tops))
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        x = bottoms[0]
+        sizes = self.sizes(x)
+        axis = canonical_axis(self.axis, len(x), x)
+        return [(*x[:axis], size, *x[axis + 1 :]) for size in sizes]
+
+    def sizes(self, bottom: Shape) -> tuple[int, ...]:
+        """How much of the axis each top gets."""
+        size = bottom[canonical_axis(self.axis, len(bottom), bottom)]
+        if not self.points:
+            if size % self.parts:
+                raise LayerError(
+                    f"Number of top blobs ({self.parts}) should evenly divide input slice axis ({size}); or give slice_point"
+                )
+            return (size // self.parts,) * self.parts
+        edges = (0, *self.points, size)
+        sizes = tuple(after - before for before, after in itertools.pairwise(edges))
+        if any(part <= 0 for part in sizes):
+            raise LayerError(f"slice_point {list(self.points)} must rise, and end below the axis's size {size}")
+        return sizes
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        if self.parts == 1:
+            onnx.emit("Identity", node.bottoms, node.tops)
+            return
+        axis_of_tops = tuple(onnx.dims(top)[axis] for top in node.tops)
+        sizes = onnx.fixed(axis_of_tops, "a Slice along the batch axis needs to know the batch size")
+        onnx.emit("Split", [node.bottoms[0], onnx.ints("sizes", sizes)], node.tops, axis=axis)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        return Gradients((onnx.op("Concat", top_diffs, what="bottom_diff", axis=axis),))
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return self.axis in (0, 1)
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        return sliced(bottoms[0], canonical_axis(self.axis, len(node.bottom_shapes[0])), node.top_shapes)
 
     @classmethod
     def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
@@ -207,57 +261,3 @@ class Slice(Layer):
             f"slice_point {beyond[0]} would start a top at place {beyond[0]} of axis {axis}, whose places are "
             f"0 to {x[axis] - 1}."
         ]
-
-    @classmethod
-    def parse(cls, layer: LayerDef) -> Self:
-        p = layer.proto.slice_param
-        if p.HasField("axis") and p.HasField("slice_dim"):
-            raise LayerError("Either axis or slice_dim should be specified; not both.")
-        if p.slice_point and len(p.slice_point) != len(layer.tops) - 1:
-            raise LayerError(
-                f"{len(p.slice_point)} slice_point for {len(layer.tops)} tops; {len(layer.tops) - 1} were needed "
-                "(slice_point_.size() == top.size() - 1)"
-            )
-        return cls(p.slice_dim if p.HasField("slice_dim") else p.axis, tuple(p.slice_point), len(layer.tops))
-
-    def sizes(self, bottom: Shape) -> tuple[int, ...]:
-        """How much of the axis each top gets."""
-        size = bottom[canonical_axis(self.axis, len(bottom), bottom)]
-        if not self.points:
-            if size % self.parts:
-                raise LayerError(
-                    f"Number of top blobs ({self.parts}) should evenly divide input slice axis ({size}); or give slice_point"
-                )
-            return (size // self.parts,) * self.parts
-        edges = (0, *self.points, size)
-        sizes = tuple(after - before for before, after in itertools.pairwise(edges))
-        if any(part <= 0 for part in sizes):
-            raise LayerError(f"slice_point {list(self.points)} must rise, and end below the axis's size {size}")
-        return sizes
-
-    def top_shapes(self, bottoms: Shapes) -> Shapes:
-        x = bottoms[0]
-        sizes = self.sizes(x)
-        axis = canonical_axis(self.axis, len(x), x)
-        return [(*x[:axis], size, *x[axis + 1 :]) for size in sizes]
-
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return self.axis in (0, 1)
-
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        return sliced(bottoms[0], canonical_axis(self.axis, len(node.bottom_shapes[0])), node.top_shapes)
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
-        if self.parts == 1:
-            onnx.emit("Identity", node.bottoms, node.tops)
-            return
-        axis_of_tops = tuple(onnx.dims(top)[axis] for top in node.tops)
-        sizes = onnx.fixed(axis_of_tops, "a Slice along the batch axis needs to know the batch size")
-        onnx.emit("Split", [node.bottoms[0], onnx.ints("sizes", sizes)], node.tops, axis=axis)
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
-        return Gradients((onnx.op("Concat", top_diffs, what="bottom_diff", axis=axis),))

@@ -36,9 +36,9 @@ class ContrastiveLoss(Loss):
     truncated toward zero. `legacy_version`: max(margin - d², 0) for those that are not similar.
     """
 
-    label_bottoms: ClassVar[tuple[int, ...]] = (2,)
-    never_forced: ClassVar[tuple[int, ...]] = (2,)
     bottoms: ClassVar[Arity] = exactly(3)
+    never_forced: ClassVar[tuple[int, ...]] = (2,)
+    label_bottoms: ClassVar[tuple[int, ...]] = (2,)
 
     margin: float
     legacy_version: bool
@@ -100,7 +100,7 @@ class ContrastiveLoss(Loss):
         factor = onnx.op("Where", [pairs.unlike, factor, onnx.floats("one", 1)], what="factor")
         slope, items = onnx.op("Mul", [pairs.diff, factor], what="slope"), extent(onnx, node.bottoms[0], [0], "items")
         both = (weighted(onnx, slope, top_diffs[0], items, sign) for sign in (1, -1))
-        return Gradients((*(unflattened(onnx, node, found, i) for i, found in enumerate(both)), None))
+        return Gradients((*(unflattened(onnx, node, rows_diff, i) for i, rows_diff in enumerate(both)), None))
 
 
 @dataclass(frozen=True)

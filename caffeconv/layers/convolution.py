@@ -17,9 +17,10 @@ from caffeconv.layers.gradient_ops import class_sums, filter_diff, spread_window
 from caffeconv.layers.weight_layouts import convolution_kernel, flattened, transposed
 from caffeconv.tensor.axis_order import AxisOrder, channels_last
 from caffeconv.tensor.param import Param
+from caffeconv.tensor.param_values import ArrayValues, DerivedValues
 from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, canonical_axis, count, format_shape
 from caffeconv.tensor.weight_array import Fact, WeightArray, WeightArrays
-from caffeconv.tensor.window import INT_MAX, Padding, Window, conv_padding, deconv_padding
+from caffeconv.tensor.window import Padding, Window, WindowSetting, WindowSpec, conv_padding, deconv_padding
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,18 +37,18 @@ class Convolution(Layer):
 
     bottoms: ClassVar[Arity] = at_least(1)
     tops: ClassVar[Arity] = at_least(1)
-    settings: ClassVar[str] = "convolution_param"
-    size_settings: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "pad", "dilation")
-    channel_setting: ClassVar[str] = "num_output"
     param_axes: ClassVar[Mapping[str, str]] = {
         "weight": "num_output × channels/group × kernel_h × kernel_w", "bias": "num_output",
     }  # fmt: skip
+    settings: ClassVar[str] = "convolution_param"
+    size_settings: ClassVar[tuple[str, ...]] = ("kernel_size", "stride", "pad", "dilation")
+    channel_setting: ClassVar[str] = "num_output"
 
     num_output: int
     group: int
     axis: int
     bias: bool
-    param: ConvolutionParameter
+    window: WindowSpec
     weight_filler: Filler
     bias_filler: Filler
 
@@ -66,7 +67,194 @@ class Convolution(Layer):
                 f"{len(layer.bottoms)} bottoms and {len(layer.tops)} tops; one top for each bottom was needed"
             )
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
-        return cls(p.num_output, p.group, p.axis, p.bias_term, p, *fillers)
+        return cls(p.num_output, p.group, p.axis, p.bias_term, parse_window(p), *fillers)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        for i, bottom in enumerate(bottoms):
+            if bottom != bottoms[0]:
+                raise LayerError(
+                    f"shape mismatch - bottom[0]: {format_shape(bottoms[0])} vs. bottom[{i}]: {format_shape(bottom)}; "
+                    "All bottoms must have the same shape."
+                )
+        axis = self.channel_axis(bottoms[0])
+        self.channels(bottoms[0])
+        spatial = bottoms[0][axis + 1 :]
+        window = self.window_over(bottoms[0])
+        sizes = self.output_size(window, spatial)
+        if any(size < 0 for size in sizes):
+            raise LayerError(
+                f"the output would be {format_shape(sizes)}: input {format_shape(spatial)}, kernel "
+                f"{format_shape(window.kernel)}, "
+                f"stride {format_shape(window.stride)}, pad {format_shape(window.pad)}, dilation "
+                f"{format_shape(window.dilation)}. "
+                "Use a larger input, more pad or a smaller kernel_size."
+            )
+        return [(*bottoms[0][:axis], self.num_output, *sizes)] * len(bottoms)
+
+    def channel_axis(self, bottom: Shape) -> int:
+        return canonical_axis(self.axis, len(bottom), bottom)
+
+    def channels(self, bottom: Shape) -> int:
+        channels = bottom[self.channel_axis(bottom)]
+        if channels < 1:
+            raise LayerError(f"the bottom is {format_shape(bottom)}; at least one channel was needed")
+        if channels % self.group:
+            raise LayerError(
+                f"{channels} channels cannot be split into {self.group} groups (channels % group == {channels % self.group}); "
+                f"a multiple of `group: {self.group}` was needed"
+            )
+        return channels
+
+    def output_size(self, window: Window, spatial: Shape) -> Shape:
+        return window.conv_size(spatial)
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        inside, outside = self.num_output, self.channels(bottoms[0])
+        if not self.transposed:
+            inside, outside = outside, inside
+        weight = (outside, inside // self.group, *self.window_over(bottoms[0]).kernel)
+        return {"weight": weight, "bias": (self.num_output,)} if self.bias else {"weight": weight}
+
+    def fillers(self) -> Mapping[str, Filler]:
+        return {"weight": self.weight_filler, "bias": self.bias_filler}
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        axis = self.channel_axis(node.bottom_shapes[0])
+        window, weight = self._window_and_weight(node, onnx)
+        # not `self.bias`: a pass may have folded a bias into a layer without one
+        weights = [weight, onnx.weight("bias")] if node.has_param("bias") else [weight]
+        plain = axis == 1 and len(node.bottom_shapes[0]) > 2
+        for bottom, top in zip(node.bottoms, node.tops, strict=True):
+            x = bottom if plain else onnx.reshape(bottom, _as_batch(onnx, bottom, axis))
+            y = top if plain else f"{top}/as_batch"
+            onnx.emit(
+                "ConvTranspose" if self.transposed else "Conv", [x, *weights], [y], kernel_shape=window.kernel,
+                strides=window.stride, dilations=window.dilation, pads=(*window.pad, *window.pad), group=self.group,
+            )  # fmt: skip
+            if not plain:
+                onnx.reshape(y, onnx.dims(top), to=top, what="back")
+
+    def _window_and_weight(self, node: Node, onnx: OnnxBuilder) -> tuple[Window, str]:
+        window = self.window_over(node.bottom_shapes[0])
+        if window.kernel:
+            return window, onnx.weight("weight")
+        # no spatial axis: a product over the channels alone, written as a 1×1 window
+        weight = onnx.reshape(onnx.weight("weight"), (*node.params[0].shape, 1), what="weight_1d")
+        return Window((1,), (1,), (0,), (1,)), weight
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        axis = self.channel_axis(node.bottom_shapes[0])
+        window, weight = self._window_and_weight(node, onnx)
+        bottoms, weight_diffs, bias_diffs = [], [], []
+        for bottom, top, top_diff in zip(node.bottoms, node.tops, top_diffs, strict=True):
+            dims, top_dims = _as_batch(onnx, bottom, axis), _as_batch(onnx, top, axis)
+            x, y_diff = bottom, top_diff
+            if dims != onnx.dims(bottom):
+                x, y_diff = onnx.reshape(x, dims, what="x"), onnx.reshape(y_diff, top_dims, what="y_diff")
+            weight_diff, diff = self._diffs(onnx, window, weight, (x, dims), (y_diff, top_dims))
+            if dims != onnx.dims(bottom):
+                diff = onnx.reshape(diff, onnx.dims(bottom), what="bottom_diff")
+            bottoms.append(diff)
+            weight_diffs.append(weight_diff)
+            bias_diffs.append(class_sums(onnx, y_diff, len(dims), 1, "bias_diff"))
+        params = {"weight": _sum(onnx, weight_diffs, "weight_diff")}
+        if len(node.params[0].shape) == 2:
+            params["weight"] = onnx.reshape(params["weight"], node.params[0].shape, what="weight_diff")
+        return Gradients(bottoms, {**params, "bias": _sum(onnx, bias_diffs, "bias_diff")} if self.bias else params)
+
+    def _diffs(
+        self, onnx: OnnxBuilder, window: Window, weight: str, x: tuple[str, Dims], y_diff: tuple[str, Dims]
+    ) -> tuple[str, str]:
+        """The diffs of weight and bottom, given the bottom and the top's diff with their dims."""
+        image, places = (y_diff, x) if self.transposed else (x, y_diff)
+        weight_diff = filter_diff(
+            onnx,
+            image[0],
+            places[0],
+            window,
+            self.group,
+            image_dims=image[1],
+            places_dims=places[1],
+            what="weight_diff",
+        )
+        if self.transposed:
+            diff = onnx.op(
+                "Conv", [y_diff[0], weight], what="bottom_diff", kernel_shape=window.kernel, strides=window.stride,
+                dilations=window.dilation, pads=(*window.pad, *window.pad), group=self.group,
+            )  # fmt: skip
+            return weight_diff, diff
+        why = "the gradient of a convolution needs to know the sizes of its input"
+        diff = spread_windows(
+            onnx, y_diff[0], weight, window, self.group, positions=onnx.fixed(y_diff[1][2:], why),
+            size=onnx.fixed(x[1][2:], why), what="bottom_diff",
+        )  # fmt: skip
+        return weight_diff, diff
+
+    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+        if self.channel_axis(node.bottom_shapes[0]) != 1 or len(node.tops) != 1:
+            return None
+        return absorbed(node, factor, shift, self.output_axis_factor(node.param("weight").shape, factor))
+
+    def output_axis_factor(self, weight: Shape, factor: FloatArray) -> FloatArray:
+        """One factor for each output, shaped to be multiplied with the weight."""
+        return factor.reshape(-1, *([1] * (len(weight) - 1)))
+
+    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
+        return self.channel_axis(node.bottom_shapes[bottom])
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        if any(bottom.is_flattening for bottom in bottoms):
+            return None
+        return [channels_last(shape, self.channel_axis(node.bottom_shapes[0])) for shape in node.top_shapes]
+
+    def padding(self, node: Node) -> Padding | None:
+        axis = self.channel_axis(node.bottom_shapes[0]) + 1
+        spatial, sizes = node.bottom_shapes[0][axis:], node.top_shapes[0][axis:]
+        window = self.window_over(node.bottom_shapes[0])
+        if not spatial:
+            return None
+        return deconv_padding(window, spatial) if self.transposed else conv_padding(window, spatial, sizes)
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        group: dict[str, Fact] = {"group": self.group} if self.group > 1 else {}
+        bias = (flattened(node, node.param("bias"), "bias"),) if self.bias else ()
+        return WeightArrays((self._kernel(node), *bias), group, self._notes(node))
+
+    def is_depthwise(self, node: Node) -> bool:
+        """Whether each channel has filters of its own, in as many dimensions as Keras knows that in."""
+        shape = node.param("weight").shape
+        return self.group > 1 and shape[1] == 1 and len(shape) in (3, 4)
+
+    def _kernel(self, node: Node) -> WeightArray:
+        weight = node.param("weight")
+        if not self.is_depthwise(node):
+            return convolution_kernel(node, weight, inside="I" if self.group == 1 else "I/group")
+        outputs, _, *kernel = weight.shape
+        spatial = "H×W" if len(kernel) == 2 else "W"
+        # caffe: the filters of channel c follow one another, so output c·M + m is channel c's filter m
+        return transposed(
+            node, weight, "depthwise_kernel", (*range(2, len(kernel) + 2), 0, 1), f"(C·M)×1×{spatial} → {spatial}×C×M",
+            view=(self.group, outputs // self.group, *kernel),
+        )  # fmt: skip
+
+    def _notes(self, node: Node) -> tuple[str, ...]:
+        return ()
+
+    def window_over(self, bottom: Shape) -> Window:
+        return self.window.over(len(bottom) - self.channel_axis(bottom) - 1)
+
+    def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
+        window, spatial = self.window_over(bottom), bottom[self.channel_axis(bottom) + 1 :]
+        formula = window.deconv_formula if self.transposed else window.conv_formula
+        return tuple(formula(i, size) for i, size in enumerate(spatial))
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        weights = count(self.weight_shapes(bottoms)["weight"])
+        per_place = bottoms if self.transposed else tops
+        axis = self.channel_axis(bottoms[0])
+        return sum(weights * count(shape, 0, axis) * count(shape, axis + 1) for shape in per_place)
 
     @classmethod
     def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
@@ -116,196 +304,6 @@ class Convolution(Layer):
             return None
         return stored[0][0] if cls.transposed else stored[0][1] * layer.proto.convolution_param.group
 
-    def window_over(self, bottom: Shape) -> Window | None:
-        return self.window(bottom)
-
-    def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
-        window, spatial = self.window(bottom), bottom[self.channel_axis(bottom) + 1 :]
-        formula = window.deconv_formula if self.transposed else window.conv_formula
-        return tuple(formula(i, size) for i, size in enumerate(spatial))
-
-    def channel_axis(self, bottom: Shape) -> int:
-        return canonical_axis(self.axis, len(bottom), bottom)
-
-    def channels(self, bottom: Shape) -> int:
-        channels = bottom[self.channel_axis(bottom)]
-        if channels < 1:
-            raise LayerError(f"the bottom is {format_shape(bottom)}; at least one channel was needed")
-        if channels % self.group:
-            raise LayerError(
-                f"{channels} channels cannot be split into {self.group} groups (channels % group == {channels % self.group}); "
-                f"a multiple of `group: {self.group}` was needed"
-            )
-        return channels
-
-    def window(self, bottom: Shape) -> Window:
-        return conv_window(self.param, len(bottom) - self.channel_axis(bottom) - 1)
-
-    def output_size(self, window: Window, spatial: Shape) -> Shape:
-        return window.conv_size(spatial)
-
-    def top_shapes(self, bottoms: Shapes) -> Shapes:
-        for i, bottom in enumerate(bottoms):
-            if bottom != bottoms[0]:
-                raise LayerError(
-                    f"shape mismatch - bottom[0]: {format_shape(bottoms[0])} vs. bottom[{i}]: {format_shape(bottom)}; "
-                    "All bottoms must have the same shape."
-                )
-        axis = self.channel_axis(bottoms[0])
-        self.channels(bottoms[0])
-        spatial = bottoms[0][axis + 1 :]
-        window = self.window(bottoms[0])
-        sizes = self.output_size(window, spatial)
-        if any(size < 0 for size in sizes):
-            raise LayerError(
-                f"the output would be {format_shape(sizes)}: input {format_shape(spatial)}, kernel "
-                f"{format_shape(window.kernel)}, "
-                f"stride {format_shape(window.stride)}, pad {format_shape(window.pad)}, dilation "
-                f"{format_shape(window.dilation)}. "
-                "Use a larger input, more pad or a smaller kernel_size."
-            )
-        return [(*bottoms[0][:axis], self.num_output, *sizes)] * len(bottoms)
-
-    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
-        inside, outside = self.num_output, self.channels(bottoms[0])
-        if not self.transposed:
-            inside, outside = outside, inside
-        weight = (outside, inside // self.group, *self.window(bottoms[0]).kernel)
-        return {"weight": weight, "bias": (self.num_output,)} if self.bias else {"weight": weight}
-
-    def fillers(self) -> Mapping[str, Filler]:
-        return {"weight": self.weight_filler, "bias": self.bias_filler}
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        weights = count(self.weight_shapes(bottoms)["weight"])
-        per_place = bottoms if self.transposed else tops
-        axis = self.channel_axis(bottoms[0])
-        return sum(weights * count(shape, 0, axis) * count(shape, axis + 1) for shape in per_place)
-
-    def padding(self, node: Node) -> Padding | None:
-        axis = self.channel_axis(node.bottom_shapes[0]) + 1
-        spatial, made = node.bottom_shapes[0][axis:], node.top_shapes[0][axis:]
-        window = self.window(node.bottom_shapes[0])
-        if not spatial:
-            return None
-        return deconv_padding(window, spatial) if self.transposed else conv_padding(window, spatial, made)
-
-    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
-        return self.channel_axis(node.bottom_shapes[bottom])
-
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        if any(bottom.is_flattening for bottom in bottoms):
-            return None
-        return [channels_last(shape, self.channel_axis(node.bottom_shapes[0])) for shape in node.top_shapes]
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        group: dict[str, Fact] = {"group": self.group} if self.group > 1 else {}
-        bias = (flattened(node, node.param("bias"), "bias"),) if self.bias else ()
-        return WeightArrays((self._kernel(node), *bias), group, self._notes(node))
-
-    def is_depthwise(self, node: Node) -> bool:
-        """Whether each channel has filters of its own, in as many dimensions as Keras knows that in."""
-        shape = node.param("weight").shape
-        return self.group > 1 and shape[1] == 1 and len(shape) in (3, 4)
-
-    def _kernel(self, node: Node) -> WeightArray:
-        weight = node.param("weight")
-        if not self.is_depthwise(node):
-            return convolution_kernel(node, weight, inside="I" if self.group == 1 else "I/group")
-        outputs, _, *kernel = weight.shape
-        spatial = "H×W" if len(kernel) == 2 else "W"
-        # caffe: the filters of channel c follow one another, so output c·M + m is channel c's filter m
-        return transposed(
-            node, weight, "depthwise_kernel", (*range(2, len(kernel) + 2), 0, 1), f"(C·M)×1×{spatial} → {spatial}×C×M",
-            view=(self.group, outputs // self.group, *kernel),
-        )  # fmt: skip
-
-    def _notes(self, node: Node) -> tuple[str, ...]:
-        return ()
-
-    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
-        if self.channel_axis(node.bottom_shapes[0]) != 1 or len(node.tops) != 1:
-            return None
-        return absorbed(node, factor, shift, self.output_axis_factor(node.param("weight").shape, factor))
-
-    def output_axis_factor(self, weight: Shape, factor: FloatArray) -> FloatArray:
-        """One factor for each output, shaped to be multiplied with the weight."""
-        return factor.reshape(-1, *([1] * (len(weight) - 1)))
-
-    def _window_and_weight(self, node: Node, onnx: OnnxBuilder) -> tuple[Window, str]:
-        window = self.window(node.bottom_shapes[0])
-        if window.kernel:
-            return window, onnx.weight("weight")
-        # no spatial axis: a product over the channels alone, written as a 1×1 window
-        weight = onnx.reshape(onnx.weight("weight"), (*node.params[0].shape, 1), what="weight_1d")
-        return Window((1,), (1,), (0,), (1,)), weight
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        axis = self.channel_axis(node.bottom_shapes[0])
-        window, weight = self._window_and_weight(node, onnx)
-        # not `self.bias`: a pass may have folded a bias into a layer without one
-        weights = [weight, onnx.weight("bias")] if node.has_param("bias") else [weight]
-        plain = axis == 1 and len(node.bottom_shapes[0]) > 2
-        for bottom, top in zip(node.bottoms, node.tops, strict=True):
-            x = bottom if plain else onnx.reshape(bottom, _as_batch(onnx, bottom, axis))
-            y = top if plain else f"{top}/as_batch"
-            onnx.emit(
-                "ConvTranspose" if self.transposed else "Conv", [x, *weights], [y], kernel_shape=window.kernel,
-                strides=window.stride, dilations=window.dilation, pads=(*window.pad, *window.pad), group=self.group,
-            )  # fmt: skip
-            if not plain:
-                onnx.reshape(y, onnx.dims(top), to=top, what="back")
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        axis = self.channel_axis(node.bottom_shapes[0])
-        window, weight = self._window_and_weight(node, onnx)
-        bottoms, weight_diffs, bias_diffs = [], [], []
-        for bottom, top, top_diff in zip(node.bottoms, node.tops, top_diffs, strict=True):
-            dims, top_dims = _as_batch(onnx, bottom, axis), _as_batch(onnx, top, axis)
-            x, y_diff = bottom, top_diff
-            if dims != onnx.dims(bottom):
-                x, y_diff = onnx.reshape(x, dims, what="x"), onnx.reshape(y_diff, top_dims, what="y_diff")
-            weight_diff, diff = self._diffs(onnx, window, weight, (x, dims), (y_diff, top_dims))
-            if dims != onnx.dims(bottom):
-                diff = onnx.reshape(diff, onnx.dims(bottom), what="bottom_diff")
-            bottoms.append(diff)
-            weight_diffs.append(weight_diff)
-            bias_diffs.append(class_sums(onnx, y_diff, len(dims), 1, "bias_diff"))
-        params = {"weight": _sum(onnx, weight_diffs, "weight_diff")}
-        if len(node.params[0].shape) == 2:
-            params["weight"] = onnx.reshape(params["weight"], node.params[0].shape, what="weight_diff")
-        return Gradients(bottoms, {**params, "bias": _sum(onnx, bias_diffs, "bias_diff")} if self.bias else params)
-
-    def _diffs(
-        self, onnx: OnnxBuilder, window: Window, weight: str, x: tuple[str, Dims], y_diff: tuple[str, Dims]
-    ) -> tuple[str, str]:
-        """The diffs of weight and bottom, given the bottom and the top's diff with their dims."""
-        image, places = (y_diff, x) if self.transposed else (x, y_diff)
-        found = filter_diff(
-            onnx,
-            image[0],
-            places[0],
-            window,
-            self.group,
-            image_dims=image[1],
-            places_dims=places[1],
-            what="weight_diff",
-        )
-        if self.transposed:
-            diff = onnx.op(
-                "Conv", [y_diff[0], weight], what="bottom_diff", kernel_shape=window.kernel, strides=window.stride,
-                dilations=window.dilation, pads=(*window.pad, *window.pad), group=self.group,
-            )  # fmt: skip
-            return found, diff
-        why = "the gradient of a convolution needs to know the sizes of its input"
-        diff = spread_windows(
-            onnx, y_diff[0], weight, window, self.group, positions=onnx.fixed(y_diff[1][2:], why),
-            size=onnx.fixed(x[1][2:], why), what="bottom_diff",
-        )  # fmt: skip
-        return found, diff
-
 
 def layer_like(layer: LayerDef, kind: str) -> LayerParameter:
     """A layer of another type in this one's place: its name, bottoms, tops, rules and learning rates."""
@@ -344,15 +342,15 @@ def absorbed(node: Node, factor: FloatArray, shift: FloatArray, weight_factor: F
     """
     weight = node.param("weight")
 
-    def scaled() -> FloatArray:
+    def scale() -> FloatArray:
         out = np.empty(weight.shape, np.float32)
         return np.multiply(weight.array(), weight_factor, out=out, dtype=np.float64, casting="same_kind").ravel()
 
     bias = node.param("bias").array().astype(np.float64) if node.has_param("bias") else np.float64(0)
-    transposed = (bias * factor + shift).astype(np.float32)
+    folded_bias = (bias * factor + shift).astype(np.float32)
     return (
-        replace(weight, values=scaled, source="folded"),
-        Param("bias", transposed.shape, transposed.ravel, source="folded"),
+        replace(weight, values=DerivedValues(scale), source="folded"),
+        Param("bias", folded_bias.shape, ArrayValues(folded_bias), source="folded"),
     )
 
 
@@ -365,13 +363,13 @@ class Deconvolution(Convolution):
         "weight": "channels × num_output/group × kernel_h × kernel_w", "bias": "num_output",
     }  # fmt: skip
 
+    def output_size(self, window: Window, spatial: Shape) -> Shape:
+        return window.deconv_size(spatial)
+
     def output_axis_factor(self, weight: Shape, factor: FloatArray) -> FloatArray:
         # the weight is C × num_output/group × kernel…: rows of one group share that group's outputs
         by_group = np.repeat(factor.reshape(self.group, -1), weight[0] // self.group, axis=0)
         return by_group.reshape(*weight[:2], *([1] * (len(weight) - 2)))
-
-    def output_size(self, window: Window, spatial: Shape) -> Shape:
-        return window.deconv_size(spatial)
 
     def _kernel(self, node: Node) -> WeightArray:
         outputs = "O" if self.group == 1 else "O/group"
@@ -395,18 +393,16 @@ class Im2col(Layer):
     propagates_always: ClassVar[bool] = True
 
     axis: int
-    param: ConvolutionParameter
+    window: WindowSpec
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
-        return cls(layer.proto.convolution_param.axis, layer.proto.convolution_param)
-
-    def window_over(self, bottom: Shape) -> Window | None:
-        return conv_window(self.param, len(bottom) - canonical_axis(self.axis, len(bottom), bottom) - 1)
+        p = layer.proto.convolution_param
+        return cls(p.axis, parse_window(p))
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
-        window = conv_window(self.param, len(bottoms[0]) - axis - 1)
+        window = self.window_over(bottoms[0])
         sizes = window.conv_size(bottoms[0][axis + 1 :])
         if any(size < 1 for size in sizes):
             raise LayerError(f"the output would be {format_shape(sizes)}; use a larger input or a smaller kernel_size")
@@ -416,7 +412,7 @@ class Im2col(Layer):
         # a convolution whose filters are one-hot picks the windows' elements, whatever the number of axes
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         channels = node.bottom_shapes[0][axis]
-        window = conv_window(self.param, len(node.bottom_shapes[0]) - axis - 1)
+        window = self.window_over(node.bottom_shapes[0])
         weight = picks(onnx, window, channels)
         x = onnx.reshape(node.bottoms[0], _as_batch(onnx, node.bottoms[0], axis))
         y = onnx.op(
@@ -429,7 +425,7 @@ class Im2col(Layer):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
-        window, channels = conv_window(self.param, len(node.bottom_shapes[0]) - axis - 1), node.bottom_shapes[0][axis]
+        window, channels = self.window_over(node.bottom_shapes[0]), node.bottom_shapes[0][axis]
         dims, top_dims = _as_batch(onnx, node.bottoms[0], axis), _as_batch(onnx, node.tops[0], axis)
         why = "the gradient of Im2col needs to know the sizes of its input"
         diff = spread_windows(
@@ -437,6 +433,9 @@ class Im2col(Layer):
             channels, positions=onnx.fixed(top_dims[2:], why), size=onnx.fixed(dims[2:], why), what="bottom_diff",
         )  # fmt: skip
         return Gradients((onnx.reshape(diff, onnx.dims(node.bottoms[0]), what="bottom_diff"),))
+
+    def window_over(self, bottom: Shape) -> Window:
+        return self.window.over(len(bottom) - canonical_axis(self.axis, len(bottom), bottom) - 1)
 
 
 def picks(onnx: OnnxBuilder, window: Window, channels: int) -> str:
@@ -448,67 +447,27 @@ def picks(onnx: OnnxBuilder, window: Window, channels: int) -> str:
 C3D_FIELDS = ("kernel_depth", "temporal_stride", "temporal_pad", "filter_group")
 
 
-def conv_window(p: ConvolutionParameter, spatial_axes: int) -> Window:
-    """The window of a ConvolutionParameter over that many axes; raises LayerError as Caffe does."""
-    kernel = _kernel(p, spatial_axes)
-    stride: tuple[int, ...]
-    pad: tuple[int, ...]
-    if p.HasField("stride_h") or p.HasField("stride_w"):
-        stride = _pair("stride", len(p.stride), p.stride_h, p.stride_w, spatial_axes)
-    else:
-        stride = _spread("stride", p.stride, spatial_axes, 1)
-    if p.HasField("pad_h") or p.HasField("pad_w"):
-        pad = _pair("pad", len(p.pad), p.pad_h, p.pad_w, spatial_axes)
-    else:
-        pad = _spread("pad", p.pad, spatial_axes, 0)
-    dilation = _dilation(p, spatial_axes)
-    if any(p.HasField(name) for name in C3D_FIELDS):
-        raise LayerError(f'{", ".join(C3D_FIELDS)} are fields of C3D\'s Convolution3D; use `type: "Convolution3D"`')
-    for name, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
-        if not all(1 <= value <= INT_MAX for value in values):
-            raise LayerError(f"{name} is {list(values)}; each must be at least 1, and fit an int")
-    if any(value > INT_MAX for value in pad):
-        raise LayerError(f"pad is {list(pad)}; each must fit an int")
-    return Window(kernel, stride, pad, dilation)
+def parse_window(p: ConvolutionParameter) -> WindowSpec:
+    """The window of a ConvolutionParameter; faults show when it is laid over axes, as in Caffe."""
+    kernel = (p.kernel_h, p.kernel_w) if p.HasField("kernel_h") or p.HasField("kernel_w") else None
+    stride = (p.stride_h, p.stride_w) if p.HasField("stride_h") or p.HasField("stride_w") else None
+    pad = (p.pad_h, p.pad_w) if p.HasField("pad_h") or p.HasField("pad_w") else None
+    fault = f'{", ".join(C3D_FIELDS)} are fields of C3D\'s Convolution3D; use `type: "Convolution3D"`'
+    return WindowSpec(
+        WindowSetting("kernel_size", tuple(p.kernel_size), kernel),
+        WindowSetting("stride", tuple(p.stride), stride, 1),
+        WindowSetting("pad", tuple(p.pad), pad, 0),
+        _dilation(p),
+        fault if any(p.HasField(name) for name in C3D_FIELDS) else "",
+    )
 
 
-def _dilation(p: ConvolutionParameter, spatial_axes: int) -> tuple[int, ...]:
+def _dilation(p: ConvolutionParameter) -> WindowSetting:
     """`dilation`, or DeepLab's older names for it: `hole`, or `hole_h` and `hole_w`."""
     by_axis = p.HasField("hole_h") or p.HasField("hole_w")
     if not by_axis and not p.HasField("hole"):
-        return _spread("dilation", p.dilation, spatial_axes, 1)
+        return WindowSetting("dilation", tuple(p.dilation), default=1)
     if p.dilation or (by_axis and p.HasField("hole")):
-        raise LayerError("dilation, hole, and hole_h/hole_w are names of one thing; one of them was needed")
-    return _pair("hole", 0, p.hole_h, p.hole_w, spatial_axes) if by_axis else (p.hole,) * spatial_axes
-
-
-def _kernel(p: ConvolutionParameter, spatial_axes: int) -> tuple[int, ...]:
-    if p.HasField("kernel_h") or p.HasField("kernel_w"):
-        return _pair("kernel_size", len(p.kernel_size), p.kernel_h, p.kernel_w, spatial_axes)
-    given = len(p.kernel_size)
-    if given not in (1, spatial_axes):
-        raise LayerError(
-            "kernel_size must be specified once, or once per spatial dimension "
-            f"(kernel_size specified {given} times; {spatial_axes} spatial dims)."
-        )
-    return tuple(p.kernel_size) * (spatial_axes if given == 1 else 1)
-
-
-def _pair(name: str, repeated: int, height: int, width: int, spatial_axes: int) -> tuple[int, int]:
-    short = name.removesuffix("_size")
-    if spatial_axes != 2:
-        raise LayerError(f"{short}_h & {short}_w can only be used for 2D convolution; there are {spatial_axes} axes")
-    if repeated:
-        raise LayerError(f"Either {name} or {short}_h/w should be specified; not both.")
-    return height, width
-
-
-def _spread(name: str, values: Sequence[int], spatial_axes: int, default: int) -> tuple[int, ...]:
-    if len(values) not in (0, 1, spatial_axes):
-        raise LayerError(
-            f"{name} must be specified once, or once per spatial dimension "
-            f"({name} specified {len(values)} times; {spatial_axes} spatial dims)."
-        )
-    if not values:
-        return (default,) * spatial_axes
-    return tuple(values) if len(values) == spatial_axes else (values[0],) * spatial_axes
+        fault = "dilation, hole, and hole_h/hole_w are names of one thing; one of them was needed"
+        return WindowSetting("hole", fault=fault)
+    return WindowSetting("hole", height_width=(p.hole_h, p.hole_w)) if by_axis else WindowSetting("hole", (p.hole,))

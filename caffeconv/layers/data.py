@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from caffeconv.caffe_pb2 import TransformationParameter
+from caffeconv.caffe_pb2 import BlobShape, LayerParameter, TransformationParameter
 from caffeconv.data.database import DatabaseSource, first_shape
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.hdf5 import HDF5Files, HDF5Source
@@ -69,6 +69,24 @@ class Input(Layer):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         return
 
+    @classmethod
+    def with_requested_shapes(cls, layer: LayerDef, shapes: Mapping[str, Shape]) -> LayerDef:
+        if not all(top in shapes for top in layer.tops):
+            return layer
+        proto = LayerParameter()
+        proto.CopyFrom(layer.proto)
+        del proto.input_param.shape[:]
+        proto.input_param.shape.extend(BlobShape(dim=shapes[top]) for top in layer.tops)
+        return replace(layer, proto=proto)
+
+    @classmethod
+    def label_tops(cls, layer: LayerDef) -> tuple[str, ...]:
+        return ()
+
+    @classmethod
+    def deploy_shape(cls, shape: Shape) -> Shape:
+        return shape
+
 
 @dataclass(frozen=True)
 class DummyData(Layer):
@@ -105,16 +123,16 @@ class DummyData(Layer):
             tuple(fillers if len(fillers) == number else fillers * number),
         )
 
-    @property
-    def is_random(self) -> bool:
-        return any(filler.is_random for filler in self.data_fillers)
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return self.shapes
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         for shape, filler, top in zip(self.shapes, self.data_fillers, node.tops, strict=True):
             filler.lower(onnx, shape, top)
+
+    @property
+    def is_random(self) -> bool:
+        return any(filler.is_random for filler in self.data_fillers)
 
 
 @dataclass(frozen=True)
@@ -135,12 +153,6 @@ class Parameter(Layer):
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         return {"value": self.shape}
 
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        return [as_caffe(self.shape)]
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        return WeightArrays(all_as_stored(node))
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Identity", [onnx.weight("value")], node.tops)
 
@@ -148,6 +160,12 @@ class Parameter(Layer):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         return Gradients((), {"value": top_diffs[0]})
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        return [as_caffe(self.shape)]
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        return WeightArrays(all_as_stored(node))
 
 
 @dataclass(frozen=True)
@@ -165,33 +183,33 @@ class DataLayer(Layer):
     number_of_tops: int
     batch_size: int
 
-    @abstractmethod
-    def item_shape(self) -> Shape:
-        """The shape of one item of the first top; LayerError where it cannot be known."""
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         shapes: list[Shape] = [(self.batch_size, *self.item_shape()), (self.batch_size,)]
         return shapes[: self.number_of_tops]
 
-    def input_shapes(self, tops: Sequence[str], asked: Mapping[str, Shape]) -> Shapes:
-        if tops[0] not in asked:
-            return super().input_shapes(tops, asked)
-        data = asked[tops[0]]
-        return [data, *(asked.get(top, data[:1]) for top in tops[1:])]
+    @abstractmethod
+    def item_shape(self) -> Shape:
+        """The shape of one item of the first top; LayerError where it cannot be known."""
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         return
+
+    def input_shapes(self, tops: Sequence[str], shapes: Mapping[str, Shape]) -> Shapes:
+        if tops[0] not in shapes:
+            return super().input_shapes(tops, shapes)
+        data = shapes[tops[0]]
+        return [data, *(shapes.get(top, data[:1]) for top in tops[1:])]
 
 
 def _source_remarks(node: Node, written: str) -> Sequence[Diagnostic]:
     """Notes that a source is not there, or that it was found beside the prototxt."""
     definition = node.definition
-    found = definition.find_file(written)
-    if not found.exists():
+    path = definition.find_file(written)
+    if not path.exists():
         taken = f"{written} is not there; '{definition.tops[0]}' is taken to be {format_shape(node.top_shapes[0])}"
         return [Diagnostic("note", definition.where, taken, layer=definition.name)]
-    if found != Path(written):
-        beside = f"{written} is not there as seen from the current folder; {found}, beside the prototxt, is taken"
+    if path != Path(written):
+        beside = f"{written} is not there as seen from the current folder; {path}, beside the prototxt, is taken"
         return [Diagnostic("note", definition.where, beside, layer=definition.name)]
     return ()
 
@@ -229,9 +247,9 @@ class Data(DataLayer):
     database these are guessed from transform_param.
     """
 
+    tops: ClassVar[Arity] = Arity(1, 2)
     settings: ClassVar[str] = "transform_param"
     crop_setting: ClassVar[str] = "crop_size"
-    tops: ClassVar[Arity] = Arity(1, 2)
 
     source: Path
     backend: Backend
@@ -261,11 +279,11 @@ class Data(DataLayer):
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.data_param.source)
 
-    def preparation(self) -> Preparation:
-        return Preparation(self.transform)
-
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return DatabaseSource(tops, self.source, self.backend, self.batch_size, self.transform, random)
+
+    def preparation(self) -> Preparation:
+        return Preparation(self.transform)
 
 
 @dataclass(frozen=True)
@@ -315,13 +333,13 @@ class ImageData(DataLayer):
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.image_data_param.source)
 
-    def preparation(self) -> Preparation:
-        return Preparation(self.transform, self.pictures.size)
-
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return ImageListSource(
             tops, self.pictures, self.batch_size, self.transform, random, shuffle=self.shuffle, rand_skip=self.rand_skip
         )
+
+    def preparation(self) -> Preparation:
+        return Preparation(self.transform, self.pictures.size)
 
 
 @dataclass(frozen=True)
@@ -359,11 +377,11 @@ class WindowData(DataLayer):
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.window_data_param.source)
 
-    def preparation(self) -> Preparation:
-        return Preparation(self.transform)
-
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return WindowSource(tops, self.sampling, self.transform, random)
+
+    def preparation(self) -> Preparation:
+        return Preparation(self.transform)
 
 
 @dataclass(frozen=True)
@@ -388,14 +406,14 @@ class MemoryData(DataLayer):
         transform = _transform(layer) if layer.proto.HasField("transform_param") else None
         return cls(len(layer.tops), p.batch_size, shape, transform)
 
-    def preparation(self) -> Preparation | None:
-        return None if self.transform is None else Preparation(self.transform)
-
     def item_shape(self) -> Shape:
         return self.shape
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return MemorySource(tops, (self.batch_size, *self.shape))
+
+    def preparation(self) -> Preparation | None:
+        return None if self.transform is None else Preparation(self.transform)
 
 
 @dataclass(frozen=True)
@@ -406,9 +424,9 @@ class HDF5Data(Layer):
     """
 
     bottoms: ClassVar[Arity] = exactly(0)
-    fills_itself: ClassVar[bool] = True
     tops: ClassVar[Arity] = at_least(1)
     is_input: ClassVar[bool] = True
+    fills_itself: ClassVar[bool] = True
 
     batch_size: int
     files: HDF5Files
@@ -430,14 +448,14 @@ class HDF5Data(Layer):
         except CaffeconvError as error:
             raise LayerError(str(error)) from None
 
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        return
+
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.hdf5_data_param.source)
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return HDF5Source(self.files, self.batch_size, random, shuffle=self.shuffle)
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        return
 
 
 @dataclass(frozen=True)
@@ -468,8 +486,8 @@ class HDF5Output(Layer):
             )
         return []
 
-    def data_sink(self) -> DataSink:
-        return HDF5Sink(Path(self.file_name))
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         return
+
+    def data_sink(self) -> DataSink:
+        return HDF5Sink(Path(self.file_name))

@@ -47,17 +47,13 @@ class Normalize(Layer):
     normalize_layer.cpp).
     """
 
-    is_pointwise: ClassVar[bool] = True
     computes_in_float32: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
 
     across_spatial: bool
     channel_shared: bool
     eps: float
     filler: Filler
-
-    @property
-    def mixes_positions(self) -> bool:
-        return self.across_spatial
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -77,13 +73,6 @@ class Normalize(Layer):
 
     def fillers(self) -> Mapping[str, Filler]:
         return {"scale": self.filler}
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return 2 * count(bottoms[0])
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        facts: dict[str, Fact] = {"epsilon": self.eps}
-        return WeightArrays((along(node, node.param("scale"), "gamma", 1, bottoms[0]),), facts)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         unit, _ = self._unit_and_norm(node, onnx)
@@ -118,6 +107,17 @@ class Normalize(Layer):
             return Gradients((scaled,), {"scale": sum_over(onnx, product, range(rank), "scale_diff")})
         return Gradients((scaled,), {"scale": class_sums(onnx, product, rank, 1, "scale_diff")})
 
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        facts: dict[str, Fact] = {"epsilon": self.eps}
+        return WeightArrays((along(node, node.param("scale"), "gamma", 1, bottoms[0]),), facts)
+
+    @property
+    def mixes_positions(self) -> bool:
+        return self.across_spatial
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return 2 * count(bottoms[0])
+
 
 # -- PriorBox ----------------------------------------------------------------------------------------------------------
 
@@ -133,10 +133,10 @@ class PriorBox(Layer):
     prior_box_layer.cpp).
     """
 
-    tops_as_caffe: ClassVar[bool] = True
     bottoms: ClassVar[Arity] = exactly(2)
     computes_in_float32: ClassVar[bool] = True
     float32_tops: ClassVar[tuple[int, ...]] = (0,)
+    tops_as_caffe: ClassVar[bool] = True
 
     min_sizes: tuple[float, ...]
     max_sizes: tuple[float, ...]
@@ -177,11 +177,6 @@ class PriorBox(Layer):
             _image(p), _step(p), p.offset,
         )  # fmt: skip
 
-    @property
-    def priors(self) -> int:
-        """How many boxes each place has."""
-        return len(self.min_sizes) * (1 + len(self.aspect_ratios)) + len(self.max_sizes)
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         _, _, height, width = legacy_shape(bottoms[0])
         legacy_shape(bottoms[1])
@@ -189,6 +184,14 @@ class PriorBox(Layer):
         if size < 1:
             raise LayerError(f"the features are {format_shape(bottoms[0])}; at least one place was needed")
         return [(1, 2, size)]
+
+    @property
+    def priors(self) -> int:
+        """How many boxes each place has."""
+        return len(self.min_sizes) * (1 + len(self.aspect_ratios)) + len(self.max_sizes)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.emit("Identity", [onnx.floats("boxes", self.boxes(node.bottom_shapes))], node.tops)
 
     def sizes(self) -> NDArray[np.float32]:
         """Width and height of each prior of a place, pixels: priors × 2."""
@@ -224,19 +227,16 @@ class PriorBox(Layer):
         top: FloatArray = np.stack([edges.ravel(), variances.ravel()])[None]
         return top
 
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        onnx.emit("Identity", [onnx.floats("boxes", self.boxes(node.bottom_shapes))], node.tops)
-
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         return Gradients((None, None))  # ssd: Backward_cpu returns at once
 
 
-def _aspect_ratios(given: Sequence[float], *, flip: bool) -> tuple[float, ...]:
+def _aspect_ratios(ratios_of_layer: Sequence[float], *, flip: bool) -> tuple[float, ...]:
     """The ratios without 1 and without repetitions; with `flip` each is followed by its inverse."""
     ratios = [1.0]
-    for ratio in given:
+    for ratio in ratios_of_layer:
         if any(abs(ratio - known) < 1e-6 for known in ratios):
             continue
         ratios.append(ratio)
@@ -293,13 +293,13 @@ class DetectionOutput(Layer):
     detection_output_layer.cpp; ApplyNMSFast in bbox_util.cpp).
     """
 
-    tops_as_caffe: ClassVar[bool] = True
     bottoms: ClassVar[Arity] = exactly(3)
     data_axis: ClassVar[int | None] = 2
     top_kinds: ClassVar[tuple[str, ...]] = ("detections",)
     computes_in_float32: ClassVar[bool] = True
-    is_discontinuous: ClassVar[bool] = True
     float32_tops: ClassVar[tuple[int, ...]] = (0,)
+    tops_as_caffe: ClassVar[bool] = True
+    is_discontinuous: ClassVar[bool] = True
 
     num_classes: int
     share_location: bool
@@ -339,11 +339,6 @@ class DetectionOutput(Layer):
             p.variance_encoded_in_target, threshold, nms.nms_threshold, nms.eta, top_k, keep_top_k,
         )  # fmt: skip
 
-    @property
-    def labels(self) -> list[int]:
-        """The classes that are looked for."""
-        return [label for label in range(self.num_classes) if label != self.background]
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         locations, confidences, priors = (legacy_shape(bottom) for bottom in bottoms)
         number, sets = priors[2] // 4, 1 if self.share_location else self.num_classes
@@ -369,11 +364,6 @@ class DetectionOutput(Layer):
             )
         return [(1, 1, 1, 7)]
 
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        return refuse_all(propagate_down)
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         pictures = _length(onnx, node.bottoms[1])
         leading = onnx.ints("leading_axes", [0, 1])
@@ -388,6 +378,11 @@ class DetectionOutput(Layer):
         fake = onnx.op("Slice", [fake, none, end, none], what="fake_rows")
         rows = onnx.op("Concat", [rows, fake], axis=0, what="rows")
         onnx.emit("Unsqueeze", [rows, leading], node.tops)
+
+    @property
+    def labels(self) -> list[int]:
+        """The classes that are looked for."""
+        return [label for label in range(self.num_classes) if label != self.background]
 
     def _no_rows(self, pictures: str, onnx: OnnxBuilder) -> str:
         """What stands for a batch without detections: N rows (picture, -1, …, -1)."""
@@ -408,16 +403,16 @@ class DetectionOutput(Layer):
 
         scores, order = self._best(node, onnx, priors, candidates)  # N × labels × candidates
         boxes = self._candidate_boxes(node, onnx, priors, candidates, order)  # groups × candidates × 4
-        kept = self._suppressed(
+        scores_left = self._suppressed(
             onnx, boxes, onnx.reshape(scores, (groups, candidates), what="group_scores"), candidates
         )  # groups × candidates, bool
-        kept = onnx.reshape(kept, (num, per_picture), what="kept")
+        scores_left = onnx.reshape(scores_left, (num, per_picture), what="kept")
         scores = onnx.reshape(scores, (num, per_picture), what="picture_scores")
         if self.keep_top_k is not None and self.keep_top_k < per_picture:
-            kept = _best_kept(onnx, kept, scores, self.keep_top_k)
+            scores_left = _best_kept(onnx, scores_left, scores, self.keep_top_k)
 
         # found × (picture, place)
-        places = onnx.op("Transpose", [onnx.op("NonZero", [kept])], what="places", perm=[1, 0])
+        places = onnx.op("Transpose", [onnx.op("NonZero", [scores_left])], what="places", perm=[1, 0])
         column = onnx.ints("column_axis", [1])
         picture = onnx.op("Gather", [places, onnx.ints("first", [0])], axis=1, what="picture")
         place = onnx.op("Gather", [places, onnx.ints("second", [1])], axis=1, what="place")
@@ -527,7 +522,7 @@ class DetectionOutput(Layer):
         numbers = onnx.floats("numbers", np.arange(candidates))
 
         def step(states: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-            (kept, threshold), (box, is_above, number) = states, items
+            (left, threshold), (box, is_above, number) = states, items
             box = onnx.op("Unsqueeze", [box, column], what="box")
             box_low, box_high = onnx.ops("Split", [box, onnx.ints("halves", [2, 2])], 2, what="box_edges", axis=-1)
             common = onnx.op("Sub", [onnx.op("Min", [high, box_high]), onnx.op("Max", [low, box_low])], what="common")
@@ -536,16 +531,16 @@ class DetectionOutput(Layer):
             union = onnx.op("Sub", [onnx.op("Add", [areas, area]), common], what="union")
             overlap = onnx.op("Div", [common, union], what="overlap")  # 0 / 0 is greater than nothing
             too_near = onnx.op("Cast", [onnx.op("Greater", [overlap, threshold])], to=FLOAT, what="too_near")
-            beaten = onnx.reduce("ReduceMax", onnx.op("Mul", [too_near, kept]), [1], keepdims=True, what="beaten")
+            beaten = onnx.reduce("ReduceMax", onnx.op("Mul", [too_near, left]), [1], keepdims=True, what="beaten")
             stays = onnx.op("Mul", [is_above, onnx.op("Sub", [onnx.floats("sure", 1), beaten])], what="stays")
             place = onnx.op("Cast", [onnx.op("Equal", [numbers, number])], to=FLOAT, what="place")
-            kept = onnx.op("Max", [kept, onnx.op("Mul", [stays, place])], what="kept")
+            left = onnx.op("Max", [left, onnx.op("Mul", [stays, place])], what="kept")
             high_yet = onnx.op("Cast", [onnx.op("Greater", [threshold, onnx.floats("half_way", 0.5)])], to=FLOAT)
             stands = onnx.op("Sub", [onnx.floats("sure", 1), onnx.op("Mul", [stays, high_yet])], what="stands")  # or 0
             factor = onnx.op("Max", [stands, onnx.floats("eta", self.eta)], what="factor")
             threshold = onnx.op("Mul", [threshold, factor], what="threshold")
             # before opset 16 a Scan forgets its states' shapes, and onnxruntime wants to know them
-            return [onnx.reshape(kept, (None, candidates)), onnx.reshape(threshold, (None, 1))], []
+            return [onnx.reshape(left, (None, candidates)), onnx.reshape(threshold, (None, 1))], []
 
         groups = _length(onnx, scores)
         thresholds = onnx.op("Concat", [groups, onnx.ints("a_column", [1])], axis=0, what="threshold_shape")
@@ -558,8 +553,13 @@ class DetectionOutput(Layer):
             first(onnx.op("Unsqueeze", [onnx.op("Transpose", [above], perm=[1, 0]), onnx.ints("last_axis", [2])])),
             first(numbers),
         ]
-        (kept, _), _ = onnx.scan(step, states, sequences, steps=None)
-        return onnx.op("Greater", [kept, zero], what="kept_groups")
+        (left, _), _ = onnx.scan(step, states, sequences, steps=None)
+        return onnx.op("Greater", [left, zero], what="kept_groups")
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return refuse_all(propagate_down)
 
 
 def _length(onnx: OnnxBuilder, value: str) -> str:
@@ -573,11 +573,11 @@ def _area(onnx: OnnxBuilder, extent: str) -> str:
     return onnx.op("Squeeze", [onnx.op("Mul", [width, height]), onnx.ints("sides_axis", [-1])], what="area")
 
 
-def _best_kept(onnx: OnnxBuilder, kept: str, scores: str, number: int) -> str:
-    """`kept`, of which only the `number` best of each row stay; pictures × places each."""
-    lowest = onnx.op("Where", [kept, scores, onnx.floats("dropped", -np.inf)], what="kept_scores")
+def _best_kept(onnx: OnnxBuilder, scores_left: str, scores: str, number: int) -> str:
+    """`scores_left`, of which only the `number` best of each row stay; pictures × places each."""
+    lowest = onnx.op("Where", [scores_left, scores, onnx.floats("dropped", -np.inf)], what="kept_scores")
     _, best = onnx.ops("TopK", [lowest, onnx.ints("keep_top_k", [number])], 2, what="kept_best", axis=1)
-    nothing = onnx.op("Expand", [onnx.bools("no", False), onnx.op("Shape", [kept])], what="nothing")
+    nothing = onnx.op("Expand", [onnx.bools("no", False), onnx.op("Shape", [scores_left])], what="nothing")
     ones = onnx.op("Expand", [onnx.bools("yes", True), onnx.op("Shape", [best])], what="all_best")
     chosen = onnx.op("ScatterElements", [nothing, best, ones], axis=1, what="chosen")
-    return onnx.op("And", [kept, chosen], what="kept_top_k")
+    return onnx.op("And", [scores_left, chosen], what="kept_top_k")

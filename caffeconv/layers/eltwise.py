@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Eltwise(Layer):
     """Product, weighted sum or greatest of two or more blobs of one shape (caffe: eltwise_layer.cpp)."""
 
-    is_pointwise: ClassVar[bool] = True
     bottoms: ClassVar[Arity] = at_least(2)
+    is_pointwise: ClassVar[bool] = True
 
     operation: str
     coefficients: tuple[float, ...]
@@ -50,13 +50,6 @@ class Eltwise(Layer):
                     "all bottoms must have one shape"
                 )
         return [bottoms[0]]
-
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return True
-
-    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
-        models = dict.fromkeys(bottoms)
-        return [{i: model for i, bottom in enumerate(bottoms) if bottom != model} for model in models]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.operation == "MAX":
@@ -115,3 +108,10 @@ class Eltwise(Layer):
             wins = [*(onnx.op("And", [won, stays], what="wins") for won in wins), beats]
             greatest = onnx.op("Max", [greatest, bottom], what="greatest")
         return wins
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return True
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        models = dict.fromkeys(bottoms)
+        return [{i: model for i, bottom in enumerate(bottoms) if bottom != model} for model in models]

@@ -113,12 +113,12 @@ def filter_diff(
         image = onnx.op("Transpose", [image], what="image_items", perm=[1, 0, *range(2, axes + 2)])
     filters = onnx.op("Transpose", [places], what="filters", perm=[1, 0, *range(2, axes + 2)])
     overhang = window.overhang(positions, onnx.fixed(size, "the gradient of a weight needs to know the input's size"))
-    found = onnx.op(
+    taps = onnx.op(
         "Conv", [image, filters], what="filter_diffs", kernel_shape=positions, strides=window.dilation,
         dilations=window.stride, pads=[*window.pad, *(max(end, 0) for end in overhang)], group=group,
     )  # fmt: skip
     if min(overhang, default=0) < 0:  # the window never comes to the image's last rows or columns
         spatial = list(range(2, axes + 2))
         bounds = [onnx.ints("first_tap", [0] * axes), onnx.ints("taps", window.kernel), onnx.ints("spatial", spatial)]
-        found = onnx.op("Slice", [found, *bounds], what="filter_taps")
-    return onnx.op("Transpose", [found], what=what, perm=[1, 0, *range(2, axes + 2)])
+        taps = onnx.op("Slice", [taps, *bounds], what="filter_taps")
+    return onnx.op("Transpose", [taps], what=what, perm=[1, 0, *range(2, axes + 2)])

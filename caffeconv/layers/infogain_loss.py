@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.caffe_format.caffemodel import StoredBlob, read_binaryproto
+from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import CaffeconvError, Diagnostic, LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, LabelRule, Node
 from caffeconv.layers.gradient_ops import refuse_to
 from caffeconv.layers.label_ops import Normalization, check_label_count, label_rule, labels_for, why_labels_are_refused
-from caffeconv.layers.losses import Loss
+from caffeconv.layers.losses import Loss, softmax_over
 from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, count, shape_string
 
 if TYPE_CHECKING:
@@ -32,10 +33,9 @@ class InfogainLoss(Loss):
     probabilities: bottom[0] holds probabilities, not scores, and nothing is normalized, as in Caffe before 2017.
     """
 
-    label_bottoms: ClassVar[tuple[int, ...]] = (1, 2)
-    prediction: ClassVar[str] = "Softmax"
     bottoms: ClassVar[Arity] = Arity(2, 3)
     tops: ClassVar[Arity] = Arity(1, 2)
+    label_bottoms: ClassVar[tuple[int, ...]] = (1, 2)
     top_kinds: ClassVar[tuple[str, ...]] = ("loss", "probabilities")
 
     axis: int
@@ -48,7 +48,7 @@ class InfogainLoss(Loss):
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
-        if len(layer.tops) == 2 and not layer.proto.loss_weight:
+        if len(layer.tops) == 2 and not layer.loss_weights:
             # caffe: LossLayer::LayerSetUp adds a weight for the first top only
             raise LayerError(
                 "2 tops and no loss_weight; loss_weight must be unspecified or specified once per top blob. (2 vs. 1) "
@@ -73,42 +73,9 @@ class InfogainLoss(Loss):
         probabilities = layer.infogain == "probabilities"
         return cls(p_own.axis, normalization, p_own.source, stored, len(layer.tops) == 2, probabilities)
 
-    @classmethod
-    def prediction_of(cls, layer: LayerDef) -> str:
-        return "" if layer.infogain == "probabilities" else cls.prediction
-
-    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
-        scores = bottoms[0]
-        axis = canonical_axis(self.axis, len(scores), scores)
-        classes = math.isqrt(count(self._h_shape(bottoms)))
-        labels: dict[int, Shape] = {}
-        if count(bottoms[1]) != count(labels_for(scores, axis)):
-            labels = {1: labels_for(scores, axis)}
-        if classes * classes == count(self._h_shape(bottoms)) and classes == scores[axis]:
-            return [labels]
-        known: list[Mapping[int, Shape]] = []
-        if classes * classes == count(self._h_shape(bottoms)) and classes:
-            known.append({0: (*scores[:axis], classes, *scores[axis + 1 :]), **labels})
-        if self.stored is None:
-            known.append({2: (*((1, 1) if len(bottoms[2]) == 4 else ()), scores[axis], scores[axis]), **labels})
-        return known
-
-    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
-        axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
-        said = [*why_labels_are_refused(bottoms[0], bottoms[1], axis)]
-        numbers, classes = count(self._h_shape(bottoms)), bottoms[0][axis]
-        if numbers == classes * classes:
-            return said
-        root = math.isqrt(numbers)
-        made_for = (
-            f"{root}×{root}, for {root} classes" if root * root == numbers else "no square of a number of classes"
-        )
-        where = f"the file {self.source}" if self.stored is not None else "bottom[2]"
-        said.append(
-            f"H in {where} holds {numbers} numbers: {made_for}; the scores have {classes} classes on axis {axis}, which "
-            f"needs {classes}×{classes} = {classes * classes}."
-        )
-        return said
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        loss = super().top_shapes(bottoms)
+        return [*loss, bottoms[0]] if self.gives_prob else loss
 
     def _h_shape(self, bottoms: Shapes) -> Shape:
         return self.stored.shape if self.stored is not None else bottoms[2]
@@ -124,31 +91,6 @@ class InfogainLoss(Loss):
                 f"{where} is {shape_string(h)}; infogain->count() == num_labels_*num_labels_ "
                 f"({count(h)} vs. {classes * classes}): {classes}×{classes} was needed (classes on axis {axis})"
             )
-
-    def top_shapes(self, bottoms: Shapes) -> Shapes:
-        loss = super().top_shapes(bottoms)
-        return [*loss, bottoms[0]] if self.gives_prob else loss
-
-    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
-        source = sources[0]
-        if node.definition.infogain is not None or source is None or source.layer.top_kinds != ("probabilities",):
-            return ()
-        message = (
-            f"bottom '{node.definition.bottoms[0]}' holds the probabilities of {source.name} ({source.type}); "
-            "scores were needed: in Caffe 1.0 InfogainLoss applies softmax itself, so here it is applied twice"
-        )
-        hint = (
-            "If the net was written for Caffe before April 2017, whose InfogainLoss took probabilities, say "
-            f"`infogain='probabilities'`. Else give the layer what goes into {source.name}. `infogain='logits'` leaves the "
-            "net as it is, without this warning."
-        )
-        return [Diagnostic("warning", node.definition.where, message, hint, node.name)]
-
-    def label_rules(self, node: Node) -> Sequence[LabelRule]:
-        return label_rule(node, self.axis, self.normalization.ignore_label)
-
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         from caffeconv.layers.infogain_functions import infogain_attributes, infogain_loss_function
@@ -169,6 +111,10 @@ class InfogainLoss(Loss):
         )
         h = node.bottoms[2] if self.stored is None else self._constant_h(onnx, node.bottom_shapes[0][axis])
         onnx.function_op(function, [scores, labels, h], node.tops, **attributes)
+
+    def _constant_h(self, onnx: OnnxBuilder, classes: int) -> str:
+        assert self.stored is not None
+        return onnx.floats("H", self.stored.array().reshape(classes, classes))
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
@@ -194,9 +140,64 @@ class InfogainLoss(Loss):
         diff = onnx.function_value(function, [scores, labels, h, top_diffs[0]], what="bottom_diff", **attributes)
         return Gradients((diff, *([None] * (len(node.bottoms) - 1))))
 
-    def _constant_h(self, onnx: OnnxBuilder, classes: int) -> str:
-        assert self.stored is not None
-        return onnx.floats("H", self.stored.array().reshape(classes, classes))
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        source = sources[0]
+        if node.definition.infogain is not None or source is None or source.layer.top_kinds != ("probabilities",):
+            return ()
+        message = (
+            f"bottom '{node.definition.bottoms[0]}' holds the probabilities of {source.name} ({source.type}); "
+            "scores were needed: in Caffe 1.0 InfogainLoss applies softmax itself, so here it is applied twice"
+        )
+        hint = (
+            "If the net was written for Caffe before April 2017, whose InfogainLoss took probabilities, say "
+            f"`infogain='probabilities'`. Else give the layer what goes into {source.name}. `infogain='logits'` leaves the "
+            "net as it is, without this warning."
+        )
+        return [Diagnostic("warning", node.definition.where, message, hint, node.name)]
+
+    @classmethod
+    def prediction_layer(cls, layer: LayerDef) -> LayerParameter | None:
+        is_prediction = layer.infogain == "probabilities"
+        return None if is_prediction else softmax_over(layer, layer.proto.infogain_loss_param.axis)
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return self.axis == 1
+
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return label_rule(node, self.axis, self.normalization.ignore_label)
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        scores = bottoms[0]
+        axis = canonical_axis(self.axis, len(scores), scores)
+        classes = math.isqrt(count(self._h_shape(bottoms)))
+        labels: dict[int, Shape] = {}
+        if count(bottoms[1]) != count(labels_for(scores, axis)):
+            labels = {1: labels_for(scores, axis)}
+        if classes * classes == count(self._h_shape(bottoms)) and classes == scores[axis]:
+            return [labels]
+        known: list[Mapping[int, Shape]] = []
+        if classes * classes == count(self._h_shape(bottoms)) and classes:
+            known.append({0: (*scores[:axis], classes, *scores[axis + 1 :]), **labels})
+        if self.stored is None:
+            known.append({2: (*((1, 1) if len(bottoms[2]) == 4 else ()), scores[axis], scores[axis]), **labels})
+        return known
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
+        sentences = [*why_labels_are_refused(bottoms[0], bottoms[1], axis)]
+        numbers, classes = count(self._h_shape(bottoms)), bottoms[0][axis]
+        if numbers == classes * classes:
+            return sentences
+        root = math.isqrt(numbers)
+        made_for = (
+            f"{root}×{root}, for {root} classes" if root * root == numbers else "no square of a number of classes"
+        )
+        where = f"the file {self.source}" if self.stored is not None else "bottom[2]"
+        sentences.append(
+            f"H in {where} holds {numbers} numbers: {made_for}; the scores have {classes} classes on axis {axis}, which "
+            f"needs {classes}×{classes} = {classes * classes}."
+        )
+        return sentences
 
 
 def _read_h(layer: LayerDef) -> StoredBlob:

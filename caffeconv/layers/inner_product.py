@@ -19,6 +19,7 @@ from caffeconv.layers.gradient_ops import added_rows, like_bottom, refuse_to, su
 from caffeconv.layers.weight_layouts import as_stored, dense_kernel, flattened, source_of
 from caffeconv.tensor.axis_order import AxisOrder, as_caffe
 from caffeconv.tensor.param import Param
+from caffeconv.tensor.param_values import DerivedValues
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, canonical_axis, count, format_shape
 from caffeconv.tensor.weight_array import WeightArray, WeightArrays
 
@@ -35,11 +36,11 @@ class InnerProduct(Layer):
     Weight num_output × K (K × num_output with `transpose`); bias num_output.
     """
 
-    settings: ClassVar[str] = "inner_product_param"
     is_fully_connected: ClassVar[bool] = True
-    channel_setting: ClassVar[str] = "num_output"
-    param_axes: ClassVar[Mapping[str, str]] = {"weight": "num_output × inputs", "bias": "num_output"}
     tops_as_caffe: ClassVar[bool] = True
+    param_axes: ClassVar[Mapping[str, str]] = {"weight": "num_output × inputs", "bias": "num_output"}
+    settings: ClassVar[str] = "inner_product_param"
+    channel_setting: ClassVar[str] = "num_output"
 
     num_output: int
     axis: int
@@ -55,6 +56,101 @@ class InnerProduct(Layer):
             raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
         return cls(p.num_output, p.axis, p.transpose, p.bias_term, *fillers)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
+        return [(*bottoms[0][:axis], self.num_output)]
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        k = count(bottoms[0], canonical_axis(self.axis, len(bottoms[0])))
+        weight = (k, self.num_output) if self.transpose else (self.num_output, k)
+        return {"weight": weight, "bias": (self.num_output,)} if self.bias else {"weight": weight}
+
+    def fillers(self) -> Mapping[str, Filler]:
+        return {"weight": self.weight_filler, "bias": self.bias_filler}
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        rank = len(node.bottom_shapes[0])
+        axis = canonical_axis(self.axis, rank)
+        x = node.bottoms[0]
+        if axis != 1 or rank != 2:
+            x = onnx.op("Flatten", [x], axis=axis)
+        inputs = [x, *(onnx.weight(param.name) for param in node.params)]
+        if axis == 1:
+            onnx.emit("Gemm", inputs, node.tops, transB=int(not self.transpose))
+        else:
+            y = onnx.op("Gemm", inputs, transB=int(not self.transpose))
+            onnx.reshape(y, onnx.dims(node.tops[0]), to=node.tops[0])
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        shape = node.bottom_shapes[0]
+        axis = canonical_axis(self.axis, len(shape))
+        x = onnx.op("Flatten", [node.bottoms[0]], what="x_rows", axis=axis)
+        diff = onnx.op("Flatten", top_diffs, what="diff_rows", axis=axis)
+        product = [x, diff] if self.transpose else [diff, x]
+        params = {"weight": onnx.op("Gemm", product, what="weight_diff", transA=1)}
+        if self.bias:
+            params["bias"] = sum_over(onnx, diff, [0], "bias_diff")
+        rows = onnx.op("Gemm", [diff, onnx.weight("weight")], what="bottom_diff_rows", transB=int(self.transpose))
+        flat = (count(shape, 0, axis), count(shape, axis))
+        return Gradients((like_bottom(onnx, node, rows, shape=flat),), params)
+
+    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+        if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
+            return None
+        return absorbed(node, factor, shift, factor[None, :] if self.transpose else factor[:, None])
+
+    def as_convolution(self, node: Node, bottoms: Shapes) -> Node:
+        x = bottoms[0]
+        if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
+            raise LayerError(f"it multiplies the axes from {self.axis} on; `axis: 1` was needed")
+        if len(x) < 3:
+            raise LayerError(
+                f"bottom '{node.definition.bottoms[0]}' is {format_shape(x)}; N×C×H×W was needed, or what layers make of that "
+                "place by place: there is nothing for a window to slide over"
+            )
+        if self.transpose and (node.param("weight").owner or node.param("weight").shared):
+            raise LayerError("its weight is shared, and transposed; a convolution has no `transpose`")
+        p = node.definition.proto.inner_product_param
+        proto = layer_like(node.definition, "Convolution")
+        proto.convolution_param.num_output, proto.convolution_param.bias_term = p.num_output, p.bias_term
+        proto.convolution_param.kernel_size.extend(x[2:])
+        copy_fillers(p, proto.convolution_param)
+        definition = node.definition.with_proto(proto)
+        params = tuple(self._as_filters(param, x) if param.name == "weight" else param for param in node.params)
+        return replace(node, definition=definition, layer=Convolution.parse(definition), params=params)
+
+    def _as_filters(self, weight: Param, x: Shape) -> Param:
+        """num_output × K as num_output × C × kernel…: the same numbers in the same order, unless transposed."""
+        shape = (self.num_output, *x[1:])
+        if not self.transpose:
+            return replace(weight, shape=shape)
+
+        def transpose() -> FloatArray:
+            return np.ascontiguousarray(weight.array().T).ravel()
+
+        return replace(weight, shape=shape, values=DerivedValues(transpose, weight.is_filled))
+
+    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        return axis if axis > 1 and axis == len(node.bottom_shapes[0]) - 1 else None
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        # axes in front of the inputs become axes of the top
+        if bottoms[0].lead < min(axis, len(node.bottom_shapes[0]) - 1) and bottoms[0].moves:
+            return None
+        return [as_caffe(node.top_shapes[0])]
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        rows = bottoms[0].along(canonical_axis(self.axis, len(node.bottom_shapes[0])))
+        kernel = dense_kernel(node, node.param("weight"), "kernel", rows, rows_first=self.transpose)
+        return WeightArrays((kernel, flattened(node, node.param("bias"), "bias")) if self.bias else (kernel,))
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(bottoms[0]) * self.num_output
 
     @classmethod
     def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
@@ -99,101 +195,6 @@ class InnerProduct(Layer):
         inputs, places = stored[0][-2 if p.transpose else -1], count(bottoms[0], 2)
         return inputs // places if p.axis == 1 and places and inputs % places == 0 else None
 
-    def top_shapes(self, bottoms: Shapes) -> Shapes:
-        axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
-        return [(*bottoms[0][:axis], self.num_output)]
-
-    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
-        k = count(bottoms[0], canonical_axis(self.axis, len(bottoms[0])))
-        weight = (k, self.num_output) if self.transpose else (self.num_output, k)
-        return {"weight": weight, "bias": (self.num_output,)} if self.bias else {"weight": weight}
-
-    def fillers(self) -> Mapping[str, Filler]:
-        return {"weight": self.weight_filler, "bias": self.bias_filler}
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return count(bottoms[0]) * self.num_output
-
-    def as_convolution(self, node: Node, bottoms: Shapes) -> Node:
-        x = bottoms[0]
-        if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
-            raise LayerError(f"it multiplies the axes from {self.axis} on; `axis: 1` was needed")
-        if len(x) < 3:
-            raise LayerError(
-                f"bottom '{node.definition.bottoms[0]}' is {format_shape(x)}; N×C×H×W was needed, or what layers make of that "
-                "place by place: there is nothing for a window to slide over"
-            )
-        if self.transpose and (node.param("weight").owner or node.param("weight").shared):
-            raise LayerError("its weight is shared, and transposed; a convolution has no `transpose`")
-        p = node.definition.proto.inner_product_param
-        proto = layer_like(node.definition, "Convolution")
-        proto.convolution_param.num_output, proto.convolution_param.bias_term = p.num_output, p.bias_term
-        proto.convolution_param.kernel_size.extend(x[2:])
-        copy_fillers(p, proto.convolution_param)
-        definition = replace(node.definition, type="Convolution", proto=proto)
-        params = tuple(self._as_filters(param, x) if param.name == "weight" else param for param in node.params)
-        return replace(node, definition=definition, layer=Convolution.parse(definition), params=params)
-
-    def _as_filters(self, weight: Param, x: Shape) -> Param:
-        """num_output × K as num_output × C × kernel…: the same numbers in the same order, unless transposed."""
-        shape = (self.num_output, *x[1:])
-        if not self.transpose:
-            return replace(weight, shape=shape)
-
-        def turned() -> FloatArray:
-            return np.ascontiguousarray(weight.array().T).ravel()
-
-        return replace(weight, shape=shape, values=turned)
-
-    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
-        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
-        return axis if axis > 1 and axis == len(node.bottom_shapes[0]) - 1 else None
-
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
-        # axes in front of the inputs become axes of the top
-        if bottoms[0].lead < min(axis, len(node.bottom_shapes[0]) - 1) and bottoms[0].moves:
-            return None
-        return [as_caffe(node.top_shapes[0])]
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        rows = bottoms[0].along(canonical_axis(self.axis, len(node.bottom_shapes[0])))
-        kernel = dense_kernel(node, node.param("weight"), "kernel", rows, rows_first=self.transpose)
-        return WeightArrays((kernel, flattened(node, node.param("bias"), "bias")) if self.bias else (kernel,))
-
-    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
-        if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
-            return None
-        return absorbed(node, factor, shift, factor[None, :] if self.transpose else factor[:, None])
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        rank = len(node.bottom_shapes[0])
-        axis = canonical_axis(self.axis, rank)
-        x = node.bottoms[0]
-        if axis != 1 or rank != 2:
-            x = onnx.op("Flatten", [x], axis=axis)
-        inputs = [x, *(onnx.weight(param.name) for param in node.params)]
-        if axis == 1:
-            onnx.emit("Gemm", inputs, node.tops, transB=int(not self.transpose))
-        else:
-            y = onnx.op("Gemm", inputs, transB=int(not self.transpose))
-            onnx.reshape(y, onnx.dims(node.tops[0]), to=node.tops[0])
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        shape = node.bottom_shapes[0]
-        axis = canonical_axis(self.axis, len(shape))
-        x = onnx.op("Flatten", [node.bottoms[0]], what="x_rows", axis=axis)
-        diff = onnx.op("Flatten", top_diffs, what="diff_rows", axis=axis)
-        product = [x, diff] if self.transpose else [diff, x]
-        params = {"weight": onnx.op("Gemm", product, what="weight_diff", transA=1)}
-        if self.bias:
-            params["bias"] = sum_over(onnx, diff, [0], "bias_diff")
-        rows = onnx.op("Gemm", [diff, onnx.weight("weight")], what="bottom_diff_rows", transB=int(self.transpose))
-        flat = (count(shape, 0, axis), count(shape, axis))
-        return Gradients((like_bottom(onnx, node, rows, shape=flat),), params)
-
 
 ROWS = 1 << 10
 """How many rows get their bias at once."""
@@ -234,24 +235,6 @@ class Embed(Layer):
     def fillers(self) -> Mapping[str, Filler]:
         return {"weight": self.weight_filler, "bias": self.bias_filler}
 
-    def label_rules(self, node: Node) -> Sequence[LabelRule]:
-        return (LabelRule(0, self.input_dim),)
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        weight = node.param("weight")
-        if not self.bias:
-            return WeightArrays((replace(as_stored(node, weight), name="embeddings"),))
-        bias = node.param("bias")
-        sources = source_of(node, weight), source_of(node, bias)
-
-        def parts() -> Iterator[FloatArray]:
-            rows, summand = weight.array(), bias.array()
-            for start in range(0, len(rows), ROWS):
-                yield rows[start : start + ROWS] + summand
-
-        # Keras's Embedding has no bias; row + bias, in float32, is what Caffe computes
-        return WeightArrays((WeightArray("embeddings", weight.shape, sources, "bias added to every row", parts),))
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rows = onnx.op("Cast", [node.bottoms[0]], what="rows", to=7)
         if not self.bias:
@@ -270,3 +253,21 @@ class Embed(Layer):
         if self.bias:
             params["bias"] = sum_over(onnx, diff, [0], "bias_diff")
         return Gradients((None,), params)
+
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return (LabelRule(0, self.input_dim),)
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        weight = node.param("weight")
+        if not self.bias:
+            return WeightArrays((replace(as_stored(node, weight), name="embeddings"),))
+        bias = node.param("bias")
+        sources = source_of(node, weight), source_of(node, bias)
+
+        def parts() -> Iterator[FloatArray]:
+            rows, summand = weight.array(), bias.array()
+            for start in range(0, len(rows), ROWS):
+                yield rows[start : start + ROWS] + summand
+
+        # Keras's Embedding has no bias; row + bias, in float32, is what Caffe computes
+        return WeightArrays((WeightArray("embeddings", weight.shape, sources, "bias added to every row", parts),))

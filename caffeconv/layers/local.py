@@ -1,4 +1,4 @@
-"""Layer types of single forks: BN, Axpy, ReLU6, ReLUX, SeLu, Mish, ConvolutionDepthwise and Local."""
+"""Convolutions with filters for each channel, or for each place: ConvolutionDepthwise, Local."""
 
 from __future__ import annotations
 
@@ -11,27 +11,19 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Gradients, Layer, Node, Settings
-from caffeconv.layers.convolution import Convolution, conv_window, picks
+from caffeconv.layers.convolution import Convolution, parse_window, picks
 from caffeconv.layers.gradient_ops import spread_windows, sum_over
 from caffeconv.layers.weight_layouts import transposed
 from caffeconv.tensor.axis_order import AxisOrder
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
 from caffeconv.tensor.weight_array import WeightArrays
-from caffeconv.tensor.window import Padding, Window, conv_padding
+from caffeconv.tensor.window import Padding, Window, WindowSpec, conv_padding
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from caffeconv.ir.onnx_builder import OnnxBuilder
-
-# -- BN ----------------------------------------------------------------------------------------------------------------
-
-
-# -- without parameters ------------------------------------------------------------------------------------------------
-
-
-# -- convolutions ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -41,60 +33,37 @@ class ConvolutionDepthwise(Layer):
     `num_output` and `group` are not read: both are the number of channels (sp2823/caffe: conv_dw_layer.cpp).
     """
 
+    param_axes: ClassVar[Mapping[str, str]] = {"weight": "channels × 1 × kernel_h × kernel_w", "bias": "channels"}
     settings: ClassVar[str] = "convolution_param"
     size_settings: ClassVar[tuple[str, ...]] = Convolution.size_settings
-    param_axes: ClassVar[Mapping[str, str]] = {"weight": "channels × 1 × kernel_h × kernel_w", "bias": "channels"}
 
-    param: ConvolutionParameter
+    bias: bool
+    window: WindowSpec
+    weight_filler: Filler
+    bias_filler: Filler
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
-        return cls(layer.proto.convolution_param)
+        p = layer.proto.convolution_param
+        return cls(p.bias_term, parse_window(p), Filler.parse(p.weight_filler), Filler.parse(p.bias_filler))
 
-    @classmethod
-    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
-        return ({"kernel_size": stored[0][2:], "bias_term": len(stored) > 1},) if stored and len(stored[0]) > 2 else ()
-
-    @classmethod
-    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
-        return stored[0][0] if stored else None
-
-    def window_over(self, bottom: Shape) -> Window | None:
-        return self.grouped([bottom]).window(bottom)
-
-    def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
-        return self.grouped([bottom]).size_formulas(bottom)
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        return self.grouped(bottoms).top_shapes(bottoms)
 
     def grouped(self, bottoms: Shapes) -> Convolution:
         """The same as a Convolution, which it is once the number of channels is known."""
         if len(bottoms[0]) != 4:
             raise LayerError(f"the bottom is {format_shape(bottoms[0])}; N×C×H×W was needed")
-        channels, p = bottoms[0][1], self.param
+        channels = bottoms[0][1]
         if channels < 1:
             raise LayerError(f"the bottom is {format_shape(bottoms[0])}; at least one channel was needed")
-        fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
-        return Convolution(channels, channels, 1, p.bias_term, p, *fillers)
-
-    def top_shapes(self, bottoms: Shapes) -> Shapes:
-        return self.grouped(bottoms).top_shapes(bottoms)
+        return Convolution(channels, channels, 1, self.bias, self.window, self.weight_filler, self.bias_filler)
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         return self.grouped(bottoms).weight_shapes(bottoms)
 
     def fillers(self) -> Mapping[str, Filler]:
-        return {"weight": Filler.parse(self.param.weight_filler), "bias": Filler.parse(self.param.bias_filler)}
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return self.grouped(bottoms).multiply_adds(bottoms, tops)
-
-    def padding(self, node: Node) -> Padding | None:
-        return self.grouped(node.bottom_shapes).padding(node)
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        return self.grouped(node.bottom_shapes).weight_arrays(node, bottoms, follower)
-
-    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
-        return self.grouped(node.bottom_shapes).fold_affine(node, factor, shift)
+        return {"weight": self.weight_filler, "bias": self.bias_filler}
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         self.grouped(node.bottom_shapes).lower(node, onnx)
@@ -103,6 +72,32 @@ class ConvolutionDepthwise(Layer):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         return self.grouped(node.bottom_shapes).lower_gradient(node, onnx, top_diffs, propagate_down)
+
+    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+        return self.grouped(node.bottom_shapes).fold_affine(node, factor, shift)
+
+    def padding(self, node: Node) -> Padding | None:
+        return self.grouped(node.bottom_shapes).padding(node)
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        return self.grouped(node.bottom_shapes).weight_arrays(node, bottoms, follower)
+
+    def window_over(self, bottom: Shape) -> Window | None:
+        return self.grouped([bottom]).window_over(bottom)
+
+    def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
+        return self.grouped([bottom]).size_formulas(bottom)
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return self.grouped(bottoms).multiply_adds(bottoms, tops)
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        return ({"kernel_size": stored[0][2:], "bias_term": len(stored) > 1},) if stored and len(stored[0]) > 2 else ()
+
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        return stored[0][0] if stored else None
 
 
 @dataclass(frozen=True)
@@ -126,17 +121,10 @@ class Local(Layer):
             window = _local_window(layer.proto.local_param)
         else:
             p = layer.proto.convolution_param
-            window = conv_window(layer.proto.convolution_param, 2)
+            window = parse_window(p).over(2)
         if p.num_output < 1:
             raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
         return cls(p.num_output, p.bias_term, window, Filler.parse(p.weight_filler), Filler.parse(p.bias_filler))
-
-    def places(self, bottom: Shape) -> Shape:
-        """H', W'."""
-        return self.window.conv_size(bottom[2:])
-
-    def window_over(self, bottom: Shape) -> Window | None:
-        return self.window
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
@@ -152,6 +140,10 @@ class Local(Layer):
             raise LayerError(f"the output would be {format_shape(places)}; use a larger input or a smaller kernel_size")
         return [(bottom[0], self.num_output, *places)]
 
+    def places(self, bottom: Shape) -> Shape:
+        """H', W'."""
+        return self.window.conv_size(bottom[2:])
+
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         places = count(self.places(bottoms[0]))
         weight = (self.num_output, 1, bottoms[0][1] * count(self.window.kernel), places)
@@ -159,26 +151,6 @@ class Local(Layer):
 
     def fillers(self) -> Mapping[str, Filler]:
         return {"weight": self.weight_filler, "bias": self.bias_filler}
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return bottoms[0][0] * count(self.weight_shapes(bottoms)["weight"])
-
-    def padding(self, node: Node) -> Padding | None:
-        return conv_padding(self.window, node.bottom_shapes[0][2:], node.top_shapes[0][2:])
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        channels, kernel, places = node.bottom_shapes[0][1], self.window.kernel, self.places(node.bottom_shapes[0])
-        weight = transposed(
-            node, node.param("weight"), "kernel", (4, 2, 3, 1, 0),
-            "O×1×(I·kernel_h·kernel_w)×places → places×(kernel_h·kernel_w·I)×O",
-            view=(self.num_output, channels, *kernel, count(places)),
-            shape=(count(places), count(kernel) * channels, self.num_output),
-        )  # fmt: skip
-        if not self.bias:
-            return WeightArrays((weight,))
-        view = (self.num_output, *places)
-        bias = transposed(node, node.param("bias"), "bias", (1, 2, 0), "1×1×O×(H·W) → H×W×O", view=view)
-        return WeightArrays((weight, bias))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         weight = onnx.op("Transpose", [self._weight(node, onnx)], perm=[2, 1, 0], what="weight_by_place")
@@ -230,6 +202,29 @@ class Local(Layer):
             what="bottom_diff",
         )  # fmt: skip
         return Gradients((bottom_diff,), params)
+
+    def padding(self, node: Node) -> Padding | None:
+        return conv_padding(self.window, node.bottom_shapes[0][2:], node.top_shapes[0][2:])
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        channels, kernel, places = node.bottom_shapes[0][1], self.window.kernel, self.places(node.bottom_shapes[0])
+        weight = transposed(
+            node, node.param("weight"), "kernel", (4, 2, 3, 1, 0),
+            "O×1×(I·kernel_h·kernel_w)×places → places×(kernel_h·kernel_w·I)×O",
+            view=(self.num_output, channels, *kernel, count(places)),
+            shape=(count(places), count(kernel) * channels, self.num_output),
+        )  # fmt: skip
+        if not self.bias:
+            return WeightArrays((weight,))
+        view = (self.num_output, *places)
+        bias = transposed(node, node.param("bias"), "bias", (1, 2, 0), "1×1×O×(H·W) → H×W×O", view=view)
+        return WeightArrays((weight, bias))
+
+    def window_over(self, bottom: Shape) -> Window | None:
+        return self.window
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return bottoms[0][0] * count(self.weight_shapes(bottoms)["weight"])
 
 
 def _local_window(p: LocalParameter) -> Window:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT, INT64
@@ -55,9 +56,9 @@ class Loss(Layer):
     bottoms: ClassVar[Arity] = exactly(2)
     makes_missing_tops: ClassVar[bool] = True
     is_loss: ClassVar[bool] = True
-    top_kinds: ClassVar[tuple[str, ...]] = ("loss",)
-    label_bottoms: ClassVar[tuple[int, ...]] = (1,)
     never_forced: ClassVar[tuple[int, ...]] = (1,)
+    label_bottoms: ClassVar[tuple[int, ...]] = (1,)
+    top_kinds: ClassVar[tuple[str, ...]] = ("loss",)
     computes_in_float32: ClassVar[bool] = True
     float32_tops: ClassVar[tuple[int, ...]] = (0,)
 
@@ -65,16 +66,24 @@ class Loss(Layer):
     def parse(cls, layer: LayerDef) -> Self:
         return cls()
 
-    def check(self, bottoms: Shapes) -> None:
-        """Raises LayerError where Caffe refuses the bottoms' shapes, beyond what it asks of every loss."""
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         check_same_batch(bottoms)
         self.check(bottoms)
         return [()]
 
+    def check(self, bottoms: Shapes) -> None:
+        """Raises LayerError where Caffe refuses the bottoms' shapes, beyond what it asks of every loss."""
+
 
 # -- losses of class scores --------------------------------------------------------------------------------------------
+
+
+def softmax_over(layer: LayerDef, axis: int) -> LayerParameter:
+    """A Softmax along `axis` of the layer's first bottom, without name and top."""
+    proto = LayerParameter(type="Softmax", bottom=layer.bottoms[:1])
+    if axis != 1:
+        proto.softmax_param.axis = axis
+    return proto
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,6 @@ class SoftmaxWithLoss(Loss):
     SegNet's `class_weighting` multiplies each term by its label's weight.
     """
 
-    prediction: ClassVar[str] = "Softmax"
     tops: ClassVar[Arity] = Arity(1, 2)
 
     axis: int
@@ -97,7 +105,7 @@ class SoftmaxWithLoss(Loss):
         if len(layer.tops) == 2:
             # caffe: the inner Softmax, which has one top, is given the layer's loss weights too
             raise LayerError(
-                f"2 tops, {len(layer.proto.loss_weight)} loss_weight; loss_weight must be unspecified or specified "
+                f"2 tops, {len(layer.loss_weights)} loss_weight; loss_weight must be unspecified or specified "
                 "once per top blob. (2 vs. 1): Caffe 1.0 refuses SoftmaxWithLoss with two tops, whatever its weights. "
                 f"Leave the top '{layer.tops[1]}' out, and take the probabilities from a Softmax layer of their own."
             )
@@ -106,12 +114,6 @@ class SoftmaxWithLoss(Loss):
             raise LayerError(f"label_smoothing is {p.label_smoothing:g}; only 0 can be converted. Leave it out.")
         weights = tuple(p.class_weighting) if p.weight_by_label_freqs else ()
         return cls(layer.proto.softmax_param.axis, Normalization.parse(p), weights)
-
-    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
-        return [{1: labels_for(bottoms[0], self.axis)}]
-
-    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
-        return why_labels_are_refused(bottoms[0], bottoms[1], self.axis)
 
     def check(self, bottoms: Shapes) -> None:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
@@ -122,12 +124,6 @@ class SoftmaxWithLoss(Loss):
                 f"{len(self.class_weights)} class_weighting for {classes} classes; "
                 "Number of class weight values does not match the number of classes."
             )
-
-    def label_rules(self, node: Node) -> Sequence[LabelRule]:
-        return label_rule(node, self.axis, self.normalization.ignore_label)
-
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         scores = node.bottoms[0]
@@ -169,6 +165,22 @@ class SoftmaxWithLoss(Loss):
         divisor = self._divisor(node, onnx, axis, labels)
         return Gradients((weighted(onnx, labels.marked(onnx, slope), top_diffs[0], divisor), None))
 
+    @classmethod
+    def prediction_layer(cls, layer: LayerDef) -> LayerParameter:
+        return softmax_over(layer, layer.proto.softmax_param.axis)
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return self.axis == 1
+
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return label_rule(node, self.axis, self.normalization.ignore_label)
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        return [{1: labels_for(bottoms[0], self.axis)}]
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        return why_labels_are_refused(bottoms[0], bottoms[1], self.axis)
+
 
 @dataclass(frozen=True)
 class MultinomialLogisticLoss(Loss):
@@ -185,9 +197,6 @@ class MultinomialLogisticLoss(Loss):
                     f"labels are {format_shape(bottoms[1])}; bottom[1]->{name}() == 1 ({size} vs. 1): "
                     "one label for each item was needed"
                 )
-
-    def label_rules(self, node: Node) -> Sequence[LabelRule]:
-        return first_label_rule(node)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         classes = count(node.bottom_shapes[0], 1)
@@ -211,6 +220,9 @@ class MultinomialLogisticLoss(Loss):
         diff = weighted(onnx, labels.marked(onnx, slope), top_diffs[0], extent(onnx, node.bottoms[0], [0], "items"))
         return Gradients((unflattened(onnx, node, diff), None))
 
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return first_label_rule(node)
+
 
 @dataclass(frozen=True)
 class HingeLoss(Loss):
@@ -231,13 +243,10 @@ class HingeLoss(Loss):
         if count(bottoms[1]) < bottoms[0][0]:
             raise LayerError(f"labels are {format_shape(bottoms[1])}; one for each of {bottoms[0][0]} items was needed")
 
-    def label_rules(self, node: Node) -> Sequence[LabelRule]:
-        return first_label_rule(node)
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        kept, labels, _ = self._margins(node, onnx)
+        margins, labels, _ = self._margins(node, onnx)
         op_type = "ReduceSumSquare" if self.squared else "ReduceSum"
-        total = onnx.reduce(op_type, labels.marked(onnx, kept), None, keepdims=False, what="total")
+        total = onnx.reduce(op_type, labels.marked(onnx, margins), None, keepdims=False, what="total")
         emit_quotient(onnx, total, extent(onnx, node.bottoms[0], [0], "items"), node.tops[0])
 
     def _margins(self, node: Node, onnx: OnnxBuilder) -> tuple[str, Labels, str]:
@@ -256,12 +265,15 @@ class HingeLoss(Loss):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         refuse_to("label inputs", propagate_down, 1)
-        kept, labels, at_label = self._margins(node, onnx)
-        slope = onnx.op("Where", [at_label, onnx.op("Neg", [kept]), kept], what="slope")
+        margins, labels, at_label = self._margins(node, onnx)
+        slope = onnx.op("Where", [at_label, onnx.op("Neg", [margins]), margins], what="slope")
         slope = slope if self.squared else onnx.op("Sign", [slope], what="slope_sign")
         items, factor = extent(onnx, node.bottoms[0], [0], "items"), 2 if self.squared else 1
         diff = weighted(onnx, labels.marked(onnx, slope), top_diffs[0], items, factor)
         return Gradients((unflattened(onnx, node, diff), None))
+
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return first_label_rule(node)
 
 
 # -- losses of values --------------------------------------------------------------------------------------------------
@@ -294,7 +306,7 @@ class EuclideanLoss(Loss):
         diff = onnx.op("Sub", rows(onnx, node, (0, 1)), what="diff")
         items = extent(onnx, node.bottoms[0], [0], "items")
         both = (weighted(onnx, diff, top_diffs[0], items, sign) for sign in (1, -1))
-        return Gradients([from_rows(onnx, node, found, i, (0, 1)) for i, found in enumerate(both)])
+        return Gradients([from_rows(onnx, node, rows_diff, i, (0, 1)) for i, rows_diff in enumerate(both)])
 
 
 @dataclass(frozen=True)
@@ -304,8 +316,6 @@ class SigmoidCrossEntropyLoss(Loss):
     bottom[0]: x, N×…; bottom[1]: targets t in 0…1, as many. Targets that are `ignore_label` once truncated toward zero
     do not count. Divided by N unless loss_param says otherwise.
     """
-
-    prediction: ClassVar[str] = "Sigmoid"
 
     normalization: Normalization
 
@@ -358,6 +368,10 @@ class SigmoidCrossEntropyLoss(Loss):
         diff = weighted(onnx, counted, top_diffs[0], self._divisor(node, onnx, ignored))
         return Gradients((from_rows(onnx, node, diff, 0, (0, 1)), None))
 
+    @classmethod
+    def prediction_layer(cls, layer: LayerDef) -> LayerParameter:
+        return LayerParameter(type="Sigmoid", bottom=layer.bottoms[:1])
+
 
 @dataclass(frozen=True)
 class SmoothL1Loss(Loss):
@@ -367,17 +381,12 @@ class SmoothL1Loss(Loss):
     (rbgirshick/caffe-fast-rcnn, weiliu89/caffe: smooth_L1_loss_layer).
     """
 
-    label_bottoms: ClassVar[tuple[int, ...]] = (1, 2, 3)
-    never_forced: ClassVar[tuple[int, ...]] = ()
     bottoms: ClassVar[Arity] = Arity(2, 4)
+    never_forced: ClassVar[tuple[int, ...]] = ()
+    label_bottoms: ClassVar[tuple[int, ...]] = (1, 2, 3)
 
     sigma_sq: float
     fast_rcnn: bool
-
-    @property
-    def first_loss_weight(self) -> float:
-        # caffe-fast-rcnn: its LayerSetUp does not call LossLayer's, which sets the weight; SSD's does
-        return 0.0 if self.fast_rcnn else 1.0
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -435,8 +444,13 @@ class SmoothL1Loss(Loss):
             slope = onnx.op("Mul", [slope, weight], what="weighted")
         items, numbers = extent(onnx, node.bottoms[0], [0], "items"), range(len(node.bottoms))
         both = (weighted(onnx, slope, top_diffs[0], items, sign) for sign in (1, -1))
-        found = [from_rows(onnx, node, diff, i, numbers) for i, diff in enumerate(both)]
-        return Gradients((*found, *([None] * len(weights))))
+        diffs = [from_rows(onnx, node, diff, i, numbers) for i, diff in enumerate(both)]
+        return Gradients((*diffs, *([None] * len(weights))))
+
+    @property
+    def first_loss_weight(self) -> float:
+        # caffe-fast-rcnn: its LayerSetUp does not call LossLayer's, which sets the weight; SSD's does
+        return 0.0 if self.fast_rcnn else 1.0
 
 
 # -- accuracy ----------------------------------------------------------------------------------------------------------

@@ -46,17 +46,16 @@ class BatchNorm(Layer):
     nothing (NVIDIA/caffe: batch_norm_layer.cpp).
     """
 
-    settings: ClassVar[str] = "batch_norm_param"
-    completed_by: ClassVar[str] = "Scale"
+    propagates_always: ClassVar[bool] = True
+    keeps_bottoms: ClassVar[bool] = True
+    computes_in_float32: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
     param_axes: ClassVar[Mapping[str, str]] = {
         "mean": "channels", "variance": "channels", "scale_factor": "the number that mean and variance are divided by",
         "scale": "channels", "bias": "channels",
     }  # fmt: skip
-    computes_in_float32: ClassVar[bool] = True
-
-    propagates_always: ClassVar[bool] = True
-    keeps_bottoms: ClassVar[bool] = True
-    is_pointwise: ClassVar[bool] = True
+    settings: ClassVar[str] = "batch_norm_param"
+    completed_by: ClassVar[str] = "Scale"
 
     eps: float
     use_global_stats: bool
@@ -70,27 +69,20 @@ class BatchNorm(Layer):
         scale_filler = Filler.parse(p.scale_filler) if p.HasField("scale_filler") else Filler(value=1.0)
         fillers = scale_filler, Filler.parse(p.bias_filler)
         if p.scale_bias or p.HasField("scale_filler") or p.HasField("bias_filler"):
-            if len(layer.proto.param) > 5:
-                raise LayerError(f"{len(layer.proto.param)} param given; BatchNorm with scale_bias has 5 parameters")
+            if len(layer.param_specs) > 5:
+                raise LayerError(f"{len(layer.param_specs)} param given; BatchNorm with scale_bias has 5 parameters")
             return cls(max(p.eps, NVIDIA_LEAST_EPS), layer.phase == "TEST", True, *fillers)
-        for spec in layer.proto.param:
-            if spec.lr_mult != 0:
+        for spec in layer.param_specs:
+            lr_mult = 1.0 if spec.lr_mult is None else spec.lr_mult
+            if lr_mult != 0:
                 raise LayerError(
-                    f"lr_mult is {spec.lr_mult:g}; Cannot configure batch normalization statistics as layer parameters. "
+                    f"lr_mult is {lr_mult:g}; Cannot configure batch normalization statistics as layer parameters. "
                     "Set `lr_mult: 0`, or leave `param` out."
                 )
-        if len(layer.proto.param) > 3:
-            raise LayerError(f"{len(layer.proto.param)} param given; BatchNorm has 3 parameters")
+        if len(layer.param_specs) > 3:
+            raise LayerError(f"{len(layer.param_specs)} param given; BatchNorm has 3 parameters")
         global_stats = p.use_global_stats if p.HasField("use_global_stats") else layer.phase == "TEST"
         return cls(p.eps, global_stats, False, *fillers)
-
-    @classmethod
-    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
-        return ({"scale_bias": len(stored) == 5},) if len(stored) in (3, 5) else ()
-
-    @classmethod
-    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
-        return count(stored[0]) if stored else None
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if not bottoms[0]:
@@ -98,9 +90,6 @@ class BatchNorm(Layer):
         if self.scale_bias and len(bottoms[0]) < 2:
             raise LayerError(f"the bottom is {format_shape(bottoms[0])}; with scale_bias at least 2 axes were needed")
         return [bottoms[0]]
-
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return len(node.bottom_shapes[0]) > 1
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         channels = 1 if len(bottoms[0]) == 1 else bottoms[0][1]
@@ -111,54 +100,6 @@ class BatchNorm(Layer):
         if not self.scale_bias:
             return {}
         return {"scale_factor": Filler(value=1.0), "scale": self.scale_filler, "bias": self.bias_filler}
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return count(bottoms[0])
-
-    def statistics(self, node: Node) -> tuple[FloatArray, FloatArray]:
-        """Mean and variance, C each, with the scale factor applied."""
-        if self.scale_bias:
-            return node.param("mean").array(), node.param("variance").array()
-        factor = node.param("scale_factor").array()[0]
-        # caffe: scale factor 0 means "no statistics yet"
-        scale = np.float32(0) if factor == 0 else np.float32(1) / factor
-        return node.param("mean").array() * scale, node.param("variance").array() * scale
-
-    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
-        if not self.use_global_stats or len(node.bottom_shapes[0]) < 2:
-            return None
-        mean, variance = self.statistics(node)
-        factor = 1 / np.sqrt(variance.astype(np.float64) + self.eps)
-        summand = -mean * factor
-        if self.scale_bias:
-            scale, bias = (node.param(name).array().astype(np.float64) for name in ("scale", "bias"))
-            factor, summand = factor * scale, summand * scale + bias
-        return factor.astype(np.float32), summand.astype(np.float32)
-
-    def fuses_with(self, node: Node, follower: Node) -> bool:
-        return not self.scale_bias and follower.layer.factor_and_summand(follower) is not None
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        gamma = beta = None
-        if self.scale_bias:
-            gamma, beta = PerChannel.of(node, "scale"), PerChannel.of(node, "bias")
-        elif follower is not None:
-            found = follower.layer.factor_and_summand(follower) or (None, None)
-            gamma, beta = (PerChannel.of(follower, param.name) if param else None for param in found)
-        mean, variance = self._statistic(node, "mean", 0), self._statistic(node, "variance", 1)
-        facts: dict[str, Fact] = {"epsilon": self.eps}
-        note = "" if self.use_global_stats else "Caffe takes mean and variance of the batch here, not those stored"
-        arrays = batch_normalization(gamma, beta, mean, variance, bottoms[0])
-        return WeightArrays(arrays, facts, (note,) if note else ())
-
-    def _statistic(self, node: Node, name: str, index: int) -> PerChannel:
-        """Mean or variance, with the scale factor applied."""
-        stored = PerChannel.of(node, name)
-        if self.scale_bias:
-            return stored
-        factor = PerChannel.of(node, "scale_factor")
-        sources = (*stored.sources, *factor.sources)
-        return PerChannel(stored.channels, sources, f"{name} ÷ scale_factor", lambda: self.statistics(node)[index])
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rank = len(node.bottom_shapes[0])
@@ -182,6 +123,15 @@ class BatchNorm(Layer):
             affine = [onnx.floats("ones", np.ones_like(mean)), onnx.floats("zeros", np.zeros_like(mean))]
         statistics = [onnx.floats("mean", mean), onnx.floats("variance", variance)]
         onnx.emit("BatchNormalization", [node.bottoms[0], *affine, *statistics], node.tops, epsilon=self.eps)
+
+    def statistics(self, node: Node) -> tuple[FloatArray, FloatArray]:
+        """Mean and variance, C each, with the scale factor applied."""
+        if self.scale_bias:
+            return node.param("mean").array(), node.param("variance").array()
+        factor = node.param("scale_factor").array()[0]
+        # caffe: scale factor 0 means "no statistics yet"
+        scale = np.float32(0) if factor == 0 else np.float32(1) / factor
+        return node.param("mean").array() * scale, node.param("variance").array() * scale
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
@@ -224,6 +174,56 @@ class BatchNorm(Layer):
             "scale": class_sums(onnx, product, rank, 1, "scale_diff"), "bias": class_sums(onnx, diff, rank, 1, "bias_diff")
         }  # fmt: skip
 
+    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
+        if not self.use_global_stats or len(node.bottom_shapes[0]) < 2:
+            return None
+        mean, variance = self.statistics(node)
+        factor = 1 / np.sqrt(variance.astype(np.float64) + self.eps)
+        summand = -mean * factor
+        if self.scale_bias:
+            scale, bias = (node.param(name).array().astype(np.float64) for name in ("scale", "bias"))
+            factor, summand = factor * scale, summand * scale + bias
+        return factor.astype(np.float32), summand.astype(np.float32)
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return len(node.bottom_shapes[0]) > 1
+
+    def fuses_with(self, node: Node, follower: Node) -> bool:
+        return not self.scale_bias and follower.layer.factor_and_summand(follower) is not None
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        gamma = beta = None
+        if self.scale_bias:
+            gamma, beta = PerChannel.of(node, "scale"), PerChannel.of(node, "bias")
+        elif follower is not None:
+            factors = follower.layer.factor_and_summand(follower) or (None, None)
+            gamma, beta = (PerChannel.of(follower, param.name) if param else None for param in factors)
+        mean, variance = self._statistic(node, "mean", 0), self._statistic(node, "variance", 1)
+        facts: dict[str, Fact] = {"epsilon": self.eps}
+        note = "" if self.use_global_stats else "Caffe takes mean and variance of the batch here, not those stored"
+        arrays = batch_normalization(gamma, beta, mean, variance, bottoms[0])
+        return WeightArrays(arrays, facts, (note,) if note else ())
+
+    def _statistic(self, node: Node, name: str, index: int) -> PerChannel:
+        """Mean or variance, with the scale factor applied."""
+        stored = PerChannel.of(node, name)
+        if self.scale_bias:
+            return stored
+        factor = PerChannel.of(node, "scale_factor")
+        sources = (*stored.sources, *factor.sources)
+        return PerChannel(stored.channels, sources, f"{name} ÷ scale_factor", lambda: self.statistics(node)[index])
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(bottoms[0])
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        return ({"scale_bias": len(stored) == 5},) if len(stored) in (3, 5) else ()
+
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        return count(stored[0]) if stored else None
+
 
 def lower_mean_variance(onnx: OnnxBuilder, x: str, axes: list[int], eps: float, top: str) -> None:
     """(x - mean) / √(variance + eps), both taken over `axes`."""
@@ -258,20 +258,16 @@ class LRN(Layer):
     average is that of its AVE pooling.
     """
 
-    is_pointwise: ClassVar[bool] = True
     in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
     computes_in_float32: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
 
     size: int
     alpha: float
     beta: float
     k: float
     within: bool
-
-    @property
-    def mixes_positions(self) -> bool:
-        return self.within
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -287,9 +283,6 @@ class LRN(Layer):
                 "channels, height, width)"
             )
         return [bottoms[0]]
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return count(bottoms[0]) * self.size * (self.size if self.within else 1)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         x, scale = node.bottoms[0], self._scale(node, onnx)
@@ -312,25 +305,6 @@ class LRN(Layer):
         total = self._channel_sum(square, node, onnx)
         weighted = onnx.op("Mul", [total, onnx.floats("alpha_over_size", self.alpha / self.size)], what="weighted")
         return onnx.op("Add", [weighted, onnx.floats("k", self.k)], what="scale")
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        x, diff, scale, shape = node.bottoms[0], top_diffs[0], self._scale(node, onnx), node.bottom_shapes[0]
-        power = onnx.op("Pow", [scale, onnx.floats("minus_beta", -self.beta)], what="power")
-        direct = onnx.op("Mul", [diff, power], what="direct_diff")
-        if self.within:
-            y = onnx.op("Mul", [x, power], what="y")  # caffe: made of layers, none of which reads the top
-            ratio = onnx.op("Div", [onnx.op("Mul", [diff, y], what="diff_y"), scale], what="ratio")
-            window = self._window()
-            spread = pooling_diff(onnx, "AVE", window, shape, window.pool_size(shape[2:]), x, ratio)
-            factor = -2 * self.alpha * self.beta
-        else:
-            ratio = onnx.op("Div", [onnx.op("Mul", [diff, node.tops[0]], what="diff_y"), scale], what="ratio")
-            spread = self._channel_sum(ratio, node, onnx)
-            factor = -2 * self.alpha * self.beta / self.size
-        others = times(onnx, onnx.op("Mul", [x, spread], what="x_spread"), factor, "others_diff")
-        return Gradients((onnx.op("Add", [direct, others], what="bottom_diff"),))
 
     def _window(self) -> Window:
         half = (self.size - 1) // 2
@@ -366,23 +340,45 @@ class LRN(Layer):
             return average
         return onnx.op("Mul", [average, onnx.floats("window_share", factor)], what="average")
 
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        x, diff, scale, shape = node.bottoms[0], top_diffs[0], self._scale(node, onnx), node.bottom_shapes[0]
+        power = onnx.op("Pow", [scale, onnx.floats("minus_beta", -self.beta)], what="power")
+        direct = onnx.op("Mul", [diff, power], what="direct_diff")
+        if self.within:
+            y = onnx.op("Mul", [x, power], what="y")  # caffe: made of layers, none of which reads the top
+            ratio = onnx.op("Div", [onnx.op("Mul", [diff, y], what="diff_y"), scale], what="ratio")
+            window = self._window()
+            spread = pooling_diff(onnx, "AVE", window, shape, window.pool_size(shape[2:]), x, ratio)
+            factor = -2 * self.alpha * self.beta
+        else:
+            ratio = onnx.op("Div", [onnx.op("Mul", [diff, node.tops[0]], what="diff_y"), scale], what="ratio")
+            spread = self._channel_sum(ratio, node, onnx)
+            factor = -2 * self.alpha * self.beta / self.size
+        others = times(onnx, onnx.op("Mul", [x, spread], what="x_spread"), factor, "others_diff")
+        return Gradients((onnx.op("Add", [direct, others], what="bottom_diff"),))
+
+    @property
+    def mixes_positions(self) -> bool:
+        return self.within
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(bottoms[0]) * self.size * (self.size if self.within else 1)
+
 
 @dataclass(frozen=True)
 class MVN(Layer):
     """y = (x - mean) / (deviation + eps) over H×W, or C×H×W with `across_channels`; the top always has 4 axes."""
 
-    is_pointwise: ClassVar[bool] = True
     in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
     computes_in_float32: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
 
     normalize_variance: bool
     across_channels: bool
     eps: float
-
-    @property
-    def mixes_positions(self) -> bool:
-        return True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -433,6 +429,10 @@ class MVN(Layer):
             diff = onnx.op("Sub", [top_diffs[0], level], what="level_diff")
         return Gradients((like_bottom(onnx, node, diff),))
 
+    @property
+    def mixes_positions(self) -> bool:
+        return True
+
 
 _SEGNET = {"scale_filler", "shift_filler", "bn_mode"}
 
@@ -454,8 +454,8 @@ class BN(Layer):
     """
 
     keeps_bottoms: ClassVar[bool] = True
-    is_pointwise: ClassVar[bool] = True
     computes_in_float32: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
 
     segnet: bool
     statistics: Literal["stored", "batch", "none"]
@@ -468,8 +468,8 @@ class BN(Layer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.bn_param
-        given = {field.name for field, _ in p.ListFields()}
-        segnet, pspnet = sorted(given & _SEGNET), sorted(given & _PSPNET)
+        fields = {field.name for field, _ in p.ListFields()}
+        segnet, pspnet = sorted(fields & _SEGNET), sorted(fields & _PSPNET)
         if p.icnet:
             raise LayerError("icnet: true changes what BN computes, and no source says how; that is not supported")
         if segnet and pspnet:
@@ -487,11 +487,6 @@ class BN(Layer):
         fillers = Filler.parse(p.slope_filler), Filler.parse(p.bias_filler)
         return cls(False, "stored" if stored else "batch", p.eps, *fillers, 1.0 if p.frozen else 0.0)
 
-    @property
-    def names(self) -> tuple[str, str]:
-        """What the factor and the summand are called."""
-        return ("scale", "shift") if self.segnet else ("slope", "bias")
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
         if not 2 <= len(bottom) <= 4:
@@ -502,33 +497,14 @@ class BN(Layer):
         names = self.names if self.segnet else (*self.names, "mean", "variance")
         return dict.fromkeys(names, (1, bottoms[0][1], 1, 1))
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """What the factor and the summand are called."""
+        return ("scale", "shift") if self.segnet else ("slope", "bias")
+
     def fillers(self) -> Mapping[str, Filler]:
         factor, summand = self.names
         return {factor: self.slope_filler, summand: self.bias_filler, "variance": Filler(value=self.variance)}
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return count(bottoms[0])
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        gamma, beta = (PerChannel.of(node, name) for name in self.names)
-        if self.segnet:
-            arrays: tuple[WeightArray, ...] = gamma.kernel("gamma", bottoms[0]), beta.kernel("beta", bottoms[0])
-        else:
-            mean, variance = (PerChannel.of(node, name) for name in ("mean", "variance"))
-            arrays = batch_normalization(gamma, beta, mean, variance, bottoms[0])
-        facts: dict[str, Fact] = {} if self.statistics == "none" else {"epsilon": self.eps}
-        note = "Caffe takes mean and variance of the batch here" if self.statistics == "batch" else ""
-        return WeightArrays(arrays, facts, (note,) if note else ())
-
-    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
-        if self.statistics == "batch" or len(node.top_shapes[0]) != len(node.bottom_shapes[0]):
-            return None
-        factor, summand = (node.param(name).array().reshape(-1).astype(np.float64) for name in self.names)
-        if self.statistics == "stored":
-            mean, variance = (node.param(name).array().reshape(-1) for name in ("mean", "variance"))
-            factor = factor / np.sqrt(variance.astype(np.float64) + self.eps)
-            summand = summand - mean * factor
-        return factor.astype(np.float32), summand.astype(np.float32)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         x, rank = node.bottoms[0], len(node.top_shapes[0])
@@ -576,3 +552,27 @@ class BN(Layer):
             for name, value in sums.items()
         }
         return Gradients((like_bottom(onnx, node, diff),), params)
+
+    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
+        if self.statistics == "batch" or len(node.top_shapes[0]) != len(node.bottom_shapes[0]):
+            return None
+        factor, summand = (node.param(name).array().reshape(-1).astype(np.float64) for name in self.names)
+        if self.statistics == "stored":
+            mean, variance = (node.param(name).array().reshape(-1) for name in ("mean", "variance"))
+            factor = factor / np.sqrt(variance.astype(np.float64) + self.eps)
+            summand = summand - mean * factor
+        return factor.astype(np.float32), summand.astype(np.float32)
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        gamma, beta = (PerChannel.of(node, name) for name in self.names)
+        if self.segnet:
+            arrays: tuple[WeightArray, ...] = gamma.kernel("gamma", bottoms[0]), beta.kernel("beta", bottoms[0])
+        else:
+            mean, variance = (PerChannel.of(node, name) for name in ("mean", "variance"))
+            arrays = batch_normalization(gamma, beta, mean, variance, bottoms[0])
+        facts: dict[str, Fact] = {} if self.statistics == "none" else {"epsilon": self.eps}
+        note = "Caffe takes mean and variance of the batch here" if self.statistics == "batch" else ""
+        return WeightArrays(arrays, facts, (note,) if note else ())
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(bottoms[0])

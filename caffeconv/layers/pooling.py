@@ -82,43 +82,6 @@ class Pooling(Layer):
         depth = _depth_window(p) if layer.extended else None
         return cls(METHODS[p.pool], kernel, stride, pad, ceil, len(layer.tops) > 1, depth)
 
-    @classmethod
-    def in_place_of(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
-        if len(bottoms[0]) != 5 or len(layer.tops) != 1:
-            return ()
-        _, c, d, h, w = bottoms[0]
-        flat, pooled = f"{layer.name}_4d", f"{layer.name}_pooled"
-        sizes = cls.parse(layer).top_shapes([(bottoms[0][0], c * d, h, w)])[0][2:]
-        before = LayerParameter(name=flat, type="Reshape", bottom=layer.bottoms, top=[flat])
-        before.reshape_param.shape.dim.extend((0, c * d, h, w))
-        pool = LayerParameter()
-        pool.CopyFrom(layer.proto)
-        pool.bottom[:], pool.top[:] = [flat], [pooled]
-        after = LayerParameter(name=f"{layer.name}_5d", type="Reshape", bottom=[pooled], top=layer.tops)
-        after.reshape_param.shape.dim.extend((0, c, d, *sizes))
-        for other in (before, after):
-            other.include.extend(layer.proto.include)
-            other.exclude.extend(layer.proto.exclude)
-        return before, pool, after
-
-    def window(self, bottom: Shape) -> Window:
-        if self.kernel is None:
-            axes = len(bottom) - 2
-            return Window(bottom[2:], (1,) * axes, (0,) * axes, (1,) * axes)
-        if len(bottom) == 4 or self.depth is None:
-            return Window(self.kernel, self.stride, self.pad, (1, 1))
-        depth = self.depth
-        return Window((*depth.kernel, *self.kernel), (*depth.stride, *self.stride), (*depth.pad, *self.pad), (1, 1, 1))
-
-    def window_over(self, bottom: Shape) -> Window | None:
-        return self.window(bottom)
-
-    def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
-        if self.kernel is None:
-            return ("the whole plane becomes one place",)
-        window, spatial = self.window(bottom), bottom[2:]
-        return tuple(window.pool_formula(i, spatial, ceil=self.ceil) for i in range(len(spatial)))
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
         if len(bottom) != 4 and not (len(bottom) == 5 and self.depth is not None):
@@ -132,14 +95,14 @@ class Pooling(Layer):
             raise LayerError(f"the output would be {format_shape(sizes)}; use a larger input or a smaller kernel_size")
         return [(*bottom[:2], *sizes)] * (2 if self.mask else 1)
 
-    def padding(self, node: Node) -> Padding | None:
-        spatial, made = node.bottom_shapes[0][2:], node.top_shapes[0][2:]
+    def window(self, bottom: Shape) -> Window:
         if self.kernel is None:
-            return None
-        return pool_padding(self.method, self.window(node.bottom_shapes[0]), spatial, made)
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return count(tops[0]) * count(self.window(bottoms[0]).kernel)
+            axes = len(bottom) - 2
+            return Window(bottom[2:], (1,) * axes, (0,) * axes, (1,) * axes)
+        if len(bottom) == 4 or self.depth is None:
+            return Window(self.kernel, self.stride, self.pad, (1, 1))
+        depth = self.depth
+        return Window((*depth.kernel, *self.kernel), (*depth.stride, *self.stride), (*depth.pad, *self.pad), (1, 1, 1))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.method == "STOCHASTIC":
@@ -174,6 +137,43 @@ class Pooling(Layer):
         shape, pooled = node.bottom_shapes[0], node.top_shapes[0][2:]
         diff = pooling_diff(onnx, self.method, self.window(shape), shape, pooled, node.bottoms[0], top_diffs[0])
         return Gradients((diff,))
+
+    def padding(self, node: Node) -> Padding | None:
+        spatial, sizes = node.bottom_shapes[0][2:], node.top_shapes[0][2:]
+        if self.kernel is None:
+            return None
+        return pool_padding(self.method, self.window(node.bottom_shapes[0]), spatial, sizes)
+
+    def window_over(self, bottom: Shape) -> Window | None:
+        return self.window(bottom)
+
+    def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
+        if self.kernel is None:
+            return ("the whole plane becomes one place",)
+        window, spatial = self.window(bottom), bottom[2:]
+        return tuple(window.pool_formula(i, spatial, ceil=self.ceil) for i in range(len(spatial)))
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(tops[0]) * count(self.window(bottoms[0]).kernel)
+
+    @classmethod
+    def in_place_of(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
+        if len(bottoms[0]) != 5 or len(layer.tops) != 1:
+            return ()
+        _, c, d, h, w = bottoms[0]
+        flat, pooled = f"{layer.name}_4d", f"{layer.name}_pooled"
+        sizes = cls.parse(layer).top_shapes([(bottoms[0][0], c * d, h, w)])[0][2:]
+        before = LayerParameter(name=flat, type="Reshape", bottom=layer.bottoms, top=[flat])
+        before.reshape_param.shape.dim.extend((0, c * d, h, w))
+        pool = LayerParameter()
+        pool.CopyFrom(layer.proto)
+        pool.bottom[:], pool.top[:] = [flat], [pooled]
+        after = LayerParameter(name=f"{layer.name}_5d", type="Reshape", bottom=[pooled], top=layer.tops)
+        after.reshape_param.shape.dim.extend((0, c, d, *sizes))
+        for other in (before, after):
+            other.include.extend(layer.proto.include)
+            other.exclude.extend(layer.proto.exclude)
+        return before, pool, after
 
 
 def _pool_kernel(p: PoolingParameter) -> tuple[int, int] | None:
@@ -286,9 +286,9 @@ def pooling_diff(
     greatest, indices = onnx.ops("MaxPool", [x], 2, what="winner", **attributes)
     place = _places(onnx, window, shape, padded, greatest, indices)
     if padded != shape[2:]:
-        found = onnx.op("Not", [onnx.op("Equal", [place, onnx.ints("none", -1)], what="nothing")], what="found")
-        top_diff = onnx.op("Where", [found, top_diff, onnx.floats("zero", 0)], what="found_diff")
-        place = onnx.op("Where", [found, place, onnx.ints("first_place", 0)], what="place")
+        has_place = onnx.op("Not", [onnx.op("Equal", [place, onnx.ints("none", -1)], what="nothing")], what="found")
+        top_diff = onnx.op("Where", [has_place, top_diff, onnx.floats("zero", 0)], what="found_diff")
+        place = onnx.op("Where", [has_place, place, onnx.ints("first_place", 0)], what="place")
     batch, *_ = onnx.dims(bottom)
     planes = onnx.reshape(bottom, (batch, shape[1], count(shape, 2)), what="planes")
     flat = (batch, shape[1], count(pooled))
@@ -296,12 +296,12 @@ def pooling_diff(
     return onnx.reshape(added_at(onnx, planes, place, top_diff, 2, "plane_diff"), onnx.dims(bottom), what="bottom_diff")
 
 
-def pool_padding(method: Method, window: Window, spatial: Shape, made: Shape) -> Padding:
+def pool_padding(method: Method, window: Window, spatial: Shape, sizes: Shape) -> Padding:
     """What pooling needs beyond its input, in TensorFlow's words."""
     if method != "AVE":
-        return greatest_padding(window, spatial, made)
-    factors = tuple(_axis_correction(window, axis, size, made[axis]) for axis, size in enumerate(spatial))
-    return average_padding(window, spatial, made, tuple(tuple(factor.tolist()) for factor in factors))
+        return greatest_padding(window, spatial, sizes)
+    factors = tuple(_axis_correction(window, axis, size, sizes[axis]) for axis, size in enumerate(spatial))
+    return average_padding(window, spatial, sizes, tuple(tuple(factor.tolist()) for factor in factors))
 
 
 def divisor_correction(window: Window, spatial: Shape, pooled: Shape) -> FloatArray:
@@ -338,22 +338,12 @@ class SPP(Layer):
     method: Method
     pyramid_height: int
 
-    @property
-    def mixes_positions(self) -> bool:
-        return True
-
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.spp_param
         if not 1 <= p.pyramid_height <= MOST_LEVELS:
             raise LayerError(f"pyramid_height is {p.pyramid_height}; 1 to {MOST_LEVELS} was needed")
         return cls(METHODS[p.pool], p.pyramid_height)
-
-    def level_window(self, level: int, spatial: Shape) -> Window:
-        bins = 2**level
-        kernel = tuple(-(-size // bins) for size in spatial)
-        pad = tuple((k * bins - size + 1) // 2 for k, size in zip(kernel, spatial, strict=True))
-        return Window(kernel, kernel, pad, (1, 1))
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
@@ -368,12 +358,11 @@ class SPP(Layer):
         cells = sum(count(self.level_window(i, bottom[2:]).pool_size(bottom[2:])) for i in range(self.pyramid_height))
         return [(bottom[0], bottom[1] * cells)]
 
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        if self.pyramid_height == 1:
-            return super().axis_orders(node, bottoms)
-        spatial, channels = node.bottom_shapes[0][2:], node.bottom_shapes[0][1]
-        levels = (self.level_window(i, spatial).pool_size(spatial) for i in range(self.pyramid_height))
-        return [flat(node.top_shapes[0], [Segment((channels, *cells)) for cells in levels])]
+    def level_window(self, level: int, spatial: Shape) -> Window:
+        bins = 2**level
+        kernel = tuple(-(-size // bins) for size in spatial)
+        pad = tuple((k * bins - size + 1) // 2 for k, size in zip(kernel, spatial, strict=True))
+        return Window(kernel, kernel, pad, (1, 1))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.method == "STOCHASTIC":
@@ -410,3 +399,14 @@ class SPP(Layer):
             for window, size, diff in zip(windows, pooled, diffs, strict=True)
         ]
         return Gradients((levels[0] if len(levels) == 1 else onnx.op("Sum", levels, what="bottom_diff"),))
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        if self.pyramid_height == 1:
+            return super().axis_orders(node, bottoms)
+        spatial, channels = node.bottom_shapes[0][2:], node.bottom_shapes[0][1]
+        levels = (self.level_window(i, spatial).pool_size(spatial) for i in range(self.pyramid_height))
+        return [flat(node.top_shapes[0], [Segment((channels, *cells)) for cells in levels])]
+
+    @property
+    def mixes_positions(self) -> bool:
+        return True

@@ -54,12 +54,8 @@ class Python(Layer):
     param: PythonParam
     user: PythonLayer | None = field(default=None, compare=False)
     """The layer itself; None where its code is not to be run."""
-    given: tuple[Shape, ...] | None = None
-    """The tops' shapes where the caller gives them."""
-
-    @property
-    def mixes_positions(self) -> bool:
-        return True
+    requested: tuple[Shape, ...] | None = None
+    """The tops' shapes where the caller asks for them."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -73,24 +69,11 @@ class Python(Layer):
         code = layer.python_host
         return cls(param, None if code is None else code.layer(layer.name, layer.where, layer.top_values, param))
 
-    def with_tops(self, tops: Sequence[str], asked: Mapping[str, Shape]) -> Layer:
-        if not tops or not all(top in asked for top in tops):
-            return self
-        return replace(self, given=tuple(asked[top] for top in tops))
-
-    @property
-    def user_object(self) -> object | None:
-        return self.user.object if self.user is not None else None
-
-    @property
-    def open_axis(self) -> int | None:
-        return self.user.open_axis if self.user is not None else 0
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
-        if self.given is not None and self.user is None:
-            return self.given
+        if self.requested is not None and self.user is None:
+            return self.requested
         shapes = self._allowed(bottoms)
-        return shapes if self.given is None else self.given
+        return shapes if self.requested is None else self.requested
 
     def _allowed(self, bottoms: Shapes) -> tuple[Shape, ...]:
         if self.user is None:
@@ -119,8 +102,28 @@ class Python(Layer):
         number = len(self.user.param_shapes())
         return {f"blob{i}": FromSetup(values=self.user.first_values(i)) for i in range(number)}
 
-    def data_sink(self) -> DataSink | None:
-        return self.user if not self.param.in_place else None
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        if not node.tops:
+            return
+        shapes = " ".join(_text_of(onnx.dims(top)) for top in node.tops)
+        inputs = [*node.bottoms, *(onnx.weight(param.name) for param in node.params)]
+        onnx.library_op("Python", inputs, node.tops, top_shapes=shapes, **self._attributes(node))
+
+    def _attributes(self, node: Node) -> dict[str, str]:
+        key = self.user.key if self.user is not None else node.name
+        return {"name": key, "module": self.param.module, "layer": self.param.layer, "param_str": self.param.param_str}
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        """The user's `backward`; it finds its blobs as the forward pass left them, so that has to come first."""
+        diffs = onnx.library_values(
+            "PythonGrad", [*top_diffs, *node.tops], len(node.bottoms) + len(node.params), what="backward",
+            propagate_down=[int(wanted) for wanted in propagate_down], **self._attributes(node),
+        )  # fmt: skip
+        bottoms = [diff if wanted else None for diff, wanted in zip(diffs, propagate_down, strict=False)]
+        names = [param.name for param in node.params]
+        return Gradients(bottoms, dict(zip(names, diffs[len(node.bottoms) :], strict=True)))
 
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         message = (
@@ -129,31 +132,28 @@ class Python(Layer):
         )
         return [Diagnostic("note", node.definition.where, message, layer=node.name)]
 
+    @property
+    def open_axis(self) -> int | None:
+        return self.user.open_axis if self.user is not None else 0
+
+    def with_tops(self, tops: Sequence[str], shapes: Mapping[str, Shape]) -> Self:
+        if not tops or not all(top in shapes for top in tops):
+            return self
+        return replace(self, requested=tuple(shapes[top] for top in tops))
+
+    @property
+    def user_object(self) -> object | None:
+        return self.user.object if self.user is not None else None
+
     def float32_values(self, node: Node) -> frozenset[str]:
         return frozenset((*node.bottoms, *node.tops))  # what they mean only the user knows
 
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        if not node.tops:
-            return
-        shapes = " ".join(_text_of(onnx.dims(top)) for top in node.tops)
-        inputs = [*node.bottoms, *(onnx.weight(param.name) for param in node.params)]
-        onnx.library_op("Python", inputs, node.tops, top_shapes=shapes, **self._attributes(node))
+    @property
+    def mixes_positions(self) -> bool:
+        return True
 
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        """The user's `backward`; it finds its blobs as the forward pass left them, so that has to come first."""
-        diffs = onnx.library_values(
-            "PythonGrad", [*top_diffs, *node.tops], len(node.bottoms) + len(node.params), what="backward",
-            propagate_down=[int(asked) for asked in propagate_down], **self._attributes(node),
-        )  # fmt: skip
-        bottoms = [diff if asked else None for diff, asked in zip(diffs, propagate_down, strict=False)]
-        names = [param.name for param in node.params]
-        return Gradients(bottoms, dict(zip(names, diffs[len(node.bottoms) :], strict=True)))
-
-    def _attributes(self, node: Node) -> dict[str, str]:
-        key = self.user.key if self.user is not None else node.name
-        return {"name": key, "module": self.param.module, "layer": self.param.layer, "param_str": self.param.param_str}
+    def data_sink(self) -> DataSink | None:
+        return self.user if not self.param.in_place else None
 
 
 def _text_of(dims: Dims) -> str:

@@ -106,16 +106,122 @@ class Recurrent(Layer):
             )
         canonical_axis(1, len(x_static), x_static)
 
-    def state_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
-        if self.expose_hidden:
-            return {}
-        return dict.fromkeys(self.states, (1, bottoms[0][1], self.num_output))
-
     def fillers(self) -> Mapping[str, Filler]:
         return {
             **dict.fromkeys(("W_xc", "W_xc_static", "W_hc", "W_xh", "W_xh_static", "W_hh", "W_ho"), self.weight_filler),
             **dict.fromkeys(("b_c", "b_h", "b_o"), self.bias_filler),
         }
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        x = self._inputs(node, onnx, *list(self.weight_shapes(node.bottom_shapes))[: 2 + self.static_input])
+        cont = onnx.op("Unsqueeze", [node.bottoms[1], onnx.ints("last_axis", [-1])], what="cont")
+        before = self._first_states(node, onnx)
+        first_axis = onnx.ints("first_axis", [0])
+        starts = [onnx.op("Squeeze", [state, first_axis], what="state") for state in before]
+        for name, start in zip(self.states, starts, strict=True):
+            onnx.keep(name, start)
+
+        def step(states: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+            following, output = self.step(onnx, states, *items)
+            return following, [output]
+
+        ends, outputs = onnx.scan(step, starts, [x, cont], steps=onnx.dims(node.bottoms[0])[0])
+        if self.expose_hidden:
+            for end, top in zip(ends, node.tops[1:], strict=True):
+                onnx.emit("Unsqueeze", [end, first_axis], [top])
+        else:
+            for state, end in zip(before, ends, strict=True):
+                onnx.keep_state(state, onnx.op("Unsqueeze", [end, first_axis], what="kept"))
+        onnx.emit("Identity", outputs, node.tops[:1])
+
+    @abstractmethod
+    def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
+        """One step: states N×num_output, x what the inputs add to the gates, cont N×1 → next states, output."""
+
+    def _inputs(self, node: Node, onnx: OnnxBuilder, weight: str, bias: str, weight_static: str = "") -> str:
+        """What x, and x_static, add to the gates at every step: T×N×gates, in one product."""
+        flat = onnx.op("Flatten", [node.bottoms[0]], what="x", axis=2)
+        gates = onnx.op("Gemm", [flat, onnx.weight(weight), onnx.weight(bias)], what=f"{weight}_x", transB=1)
+        size = node.param(weight).shape[0]
+        gates = onnx.reshape(gates, (*onnx.dims(node.bottoms[0])[:2], size), what=f"{weight}_x_steps")
+        if not weight_static:
+            return gates
+        flat = onnx.op("Flatten", [node.bottoms[2]], what="x_static", axis=1)
+        static = onnx.op("Gemm", [flat, onnx.weight(weight_static)], what=f"{weight_static}_x", transB=1)
+        return onnx.op("Add", [gates, static], what="gates_x")
+
+    def _first_states(self, node: Node, onnx: OnnxBuilder) -> Sequence[str]:
+        if self.expose_hidden:
+            return node.bottoms[2 + self.static_input :]
+        streams = onnx.fixed(
+            onnx.dims(node.bottoms[0])[1:2], "the first state needs to know the number of streams (axis 1 of x)"
+        )
+        return [onnx.state(name, (1, *streams, self.num_output)) for name in self.states]
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        # caffe: the states' own bottoms and tops, where exposed, give and get no diff
+        refuse_to("sequence indicators", propagate_down, 1)
+        names = list(self.weight_shapes(node.bottom_shapes))[: 2 + self.static_input]
+        cont = onnx.op("Unsqueeze", [node.bottoms[1], onnx.ints("last_axis", [-1])], what="cont")
+        starts, steps = [onnx.kept(name) for name in self.states], onnx.dims(node.bottoms[0])[0]
+
+        def again(states: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+            return self.step_again(onnx, states, *items)
+
+        def back(later: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+            return self.step_back(onnx, later, items[0], items[1], items[2:])
+
+        _, values = onnx.scan(again, starts, [self._inputs(node, onnx, *names), cont], steps=steps)
+        backwards = [_reversed(onnx, sequence) for sequence in (top_diffs[0], cont, *values)]
+        _, diffs = onnx.scan(back, [filled_like(onnx, state, 0, "no_diff") for state in starts], backwards, steps=steps)
+        diffs = [_reversed(onnx, sequence) for sequence in diffs]
+        bottoms, params = self._input_diffs(node, onnx, diffs[0], *names)
+        params |= self.hidden_diffs(onnx, diffs, values)
+        return Gradients((*bottoms, *([None] * (len(node.bottoms) - len(bottoms)))), params)
+
+    @abstractmethod
+    def step_again(
+        self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        """As `step`, giving instead of the output what `step_back` needs of the step."""
+
+    @abstractmethod
+    def step_back(
+        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, values: Sequence[str]
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        """One step backward: what later steps and the top give of the new states' diffs → the old states' diffs, and
+        the diffs of what parameters were multiplied into, the gates of x first."""
+
+    @abstractmethod
+    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], values: Sequence[str]) -> Mapping[str, str]:
+        """The diffs of the parameters that are not x's, given all steps' values of `step_back` and `step_again`."""
+
+    def _input_diffs(
+        self, node: Node, onnx: OnnxBuilder, gates_diff: str, weight: str, bias: str, weight_static: str = ""
+    ) -> tuple[list[str | None], dict[str, str]]:
+        """The diffs of x, cont and x_static, and of the parameters that they are multiplied with."""
+        shapes, flat = node.bottom_shapes, onnx.op("Flatten", [gates_diff], what="gates_diff", axis=2)
+        x = onnx.op("Flatten", [node.bottoms[0]], what="x", axis=2)
+        params = {
+            weight: onnx.op("Gemm", [flat, x], what=f"{weight}_diff", transA=1),
+            bias: sum_over(onnx, flat, [0], f"{bias}_diff"),
+        }
+        rows = onnx.op("Gemm", [flat, onnx.weight(weight)], what="x_diff")
+        x_diff = like_bottom(onnx, node, rows, shape=(count(shapes[0], 0, 2), count(shapes[0], 2)))
+        if not weight_static:
+            return [x_diff, None], params
+        total = sum_over(onnx, gates_diff, [0], "static_gates_diff")
+        x_static = onnx.op("Flatten", [node.bottoms[2]], what="x_static", axis=1)
+        params[weight_static] = onnx.op("Gemm", [total, x_static], what=f"{weight_static}_diff", transA=1)
+        rows = onnx.op("Gemm", [total, onnx.weight(weight_static)], what="x_static_diff")
+        return [x_diff, None, like_bottom(onnx, node, rows, 2, shape=(shapes[2][0], count(shapes[2], 1)))], params
+
+    def state_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        if self.expose_hidden:
+            return {}
+        return dict.fromkeys(self.states, (1, bottoms[0][1], self.num_output))
 
     def channel_axis_of(self, node: Node, bottom: int) -> int | None:
         return 2 if bottom == 0 or bottom >= 2 + self.static_input else None
@@ -151,112 +257,6 @@ class Recurrent(Layer):
         following[:1] = 0  # a sequence starts at the first step
         return following
 
-    @abstractmethod
-    def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
-        """One step: states N×num_output, x what the inputs add to the gates, cont N×1 → next states, output."""
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        x = self._inputs(node, onnx, *list(self.weight_shapes(node.bottom_shapes))[: 2 + self.static_input])
-        cont = onnx.op("Unsqueeze", [node.bottoms[1], onnx.ints("last_axis", [-1])], what="cont")
-        before = self._first_states(node, onnx)
-        first_axis = onnx.ints("first_axis", [0])
-        starts = [onnx.op("Squeeze", [state, first_axis], what="state") for state in before]
-        for name, start in zip(self.states, starts, strict=True):
-            onnx.keep(name, start)
-
-        def step(states: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-            following, output = self.step(onnx, states, *items)
-            return following, [output]
-
-        ends, outputs = onnx.scan(step, starts, [x, cont], steps=onnx.dims(node.bottoms[0])[0])
-        if self.expose_hidden:
-            for end, top in zip(ends, node.tops[1:], strict=True):
-                onnx.emit("Unsqueeze", [end, first_axis], [top])
-        else:
-            for state, end in zip(before, ends, strict=True):
-                onnx.keep_state(state, onnx.op("Unsqueeze", [end, first_axis], what="kept"))
-        onnx.emit("Identity", outputs, node.tops[:1])
-
-    @abstractmethod
-    def step_again(
-        self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str
-    ) -> tuple[Sequence[str], Sequence[str]]:
-        """As `step`, giving instead of the output what `step_back` needs of the step."""
-
-    @abstractmethod
-    def step_back(
-        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, kept: Sequence[str]
-    ) -> tuple[Sequence[str], Sequence[str]]:
-        """One step backward: what later steps and the top give of the new states' diffs → the old states' diffs, and
-        the diffs of what parameters were multiplied into, the gates of x first."""
-
-    @abstractmethod
-    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], kept: Sequence[str]) -> Mapping[str, str]:
-        """The diffs of the parameters that are not x's, given all steps' values of `step_back` and `step_again`."""
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        # caffe: the states' own bottoms and tops, where exposed, give and get no diff
-        refuse_to("sequence indicators", propagate_down, 1)
-        names = list(self.weight_shapes(node.bottom_shapes))[: 2 + self.static_input]
-        cont = onnx.op("Unsqueeze", [node.bottoms[1], onnx.ints("last_axis", [-1])], what="cont")
-        starts, steps = [onnx.kept(name) for name in self.states], onnx.dims(node.bottoms[0])[0]
-
-        def again(states: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-            return self.step_again(onnx, states, *items)
-
-        def back(later: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-            return self.step_back(onnx, later, items[0], items[1], items[2:])
-
-        _, kept = onnx.scan(again, starts, [self._inputs(node, onnx, *names), cont], steps=steps)
-        backwards = [_reversed(onnx, sequence) for sequence in (top_diffs[0], cont, *kept)]
-        _, diffs = onnx.scan(back, [filled_like(onnx, state, 0, "no_diff") for state in starts], backwards, steps=steps)
-        diffs = [_reversed(onnx, sequence) for sequence in diffs]
-        bottoms, params = self._input_diffs(node, onnx, diffs[0], *names)
-        params |= self.hidden_diffs(onnx, diffs, kept)
-        return Gradients((*bottoms, *([None] * (len(node.bottoms) - len(bottoms)))), params)
-
-    def _input_diffs(
-        self, node: Node, onnx: OnnxBuilder, gates_diff: str, weight: str, bias: str, weight_static: str = ""
-    ) -> tuple[list[str | None], dict[str, str]]:
-        """The diffs of x, cont and x_static, and of the parameters that they are multiplied with."""
-        shapes, flat = node.bottom_shapes, onnx.op("Flatten", [gates_diff], what="gates_diff", axis=2)
-        x = onnx.op("Flatten", [node.bottoms[0]], what="x", axis=2)
-        params = {
-            weight: onnx.op("Gemm", [flat, x], what=f"{weight}_diff", transA=1),
-            bias: sum_over(onnx, flat, [0], f"{bias}_diff"),
-        }
-        rows = onnx.op("Gemm", [flat, onnx.weight(weight)], what="x_diff")
-        x_diff = like_bottom(onnx, node, rows, shape=(count(shapes[0], 0, 2), count(shapes[0], 2)))
-        if not weight_static:
-            return [x_diff, None], params
-        total = sum_over(onnx, gates_diff, [0], "static_gates_diff")
-        x_static = onnx.op("Flatten", [node.bottoms[2]], what="x_static", axis=1)
-        params[weight_static] = onnx.op("Gemm", [total, x_static], what=f"{weight_static}_diff", transA=1)
-        rows = onnx.op("Gemm", [total, onnx.weight(weight_static)], what="x_static_diff")
-        return [x_diff, None, like_bottom(onnx, node, rows, 2, shape=(shapes[2][0], count(shapes[2], 1)))], params
-
-    def _inputs(self, node: Node, onnx: OnnxBuilder, weight: str, bias: str, weight_static: str = "") -> str:
-        """What x, and x_static, add to the gates at every step: T×N×gates, in one product."""
-        flat = onnx.op("Flatten", [node.bottoms[0]], what="x", axis=2)
-        gates = onnx.op("Gemm", [flat, onnx.weight(weight), onnx.weight(bias)], what=f"{weight}_x", transB=1)
-        size = node.param(weight).shape[0]
-        gates = onnx.reshape(gates, (*onnx.dims(node.bottoms[0])[:2], size), what=f"{weight}_x_steps")
-        if not weight_static:
-            return gates
-        flat = onnx.op("Flatten", [node.bottoms[2]], what="x_static", axis=1)
-        static = onnx.op("Gemm", [flat, onnx.weight(weight_static)], what=f"{weight_static}_x", transB=1)
-        return onnx.op("Add", [gates, static], what="gates_x")
-
-    def _first_states(self, node: Node, onnx: OnnxBuilder) -> Sequence[str]:
-        if self.expose_hidden:
-            return node.bottoms[2 + self.static_input :]
-        streams = onnx.fixed(
-            onnx.dims(node.bottoms[0])[1:2], "the first state needs to know the number of streams (axis 1 of x)"
-        )
-        return [onnx.state(name, (1, *streams, self.num_output)) for name in self.states]
-
 
 @dataclass(frozen=True)
 class LSTM(Recurrent):
@@ -273,20 +273,10 @@ class LSTM(Recurrent):
         static = {"W_xc_static": (gates, count(bottoms[2], 1))} if self.static_input else {}
         return {"W_xc": (gates, count(bottoms[0], 2)), "b_c": (gates,), **static, "W_hc": (gates, self.num_output)}
 
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        static = count(bottoms[2]) if self.static_input else 0
-        return 4 * self.num_output * (count(bottoms[0]) + count(tops[0]) + static)
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        kernel, bias = self.input_weight_arrays(node, bottoms)
-        weight = node.param("W_hc")
-        hidden = dense_kernel(node, weight, "recurrent_kernel", (Segment((self.num_output,)),))
-        return WeightArrays(tuple(by_gates(array) for array in (kernel, hidden, bias)), notes=self.input_notes())
-
     def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
         h, c = states
-        kept = onnx.op("Mul", [h, cont], what="h_conted")
-        gates = onnx.op("Gemm", [kept, onnx.weight("W_hc"), x], what="gate_input", transB=1)
+        hidden = onnx.op("Mul", [h, cont], what="h_conted")
+        gates = onnx.op("Gemm", [hidden, onnx.weight("W_hc"), x], what="gate_input", transB=1)
         cell, gated = lower_unit(onnx, c, gates, cont, self.num_output)
         h = onnx.op("Mul", gated, what="h")
         return [h, cell], h
@@ -295,22 +285,32 @@ class LSTM(Recurrent):
         self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str
     ) -> tuple[Sequence[str], Sequence[str]]:
         h, c = states
-        kept = onnx.op("Mul", [h, cont], what="h_conted")
-        gates = onnx.op("Gemm", [kept, onnx.weight("W_hc"), x], what="gate_input", transB=1)
+        hidden = onnx.op("Mul", [h, cont], what="h_conted")
+        gates = onnx.op("Gemm", [hidden, onnx.weight("W_hc"), x], what="gate_input", transB=1)
         cell, gated = lower_unit(onnx, c, gates, cont, self.num_output)
-        return [onnx.op("Mul", gated, what="h"), cell], [kept, gates, c, cell]
+        return [onnx.op("Mul", gated, what="h"), cell], [hidden, gates, c, cell]
 
     def step_back(
-        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, kept: Sequence[str]
+        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, values: Sequence[str]
     ) -> tuple[Sequence[str], Sequence[str]]:
-        _, gates, c, cell = kept
+        _, gates, c, cell = values
         h_diff = onnx.op("Add", [top_diff, later[0]], what="h_diff")
         c_diff, gates_diff = unit_diffs(onnx, c, gates, cont, cell, (later[1], h_diff), self.num_output)
         conted_diff = onnx.op("Gemm", [gates_diff, onnx.weight("W_hc")], what="h_conted_diff")
         return [onnx.op("Mul", [conted_diff, cont], what="h_before_diff"), c_diff], [gates_diff]
 
-    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], kept: Sequence[str]) -> Mapping[str, str]:
-        return {"W_hc": _product_over_steps(onnx, diffs[0], kept[0], "W_hc_diff")}
+    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], values: Sequence[str]) -> Mapping[str, str]:
+        return {"W_hc": _product_over_steps(onnx, diffs[0], values[0], "W_hc_diff")}
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        kernel, bias = self.input_weight_arrays(node, bottoms)
+        weight = node.param("W_hc")
+        hidden = dense_kernel(node, weight, "recurrent_kernel", (Segment((self.num_output,)),))
+        return WeightArrays(tuple(by_gates(array) for array in (kernel, hidden, bias)), notes=self.input_notes())
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        static = count(bottoms[2]) if self.static_input else 0
+        return 4 * self.num_output * (count(bottoms[0]) + count(tops[0]) + static)
 
 
 @dataclass(frozen=True)
@@ -327,9 +327,36 @@ class RNN(Recurrent):
         static = {"W_xh_static": (d, count(bottoms[2], 1))} if self.static_input else {}
         return {"W_xh": (d, count(bottoms[0], 2)), "b_h": (d,), **static, "W_hh": (d, d), "W_ho": (d, d), "b_o": (d,)}
 
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        static = count(bottoms[2]) if self.static_input else 0
-        return self.num_output * (count(bottoms[0]) + 2 * count(tops[0]) + static)
+    def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
+        hidden = onnx.op("Mul", [states[0], cont], what="h_conted")
+        neuron_input = onnx.op("Gemm", [hidden, onnx.weight("W_hh"), x], what="h_neuron_input", transB=1)
+        h = onnx.op("Tanh", [neuron_input], what="h")
+        output = onnx.op("Gemm", [h, onnx.weight("W_ho"), onnx.weight("b_o")], what="W_ho_h", transB=1)
+        return [h], onnx.op("Tanh", [output], what="o")
+
+    def step_again(
+        self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        hidden = onnx.op("Mul", [states[0], cont], what="h_conted")
+        following, output = self.step(onnx, states, x, cont)
+        return following, [hidden, following[0], output]
+
+    def step_back(
+        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, values: Sequence[str]
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        _, h, output = values
+        output_diff = _through_tanh(onnx, top_diff, output, "W_ho_h_diff")
+        h_diff = onnx.op("Gemm", [output_diff, onnx.weight("W_ho"), later[0]], what="h_diff")
+        gates_diff = _through_tanh(onnx, h_diff, h, "h_neuron_input_diff")
+        conted_diff = onnx.op("Gemm", [gates_diff, onnx.weight("W_hh")], what="h_conted_diff")
+        return [onnx.op("Mul", [conted_diff, cont], what="h_before_diff")], [gates_diff, output_diff]
+
+    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], values: Sequence[str]) -> Mapping[str, str]:
+        return {
+            "W_hh": _product_over_steps(onnx, diffs[0], values[0], "W_hh_diff"),
+            "W_ho": _product_over_steps(onnx, diffs[1], values[1], "W_ho_diff"),
+            "b_o": sum_over(onnx, diffs[1], [0, 1], "b_o_diff"),
+        }
 
     def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
         kernel, bias = self.input_weight_arrays(node, bottoms)
@@ -340,36 +367,9 @@ class RNN(Recurrent):
         note = "a Dense layer with tanh follows Keras's SimpleRNN: o = tanh(W_ho·h + b_o)"
         return WeightArrays(arrays, notes=(*self.input_notes(), note))
 
-    def step(self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str) -> tuple[Sequence[str], str]:
-        kept = onnx.op("Mul", [states[0], cont], what="h_conted")
-        neuron_input = onnx.op("Gemm", [kept, onnx.weight("W_hh"), x], what="h_neuron_input", transB=1)
-        h = onnx.op("Tanh", [neuron_input], what="h")
-        output = onnx.op("Gemm", [h, onnx.weight("W_ho"), onnx.weight("b_o")], what="W_ho_h", transB=1)
-        return [h], onnx.op("Tanh", [output], what="o")
-
-    def step_again(
-        self, onnx: OnnxBuilder, states: Sequence[str], x: str, cont: str
-    ) -> tuple[Sequence[str], Sequence[str]]:
-        kept = onnx.op("Mul", [states[0], cont], what="h_conted")
-        following, output = self.step(onnx, states, x, cont)
-        return following, [kept, following[0], output]
-
-    def step_back(
-        self, onnx: OnnxBuilder, later: Sequence[str], top_diff: str, cont: str, kept: Sequence[str]
-    ) -> tuple[Sequence[str], Sequence[str]]:
-        _, h, output = kept
-        output_diff = _through_tanh(onnx, top_diff, output, "W_ho_h_diff")
-        h_diff = onnx.op("Gemm", [output_diff, onnx.weight("W_ho"), later[0]], what="h_diff")
-        gates_diff = _through_tanh(onnx, h_diff, h, "h_neuron_input_diff")
-        conted_diff = onnx.op("Gemm", [gates_diff, onnx.weight("W_hh")], what="h_conted_diff")
-        return [onnx.op("Mul", [conted_diff, cont], what="h_before_diff")], [gates_diff, output_diff]
-
-    def hidden_diffs(self, onnx: OnnxBuilder, diffs: Sequence[str], kept: Sequence[str]) -> Mapping[str, str]:
-        return {
-            "W_hh": _product_over_steps(onnx, diffs[0], kept[0], "W_hh_diff"),
-            "W_ho": _product_over_steps(onnx, diffs[1], kept[1], "W_ho_diff"),
-            "b_o": sum_over(onnx, diffs[1], [0, 1], "b_o_diff"),
-        }
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        static = count(bottoms[2]) if self.static_input else 0
+        return self.num_output * (count(bottoms[0]) + 2 * count(tops[0]) + static)
 
 
 def stacked(kernel: WeightArray, below: WeightArray) -> WeightArray:
@@ -423,9 +423,9 @@ class LSTMUnit(Layer):
 
     bottoms: ClassVar[Arity] = exactly(3)
     tops: ClassVar[Arity] = exactly(2)
-    tops_as_caffe: ClassVar[bool] = True
-    propagates_always: ClassVar[bool] = True
     never_forced: ClassVar[tuple[int, ...]] = (2,)
+    propagates_always: ClassVar[bool] = True
+    tops_as_caffe: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -444,9 +444,6 @@ class LSTMUnit(Layer):
             )
         return [c, c]
 
-    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
-        return 2 if bottom < 2 else None
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         c, gates, cont = node.bottoms
         cont = onnx.op("Unsqueeze", [cont, onnx.ints("last_axis", [-1])], what="cont")
@@ -463,6 +460,9 @@ class LSTMUnit(Layer):
         size, diffs = node.bottom_shapes[0][2], (top_diffs[0], top_diffs[1])
         return Gradients((*unit_diffs(onnx, c, gates, cont, node.tops[0], diffs, size), None))
 
+    def channel_axis_of(self, node: Node, bottom: int) -> int | None:
+        return 2 if bottom < 2 else None
+
 
 def lower_unit(
     onnx: OnnxBuilder, c: str, gates: str, cont: str, size: int, top: str | None = None
@@ -474,12 +474,12 @@ def lower_unit(
     i, f, o = onnx.ops("Split", [opened, onnx.ints("i_f_o_sizes", [size] * 3)], 3, what="i_f_o_gates", axis=-1)
     forget = onnx.op("Mul", [f, cont], what="f_conted")
     added = onnx.op("Mul", [i, onnx.op("Tanh", [g], what="g")], what="c_added")
-    kept = onnx.op("Mul", [forget, c], what="c_kept")
+    old = onnx.op("Mul", [forget, c], what="c_kept")
     if top is None:
-        cell = onnx.op("Add", [kept, added], what="c")
+        cell = onnx.op("Add", [old, added], what="c")
     else:
         cell = top
-        onnx.emit("Add", [kept, added], [top])
+        onnx.emit("Add", [old, added], [top])
     return cell, (o, onnx.op("Tanh", [cell], what="tanh_c"))
 
 
@@ -506,8 +506,8 @@ def unit_diffs(
     through_h = product(h_diff, o, rest(product(tanh_c, tanh_c)))
     total = onnx.op("Add", [c_diff, through_h], what="c_total_diff")
     # caffe: f · (1 - f) where f is f · cont already
-    found = [
+    gate_diffs = [
         product(total, g, i, rest(i)), product(total, c, f, rest(f)), product(h_diff, tanh_c, o, rest(o)),
         product(total, i, rest(product(g, g))),
     ]  # fmt: skip
-    return product(total, f), onnx.op("Concat", found, what="gates_diff", axis=-1)
+    return product(total, f), onnx.op("Concat", gate_diffs, what="gates_diff", axis=-1)

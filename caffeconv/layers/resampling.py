@@ -58,10 +58,6 @@ class Upsample(Layer):
     less: tuple[int, int]
 
     @classmethod
-    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
-        return ({"upsample_h": wanted[2], "upsample_w": wanted[3]},) if len(wanted) == 4 else ()
-
-    @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.upsample_param
         if len(layer.bottoms) == 1:
@@ -121,11 +117,11 @@ class Upsample(Layer):
             )  # fmt: skip
             return
         dims, top = onnx.dims(x), onnx.dims(node.tops[0])
-        places, made = count(node.bottom_shapes[0], 2), count(node.top_shapes[0], 2)
+        places, sizes = count(node.bottom_shapes[0], 2), count(node.top_shapes[0], 2)
         values = onnx.reshape(x, (*dims[:2], places), what="values")
         mask = onnx.reshape(node.bottoms[1], (*dims[:2], places), what="mask")
         mask = onnx.op("Cast", [mask], to=INT64, what="place")
-        empty = onnx.op("Expand", [onnx.floats("nothing", 0), _shape_of(onnx, x, (*dims[:2], made))], what="empty")
+        empty = onnx.op("Expand", [onnx.floats("nothing", 0), _shape_of(onnx, x, (*dims[:2], sizes))], what="empty")
         filled = onnx.op("ScatterElements", [empty, mask, values], axis=2, what="filled")
         onnx.reshape(filled, top, to=node.tops[0])
 
@@ -140,6 +136,10 @@ class Upsample(Layer):
         place = onnx.reshape(node.bottoms[1], (*dims[:2], high * wide), what="mask")
         picked = onnx.op("GatherElements", [planes, onnx.op("Cast", [place], to=INT64)], axis=2, what="picked")
         return Gradients((onnx.reshape(picked, dims, what="bottom_diff"), None))
+
+    @classmethod
+    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
+        return ({"upsample_h": wanted[2], "upsample_w": wanted[3]},) if len(wanted) == 4 else ()
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,6 @@ class Interp(Layer):
     """How much is cut off at start and end."""
 
     @classmethod
-    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
-        return ({"height": wanted[2], "width": wanted[3]},) if len(wanted) == 4 else ()
-
-    @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.interp_param
         shrink = p.shrink_factor if p.HasField("shrink_factor") else None
@@ -180,50 +176,50 @@ class Interp(Layer):
         for name, factor in (("shrink_factor", shrink), ("zoom_factor", zoom)):
             if factor is not None and factor < 1:
                 raise LayerError(f"{name} is {factor}; it must be positive")
-        given = any(value is not None for value in (shrink, zoom, size))
-        if len(layer.bottoms) == 2 and given:
+        has_size = any(value is not None for value in (shrink, zoom, size))
+        if len(layer.bottoms) == 2 and has_size:
             raise LayerError("a second bottom and a size or factor; one of them was needed to say the top's size")
-        if len(layer.bottoms) == 1 and not given:
+        if len(layer.bottoms) == 1 and not has_size:
             raise LayerError("no size; give height and width, shrink_factor or zoom_factor")
         return cls(shrink, zoom, size, (-p.pad_beg, -p.pad_end))
 
-    def _size(self, kept: int, given: int | None) -> int:
-        if given is not None and (self.shrink is None) == (self.zoom is None):
-            return given
-        if self.shrink is not None:
-            kept = (kept - 1) // self.shrink + 1
-        return kept + (kept - 1) * ((self.zoom or 1) - 1)
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         _check_4d(bottoms[0])
-        kept = self._kept(bottoms[0])
-        if min(kept) < 1:
+        inside = self._kept(bottoms[0])
+        if min(inside) < 1:
             raise LayerError(
-                f"the bottom is {format_shape(bottoms[0])}, of which {format_shape(kept)} is left; height should be positive"
+                f"the bottom is {format_shape(bottoms[0])}, of which {format_shape(inside)} is left; height should be positive"
             )
-        given = self.size
+        fixed_size = self.size
         if len(bottoms) == 2:
             _check_4d(bottoms[1], "the second bottom")
-            given = bottoms[1][2], bottoms[1][3]
-        sizes = [self._size(size, given and given[i]) for i, size in enumerate(kept)]
+            fixed_size = bottoms[1][2], bottoms[1][3]
+        sizes = [self._size(size, fixed_size and fixed_size[i]) for i, size in enumerate(inside)]
         if min(sizes) < 1:
             raise LayerError(f"the top would be {format_shape(sizes)} (height × width); height should be positive")
         return [(*bottoms[0][:2], *sizes)]
+
+    def _size(self, inside: int, wanted: int | None) -> int:
+        if wanted is not None and (self.shrink is None) == (self.zoom is None):
+            return wanted
+        if self.shrink is not None:
+            inside = (inside - 1) // self.shrink + 1
+        return inside + (inside - 1) * ((self.zoom or 1) - 1)
 
     def _kept(self, bottom: Shape) -> tuple[int, int]:
         return bottom[2] - sum(self.crop), bottom[3] - sum(self.crop)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         x, bottom, top = node.bottoms[0], node.bottom_shapes[0], node.top_shapes[0]
-        kept = self._kept(bottom)
+        inside = self._kept(bottom)
         if any(self.crop):
             begin = [self.crop[0]] * 2
-            end = [start + size for start, size in zip(begin, kept, strict=True)]
+            end = [start + size for start, size in zip(begin, inside, strict=True)]
             x = onnx.op(
                 "Slice", [x, onnx.ints("begin", begin), onnx.ints("end", end), onnx.ints("plane_axes", [2, 3])],
                 what="kept",
             )  # fmt: skip
-        if kept == top[2:]:
+        if inside == top[2:]:
             onnx.emit("Identity", [x], node.tops)
             return
         sizes = _shape_of(onnx, x, onnx.dims(node.tops[0]))
@@ -234,8 +230,8 @@ class Interp(Layer):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         high, wide = (
-            interpolation(size, kept, made, self.crop[0])
-            for size, kept, made in zip(
+            interpolation(size, inside, places, self.crop[0])
+            for size, inside, places in zip(
                 node.bottom_shapes[0][2:], self._kept(node.bottom_shapes[0]), node.top_shapes[0][2:], strict=True
             )
         )
@@ -243,18 +239,22 @@ class Interp(Layer):
         diff = onnx.op("MatMul", [rows, onnx.floats("columns", wide)], what="bottom_diff")
         return Gradients((diff, None)[: len(node.bottoms)])
 
+    @classmethod
+    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
+        return ({"height": wanted[2], "width": wanted[3]},) if len(wanted) == 4 else ()
 
-def interpolation(size: int, kept: int, made: int, start: int) -> FloatArray:
-    """The matrix made × size that interpolates along one axis, between corners, what lies in start…start+kept-1."""
-    matrix = np.zeros((made, size), np.float32)
-    if kept == made:  # also where one place is made of one
-        matrix[np.arange(made), start + np.arange(made)] = 1
+
+def interpolation(size: int, inside: int, places: int, start: int) -> FloatArray:
+    """The matrix places × size that interpolates along one axis, between corners, what lies in start…start+inside-1."""
+    matrix = np.zeros((places, size), np.float32)
+    if inside == places:  # also where one place is made of one
+        matrix[np.arange(places), start + np.arange(places)] = 1
         return matrix
-    position = np.arange(made) * ((kept - 1) / (made - 1) if made > 1 else 0.0)
-    before = np.minimum(position.astype(int), kept - 1)
+    position = np.arange(places) * ((inside - 1) / (places - 1) if places > 1 else 0.0)
+    before = np.minimum(position.astype(int), inside - 1)
     share = position - before
-    np.add.at(matrix, (np.arange(made), start + before), 1 - share)
-    np.add.at(matrix, (np.arange(made), start + np.minimum(before + 1, kept - 1)), share)
+    np.add.at(matrix, (np.arange(places), start + before), 1 - share)
+    np.add.at(matrix, (np.arange(places), start + np.minimum(before + 1, inside - 1)), share)
     return matrix
 
 

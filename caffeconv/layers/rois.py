@@ -58,20 +58,11 @@ class ROIPooling(Layer):
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
     computes_in_float32: ClassVar[bool] = True
-
     settings: ClassVar[str] = "roi_pooling_param"
     size_settings: ClassVar[tuple[str, ...]] = ("pooled_h", "pooled_w")
 
     pooled: tuple[int, int]
     spatial_scale: float
-
-    @property
-    def mixes_positions(self) -> bool:
-        return True
-
-    @classmethod
-    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
-        return ({"pooled_h": wanted[2], "pooled_w": wanted[3]},) if len(wanted) == 4 else ()
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -83,12 +74,6 @@ class ROIPooling(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         _check_bottoms(bottoms)
         return [(bottoms[1][0], bottoms[0][1], *self.pooled)]
-
-    def float32_values(self, node: Node) -> frozenset[str]:
-        return frozenset(node.bottoms[1:])
-
-    def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
-        return _example_rois(shapes, self.spatial_scale, random) if bottom == 1 else None
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rois = _as_rows(node, onnx)
@@ -138,11 +123,11 @@ class ROIPooling(Layer):
             what="bin_diff",
         )  # fmt: skip
         flat = onnx.reshape(node.bottoms[0], (None,), what="flat")
-        found = added_at(
+        flat_diffs = added_at(
             onnx, flat, onnx.reshape(place, (None,), what="flat_place"), onnx.reshape(diff, (None,), what="flat_diff"),
             0, "flat_diff",
         )  # fmt: skip
-        return Gradients((onnx.reshape(found, onnx.dims(node.bottoms[0]), what="bottom_diff"), None))
+        return Gradients((onnx.reshape(flat_diffs, onnx.dims(node.bottoms[0]), what="bottom_diff"), None))
 
     def _bins(self, onnx: OnnxBuilder, low: str, high: str, bins: int, size: int) -> tuple[str, str]:
         """Where the bins of each region start and end along one axis: R×bins, whole numbers within 0…size."""
@@ -158,6 +143,20 @@ class ROIPooling(Layer):
             edge = onnx.op("Add", [edge, start], what=what)
             edges.append(onnx.op("Clip", [edge, onnx.floats("zero", 0), onnx.floats(f"size_{size}", size)], what=what))
         return edges[0], edges[1]
+
+    def float32_values(self, node: Node) -> frozenset[str]:
+        return frozenset(node.bottoms[1:])
+
+    @property
+    def mixes_positions(self) -> bool:
+        return True
+
+    @classmethod
+    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
+        return ({"pooled_h": wanted[2], "pooled_w": wanted[3]},) if len(wanted) == 4 else ()
+
+    def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
+        return _example_rois(shapes, self.spatial_scale, random) if bottom == 1 else None
 
 
 @dataclass(frozen=True)
@@ -178,10 +177,6 @@ class PSROIPooling(Layer):
     output_dim: int
     group_size: int
 
-    @property
-    def mixes_positions(self) -> bool:
-        return True
-
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.psroi_pooling_param
@@ -200,12 +195,6 @@ class PSROIPooling(Layer):
                 "needed (input channel number does not match layer parameters)"
             )
         return [(bottoms[1][0], self.output_dim, self.group_size, self.group_size)]
-
-    def float32_values(self, node: Node) -> frozenset[str]:
-        return frozenset(node.bottoms[1:])
-
-    def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
-        return _example_rois(shapes, self.spatial_scale, random) if bottom == 1 else None
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         # sums over rectangles from sums over everything above and left of a corner, in double, where none get lost
@@ -242,6 +231,22 @@ class PSROIPooling(Layer):
         divisor = onnx.op("Cast", [onnx.op("Max", [area, onnx.ints("one", 1)])], to=DOUBLE, what="divisor")
         onnx.emit("Cast", [onnx.op("Div", [total, divisor], what="average")], node.tops, to=FLOAT)
 
+    def _bins(self, onnx: OnnxBuilder, low: str, high: str, size: int) -> tuple[str, str]:
+        """Where the bins of each region start and end along one axis: R×group_size, int64, within 0…size."""
+        scale = onnx.floats("spatial_scale", self.spatial_scale)
+        start = onnx.op("Mul", [_rounded(onnx, low), scale], what="start")
+        end = onnx.op("Add", [_rounded(onnx, high), onnx.floats("one_more", 1)], what="end")
+        extent = onnx.op("Sub", [onnx.op("Mul", [end, scale], what="end"), start], what="extent")
+        extent = onnx.op("Max", [extent, onnx.floats("least", 0.1)], what="extent")
+        step = onnx.op("Div", [extent, onnx.floats("group_size", self.group_size)], what="bin")
+        edges = []
+        for what, first, rounding in (("bin_start", 0, "Floor"), ("bin_end", 1, "Ceil")):
+            numbers = onnx.floats(f"{what}s", np.arange(first, first + self.group_size))
+            edge = onnx.op("Add", [onnx.op("Mul", [step, numbers], what=what), start], what=what)
+            edge = onnx.op("Cast", [onnx.op(rounding, [edge], what=what)], to=INT64, what=what)
+            edges.append(onnx.op("Clip", [edge, onnx.ints("zero", 0), onnx.ints(f"size_{size}", size)], what=what))
+        return edges[0], edges[1]
+
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
@@ -271,25 +276,19 @@ class PSROIPooling(Layer):
         diff = onnx.op("Unsqueeze", [diff, onnx.ints("picture_axis", [1])], what="bin_diff")
         diff = onnx.op("Mul", [diff, belongs], what="diff_of_picture")  # bin, picture, output, region
         shares = onnx.op("Unsqueeze", [shares, onnx.ints("picture_axis", [1])], what="shares")
-        found = onnx.op("MatMul", [diff, shares], what="place_diff")
-        found = onnx.op("Transpose", [found], perm=[1, 2, 0, 3], what="place_diff")
-        return Gradients((onnx.reshape(found, (num, *rest), what="bottom_diff"), None))
+        place_diffs = onnx.op("MatMul", [diff, shares], what="place_diff")
+        place_diffs = onnx.op("Transpose", [place_diffs], perm=[1, 2, 0, 3], what="place_diff")
+        return Gradients((onnx.reshape(place_diffs, (num, *rest), what="bottom_diff"), None))
 
-    def _bins(self, onnx: OnnxBuilder, low: str, high: str, size: int) -> tuple[str, str]:
-        """Where the bins of each region start and end along one axis: R×group_size, int64, within 0…size."""
-        scale = onnx.floats("spatial_scale", self.spatial_scale)
-        start = onnx.op("Mul", [_rounded(onnx, low), scale], what="start")
-        end = onnx.op("Add", [_rounded(onnx, high), onnx.floats("one_more", 1)], what="end")
-        extent = onnx.op("Sub", [onnx.op("Mul", [end, scale], what="end"), start], what="extent")
-        extent = onnx.op("Max", [extent, onnx.floats("least", 0.1)], what="extent")
-        step = onnx.op("Div", [extent, onnx.floats("group_size", self.group_size)], what="bin")
-        edges = []
-        for what, first, rounding in (("bin_start", 0, "Floor"), ("bin_end", 1, "Ceil")):
-            numbers = onnx.floats(f"{what}s", np.arange(first, first + self.group_size))
-            edge = onnx.op("Add", [onnx.op("Mul", [step, numbers], what=what), start], what=what)
-            edge = onnx.op("Cast", [onnx.op(rounding, [edge], what=what)], to=INT64, what=what)
-            edges.append(onnx.op("Clip", [edge, onnx.ints("zero", 0), onnx.ints(f"size_{size}", size)], what=what))
-        return edges[0], edges[1]
+    def float32_values(self, node: Node) -> frozenset[str]:
+        return frozenset(node.bottoms[1:])
+
+    @property
+    def mixes_positions(self) -> bool:
+        return True
+
+    def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
+        return _example_rois(shapes, self.spatial_scale, random) if bottom == 1 else None
 
 
 def _columns(node: Node, onnx: OnnxBuilder) -> list[str]:
@@ -310,9 +309,9 @@ def _inside(onnx: OnnxBuilder, start: str, end: str, size: int, dims: Dims) -> s
 
 def _first_greatest(onnx: OnnxBuilder, values: str, inside: str, axis: int) -> tuple[str, str]:
     """The greatest value along an axis of those inside, and its first index; both keep the axis."""
-    kept = onnx.op("Where", [inside, values, onnx.floats("lowest", LOWEST)], what="kept")
-    best = onnx.reduce("ReduceMax", kept, [axis], keepdims=True, what="best")
-    return best, onnx.op("ArgMax", [kept], axis=axis, keepdims=1, what="best_place")
+    candidates = onnx.op("Where", [inside, values, onnx.floats("lowest", LOWEST)], what="kept")
+    best = onnx.reduce("ReduceMax", candidates, [axis], keepdims=True, what="best")
+    return best, onnx.op("ArgMax", [candidates], axis=axis, keepdims=1, what="best_place")
 
 
 def _share(onnx: OnnxBuilder, inside: str) -> str:

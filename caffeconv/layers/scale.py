@@ -43,10 +43,6 @@ class _AlongAxes(Layer):
     filler: Filler
     second_bottom: bool
 
-    @classmethod
-    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
-        return stored[0][0] if stored and len(stored[0]) == 1 else None
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         self.operand_shape(bottoms)
         return [bottoms[0]]
@@ -110,14 +106,18 @@ class _AlongAxes(Layer):
         end = start + len(self.operand_shape(node.bottom_shapes))
         return sum_over(onnx, diff, [*range(start), *range(end, rank)], what)
 
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        return stored[0][0] if stored and len(stored[0]) == 1 else None
+
 
 @dataclass(frozen=True)
 class Bias(_AlongAxes):
     """y = x + b, b laid along axes `axis`… ; `num_axes` -1: to the last, 0: one number."""
 
-    word: ClassVar[str] = "bias"
-    settings: ClassVar[str] = "bias_param"
     param_axes: ClassVar[Mapping[str, str]] = {"bias": "channels"}
+    settings: ClassVar[str] = "bias_param"
+    word: ClassVar[str] = "bias"
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -130,17 +130,6 @@ class Bias(_AlongAxes):
     def fillers(self) -> Mapping[str, Filler]:
         return {"bias": self.filler}
 
-    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
-        if self.second_bottom or not self.is_per_channel(node):
-            return None
-        bias = node.param("bias").array()
-        return np.ones_like(bias), bias
-
-    def factor_and_summand(self, node: Node) -> tuple[Param | None, Param | None] | None:
-        if self.second_bottom or not self.is_per_channel(node):
-            return None
-        return None, node.param("bias")
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Add", [node.bottoms[0], self.operand(node, onnx, "bias")], node.tops)
 
@@ -152,15 +141,26 @@ class Bias(_AlongAxes):
             return Gradients((top_diffs[0], bias_diff))
         return Gradients(top_diffs, {"bias": bias_diff})
 
+    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
+        if self.second_bottom or not self.is_per_channel(node):
+            return None
+        bias = node.param("bias").array()
+        return np.ones_like(bias), bias
+
+    def factor_and_summand(self, node: Node) -> tuple[Param | None, Param | None] | None:
+        if self.second_bottom or not self.is_per_channel(node):
+            return None
+        return None, node.param("bias")
+
 
 @dataclass(frozen=True)
 class Scale(_AlongAxes):
     """y = a · x (+ b), a and b laid along axes `axis`… ; `num_axes` -1: to the last, 0: one number."""
 
-    word: ClassVar[str] = "scale"
     keeps_bottoms: ClassVar[bool] = True
-    settings: ClassVar[str] = "scale_param"
     param_axes: ClassVar[Mapping[str, str]] = {"scale": "channels", "bias": "channels"}
+    settings: ClassVar[str] = "scale_param"
+    word: ClassVar[str] = "scale"
 
     bias: bool
     bias_filler: Filler
@@ -171,10 +171,6 @@ class Scale(_AlongAxes):
         filler = Filler.parse(p.filler) if p.HasField("filler") else Filler(value=1.0)
         return cls(p.axis, p.num_axes, filler, len(layer.bottoms) > 1, p.bias_term, Filler.parse(p.bias_filler))
 
-    @classmethod
-    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
-        return ({"bias_term": len(stored) > len(bottoms) % 2},)
-
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         shape = self.operand_shape(bottoms)
         scale = {} if self.second_bottom else {"scale": shape}
@@ -182,20 +178,6 @@ class Scale(_AlongAxes):
 
     def fillers(self) -> Mapping[str, Filler]:
         return {"scale": self.filler, "bias": self.bias_filler}
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return count(tops[0])
-
-    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
-        if self.second_bottom or not self.is_per_channel(node):
-            return None
-        scale = node.param("scale").array()
-        return scale, node.param("bias").array() if self.bias else np.zeros_like(scale)
-
-    def factor_and_summand(self, node: Node) -> tuple[Param | None, Param | None] | None:
-        if self.second_bottom or not self.is_per_channel(node):
-            return None
-        return node.param("scale"), node.param("bias") if self.bias else None
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         inputs = [node.bottoms[0], self.operand(node, onnx, "scale")]
@@ -216,6 +198,24 @@ class Scale(_AlongAxes):
         if self.second_bottom:
             return Gradients((diff, scale_diff), params)
         return Gradients((diff,), {"scale": scale_diff, **params})
+
+    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
+        if self.second_bottom or not self.is_per_channel(node):
+            return None
+        scale = node.param("scale").array()
+        return scale, node.param("bias").array() if self.bias else np.zeros_like(scale)
+
+    def factor_and_summand(self, node: Node) -> tuple[Param | None, Param | None] | None:
+        if self.second_bottom or not self.is_per_channel(node):
+            return None
+        return node.param("scale"), node.param("bias") if self.bias else None
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(tops[0])
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        return ({"bias_term": len(stored) > len(bottoms) % 2},)
 
 
 @dataclass(frozen=True)
@@ -246,9 +246,6 @@ class Axpy(Layer):
             )
         return [x]
 
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return count(tops[0])
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         _, x, y = node.bottoms
         onnx.emit("Add", [onnx.op("Mul", [self._factor(node, onnx), x], what="scaled"), y], node.tops)
@@ -266,3 +263,6 @@ class Axpy(Layer):
         factor_diff = like_bottom(onnx, node, total, shape=node.bottom_shapes[1][:2])
         x_diff = onnx.op("Mul", [top_diffs[0], self._factor(node, onnx)], what="x_diff")
         return Gradients((factor_diff, x_diff, top_diffs[0]))
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(tops[0])

@@ -37,12 +37,6 @@ class BatchReindex(Layer):
             raise LayerError(f"the indices are {format_shape(bottoms[1])}; one axis was needed")
         return [(*bottoms[1], *bottoms[0][1:])]
 
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        return [replace(bottoms[0], shape=node.top_shapes[0])] if bottoms[0].lead else None
-
-    def label_rules(self, node: Node) -> Sequence[LabelRule]:
-        return (LabelRule(1, node.bottom_shapes[0][0], of_batch=True),)
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rows = onnx.op("Cast", [node.bottoms[1]], what="rows", to=7)
         onnx.emit("Gather", [node.bottoms[0], rows], node.tops, axis=0)
@@ -54,6 +48,12 @@ class BatchReindex(Layer):
         rows = onnx.op("Cast", [node.bottoms[1]], what="rows", to=INT64)
         diff = added_rows(onnx, node.bottoms[0], rows, top_diffs[0], len(node.bottom_shapes[0]), "bottom_diff")
         return Gradients((diff, None))
+
+    def label_rules(self, node: Node) -> Sequence[LabelRule]:
+        return (LabelRule(1, node.bottom_shapes[0][0], of_batch=True),)
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        return [replace(bottoms[0], shape=node.top_shapes[0])] if bottoms[0].lead else None
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,6 @@ class Filter(Layer):
                 )
         return bottoms[:-1]
 
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        return bottoms[:-1] if all(bottom.lead for bottom in bottoms[:-1]) else None
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         selector = onnx.op(
             "Cast", [onnx.reshape(node.bottoms[-1], _flat(onnx, node.bottoms[-1]))], what="selected", to=9
@@ -108,6 +105,9 @@ class Filter(Layer):
             for bottom, diff, shape in zip(node.bottoms, top_diffs, node.bottom_shapes, strict=False)
         ]
         return Gradients((*diffs, None))
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        return bottoms[:-1] if all(bottom.lead for bottom in bottoms[:-1]) else None
 
 
 def _flat(onnx: OnnxBuilder, value: str) -> Dims:

@@ -81,17 +81,6 @@ class Reshape(_SameValues):
     num_axes: int
 
     @classmethod
-    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
-        dims = tuple(layer.proto.reshape_param.shape.dim)
-        rest = tuple(1 if dim == -1 else dim for dim in dims)
-        # the explicit size that stands for the rest is inferred instead; what was inferred before becomes 1
-        return [{"dim": (*rest[:i], -1, *rest[i + 1 :])} for i, dim in reversed(list(enumerate(dims))) if dim > 0]
-
-    @property
-    def mixes_positions(self) -> bool:
-        return True
-
-    @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.reshape_param
         dims = tuple(p.shape.dim)
@@ -121,6 +110,31 @@ class Reshape(_SameValues):
             middle.append(x[start + i] if dim == 0 else dim)
         return [_inferred(x, (*x[:start], *middle, *x[end:]))]
 
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return Gradients((like_bottom(onnx, node, top_diffs[0]),))
+
+    def for_any_batch(self, bottoms: Shapes) -> Self:
+        # an explicit first size that is the batch's own copies it: every item then gives what it gives alone
+        if self.axis == 0 and self.dims and bottoms[0] and self.dims[0] == bottoms[0][0]:
+            return replace(self, dims=(0, *self.dims[1:]))
+        return self
+
+    @property
+    def mixes_positions(self) -> bool:
+        return True
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        dims = tuple(layer.proto.reshape_param.shape.dim)
+        rest = tuple(1 if dim == -1 else dim for dim in dims)
+        # the explicit size that stands for the rest is inferred instead; what was inferred before becomes 1
+        return [{"dim": (*rest[:i], -1, *rest[i + 1 :])} for i, dim in reversed(list(enumerate(dims))) if dim > 0]
+
     def why_refused(self, bottoms: Shapes) -> Sequence[str]:
         explicit = [(i, dim) for i, dim in enumerate(self.dims) if dim > 0]
         if -1 in self.dims or self.num_axes != -1 or not explicit:
@@ -135,20 +149,6 @@ class Reshape(_SameValues):
             for i, dim, size in fitting if size != dim
         ]  # fmt: skip
 
-    def for_any_batch(self, bottoms: Shapes) -> Layer:
-        # an explicit first size that is the batch's own copies it: every item then gives what it gives alone
-        if self.axis == 0 and self.dims and bottoms[0] and self.dims[0] == bottoms[0][0]:
-            return replace(self, dims=(0, *self.dims[1:]))
-        return self
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        return Gradients((like_bottom(onnx, node, top_diffs[0]),))
-
 
 def _makes_rows(node: Node) -> bool:
     """Whether the top is N×K of a bottom N×…; 1×1 may follow."""
@@ -159,7 +159,7 @@ def _makes_rows(node: Node) -> bool:
 def _left_out(node: Node) -> Node:
     """The node as a copy of its bottom."""
     proto = LayerParameter(name=node.name, type="Split", bottom=node.definition.bottoms, top=node.definition.tops)
-    return replace(node, definition=replace(node.definition, type="Split", proto=proto), layer=Split(1))
+    return replace(node, definition=node.definition.with_proto(proto), layer=Split(1))
 
 
 def _inferred(x: Shape, shape: Shape) -> Shape:
@@ -188,10 +188,6 @@ class Permute(Layer):
 
     order: tuple[int, ...]
 
-    @property
-    def mixes_positions(self) -> bool:
-        return True
-
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         order = tuple(layer.proto.permute_param.order)
@@ -199,21 +195,13 @@ class Permute(Layer):
             raise LayerError(f"order {list(order)} names an axis twice; there are duplicate orders")
         return cls(order)
 
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        return [tuple(bottoms[0][axis] for axis in self.full_order(len(bottoms[0])))]
+
     def full_order(self, rank: int) -> tuple[int, ...]:
         if any(axis >= rank for axis in self.order):
             raise LayerError(f"order {list(self.order)} names an axis that a blob of {rank} axes lacks")
         return (*self.order, *(axis for axis in range(rank) if axis not in self.order))
-
-    def top_shapes(self, bottoms: Shapes) -> Shapes:
-        return [tuple(bottoms[0][axis] for axis in self.full_order(len(bottoms[0])))]
-
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        bottom, shape = bottoms[0], node.top_shapes[0]
-        order = self.full_order(len(shape))
-        if bottom.is_flattening:
-            return [flat(shape, bottom.pieces)] if order[-1:] == (len(shape) - 1,) else None
-        # to whoever holds images channels last, 0 2 3 1 does nothing
-        return [as_caffe(shape)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Transpose", node.bottoms, node.tops, perm=self.full_order(len(node.bottom_shapes[0])))
@@ -224,6 +212,18 @@ class Permute(Layer):
         order = self.full_order(len(node.bottom_shapes[0]))
         back = sorted(range(len(order)), key=order.__getitem__)
         return Gradients((onnx.op("Transpose", top_diffs, what="bottom_diff", perm=back),))
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        bottom, shape = bottoms[0], node.top_shapes[0]
+        order = self.full_order(len(shape))
+        if bottom.is_flattening:
+            return [flat(shape, bottom.pieces)] if order[-1:] == (len(shape) - 1,) else None
+        # to whoever holds images channels last, 0 2 3 1 does nothing
+        return [as_caffe(shape)]
+
+    @property
+    def mixes_positions(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -250,11 +250,6 @@ class Tile(Layer):
         axis = canonical_axis(self.axis, len(x), x)
         return [(*x[:axis], x[axis] * self.tiles, *x[axis + 1 :])]
 
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
-        top = concatenated(list(bottoms) * self.tiles, axis, node.top_shapes[0])
-        return None if top is None else [top]
-
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rank = len(node.bottom_shapes[0])
         axis = canonical_axis(self.axis, rank)
@@ -267,3 +262,8 @@ class Tile(Layer):
         axis, dims = canonical_axis(self.axis, len(node.bottom_shapes[0])), onnx.dims(node.bottoms[0])
         tiles = onnx.reshape(top_diffs[0], (*dims[:axis], self.tiles, *dims[axis:]), what="tiles_diff")
         return Gradients((onnx.reduce("ReduceSum", tiles, [axis], keepdims=False, what="bottom_diff"),))
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        top = concatenated(list(bottoms) * self.tiles, axis, node.top_shapes[0])
+        return None if top is None else [top]

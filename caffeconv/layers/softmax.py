@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 class Softmax(Layer):
     """exp x / Σ exp x along one axis."""
 
-    top_kinds: ClassVar[tuple[str, ...]] = ("probabilities",)
-    is_pointwise: ClassVar[bool] = True
     propagates_always: ClassVar[bool] = True
+    top_kinds: ClassVar[tuple[str, ...]] = ("probabilities",)
     computes_in_float32: ClassVar[bool] = True
+    is_pointwise: ClassVar[bool] = True
 
     axis: int
 
@@ -37,9 +37,6 @@ class Softmax(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
         return [bottoms[0]]
-
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Softmax", node.bottoms, node.tops, axis=canonical_axis(self.axis, len(node.bottom_shapes[0])))
@@ -53,6 +50,9 @@ class Softmax(Layer):
         own = onnx.op("Sub", [top_diffs[0], shared], what="own")
         return Gradients((onnx.op("Mul", [own, node.tops[0]], what="bottom_diff"),))
 
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return self.axis == 1
+
 
 @dataclass(frozen=True)
 class ArgMax(Layer):
@@ -65,17 +65,12 @@ class ArgMax(Layer):
 
     in_place: ClassVar[bool] = False
     computes_in_float32: ClassVar[bool] = True
-    is_discontinuous: ClassVar[bool] = True
     float32_tops: ClassVar[tuple[int, ...]] = (0,)
+    is_discontinuous: ClassVar[bool] = True
 
     axis: int | None
     top_k: int
     out_max_val: bool
-
-    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
-        if self.axis is not None:
-            return super().axis_orders(node, bottoms)
-        return None if bottoms[0].moves else [as_caffe(node.top_shapes[0])]
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -102,9 +97,6 @@ class ArgMax(Layer):
         shape = [1] * max(len(x), 3)
         shape[0], shape[1], shape[2] = x[0], 2 if self.out_max_val else 1, self.top_k
         return [tuple(shape)]
-
-    def is_spatially_uniform(self, node: Node) -> bool:
-        return self.axis == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rank = len(node.bottom_shapes[0])
@@ -134,6 +126,14 @@ class ArgMax(Layer):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         return refuse_all(propagate_down)
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return self.axis == 1
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        if self.axis is not None:
+            return super().axis_orders(node, bottoms)
+        return None if bottoms[0].moves else [as_caffe(node.top_shapes[0])]
 
 
 @dataclass(frozen=True)

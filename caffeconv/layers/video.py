@@ -62,9 +62,6 @@ class Convolution3D(Layer):
         _check_window(window)
         return cls(p.num_output, p.bias_term, window, Filler.parse(p.weight_filler), Filler.parse(p.bias_filler))
 
-    def window_over(self, bottom: Shape) -> Window | None:
-        return self.window
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         _check_5d(bottoms[0])
         sizes = self.window.conv_size(bottoms[0][2:])
@@ -82,16 +79,6 @@ class Convolution3D(Layer):
 
     def fillers(self) -> Mapping[str, Filler]:
         return {"weight": self.weight_filler, "bias": self.bias_filler}
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return count(tops[0]) * bottoms[0][1] * count(self.window.kernel)
-
-    def padding(self, node: Node) -> Padding | None:
-        return conv_padding(self.window, node.bottom_shapes[0][2:], node.top_shapes[0][2:])
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        bias = (flattened(node, node.param("bias"), "bias"),) if self.bias else ()
-        return WeightArrays((convolution_kernel(node, node.param("weight")), *bias))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         inputs = [node.bottoms[0], onnx.weight("weight")]
@@ -119,6 +106,19 @@ class Convolution3D(Layer):
         bias_diff = class_sums(onnx, top_diffs[0], 5, 1, "bias_diff")
         bias_diff = onnx.reshape(bias_diff, node.param("bias").shape, what="bias_diff")
         return Gradients((bottom_diff,), {"weight": weight_diff, "bias": bias_diff})
+
+    def padding(self, node: Node) -> Padding | None:
+        return conv_padding(self.window, node.bottom_shapes[0][2:], node.top_shapes[0][2:])
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        bias = (flattened(node, node.param("bias"), "bias"),) if self.bias else ()
+        return WeightArrays((convolution_kernel(node, node.param("weight")), *bias))
+
+    def window_over(self, bottom: Shape) -> Window | None:
+        return self.window
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(tops[0]) * bottoms[0][1] * count(self.window.kernel)
 
 
 def _as_3d(layer: LayerDef) -> Convolution3DParameter:
@@ -172,9 +172,6 @@ class Pooling3D(Layer):
         _check_window(window)
         return cls(method, window)
 
-    def window_over(self, bottom: Shape) -> Window | None:
-        return self.window
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         _check_5d(bottoms[0])
         window = self.window
@@ -184,12 +181,6 @@ class Pooling3D(Layer):
         if min(sizes) < 1:
             raise LayerError(f"the output would be {format_shape(sizes)}; use a larger input or a smaller kernel")
         return [(*bottoms[0][:2], *sizes)]
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return count(tops[0]) * count(self.window.kernel)
-
-    def padding(self, node: Node) -> Padding | None:
-        return pool_padding(self.method, self.window, node.bottom_shapes[0][2:], node.top_shapes[0][2:])
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.method == "STOCHASTIC":
@@ -203,3 +194,12 @@ class Pooling3D(Layer):
         bottom, top = node.bottom_shapes[0], node.top_shapes[0]
         diff = pooling_diff(onnx, self.method, self.window, bottom, top[2:], node.bottoms[0], top_diffs[0])
         return Gradients((diff,))
+
+    def padding(self, node: Node) -> Padding | None:
+        return pool_padding(self.method, self.window, node.bottom_shapes[0][2:], node.top_shapes[0][2:])
+
+    def window_over(self, bottom: Shape) -> Window | None:
+        return self.window
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(tops[0]) * count(self.window.kernel)

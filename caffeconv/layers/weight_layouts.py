@@ -159,12 +159,12 @@ class Laid:
         end = start + len(shape)
         view = (1,) * start + shape + (1,) * (len(bottom.shape) - end)
         covered = [place for place, axis in enumerate(bottom.axes) if start <= axis < end]
-        held = tuple(view[axis] for axis in bottom.axes[covered[0] :])
+        view_in_order = tuple(view[axis] for axis in bottom.axes[covered[0] :])
         if bottom.is_flattening and end == len(bottom.shape):
             before, after = _row_words(bottom.pieces)
-            return cls(held, f"{before} → {after}", view, bottom.axes, bottom.pieces)
-        words = "none" if held == shape else f"{format_shape(shape)} → {format_shape(held)}"
-        return cls(held, words, view, bottom.axes)
+            return cls(view_in_order, f"{before} → {after}", view, bottom.axes, bottom.pieces)
+        words = "none" if view_in_order == shape else f"{format_shape(shape)} → {format_shape(view_in_order)}"
+        return cls(view_in_order, words, view, bottom.axes)
 
     def parts(self, values: FloatArray) -> Iterable[FloatArray]:
         """The parts of a `WeightArray`, given Caffe's values."""

@@ -17,6 +17,7 @@ from caffeconv.ir.layer import Node
 from caffeconv.net.blobs import ParamBlob
 from caffeconv.net.snapshot import with_copied_values
 from caffeconv.tensor.param import Param
+from caffeconv.tensor.param_values import ArrayValues
 from caffeconv.tensor.shape import FloatArray, shape_string
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
 
     def _now(self, key: ParamKey, param: Param) -> Param:
         blob = self._blobs.get(key)
-        return param if blob is None else replace(param, values=blob.data.ravel)
+        return param if blob is None else replace(param, values=ArrayValues(blob.data))
 
     def copy_from(self, file: WeightsFile, graph: Graph) -> tuple[Diagnostic, ...]:
         """Takes over the parameters of those layers of the graph that a file has, and returns what is to be said of it.
@@ -111,7 +112,7 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
             )
         for key in values.keys() & self._blobs.keys():
             data = self._blobs[key].data
-            data[...] = values[key]().reshape(data.shape)
+            data[...] = values[key].array().reshape(data.shape)
         self.version += 1
         return diagnostics
 

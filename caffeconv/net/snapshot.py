@@ -8,6 +8,7 @@ import numpy as np
 
 from caffeconv.conversion.load import Loaded
 from caffeconv.tensor.param import Param
+from caffeconv.tensor.param_values import ArrayValues
 
 
 def with_copied_weights(loaded: Loaded) -> Loaded:
@@ -21,7 +22,6 @@ def with_copied_weights(loaded: Loaded) -> Loaded:
 
 def with_copied_values(param: Param) -> Param:
     """The parameter with a copy of what lies in a mapped file."""
-    if param.values is None or param.source.startswith("filler "):
+    if param.values is None or param.is_filled:
         return param
-    values = np.array(param.values(), np.float32)
-    return replace(param, values=lambda: values)
+    return replace(param, values=ArrayValues(np.array(param.values.array(), np.float32)))

@@ -8,7 +8,6 @@ from dataclasses import replace
 from caffeconv.errors import Diagnostic
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
-from caffeconv.tensor.stored_values import StoredValues
 
 
 def fold_affine(graph: Graph, notes: list[Diagnostic], *, keep_linkable: bool = False) -> Graph:
@@ -39,7 +38,7 @@ def fold_affine(graph: Graph, notes: list[Diagnostic], *, keep_linkable: bool = 
 
 def _linkable(node: Node) -> bool:
     values = node.params[0].values if node.params else None
-    return isinstance(values, StoredValues) and values.offset is not None
+    return values is not None and values.location is not None
 
 
 def _fold(graph: Graph, before: Node | None, node: Node, readers: Counter[str]) -> Node | str:

@@ -12,7 +12,7 @@ from onnx import TensorProto
 from caffeconv.emit.lazy_model import LazyModel, dtype_of, packed, without
 from caffeconv.runtime.session import SharedModel
 from caffeconv.tensor.param import Param
-from caffeconv.tensor.stored_values import StoredValues
+from caffeconv.tensor.param_values import FileValues
 
 _LEAST_BYTES = 1 << 10
 """Smaller tensors go with the model, where onnxruntime looks into them while it rewrites it."""
@@ -48,7 +48,7 @@ def share_initializers(model: LazyModel) -> SharedModel:
 
 def _array(param: Param, dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
     """A parameter's values in C order: the very ones that are in memory, or those of a file, read once."""
-    if not isinstance(param.values, StoredValues):
+    if not isinstance(param.values, FileValues):
         return np.require(param.array(), dtype, ("C", "ALIGNED"))
     array = np.empty(param.shape, dtype)
     flat, start = array.reshape(-1), 0

@@ -92,15 +92,15 @@ class AxisOrder:
 
 def joined(pieces: Iterable[Segment]) -> tuple[Segment, ...]:
     """The same run, its parts that keep their order in one piece each."""
-    kept: list[Segment] = []
+    segments: list[Segment] = []
     for piece in pieces:
         if not piece.stays:
-            kept.append(piece)
-        elif kept and kept[-1].stays:
-            kept[-1] = Segment((kept[-1].size + piece.size,))
+            segments.append(piece)
+        elif segments and segments[-1].stays:
+            segments[-1] = Segment((segments[-1].size + piece.size,))
         else:
-            kept.append(Segment((piece.size,)))
-    return tuple(kept)
+            segments.append(Segment((piece.size,)))
+    return tuple(segments)
 
 
 def as_caffe(shape: Shape) -> AxisOrder:

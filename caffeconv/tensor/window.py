@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from caffeconv.errors import LayerError
 from caffeconv.tensor.shape import Shape
 
 INT_MAX = (1 << 31) - 1
@@ -94,6 +95,68 @@ class Window:
 
 
 @dataclass(frozen=True)
+class WindowSetting:
+    """One field of a window as the prototxt gives it: a number for all axes, a number for each, or height and width."""
+
+    name: str
+    values: tuple[int, ...] = ()
+    height_width: tuple[int, int] | None = None
+    """From the fields ``…_h`` and ``…_w``; None where the prototxt has neither."""
+    default: int | None = None
+    """The number for all axes where there are no values; None where there have to be some."""
+    fault: str = ""
+    """Why these fields do not go together, whatever the axes."""
+
+    def over(self, axes: int) -> tuple[int, ...]:
+        """A number for each axis; raises LayerError as Caffe does."""
+        if self.fault:
+            raise LayerError(self.fault)
+        if self.height_width is not None:
+            return self._height_width(self.height_width, axes)
+        if len(self.values) not in (1, axes) and (self.values or self.default is None):
+            raise LayerError(
+                f"{self.name} must be specified once, or once per spatial dimension "
+                f"({self.name} specified {len(self.values)} times; {axes} spatial dims)."
+            )
+        if self.default is not None and not self.values:
+            return (self.default,) * axes
+        return self.values if len(self.values) == axes else self.values * axes
+
+    def _height_width(self, sizes: tuple[int, int], axes: int) -> tuple[int, int]:
+        short = self.name.removesuffix("_size")
+        if axes != 2:
+            raise LayerError(f"{short}_h & {short}_w can only be used for 2D convolution; there are {axes} axes")
+        if self.values:
+            raise LayerError(f"Either {self.name} or {short}_h/w should be specified; not both.")
+        return sizes
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """A window as the prototxt gives it, before the number of axes is known that it lies over."""
+
+    kernel: WindowSetting
+    stride: WindowSetting
+    pad: WindowSetting
+    dilation: WindowSetting
+    fault: str = ""
+    """What else the prototxt says of a window that cannot be followed."""
+
+    def over(self, axes: int) -> Window:
+        """The window over that many spatial axes; raises LayerError as Caffe does."""
+        kernel, stride, pad = self.kernel.over(axes), self.stride.over(axes), self.pad.over(axes)
+        dilation = self.dilation.over(axes)
+        if self.fault:
+            raise LayerError(self.fault)
+        for name, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
+            if not all(1 <= value <= INT_MAX for value in values):
+                raise LayerError(f"{name} is {list(values)}; each must be at least 1, and fit an int")
+        if any(value > INT_MAX for value in pad):
+            raise LayerError(f"pad is {list(pad)}; each must fit an int")
+        return Window(kernel, stride, pad, dilation)
+
+
+@dataclass(frozen=True)
 class Padding:
     """What a window needs beyond its input at one size of that, held against TensorFlow's SAME and VALID.
 
@@ -118,29 +181,29 @@ class Padding:
     """By what the averages of VALID have to be multiplied along each spatial axis; empty: by nothing."""
 
 
-def conv_padding(window: Window, spatial: Shape, made: Shape) -> Padding:
-    """What a convolution needs beyond its input; `made` are its output sizes."""
-    pads = tuple((pad, max(0, over)) for pad, over in zip(window.pad, window.overhang(made, spatial), strict=True))
+def conv_padding(window: Window, spatial: Shape, sizes: Shape) -> Padding:
+    """What a convolution needs beyond its input; `sizes` are its output's."""
+    pads = tuple((pad, max(0, over)) for pad, over in zip(window.pad, window.overhang(sizes, spatial), strict=True))
     same_size = tuple(-(-size // stride) for size, stride in zip(spatial, window.stride, strict=True))
     beyond = replace(window, pad=(0,) * len(window.pad)).overhang(same_size, spatial)
     # tensorflow: what cannot be halved goes to the end
     same_pads = tuple((max(0, total) // 2, max(0, total) - max(0, total) // 2) for total in beyond)
-    same = pads == same_pads and made == same_size
+    same = pads == same_pads and sizes == same_size
     return Padding(window, pads, same, not any(map(any, pads)), same_pads, same_size)
 
 
-def greatest_padding(window: Window, spatial: Shape, made: Shape) -> Padding:
+def greatest_padding(window: Window, spatial: Shape, sizes: Shape) -> Padding:
     """As `conv_padding`, for the greatest value of each window."""
-    return replace(conv_padding(window, spatial, made), fill="lowest")
+    return replace(conv_padding(window, spatial, sizes), fill="lowest")
 
 
-def average_padding(window: Window, spatial: Shape, made: Shape, factors: tuple[tuple[float, ...], ...]) -> Padding:
+def average_padding(window: Window, spatial: Shape, sizes: Shape, factors: tuple[tuple[float, ...], ...]) -> Padding:
     """As `conv_padding`, for averages; `factors`: kernel size ÷ how many places Caffe counts, along each axis."""
-    found = conv_padding(window, spatial, made)
+    padding = conv_padding(window, spatial, sizes)
     # tensorflow's SAME averages over the input alone; Caffe counts its padding, but nothing beyond that
     counts_alike = not any(window.pad)
     corrected = factors if any(factor != 1 for axis in factors for factor in axis) else ()
-    return replace(found, same=found.same and counts_alike, factors=corrected)
+    return replace(padding, same=padding.same and counts_alike, factors=corrected)
 
 
 def deconv_padding(window: Window, spatial: Shape) -> Padding:

@@ -37,6 +37,7 @@ from caffeconv.emit.onnx_writer import Storage, Written, write_model
 from caffeconv.files.onnx_records import FILES_KEY, FileRecord, recorded_files
 from caffeconv.files.sha256 import Hashes, digest_of, hashing
 from caffeconv.tensor.param import Param
+from caffeconv.tensor.param_values import ArrayValues
 
 STORAGES: tuple[Storage, ...] = ("embed", "external", "link")
 RUN = [case for case in cases("layers", "nets") if case.weights and runnable(case) and not case.steps]
@@ -345,7 +346,7 @@ def test_any_tensors_come_back(tmp_path: Path, sizes: list[int], data: st.DataOb
         wanted[f"t{i}"] = values
         tensor = numpy_helper.from_array(values, f"t{i}")
         if data.draw(st.booleans()):
-            params[f"t{i}"] = Param("w", (size,), values.copy)
+            params[f"t{i}"] = Param("w", (size,), ArrayValues(values))
             tensor = TensorProto(name=f"t{i}", data_type=1, dims=[size])
         model.graph.initializer.append(tensor)
     storage = data.draw(st.sampled_from(STORAGES))

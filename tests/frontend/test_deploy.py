@@ -70,6 +70,28 @@ def test_what_a_loss_leaves(tmp_path: Path, loss: str, prediction: str | None) -
     assert {name: kind for name, (kind, _, _) in layers.items()} == expected
 
 
+@pytest.mark.parametrize(
+    ("loss", "axis"),
+    [
+        ('type: "SoftmaxWithLoss" bottom: "fc" bottom: "label" softmax_param { axis: 0 }', 0),
+        ('type: "InfogainLoss" bottom: "fc" bottom: "label" bottom: "label" infogain_loss_param { axis: 0 }', 0),
+        ('type: "InfogainLoss" bottom: "fc" bottom: "label" bottom: "label" softmax_param { axis: 0 }', 1),
+    ],
+)
+def test_a_prediction_is_along_the_axis_of_its_loss(tmp_path: Path, loss: str, axis: int) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(DATA + BODY + f'layer {{ name: "loss" top: "loss" {loss} }}')
+    prediction = to_deploy(read_prototxt(path), NetOptions()).net.layer[-1]
+    assert (prediction.name, list(prediction.bottom), list(prediction.top)) == ("prob", ["fc"], ["prob"])
+    assert prediction.softmax_param.axis == axis
+    assert prediction.HasField("softmax_param") == (axis != 1)
+
+
+def test_a_loss_without_bottoms_leaves_nothing(tmp_path: Path) -> None:
+    layers = deployed(tmp_path, DATA + BODY + 'layer { name: "loss" type: "SoftmaxWithLoss" top: "loss" }')
+    assert layers.keys() == {"data", "fc"}
+
+
 def test_label_branches_go(tmp_path: Path) -> None:
     layers = deployed(
         tmp_path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from caffeconv.net.snapshot import with_copied_weights
 from caffeconv.runtime.session import Session, SharedModel
 from caffeconv.runtime.shared_initializers import share_initializers
 from caffeconv.tensor.param import Param
-from caffeconv.tensor.shape import FloatArray
+from caffeconv.tensor.param_values import ArrayValues
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel"
@@ -75,9 +74,8 @@ def test_values_in_another_order_are_put_right() -> None:
     )
 
 
-def _fortran(param: Param) -> Callable[[], FloatArray]:
-    array: FloatArray = np.asfortranarray(param.array())
-    return lambda: array
+def _fortran(param: Param) -> ArrayValues:
+    return ArrayValues(np.asfortranarray(param.array()))
 
 
 def test_a_weights_file_may_change_afterwards(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.layer import Node
 from caffeconv.layers.activations import TanH
 from caffeconv.passes import fold_affine
+from caffeconv.tensor.param_values import DerivedValues
 from caffeconv.verify import verify
 from caffeconv.verify.probe import prepared, probe
 
@@ -89,7 +90,7 @@ def test_a_wrong_pass_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         node = right(*arguments)  # type: ignore[arg-type]
         if not isinstance(node, Node):
             return node
-        scaled = (partial(np.multiply, param.array(), np.float32(1.01)) for param in node.params)
+        scaled = (DerivedValues(partial(np.multiply, param.array(), np.float32(1.01))) for param in node.params)
         return replace(node, params=tuple(replace(p, values=v) for p, v in zip(node.params, scaled, strict=True)))
 
     monkeypatch.setattr(fold_affine, "_fold", wrong)

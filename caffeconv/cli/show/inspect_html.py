@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caffeconv.cli.show.inspect_json import Json, report_json
-from caffeconv.inspection.diagnose.edit import field_text, settings_of
+from caffeconv.inspection.diagnose.edit import field_text, settings_of, written_fields
 from caffeconv.inspection.diagnose.size_trace import describe_layer
 from caffeconv.layers import LAYERS
 
@@ -72,17 +72,17 @@ def _settings(layer: LayerReport) -> str:
     kind = LAYERS.get(layer.type)
     if layer.definition is None or kind is None or not kind.settings:
         return ""
-    field_names = {field.name for field, _ in getattr(layer.definition.proto, kind.settings).ListFields()}
+    names = {*written_fields(layer.definition), kind.channel_setting, *kind.size_settings}
     settings = {
         name: value for name, value in settings_of(layer.definition).items()
-        if name in field_names | {kind.channel_setting, *kind.size_settings}
+        if name in names
     }  # fmt: skip
     return ", ".join(f"{name}: {field_text(name, value)}" for name, value in settings.items())
 
 
 def _histograms(node: Node | None) -> Iterator[Json]:
     for param in node.params if node is not None else ():
-        if param.values is not None and not param.source.startswith("filler"):
+        if param.values is not None and not param.is_filled:
             yield _histogram(param)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ from caffeconv.files.atomic import whole_file
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 from caffeconv.tensor.param import Param
-from caffeconv.tensor.stored_values import value_blocks
 
 if TYPE_CHECKING:
     import h5py
@@ -60,7 +58,7 @@ def save_caffemodel(path: Path, graph: Graph) -> None:
 
 
 def _blob(param: Param) -> WrittenBlob:
-    return WrittenBlob.streamed(param.shape, partial(value_blocks, param))
+    return WrittenBlob.streamed(param.shape, param.blocks)
 
 
 def _definition(node: Node) -> bytes:
@@ -92,7 +90,7 @@ def save_hdf5(path: Path, graph: Graph) -> None:
             places = [place for node in graph.nodes for place in _reserve(data.create_group(node.name), node)]
         for offset, param in places:
             part.seek(offset)
-            for block in value_blocks(param):
+            for block in param.blocks():
                 part.write(np.ascontiguousarray(block, "<f4").data)
 
 

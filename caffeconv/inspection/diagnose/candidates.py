@@ -12,7 +12,6 @@ from caffeconv.inspection.diagnose.edit import (
     image_size,
     resized,
     settings_of,
-    with_proto,
     with_settings,
     with_shapes,
 )
@@ -86,7 +85,7 @@ def implied(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
             proven = frozenset((misfit.index, name) for name in changes)
             yield Candidate({misfit.index: with_settings(definition, changes)}, proven)
     for proto in kind.other_types(definition, bottoms, stored):
-        yield Candidate({misfit.index: with_proto(definition, proto)}, frozenset({(misfit.index, TYPE)}))
+        yield Candidate({misfit.index: definition.with_proto(proto)}, frozenset({(misfit.index, TYPE)}))
 
 
 def _stored(trial: TrialNet, name: str) -> tuple[Shape, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from caffeconv.caffe_pb2 import LayerParameter
-from caffeconv.inspection.diagnose.edit import with_proto, with_settings
+from caffeconv.inspection.diagnose.edit import with_settings
 from caffeconv.inspection.diagnose.insertions import Rewriting, rewritten
 from caffeconv.inspection.diagnose.trial_net import TrialNet, stored_shapes
 from caffeconv.ir.definition import LayerDef
@@ -31,7 +31,7 @@ def halves_missing(world: TrialNet, reference: TrialNet | None) -> list[Companio
     """What the file has of layers that only together do what is meant, where the net has but the first of the two."""
     used = {layer.name for layer in world.net.layers}
     spare = [name for name, layer in world.context.stored.items() if layer.blobs and name not in used]
-    found = []
+    companions = []
     for i, layer in enumerate(world.net.layers):
         kind = LAYERS.get(layer.type)
         if not spare or kind is None or not kind.completed_by or i in world.misfits or _is_completed(world, layer):
@@ -43,8 +43,8 @@ def halves_missing(world: TrialNet, reference: TrialNet | None) -> list[Companio
         spare.remove(name)
         where = "In the file's net it follows" if reference else "By its blobs and its place in the file it follows"
         why = f"{where} '{layer.name}' ({layer.type}), which only normalizes; without it results differ."
-        found.append(Companion(i, name, options[name], why))
-    return found
+        companions.append(Companion(i, name, options[name], why))
+    return companions
 
 
 def completed(world: TrialNet, halves: Sequence[Companion]) -> Rewriting:
@@ -53,8 +53,8 @@ def completed(world: TrialNet, halves: Sequence[Companion]) -> Rewriting:
 
 
 def _is_completed(world: TrialNet, layer: LayerDef) -> bool:
-    wanted = LAYERS[layer.type].completed_by
-    return any(world.net.layers[i].type == wanted for value in layer.top_values for i in world.readers.get(value, ()))
+    readers = {world.net.layers[i].type for value in layer.top_values for i in world.readers.get(value, ())}
+    return LAYERS[layer.type].completed_by in readers
 
 
 def _fitting(world: TrialNet, index: int, name: str) -> LayerParameter | None:
@@ -74,7 +74,7 @@ def _fitting(world: TrialNet, index: int, name: str) -> LayerParameter | None:
 
 def _after(layer: LayerDef, proto: LayerParameter) -> LayerDef:
     """A layer that reads and overwrites what another one makes."""
-    half = with_proto(layer, proto)
+    half = layer.with_proto(proto)
     tops, values = layer.tops, layer.top_values
     return LayerDef(
         proto.name, proto.type, tops, tops, values, values, proto, half.phase, half.directory, extended=half.extended

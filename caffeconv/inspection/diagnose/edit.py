@@ -88,6 +88,15 @@ def settings_of(definition: LayerDef) -> dict[str, Setting]:
     return settings
 
 
+def written_fields(definition: LayerDef) -> frozenset[str]:
+    """Those fields of the message that `settings_of` reads which the prototxt itself gives."""
+    kind = LAYERS.get(definition.type)
+    if kind is None or not kind.settings:
+        return frozenset()
+    message: Message = getattr(definition.proto, kind.settings)
+    return frozenset(field.name for field, _ in message.ListFields())
+
+
 def _has_shape(message: Message) -> TypeGuard[ReshapeParameter]:
     field = _fields(message).get("shape")
     return field is not None and not is_repeated(field) and field.message_type is not None
@@ -204,11 +213,6 @@ def with_name(definition: LayerDef, name: str) -> LayerDef:
     proto.CopyFrom(definition.proto)
     proto.name = name
     return replace(definition, proto=proto, name=name)
-
-
-def with_proto(definition: LayerDef, proto: LayerParameter) -> LayerDef:
-    """What another message says, in the layer's place: it has to have as many bottoms and tops."""
-    return replace(definition, type=proto.type, proto=proto)
 
 
 def edited(net: NetDef, definitions: Mapping[int, LayerDef]) -> NetDef:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.inspection.diagnose.candidates import ancestors
-from caffeconv.inspection.diagnose.edit import image_size, settings_of, type_words, with_proto
+from caffeconv.inspection.diagnose.edit import image_size, settings_of, type_words
 from caffeconv.inspection.diagnose.search import Cure
 from caffeconv.inspection.diagnose.size_trace import (
     Link,
@@ -208,7 +208,7 @@ def _other_type_words(comparison: Comparison, misfit: Misfit, axes: str, as_many
     kind = LAYERS[definition.type]
     for proto in kind.other_types(definition, bottoms or (), misfit.stored):
         same = " of as many numbers" if as_many else ""
-        yield f"A weight{same} with {axes} is that of another layer type: {type_words(with_proto(definition, proto))}."
+        yield f"A weight{same} with {axes} is that of another layer type: {type_words(definition.with_proto(proto))}."
 
 
 def _resolution_words(comparison: Comparison) -> str:

@@ -60,7 +60,7 @@ def with_bottoms(trial: TrialNet) -> Rewriting:
         proto.CopyFrom(layer.proto)
         proto.bottom[j] = matches[0]
         values = (*layer.bottom_values[:j], values_by_name[matches[0]], *layer.bottom_values[j + 1 :])
-        layers[i] = replace(layer, proto=proto, bottoms=tuple(proto.bottom), bottom_values=values)
+        layers[i] = replace(layer.with_proto(proto), bottoms=tuple(proto.bottom), bottom_values=values)
         edits.append(Edit(layer.name, i, {"bottom": layer.bottoms[j]}, {"bottom": matches[0]}))
     if not edits:
         return Rewriting(trial)
@@ -119,8 +119,8 @@ def _in_place(layer: LayerDef, protos: Sequence[LayerParameter], names: set[str]
         tops = tuple(own[top] if top in own and last[top] == i else unique_name(top, names, "/") for top in proto.top)
         current.update(zip(proto.top, tops, strict=True))
         yield replace(
-            layer, name=proto.name, type=proto.type, bottoms=tuple(proto.bottom), tops=tuple(proto.top),
-            bottom_values=bottoms, top_values=tops, proto=proto,
+            layer.with_proto(proto), name=proto.name, bottoms=tuple(proto.bottom), tops=tuple(proto.top),
+            bottom_values=bottoms, top_values=tops,
         )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.inspection.diagnose.candidates import Candidate, candidates
-from caffeconv.inspection.diagnose.edit import Edit, edit_between, settings_of, with_proto, with_settings, with_shapes
+from caffeconv.inspection.diagnose.edit import Edit, edit_between, settings_of, with_settings, with_shapes
 from caffeconv.inspection.diagnose.ranking import WindowStatistics, cost
 from caffeconv.inspection.diagnose.trial_net import TrialNet
 from caffeconv.ir.definition import LayerDef, NetDef
@@ -215,4 +215,4 @@ def _of_type(layer: LayerDef, other: LayerDef) -> LayerDef:
     proto.CopyFrom(other.proto)
     del proto.blobs[:]
     proto.name, proto.bottom[:], proto.top[:] = layer.proto.name, layer.bottoms, layer.tops
-    return with_proto(layer, proto)
+    return layer.with_proto(proto)

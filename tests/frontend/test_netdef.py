@@ -1,0 +1,40 @@
+"""Which write of a blob has the blob's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from caffeconv.caffe_format.prototxt import read_prototxt
+from caffeconv.frontend.netdef import define_net
+from caffeconv.frontend.options import NetOptions
+from caffeconv.layers import LAYERS
+from caffeconv.layers.data import Input
+
+RELU = 'layer { name: "relu" type: "ReLU" bottom: "x" top: "x" }'
+
+
+@dataclass(frozen=True)
+class Camera(Input):
+    """An input layer from outside."""
+
+
+def tops(folder: Path, kind: str) -> list[tuple[str, ...]]:
+    path = folder / "net.prototxt"
+    path.write_text(f'layer {{ name: "in" type: "{kind}" top: "x" }}' + RELU)
+    return [layer.top_values for layer in define_net(read_prototxt(path), NetOptions()).layers]
+
+
+@pytest.mark.parametrize("kind", ["Input", "Data", "HDF5Data", "ImageData", "WindowData", "MemoryData", "Camera"])
+def test_an_input_that_is_overwritten_keeps_its_name(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LAYERS, "Camera", Camera)
+    assert tops(tmp_path, kind) == [("x",), ("x/relu",)]
+
+
+@pytest.mark.parametrize("kind", ["DummyData", "Unheard"])
+def test_what_another_layer_makes_has_the_name_of_its_last_write(tmp_path: Path, kind: str) -> None:
+    assert tops(tmp_path, kind) == [("x/in",), ("x",)]
