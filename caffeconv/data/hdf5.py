@@ -145,7 +145,7 @@ class HDF5Source(DataSource):
             number = int(self._opened[1][0].shape[0])
             self._order = range(number)
             if self._shuffle:
-                self._order = self.random_of_round(self._round, self._file).permutation(number).tolist()
+                self._order = self.random_of_epoch(self._round, self._file).permutation(number).tolist()
         return self._opened[1]
 
     def _advance(self, rows: int) -> None:
@@ -164,7 +164,7 @@ class HDF5Source(DataSource):
         self._round = number
         self._paths = self._files.paths()
         if self._shuffle:
-            self._paths = [self._paths[i] for i in self.random_of_round(number).permutation(len(self._paths))]
+            self._paths = [self._paths[i] for i in self.random_of_epoch(number).permutation(len(self._paths))]
         self._turn_to(0)
 
     def _turn_to(self, file: int) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 
 from caffeconv.data.database import LOOKED_AT
 from caffeconv.data.errors import SourceUnavailableError
+from caffeconv.data.image_transform import ImageTransform
 from caffeconv.data.images import Image, channels_first, read_picture, resize
 from caffeconv.data.lists import find_listed, read_list
 from caffeconv.data.source import DataSource, ItemBlock
-from caffeconv.data.transform import Transform, Transformer
+from caffeconv.data.transform import Transform
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray
 
@@ -123,7 +124,7 @@ class ImageListSource(DataSource):
         self._transform = transform
         self._shuffle = shuffle
         self._skip = int(random.integers(rand_skip)) if rand_skip else 0
-        self._opened: tuple[list[Line], Transformer] | None = None
+        self._opened: tuple[list[Line], ImageTransform] | None = None
         self._order: tuple[int, Sequence[int]] | None = None
         """A round, and the order of the lines in it."""
 
@@ -142,18 +143,18 @@ class ImageListSource(DataSource):
     def count_items(self) -> int:
         return len(self._open()[0])
 
-    def _open(self) -> tuple[list[Line], Transformer]:
+    def _open(self) -> tuple[list[Line], ImageTransform]:
         if self._opened is None:
             # a faulty line is refused before the run, not an hour into it
             lines = self._pictures.all_lines() if self.skips_bad else self._pictures.lines()
             if self._skip >= len(lines):
                 skipped = f"Not enough points to skip {self._skip}"
                 raise CaffeconvError(f"{self._pictures.source}: {len(lines)} lines; {skipped}")
-            self._opened = lines, Transformer(self._transform)
+            self._opened = lines, self._transform.load()
         return self._opened
 
     def _take(self) -> ItemBlock:
-        lines, transformer = self._open()
+        lines, transform = self._open()
         position, pictures = self.position, self._pictures
         turn, index = divmod(position + self._skip, len(lines))
         line = lines[self._order_of(turn)[index]]
@@ -162,7 +163,7 @@ class ImageListSource(DataSource):
         def make() -> Sequence[FloatArray]:
             item = channels_first(pictures.read(line))
             random = self.random_at(position) if self._transform.is_random else None
-            return (transformer.apply(item, where, random)[None], np.array([line.label], np.float32))[: len(self.tops)]
+            return (transform.apply(item, where, random)[None], np.array([line.label], np.float32))[: len(self.tops)]
 
         return ItemBlock(position, 1, where, make)
 
@@ -171,7 +172,7 @@ class ImageListSource(DataSource):
         if not self._shuffle:
             return range(number)
         if self._order is None or self._order[0] != turn:
-            self._order = turn, self.random_of_round(turn).permutation(number).tolist()
+            self._order = turn, self.random_of_epoch(turn).permutation(number).tolist()
         return self._order[1]
 
     def _go_to(self, position: int) -> None:

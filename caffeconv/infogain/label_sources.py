@@ -18,7 +18,7 @@ from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.datum import read_datum
 from caffeconv.data.image_list import ImageList, Line
 from caffeconv.data.images import decode_picture
-from caffeconv.data.input_images import SUFFIXES, find_pictures
+from caffeconv.data.input_images import SUFFIXES, find_images
 from caffeconv.data.lists import find_listed, read_list
 from caffeconv.data.records import Records, open_records
 from caffeconv.errors import CaffeconvError
@@ -78,7 +78,7 @@ def open_labels(place: Path, *, label_maps: bool = False, dataset: str = "label"
     if kind in (".npy", ".npz"):
         return _Array(place, dataset)
     if place.is_dir() or kind in SUFFIXES or any(mark in place.name for mark in "*?["):
-        return _LabelPictures([(path, str(path)) for path in find_pictures(place).paths])
+        return _LabelPictures([(path, str(path)) for path in find_images(place).paths])
     if kind not in TABLES and not place.is_file():
         raise CaffeconvError(f"{place}: {'no such file' if not place.exists() else 'no file'}; {_KINDS}")
     return _open_list(place, dataset, label_maps=label_maps)
