@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import caffeconv
-from caffeconv.data.images import read_picture
+from caffeconv.data.images import read_image
 from caffeconv.data.input_images import image_transform
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def training_script() -> ModuleType:
 
 def test_pictures_are_classified_right(session: InferenceSession) -> None:
     transform = image_transform(1, (28, 28))
-    images = [read_picture(DIGITS / f"{digit}.png", color=False) for digit in range(10)]
+    images = [read_image(DIGITS / f"{digit}.png", color=False) for digit in range(10)]
     pictures = np.stack([transform.apply(transform.planes(image), "") for image in images])
     (prob,) = session.run(None, {"data": pictures})
     assert prob.argmax(axis=1).tolist() == list(range(10))

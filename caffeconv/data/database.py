@@ -85,14 +85,14 @@ def first_shape(path: Path, backend: Backend, transform: Transform) -> Shape:
     Where that item is damaged, which whoever reads it will say, one of the next tells.
     """
     records = open_records(path, backend)
-    damage: CaffeconvError | None = None
+    fault: CaffeconvError | None = None
     for key, content in islice(records, LOOKED_AT):
         where = records.where(key)
         try:
             return transform.shape(_read_datum(content, where, transform).values.shape, where)
         except CaffeconvError as error:
-            damage = damage or error
-    raise damage or CaffeconvError(f"{path}: the database is empty; at least one record was needed")
+            fault = fault or error
+    raise fault or CaffeconvError(f"{path}: the database is empty; at least one record was needed")
 
 
 def _read_datum(content: bytes, where: str, transform: Transform) -> Item:

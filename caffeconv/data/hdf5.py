@@ -125,7 +125,7 @@ class HDF5Source(DataSource):
 
     def _take(self) -> ItemBlock:
         if not self._row_shapes:
-            self._begin_round(self._round)
+            self._begin_epoch(self._round)
             self._row_shapes = [dataset.shape[1:] for dataset in self._sets()]
         blobs = [np.empty((self.batch_size, *shape), np.float32) for shape in self._row_shapes]
         filled = 0
@@ -156,11 +156,11 @@ class HDF5Source(DataSource):
         if self._file + 1 < len(self._paths):
             self._turn_to(self._file + 1)
         elif self._shuffle or len(self._paths) > 1:
-            self._begin_round(self._round + 1)
+            self._begin_epoch(self._round + 1)
         else:
             self._round, self._row = self._round + 1, 0
 
-    def _begin_round(self, number: int) -> None:
+    def _begin_epoch(self, number: int) -> None:
         self._round = number
         self._paths = self._files.paths()
         if self._shuffle:
@@ -174,10 +174,10 @@ class HDF5Source(DataSource):
         self._file, self._row = file, 0
 
     def _go_to(self, position: int) -> None:
-        turn, rest = divmod(position, self.count_items()) if position else (0, 0)
+        epoch, rest = divmod(position, self.count_items()) if position else (0, 0)
         if not self._row_shapes:
             self._row_shapes = self._files.row_shapes()
-        self._begin_round(turn)
+        self._begin_epoch(epoch)
         while rest and rest >= (rows := self._rows(self._paths[self._file])):
             rest -= rows
             self._turn_to(self._file + 1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from caffeconv.caffe_format.caffemodel import read_binaryproto
 from caffeconv.data.image_transform import CROPS, ImageTransform
-from caffeconv.data.images import Image, read_picture
+from caffeconv.data.images import Image, read_image
 from caffeconv.data.input_images import ImageFiles
 from caffeconv.data.source import DataSource, ItemBlock
 from caffeconv.errors import CaffeconvError
@@ -97,7 +97,7 @@ class ImageSource(InputSource):
 
     def decode(self, index: int) -> Image:
         """H×W×C of an image as it is in its file; CaffeconvError where it cannot be read."""
-        return read_picture(self.images.paths[index], color=self._color)
+        return read_image(self.images.paths[index], color=self._color)
 
     def ten_crops(self) -> TenCropSource:
         """The ten crops of every image instead of the images."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from caffeconv.conversion.load import Loaded, load, source_metadata
+from caffeconv.conversion.load import Loaded, load_cropped, source_metadata
 from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
 from caffeconv.data.database import DatabaseSource, first_shape
 from caffeconv.data.input_items import InputSource
@@ -22,7 +22,7 @@ from caffeconv.files.sha256 import digest_of
 from caffeconv.files.unchanged import unchanged
 from caffeconv.frontend.open_files import read_definition
 from caffeconv.frontend.options import NetOptions
-from caffeconv.frontend.reshape import input_shapes, with_batch
+from caffeconv.frontend.reshape import with_batch
 from caffeconv.inference.data_passes import Dataset, Model, no_data_error, own_data
 from caffeconv.inference.engine import OpenedRun, Say
 from caffeconv.inference.fixed_batch import FixedBatch, batch_size_of, fixed_batch_size
@@ -205,7 +205,7 @@ def open_model(
         if files.is_onnx:
             _check_model(request)
             return OpenedModel(open_session(files.net, compute, profile_to=profile_to), files)
-        loaded = _load(request)
+        loaded = load_cropped(files.net, files.weights, request.net, request.images.crop)
         _say_what_is_doubtful(loaded, files, say)
         graph = with_batch(loaded.graph, batch) if isinstance(batch, int) else loaded.graph
         values = _values_of(loaded.graph, request.blobs)
@@ -214,20 +214,6 @@ def open_model(
         model, host = to_onnx(loaded, values, batch=batch), loaded.net.python_host
         session = open_session(model, compute, python_host=host, profile_to=profile_to)
         return OpenedModel(session, files, loaded, graph)
-
-
-def _load(request: RunRequest) -> Loaded:
-    """The net with its weights, its first input that takes images cropped as is asked for."""
-    files, options, crop = request.files, request.net, request.images.crop
-    loaded = load(files.net, files.weights, options)
-    if crop is None:
-        return loaded
-    for name, shape in input_shapes(loaded.graph).items():
-        if len(shape) == 4:
-            return load(
-                files.net, files.weights, replace(options, shapes={**options.shapes, name: (*shape[:2], *crop)})
-            )
-    raise CaffeconvError("`crop=…`: the net has no input of 4 axes")
 
 
 def _values_of(graph: Graph, blobs: Sequence[str]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.datum import read_datum
 from caffeconv.data.image_list import ImageList, Line
-from caffeconv.data.images import decode_picture
+from caffeconv.data.images import decode_image
 from caffeconv.data.input_images import SUFFIXES, find_images
 from caffeconv.data.lists import find_listed, read_list
 from caffeconv.data.records import Records, open_records
@@ -240,7 +240,7 @@ def _pixels(content: bytes, where: str) -> NDArray[np.uint8]:
     if content.startswith(b"\xff\xd8"):
         raise CaffeconvError(f"{where}: a JPEG, which changes the values that it stores; labels need PNG or the like")
     bits = _palette_bits(content)
-    picture = decode_picture(content if bits is None else _without_palette(content), where, color=None)
+    picture = decode_image(content if bits is None else _without_palette(content), where, color=None)
     if picture.shape[2] > 1 and (picture != picture[:, :, :1]).any():
         raise CaffeconvError(f"{where}: a picture in colour; one channel with each pixel's class was needed")
     grey = picture[:, :, 0]

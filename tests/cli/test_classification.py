@@ -22,7 +22,7 @@ from support.small_nets import write_net
 
 import caffeconv
 from caffeconv.cli import main
-from caffeconv.data.images import read_picture, resize
+from caffeconv.data.images import read_image, resize
 from caffeconv.data.input_images import ImageFiles, find_images, image_transform
 from caffeconv.data.input_items import ImageSource
 from caffeconv.data.prefetch import Prefetcher
@@ -69,7 +69,7 @@ def test_crops_go_through_batches_of_any_size(step: int) -> None:
     source = ImageSource("data", DIGITS, ImageFiles(paths), transform, step, color=False).ten_crops()
     with Prefetcher(source, None, 0) as prefetcher:
         parts = [prefetcher.next_batch().blobs[0].copy() for _ in range(0, source.count_items(), step)]
-    whole = [transform.ten_crops(read_picture(path, color=False), "") for path in paths]
+    whole = [transform.ten_crops(read_image(path, color=False), "") for path in paths]
     np.testing.assert_array_equal(np.concatenate(parts), np.concatenate(whole))
     assert [source.item_name(i) for i in (0, 9, 10, 29)] == [str(paths[i]) for i in (0, 0, 1, 2)]
 
@@ -94,9 +94,7 @@ def test_oversample_is_the_mean_over_ten_forwards() -> None:
     net = caffeconv.Net(NET, WEIGHTS)
     transform = image_transform(1, (28, 28), resize=(34, 36))
     expected = [
-        net.forward(data=transform.ten_crops(read_picture(DIGITS / f"{digit}.png", color=False), ""))["prob"].mean(
-            axis=0
-        )
+        net.forward(data=transform.ten_crops(read_image(DIGITS / f"{digit}.png", color=False), ""))["prob"].mean(axis=0)
         for digit in range(3)
     ]
     pictures = [argument for digit in range(3) for argument in ("--input", DIGITS / f"{digit}.png")][:2]
@@ -108,7 +106,7 @@ def test_oversample_is_the_mean_over_ten_forwards() -> None:
 
 
 def test_without_oversample_it_is_the_centre() -> None:
-    picture = resize(read_picture(DIGITS / "5.png", color=False), 33, 31)
+    picture = resize(read_image(DIGITS / "5.png", color=False), 33, 31)
     net = caffeconv.Net(NET, WEIGHTS)
     centre = picture[2:30, 1:29].transpose(2, 0, 1)[None].astype(np.float32)
     expected = net.forward(data=centre)["prob"][0].max()

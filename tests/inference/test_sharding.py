@@ -16,10 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.data_nets import LAYERS, data_layer, write_data_net
 from support.databases import pixels, raw, refused, write_hdf5, write_list, write_lmdb
+from support.small_nets import write_net
 
-from caffeconv import Net
+from caffeconv import Net, convert
+from caffeconv.data.input_items import ArraySource
 from caffeconv.data.records import open_records
-from caffeconv.inference.data_passes import DatasetRunner, own_data
+from caffeconv.inference.data_passes import Dataset, DatasetRunner, own_data
 from caffeconv.inference.output_batches import OutputBatch
 from caffeconv.inference.ray_workers import share
 from caffeconv.inference.sharding import (
@@ -31,6 +33,7 @@ from caffeconv.inference.sharding import (
     passes_a_shard,
     refuse_order,
 )
+from caffeconv.runtime.session import Session
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -92,6 +95,24 @@ def test_the_same_passes(tmp_path: Path, items: int, count: int) -> None:
 def test_as_many_passes_as_are_asked_for(tmp_path: Path) -> None:
     net = write_data_net(tmp_path, 10, 4)
     assert kept(sharded(net, 2, passes=7)[0]) == kept(DatasetRunner(own_data(Net(net)), BLOBS, passes=7))
+
+
+@pytest.mark.parametrize("items", [1, 7, 8, 600])
+@pytest.mark.parametrize("begin", [0, 1])
+def test_items_that_are_handed_over_are_shared_out_too(tmp_path: Path, items: int, begin: int) -> None:
+    net = write_net(tmp_path, {"x": (4, 3)}, 'layer { name: "ip" type: "Power" bottom: "x" top: "ip" }\n')
+    values = np.random.default_rng(0).normal(size=(items, 3)).astype(np.float32)
+
+    def dataset(threads: int = 1) -> Dataset:
+        return Dataset(Session(convert(net)), {"x": ArraySource("x", tmp_path / "x.npy", values, 4)})
+
+    start = {"x": min(4 * begin, items)}
+    workers = Here(RunnerBuild(dataset, ["ip"], {"x": items}, None, 0, False)(1), 2)
+    runner = ShardedRunner(dataset(), ["ip"], workers, 48, begin=start, first=begin)
+    results = kept(runner)
+    assert results == kept(DatasetRunner(dataset(), ["ip"], begin=start, first=begin))
+    assert len(results) == math.ceil((items - start["x"]) / 4)
+    assert len(workers.done) == len({shard.first for shard in workers.done})
 
 
 def test_going_on_in_the_middle(tmp_path: Path) -> None:
