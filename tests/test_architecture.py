@@ -85,7 +85,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
             "--scale",
             "--skip-bad",
         )
-    },  # fmt: skip
+    },
     "onnx_imports": {},
     "schema_imports": {},
     "type_branches": {

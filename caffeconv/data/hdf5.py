@@ -55,8 +55,8 @@ class HDF5Files:
         sets = [self._dataset(file, top, where) for top in self.tops]
         rows = {top: dataset.shape[0] for top, dataset in zip(self.tops, sets, strict=True)}
         if len(set(rows.values())) > 1 or not min(rows.values()):
-            listed = ", ".join(f"{top}: {number}" for top, number in rows.items())
-            raise CaffeconvError(f"{where}: rows {listed}; the same number, at least 1, was needed in each dataset")
+            counts = ", ".join(f"{top}: {number}" for top, number in rows.items())
+            raise CaffeconvError(f"{where}: rows {counts}; the same number, at least 1, was needed in each dataset")
         return file, sets
 
     def _dataset(self, file: h5py.File, top: str, where: str) -> h5py.Dataset:
@@ -128,13 +128,13 @@ class HDF5Source(DataSource):
             self._begin_epoch(self._round)
             self._row_shapes = [dataset.shape[1:] for dataset in self._sets()]
         blobs = [np.empty((self.batch_size, *shape), np.float32) for shape in self._row_shapes]
-        filled = 0
-        while filled < self.batch_size:
+        count = 0
+        while count < self.batch_size:
             sets = self._sets()
-            rows = self._order[self._row : self._row + self.batch_size - filled]
+            rows = self._order[self._row : self._row + self.batch_size - count]
             for blob, dataset in zip(blobs, sets, strict=True):
-                self._copy(dataset, rows, blob[filled : filled + len(rows)])
-            filled += len(rows)
+                self._copy(dataset, rows, blob[count : count + len(rows)])
+            count += len(rows)
             self._advance(len(rows))
         return ItemBlock(self.position, self.batch_size, self.name, lambda: blobs)
 

@@ -72,8 +72,8 @@ class ImageList:
             return Line(text, _atoi(text) or 0, number)
         value = _atoi(label)
         if not name.strip() or value is None:
-            needed = "a picture's name, a space, and its label (a whole number) were needed"
-            return Line(text, 0, number, f"{self.source}, line {number}: '{text}'; {needed}")
+            requirement = "a picture's name, a space, and its label (a whole number) were needed"
+            return Line(text, 0, number, f"{self.source}, line {number}: '{text}'; {requirement}")
         return Line(name, value, number)
 
     def read(self, line: Line) -> Image:
@@ -108,8 +108,8 @@ class ImageList:
 
 def _atoi(text: str) -> int | None:
     """The whole number that a text begins with, as C's atoi reads it; None where there is none."""
-    found = re.match(r"\s*[+-]?\d+", text, re.ASCII)
-    return int(found[0]) if found else None
+    match = re.match(r"\s*[+-]?\d+", text, re.ASCII)
+    return int(match[0]) if match else None
 
 
 class ImageListSource(DataSource):

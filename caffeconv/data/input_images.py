@@ -64,19 +64,19 @@ def find_images(source: Path, faults: list[str] | None = None) -> ImageFiles:
     faults: takes what is wrong with lines of a list, which are left out then; None: the first one raises CaffeconvError.
     """
     if source.suffix.lower() in LISTS and source.is_file():
-        return _listed(source, faults)
-    return ImageFiles(tuple(_found(source)))
+        return _files_of_list(source, faults)
+    return ImageFiles(tuple(_files_at(source)))
 
 
-def _listed(source: Path, faults: list[str] | None) -> ImageFiles:
+def _files_of_list(source: Path, faults: list[str] | None) -> ImageFiles:
     """Lines ``picture`` or ``picture class``, as ImageData reads them; names from the current folder, or from beside it."""
     lines = [(i, text.rstrip("\r")) for i, text in enumerate(read_list(source).split("\n"), 1) if text.strip()]
     if not lines:
         raise CaffeconvError(f"{source}: File is empty; lines `picture` or `picture class` were needed")
-    found = [(number, text, re.fullmatch(r"(.*\S)\s+(\d+)\s*", text)) for number, text in lines]
-    with_classes = any(match for _, _, match in found)
+    entries = [(number, text, re.fullmatch(r"(.*\S)\s+(\d+)\s*", text)) for number, text in lines]
+    with_classes = any(match for _, _, match in entries)
     images: list[tuple[Path, int]] = []
-    for number, text, match in found:
+    for number, text, match in entries:
         try:
             if with_classes and match is None:
                 raise CaffeconvError(
@@ -104,10 +104,10 @@ def _image_of(source: Path, number: int, name: str) -> Path:
     return path
 
 
-def _found(source: Path) -> list[Path]:
+def _files_at(source: Path) -> list[Path]:
     if source.is_dir():
-        found: Iterable[Path] = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-        images = sorted(path for path in found if path.is_file())
+        files: Iterable[Path] = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
+        images = sorted(path for path in files if path.is_file())
         if not images:
             raise CaffeconvError(f"{source}: no picture in this folder ({', '.join(sorted(SUFFIXES))})")
         return images

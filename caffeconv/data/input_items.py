@@ -194,8 +194,10 @@ def check_counts(sources: Mapping[str, InputSource], inputs: Sequence[str]) -> N
         )
     counts = {name: source.count_items() for name, source in sources.items()}
     if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
-        raise CaffeconvError(f"the inputs have different numbers of items ({listed}); as many for each were needed")
+        counts_text = ", ".join(f"{name}: {count}" for name, count in counts.items())
+        raise CaffeconvError(
+            f"the inputs have different numbers of items ({counts_text}); as many for each were needed"
+        )
     if 0 in counts.values():
         raise CaffeconvError(f"input '{next(iter(counts))}' holds no item")
 
@@ -203,11 +205,11 @@ def check_counts(sources: Mapping[str, InputSource], inputs: Sequence[str]) -> N
 def read_array(path: Path, blob: str) -> FloatArray:
     """A float32 array from .npy, from .npz (the array called `blob`, ``in/blob``, or the only one), or a binaryproto."""
     if path.suffix.lower() == ".binaryproto":
-        stored = read_binaryproto(path)
-        return stored.array().reshape(stored.shape)
+        blob_proto = read_binaryproto(path)
+        return blob_proto.array().reshape(blob_proto.shape)
     try:
-        loaded = np.load(path, allow_pickle=False)
-        array = loaded if isinstance(loaded, np.ndarray) else _from_archive(path, blob, loaded)
+        content = np.load(path, allow_pickle=False)
+        array = content if isinstance(content, np.ndarray) else _from_archive(path, blob, content)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         if isinstance(error, FileNotFoundError):
             raise CaffeconvError(f"{path}: no such file; an array (.npy, .npz) was needed") from None
@@ -236,13 +238,13 @@ def fit_array(array: FloatArray, shape: list[int | str], name: str) -> FloatArra
     missing = len(shape) - array.ndim
     if missing > 0 and all(size == 1 for size in shape[1:missing]):
         array = array.reshape((1,) * missing + array.shape)
-    wanted = format_shape([size if isinstance(size, int) else -1 for size in shape]).replace("-1", "N")
+    expected = format_shape([size if isinstance(size, int) else -1 for size in shape]).replace("-1", "N")
     mismatch = array.ndim != len(shape) or any(
         isinstance(size, int) and size != length for size, length in list(zip(shape, array.shape, strict=False))[1:]
     )
     if mismatch:
         hint = f". A net, unlike an ONNX model, can be given another size: `shapes={ {name: array.shape} }`"
         raise CaffeconvError(
-            f"input '{name}': the array is {actual}; {wanted} was needed{hint if len(shape) == 4 else ''}"
+            f"input '{name}': the array is {actual}; {expected} was needed{hint if len(shape) == 4 else ''}"
         )
     return array

@@ -102,7 +102,7 @@ class Prefetcher:
         if self._constant and self._batch is not None:
             self._batch = self._batch.once_more()
             return self._batch
-        begun = time.perf_counter()
+        start = time.perf_counter()
         if self._batch is not None:
             self._used.put(self._batch.blobs)
         if self._batch is None:
@@ -114,7 +114,7 @@ class Prefetcher:
                 self._begin(self._pool)
         else:
             self._batch = self._next_here() if self._thread is None else self._from_thread()
-        self.waited += time.perf_counter() - begun
+        self.waited += time.perf_counter() - start
         return self._batch
 
     def _next_here(self) -> InputBatch:
@@ -125,10 +125,10 @@ class Prefetcher:
         self._thread.start()
 
     def _from_thread(self) -> InputBatch:
-        found = self._ready.get()
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        item = self._ready.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
 
     def _work(self, pool: ThreadPoolExecutor) -> None:
         ahead = max(1, self._ahead // self._block_size)

@@ -270,8 +270,8 @@ class MemorySource(DataSource):
         batch = slice(self._next, self._next + self._shape[0])
         self._next = batch.stop % len(data)
         # caffe: labels have one axis when the layer is set up, but four in every pass
-        taken = data[batch].copy(), labels[batch].copy()
-        return ItemBlock(self.position, self._shape[0], self.name, lambda: taken)
+        values = data[batch].copy(), labels[batch].copy()
+        return ItemBlock(self.position, self._shape[0], self.name, lambda: values)
 
     def _go_to(self, position: int) -> None:
         self._next = position % self.count_items() if self._arrays is not None else 0

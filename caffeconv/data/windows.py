@@ -238,35 +238,37 @@ class WindowSource(DataSource):
             offset = (mean.shape[2] - crop) // 2
             cut = mean[:, offset : offset + crop, offset : offset + crop] if offset >= 0 else mean[:0]
             if cut.shape != (channels, crop, crop):
-                needed = f"at least {channels}×{crop}×{crop} was needed"
-                raise CaffeconvError(f"{self._transform.mean_file}: the mean is {format_shape(mean.shape)}; {needed}")
+                requirement = f"at least {channels}×{crop}×{crop} was needed"
+                raise CaffeconvError(
+                    f"{self._transform.mean_file}: the mean is {format_shape(mean.shape)}; {requirement}"
+                )
             return cut
         if not values:
             return None
         if len(values) not in (1, channels):
-            needed = f"Specify either 1 mean_value or as many as channels: {channels}"
-            raise CaffeconvError(f"{len(values)} mean_value; {needed}")
+            requirement = f"Specify either 1 mean_value or as many as channels: {channels}"
+            raise CaffeconvError(f"{len(values)} mean_value; {requirement}")
         return np.broadcast_to(np.resize(np.array(values, np.float32), (channels, 1, 1)), (channels, crop, crop))
 
     def _take(self) -> ItemBlock:
         windows, _ = self._open()
         sampling, random = self._sampling, self.random_at(self.position)
         objects = int(np.float32(sampling.batch_size) * np.float32(sampling.fg_fraction))
-        drawn = [self._draw(windows.background, "background", random) for _ in range(sampling.batch_size - objects)]
-        drawn += [self._draw(windows.objects, "object", random) for _ in range(objects)]
-        return ItemBlock(self.position, sampling.batch_size, self.name, lambda: self._make(drawn))
+        draws = [self._draw(windows.background, "background", random) for _ in range(sampling.batch_size - objects)]
+        draws += [self._draw(windows.objects, "object", random) for _ in range(objects)]
+        return ItemBlock(self.position, sampling.batch_size, self.name, lambda: self._make(draws))
 
     def _go_to(self, position: int) -> None:
         return  # every batch is drawn anew
 
-    def _make(self, drawn: Sequence[tuple[Window, bool]]) -> Sequence[FloatArray]:
+    def _make(self, draws: Sequence[tuple[Window, bool]]) -> Sequence[FloatArray]:
         windows, mean = self._open()
         sampling = self._sampling
         crop = sampling.crop_size
         data = np.zeros((sampling.batch_size, 3, crop, crop), np.float32)
-        for item, (window, mirrored) in zip(data, drawn, strict=True):
+        for item, (window, mirrored) in zip(data, draws, strict=True):
             self._cut(windows.images[window.image], window, mean, item, mirrored=mirrored)
-        return data, np.array([window.label for window, _ in drawn], np.float32)
+        return data, np.array([window.label for window, _ in draws], np.float32)
 
     def _draw(self, windows: Sequence[Window], kind: str, random: np.random.Generator) -> tuple[Window, bool]:
         """A window, and whether it is mirrored."""

@@ -127,11 +127,11 @@ class Checkpoint:
         """
         shapes, rows = dict(self.journal.row_shapes), dict(self.journal.rows)
         for name, values in blobs.items():
-            known = shapes.setdefault(name, values.shape[1:])
-            if tuple(known) != values.shape[1:]:
+            first_shape = shapes.setdefault(name, values.shape[1:])
+            if tuple(first_shape) != values.shape[1:]:
                 raise CaffeconvError(
                     f"{self.out}: blob '{name}' has rows of {format_shape(values.shape[1:])} now and had "
-                    f"{format_shape(known)} before; "
+                    f"{format_shape(first_shape)} before; "
                     "one size was needed for all rows of a file"
                 )
             with _space(self.out, self.folder, self.journal.items):
@@ -297,9 +297,9 @@ def _read_journal(folder: Path, name: str = "journal.json") -> Journal:
 def _npy_header(shape: Shape) -> bytes:
     if len(shape) > _MOST_AXES:
         raise CaffeconvError(f"a blob of {len(shape)} axes; at most {_MOST_AXES} can be written")
-    described = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape!r}, }}"
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape!r}, }}"
     start = np.lib.format.magic(1, 0) + (_HEADER - 10).to_bytes(2, "little")
-    return start + described.ljust(_HEADER - len(start) - 1).encode() + b"\n"
+    return start + header.ljust(_HEADER - len(start) - 1).encode() + b"\n"
 
 
 def _archive(arrays: Mapping[str, FloatArray]) -> bytes:

@@ -83,13 +83,13 @@ def _fill_folder(checkpoint: Checkpoint, folder: Path) -> None:
     if len(blobs) == 1:
         _write_lmdb(checkpoint.rows(blobs[0]), folder)
         return
-    taken: set[str] = set()
+    names: set[str] = set()
     for blob in blobs:
         # a blob's name is anything; a folder's is not
         name = re.sub(r"[^\w.-]|^\.", "_", blob)
-        while name in taken:
+        while name in names:
             name += "_"
-        taken.add(name)
+        names.add(name)
         (folder / name).mkdir()
         _write_lmdb(checkpoint.rows(blob), folder / name)
 

@@ -71,7 +71,7 @@ def write_features(
     """
     journal = checkpoint.journal
     states: Mapping[str, FloatArray] = checkpoint.states()
-    last_commit, counted = time.monotonic(), journal.items
+    last_commit, committed_items = time.monotonic(), journal.items
     if not journal.done:
         try:
             for block in blocks:
@@ -81,8 +81,8 @@ def write_features(
                 checkpoint.journal = journal
                 if time.monotonic() - last_commit >= _COMMIT_EVERY:
                     checkpoint.commit(journal, states)
-                    advance(journal.items - counted)
-                    last_commit, counted = time.monotonic(), journal.items
+                    advance(journal.items - committed_items)
+                    last_commit, committed_items = time.monotonic(), journal.items
         except BaseException:
             with suppress(NoSpaceError):
                 checkpoint.commit(journal, states)
@@ -90,7 +90,7 @@ def write_features(
         checkpoint.commit(journal, states)
         checkpoint.finish_parts()
         checkpoint.commit(replace(checkpoint.journal, done=True), {})
-        advance(journal.items - counted)
+        advance(journal.items - committed_items)
     make_feature_file(checkpoint, item_name)
 
 

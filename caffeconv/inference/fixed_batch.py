@@ -19,14 +19,14 @@ def fixed_batch_size(session: Session) -> int | None:
     return max((size for size in sizes if isinstance(size, int)), default=None)
 
 
-def batch_size_of(session: Session, requested: int | None) -> int:
+def batch_size_of(session: Session, batch_size: int | None) -> int:
     """Items per pass: the model's batch size where it is fixed, else what is requested."""
-    fixed = fixed_batch_size(session)
-    if fixed is None:
-        return requested or DEFAULT_BATCH
-    if requested not in (None, fixed):
-        raise CaffeconvError(f"`batch_size={requested}`: the model's batch size is fixed at {fixed}")
-    return fixed
+    size = fixed_batch_size(session)
+    if size is None:
+        return batch_size or DEFAULT_BATCH
+    if batch_size not in (None, size):
+        raise CaffeconvError(f"`batch_size={batch_size}`: the model's batch size is fixed at {size}")
+    return size
 
 
 class FixedBatch:

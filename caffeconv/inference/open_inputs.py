@@ -47,7 +47,7 @@ class OpenedInputs:
     """For the inputs that have items."""
     constants: Mapping[str, FloatArray]
     """For those that every batch takes whole."""
-    named: Mapping[str, InputSource]
+    sources_by_input: Mapping[str, InputSource]
     """All of them, as they were named."""
 
 
@@ -60,10 +60,14 @@ def open_inputs(
     does not fit, or is not a source.
     """
     opener = _Opener(session, images, faults)
-    named = {binding.blob: opener.open(binding) for binding in bindings(inputs, session.inputs)}
-    constants = constants_among(named, session.inputs)
+    sources_by_input = {binding.blob: opener.open(binding) for binding in bindings(inputs, session.inputs)}
+    constants = constants_among(sources_by_input, session.inputs)
     session.bind_constants(constants)
-    return OpenedInputs({blob: source for blob, source in named.items() if blob not in constants}, constants, named)
+    return OpenedInputs(
+        {blob: source for blob, source in sources_by_input.items() if blob not in constants},
+        constants,
+        sources_by_input,
+    )
 
 
 def set_batch_size(inputs: OpenedInputs, session: Session, size: int) -> None:
@@ -98,10 +102,10 @@ class _Opener:
         self._images = images
         self._faults = faults
         self._mean = images.mean.load() if images.mean is not None else None
-        self._prepared = image_preprocessing(session.metadata)
-        if self._prepared is not None and (images.mean is not None or images.scale != 1 or images.rgb):
+        self._preprocessing = image_preprocessing(session.metadata)
+        if self._preprocessing is not None and (images.mean is not None or images.scale != 1 or images.rgb):
             raise CaffeconvError(
-                f"the model prepares its pictures itself: it takes {self._prepared}. Leave `mean=…`, `scale=…` and "
+                f"the model prepares its pictures itself: it takes {self._preprocessing}. Leave `mean=…`, `scale=…` and "
                 "`rgb=True` out"
             )
 
@@ -115,7 +119,7 @@ class _Opener:
         channels, size = input_size(binding, dims, self._images.resize, channels_last=channels_last)
         transform = image_transform(
             channels, size, resize=self._images.resize, mean=self._mean, scale=self._images.scale,
-            rgb=red_first(self._prepared, blob, rgb=self._images.rgb),
+            rgb=red_first(self._preprocessing, blob, rgb=self._images.rgb),
         )  # fmt: skip
         return ImageSource(blob, binding.path, files, transform, color=channels == 3, channels_last=channels_last)
 
@@ -133,18 +137,18 @@ def input_size(binding: Binding, dims: Dims, resize: Size | None, *, channels_la
             f"`input={binding.text}`: input '{binding.blob}' takes any height and width; say to what pictures are to be "
             "resized: `resize=480x640`"
         )
-    known = [size for size in sizes[1:] if isinstance(size, int)]
-    if len(sizes) != 4 or len(known) != 3:
+    known_sizes = [size for size in sizes[1:] if isinstance(size, int)]
+    if len(sizes) != 4 or len(known_sizes) != 3:
         raise CaffeconvError(
             f"`input={binding.text}`: input '{binding.blob}' is {list(dims)}; a picture needs four axes. Give an array (.npy)"
         )
-    first, second, third = known
+    first, second, third = known_sizes
     return (third, (first, second)) if channels_last else (first, (second, third))
 
 
-def red_first(prepared: ImagePreprocessing | None, blob: str, *, rgb: bool) -> bool:
+def red_first(preprocessing: ImagePreprocessing | None, blob: str, *, rgb: bool) -> bool:
     """Whether the input's channels are red, green, blue: as a model that prepares its images says, or as is asked for."""
-    return prepared.order == "RGB" if prepared is not None and prepared.input == blob else rgb
+    return preprocessing.order == "RGB" if preprocessing is not None and preprocessing.input == blob else rgb
 
 
 def oversampled(sources: Mapping[str, InputSource], say: Say) -> dict[str, InputSource]:

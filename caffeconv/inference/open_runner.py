@@ -219,8 +219,8 @@ def open_model(
 def _values_of(graph: Graph, blobs: Sequence[str]) -> tuple[str, ...]:
     if tuple(blobs) == ("all",):
         return choose_outputs(graph, "all")
-    named = choose_outputs(graph, blobs) if blobs else ()
-    return tuple(dict.fromkeys((*choose_outputs(graph, None), *named)))
+    also = choose_outputs(graph, blobs) if blobs else ()
+    return tuple(dict.fromkeys((*choose_outputs(graph, None), *also)))
 
 
 def _say_what_is_doubtful(loaded: Loaded, files: NetFiles, say: Say) -> None:
@@ -252,10 +252,10 @@ def _check_model(request: RunRequest) -> None:
 
 
 def open_input_run(
-    request: RunRequest, opened: OpenedModel, say: Say, faults: list[str] | None = None
+    request: RunRequest, model: OpenedModel, say: Say, faults: list[str] | None = None
 ) -> OpenedRun:  # fmt: skip
     """A model over what is handed over for its inputs; `faults` as of `open_inputs`."""
-    session = opened.session
+    session = model.session
     inputs = open_inputs(session, request.inputs, request.images, faults)
     size = batch_size_of(session, request.data.batch_size)
     set_batch_size(inputs, session, size)
@@ -264,8 +264,8 @@ def open_input_run(
     return OpenedRun(
         Dataset(_of_any_batch(session), sources), partial(_open_inputs_elsewhere, request, inputs.constants, sources),
         list(session.outputs), partial(bytes_of_session, session, size),
-        lambda: run_identity(opened.digests(), request.net, request.compute, reads_of(request, inputs.named)),
-        main_input=main if main is not None else next(iter(inputs.named.values()), None),
+        lambda: run_identity(model.digests(), request.net, request.compute, reads_of(request, inputs.sources_by_input)),
+        main_input=main if main is not None else next(iter(inputs.sources_by_input.values()), None),
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def averaged(batches: Iterable[OutputBatch], rows: int) -> Iterator[OutputBatch]
 
     Raises CaffeconvError for an output that has no row for each item.
     """
-    left: dict[str, FloatArray] = {}
+    rest: dict[str, FloatArray] = {}
     items = np.zeros(0, np.int64)
     skipped: list[str] = []
     for batch in batches:
@@ -58,11 +58,11 @@ def averaged(batches: Iterable[OutputBatch], rows: int) -> Iterator[OutputBatch]
                     f"`oversample=True`: output '{name}' is {values.shape} for {batch.size} crops; "
                     "a row for each crop was needed, as classifiers give. Leave `oversample=True` out"
                 )
-        joined = {name: np.concatenate([left[name], v]) if left else v for name, v in batch.blobs.items()} or left
+        rows_of = {name: np.concatenate([rest[name], v]) if rest else v for name, v in batch.blobs.items()} or rest
         items = np.concatenate([items, batch.items])
         whole = len(items) // rows
-        left = {name: values[whole * rows :].copy() for name, values in joined.items()}
-        means = {name: _means(values, whole, rows) for name, values in joined.items() if whole}
+        rest = {name: values[whole * rows :].copy() for name, values in rows_of.items()}
+        means = {name: _means(values, whole, rows) for name, values in rows_of.items() if whole}
         numbers, items = items[: whole * rows : rows] // rows, items[whole * rows :]
         skipped += batch.skipped
         if whole or (skipped and not batch.size):
@@ -71,8 +71,8 @@ def averaged(batches: Iterable[OutputBatch], rows: int) -> Iterator[OutputBatch]
 
 
 def _means(values: FloatArray, items: int, rows: int) -> FloatArray:
-    grouped = values[: items * rows].reshape(items, rows, *values.shape[1:])
-    return np.asarray(grouped.mean(axis=1), np.float32)
+    groups = values[: items * rows].reshape(items, rows, *values.shape[1:])
+    return np.asarray(groups.mean(axis=1), np.float32)
 
 
 def join(batches: Sequence[OutputBatch], kinds: Mapping[str, str]) -> dict[str, FloatArray]:
@@ -81,14 +81,14 @@ def join(batches: Sequence[OutputBatch], kinds: Mapping[str, str]) -> dict[str, 
     A Python layer may make another number of rows in each batch; these are rows then. CaffeconvError where the rows do
     not go together.
     """
-    joined: dict[str, FloatArray] = {}
+    rows_of: dict[str, FloatArray] = {}
     total = sum(batch.size for batch in batches)
     for name, first in batches[0].blobs.items():
         arrays = [batch.blobs[name] for batch in batches]
         if kinds.get(name) == "detections":
-            joined[name] = np.concatenate([_renumbered(b.blobs[name], b.first_item) for b in batches], axis=2)
+            rows_of[name] = np.concatenate([_renumbered(b.blobs[name], b.first_item) for b in batches], axis=2)
         elif len(batches) == 1:
-            joined[name] = first
+            rows_of[name] = first
         elif len({array.shape[1:] for array in arrays}) > 1:
             shapes = " and ".join(dict.fromkeys(format_shape(array.shape) for array in arrays))
             raise CaffeconvError(
@@ -96,12 +96,12 @@ def join(batches: Sequence[OutputBatch], kinds: Mapping[str, str]) -> dict[str, 
                 "output out, or take all items in one batch (`batch_size=…`)"
             )
         elif first.ndim and (_has_rows(name, batches) or len({len(array) for array in arrays}) > 1):
-            joined[name] = np.concatenate(arrays)
+            rows_of[name] = np.concatenate(arrays)
         else:
             weights = [np.float64(batch.size) / total for batch in batches]
             mean = sum(a.astype(np.float64) * w for a, w in zip(arrays, weights, strict=True))
-            joined[name] = np.asarray(mean, np.float32)
-    return joined
+            rows_of[name] = np.asarray(mean, np.float32)
+    return rows_of
 
 
 def _has_rows(name: str, batches: Sequence[OutputBatch]) -> bool:
@@ -110,6 +110,6 @@ def _has_rows(name: str, batches: Sequence[OutputBatch]) -> bool:
 
 def _renumbered(detections: FloatArray, start: int) -> FloatArray:
     """Detections whose picture numbers count from the run's first picture, not from the batch's."""
-    moved: FloatArray = detections.copy()
-    moved[..., 0] += start
-    return moved
+    boxes: FloatArray = detections.copy()
+    boxes[..., 0] += start
+    return boxes

@@ -201,7 +201,7 @@ class RayWorkers(Generic[Job, Result]):
     ) -> None:  # fmt: skip
         self._build = build
         self._files = files
-        self._wanted = workers
+        self._requested_count = workers
         self._threads = threads
         self._gpus = gpus
         self._say = say
@@ -220,7 +220,7 @@ class RayWorkers(Generic[Job, Result]):
         ray = import_ray()
         self._cluster = _connect()
         try:
-            count, seat = _seats(self._wanted, gpus=self._gpus)
+            count, seat = _seats(self._requested_count, gpus=self._gpus)
             build, environment = ray.put(self._build), ray.put(WorkerEnvironment.here(self._files))
             # Ray does not restart them: it would do so in silence, and as often as it likes
             actor = ray.remote(num_cpus=seat.cpus, num_gpus=seat.gpus, max_restarts=0, max_task_retries=0)(_Worker)
@@ -296,8 +296,8 @@ class RayWorkers(Generic[Job, Result]):
         import ray
 
         workers = {ref: worker for worker in self._workers for ref in worker.tasks}
-        found, _ = ray.wait(list(workers), num_returns=1, timeout=1)
-        for ref in found:
+        ready, _ = ray.wait(list(workers), num_returns=1, timeout=1)
+        for ref in ready:
             self._take(workers[ref], ref)
         if time.monotonic() > self._patient_until and not any(worker.ready for worker in self._workers):
             self._patient_until = math.inf
@@ -425,7 +425,7 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-def _seats(wanted: int | None, *, gpus: bool) -> tuple[int, WorkerResources]:
+def _seats(workers: int | None, *, gpus: bool) -> tuple[int, WorkerResources]:
     """How many workers, and what each of them gets."""
     import ray
 
@@ -436,10 +436,10 @@ def _seats(wanted: int | None, *, gpus: bool) -> tuple[int, WorkerResources]:
             raise CaffeconvError("the Ray cluster has no GPU; `provider='cpu'` computes without one")
     cpus = [node.get("CPU", 0) for node in nodes]
     if not gpus:
-        count = wanted or max(1, int(sum(cpus)) // CORES_A_WORKER)
+        count = workers or max(1, int(sum(cpus)) // CORES_A_WORKER)
         return count, WorkerResources(share(cpus, count), 0)
     devices = [node["GPU"] for node in nodes]
-    count = wanted or max(1, int(sum(devices)))
+    count = workers or max(1, int(sum(devices)))
     return count, WorkerResources(share(cpus, count), min(1, share(devices, count)))
 
 

@@ -37,21 +37,16 @@ def run_identity(
     }
 
 
+_NAMED_ALWAYS = ("phase", "level", "stages", "shapes", "fully_convolutional")
+_NO_MATTER = ("seed", "ignore_unknown_fields", "allow_python")
+"""Options that a run has not, or that change no number."""
+
+
 def _later_options(net: NetOptions) -> dict[str, str]:
-    told = (
-        "phase",
-        "level",
-        "stages",
-        "shapes",
-        "fully_convolutional",
-        "seed",
-        "ignore_unknown_fields",
-        "allow_python",
-    )
     return {
         option.name: str(getattr(net, option.name))
         for option in fields(net)
-        if option.name not in told and getattr(net, option.name) != option.default
+        if option.name not in (*_NAMED_ALWAYS, *_NO_MATTER) and getattr(net, option.name) != option.default
     }
 
 

@@ -36,13 +36,13 @@ def run_over_inputs(request: RunRequest, verbosity: Verbosity) -> None:
     check_engine(request.engine)
     names = _read_labels(request.output.labels)
     say = partial(note, quiet=verbosity.quiet)
-    opened = open_model(request, say)
-    in_rows = _is_in_rows(request, opened.session)
-    _check_output(request, list(opened.session.outputs), in_rows=in_rows)
+    model = open_model(request, say)
+    in_rows = _is_in_rows(request, model.session)
+    _check_output(request, list(model.session.outputs), in_rows=in_rows)
     faults: list[str] | None = [] if _may_skip(request) else None
-    run = open_input_run(request, opened, note, faults)
+    run = open_input_run(request, model, note, faults)
     if verbosity.verbose:
-        say_placement(opened.session, lambda: [layer.name for layer in opened.layers()])
+        say_placement(model.session, lambda: [layer.name for layer in model.layers()])
     if in_rows is not None:
         extract(_with_outputs_of(run, request, in_rows), request, in_rows, verbosity)
     else:
@@ -206,16 +206,16 @@ def _write_records(
     from caffeconv.cli.show.progress import progress
     from caffeconv.cli.show.records import Record, lines_of, write_lines
 
-    classified = _classified(run, request, names)
-    detected = Detected(classified.items, classified.labels, request.output.threshold)
+    naming = _classified(run, request, names)
+    detections = Detected(naming.items, naming.labels, request.output.threshold)
     tally, sizes = Tally(request.output.top_k), list[int]()
     out = request.output.path
     with progress(
         _count_items(run), "running", quiet=verbosity.quiet or (out is None and sys.stdout.isatty())
     ) as advance:
         batches = _advancing(_advancing(batches, advance), sizes.append)
-        records: Iterator[Record] = detected.records(batches) if boxes else predictions(batches, classified, tally)
-        lines = lines_of(records, detected.header if boxes else classified.header, form)
+        records: Iterator[Record] = detections.records(batches) if boxes else predictions(batches, naming, tally)
+        lines = lines_of(records, detections.header if boxes else naming.header, form)
         if out is not None:
             write_lines(lines, out)
         else:

@@ -29,29 +29,29 @@ def profile_net(request: RunRequest, verbosity: Verbosity) -> None:
     from caffeconv.inference.open_runner import open_model
     from caffeconv.runtime.profiler import profile_passes
 
-    out, requested = request.output.path, request.data.batch_size
+    out, batch_size = request.output.path, request.data.batch_size
     if out is not None:
         refuse_input_as_output(out, request.files.all)
     tables.check_profile_output(out)
     with TemporaryDirectory(prefix="caffeconv-") as folder:
         say = partial(note, quiet=verbosity.quiet)
-        opened = open_model(request, say, batch=requested or "keep", profile_to=Path(folder))
-        session, facts = opened.session, opened.layers()
+        model = open_model(request, say, batch=batch_size or "keep", profile_to=Path(folder))
+        session, facts = model.session, model.layers()
         if verbosity.verbose:
             say_placement(session, lambda: [layer.name for layer in facts])
         sources = open_inputs(session, request.inputs, request.images).sources
-        size = batch_size_of(session, requested)
+        size = batch_size_of(session, batch_size)
         free = {name: dims for name, dims in session.inputs.items() if name not in sources}
         feeds = {name: _repeated(source, size) for name, source in sources.items()} | tables.noise_for(free, size)
         passes = request.data.passes or 10
-        measured = profile_passes(session, feeds, [layer.name for layer in facts], passes=passes)
+        profile = profile_passes(session, feeds, [layer.name for layer in facts], passes=passes)
     if out is not None:
         with whole_file(out) as file:
-            file.write(tables.profile_bytes(out, measured, facts))
+            file.write(tables.profile_bytes(out, profile, facts))
     if verbosity.quiet:
         return
-    make_console().print(tables.profile_table(measured, facts))
-    for line in tables.profile_lines(measured, facts):
+    make_console().print(tables.profile_table(profile, facts))
+    for line in tables.profile_lines(profile, facts):
         click.echo(line)
 
 

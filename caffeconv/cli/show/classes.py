@@ -102,12 +102,12 @@ def _gives_classes(model: Model, name: str, values: NDArray[np.float32], items: 
     return kind == "probabilities" and values.ndim >= 2 and len(values) == items and values[0].size == values.shape[1]
 
 
-def refuse_other_outputs(model: Model, batch: OutputBatch, asked: str) -> None:
+def refuse_other_outputs(model: Model, batch: OutputBatch, asker: str) -> None:
     """Raises CaffeconvError for an output that has no classes; `asked`: what wants them."""
     for name, values in batch.blobs.items():
         if not _gives_classes(model, name, values, batch.size):
             raise CaffeconvError(
-                f"{asked}: output '{name}' is {format_shape(values.shape)}, and not the probabilities of "
+                f"{asker}: output '{name}' is {format_shape(values.shape)}, and not the probabilities of "
                 "classes, nor are all outputs "
                 "detections; such values can be written whole with -o (.npz, .h5, .csv, .json), without --format"
             )
@@ -135,7 +135,7 @@ def _predictions(batch: OutputBatch, what: Classified) -> Iterator[Prediction]:
 
 def print_table(batches: Iterable[OutputBatch], what: Classified) -> Tally:
     """Prints a part of the table for each batch and output as it comes; the first has the headings."""
-    console, tally, shown, width = make_console(), Tally(what.top_k), set(), 0
+    console, tally, with_heading, width = make_console(), Tally(what.top_k), set(), 0
     for batch in batches:
         for prediction in _predictions(batch, what):
             tally.count(prediction)
@@ -145,10 +145,10 @@ def print_table(batches: Iterable[OutputBatch], what: Classified) -> Tally:
         width = max(width, *(min(len(item), MOST_NAME) for item in items))
         for name, values in batch.blobs.items():
             table = classes(name, values, items, what.labels, what.top_k)
-            table.show_header = name not in shown or len(batch.blobs) > 1
+            table.show_header = name not in with_heading or len(batch.blobs) > 1
             table.columns[0].min_width = width
             table.columns[1].min_width = max(6, len(name))
             table.columns[2].min_width = len("class")
-            shown.add(name)
+            with_heading.add(name)
             console.print(table)
     return tally

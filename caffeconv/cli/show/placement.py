@@ -15,8 +15,8 @@ def say_placement(session: Session, layers: Callable[[], Sequence[str]]) -> None
     """Which provider was chosen, and which of the `layers` fell back to the CPU."""
     from caffeconv.runtime.providers import layer_of, report_lines
 
-    placed = session.placements()
-    names = layers() if placed else []
-    owners = {place.node: layer_of(place.node, names) or place.node for place in placed or ()}
-    for line in report_lines(session.providers, placed, owners, session.why_not_cuda):
+    placements = session.placements()
+    names = layers() if placements else []
+    owners = {place.node: layer_of(place.node, names) or place.node for place in placements or ()}
+    for line in report_lines(session.providers, placements, owners, session.why_not_cuda):
         note(line)

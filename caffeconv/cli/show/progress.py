@@ -20,17 +20,17 @@ def progress(total: int | None, what: str, *, quiet: bool) -> Iterator[Callable[
     if quiet or not sys.stderr.isatty():
         yield lambda items: None
         return
-    with ExitStack() as shown:
-        yield _Bar(total, what, shown).advance
+    with ExitStack() as stack:
+        yield _Bar(total, what, stack).advance
 
 
 class _Bar:
     """A bar that waits before it appears."""
 
-    def __init__(self, total: int | None, what: str, shown: ExitStack) -> None:
+    def __init__(self, total: int | None, what: str, stack: ExitStack) -> None:
         self._total = total
         self._what = what
-        self._shown = shown
+        self._stack = stack
         self._start = time.monotonic()
         self._done = 0
         self._move: Callable[[int], None] | None = None
@@ -48,6 +48,6 @@ class _Bar:
 
         rate = TextColumn("{task.fields[rate]:.1f}/s")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-        bar = self._shown.enter_context(Progress(*columns, console=Console(file=sys.stderr), transient=True))
+        bar = self._stack.enter_context(Progress(*columns, console=Console(file=sys.stderr), transient=True))
         task = bar.add_task(self._what, total=self._total, rate=0.0)
-        return lambda done: bar.update(task, completed=done, rate=done / (time.monotonic() - self._start))
+        return lambda items: bar.update(task, completed=items, rate=items / (time.monotonic() - self._start))
