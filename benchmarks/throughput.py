@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from caffeconv import Net
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.prefetch import Prefetcher, default_threads
-from caffeconv.inference.data_passes import DatasetRunner
+from caffeconv.inference.data_passes import DatasetRunner, own_data
 
 BATCH, CROP = 32, 227
 
@@ -109,7 +109,7 @@ def bare(net: Net, batches: int) -> float:
              "label": np.zeros(BATCH, np.float32)}  # fmt: skip
     begun = time.perf_counter()
     for _ in range(batches):
-        net.run_pass(feeds, net.outputs)
+        net.run(feeds, net.outputs)
     return batches * BATCH / (time.perf_counter() - begun)
 
 
@@ -142,10 +142,10 @@ def decoding(net: Net, batches: int, threads: int) -> float:
 
 def over_data(net: Net, batches: int, threads: int) -> tuple[float, float]:
     """Items/s of the net over the LMDB, and the share of the time spent waiting."""
-    sweep = DatasetRunner(net, net.outputs, passes=batches, threads=threads)
+    sweep = DatasetRunner(own_data(net), net.outputs, passes=batches, threads=threads)
     for _ in sweep:
         pass
-    return sweep.pace.items / sweep.pace.seconds, sweep.pace.waited / sweep.pace.seconds
+    return sweep.throughput.items / sweep.throughput.seconds, sweep.throughput.waited / sweep.throughput.seconds
 
 
 def compare(items: int, rounds: int, threads: int) -> None:

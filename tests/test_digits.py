@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import caffeconv
-from caffeconv.data.input_images import Transform
+from caffeconv.data.images import read_image
+from caffeconv.data.input_images import image_transform
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -38,8 +39,9 @@ def training_script() -> ModuleType:
 
 
 def test_pictures_are_classified_right(session: InferenceSession) -> None:
-    transform = Transform(1, (28, 28))
-    pictures = np.stack([transform.apply(transform.decode(DIGITS / f"{digit}.png")) for digit in range(10)])
+    transform = image_transform(1, (28, 28))
+    images = [read_image(DIGITS / f"{digit}.png", color=False) for digit in range(10)]
+    pictures = np.stack([transform.apply(transform.planes(image), "") for image in images])
     (prob,) = session.run(None, {"data": pictures})
     assert prob.argmax(axis=1).tolist() == list(range(10))
     assert prob.max(axis=1).min() > 0.9

@@ -15,9 +15,10 @@ _OTHER_NAMES = {
     "storage": "--weights",
 }
 _SAME_NAMES = (
-    "allow_python", "batch_size", "beta", "blobs", "deploy", "engine", "extended", "from_distances", "ignore_label",
-    "ignore_unknown_fields", "infogain", "label_maps", "mean", "nhwc", "normalize", "oversample", "phase", "preprocess",
-    "provider", "resume", "rgb", "scale", "verify", "verify_with", "workers",
+    "allow_python", "batch_size", "beta", "blobs", "crop", "deploy", "engine", "extended", "from_distances",
+    "fully_convolutional", "ignore_label", "ignore_unknown_fields", "infogain", "input", "input_db", "label_maps", "mean",
+    "nhwc", "normalize", "oversample", "phase", "preprocess", "provider", "resize", "resume", "rgb", "scale", "verify",
+    "verify_with", "workers",
 )  # fmt: skip
 OPTIONS: Mapping[str, str] = {**{name: f"--{name.replace('_', '-')}" for name in _SAME_NAMES}, **_OTHER_NAMES}
 """Argument → option. What is in none of the two lists is no argument of ours: Keras has `stateful=True`."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from caffeconv.caffe_format.prototxt import UnknownField
-from caffeconv.errors import InvalidNetError
+from caffeconv.errors import CaffeconvError, InvalidNetError
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.sha256 import Hashes, digest_of
 from caffeconv.frontend.bind import BoundGraph, bind, for_built_layers
@@ -56,6 +56,22 @@ def load(net: PathLike, weights: Weights = None, options: NetOptions | None = No
 
         raise InvalidNetError(diagnose(definition, files, errors, options.shapes, effort=QUICK).with_advice)
     return Loaded(definition, bound, (Path(net), *paths), source.dropped)
+
+
+def load_cropped(
+    net: PathLike, weights: Weights, options: NetOptions, crop: tuple[int, int] | None
+) -> Loaded:  # fmt: skip
+    """As `load`; crop: height and width for the net's first input that takes images.
+
+    Raises CaffeconvError as `load`, and where no input takes images.
+    """
+    loaded = load(net, weights, options)
+    if crop is None:
+        return loaded
+    for name, shape in input_shapes(loaded.graph).items():
+        if len(shape) == 4:
+            return load(net, weights, replace(options, shapes={**options.shapes, name: (*shape[:2], *crop)}))
+    raise CaffeconvError("`crop=…`: the net has no input of 4 axes")
 
 
 def _load_fully_convolutional(net: PathLike, weights: Weights, options: NetOptions) -> Loaded:

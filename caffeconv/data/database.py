@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from caffeconv.data.datum import Item, read_datum
+from caffeconv.data.image_transform import ImageTransform
 from caffeconv.data.records import Backend, Cycle, Records, open_records
 from caffeconv.data.source import DataSource, ItemBlock
-from caffeconv.data.transform import Transform, Transformer
+from caffeconv.data.transform import Transform
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray, Shape
 
@@ -29,7 +30,7 @@ class DatabaseSource(DataSource):
         self.path = path
         self.transform = transform
         self._backend: Backend = backend
-        self._opened: tuple[Records, Cycle, Transformer] | None = None
+        self._opened: tuple[Records, Cycle, ImageTransform] | None = None
 
     @property
     def at_start(self) -> bool:
@@ -55,27 +56,27 @@ class DatabaseSource(DataSource):
         """The same for another database."""
         return DatabaseSource(self.tops, path, backend, self.batch_size, self.transform, self.random_at(0))
 
-    def _open(self) -> tuple[Records, Cycle, Transformer]:
+    def _open(self) -> tuple[Records, Cycle, ImageTransform]:
         if self._opened is None:
             records = open_records(self.path, self._backend)
-            self._opened = records, Cycle(records), Transformer(self.transform)
+            self._opened = records, Cycle(records), self.transform.load()
         return self._opened
 
     def _take(self) -> ItemBlock:
-        records, cycle, transformer = self._open()
+        records, cycle, transform = self._open()
         key, content = cycle.take()
         where, position = records.where(key), self.position
 
         def make() -> Sequence[FloatArray]:
             item = _read_datum(content, where, self.transform)
-            values = transformer.apply(item.values, where, self.random_at(position) if self.is_random else None)
+            values = transform.apply(item.values, where, self.random_at(position) if self.is_random else None)
             return (values[None], np.array([item.label], np.float32))[: len(self.tops)]
 
         return ItemBlock(position, 1, where, make)
 
     def _go_to(self, position: int) -> None:
-        records, _, transformer = self._open()
-        self._opened = records, Cycle(records, position % records.count() if position else 0), transformer
+        records, _, transform = self._open()
+        self._opened = records, Cycle(records, position % records.count() if position else 0), transform
 
 
 def first_shape(path: Path, backend: Backend, transform: Transform) -> Shape:
@@ -84,14 +85,14 @@ def first_shape(path: Path, backend: Backend, transform: Transform) -> Shape:
     Where that item is damaged, which whoever reads it will say, one of the next tells.
     """
     records = open_records(path, backend)
-    damage: CaffeconvError | None = None
+    fault: CaffeconvError | None = None
     for key, content in islice(records, LOOKED_AT):
         where = records.where(key)
         try:
             return transform.shape(_read_datum(content, where, transform).values.shape, where)
         except CaffeconvError as error:
-            damage = damage or error
-    raise damage or CaffeconvError(f"{path}: the database is empty; at least one record was needed")
+            fault = fault or error
+    raise fault or CaffeconvError(f"{path}: the database is empty; at least one record was needed")
 
 
 def _read_datum(content: bytes, where: str, transform: Transform) -> Item:

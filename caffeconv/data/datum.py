@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import Datum
-from caffeconv.data.images import channels_first, decode_picture
+from caffeconv.data.images import channels_first, decode_image
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import format_shape
 
@@ -39,8 +39,8 @@ def read_datum(content: bytes, where: str, *, force_color: bool = False, force_g
         if force_color and force_gray:
             raise CaffeconvError(f"{where}: cannot set both force_color and force_gray")
         color = True if force_color else False if force_gray else None
-        picture = decode_picture(datum.data, where, color=color)
-        return Item(channels_first(picture), datum.label)
+        image = decode_image(datum.data, where, color=color)
+        return Item(channels_first(image), datum.label)
     shape = datum.channels, datum.height, datum.width
     if min(shape) < 1:
         raise CaffeconvError(

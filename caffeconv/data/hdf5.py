@@ -55,8 +55,8 @@ class HDF5Files:
         sets = [self._dataset(file, top, where) for top in self.tops]
         rows = {top: dataset.shape[0] for top, dataset in zip(self.tops, sets, strict=True)}
         if len(set(rows.values())) > 1 or not min(rows.values()):
-            listed = ", ".join(f"{top}: {number}" for top, number in rows.items())
-            raise CaffeconvError(f"{where}: rows {listed}; the same number, at least 1, was needed in each dataset")
+            counts = ", ".join(f"{top}: {number}" for top, number in rows.items())
+            raise CaffeconvError(f"{where}: rows {counts}; the same number, at least 1, was needed in each dataset")
         return file, sets
 
     def _dataset(self, file: h5py.File, top: str, where: str) -> h5py.Dataset:
@@ -125,16 +125,16 @@ class HDF5Source(DataSource):
 
     def _take(self) -> ItemBlock:
         if not self._row_shapes:
-            self._begin_round(self._round)
+            self._begin_epoch(self._round)
             self._row_shapes = [dataset.shape[1:] for dataset in self._sets()]
         blobs = [np.empty((self.batch_size, *shape), np.float32) for shape in self._row_shapes]
-        filled = 0
-        while filled < self.batch_size:
+        count = 0
+        while count < self.batch_size:
             sets = self._sets()
-            rows = self._order[self._row : self._row + self.batch_size - filled]
+            rows = self._order[self._row : self._row + self.batch_size - count]
             for blob, dataset in zip(blobs, sets, strict=True):
-                self._copy(dataset, rows, blob[filled : filled + len(rows)])
-            filled += len(rows)
+                self._copy(dataset, rows, blob[count : count + len(rows)])
+            count += len(rows)
             self._advance(len(rows))
         return ItemBlock(self.position, self.batch_size, self.name, lambda: blobs)
 
@@ -145,7 +145,7 @@ class HDF5Source(DataSource):
             number = int(self._opened[1][0].shape[0])
             self._order = range(number)
             if self._shuffle:
-                self._order = self.random_of_round(self._round, self._file).permutation(number).tolist()
+                self._order = self.random_of_epoch(self._round, self._file).permutation(number).tolist()
         return self._opened[1]
 
     def _advance(self, rows: int) -> None:
@@ -156,15 +156,15 @@ class HDF5Source(DataSource):
         if self._file + 1 < len(self._paths):
             self._turn_to(self._file + 1)
         elif self._shuffle or len(self._paths) > 1:
-            self._begin_round(self._round + 1)
+            self._begin_epoch(self._round + 1)
         else:
             self._round, self._row = self._round + 1, 0
 
-    def _begin_round(self, number: int) -> None:
+    def _begin_epoch(self, number: int) -> None:
         self._round = number
         self._paths = self._files.paths()
         if self._shuffle:
-            self._paths = [self._paths[i] for i in self.random_of_round(number).permutation(len(self._paths))]
+            self._paths = [self._paths[i] for i in self.random_of_epoch(number).permutation(len(self._paths))]
         self._turn_to(0)
 
     def _turn_to(self, file: int) -> None:
@@ -174,10 +174,10 @@ class HDF5Source(DataSource):
         self._file, self._row = file, 0
 
     def _go_to(self, position: int) -> None:
-        turn, rest = divmod(position, self.count_items()) if position else (0, 0)
+        epoch, rest = divmod(position, self.count_items()) if position else (0, 0)
         if not self._row_shapes:
             self._row_shapes = self._files.row_shapes()
-        self._begin_round(turn)
+        self._begin_epoch(epoch)
         while rest and rest >= (rows := self._rows(self._paths[self._file])):
             rest -= rows
             self._turn_to(self._file + 1)

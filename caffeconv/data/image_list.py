@@ -11,10 +11,11 @@ import numpy as np
 
 from caffeconv.data.database import LOOKED_AT
 from caffeconv.data.errors import SourceUnavailableError
-from caffeconv.data.images import Image, channels_first, read_picture, resize
+from caffeconv.data.image_transform import ImageTransform
+from caffeconv.data.images import Image, channels_first, read_image, resize
 from caffeconv.data.lists import find_listed, read_list
 from caffeconv.data.source import DataSource, ItemBlock
-from caffeconv.data.transform import Transform, Transformer
+from caffeconv.data.transform import Transform
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray
 
@@ -71,8 +72,8 @@ class ImageList:
             return Line(text, _atoi(text) or 0, number)
         value = _atoi(label)
         if not name.strip() or value is None:
-            needed = "a picture's name, a space, and its label (a whole number) were needed"
-            return Line(text, 0, number, f"{self.source}, line {number}: '{text}'; {needed}")
+            requirement = "a picture's name, a space, and its label (a whole number) were needed"
+            return Line(text, 0, number, f"{self.source}, line {number}: '{text}'; {requirement}")
         return Line(name, value, number)
 
     def read(self, line: Line) -> Image:
@@ -82,24 +83,24 @@ class ImageList:
         where = self.where(line)
         path = find_listed(self.root_folder + line.name, self.directory)
         try:
-            picture = read_picture(path, where, color=self.color)
+            image = read_image(path, where, color=self.color)
         except SourceUnavailableError as error:
             hint = "Names are as seen from the current folder; root_folder is put before them"
             raise CaffeconvError(f"{error}. {hint}") from None
-        return picture if self.size is None else resize(picture, *self.size)
+        return image if self.size is None else resize(image, *self.size)
 
     def first_size(self) -> tuple[int, int]:
         """Height and width of the first picture; where it is damaged, which whoever reads it will say, of one after it."""
-        damage: CaffeconvError | None = None
+        fault: CaffeconvError | None = None
         for line in self.all_lines()[:LOOKED_AT]:
             try:
                 height, width, _ = self.read(line).shape
             except CaffeconvError as error:
-                damage = damage or error
+                fault = fault or error
                 continue
             return height, width
-        assert damage is not None
-        raise damage
+        assert fault is not None
+        raise fault
 
     def where(self, line: Line) -> str:
         return f"{self.source}, line {line.number} ({line.name})"
@@ -107,25 +108,25 @@ class ImageList:
 
 def _atoi(text: str) -> int | None:
     """The whole number that a text begins with, as C's atoi reads it; None where there is none."""
-    found = re.match(r"\s*[+-]?\d+", text, re.ASCII)
-    return int(found[0]) if found else None
+    match = re.match(r"\s*[+-]?\d+", text, re.ASCII)
+    return int(match[0]) if match else None
 
 
 class ImageListSource(DataSource):
     """ImageData: the pictures of a list file, in its order or shuffled, over and over (caffe: image_data_layer.cpp)."""
 
     def __init__(
-        self, tops: Sequence[str], pictures: ImageList, batch_size: int, transform: Transform,
+        self, tops: Sequence[str], images: ImageList, batch_size: int, transform: Transform,
         random: np.random.Generator, *, shuffle: bool = False, rand_skip: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(tops, batch_size, random)
-        self._pictures = pictures
+        self._images = images
         self._transform = transform
         self._shuffle = shuffle
         self._skip = int(random.integers(rand_skip)) if rand_skip else 0
-        self._opened: tuple[list[Line], Transformer] | None = None
+        self._opened: tuple[list[Line], ImageTransform] | None = None
         self._order: tuple[int, Sequence[int]] | None = None
-        """A round, and the order of the lines in it."""
+        """An epoch, and the order of the lines in it."""
 
     @property
     def at_start(self) -> bool:
@@ -137,41 +138,41 @@ class ImageListSource(DataSource):
 
     @property
     def name(self) -> str:
-        return str(self._pictures.source)
+        return str(self._images.source)
 
     def count_items(self) -> int:
         return len(self._open()[0])
 
-    def _open(self) -> tuple[list[Line], Transformer]:
+    def _open(self) -> tuple[list[Line], ImageTransform]:
         if self._opened is None:
             # a faulty line is refused before the run, not an hour into it
-            lines = self._pictures.all_lines() if self.skips_bad else self._pictures.lines()
+            lines = self._images.all_lines() if self.skips_bad else self._images.lines()
             if self._skip >= len(lines):
                 skipped = f"Not enough points to skip {self._skip}"
-                raise CaffeconvError(f"{self._pictures.source}: {len(lines)} lines; {skipped}")
-            self._opened = lines, Transformer(self._transform)
+                raise CaffeconvError(f"{self._images.source}: {len(lines)} lines; {skipped}")
+            self._opened = lines, self._transform.load()
         return self._opened
 
     def _take(self) -> ItemBlock:
-        lines, transformer = self._open()
-        position, pictures = self.position, self._pictures
-        turn, index = divmod(position + self._skip, len(lines))
-        line = lines[self._order_of(turn)[index]]
-        where = pictures.where(line)
+        lines, transform = self._open()
+        position, images = self.position, self._images
+        epoch, index = divmod(position + self._skip, len(lines))
+        line = lines[self._order_of(epoch)[index]]
+        where = images.where(line)
 
         def make() -> Sequence[FloatArray]:
-            item = channels_first(pictures.read(line))
+            item = channels_first(images.read(line))
             random = self.random_at(position) if self._transform.is_random else None
-            return (transformer.apply(item, where, random)[None], np.array([line.label], np.float32))[: len(self.tops)]
+            return (transform.apply(item, where, random)[None], np.array([line.label], np.float32))[: len(self.tops)]
 
         return ItemBlock(position, 1, where, make)
 
-    def _order_of(self, turn: int) -> Sequence[int]:
+    def _order_of(self, epoch: int) -> Sequence[int]:
         number = len(self._open()[0])
         if not self._shuffle:
             return range(number)
-        if self._order is None or self._order[0] != turn:
-            self._order = turn, self.random_of_round(turn).permutation(number).tolist()
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, self.random_of_epoch(epoch).permutation(number).tolist()
         return self._order[1]
 
     def _go_to(self, position: int) -> None:

@@ -15,7 +15,7 @@ Image = NDArray[np.uint8]
 _KINDS = "JPEG, PNG, BMP, PPM, TIFF or WebP"
 
 
-def decode_picture(content: bytes, where: str, *, color: bool | None) -> Image:
+def decode_image(content: bytes, where: str, *, color: bool | None) -> Image:
     """The picture that a file's content holds: in colour, in grey, or (None) in the channels that it has itself.
 
     Raises CaffeconvError, which begins with `where`, for what is cut off, damaged, no picture, or deeper than 8 bits.
@@ -26,23 +26,23 @@ def decode_picture(content: bytes, where: str, *, color: bool | None) -> Image:
         raise CaffeconvError(f"{where}: the picture is cut off after {len(content)} bytes; a whole one was needed")
     flag = cv2.IMREAD_UNCHANGED if color is None else cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
     try:
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
     except cv2.error:
-        picture = None
-    if picture is None:
+        image = None
+    if image is None:
         raise CaffeconvError(f"{where}: not a readable picture ({len(content)} bytes); {_KINDS} was needed")
-    if picture.dtype != np.uint8:
-        raise CaffeconvError(f"{where}: a picture of {picture.dtype}; Image data type must be unsigned byte")
-    return np.asarray(picture, np.uint8).reshape(*picture.shape[:2], -1)
+    if image.dtype != np.uint8:
+        raise CaffeconvError(f"{where}: a picture of {image.dtype}; Image data type must be unsigned byte")
+    return np.asarray(image, np.uint8).reshape(*image.shape[:2], -1)
 
 
-def channels_first(picture: Image) -> NDArray[np.uint8]:
+def channels_first(image: Image) -> NDArray[np.uint8]:
     """C×H×W, contiguous: numpy computes on it twice as fast as on a transposed view of the picture."""
     import cv2
 
-    height, width, channels = picture.shape
+    height, width, channels = image.shape
     planes = np.empty((channels, height, width), np.uint8)
-    cv2.split(picture, list(planes))
+    cv2.split(image, list(planes))
     return planes
 
 
@@ -70,7 +70,7 @@ def _jpeg_scan(content: bytes) -> int | None:
     return len(content)
 
 
-def read_picture(path: Path, where: str = "", *, color: bool | None) -> Image:
+def read_image(path: Path, where: str = "", *, color: bool | None) -> Image:
     """As `decode_picture`, from a file; SourceUnavailableError where there is none. `where` names it, else its path."""
     where = where or str(path)
     try:
@@ -79,12 +79,12 @@ def read_picture(path: Path, where: str = "", *, color: bool | None) -> Image:
         raise SourceUnavailableError(f"{where}: Could not open or find file {path}; a picture was needed") from None
     except OSError as error:
         raise CaffeconvError(f"{where}: {path} cannot be read: {error.strerror}; a picture was needed") from None
-    return decode_picture(content, where, color=color)
+    return decode_image(content, where, color=color)
 
 
-def resize(picture: Image, height: int, width: int) -> Image:
+def resize(image: Image, height: int, width: int) -> Image:
     """The picture in another size, bilinear as OpenCV does it."""
     import cv2
 
-    resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, np.uint8).reshape(height, width, -1)

@@ -3,133 +3,213 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from threading import Lock
 
 import numpy as np
 
 from caffeconv.caffe_format.caffemodel import read_binaryproto
-from caffeconv.data.images import Image
-from caffeconv.data.input_images import Transform
+from caffeconv.data.image_transform import CROPS, ImageTransform
+from caffeconv.data.images import Image, read_image
+from caffeconv.data.input_images import ImageFiles
+from caffeconv.data.source import DataSource, ItemBlock
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray, format_shape
 
+ARRAYS = (".npy", ".npz", ".binaryproto")
 
-class Source(Protocol):
-    """Items for one input, in order."""
 
-    def __len__(self) -> int: ...
-    def read(self, start: int, end: int) -> FloatArray:
-        """Items start…end-1 along axis 0, float32."""
-        ...
+class InputSource(DataSource):
+    """Items for one input of a model, which come once: from the first to the last, in batches of which the last is short."""
 
-    def label(self, index: int) -> str:
+    ends = True
+
+    @property
+    def at_start(self) -> bool:
+        return self.position == 0
+
+    @abstractmethod
+    def item_name(self, index: int) -> str:
         """What to call an item."""
-        ...
+
+    def _go_to(self, position: int) -> None:
+        return  # an item is found by its position
 
 
-@dataclass(frozen=True)
-class ArraySource:
+class ArraySource(InputSource):
     """Rows of an array."""
 
-    name: str
-    array: FloatArray
+    def __init__(self, blob: str, path: Path, array: FloatArray, batch_size: int = 1) -> None:
+        super().__init__((blob,), batch_size)
+        self.array = array
+        """Items along axis 0, float32; of no axes where an input has none."""
+        self._path = path
 
-    def __len__(self) -> int:
+    @property
+    def name(self) -> str:
+        return str(self._path)
+
+    def count_items(self) -> int:
         return self.array.shape[0] if self.array.ndim else 1
 
-    def read(self, start: int, end: int) -> FloatArray:
-        return self.array[start:end] if self.array.ndim else self.array
+    def item_name(self, index: int) -> str:
+        return f"{self._path.name}[{index}]"
 
-    def label(self, index: int) -> str:
-        return f"{self.name}[{index}]"
+    def _take(self) -> ItemBlock:
+        first = self.position
+        rows = self.array[first : first + self.batch_size]
+        return ItemBlock(first, len(rows), self.name, lambda: (rows,))
 
 
-@dataclass(frozen=True)
-class PictureSource:
-    """Picture files, decoded when read."""
+class ImageSource(InputSource):
+    """Image files, decoded and transformed."""
 
-    paths: tuple[Path, ...]
-    transform: Transform
-    classes: tuple[int, ...] | None = None
-    """The class that a list gives for each, where it does."""
-    channels_last: bool = False
-    """Whether the model takes N×H×W×C."""
-    faults: dict[int, str] | None = None
-    """Takes what is wrong with damaged pictures, by number; these are black then. None: the first raises CaffeconvError."""
+    def __init__(
+        self, blob: str, path: Path, images: ImageFiles, transform: ImageTransform, batch_size: int = 1, *, color: bool,
+        channels_last: bool = False,
+    ) -> None:  # fmt: skip
+        """path: what stands for the images. channels_last: whether the model takes N×H×W×C."""
+        super().__init__((blob,), batch_size)
+        self._path = path
+        self.images = images
+        self.transform = transform
+        self._color = color
+        self._channels_last = channels_last
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    @property
+    def name(self) -> str:
+        return str(self._path)
 
-    def read(self, start: int, end: int) -> FloatArray:
-        planes = np.stack([self.transform.apply(self.decode(i)) for i in range(start, end)])
-        return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)) if self.channels_last else planes
+    @property
+    def files(self) -> Sequence[Path]:
+        return self.images.paths
+
+    def count_items(self) -> int:
+        return len(self.images.paths)
+
+    def item_name(self, index: int) -> str:
+        return str(self.images.paths[index])
+
+    def none_usable(self, first: str) -> CaffeconvError:
+        return CaffeconvError(f"not one picture of `input=…` can be used; the first: {first}")
 
     def decode(self, index: int) -> Image:
-        """H×W×C of a picture as it is in its file."""
-        try:
-            return self.transform.decode(self.paths[index])
-        except CaffeconvError as fault:
-            if self.faults is None:
-                raise
-            self.faults[index] = str(fault)
-            return self.transform.black
+        """H×W×C of an image as it is in its file; CaffeconvError where it cannot be read."""
+        return read_image(self.images.paths[index], color=self._color)
 
-    def label(self, index: int) -> str:
-        return str(self.paths[index])
+    def ten_crops(self) -> TenCropSource:
+        """The ten crops of every image instead of the images."""
+        return TenCropSource(self)
 
+    def laid_out(self, items: FloatArray) -> FloatArray:
+        """N×C×H×W as the model takes it."""
+        return items.transpose(0, 2, 3, 1) if self._channels_last else items
 
-CROPS = 10
+    def _take(self) -> ItemBlock:
+        index = self.position
 
+        def make() -> Sequence[FloatArray]:
+            values = self.transform.apply(self.transform.planes(self.decode(index)), self.item_name(index))
+            return (self.laid_out(values[None]),)
 
-class TenCrops:
-    """The ten crops of every picture, one after another: item 10·i + j is crop j of picture i."""
-
-    def __init__(self, pictures: PictureSource) -> None:
-        self.pictures = pictures
-        self._held: tuple[int, FloatArray] | None = None  # a batch may end between two crops of one picture
-
-    def __len__(self) -> int:
-        return CROPS * len(self.pictures)
-
-    def read(self, start: int, end: int) -> FloatArray:
-        parts = []
-        for i in range(start // CROPS, -(-end // CROPS)):
-            parts.append(self._crops(i)[max(0, start - CROPS * i) : end - CROPS * i])
-        return np.concatenate(parts)
-
-    def _crops(self, picture: int) -> FloatArray:
-        if self._held is None or self._held[0] != picture:
-            self._held = picture, self.pictures.transform.ten_crops(self.pictures.decode(picture))
-        return self._held[1]
-
-    def label(self, index: int) -> str:
-        return self.pictures.label(index // CROPS)
+        return ItemBlock(index, 1, self.item_name(index), make)
 
 
-def constants_among(sources: Mapping[str, Source], shapes: Mapping[str, Sequence[int | str]]) -> dict[str, FloatArray]:
-    """Inputs that every batch takes whole, as InfogainLoss takes H: their batch axis is fixed and as long as what is given,
-    and the other inputs have another number of items."""
+class TenCropSource(InputSource):
+    """The ten crops of every image, one after another: item 10·i + j is crop j of image i."""
+
+    def __init__(self, images: ImageSource) -> None:
+        super().__init__(images.tops, images.batch_size)
+        self._images = images
+        self._crops: tuple[int, Callable[[], FloatArray]] | None = None
+
+    @property
+    def name(self) -> str:
+        return self._images.name
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return self._images.files
+
+    def count_items(self) -> int:
+        return CROPS * self._images.count_items()
+
+    def item_name(self, index: int) -> str:
+        return self._images.item_name(index // CROPS)
+
+    def none_usable(self, first: str) -> CaffeconvError:
+        return self._images.none_usable(first)
+
+    def _take(self) -> ItemBlock:
+        index, crop = divmod(self.position, CROPS)
+        if self._crops is None or self._crops[0] != index:
+            self._crops = index, once(lambda: self._make(index))
+        crops = self._crops[1]
+        return ItemBlock(
+            self.position, 1, self.item_name(self.position), lambda: (self._images.laid_out(crops()[crop : crop + 1]),)
+        )
+
+    def _make(self, index: int) -> FloatArray:
+        image = self._images.decode(index)
+        return self._images.transform.ten_crops(image, self._images.item_name(index))
+
+
+def once(make: Callable[[], FloatArray]) -> Callable[[], FloatArray]:
+    """Makes something the first time that any thread asks for it, and gives the same, or raises again, ever after."""
+    lock = Lock()
+    results: list[FloatArray] = []
+
+    def first_or_same() -> FloatArray:
+        with lock:
+            if not results:
+                results.append(make())
+        return results[0]
+
+    return first_or_same
+
+
+def constants_among(
+    sources: Mapping[str, InputSource], shapes: Mapping[str, Sequence[int | str]]
+) -> dict[str, FloatArray]:
+    """Inputs that every batch takes whole, as InfogainLoss takes H: those without axes, and those whose batch axis is fixed
+    and as long as the array, where the other inputs have another number of items."""
     whole = {
         name: source.array
         for name, source in sources.items()
-        if isinstance(source, ArraySource) and (not shapes[name] or shapes[name][0] == len(source))
+        if isinstance(source, ArraySource) and (not shapes[name] or shapes[name][0] == source.count_items())
     }
-    others = [len(source) for name, source in sources.items() if name not in whole]
-    items = others or [len(source) for source in list(sources.values())[:1]]
-    return {name: array for name, array in whole.items() if len(sources[name]) not in items}
+    others = [source.count_items() for name, source in sources.items() if name not in whole]
+    items = others or [source.count_items() for source in list(sources.values())[:1]]
+    return {name: array for name, array in whole.items() if not array.ndim or len(array) not in items}
+
+
+def check_counts(sources: Mapping[str, InputSource], inputs: Sequence[str]) -> None:
+    """Raises CaffeconvError where an input has no source, or the sources do not go together."""
+    missing = [name for name in inputs if name not in sources]
+    if missing:
+        raise CaffeconvError(
+            f"input '{missing[0]}' has no source; give `input={missing[0]}=FILE` (.npy, .npz, .binaryproto or a picture)"
+        )
+    counts = {name: source.count_items() for name, source in sources.items()}
+    if len(set(counts.values())) > 1:
+        counts_text = ", ".join(f"{name}: {count}" for name, count in counts.items())
+        raise CaffeconvError(
+            f"the inputs have different numbers of items ({counts_text}); as many for each were needed"
+        )
+    if 0 in counts.values():
+        raise CaffeconvError(f"input '{next(iter(counts))}' holds no item")
 
 
 def read_array(path: Path, blob: str) -> FloatArray:
     """A float32 array from .npy, from .npz (the array called `blob`, ``in/blob``, or the only one), or a binaryproto."""
     if path.suffix.lower() == ".binaryproto":
-        stored = read_binaryproto(path)
-        return stored.array().reshape(stored.shape)
+        blob_proto = read_binaryproto(path)
+        return blob_proto.array().reshape(blob_proto.shape)
     try:
-        loaded = np.load(path, allow_pickle=False)
-        array = loaded if isinstance(loaded, np.ndarray) else _from_archive(path, blob, loaded)
+        content = np.load(path, allow_pickle=False)
+        array = content if isinstance(content, np.ndarray) else _from_archive(path, blob, content)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
         if isinstance(error, FileNotFoundError):
             raise CaffeconvError(f"{path}: no such file; an array (.npy, .npz) was needed") from None
@@ -149,26 +229,22 @@ def _from_archive(path: Path, blob: str, archive: np.lib.npyio.NpzFile) -> Float
     raise CaffeconvError(f"{path}: no array called '{blob}'; it has {', '.join(names[:10]) or 'none'}")
 
 
-def _listed(shape: Sequence[int]) -> str:
-    return ",".join(map(str, shape))
-
-
 def fit_array(array: FloatArray, shape: list[int | str], name: str) -> FloatArray:
     """The array, given a batch axis, and axes of size 1 after it, where it lacks them.
 
     Raises CaffeconvError where it is of another shape than the input.
     """
-    given = format_shape(array.shape)
+    actual = format_shape(array.shape)
     missing = len(shape) - array.ndim
     if missing > 0 and all(size == 1 for size in shape[1:missing]):
         array = array.reshape((1,) * missing + array.shape)
-    wanted = format_shape([size if isinstance(size, int) else -1 for size in shape]).replace("-1", "N")
+    expected = format_shape([size if isinstance(size, int) else -1 for size in shape]).replace("-1", "N")
     mismatch = array.ndim != len(shape) or any(
-        isinstance(size, int) and size != actual for size, actual in list(zip(shape, array.shape, strict=False))[1:]
+        isinstance(size, int) and size != length for size, length in list(zip(shape, array.shape, strict=False))[1:]
     )
     if mismatch:
-        hint = f". A net, unlike an ONNX model, can be given another size: --shape {name}={_listed(array.shape)}"
+        hint = f". A net, unlike an ONNX model, can be given another size: `shapes={ {name: array.shape} }`"
         raise CaffeconvError(
-            f"input '{name}': the array is {given}; {wanted} was needed{hint if len(shape) == 4 else ''}"
+            f"input '{name}': the array is {actual}; {expected} was needed{hint if len(shape) == 4 else ''}"
         )
     return array

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +13,39 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray
 
 
-def read_mean(mean: str | None) -> FloatArray | None:
-    """``104,117,123``, a .npy or a .binaryproto, as C or C×H×W; CaffeconvError where it is none of these."""
-    if mean is None:
-        return None
-    try:
-        return np.array([float(value) for value in mean.split(",")], np.float32)
-    except ValueError:
-        pass
-    path = Path(mean)
-    if path.suffix.lower() in (".npy", ".npz"):
-        array = read_array(path, "mean")
-    else:
-        blob = read_binaryproto(path)
-        array = blob.array().reshape(blob.shape)
-    if array.ndim == 4 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim not in (1, 3):
-        raise CaffeconvError(f"{path}: the mean is {array.shape}; C values or C×H×W were needed")
-    return array
+@dataclass(frozen=True)
+class Mean:
+    """``104,117,123``, or the name of a .npy or .binaryproto."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """One value, or one for each channel; empty for a file."""
+        try:
+            return tuple(float(value) for value in self.text.split(","))
+        except ValueError:
+            return ()
+
+    @property
+    def file(self) -> Path | None:
+        return None if self.values else Path(self.text)
+
+    def load(self) -> FloatArray:
+        """C values, or C×H×W, float32; CaffeconvError where the file holds neither."""
+        path = self.file
+        if path is None:
+            return np.array(self.values, np.float32)
+        if path.suffix.lower() in (".npy", ".npz"):
+            array = read_array(path, "mean")
+        else:
+            blob = read_binaryproto(path)
+            array = blob.array().reshape(blob.shape)
+        if array.ndim == 4 and array.shape[0] == 1:
+            array = array[0]
+        if array.ndim not in (1, 3):
+            raise CaffeconvError(f"{path}: the mean is {array.shape}; C values or C×H×W were needed")
+        return array

@@ -24,7 +24,7 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray
 
 _T = TypeVar("_T")
-_Made = Sequence[FloatArray] | CaffeconvError
+_Values = Sequence[FloatArray] | CaffeconvError
 _MOST_THREADS = 16
 _BATCHES_AHEAD = 2
 
@@ -57,7 +57,7 @@ class InputBatch:
     blobs: Sequence[FloatArray]
     """A value for each top; filled anew once the next batch is asked for."""
     positions: NDArray[np.int64]
-    """The position of each item in its source."""
+    """The position of each item in its source; none where all items that were left are corrupt."""
     next_position: int
     """Where the source goes on after this batch."""
     skipped: Sequence[str]
@@ -72,7 +72,7 @@ class InputBatch:
 class Prefetcher:
     """Batches of one source, in its order; the same ones whatever the number of threads.
 
-    `pool` makes the items; a thread of the feeder's own takes them and gathers batches, at most two ahead. Without a
+    `pool` makes the items; a thread of the prefetcher's own takes them and gathers batches, at most two ahead. Without a
     pool everything happens when a batch is asked for. `batches`: so many are asked for at most, so that nothing beyond
     them is read. Close it (or use ``with``) when done.
     """
@@ -88,50 +88,50 @@ class Prefetcher:
         self._left: float = math.inf if batches is None else (batches - 1) * source.batch_size
         """Items that the thread is still to take."""
         self._used: Queue[Sequence[FloatArray]] = Queue()
-        self._given: InputBatch | None = None
+        self._batch: InputBatch | None = None
         self._ready: Queue[InputBatch | BaseException] = Queue(_BATCHES_AHEAD)
         self._stop = Event()
         self._constant = False
-        self._piece_size = 1
+        self._block_size = 1
         self._like: Sequence[FloatArray] | None = None
         """Where an item of a wrong size is passed over: the first item, whose size is the right one."""
         self._thread: Thread | None = None
 
     def next_batch(self) -> InputBatch:
         """The next batch; CaffeconvError where an item is damaged and not to be passed over."""
-        if self._constant and self._given is not None:
-            self._given = self._given.once_more()
-            return self._given
-        begun = time.perf_counter()
-        if self._given is not None:
-            self._used.put(self._given.blobs)
-        if self._given is None:
+        if self._constant and self._batch is not None:
+            self._batch = self._batch.once_more()
+            return self._batch
+        start = time.perf_counter()
+        if self._batch is not None:
+            self._used.put(self._batch.blobs)
+        if self._batch is None:
             # made here: a source that one batch goes through whole needs no more, and no thread
             whole = self.source.at_start
-            self._given = self._next_here()
-            self._constant = whole and self.source.at_start and not self.source.is_random and not self._given.skipped
+            self._batch = self._next_here()
+            self._constant = whole and self.source.at_start and not self.source.is_random and not self._batch.skipped
             if self._pool is not None and not self._constant:
                 self._begin(self._pool)
         else:
-            self._given = self._next_here() if self._thread is None else self._from_thread()
-        self.waited += time.perf_counter() - begun
-        return self._given
+            self._batch = self._next_here() if self._thread is None else self._from_thread()
+        self.waited += time.perf_counter() - start
+        return self._batch
 
     def _next_here(self) -> InputBatch:
-        return next(self._gather(_make(self.source.take()) for _ in iter(int, 1)))
+        return next(self._gather(_make(self.source.take()) for _ in iter(lambda: self.source.exhausted, True)))
 
     def _begin(self, pool: ThreadPoolExecutor) -> None:
         self._thread = Thread(target=self._work, args=(pool,), name=f"reads {self.source.name}", daemon=True)
         self._thread.start()
 
     def _from_thread(self) -> InputBatch:
-        found = self._ready.get()
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        item = self._ready.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
 
     def _work(self, pool: ThreadPoolExecutor) -> None:
-        ahead = max(1, self._ahead // self._piece_size)
+        ahead = max(1, self._ahead // self._block_size)
         try:
             for fed in self._gather(self._made(pool, ahead)):
                 if not self._hand_over(fed):
@@ -148,45 +148,51 @@ class Prefetcher:
             return True
         return False
 
-    def _gather(self, pieces: Iterator[tuple[ItemBlock, _Made]]) -> Iterator[InputBatch]:
-        size = self.source.batch_size
+    def _gather(self, blocks: Iterator[tuple[ItemBlock, _Values]]) -> Iterator[InputBatch]:
+        size, next_position = self.source.batch_size, self.source.position
         skipped: list[str] = []
         batch = BatchBuilder(size, self._buffers(), self._like)
-        for piece, made in pieces:
-            self._piece_size = piece.count
-            if isinstance(made, CaffeconvError):
-                self._skip(piece, made, skipped)
+        for block, values in blocks:
+            self._block_size, next_position = block.count, block.position + block.count
+            if isinstance(values, CaffeconvError):
+                self._skip(block, values, skipped)
                 continue
             try:
-                batch.put(piece, made)
+                batch.put(block, values)
             except CaffeconvError as error:
-                self._skip(piece, error, skipped)
+                self._skip(block, error, skipped)
                 continue
             if self._like is None and self.source.skips_bad and size > 1:
-                self._like = made
+                self._like = values
             if batch.full:
-                yield InputBatch(batch.blobs, batch.positions, piece.position + piece.count, tuple(skipped))
+                yield InputBatch(batch.blobs, batch.positions, next_position, tuple(skipped))
                 skipped = []
                 batch = BatchBuilder(size, self._buffers(), self._like)
+        batch.shorten()
+        if self.source.exhausted and (skipped or len(batch.positions)):
+            yield InputBatch(batch.blobs, batch.positions, next_position, tuple(skipped))
 
-    def _made(self, pool: ThreadPoolExecutor, ahead: int) -> Iterator[tuple[ItemBlock, _Made]]:
-        while self._left > 0 and not self._stop.is_set():  # again where what was taken last is passed over
+    def _made(self, pool: ThreadPoolExecutor, ahead: int) -> Iterator[tuple[ItemBlock, _Values]]:
+        while self._may_take():  # again where what was taken last is passed over
             yield from in_order(self._jobs(), pool, ahead)
 
-    def _jobs(self) -> Iterator[Callable[[], tuple[ItemBlock, _Made]]]:
-        while self._left > 0 and not self._stop.is_set():
-            piece = self.source.take()
-            self._left -= piece.count
-            yield lambda piece=piece: _make(piece)  # type: ignore[misc]
+    def _jobs(self) -> Iterator[Callable[[], tuple[ItemBlock, _Values]]]:
+        while self._may_take():
+            block = self.source.take()
+            self._left -= block.count
+            yield lambda block=block: _make(block)  # type: ignore[misc]
 
-    def _skip(self, piece: ItemBlock, error: CaffeconvError, skipped: list[str]) -> None:
+    def _may_take(self) -> bool:
+        return self._left > 0 and not self._stop.is_set() and not self.source.exhausted
+
+    def _skip(self, block: ItemBlock, error: CaffeconvError, skipped: list[str]) -> None:
         if not self.source.skips_bad:
             raise error
         if self._thread is not None:
-            self._left += piece.count
+            self._left += block.count
         skipped.append(str(error))
         if len(skipped) >= self.source.count_items():
-            raise CaffeconvError(f"{self.source.name}: not one item of it can be used; the first: {skipped[0]}")
+            raise self.source.none_usable(skipped[0])
 
     def _buffers(self) -> Sequence[FloatArray]:
         try:
@@ -207,8 +213,8 @@ class Prefetcher:
         self.close()
 
 
-def _make(piece: ItemBlock) -> tuple[ItemBlock, _Made]:
+def _make(block: ItemBlock) -> tuple[ItemBlock, _Values]:
     try:
-        return piece, piece.make()
+        return block, block.make()
     except CaffeconvError as error:
-        return piece, error
+        return block, error

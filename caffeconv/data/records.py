@@ -155,9 +155,9 @@ def _open_environment(path: Path) -> lmdb.Environment:
 def _check_whole(path: Path, environment: lmdb.Environment) -> None:
     # LMDB maps the file: touching a page beyond its end would kill the process
     size = (path / "data.mdb").stat().st_size
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if size < needed:
-        raise CaffeconvError(f"{path / 'data.mdb'}: {size} bytes, {needed} were needed: it is cut off. Copy it again")
+    minimum = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if size < minimum:
+        raise CaffeconvError(f"{path / 'data.mdb'}: {size} bytes, {minimum} were needed: it is cut off. Copy it again")
 
 
 class LevelDbRecords(Records):
@@ -174,8 +174,8 @@ class LevelDbRecords(Records):
                 f"{path}: reading LevelDB needs the package plyvel; `pip install caffeconv[leveldb]`"
             ) from None
         if not (path / "CURRENT").exists():
-            found = (path / "data.mdb").exists()
-            hint = " It is an LMDB: write `backend: LMDB` (LEVELDB is the default)." if found else ""
+            is_lmdb = (path / "data.mdb").exists()
+            hint = " It is an LMDB: write `backend: LMDB` (LEVELDB is the default)." if is_lmdb else ""
             raise CaffeconvError(f"{path}: no file CURRENT in this folder; {_KINDS['LEVELDB']} was needed.{hint}")
         view = Path(tempfile.mkdtemp(prefix="caffeconv-"))
         try:
@@ -240,8 +240,8 @@ def _link(file: Path, place: Path) -> None:
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> CaffeconvError:
-    said = error.args[0] if error.args else error
-    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(error)
+    reason = error.args[0] if error.args else error
+    text = reason.decode("utf-8", "replace") if isinstance(reason, bytes) else str(error)
     hint = "Close it there first" if "already open" in text else "Copy or make it again"
     return CaffeconvError(f"{path}: not readable as {kind}: {text.rstrip('.')}; a whole database was needed. {hint}")
 

@@ -21,7 +21,7 @@ class ItemBlock:
     """Consecutive items that were taken from a source and are not made yet."""
 
     position: int
-    """How many items lay before the first of them since the source's beginning, all rounds counted."""
+    """How many items lay before the first of them since the source's beginning, all epochs counted."""
     count: int
     where: str
     """What to call them in a message."""
@@ -32,18 +32,20 @@ class ItemBlock:
 class DataSource(ABC):
     """What fills the tops of one data layer. Nothing is opened before it is needed.
 
-    Items come in rounds without end, and what an item becomes follows from its position alone, random crops and mirrors
-    included: who begins in the middle (`seek`) gets what others get there.
+    Items come in epochs without end, unless the source `ends`, and what an item becomes follows from its position alone,
+    random crops and mirrors included: who begins in the middle (`seek`) gets what others get there.
     """
 
     skips_bad: bool = False
     """Whether what is damaged is to be passed over; readers then name it instead of stopping."""
+    ends: bool = False
+    """Whether items come once, and the last batch may be short, instead of epoch after epoch."""
 
     def __init__(self, tops: Sequence[str], batch_size: int, random: np.random.Generator | None = None) -> None:
         self.tops = tuple(tops)
         self.batch_size = batch_size
         self.position = 0
-        """How many items were taken since the source's beginning, all rounds counted."""
+        """How many items were taken since the source's beginning, all epochs counted."""
         self._seed = 0 if random is None else int(random.integers(1 << 62))
         self._same: tuple[FloatArray, ...] | None = None
 
@@ -84,15 +86,15 @@ class DataSource(ABC):
     def _read(self) -> Sequence[FloatArray]:
         batch = BatchBuilder(self.batch_size)
         while not batch.full:
-            piece = self.take()
-            batch.put(piece, piece.make())
+            block = self.take()
+            batch.put(block, block.make())
         return batch.blobs
 
     def take(self) -> ItemBlock:
         """The next items, one or a whole batch, as the source finds best; the cursor moves on."""
-        piece = self._take()
-        self.position += piece.count
-        return piece
+        block = self._take()
+        self.position += block.count
+        return block
 
     def seek(self, position: int) -> None:
         """Goes to where `position` items are behind."""
@@ -103,14 +105,19 @@ class DataSource(ABC):
         """The random numbers of an item, the same each time."""
         return np.random.default_rng((self._seed, 0, position))
 
-    def random_of_round(self, *which: int) -> np.random.Generator:
-        """The random numbers of a round, or of a part of it, the same each time."""
+    def random_of_epoch(self, *which: int) -> np.random.Generator:
+        """The random numbers of an epoch, or of a part of it, the same each time."""
         return np.random.default_rng((self._seed, 1, *which))
 
     @property
     @abstractmethod
     def at_start(self) -> bool:
-        """Whether the next item is the first of a round."""
+        """Whether the next item is the first of an epoch."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no item is left."""
+        return self.ends and self.position >= self.count_items()
 
     @property
     def is_random(self) -> bool:
@@ -129,7 +136,11 @@ class DataSource(ABC):
 
     @abstractmethod
     def count_items(self) -> int:
-        """The number of items that make one round."""
+        """The number of items that make one epoch."""
+
+    def none_usable(self, first: str) -> CaffeconvError:
+        """What to say where every item of an epoch is corrupt; `first`: what is wrong with the first."""
+        return CaffeconvError(f"{self.name}: not one item of it can be used; the first: {first}")
 
     @abstractmethod
     def _take(self) -> ItemBlock: ...
@@ -159,22 +170,27 @@ class BatchBuilder:
     def full(self) -> bool:
         return self._filled == self._size
 
-    def put(self, piece: ItemBlock, values: Sequence[FloatArray]) -> None:
-        """Takes what a piece has become as the next items; CaffeconvError where it does not fit."""
+    def put(self, block: ItemBlock, values: Sequence[FloatArray]) -> None:
+        """Takes what a block has become as the next items; CaffeconvError where it does not fit."""
         if not self.blobs:
             self.blobs = self._blobs(self._like or values)
         for blob, value in zip(self.blobs, values, strict=True):
             if blob.shape[1:] != value.shape[1:]:
                 raise CaffeconvError(
-                    f"{piece.where}: the item is {format_shape(value.shape[1:])}, the first of its batch "
+                    f"{block.where}: the item is {format_shape(value.shape[1:])}, the first of its batch "
                     f"{format_shape(blob.shape[1:])}; "
                     "one size was needed for all. Items of different sizes need batch_size 1, or a crop_size"
                 )
-        rows = slice(self._filled, self._filled + piece.count)
+        rows = slice(self._filled, self._filled + block.count)
         for blob, value in zip(self.blobs, values, strict=True):
             blob[rows] = value
-        self.positions[rows] = np.arange(piece.position, piece.position + piece.count)
+        self.positions[rows] = np.arange(block.position, block.position + block.count)
         self._filled = rows.stop
+
+    def shorten(self) -> None:
+        """Leaves off what was not filled: no item is left."""
+        self.blobs = [blob[: self._filled] for blob in self.blobs]
+        self.positions = self.positions[: self._filled]
 
     def _blobs(self, values: Sequence[FloatArray]) -> Sequence[FloatArray]:
         shapes = [(self._size, *value.shape[1:]) for value in values]
@@ -193,7 +209,7 @@ class MemorySource(DataSource):
         super().__init__(tops, shape[0])
         self._shape = shape
         """N×C×H×W of a batch."""
-        self._held: tuple[FloatArray, FloatArray] | None = None
+        self._arrays: tuple[FloatArray, FloatArray] | None = None
         self._next = 0
 
     @property
@@ -205,7 +221,7 @@ class MemorySource(DataSource):
         return "the caller's memory"
 
     def count_items(self) -> int:
-        return 0 if self._held is None else len(self._held[0])
+        return 0 if self._arrays is None else len(self._arrays[0])
 
     def next_batch(self, handed: Mapping[str, FloatArray], needed: Collection[str]) -> Blobs:
         """As DataSource.next_batch, with `handed` holding any multiple of the batch size."""
@@ -214,7 +230,7 @@ class MemorySource(DataSource):
         return dict(zip(self.tops, self._read(), strict=True))
 
     def set_arrays(self, data: FloatArray, labels: FloatArray) -> None:
-        self._held = None
+        self._arrays = None
         self._hand_over(dict(zip(self.tops, (data, labels), strict=True)), self.tops)
 
     def _hand_over(self, handed: Mapping[str, FloatArray], needed: Collection[str]) -> None:
@@ -235,9 +251,9 @@ class MemorySource(DataSource):
                 f"'{label_top}' is {format_shape(labels.shape)}; {number} labels, one an item, were needed"
             )
         labels = labels.reshape(number, 1, 1, 1)
-        held = self._held
-        if held is None or not (np.array_equal(held[0], data) and np.array_equal(held[1], labels)):
-            self._held = data.copy(), labels.copy()
+        arrays = self._arrays
+        if arrays is None or not (np.array_equal(arrays[0], data) and np.array_equal(arrays[1], labels)):
+            self._arrays = data.copy(), labels.copy()
             self._next = 0
 
     @property
@@ -245,17 +261,17 @@ class MemorySource(DataSource):
         return f"net.forward({', '.join(f'{top}=…' for top in self.tops)})"
 
     def _take(self) -> ItemBlock:
-        if self._held is None:
+        if self._arrays is None:
             raise CaffeconvError(
                 "no data yet; MemoryDataLayer needs to be initialized by calling Reset. "
                 f"Hand data and labels over: {self._example}"
             )
-        data, labels = self._held
+        data, labels = self._arrays
         batch = slice(self._next, self._next + self._shape[0])
         self._next = batch.stop % len(data)
         # caffe: labels have one axis when the layer is set up, but four in every pass
-        taken = data[batch].copy(), labels[batch].copy()
-        return ItemBlock(self.position, self._shape[0], self.name, lambda: taken)
+        values = data[batch].copy(), labels[batch].copy()
+        return ItemBlock(self.position, self._shape[0], self.name, lambda: values)
 
     def _go_to(self, position: int) -> None:
-        self._next = position % self.count_items() if self._held is not None else 0
+        self._next = position % self.count_items() if self._arrays is not None else 0

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from caffeconv.data.errors import SourceUnavailableError
-from caffeconv.data.images import Image, decode_picture, read_picture, resize
+from caffeconv.data.images import Image, decode_image, read_image, resize
 from caffeconv.data.lists import find_listed, read_list
 from caffeconv.data.source import DataSource, ItemBlock
 from caffeconv.data.transform import Transform, read_mean
@@ -46,7 +46,7 @@ class Sampling:
 class Window:
     """A rectangle of a picture, the right and lower edge included, with its class (0: background)."""
 
-    picture: int
+    image: int
     label: int
     x1: int
     y1: int
@@ -58,7 +58,7 @@ class Window:
 class WindowFile:
     """The pictures of a window file, and their windows sorted into objects and background."""
 
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     channels: int
     objects: tuple[Window, ...]
     background: tuple[Window, ...]
@@ -67,7 +67,7 @@ class WindowFile:
 def read_windows(path: Path, fg_threshold: float, bg_threshold: float) -> WindowFile:
     """Reads a window file; CaffeconvError names the line where it is not as it should be."""
     text = _Words(read_list(path), path)
-    pictures: list[str] = []
+    images: list[str] = []
     objects: list[Window] = []
     background: list[Window] = []
     channels = 0
@@ -77,7 +77,7 @@ def read_windows(path: Path, fg_threshold: float, bg_threshold: float) -> Window
         if (mark := text.word()) != "#":
             raise text.fail(f"'{mark}' where '#' was needed")
         index = text.integer()
-        pictures.append(text.word())
+        images.append(text.word())
         channels, _, _ = text.integer(), text.integer(), text.integer()
         for _ in range(text.integer()):
             label, overlap, corners = text.integer(), text.number(), [text.integer() for _ in range(4)]
@@ -87,12 +87,12 @@ def read_windows(path: Path, fg_threshold: float, bg_threshold: float) -> Window
                 objects.append(Window(index, label, *corners))
             elif overlap < bg_threshold:
                 background.append(Window(index, 0, *corners))
-    wrong = [window.picture for window in (*objects, *background) if not 0 <= window.picture < len(pictures)]
+    wrong = [window.image for window in (*objects, *background) if not 0 <= window.image < len(images)]
     if wrong:
         raise CaffeconvError(
-            f"{path}: image index {wrong[0]}, with {len(pictures)} pictures in the file; they count from 0, in order"
+            f"{path}: image index {wrong[0]}, with {len(images)} pictures in the file; they count from 0, in order"
         )
-    return WindowFile(tuple(pictures), channels, tuple(objects), tuple(background))
+    return WindowFile(tuple(images), channels, tuple(objects), tuple(background))
 
 
 class _Words:
@@ -154,7 +154,7 @@ class Place:
 
 
 def place(
-    window: Window, picture: tuple[int, int], crop_size: int, context_pad: int, crop_mode: CropMode, *, mirrored: bool
+    window: Window, image: tuple[int, int], crop_size: int, context_pad: int, crop_mode: CropMode, *, mirrored: bool
 ) -> Place:
     """Where a window, with its surroundings, comes to lie in the crop. `picture` is height and width.
 
@@ -173,7 +173,7 @@ def place(
     y1, y2 = _round(center_y - half_height * context), _round(center_y + half_height * context)
     scale_x, scale_y = real(crop_size) / real(x2 - x1 + 1), real(crop_size) / real(y2 - y1 + 1)
     beyond_x1, beyond_y1 = max(0, -x1), max(0, -y1)
-    beyond_x2, beyond_y2 = max(0, x2 - picture[1] + 1), max(0, y2 - picture[0] + 1)
+    beyond_x2, beyond_y2 = max(0, x2 - image[1] + 1), max(0, y2 - image[0] + 1)
     x1, y1, x2, y2 = x1 + beyond_x1, y1 + beyond_y1, x2 - beyond_x2, y2 - beyond_y2
     top = _round(real(beyond_y1) * scale_y)
     left = _round(real(beyond_x2 if mirrored else beyond_x1) * scale_x)
@@ -238,35 +238,37 @@ class WindowSource(DataSource):
             offset = (mean.shape[2] - crop) // 2
             cut = mean[:, offset : offset + crop, offset : offset + crop] if offset >= 0 else mean[:0]
             if cut.shape != (channels, crop, crop):
-                needed = f"at least {channels}×{crop}×{crop} was needed"
-                raise CaffeconvError(f"{self._transform.mean_file}: the mean is {format_shape(mean.shape)}; {needed}")
+                requirement = f"at least {channels}×{crop}×{crop} was needed"
+                raise CaffeconvError(
+                    f"{self._transform.mean_file}: the mean is {format_shape(mean.shape)}; {requirement}"
+                )
             return cut
         if not values:
             return None
         if len(values) not in (1, channels):
-            needed = f"Specify either 1 mean_value or as many as channels: {channels}"
-            raise CaffeconvError(f"{len(values)} mean_value; {needed}")
+            requirement = f"Specify either 1 mean_value or as many as channels: {channels}"
+            raise CaffeconvError(f"{len(values)} mean_value; {requirement}")
         return np.broadcast_to(np.resize(np.array(values, np.float32), (channels, 1, 1)), (channels, crop, crop))
 
     def _take(self) -> ItemBlock:
         windows, _ = self._open()
         sampling, random = self._sampling, self.random_at(self.position)
         objects = int(np.float32(sampling.batch_size) * np.float32(sampling.fg_fraction))
-        drawn = [self._draw(windows.background, "background", random) for _ in range(sampling.batch_size - objects)]
-        drawn += [self._draw(windows.objects, "object", random) for _ in range(objects)]
-        return ItemBlock(self.position, sampling.batch_size, self.name, lambda: self._make(drawn))
+        draws = [self._draw(windows.background, "background", random) for _ in range(sampling.batch_size - objects)]
+        draws += [self._draw(windows.objects, "object", random) for _ in range(objects)]
+        return ItemBlock(self.position, sampling.batch_size, self.name, lambda: self._make(draws))
 
     def _go_to(self, position: int) -> None:
         return  # every batch is drawn anew
 
-    def _make(self, drawn: Sequence[tuple[Window, bool]]) -> Sequence[FloatArray]:
+    def _make(self, draws: Sequence[tuple[Window, bool]]) -> Sequence[FloatArray]:
         windows, mean = self._open()
         sampling = self._sampling
         crop = sampling.crop_size
         data = np.zeros((sampling.batch_size, 3, crop, crop), np.float32)
-        for item, (window, mirrored) in zip(data, drawn, strict=True):
-            self._cut(windows.pictures[window.picture], window, mean, item, mirrored=mirrored)
-        return data, np.array([window.label for window, _ in drawn], np.float32)
+        for item, (window, mirrored) in zip(data, draws, strict=True):
+            self._cut(windows.images[window.image], window, mean, item, mirrored=mirrored)
+        return data, np.array([window.label for window, _ in draws], np.float32)
 
     def _draw(self, windows: Sequence[Window], kind: str, random: np.random.Generator) -> tuple[Window, bool]:
         """A window, and whether it is mirrored."""
@@ -282,34 +284,34 @@ class WindowSource(DataSource):
     def _cut(self, name: str, window: Window, mean: FloatArray | None, out: FloatArray, *, mirrored: bool) -> None:
         """Writes the crop of a window into `out`, C×crop×crop of zeros."""
         sampling = self._sampling
-        picture = self._picture(name)
+        image = self._image(name)
         at = place(
-            window, (picture.shape[0], picture.shape[1]), sampling.crop_size, sampling.context_pad, sampling.crop_mode,
+            window, (image.shape[0], image.shape[1]), sampling.crop_size, sampling.context_pad, sampling.crop_mode,
             mirrored=mirrored,
         )  # fmt: skip
-        inside = 0 <= at.x1 <= at.x2 < picture.shape[1] and 0 <= at.y1 <= at.y2 < picture.shape[0]
+        inside = 0 <= at.x1 <= at.x2 < image.shape[1] and 0 <= at.y1 <= at.y2 < image.shape[0]
         if not inside or at.width < 1 or at.height < 1:
             raise CaffeconvError(
                 f"{sampling.source}: window x {window.x1} to {window.x2}, y {window.y1} to {window.y2} does not lie in "
-                f"{name}, which is {picture.shape[1]} wide and {picture.shape[0]} high"
+                f"{name}, which is {image.shape[1]} wide and {image.shape[0]} high"
             )
-        part = resize(picture[at.y1 : at.y2 + 1, at.x1 : at.x2 + 1], at.height, at.width)
+        part = resize(image[at.y1 : at.y2 + 1, at.x1 : at.x2 + 1], at.height, at.width)
         values = (part[:, ::-1] if mirrored else part).transpose(2, 0, 1)
         rows, columns = slice(at.top, at.top + at.height), slice(at.left, at.left + at.width)
         target = out[:, rows, columns]
         np.subtract(values, 0 if mean is None else mean[:, rows, columns], out=target, dtype=np.float32)
         target *= np.float32(sampling.scale)
 
-    def _picture(self, name: str) -> Image:
+    def _image(self, name: str) -> Image:
         sampling = self._sampling
         where = f"{sampling.source} names {name}"
         if name in self._cached:
-            return decode_picture(self._cached[name], where, color=True)
+            return decode_image(self._cached[name], where, color=True)
         path = find_listed(sampling.root_folder + name, sampling.directory)
         try:
-            picture = read_picture(path, where, color=True)
+            image = read_image(path, where, color=True)
         except SourceUnavailableError as error:
             raise CaffeconvError(str(error)) from None
         if sampling.cache_images:
             self._cached[name] = path.read_bytes()
-        return picture
+        return image

@@ -47,7 +47,7 @@ class Journal:
     rows: Mapping[str, int] = field(default_factory=dict)
     row_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     positions: Mapping[str, int] = field(default_factory=dict)
-    """Data layer → items behind it."""
+    """Data layer → items of its source that are consumed."""
     skipped: Sequence[str] = ()
     states: str = ""
     """The file with what recurrent layers keep for the next pass; empty where there are none."""
@@ -63,7 +63,7 @@ class NoSpaceError(CaffeconvError):
 
 
 class Checkpoint:
-    """The rows of a run so far. Use `begin` or `go_on`; close it when done."""
+    """The rows of a run so far. Use `create` or `resume`; close it when done."""
 
     def __init__(self, out: Path, journal: Journal) -> None:
         self.out = out
@@ -73,27 +73,27 @@ class Checkpoint:
         self._lock = _lock(self.folder)
 
     @classmethod
-    def begin(cls, out: Path, run: Mapping[str, str], blobs: Sequence[str]) -> Checkpoint:
+    def create(cls, out: Path, run: Mapping[str, str], blobs: Sequence[str]) -> Checkpoint:
         """A new run; CaffeconvError where an interrupted one is there already."""
         folder = partial_folder(out)
         if not out.parent.is_dir():
             raise CaffeconvError(f"{out}: there is no folder {out.parent}; make it first, or choose another place")
         if folder.exists() and (folder / "journal.json").exists():
-            found = _read_journal(folder)
+            journal = _read_journal(folder)
             raise CaffeconvError(
-                f"{folder}: an interrupted run left {found.items} items here. --resume goes on with it; "
+                f"{folder}: an interrupted run left {journal.items} items here. `resume=True` goes on with it; "
                 "to begin anew, remove the folder"
             )
         with _space(out, folder, 0):
             folder.mkdir(exist_ok=True)
-            parts = cls(out, Journal(dict(run), list(blobs)))
-            parts._clear()
+            checkpoint = cls(out, Journal(dict(run), list(blobs)))
+            checkpoint._clear()
             (folder / _FINISHED).unlink(missing_ok=True)  # of an earlier run, of whose rows nothing is left now
-            parts._write_journal()
-        return parts
+            checkpoint._write_journal()
+        return checkpoint
 
     @classmethod
-    def go_on(cls, out: Path, run: Mapping[str, str], blobs: Sequence[str]) -> Checkpoint | None:
+    def resume(cls, out: Path, run: Mapping[str, str], blobs: Sequence[str]) -> Checkpoint | None:
         """The interrupted run whose output was to be `out`; None where there is none.
 
         Raises CaffeconvError where that one was of another net, weights, source or other options, or is damaged.
@@ -108,30 +108,30 @@ class Checkpoint:
             if journal.run.get(what) != run.get(what)
         ]
         if list(journal.blobs) != list(blobs):
-            different.append(f"--blobs: {', '.join(journal.blobs)} then, {', '.join(blobs)} now")
+            different.append(f"`blobs=…`: {', '.join(journal.blobs)} then, {', '.join(blobs)} now")
         if different:
             raise CaffeconvError(
                 f"{folder}: this run cannot go on, as it is another one.\n  " + "\n  ".join(different) + "\n"
                 "Give it what it had then, or remove the folder and begin anew"
             )
-        parts = cls(out, journal)
-        parts._cut_to_journal()
-        return parts
+        checkpoint = cls(out, journal)
+        checkpoint._cut_to_journal()
+        return checkpoint
 
     # -- adding rows -----------------------------------------------------------------------------------------------
 
     def append(self, blobs: Mapping[str, FloatArray]) -> None:
-        """Adds rows (axis 0) to every blob; they count from the next `note` on.
+        """Adds rows (axis 0) to every blob; they count from the next `commit` on.
 
         Raises CaffeconvError where rows are of another size than before, NoSpaceError where the disk is full.
         """
         shapes, rows = dict(self.journal.row_shapes), dict(self.journal.rows)
         for name, values in blobs.items():
-            known = shapes.setdefault(name, values.shape[1:])
-            if tuple(known) != values.shape[1:]:
+            first_shape = shapes.setdefault(name, values.shape[1:])
+            if tuple(first_shape) != values.shape[1:]:
                 raise CaffeconvError(
                     f"{self.out}: blob '{name}' has rows of {format_shape(values.shape[1:])} now and had "
-                    f"{format_shape(known)} before; "
+                    f"{format_shape(first_shape)} before; "
                     "one size was needed for all rows of a file"
                 )
             with _space(self.out, self.folder, self.journal.items):
@@ -139,7 +139,7 @@ class Checkpoint:
             rows[name] = rows.get(name, 0) + len(values)
         self.journal = replace(self.journal, rows=rows, row_shapes=shapes)
 
-    def note(self, journal: Journal, states: Mapping[str, FloatArray]) -> None:
+    def commit(self, journal: Journal, states: Mapping[str, FloatArray]) -> None:
         """Lets what was added count. `states`: what recurrent layers keep."""
         with _space(self.out, self.folder, self.journal.items):
             old, name = self.journal.states, f"states-{journal.passes}.npz" if states else ""
@@ -214,7 +214,7 @@ class Checkpoint:
             return np.zeros(shape, np.float32)
         return np.memmap(self.part(blob), np.float32, "r", _HEADER, shape)
 
-    def close(self) -> None:
+    def close_files(self) -> None:
         """Closes the files; the folder stays."""
         for file in self._files.values():
             with suppress(OSError):
@@ -223,19 +223,19 @@ class Checkpoint:
         if self._lock is not None:
             self._lock.close()
 
-    def note_made(self, folder: Path) -> None:
+    def commit_folder(self, folder: Path) -> None:
         """Notes a folder that will take the output's name next, so that it is known again by `was_finished`."""
         with _space(self.out, self.folder, self.journal.items):
             self.journal = replace(self.journal, made=_identity(folder))
             self._write_journal()
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Closes the files; a folder in which nothing counts goes."""
         if self.journal.items:
-            self.close()
+            self.close_files()
             return
         (self.folder / "journal.json").unlink(missing_ok=True)
-        self.close()
+        self.close_files()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def remove(self) -> None:
@@ -243,7 +243,7 @@ class Checkpoint:
         with suppress(OSError):
             (self.folder / "journal.json").replace(self.folder / _FINISHED)
         self._clear()
-        self.close()
+        self.close_files()
         with suppress(OSError):  # all at once, so that no folder without a journal is left
             gone = self.folder.with_name(f".{self.folder.name[:50]}.{secrets.token_hex(6)}.part")
             self.folder.replace(gone)
@@ -297,9 +297,9 @@ def _read_journal(folder: Path, name: str = "journal.json") -> Journal:
 def _npy_header(shape: Shape) -> bytes:
     if len(shape) > _MOST_AXES:
         raise CaffeconvError(f"a blob of {len(shape)} axes; at most {_MOST_AXES} can be written")
-    described = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape!r}, }}"
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape!r}, }}"
     start = np.lib.format.magic(1, 0) + (_HEADER - 10).to_bytes(2, "little")
-    return start + described.ljust(_HEADER - len(start) - 1).encode() + b"\n"
+    return start + header.ljust(_HEADER - len(start) - 1).encode() + b"\n"
 
 
 def _archive(arrays: Mapping[str, FloatArray]) -> bytes:
@@ -323,7 +323,7 @@ def _space(out: Path, folder: Path, items: int) -> Iterator[None]:
         if error.errno in OUT_OF_SPACE:
             raise NoSpaceError(
                 f"{out}: {error.strerror}, after {items} items. They are kept in {folder}: make room, and run the same "
-                "command again with --resume"
+                "command again with `resume=True`"
             ) from None
         raise CaffeconvError(f"{folder}: cannot be written: {error.strerror}; choose another place") from None
 

@@ -1,4 +1,4 @@
-"""Makes the file of a run out of its rows: .npy, .npz, .h5, or an LMDB of Datums as Caffe's extract_features writes it."""
+"""Writes the rows of a checkpoint: as .npy, .npz, .h5, or an LMDB of Datums as Caffe's extract_features writes it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.errors import CaffeconvError
-from caffeconv.files.atomic import refuse_filled_folder, whole_file, whole_folder
-from caffeconv.inference.checkpoint import Checkpoint, NoSpaceError
+from caffeconv.files.atomic import whole_file, whole_folder
+from caffeconv.inference.checkpoint import Checkpoint
 from caffeconv.tensor.shape import FloatArray
 
-SUFFIXES = (".npz", ".npy", ".h5", ".lmdb")
 _AT_ONCE = 1 << 24
 """Bytes that are copied at a time."""
 _FLOAT_DATA_TAG = 6 << 3 | 5
@@ -28,65 +25,15 @@ _RECORDS_A_TRANSACTION = 1000
 _LMDB_PAGE = 4096
 
 
-def check_feature_file(out: Path, blobs: int) -> None:
-    """Raises CaffeconvError for what cannot be written at `out`, before anything is computed."""
-    suffix = out.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise CaffeconvError(f"{out}: features are written as {', '.join(SUFFIXES)}; the suffix chooses")
-    if suffix == ".npy" and blobs != 1:
-        raise CaffeconvError(f"{out}: .npy holds one array, and there are {blobs}; name one (--blobs), or use .npz")
-    if suffix == ".lmdb":
-        refuse_filled_folder(out)
-    elif out.is_dir():
-        raise CaffeconvError(f"{out}: this is a folder; the name of a file to write was needed")
+ItemName = Callable[[int], str]
+"""What to call an item."""
 
 
-def check_rows(out: Path, rows: Mapping[str, FloatArray]) -> None:
-    """Raises CaffeconvError for rows (axis 0) that a file of this kind cannot hold."""
-    for blob, values in rows.items():
-        if out.suffix.lower() == ".lmdb" and values.ndim > 4:
-            raise CaffeconvError(
-                f"{out}: blob '{blob}' has rows of {values.ndim - 1} axes; a Datum has channels, height and width: "
-                "use .h5 or .npz"
-            )
-
-
-def make_feature_file(parts: Checkpoint, items: Sequence[str] = ()) -> None:
-    """Makes the output of `parts`, whole or not at all, and then removes them; in .h5 `items` names the rows.
-
-    Raises NoSpaceError where the disk is full; the parts stay then.
-    """
-    out = parts.out
-    with _kept(parts):
-        if out.suffix.lower() == ".npy":
-            _move(parts)
-        elif out.suffix.lower() == ".lmdb":
-            with whole_folder(out) as folder:
-                _write_lmdbs(parts, folder)
-                parts.note_made(folder)
-        else:
-            with whole_file(out) as file:
-                if out.suffix.lower() == ".npz":
-                    _write_npz(parts, file)
-                else:
-                    _write_h5(parts, items, file)
-    parts.remove()
-
-
-def _move(parts: Checkpoint) -> None:
-    (blob,) = parts.journal.blobs
-    if parts.part(blob).exists():  # otherwise it is there already, and the process was killed right after
-        parts.part(blob).replace(os.path.realpath(parts.out))
-
-
-@contextmanager
-def _kept(parts: Checkpoint) -> Iterator[None]:
-    try:
-        yield
-    except CaffeconvError as error:
-        raise NoSpaceError(
-            f"{error} All {parts.journal.items} items are in {parts.folder}: run the same command again with --resume"
-        ) from None
+def write_npy(checkpoint: Checkpoint, item_name: ItemName | None) -> None:
+    """Lets the only blob's rows become the output."""
+    (blob,) = checkpoint.journal.blobs
+    if checkpoint.part(blob).exists():  # otherwise it is there already, and the process was killed right after
+        checkpoint.part(blob).replace(os.path.realpath(checkpoint.out))
 
 
 def _blocks(rows: FloatArray) -> Iterator[FloatArray]:
@@ -95,47 +42,56 @@ def _blocks(rows: FloatArray) -> Iterator[FloatArray]:
         yield rows[start : start + step]
 
 
-def _write_npz(parts: Checkpoint, file: BinaryIO) -> None:
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for blob in parts.journal.blobs:
+def write_npz(checkpoint: Checkpoint, item_name: ItemName | None) -> None:
+    """Every blob as an array of its name."""
+    with whole_file(checkpoint.out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for blob in checkpoint.journal.blobs:
             # a fixed date, as numpy's: the same run gives the same bytes
             member = zipfile.ZipInfo(f"{blob}.npy", (1980, 1, 1, 0, 0, 0))
-            with parts.part(blob).open("rb") as part, archive.open(member, "w", force_zip64=True) as target:
+            with checkpoint.part(blob).open("rb") as part, archive.open(member, "w", force_zip64=True) as target:
                 shutil.copyfileobj(part, target, _AT_ONCE)
 
 
-def _write_h5(parts: Checkpoint, items: Sequence[str], file: BinaryIO) -> None:
+def write_h5(checkpoint: Checkpoint, item_name: ItemName | None) -> None:
+    """Every blob as a dataset of its name, and the items' names, where they have any, as `items`."""
     import h5py
 
-    with h5py.File(file, "w") as target:
-        for blob in parts.journal.blobs:
-            rows = parts.rows(blob)
+    with whole_file(checkpoint.out) as file, h5py.File(file, "w") as target:
+        for blob in checkpoint.journal.blobs:
+            rows = checkpoint.rows(blob)
             dataset = target.create_dataset(blob, rows.shape, np.float32)
             start = 0
             for block in _blocks(rows):
                 dataset[start : start + len(block)] = block
                 start += len(block)
-        if items:
-            target["items"] = list(items)
+        if item_name is not None:
+            target["items"] = [item_name(i) for i in range(checkpoint.journal.items)]
 
 
 # -- LMDB --------------------------------------------------------------------------------------------------------------
 
 
-def _write_lmdbs(parts: Checkpoint, folder: Path) -> None:
-    blobs = parts.journal.blobs
+def write_lmdb(checkpoint: Checkpoint, item_name: ItemName | None) -> None:
+    """A folder with an LMDB; of several blobs, a folder with one for each."""
+    with whole_folder(checkpoint.out) as folder:
+        _fill_folder(checkpoint, folder)
+        checkpoint.commit_folder(folder)
+
+
+def _fill_folder(checkpoint: Checkpoint, folder: Path) -> None:
+    blobs = checkpoint.journal.blobs
     if len(blobs) == 1:
-        _write_lmdb(parts.rows(blobs[0]), folder)
+        _write_lmdb(checkpoint.rows(blobs[0]), folder)
         return
-    taken: set[str] = set()
+    names: set[str] = set()
     for blob in blobs:
         # a blob's name is anything; a folder's is not
         name = re.sub(r"[^\w.-]|^\.", "_", blob)
-        while name in taken:
+        while name in names:
             name += "_"
-        taken.add(name)
+        names.add(name)
         (folder / name).mkdir()
-        _write_lmdb(parts.rows(blob), folder / name)
+        _write_lmdb(checkpoint.rows(blob), folder / name)
 
 
 def _write_lmdb(rows: FloatArray, folder: Path) -> None:

@@ -6,16 +6,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
 from caffeconv.inference.checkpoint import Checkpoint, Journal, NoSpaceError
-from caffeconv.inference.data_passes import DatasetRunner, OutputBatch
-from caffeconv.inference.feature_files import check_rows, make_feature_file
+from caffeconv.inference.data_passes import DatasetRunner
+from caffeconv.inference.feature_files import ItemName
+from caffeconv.inference.output_batches import OutputBatch
+from caffeconv.inference.result_files import check_rows, make_feature_file
 from caffeconv.tensor.shape import FloatArray
 
-_NOTE_EVERY = 0.5
+_COMMIT_EVERY = 0.5
 """Seconds between two times that rows are made to count."""
 
 
@@ -31,73 +32,71 @@ class RowBlock:
     states: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
-def chunks_of(sweep: DatasetRunner) -> Iterator[RowBlock]:
-    """The rows of each pass of a net over its data; those of a last batch that belong to the next round left out."""
-    kinds = sweep.net.kinds()
-    for one in sweep:
-        rows = {blob: _rows(values, one, kinds.get(blob, "")) for blob, values in one.blobs.items()}
-        yield RowBlock(int(one.in_round.sum()), rows, one.positions, one.skipped, sweep.net.states)
+def row_blocks(
+    runner: DatasetRunner, states: Callable[[], Mapping[str, FloatArray]] = dict
+) -> Iterator[RowBlock]:  # fmt: skip
+    """The rows of each pass; those of a last batch that belong to the next epoch left out.
+
+    states: what recurrent layers keep after the pass.
+    """
+    for batch in runner:
+        rows = {blob: _rows(values, batch, runner.model.kind(blob)) for blob, values in batch.blobs.items()}
+        yield RowBlock(int(batch.counted.sum()), rows, batch.positions, batch.skipped, states())
 
 
-def _rows(values: FloatArray, one: OutputBatch, kind: str) -> FloatArray:
+def _rows(values: FloatArray, batch: OutputBatch, kind: str) -> FloatArray:
     if kind == "detections":
-        return _detections(values, one)
+        return _detections(values, batch)
     if values.ndim == 0:  # caffe: Blob::num — axes that a blob lacks count as 1
         return values.reshape(1)
-    return values[one.in_round] if len(values) == len(one.in_round) and not one.in_round.all() else values
+    return values[batch.counted] if len(values) == batch.size and not batch.counted.all() else values
 
 
-def _detections(values: FloatArray, one: OutputBatch) -> FloatArray:
-    """N×7, whose picture numbers count from the run's first item."""
-    found = values.reshape(-1, 7)
-    rows: FloatArray = found[found[:, 0] < one.in_round.sum()].copy()
-    rows[:, 0] += np.float32(one.first_item)
+def _detections(values: FloatArray, batch: OutputBatch) -> FloatArray:
+    """N×7, whose image numbers count from the run's first item."""
+    boxes = values.reshape(-1, 7)
+    rows: FloatArray = boxes[boxes[:, 0] < batch.counted.sum()].copy()
+    rows[:, 0] += np.float32(batch.first_item)
     return rows
 
 
 def write_features(
-    parts: Checkpoint, chunks: Iterable[RowBlock], advance: Callable[[int], None], items: Sequence[str] = ()
+    checkpoint: Checkpoint, blocks: Iterable[RowBlock], advance: Callable[[int], None],
+    item_name: ItemName | None = None,
 ) -> None:  # fmt: skip
-    """Adds chunks to a run's rows until they end, then makes its file.
+    """Adds blocks to a run's rows until they end, then makes its file.
 
     `advance` is told of items once nothing can take them away again. Whatever stops the run, an interruption or a full
-    disk too, what was added until then counts where it is gone on with. `items` names the rows in a file that holds names.
+    disk too, what was added until then counts where it is resumed. `item_name` names the rows in a file that holds names.
     """
-    journal = parts.journal
-    states: Mapping[str, FloatArray] = parts.states()
-    noted, told = time.monotonic(), journal.items
+    journal = checkpoint.journal
+    states: Mapping[str, FloatArray] = checkpoint.states()
+    last_commit, committed_items = time.monotonic(), journal.items
     if not journal.done:
         try:
-            for chunk in chunks:
-                check_rows(parts.out, chunk.rows)
-                parts.append(chunk.rows)
-                journal, states = _with(parts, chunk), chunk.states
-                parts.journal = journal
-                if time.monotonic() - noted >= _NOTE_EVERY:
-                    parts.note(journal, states)
-                    advance(journal.items - told)
-                    noted, told = time.monotonic(), journal.items
+            for block in blocks:
+                check_rows(checkpoint.out, block.rows)
+                checkpoint.append(block.rows)
+                journal, states = _with(checkpoint, block), block.states
+                checkpoint.journal = journal
+                if time.monotonic() - last_commit >= _COMMIT_EVERY:
+                    checkpoint.commit(journal, states)
+                    advance(journal.items - committed_items)
+                    last_commit, committed_items = time.monotonic(), journal.items
         except BaseException:
             with suppress(NoSpaceError):
-                parts.note(journal, states)
+                checkpoint.commit(journal, states)
             raise
-        parts.note(journal, states)
-        parts.finish_parts()
-        parts.note(replace(parts.journal, done=True), {})
-        advance(journal.items - told)
-    make_feature_file(parts, items)
+        checkpoint.commit(journal, states)
+        checkpoint.finish_parts()
+        checkpoint.commit(replace(checkpoint.journal, done=True), {})
+        advance(journal.items - committed_items)
+    make_feature_file(checkpoint, item_name)
 
 
-def _with(parts: Checkpoint, chunk: RowBlock) -> Journal:
-    journal = parts.journal
+def _with(checkpoint: Checkpoint, block: RowBlock) -> Journal:
+    journal = checkpoint.journal
     return replace(
-        journal, passes=journal.passes + 1, items=journal.items + chunk.items, positions=dict(chunk.positions),
-        skipped=tuple(dict.fromkeys([*journal.skipped, *chunk.skipped])),  # a later round meets the same items again
+        journal, passes=journal.passes + 1, items=journal.items + block.items, positions=dict(block.positions),
+        skipped=tuple(dict.fromkeys([*journal.skipped, *block.skipped])),  # a later epoch meets the same items again
     )  # fmt: skip
-
-
-def stamp(files: Iterable[Path]) -> str:
-    """Sizes and times of files: by these a source is known again."""
-    statuses = [file.stat() for file in files]
-    size, last = sum(status.st_size for status in statuses), max((status.st_mtime_ns for status in statuses), default=0)
-    return f"{size} bytes, changed at {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(last // 10**9))} UTC"

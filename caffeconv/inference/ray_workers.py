@@ -121,17 +121,17 @@ class _Refused:
 class _Worker(Generic[Job, Result]):
     """Lives in a process of its own, and does one job after another."""
 
-    def __init__(self, build: Build[Job, Result], threads: int, surroundings: WorkerEnvironment) -> None:
+    def __init__(self, build: Build[Job, Result], threads: int, environment: WorkerEnvironment) -> None:
         # built by the first job, so that what kills the process then is met like any other death
         self._build = build
         self._threads = threads
-        self._surroundings = surroundings
+        self._environment = environment
         self._do: Callable[[Job], Result] | None = None
 
     def get_ready(self) -> _Refused | None:
         """Builds what does the jobs."""
         try:
-            self._surroundings.enter()
+            self._environment.enter()
             self._do = self._build(self._threads)
         except CaffeconvError as error:
             return _Refused(str(error))
@@ -159,7 +159,7 @@ class _Task(Generic[Job, Result]):
 
 
 @dataclass(eq=False)
-class _Seated(Generic[Job, Result]):
+class _WorkerState(Generic[Job, Result]):
     """A worker as seen from here."""
 
     actor: ActorHandle[_Worker[Job, Result]]
@@ -201,13 +201,13 @@ class RayWorkers(Generic[Job, Result]):
     ) -> None:  # fmt: skip
         self._build = build
         self._files = files
-        self._wanted = workers
+        self._requested_count = workers
         self._threads = threads
         self._gpus = gpus
         self._say = say
         self._cluster: _Cluster | None = None
         self._start: Callable[[], ActorHandle[_Worker[Job, Result]]] | None = None
-        self._workers: list[_Seated[Job, Result]] = []
+        self._workers: list[_WorkerState[Job, Result]] = []
         self._to_do: deque[_Task[Job, Result]] = deque()
         self._patient_until = math.inf
 
@@ -220,12 +220,12 @@ class RayWorkers(Generic[Job, Result]):
         ray = import_ray()
         self._cluster = _connect()
         try:
-            count, seat = _seats(self._wanted, gpus=self._gpus)
-            build, surroundings = ray.put(self._build), ray.put(WorkerEnvironment.here(self._files))
+            count, seat = _seats(self._requested_count, gpus=self._gpus)
+            build, environment = ray.put(self._build), ray.put(WorkerEnvironment.here(self._files))
             # Ray does not restart them: it would do so in silence, and as often as it likes
             actor = ray.remote(num_cpus=seat.cpus, num_gpus=seat.gpus, max_restarts=0, max_task_retries=0)(_Worker)
-            self._start = lambda: actor.remote(build, self._threads or seat.threads, surroundings)
-            self._workers = [self._seated() for _ in range(count)]
+            self._start = lambda: actor.remote(build, self._threads or seat.threads, environment)
+            self._workers = [self._worker_state() for _ in range(count)]
             self._say(f"Ray at {self._cluster.address}: {count} {'worker' if count == 1 else 'workers'}, {seat} each")
             self._patient_until = time.monotonic() + _PATIENCE
         except BaseException:
@@ -246,9 +246,9 @@ class RayWorkers(Generic[Job, Result]):
         if self._cluster is not None and self._cluster.ours:
             ray.shutdown()
 
-    def _seated(self, deaths: int = 0) -> _Seated[Job, Result]:
+    def _worker_state(self, deaths: int = 0) -> _WorkerState[Job, Result]:
         assert self._start is not None, "used without `with`"
-        worker = _Seated[Job, Result](self._start())
+        worker = _WorkerState[Job, Result](self._start())
         worker.tasks[worker.actor.get_ready.remote()] = _Task(None, deaths=deaths)
         return worker
 
@@ -296,14 +296,14 @@ class RayWorkers(Generic[Job, Result]):
         import ray
 
         workers = {ref: worker for worker in self._workers for ref in worker.tasks}
-        found, _ = ray.wait(list(workers), num_returns=1, timeout=1)
-        for ref in found:
+        ready, _ = ray.wait(list(workers), num_returns=1, timeout=1)
+        for ref in ready:
             self._take(workers[ref], ref)
         if time.monotonic() > self._patient_until and not any(worker.ready for worker in self._workers):
             self._patient_until = math.inf
             self._say("still waiting for Ray to start a worker; the cluster may have no room (`ray status` tells)")
 
-    def _take(self, worker: _Seated[Job, Result], ref: ObjectRef[Result | _Refused | None]) -> None:
+    def _take(self, worker: _WorkerState[Job, Result], ref: ObjectRef[Result | _Refused | None]) -> None:
         import ray
         from ray.exceptions import ObjectLostError, OutOfMemoryError, RayActorError
 
@@ -320,7 +320,7 @@ class RayWorkers(Generic[Job, Result]):
         else:
             worker.ready = True
 
-    def _replace(self, worker: _Seated[Job, Result], error: Exception) -> None:
+    def _replace(self, worker: _WorkerState[Job, Result], error: Exception) -> None:
         import ray
 
         with suppress(ray.exceptions.RayError):  # it may only be out of reach
@@ -333,7 +333,7 @@ class RayWorkers(Generic[Job, Result]):
             task.suspect = True
         lost = [task for task in worker.tasks.values() if task.job is not None and not task.done]
         self._to_do.extendleft(reversed(lost))
-        self._workers[self._workers.index(worker)] = self._seated(first.deaths if first.job is None else 0)
+        self._workers[self._workers.index(worker)] = self._worker_state(first.deaths if first.job is None else 0)
         what = f"done again: {', '.join(str(task.job) for task in lost)}" if lost else "another takes its place"
         self._say(f"Ray: a worker died; {what}")
 
@@ -346,7 +346,7 @@ def _died_again(job: object | None, error: Exception) -> CaffeconvError:
         )
     return CaffeconvError(
         f"Ray: {_TRIES} workers died, one after the other, over {job}: {_last_words(error)}. Too little memory is the usual "
-        "reason: try fewer --workers, or a smaller batch"
+        "reason: try fewer `workers=…`, or a smaller batch"
     )
 
 
@@ -369,7 +369,7 @@ def import_ray() -> ModuleType:
         import ray
     except ImportError as error:
         raise CaffeconvError(
-            f"--engine ray: Ray cannot be imported ({error}); it is needed to share a run out. "
+            f"`engine='ray'`: Ray cannot be imported ({error}); it is needed to share a run out. "
             "Install it on every machine: pip install 'caffeconv[ray]'"
         ) from None
     module: ModuleType = ray
@@ -425,7 +425,7 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-def _seats(wanted: int | None, *, gpus: bool) -> tuple[int, WorkerResources]:
+def _seats(workers: int | None, *, gpus: bool) -> tuple[int, WorkerResources]:
     """How many workers, and what each of them gets."""
     import ray
 
@@ -433,13 +433,13 @@ def _seats(wanted: int | None, *, gpus: bool) -> tuple[int, WorkerResources]:
     if gpus:
         nodes = [node for node in nodes if node.get("GPU")]
         if not nodes:
-            raise CaffeconvError("the Ray cluster has no GPU; --provider cpu computes without one")
+            raise CaffeconvError("the Ray cluster has no GPU; `provider='cpu'` computes without one")
     cpus = [node.get("CPU", 0) for node in nodes]
     if not gpus:
-        count = wanted or max(1, int(sum(cpus)) // CORES_A_WORKER)
+        count = workers or max(1, int(sum(cpus)) // CORES_A_WORKER)
         return count, WorkerResources(share(cpus, count), 0)
     devices = [node["GPU"] for node in nodes]
-    count = wanted or max(1, int(sum(devices)))
+    count = workers or max(1, int(sum(devices)))
     return count, WorkerResources(share(cpus, count), min(1, share(devices, count)))
 
 

@@ -73,7 +73,7 @@ class Scores:
             raise CaffeconvError(
                 f"output '{output}' is {format_shape(values.shape)} in this batch and {format_shape(shape)} in "
                 "the first; one size was "
-                f"needed to average it over the batches. --blobs {output} -o FILE.lmdb keeps its values"
+                f"needed to average it over the batches. `blobs={output}` -o FILE.lmdb keeps its values"
             )
 
     def _name(self, blobs: Mapping[str, FloatArray]) -> None:

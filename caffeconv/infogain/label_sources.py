@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.datum import read_datum
 from caffeconv.data.image_list import ImageList, Line
-from caffeconv.data.images import decode_picture
-from caffeconv.data.input_images import SUFFIXES, find_pictures
+from caffeconv.data.images import decode_image
+from caffeconv.data.input_images import SUFFIXES, find_images
 from caffeconv.data.lists import find_listed, read_list
 from caffeconv.data.records import Records, open_records
 from caffeconv.errors import CaffeconvError
@@ -78,7 +78,7 @@ def open_labels(place: Path, *, label_maps: bool = False, dataset: str = "label"
     if kind in (".npy", ".npz"):
         return _Array(place, dataset)
     if place.is_dir() or kind in SUFFIXES or any(mark in place.name for mark in "*?["):
-        return _LabelImages([(path, str(path)) for path in find_pictures(place).paths])
+        return _LabelImages([(path, str(path)) for path in find_images(place).paths])
     if kind not in TABLES and not place.is_file():
         raise CaffeconvError(f"{place}: {'no such file' if not place.exists() else 'no file'}; {_KINDS}")
     return _open_list(place, dataset, label_maps=label_maps)
@@ -240,7 +240,7 @@ def _pixels(content: bytes, where: str) -> NDArray[np.uint8]:
     if content.startswith(b"\xff\xd8"):
         raise CaffeconvError(f"{where}: a JPEG, which changes the values that it stores; labels need PNG or the like")
     bits = _palette_bits(content)
-    image = decode_picture(content if bits is None else _without_palette(content), where, color=None)
+    image = decode_image(content if bits is None else _without_palette(content), where, color=None)
     if image.shape[2] > 1 and (image != image[:, :, :1]).any():
         raise CaffeconvError(f"{where}: a picture in colour; one channel with each pixel's class was needed")
     grey = image[:, :, 0]

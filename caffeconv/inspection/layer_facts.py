@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ def facts_of_graph(graph: Graph) -> list[LayerFacts]:
         for node in graph.nodes
         if not node.layer.is_input
     ]
+
+
+def facts_of_file(path: Path) -> list[LayerFacts]:
+    """As `facts_of_model`, of the model in a file."""
+    import onnx
+
+    return facts_of_model(onnx.load(path, load_external_data=False))
 
 
 def facts_of_model(model: ModelProto) -> list[LayerFacts]:

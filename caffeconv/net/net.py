@@ -175,17 +175,17 @@ class Net:
         """As `before_forward`, after each layer."""
         self._forward.after_layer.append(call)
 
-    def run_pass(self, feeds: Mapping[str, FloatArray], blobs: Sequence[str]) -> dict[str, FloatArray]:
+    def run(self, feeds: Mapping[str, FloatArray], outputs: Sequence[str]) -> dict[str, FloatArray]:
         """The blobs of one pass, as of `forward`, without a copy and without a word in `net.blobs`: for many batches.
 
         Args:
             feeds: input → values, float32; an input that is left out is as it was. Another shape reshapes the net.
-            blobs: what to return.
+            outputs: the blobs to return.
         """
-        return self._forward.run_alone(feeds, blobs)
+        return self._forward.run_alone(feeds, outputs)
 
     def session_of(self, blobs: Sequence[str]) -> Session | None:
-        """What computes the blobs of a `run_pass`, while no batch of another size comes; None where all are inputs."""
+        """What computes the blobs of a `run`, while no batch of another size comes; None where all are inputs."""
         return self._forward.session_alone(blobs)
 
     @property
@@ -309,9 +309,9 @@ class Net:
         """Layer → why all passes have to go through this one net, one after another."""
         return order_reasons(self._loaded.graph.nodes, self._data.sinks)
 
-    def kinds(self) -> dict[str, str]:
-        """Blob → what it means to whoever runs the net (probabilities, detections, …), where its layer says that."""
-        return blob_kinds(self._loaded.graph.nodes)
+    def kind(self, output: str) -> str:
+        """What a blob means to whoever runs the net (probabilities, detections, …); empty where its layer does not say."""
+        return blob_kinds(self._loaded.graph.nodes).get(output, "")
 
     @property
     def blob_loss_weights(self) -> dict[str, float]:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import caffeconv.caffe_pb2 as _caffe_pb2
 from caffeconv.caffe_pb2 import BlobProto, BlobProtoVector, Datum
-from caffeconv.data.images import read_picture
+from caffeconv.data.images import read_image
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike
 from caffeconv.pycaffe import resizing
@@ -232,7 +232,7 @@ def load_image(filename: PathLike, color: bool = True) -> FloatArray:
     path = Path(filename)
     if not path.is_file():
         raise PycaffeRuntimeError(f"{path}: no such file; a picture was needed")
-    image = read_picture(path, color=None).astype(np.float64) / 255
+    image = read_image(path, color=None).astype(np.float64) / 255
     channels = image.shape[2]
     if channels == 1:
         return np.tile(image, (1, 1, 3 if color else 1)).astype(np.float32)

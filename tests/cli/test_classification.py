@@ -16,17 +16,18 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from support.golden_cases import ROOT
+from support.golden_cases import ROOT, Array
 from support.program import environment, script
 from support.small_nets import write_net
 
 import caffeconv
 from caffeconv.cli import main
-from caffeconv.data.images import read_picture, resize
-from caffeconv.data.input_images import Transform, find_pictures
-from caffeconv.data.input_items import PictureSource, TenCrops
+from caffeconv.data.images import read_image, resize
+from caffeconv.data.input_images import ImageFiles, find_images, image_transform
+from caffeconv.data.input_items import ImageSource
+from caffeconv.data.prefetch import Prefetcher
 from caffeconv.errors import CaffeconvError
-from caffeconv.inference.input_batches import Batch, averaged
+from caffeconv.inference.output_batches import OutputBatch, averaged
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS, LABELS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel", DIGITS / "labels.txt"
@@ -51,7 +52,7 @@ def test_ten_crops_in_the_order_of_pycaffe(down: int, right: int, with_mean: boo
     height, width = 4, 5
     picture = np.random.default_rng(0).integers(0, 256, (height + down, width + right, 3), np.uint8)
     mean = np.array([1, 2, 3], np.float32) if with_mean else None
-    crops = Transform(3, (height, width), picture.shape[:2], mean, 0.5).ten_crops(picture)
+    crops = image_transform(3, (height, width), resize=picture.shape[:2], mean=mean, scale=0.5).ten_crops(picture, "")
     starts = [(0, 0), (0, right), (down, 0), (down, right)]
     # caffe: the centre is im_shape / 2 - crop_dims / 2, cut off to whole numbers
     starts.append((int((height + down) / 2 - height / 2), int((width + right) / 2 - width / 2)))
@@ -64,33 +65,36 @@ def test_ten_crops_in_the_order_of_pycaffe(down: int, right: int, with_mean: boo
 @pytest.mark.parametrize("step", [1, 3, 10, 16])
 def test_crops_go_through_batches_of_any_size(step: int) -> None:
     paths = tuple(DIGITS / f"{digit}.png" for digit in (3, 1, 4))
-    transform = Transform(1, (28, 28), (32, 30))
-    source = TenCrops(PictureSource(paths, transform))
-    parts = [source.read(start, min(start + step, len(source))) for start in range(0, len(source), step)]
-    whole = [transform.ten_crops(transform.decode(path)) for path in paths]
+    transform = image_transform(1, (28, 28), resize=(32, 30))
+    source = ImageSource("data", DIGITS, ImageFiles(paths), transform, step, color=False).ten_crops()
+    with Prefetcher(source, None, 0) as prefetcher:
+        parts = [prefetcher.next_batch().blobs[0].copy() for _ in range(0, source.count_items(), step)]
+    whole = [transform.ten_crops(read_image(path, color=False), "") for path in paths]
     np.testing.assert_array_equal(np.concatenate(parts), np.concatenate(whole))
-    assert [source.label(i) for i in (0, 9, 10, 29)] == [str(paths[i]) for i in (0, 0, 1, 2)]
+    assert [source.item_name(i) for i in (0, 9, 10, 29)] == [str(paths[i]) for i in (0, 0, 1, 2)]
+
+
+def output_batch(start: int, end: int, **blobs: Array) -> OutputBatch:
+    return OutputBatch(0, np.arange(start, end), blobs, np.ones(end - start, np.bool_), {}, ())
 
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=12))
 def test_means_do_not_depend_on_the_batches(sizes: list[int]) -> None:
     values = np.random.default_rng(1).normal(size=(sum(sizes), 2)).astype(np.float32)
     edges = np.cumsum([0, *sizes])
-    batches = [
-        Batch(int(start), int(end - start), {"y": values[start:end]}) for start, end in itertools.pairwise(edges)
-    ]
+    batches = [output_batch(int(start), int(end), y=values[start:end]) for start, end in itertools.pairwise(edges)]
     means = list(averaged(batches, 5))
     whole = len(values) // 5
-    assert [batch.start for batch in means] == [sum(b.size for b in means[:i]) for i in range(len(means))]
-    found = np.concatenate([batch.outputs["y"] for batch in means]) if means else np.zeros((0, 2))
+    assert [item for batch in means for item in batch.items] == list(range(whole))
+    found = np.concatenate([batch.blobs["y"] for batch in means]) if means else np.zeros((0, 2))
     np.testing.assert_array_equal(found, values[: whole * 5].reshape(whole, 5, 2).mean(axis=1))
 
 
 def test_oversample_is_the_mean_over_ten_forwards() -> None:
     net = caffeconv.Net(NET, WEIGHTS)
-    transform = Transform(1, (28, 28), (34, 36))
+    transform = image_transform(1, (28, 28), resize=(34, 36))
     expected = [
-        net.forward(data=transform.ten_crops(read_picture(DIGITS / f"{digit}.png", color=False)))["prob"].mean(axis=0)
+        net.forward(data=transform.ten_crops(read_image(DIGITS / f"{digit}.png", color=False), ""))["prob"].mean(axis=0)
         for digit in range(3)
     ]
     pictures = [argument for digit in range(3) for argument in ("--input", DIGITS / f"{digit}.png")][:2]
@@ -102,7 +106,7 @@ def test_oversample_is_the_mean_over_ten_forwards() -> None:
 
 
 def test_without_oversample_it_is_the_centre() -> None:
-    picture = resize(read_picture(DIGITS / "5.png", color=False), 33, 31)
+    picture = resize(read_image(DIGITS / "5.png", color=False), 33, 31)
     net = caffeconv.Net(NET, WEIGHTS)
     centre = picture[2:30, 1:29].transpose(2, 0, 1)[None].astype(np.float32)
     expected = net.forward(data=centre)["prob"][0].max()
@@ -115,7 +119,7 @@ def test_oversample_needs_pictures_and_classes(tmp_path: Path) -> None:
     result = call("--oversample", "--input", tmp_path / "x.npy")
     assert (result.exit_code, "crops are taken of pictures" in result.stderr) == (1, True)
     assert "and its mirror image" in call("--oversample", "--input", DIGITS / "1.png").stderr
-    scalar = [Batch(0, 10, {"loss": np.float32(1) * np.ones(())})]
+    scalar = [output_batch(0, 10, loss=np.ones((), np.float32))]
     with pytest.raises(CaffeconvError, match="a row for each crop was needed"):
         list(averaged(scalar, 10))
 
@@ -136,7 +140,7 @@ def test_a_list_gives_pictures_and_classes(tmp_path: Path) -> None:
     assert "prob: 1 of 2 items come out first as their list says (50.00%)" in result.stderr
 
     listed.write_text("a 7.png\na 2.png\n")
-    assert find_pictures(listed).classes is None
+    assert find_images(listed).classes is None
     assert "own_class" not in rows("--input", listed)[0]
 
 

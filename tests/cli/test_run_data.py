@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import secrets
 import signal
 import subprocess
@@ -215,6 +216,36 @@ def test_features_of_pictures_row_by_row(tmp_path: Path, suffix: str) -> None:
     data = np.stack([cv2.resize(picture, (28, 28)) for picture in pictures if picture is not None])[:, None]
     want = net.forward(blobs=["ip1"], data=data.astype(np.float32))["ip1"]
     np.testing.assert_allclose(read(out, "ip1"), want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",), ("--decoders", "0")])
+def test_features_of_an_array_name_its_items(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """That names of items end where the items do: the file was never finished."""
+    np.save(tmp_path / "x.npy", np.stack([pixels(1, 28, 28, seed=i) for i in range(10)]))
+    out = tmp_path / "f.h5"
+    arguments = ("--input", tmp_path / "x.npy", "--blobs", "ip1", "--batch-size", 4, "-o", out, *more)
+    assert run(NET, WEIGHTS, *arguments).exit_code == 0
+    with h5py.File(out) as file:
+        assert [name.decode() for name in file["items"]] == [f"x.npy[{i}]" for i in range(10)]
+    np.testing.assert_allclose(read(out, "ip1"), features(), rtol=1e-5, atol=1e-5)
+
+
+def test_features_of_pictures_go_on_where_they_stopped(tmp_path: Path) -> None:
+    """Behind a picture that is cut off, and is there again the next time."""
+    for digit in range(10):
+        (tmp_path / f"{digit}.png").write_bytes((DIGITS / f"{digit}.png").read_bytes())
+    command = (NET, WEIGHTS, "--input", tmp_path, "--blobs", "ip1", "--batch-size", 2, "-o")
+    assert run(*command, tmp_path / "whole.h5").exit_code == 0
+    whole, status = (tmp_path / "7.png").read_bytes(), (tmp_path / "7.png").stat()
+    (tmp_path / "7.png").write_bytes(whole[:60] + bytes(len(whole) - 60))
+    os.utime(tmp_path / "7.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert "7.png: " in refusal(*command, tmp_path / "f.h5")
+    (tmp_path / "7.png").write_bytes(whole)
+    os.utime(tmp_path / "7.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert "--mean, --scale: None, 1 then, 3, 1 now" in refusal(*command, tmp_path / "f.h5", "--resume", "--mean", "3")
+    result = run(*command, tmp_path / "f.h5", "--resume")
+    assert "going on after 6 items" in result.stderr
+    assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
 # -- going on after an interruption ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from support.databases import encoded, file_content, pixels, raw, refused
 
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.datum import read_datum
-from caffeconv.data.images import decode_picture
+from caffeconv.data.images import decode_image
 
 
 def test_raw() -> None:
@@ -47,7 +47,7 @@ def test_forced_colour_and_grey() -> None:
 def test_cut_off_picture(suffix: str, share: float) -> None:
     content = file_content(pixels(64, 64, 3), suffix)
     with refused(r"^db, record 'k': (the picture is cut off|not a readable picture)"):
-        decode_picture(content[: int(share * len(content))], "db, record 'k'", color=None)
+        decode_image(content[: int(share * len(content))], "db, record 'k'", color=None)
 
 
 def test_jpeg_whose_thumbnail_is_whole() -> None:
@@ -56,24 +56,24 @@ def test_jpeg_whose_thumbnail_is_whole() -> None:
     segment = b"Exif\0\0" + thumbnail
     header = b"\xff\xd8\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment
     whole = header + content[2:]
-    np.testing.assert_array_equal(decode_picture(whole, "db", color=None), decode_picture(content, "db", color=None))
+    np.testing.assert_array_equal(decode_image(whole, "db", color=None), decode_image(content, "db", color=None))
     with refused("cut off"):
-        decode_picture(whole[:-500], "db", color=None)
+        decode_image(whole[:-500], "db", color=None)
 
 
 def test_jpeg_with_something_after_its_end() -> None:
     content = file_content(pixels(16, 16, 3), ".jpg")
     np.testing.assert_array_equal(
-        decode_picture(content + b"\xff\xdajunk", "db", color=None), decode_picture(content, "db", color=None)
+        decode_image(content + b"\xff\xdajunk", "db", color=None), decode_image(content, "db", color=None)
     )
 
 
 def test_no_picture() -> None:
     with refused("db: not a readable picture .9 bytes.; JPEG, PNG"):
-        decode_picture(b"some text", "db", color=True)
+        decode_image(b"some text", "db", color=True)
     deep = cv2.imencode(".png", np.zeros((4, 4), np.uint16))[1].tobytes()
     with refused("uint16; Image data type must be unsigned byte"):
-        decode_picture(deep, "db", color=None)
+        decode_image(deep, "db", color=None)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from support.databases import pixels, refused, write_mean
 
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.data.errors import SourceUnavailableError
-from caffeconv.data.transform import Transform, Transformer, read_mean
+from caffeconv.data.transform import Transform, read_mean
 
 
 def apply(transform: Transform, item: NDArray[np.uint8], seed: int = 0) -> NDArray[np.float32]:
-    return Transformer(transform).apply(item, "db", np.random.default_rng(seed))
+    return transform.load().apply(item, "db", np.random.default_rng(seed))
 
 
 def slow(
@@ -52,9 +52,9 @@ def test_agrees_with_the_loop(size: tuple[int, int, int], data: st.DataObject, s
     transform = Transform(scale=scale, crop_size=crop)
     if mean is not None and mean.ndim == 1:
         transform = replace(transform, mean_values=tuple(map(float, mean)))
-    transformer = Transformer(transform)
+    transformer = transform.load()
     if kind == "image":
-        transformer._mean = values  # as loaded from a file
+        transformer = replace(transformer, mean=values)  # as loaded from a file
     out = transformer.apply(item, "db")
     top, left = ((size[1] - crop) // 2, (size[2] - crop) // 2) if crop else (0, 0)
     np.testing.assert_array_equal(out, slow(item, crop, top, left, mean, scale, mirrored=False))
@@ -78,7 +78,7 @@ def test_random_ones_are_crops_and_mirrors(seed: int, mirror: bool, phase: Phase
 
 def test_every_place_and_both_sides_occur() -> None:
     item = np.arange(12, dtype=np.uint8).reshape(1, 3, 4)
-    transformer, random = Transformer(Transform(mirror=True, crop_size=2, phase="TRAIN")), np.random.default_rng(0)
+    transformer, random = Transform(mirror=True, crop_size=2, phase="TRAIN").load(), np.random.default_rng(0)
     seen = {tuple(transformer.apply(item, "db", random).ravel()) for _ in range(300)}
     assert len(seen) == 2 * 3 * 2
 

@@ -44,7 +44,7 @@ def net_of(param: str = "", transform: str = "") -> Net:
 
 def test_reading(tmp_path: Path) -> None:
     found = read_windows(tmp_path / "w.txt", 0.6, 0.5)
-    assert found.pictures == ("a.png", "b.png")
+    assert found.images == ("a.png", "b.png")
     assert found.objects == (Window(0, 1, 2, 3, 11, 12), Window(0, 2, 4, 3, 15, 18))
     assert found.background == (Window(0, 0, 0, 0, 7, 7), Window(1, 0, 10, 10, 23, 19))  # 0.55 is neither
 

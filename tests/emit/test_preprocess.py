@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from support.small_nets import input_layer, session_of, write_net
 
 import caffeconv
 from caffeconv import Preprocess
-from caffeconv.data.transform import Transform, Transformer
+from caffeconv.data.transform import Transform
 from caffeconv.emit.metadata import image_preprocessing
 
 RELU = 'layer { name: "r" type: "ReLU" bottom: "x" top: "r" relu_param { negative_slope: 1 } }'
@@ -40,7 +41,7 @@ def run(model: ModelProto, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def transformed(pictures_bgr: NDArray[np.uint8], transform: Transform) -> NDArray[np.float32]:
     """What Caffe makes of N×C×H×W."""
-    transformer = Transformer(transform)
+    transformer = transform.load()
     return np.stack([transformer.apply(picture, "picture") for picture in pictures_bgr])
 
 
@@ -83,8 +84,7 @@ def test_a_mean_picture_is_cropped_with_the_picture(tmp_path: Path) -> None:
     mean = np.random.default_rng(0).uniform(0, 255, (3, 7, 7)).astype(np.float32)
     held = uint8((1, 3, 7, 7))
     got = run(caffeconv.convert(net, preprocess=Preprocess(mean=mean, pictures="bgr", layout="nchw")), held)
-    transformer = Transformer(Transform(crop_size=4))
-    transformer._mean = mean
+    transformer = replace(Transform(crop_size=4).load(), mean=mean)
     want = transformer.apply(held[0], "picture")
     np.testing.assert_array_equal(got[0], want)
     # and with the channels of both turned around

@@ -16,8 +16,8 @@ from support.databases import refused
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.inference import checkpoint as module
 from caffeconv.inference.checkpoint import Checkpoint, NoSpaceError, was_finished
-from caffeconv.inference.feature_files import check_feature_file, make_feature_file
 from caffeconv.inference.features import RowBlock, write_features
+from caffeconv.inference.result_files import check_feature_file, make_feature_file
 
 RUN = {"net": "a", "--batch-size": "4"}
 ROWS = np.random.default_rng(0).normal(size=(9, 2, 3)).astype(np.float32)
@@ -39,8 +39,8 @@ def quiet(items: int) -> None:
 @pytest.mark.parametrize("suffix", ["npy", "npz", "h5", "lmdb"])
 def test_files(tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"f.{suffix}"
-    parts = Checkpoint.begin(out, RUN, ["x"])
-    write_features(parts, chunks(), quiet, ["a"] * 9)
+    parts = Checkpoint.create(out, RUN, ["x"])
+    write_features(parts, chunks(), quiet, lambda i: "a")
     assert not parts.folder.exists()
     if suffix == "npy":
         found = np.load(out)
@@ -63,7 +63,7 @@ def test_files(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_datum_is_written_as_protobuf_writes_it(tmp_path: Path) -> None:
-    parts = Checkpoint.begin(tmp_path / "f.lmdb", RUN, ["x"])
+    parts = Checkpoint.create(tmp_path / "f.lmdb", RUN, ["x"])
     write_features(parts, chunks(), quiet)
     with (
         lmdb.open(str(tmp_path / "f.lmdb"), readonly=True, lock=False) as environment,
@@ -76,7 +76,7 @@ def test_a_datum_is_written_as_protobuf_writes_it(tmp_path: Path) -> None:
 def test_several_blobs_of_any_name(tmp_path: Path) -> None:
     for suffix in ("npz", "h5", "lmdb"):
         names = ["../x", "a/b", "a_b"]
-        parts = Checkpoint.begin(tmp_path / f"f.{suffix}", RUN, names)
+        parts = Checkpoint.create(tmp_path / f"f.{suffix}", RUN, names)
         write_features(parts, [RowBlock(9, {name: ROWS + i for i, name in enumerate(names)})], quiet)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.h5", "f.lmdb", "f.npz"]
     assert sorted(path.name for path in (tmp_path / "f.lmdb").iterdir()) == ["_._x", "a_b", "a_b_"]
@@ -86,12 +86,12 @@ def test_several_blobs_of_any_name(tmp_path: Path) -> None:
 def test_what_was_not_noted_is_cut_off(tmp_path: Path) -> None:
     out = tmp_path / "f.npy"
     first = chunks(0, 4)
-    parts = Checkpoint.begin(out, RUN, ["x"])
+    parts = Checkpoint.create(out, RUN, ["x"])
     parts.append(first[0].rows)
-    parts.note(replace(parts.journal, passes=1, items=4, positions={"data": 4}), {"h": ROWS[0]})
+    parts.commit(replace(parts.journal, passes=1, items=4, positions={"data": 4}), {"h": ROWS[0]})
     parts.append({"x": ROWS + 100})  # nobody was told of these
-    parts.close()
-    going_on = Checkpoint.go_on(out, RUN, ["x"])
+    parts.close_files()
+    going_on = Checkpoint.resume(out, RUN, ["x"])
     assert going_on is not None
     assert (going_on.journal.items, going_on.journal.positions) == (4, {"data": 4})
     np.testing.assert_array_equal(going_on.states()["h"], ROWS[0])
@@ -104,10 +104,10 @@ def test_killed_while_the_file_was_made(tmp_path: Path, monkeypatch: pytest.Monk
     for suffix in ("npy", "h5"):
         out = tmp_path / f"f.{suffix}"
         with monkeypatch.context() as patch:
-            patch.setattr(Checkpoint, "remove", Checkpoint.close)  # as if killed before that
-            write_features(Checkpoint.begin(out, RUN, ["x"]), chunks(), quiet)
+            patch.setattr(Checkpoint, "remove", Checkpoint.close_files)  # as if killed before that
+            write_features(Checkpoint.create(out, RUN, ["x"]), chunks(), quiet)
         content = out.read_bytes()
-        again = Checkpoint.go_on(out, RUN, ["x"])
+        again = Checkpoint.resume(out, RUN, ["x"])
         assert again is not None
         write_features(again, [], quiet)
         assert out.read_bytes() == content
@@ -119,13 +119,13 @@ def test_an_interruption_keeps_what_was_added(tmp_path: Path) -> None:
         yield from chunks()[:2]
         raise KeyboardInterrupt
 
-    parts = Checkpoint.begin(tmp_path / "f.h5", RUN, ["x"])
+    parts = Checkpoint.create(tmp_path / "f.h5", RUN, ["x"])
     with pytest.raises(KeyboardInterrupt):
         write_features(parts, interrupted(), quiet)  # type: ignore[arg-type]
-    parts.close()
-    with refused(r"f.h5.partial: an interrupted run left 8 items here. --resume goes on with it"):
-        Checkpoint.begin(tmp_path / "f.h5", RUN, ["x"])
-    again = Checkpoint.go_on(tmp_path / "f.h5", RUN, ["x"])
+    parts.close_files()
+    with refused(r"f.h5.partial: an interrupted run left 8 items here. `resume=True` goes on with it"):
+        Checkpoint.create(tmp_path / "f.h5", RUN, ["x"])
+    again = Checkpoint.resume(tmp_path / "f.h5", RUN, ["x"])
     assert again is not None
     assert again.journal.skipped == ["bad 0", "bad 4"]
     assert again.journal.passes == 2
@@ -133,43 +133,43 @@ def test_an_interruption_keeps_what_was_added(tmp_path: Path) -> None:
 
 def test_another_run_is_told_apart(tmp_path: Path) -> None:
     out = tmp_path / "f.h5"
-    assert Checkpoint.go_on(out, RUN, ["x"]) is None
-    Checkpoint.begin(out, RUN, ["x"]).close()
-    with refused(r"another one.\n  net: a then, b now\n  --blobs: x then, y now\nGive it what it had then"):
-        Checkpoint.go_on(out, {**RUN, "net": "b"}, ["y"])
+    assert Checkpoint.resume(out, RUN, ["x"]) is None
+    Checkpoint.create(out, RUN, ["x"]).close_files()
+    with refused(r"another one.\n  net: a then, b now\n  `blobs=…`: x then, y now\nGive it what it had then"):
+        Checkpoint.resume(out, {**RUN, "net": "b"}, ["y"])
     with refused(r"--mean: nothing then, 3 now"):
-        Checkpoint.go_on(out, {**RUN, "--mean": "3"}, ["x"])
+        Checkpoint.resume(out, {**RUN, "--mean": "3"}, ["x"])
 
 
 def test_two_at_once(tmp_path: Path) -> None:
     out = tmp_path / "f.h5"
-    held = Checkpoint.begin(out, RUN, ["x"])
+    held = Checkpoint.create(out, RUN, ["x"])
     with refused(r"f.h5.partial: another process is at work on this"):
-        Checkpoint.go_on(out, RUN, ["x"])
-    held.close()
+        Checkpoint.resume(out, RUN, ["x"])
+    held.close_files()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"version": 1}', b'{"run": {}, "blobs": [], "version": 9}', b"[]"])
 def test_damaged_journal(tmp_path: Path, content: bytes) -> None:
-    Checkpoint.begin(tmp_path / "f.h5", RUN, ["x"]).close()
+    Checkpoint.create(tmp_path / "f.h5", RUN, ["x"]).close_files()
     (tmp_path / "f.h5.partial" / "journal.json").write_bytes(content)
     with refused("journal.json: not readable, or of another version of caffeconv; remove the folder"):
-        Checkpoint.go_on(tmp_path / "f.h5", RUN, ["x"])
+        Checkpoint.resume(tmp_path / "f.h5", RUN, ["x"])
 
 
 def test_rows_that_are_gone(tmp_path: Path) -> None:
     out = tmp_path / "f.h5"
-    parts = Checkpoint.begin(out, RUN, ["x"])
+    parts = Checkpoint.create(out, RUN, ["x"])
     parts.append({"x": ROWS})
-    parts.note(replace(parts.journal, items=9), {})
-    parts.close()
+    parts.commit(replace(parts.journal, items=9), {})
+    parts.close_files()
     os.truncate(parts.part("x"), 300)
     with refused(r"0.npy: 472 bytes of 'x' were written here and are gone"):
-        Checkpoint.go_on(out, RUN, ["x"])
+        Checkpoint.resume(out, RUN, ["x"])
 
 
 def test_rows_of_another_size(tmp_path: Path) -> None:
-    parts = Checkpoint.begin(tmp_path / "f.h5", RUN, ["x"])
+    parts = Checkpoint.create(tmp_path / "f.h5", RUN, ["x"])
     parts.append({"x": ROWS})
     with refused("blob 'x' has rows of 3×2 now and had 2×3 before"):
         parts.append({"x": ROWS.reshape(9, 3, 2)})
@@ -178,7 +178,7 @@ def test_rows_of_another_size(tmp_path: Path) -> None:
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second chunk finds no room; what the first gave is kept, and is gone on with."""
     out = tmp_path / "f.npy"
-    parts = Checkpoint.begin(out, RUN, ["x"])
+    parts = Checkpoint.create(out, RUN, ["x"])
     write, written = module._write_all, []
 
     def full(file: io.FileIO, values: np.ndarray) -> None:
@@ -191,12 +191,12 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(module, "_write_all", full)
         with pytest.raises(
-            NoSpaceError, match=r"f.npy: No space left on device, after 4 items. They are kept in .*--resume"
+            NoSpaceError, match=r"f.npy: No space left on device, after 4 items. They are kept in .*`resume=True`"
         ):
             write_features(parts, chunks(), quiet)
-    parts.close()
+    parts.close_files()
     assert not out.exists()
-    again = Checkpoint.go_on(out, RUN, ["x"])
+    again = Checkpoint.resume(out, RUN, ["x"])
     assert again is not None
     write_features(again, chunks(4), quiet)
     np.testing.assert_array_equal(np.load(out), ROWS)
@@ -204,25 +204,27 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_full_disk_while_the_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "f.npz"
-    parts = Checkpoint.begin(out, RUN, ["x"])
+    parts = Checkpoint.create(out, RUN, ["x"])
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
         patch.setattr("shutil.copyfileobj", full)
-        with pytest.raises(NoSpaceError, match=r"f.npz: could not be written whole.*All 9 items are in .*--resume"):
+        with pytest.raises(
+            NoSpaceError, match=r"f.npz: could not be written whole.*All 9 items are in .*`resume=True`"
+        ):
             write_features(parts, chunks(), quiet)
     assert not out.exists()
-    parts.close()
-    again = Checkpoint.go_on(out, RUN, ["x"])
+    parts.close_files()
+    again = Checkpoint.resume(out, RUN, ["x"])
     assert again is not None
     make_feature_file(again)
     np.testing.assert_array_equal(np.load(out)["x"], ROWS)
 
 
 def test_nothing_at_all(tmp_path: Path) -> None:
-    parts = Checkpoint.begin(tmp_path / "f.npz", RUN, ["x"])
+    parts = Checkpoint.create(tmp_path / "f.npz", RUN, ["x"])
     write_features(parts, [], quiet)
     assert np.load(tmp_path / "f.npz")["x"].size == 0
 
@@ -233,31 +235,31 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     with refused("f.npy: .npy holds one array, and there are 2"):
         check_feature_file(tmp_path / "f.npy", 2)
     with refused("there is no folder .*nowhere"):
-        Checkpoint.begin(tmp_path / "nowhere" / "f.h5", RUN, ["x"])
+        Checkpoint.create(tmp_path / "nowhere" / "f.h5", RUN, ["x"])
     (tmp_path / "d.lmdb").mkdir()
     (tmp_path / "d.lmdb" / "x").touch()
     with refused("d.lmdb: this is there already, and is not replaced"):
         check_feature_file(tmp_path / "d.lmdb", 1)
-    parts = Checkpoint.begin(tmp_path / "f.lmdb", RUN, ["x"])
+    parts = Checkpoint.create(tmp_path / "f.lmdb", RUN, ["x"])
     with refused("blob 'x' has rows of 4 axes; a Datum has channels, height and width"):
         write_features(parts, [RowBlock(1, {"x": np.zeros((1, 2, 2, 2, 2), np.float32)})], quiet)
 
 
 def test_a_new_run_forgets_that_an_earlier_one_was_finished(tmp_path: Path) -> None:
     out = tmp_path / "f.npz"
-    earlier = Checkpoint.begin(out, {**RUN, "net": "b"}, ["x"])
+    earlier = Checkpoint.create(out, {**RUN, "net": "b"}, ["x"])
     (earlier.folder / "journal.json").rename(earlier.folder / "finished.json")  # as a kill may leave it
-    earlier.close()
+    earlier.close_files()
     out.write_bytes(b"of the earlier run")
-    parts = Checkpoint.begin(out, RUN, ["x"])
+    parts = Checkpoint.create(out, RUN, ["x"])
     parts.append({"x": ROWS})
-    parts.note(replace(parts.journal, items=9), {})
-    parts.close()
+    parts.commit(replace(parts.journal, items=9), {})
+    parts.close_files()
     assert not was_finished(out, RUN, ["x"])
-    again = Checkpoint.go_on(out, RUN, ["x"])
+    again = Checkpoint.resume(out, RUN, ["x"])
     assert again is not None
     np.testing.assert_array_equal(again.rows("x"), ROWS)
-    again.close()
+    again.close_files()
 
 
 def test_a_new_run_removes_only_what_runs_write(tmp_path: Path) -> None:
@@ -265,5 +267,5 @@ def test_a_new_run_removes_only_what_runs_write(tmp_path: Path) -> None:
     (folder / "mine").mkdir(parents=True)
     for name in ("notes.txt", "0.npy", "journal.new", "states-3.npz"):
         (folder / name).write_text("x")
-    Checkpoint.begin(tmp_path / "f.npz", RUN, ["x"]).close()
+    Checkpoint.create(tmp_path / "f.npz", RUN, ["x"]).close_files()
     assert sorted(path.name for path in folder.iterdir()) == ["journal.json", "lock", "mine", "notes.txt"]

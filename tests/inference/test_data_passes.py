@@ -14,8 +14,8 @@ from support.databases import pixels, raw, refused, write_lmdb
 from support.golden_cases import ROOT, Array
 
 import caffeconv
-from caffeconv.inference.data_passes import DatasetRunner
-from caffeconv.inference.features import chunks_of
+from caffeconv.inference.data_passes import DatasetRunner, own_data
+from caffeconv.inference.features import row_blocks
 from caffeconv.inference.scores import Score, Scores
 
 DATA = (
@@ -45,19 +45,19 @@ def net_of(folder: Path, text: str) -> caffeconv.Net:
 
 def test_one_round_and_how_the_last_batch_goes_on(here: Path) -> None:
     net = net_of(here, LOSSES)
-    sweep = DatasetRunner(net, ["label"], threads=2)
+    sweep = DatasetRunner(own_data(net), ["label"], threads=2)
     assert (sweep.leading, sweep.total) == ("source", 3)
-    passes = [(one.number, one.blobs["label"].tolist(), one.in_round.tolist()) for one in sweep]
+    passes = [(one.number, one.blobs["label"].tolist(), one.counted.tolist()) for one in sweep]
     assert passes == [
         (0, [0, 1, 2, 3], [True] * 4), (1, [4, 0, 1, 2], [True] * 4), (2, [3, 4, 0, 1], [True, True, False, False]),
     ]  # fmt: skip
-    assert len(list(DatasetRunner(net, ["label"], passes=7))) == 7
+    assert len(list(DatasetRunner(own_data(net), ["label"], passes=7))) == 7
 
 
 def test_scores_are_those_of_forward(here: Path) -> None:
     net = net_of(here, LOSSES)
     scores = Scores(net)
-    batches = [scores.add(one.number, one.blobs) for one in DatasetRunner(net, scores.blobs, passes=5)]
+    batches = [scores.add(one.number, one.blobs) for one in DatasetRunner(own_data(net), scores.blobs, passes=5)]
     again = net_of(here, LOSSES)
     forwards = [{name: values.copy() for name, values in again.forward().items()} for _ in range(5)]
     means = {name: np.mean([forward[name] for forward in forwards], axis=0) for name in again.outputs}
@@ -82,14 +82,16 @@ def test_an_output_that_changes_its_size_has_no_average(here: Path) -> None:
     net = net_of(here, text + 'layer { name: "p" type: "Power" bottom: "data" top: "out" }')
     scores = Scores(net)
     with refused("output 'out' is 1×1×3×4 in this batch and 1×1×3×3 in the first"):
-        for one in DatasetRunner(net, scores.blobs):
+        for one in DatasetRunner(own_data(net), scores.blobs):
             scores.add(one.number, one.blobs)
 
 
 def gathered(net: caffeconv.Net, start: int, stop: int) -> Array:
     (layer,) = net.sources
-    sweep = DatasetRunner(net, ["ip1"], begin={layer: start}, first=start // 3, most=math.ceil((stop - start) / 3))
-    return np.concatenate([chunk.rows["ip1"].copy() for chunk in chunks_of(sweep)])
+    sweep = DatasetRunner(
+        own_data(net), ["ip1"], begin={layer: start}, first=start // 3, most=math.ceil((stop - start) / 3)
+    )
+    return np.concatenate([chunk.rows["ip1"].copy() for chunk in row_blocks(sweep)])
 
 
 @settings(max_examples=20, deadline=None)
@@ -118,15 +120,15 @@ def test_state_is_carried_on(here: Path) -> None:
     )
     net = net_of(here, DATA + lstm)
     whole = []
-    for one in DatasetRunner(net, ["lstm"]):
+    for one in DatasetRunner(own_data(net), ["lstm"]):
         whole.append((one.blobs["lstm"].copy(), one.positions, net.states))
     other = net_of(here, DATA + lstm)
     other.states = whole[0][2]
-    rest = [one.blobs["lstm"].copy() for one in DatasetRunner(other, ["lstm"], begin=whole[0][1], first=1)]
+    rest = [one.blobs["lstm"].copy() for one in DatasetRunner(own_data(other), ["lstm"], begin=whole[0][1], first=1)]
     np.testing.assert_array_equal(rest, [values for values, _, _ in whole[1:]])
     fresh = [
         one.blobs["lstm"].copy()
-        for one in DatasetRunner(net_of(here, DATA + lstm), ["lstm"], begin=whole[0][1], first=1)
+        for one in DatasetRunner(own_data(net_of(here, DATA + lstm)), ["lstm"], begin=whole[0][1], first=1)
     ]
     assert not np.array_equal(fresh, rest)
 
@@ -135,6 +137,6 @@ def test_a_pass_computes_with_the_parameters_as_they_are(here: Path) -> None:
     (here / "net.prototxt").write_text(LOSSES)
     net = caffeconv.Net(here / "net.prototxt")
     feeds = {"data": np.ones((4, 1, 3, 3), np.float32)}
-    before = net.run_pass(feeds, ["ip"])["ip"].copy()
+    before = net.run(feeds, ["ip"])["ip"].copy()
     net.params["ip"][0].data[...] *= 2
-    np.testing.assert_allclose(net.run_pass(feeds, ["ip"])["ip"], 2 * before, rtol=1e-6)
+    np.testing.assert_allclose(net.run(feeds, ["ip"])["ip"], 2 * before, rtol=1e-6)

@@ -278,7 +278,7 @@ def test_a_job_that_kills_every_worker() -> None:
     found = []
     with (
         RayWorkers(build, [], 2, lambda line: None) as workers,
-        refused("4 workers died, one after the other, over 3: .*try fewer --workers"),
+        refused("4 workers died, one after the other, over 3: .*try fewer `workers=…`"),
     ):
         for job, _ in workers.in_order(range(9)):
             found.append(job)

@@ -16,12 +16,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.data_nets import LAYERS, data_layer, write_data_net
 from support.databases import pixels, raw, refused, write_hdf5, write_list, write_lmdb
+from support.small_nets import write_net
 
-from caffeconv import Net
+from caffeconv import Net, convert
+from caffeconv.data.input_items import ArraySource
 from caffeconv.data.records import open_records
-from caffeconv.inference.data_passes import DatasetRunner, OutputBatch
+from caffeconv.inference.data_passes import Dataset, DatasetRunner, own_data
+from caffeconv.inference.output_batches import OutputBatch
 from caffeconv.inference.ray_workers import share
-from caffeconv.inference.sharding import Passes, RunnerBuild, Shard, ShardedRunner, passes_a_shard, refuse_order
+from caffeconv.inference.sharding import (
+    RunnerBuild,
+    Shard,
+    ShardedRunner,
+    ShardResult,
+    bytes_of_net,
+    passes_a_shard,
+    refuse_order,
+)
+from caffeconv.runtime.session import Session
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -49,12 +61,13 @@ class Here(Generic[Job, Result]):
 def sharded(
     net: Path, count: int, *, passes: int | None = None, begin: dict[str, int] | None = None, first: int = 0,
     skip_bad: bool = False,
-) -> tuple[ShardedRunner, Here[Shard, Passes]]:  # fmt: skip
-    known = DatasetRunner(Net(net), BLOBS, passes=passes, skip_bad=skip_bad)
-    build = RunnerBuild(lambda threads: Net(net, threads=threads), BLOBS, known.items, passes, None, skip_bad)
-    workers = Here(build(1), count)
+) -> tuple[ShardedRunner, Here[Shard, ShardResult]]:  # fmt: skip
+    known = DatasetRunner(own_data(Net(net)), BLOBS, passes=passes, skip_bad=skip_bad)
+    build = RunnerBuild(lambda threads: own_data(Net(net, threads=threads)), BLOBS, known.items, passes, None, skip_bad)
+    workers, driver = Here(build(1), count), Net(net)
     return ShardedRunner(
-        Net(net), BLOBS, workers, passes=passes, begin=begin, first=first, skip_bad=skip_bad
+        own_data(driver), BLOBS, workers, bytes_of_net(driver, BLOBS), passes=passes, begin=begin, first=first,
+        skip_bad=skip_bad,
     ), workers  # fmt: skip
 
 
@@ -63,7 +76,7 @@ def kept(passes: Iterable[OutputBatch]) -> list[tuple[object, ...]]:
     return [
         (
             one.number, one.first_item, {name: values.tobytes() for name, values in one.blobs.items()},
-            one.in_round.tolist(), dict(one.positions), list(one.skipped),
+            one.counted.tolist(), dict(one.positions), list(one.skipped),
         )
         for one in passes
     ]  # fmt: skip
@@ -74,33 +87,51 @@ def kept(passes: Iterable[OutputBatch]) -> list[tuple[object, ...]]:
 def test_the_same_passes(tmp_path: Path, items: int, count: int) -> None:
     net = write_data_net(tmp_path, items, 4)
     sweep, workers = sharded(net, count)
-    assert kept(sweep) == kept(DatasetRunner(Net(net), BLOBS))
+    assert kept(sweep) == kept(DatasetRunner(own_data(Net(net)), BLOBS))
     assert len(workers.done) == len({shard.first for shard in workers.done})
     assert sum(shard.passes for shard in workers.done) >= math.ceil(items / 4)
 
 
 def test_as_many_passes_as_are_asked_for(tmp_path: Path) -> None:
     net = write_data_net(tmp_path, 10, 4)
-    assert kept(sharded(net, 2, passes=7)[0]) == kept(DatasetRunner(Net(net), BLOBS, passes=7))
+    assert kept(sharded(net, 2, passes=7)[0]) == kept(DatasetRunner(own_data(Net(net)), BLOBS, passes=7))
+
+
+@pytest.mark.parametrize("items", [1, 7, 8, 600])
+@pytest.mark.parametrize("begin", [0, 1])
+def test_items_that_are_handed_over_are_shared_out_too(tmp_path: Path, items: int, begin: int) -> None:
+    net = write_net(tmp_path, {"x": (4, 3)}, 'layer { name: "ip" type: "Power" bottom: "x" top: "ip" }\n')
+    values = np.random.default_rng(0).normal(size=(items, 3)).astype(np.float32)
+
+    def dataset(threads: int = 1) -> Dataset:
+        return Dataset(Session(convert(net)), {"x": ArraySource("x", tmp_path / "x.npy", values, 4)})
+
+    start = {"x": min(4 * begin, items)}
+    workers = Here(RunnerBuild(dataset, ["ip"], {"x": items}, None, 0, False)(1), 2)
+    runner = ShardedRunner(dataset(), ["ip"], workers, 48, begin=start, first=begin)
+    results = kept(runner)
+    assert results == kept(DatasetRunner(dataset(), ["ip"], begin=start, first=begin))
+    assert len(results) == math.ceil((items - start["x"]) / 4)
+    assert len(workers.done) == len({shard.first for shard in workers.done})
 
 
 def test_going_on_in_the_middle(tmp_path: Path) -> None:
     net = write_data_net(tmp_path, 50, 4)
-    whole = kept(DatasetRunner(Net(net), BLOBS))
+    whole = kept(DatasetRunner(own_data(Net(net)), BLOBS))
     assert kept(sharded(net, 2, begin={"data": 20}, first=5)[0]) == whole[5:]
 
 
 @pytest.mark.parametrize("damaged", [{0}, {7, 8, 9, 30}, {59}, set(range(20, 40))], ids=str)
 def test_what_is_damaged_is_passed_over_alike(tmp_path: Path, damaged: set[int]) -> None:
     net = write_data_net(tmp_path, 60, 4, damaged)
-    alone = kept(DatasetRunner(Net(net), BLOBS, skip_bad=True))
+    alone = kept(DatasetRunner(own_data(Net(net)), BLOBS, skip_bad=True))
     assert kept(sharded(net, 2, skip_bad=True)[0]) == alone
     assert len({text for *_, skipped in alone if isinstance(skipped, list) for text in skipped}) == len(damaged)
 
 
 def test_an_item_that_is_damaged_ends_it_where_it_would_end_alone(tmp_path: Path) -> None:
     net = write_data_net(tmp_path, 60, 4, {41})
-    alone, shared = DatasetRunner(Net(net), BLOBS), sharded(net, 2)[0]
+    alone, shared = DatasetRunner(own_data(Net(net)), BLOBS), sharded(net, 2)[0]
     found: list[tuple[list[tuple[object, ...]], str]] = []
     for sweep in (alone, shared):
         made: list[OutputBatch] = []
@@ -120,20 +151,20 @@ def test_a_source_of_one_item_beside_a_database(tmp_path: Path) -> None:
     )
     net = write_data_net(tmp_path, 64, 4, layers=layers)
     sweep, workers = sharded(net, 2)
-    assert kept(sweep) == kept(DatasetRunner(Net(net), BLOBS))
+    assert kept(sweep) == kept(DatasetRunner(own_data(Net(net)), BLOBS))
     assert len(workers.done) == len({shard.first for shard in workers.done})  # nothing was made twice
 
 
 def test_a_shard_reads_nothing_beyond_it(tmp_path: Path) -> None:
     net = Net(write_data_net(tmp_path, 60, 4, {9}))
-    sweep = DatasetRunner(net, BLOBS, begin={"data": 4}, first=1, most=3, threads=2, skip_bad=True)
+    sweep = DatasetRunner(own_data(net), BLOBS, begin={"data": 4}, first=1, most=3, threads=2, skip_bad=True)
     assert [one.positions["data"] for one in sweep] == [8, 13, 17]
     assert net.sources["data"].position == 17
 
 
 def test_another_number_of_items_elsewhere(tmp_path: Path) -> None:
     net = write_data_net(tmp_path, 8, 4)
-    build = RunnerBuild(lambda threads: Net(net), BLOBS, {"data": 9}, None, None, False)
+    build = RunnerBuild(lambda threads: own_data(Net(net)), BLOBS, {"data": 9}, None, None, False)
     with refused("db: 8 items where the worker is, 9 where the run was started"):
         build(1)(Shard(0, 1, {"data": 0}))
 
@@ -152,7 +183,7 @@ def test_nets_that_need_their_order_are_refused(tmp_path: Path) -> None:
         'layer { name: "reshape" type: "Reshape" bottom: "data" top: "x" reshape_param { shape { dim: 2 dim: 1 dim: 1 } } }\n'
         'layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "cont" top: "y" recurrent_param { num_output: 2 } }\n'
     )
-    with refused(r"lstm \(LSTM\), line 3: it keeps its state from one pass to the next.*leave --engine ray out"):
+    with refused(r"lstm \(LSTM\), line 3: it keeps its state from one pass to the next.*leave `engine='ray'` out"):
         refuse_order(Net(recurrent))
     written = write_data_net(
         tmp_path, 4, 2,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from caffeconv.cli.loading import load_net
 from caffeconv.cli.options.net import refuse_other_options, tell_problems
 from caffeconv.frontend.options import NetOptions
 
@@ -19,6 +18,7 @@ def convert_weights(
 ) -> None:
     """Writes the parameters, and prints a summary and the notes on them."""
     from caffeconv.cli.show.written_files import saved_summary
+    from caffeconv.conversion.load import load
     from caffeconv.emit.weights.caffe_weights import save_weights
     from caffeconv.errors import CaffeconvError
     from caffeconv.frontend.open_files import weights_files
@@ -26,7 +26,7 @@ def convert_weights(
     refuse_other_options(ARGUMENTS, f"is for ONNX models, and {out.name} holds weights as Caffe saves them")
     if not weights_files(net, weights):
         raise CaffeconvError(f"{out}: no weights were given, so there are none to save; give WEIGHTS after NET")
-    loaded = load_net(net, weights, options)
+    loaded = load(net, weights, options)
     save_weights(out, loaded.graph)
     tell_problems(loaded.dropped, loaded.bound.diagnostics, quiet=quiet, verbose=verbose)
     if not quiet:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from caffeconv.cli.loading import load_net
 from caffeconv.cli.options.model_form import FormOptions, not_right, report_half, show_verification
 from caffeconv.cli.options.net import note, tell_problems
 from caffeconv.errors import CaffeconvError, Diagnostic
@@ -40,14 +39,14 @@ class ModelRequest:
 def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
     """Writes the model, and prints a summary and the notes on it."""
     from caffeconv.cli.show.written_files import report_lines
-    from caffeconv.conversion.load import source_metadata
+    from caffeconv.conversion.load import load_cropped, source_metadata
     from caffeconv.emit.onnx_writer import choose_storage, write_model
     from caffeconv.files.sha256 import hashing
     from caffeconv.frontend.open_files import weights_files
 
     notes: list[Diagnostic] = []
     with hashing(weights_files(request.net, request.weights)) as hashes:
-        loaded = load_net(request.net, request.weights, request.options, crop=request.forms.crop_size)
+        loaded = load_cropped(request.net, request.weights, request.options, request.forms.crop_size)
         model = _build_model(request, loaded, notes, quiet=quiet)
         storage = choose_storage(model, request.storage)
         metadata = functools.partial(source_metadata, loaded, hashes)

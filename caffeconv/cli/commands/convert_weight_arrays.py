@@ -7,7 +7,6 @@ from typing import Literal
 
 import click
 
-from caffeconv.cli.loading import load_net
 from caffeconv.cli.options.net import note, refuse_other_options, tell_problems
 from caffeconv.frontend.options import NetOptions
 
@@ -27,11 +26,12 @@ def convert_weight_arrays(
 ) -> None:  # fmt: skip
     """Writes the arrays, and prints a summary and the notes on them."""
     from caffeconv.cli.show.progress import progress
+    from caffeconv.conversion.load import load
     from caffeconv.emit.weights.weight_arrays import weight_arrays_of
     from caffeconv.emit.weights.weight_files import write_weight_arrays
 
     refuse_other_options(ARGUMENTS, f"is for ONNX models, and {out.name} holds weights alone")
-    loaded = load_net(net, weights, options)
+    loaded = load(net, weights, options)
     content = weight_arrays_of(loaded.graph, layout, keras_names=out.suffix.lower() == ".h5")
     with progress(len(content.arrays), "writing arrays", quiet=quiet) as advance:
         size = write_weight_arrays(out, content, advance)

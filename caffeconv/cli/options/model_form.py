@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from caffeconv.cli.options.net import note, parse_size
-from caffeconv.data.mean import read_mean
+from caffeconv.data.mean import Mean
 from caffeconv.emit.metadata import ChannelOrder, Layout, Preprocess
 from caffeconv.emit.model_options import ModelOptions
 from caffeconv.errors import CaffeconvError, Diagnostic
@@ -84,7 +84,7 @@ class FormOptions:
         base = Preprocess(size=resize, rgb=self.rgb, pictures=self.pictures, layout=self.input_layout or "nhwc")
         if self._says_preprocessing:
             scale = 1.0 if self.scale is None else self.scale
-            return replace(base, mean=read_mean(self.mean), scale=scale)
+            return replace(base, mean=Mean(self.mean).load() if self.mean is not None else None, scale=scale)
         from caffeconv.conversion.own_preprocess import own_preprocess
         from caffeconv.frontend.open_files import read_net
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,9 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import format_shape
 
 if TYPE_CHECKING:
-    from caffeconv.inference.input_batches import Batch
-    from caffeconv.runtime.session import Session
+    from caffeconv.inference.data_passes import Model
+    from caffeconv.inference.output_batches import OutputBatch
 
-Format = Literal["table", "csv", "jsonl"]
 MOST_NAME = 100
 """Characters of an item's name for which a table of many parts keeps its columns in line."""
 
@@ -86,8 +85,6 @@ class Classified:
     own: Sequence[int] | None
     labels: Sequence[str]
     top_k: int
-    passed_over: Collection[int] = ()
-    """Items that are left out."""
 
     @property
     def header(self) -> Sequence[str]:
@@ -95,28 +92,28 @@ class Classified:
         return ["item", "output", "rank", "class", "score", *more]
 
 
-def is_classification(session: Session, batch: Batch) -> bool:
+def is_classification(model: Model, batch: OutputBatch) -> bool:
     """Whether every output is a score for each class of each item."""
-    return all(_gives_classes(session, name, values, batch.size) for name, values in batch.outputs.items())
+    return all(_gives_classes(model, name, values, batch.size) for name, values in batch.blobs.items())
 
 
-def _gives_classes(session: Session, name: str, values: NDArray[np.float32], items: int) -> bool:
-    kind = session.kind(name) or guess_kind(values, items)
+def _gives_classes(model: Model, name: str, values: NDArray[np.float32], items: int) -> bool:
+    kind = model.kind(name) or guess_kind(values, items)
     return kind == "probabilities" and values.ndim >= 2 and len(values) == items and values[0].size == values.shape[1]
 
 
-def refuse_other_outputs(session: Session, batch: Batch, option: str) -> None:
-    """Raises CaffeconvError for an output that has no classes; `option`: what needs them."""
-    for name, values in batch.outputs.items():
-        if not _gives_classes(session, name, values, batch.size):
+def refuse_other_outputs(model: Model, batch: OutputBatch, asker: str) -> None:
+    """Raises CaffeconvError for an output that has no classes; `asker`: what needs them."""
+    for name, values in batch.blobs.items():
+        if not _gives_classes(model, name, values, batch.size):
             raise CaffeconvError(
-                f"{option}: output '{name}' is {format_shape(values.shape)}, and not the probabilities of "
+                f"{asker}: output '{name}' is {format_shape(values.shape)}, and not the probabilities of "
                 "classes, nor are all outputs "
                 "detections; such values can be written whole with -o (.npz, .h5, .csv, .json), without --format"
             )
 
 
-def predictions(batches: Iterable[Batch], what: Classified, tally: Tally) -> Iterator[Prediction]:
+def predictions(batches: Iterable[OutputBatch], what: Classified, tally: Tally) -> Iterator[Prediction]:
     """One for each item and output, counted as they pass."""
     for batch in batches:
         for prediction in _predictions(batch, what):
@@ -124,12 +121,9 @@ def predictions(batches: Iterable[Batch], what: Classified, tally: Tally) -> Ite
             yield prediction
 
 
-def _predictions(batch: Batch, what: Classified) -> Iterator[Prediction]:
-    for i in range(batch.size):
-        number = batch.start + i
-        if number in what.passed_over:
-            continue
-        for name, values in batch.outputs.items():
+def _predictions(batch: OutputBatch, what: Classified) -> Iterator[Prediction]:
+    for i, number in enumerate(map(int, batch.items)):
+        for name, values in batch.blobs.items():
             row = values[i].ravel()
             best = np.argsort(-row, kind="stable")[: what.top_k]
             labels = tuple(what.labels[k] if k < len(what.labels) else "" for k in best) if what.labels else ()
@@ -139,23 +133,22 @@ def _predictions(batch: Batch, what: Classified) -> Iterator[Prediction]:
             )
 
 
-def print_table(batches: Iterable[Batch], what: Classified) -> Tally:
+def print_table(batches: Iterable[OutputBatch], what: Classified) -> Tally:
     """Prints a part of the table for each batch and output as it comes; the first has the headings."""
-    console, tally, printed_names, width = make_console(), Tally(what.top_k), set(), 0
+    console, tally, with_heading, width = make_console(), Tally(what.top_k), set(), 0
     for batch in batches:
         for prediction in _predictions(batch, what):
             tally.count(prediction)
-        rows = [i for i in range(batch.size) if batch.start + i not in what.passed_over]
-        if not rows:
+        if not batch.size:
             continue
-        items = [what.items(batch.start + i) for i in rows]
+        items = [what.items(int(number)) for number in batch.items]
         width = max(width, *(min(len(item), MOST_NAME) for item in items))
-        for name, values in batch.outputs.items():
-            table = classes(name, values[rows], items, what.labels, what.top_k)
-            table.show_header = name not in printed_names or len(batch.outputs) > 1
+        for name, values in batch.blobs.items():
+            table = classes(name, values, items, what.labels, what.top_k)
+            table.show_header = name not in with_heading or len(batch.blobs) > 1
             table.columns[0].min_width = width
             table.columns[1].min_width = max(6, len(name))
             table.columns[2].min_width = len("class")
-            printed_names.add(name)
+            with_heading.add(name)
             console.print(table)
     return tally

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,8 +10,8 @@ from caffeconv.cli.show.records import number_or_null
 from caffeconv.cli.show.tables import guess_kind
 
 if TYPE_CHECKING:
-    from caffeconv.inference.input_batches import Batch
-    from caffeconv.runtime.session import Session
+    from caffeconv.inference.data_passes import Model
+    from caffeconv.inference.output_batches import OutputBatch
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 """Fractions of the picture's width and height, as DetectionOutput gives them."""
@@ -53,27 +53,23 @@ class Detected:
     items: Callable[[int], str]
     labels: Sequence[str]
     threshold: float
-    passed_over: Collection[int] = ()
-    """Items that are left out."""
 
     @property
     def header(self) -> Sequence[str]:
         return ["item", "output", "class", "score", *CORNERS, *(["label"] if self.labels else [])]
 
-    def records(self, batches: Iterable[Batch]) -> Iterator[Detections]:
+    def records(self, batches: Iterable[OutputBatch]) -> Iterator[Detections]:
         """One for each item and output, also where nothing was found."""
         for batch in batches:
-            for i in range(batch.size):
-                if batch.start + i in self.passed_over:
-                    continue
-                for name, values in batch.outputs.items():
+            for i, number in enumerate(map(int, batch.items)):
+                for name, values in batch.blobs.items():
                     rows = (row.tolist() for row in values.reshape(-1, 7) if row[0] == i)
                     boxes = tuple(
                         Box(int(label), score, tuple(corners), self._label(int(label)))
                         for _, label, score, *corners in rows
                         if label >= 0 and score >= self.threshold
                     )
-                    yield Detections(self.items(batch.start + i), name, boxes)
+                    yield Detections(self.items(number), name, boxes)
 
     def _label(self, number: int) -> str | None:
         if not self.labels:
@@ -81,10 +77,10 @@ class Detected:
         return self.labels[number] if number < len(self.labels) else ""
 
 
-def is_detection(session: Session, batch: Batch) -> bool:
+def is_detection(model: Model, batch: OutputBatch) -> bool:
     """Whether every output lists boxes, image by image."""
     return all(
-        (session.kind(name) or guess_kind(values, batch.size)) == "detections" for name, values in batch.outputs.items()
+        (model.kind(name) or guess_kind(values, batch.size)) == "detections" for name, values in batch.blobs.items()
     )
 
 

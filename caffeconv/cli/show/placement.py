@@ -17,6 +17,6 @@ def say_placement(session: Session, layers: Callable[[], Sequence[str]]) -> None
 
     placements = session.placements()
     names = layers() if placements else []
-    owners = {placement.node: layer_of(placement.node, names) or placement.node for placement in placements or ()}
+    owners = {place.node: layer_of(place.node, names) or place.node for place in placements or ()}
     for line in report_lines(session.providers, placements, owners, session.why_not_cuda):
         note(line)

@@ -41,8 +41,8 @@ def noise_for(inputs: Mapping[str, Sequence[int | str]], batch: int) -> dict[str
         if unknown:
             raise CaffeconvError(f"input '{name}' is open in {', '.join(map(str, unknown))}; give --input {name}=FILE")
         shape = tuple(dim if isinstance(dim, int) else batch for dim in dims)
-        values = random.uniform(0, 255, shape) if len(shape) > 2 else np.zeros(shape)
-        feeds[name] = values.astype(np.float32)
+        noise = random.uniform(0, 255, shape) if len(shape) > 2 else np.zeros(shape)
+        feeds[name] = noise.astype(np.float32)
     return feeds
 
 

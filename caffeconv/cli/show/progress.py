@@ -50,4 +50,4 @@ class _Bar:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
         bar = self._stack.enter_context(Progress(*columns, console=Console(file=sys.stderr), transient=True))
         task = bar.add_task(self._what, total=self._total, rate=0.0)
-        return lambda count: bar.update(task, completed=count, rate=count / (time.monotonic() - self._start))
+        return lambda items: bar.update(task, completed=items, rate=items / (time.monotonic() - self._start))

@@ -8,10 +8,9 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-RecordFormat = Literal["csv", "jsonl", "json"]
-SUFFIX_FORMATS: Mapping[str, RecordFormat] = {".csv": "csv", ".jsonl": "jsonl", ".json": "json"}
+from caffeconv.inference.result_files import RecordFormat
 
 
 class Record(Protocol):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.markup import escape
 from rich.table import Table
 
+from caffeconv.cli.show.console import make_console
 from caffeconv.tensor.shape import format_shape
 
 Array = NDArray[np.float32]
@@ -68,3 +69,24 @@ def summary(name: str, values: Array) -> Table:
     if values.size <= MAX_VALUES:
         table.add_row(" ".join(f"{value:.6g}" for value in values.ravel()), "", "", "", "")
     return table
+
+
+def print_blobs(
+    results: Mapping[str, Array], kind_of: Callable[[str], str], items: Sequence[str], labels: Sequence[str], top_k: int,
+    threshold: float,
+) -> None:  # fmt: skip
+    """Prints each blob as what it is: classes, detections, or a summary."""
+    console = make_console()
+    for name, values in results.items():
+        kind = kind_of(name) or guess_kind(values, len(items))
+        if (
+            kind == "probabilities"
+            and values.ndim >= 2
+            and values[0].size == max(values.shape[1:])
+            and len(values) == len(items)
+        ):
+            console.print(classes(name, values, items, labels, top_k))
+        elif kind == "detections":
+            console.print(detections(name, values, items, labels, threshold))
+        else:
+            console.print(summary(name, values))
