@@ -90,7 +90,9 @@ def _build_model(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic],
         if not verification.ok:
             raise CaffeconvError(not_right(verification, request.out))
     elif model_options.half and not quiet:
-        report_half(loaded, plain_model, model, model_options)
+        from caffeconv.verify import deviations
+
+        report_half(functools.partial(deviations, loaded, plain_model, model, model_options))
     return lazy_model if model_options.is_plain else LazyModel(model, {})
 
 

@@ -12,6 +12,9 @@ from caffeconv.cli.options.h_recipe import Start, Weighing
 from caffeconv.cli.options.net import note, talk_options
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from caffeconv.infogain.balance import Balance
     from caffeconv.infogain.matrices import Decay
     from caffeconv.tensor.shape import FloatArray
@@ -109,9 +112,6 @@ def make_h_command(
         caffeconv make-h --counts 900,90,10 --balance inverse-frequency -o H.binaryproto
     """
     from caffeconv.files.atomic import refuse_input_as_output, whole_file
-    from caffeconv.infogain.matrices import identity as identity_matrix
-    from caffeconv.infogain.matrices import smoothed, weighted, with_unit_rows
-    from caffeconv.infogain.remarks import remarks
     from caffeconv.infogain.writing import check_place, files_of, layers_using, make_h
 
     start = Start(source, identity, hierarchy, positions, decay, sigma)
@@ -131,20 +131,10 @@ def make_h_command(
     for output in (*(files_of(out) if out else ()), *([plot] if plot else ())):
         refuse_input_as_output(output, [path for path in (*start.files, *weighing.files, labels) if path])
 
-    names = _read_names(labels)
-    base, names = start.matrix(names)
-    size = len(base) if base is not None else len(names) or None
-    weights = weighing.weights(size, quiet=quiet, verbose=verbose)
-    if base is None:
-        assert weights is not None
-        base = identity_matrix(len(weights))
-    matrix = base if smooth is None else smoothed(base, smooth)
-    matrix = with_unit_rows(matrix) if normalize else matrix
-    matrix = matrix if weights is None else weighted(matrix, weights)
+    base, names = start.matrix(_read_names(labels))
+    weights = weighing.weights(len(base) if base is not None else len(names) or None, quiet=quiet, verbose=verbose)
+    matrix = _matrix(base, weights, smooth, unit_rows=normalize is not None, quiet=quiet)
     _check_names(names, len(matrix), labels)
-
-    for remark in remarks(matrix, weighted=weights is not None, base=base):
-        note(f"warning: {remark}", quiet=quiet)
     if out is not None:
         make_h(matrix, out, legacy=legacy)
         if verbose:
@@ -158,6 +148,24 @@ def make_h_command(
         _show(matrix, names)
     if out is not None:
         click.echo(layers_using(out), nl=False)
+
+
+def _matrix(
+    base: FloatArray | None, weights: NDArray[np.float64] | None, smooth: float | None, *, unit_rows: bool, quiet: bool
+) -> FloatArray:
+    """H of a start, the identity where there is none; what might not be meant goes to stderr."""
+    from caffeconv.infogain.matrices import identity, smoothed, weighted, with_unit_rows
+    from caffeconv.infogain.remarks import remarks
+
+    if base is None:
+        assert weights is not None
+        base = identity(len(weights))
+    matrix = base if smooth is None else smoothed(base, smooth)
+    matrix = with_unit_rows(matrix) if unit_rows else matrix
+    matrix = matrix if weights is None else weighted(matrix, weights)
+    for remark in remarks(matrix, weighted=weights is not None, base=base):
+        note(f"warning: {remark}", quiet=quiet)
+    return matrix
 
 
 def _read_names(path: Path | None) -> Sequence[str]:

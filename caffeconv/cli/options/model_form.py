@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +19,6 @@ from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.frontend.options import NetOptions
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
-    from caffeconv.conversion.load import Loaded
     from caffeconv.verify import BlobCheck, Verification
     from caffeconv.verify.engines import EngineName
 
@@ -171,12 +168,10 @@ def not_right(verification: Verification, out: Path) -> str:
     )
 
 
-def report_half(loaded: Loaded, plain_model: ModelProto, model: ModelProto, model_options: ModelOptions) -> None:
+def report_half(deviations: Callable[[], Iterable[BlobCheck]]) -> None:
     """A line for each output, on stdout: how far half precision takes it from float32, on a probe input."""
-    from caffeconv.verify import deviations
-
     try:
-        checks = deviations(loaded, plain_model, model, model_options)
+        checks = deviations()
     except CaffeconvError as error:
         note(f"how far half precision is from float32 is not known: {error}")
         return
