@@ -14,26 +14,7 @@ from caffeconv.ir.graph import Graph
 from caffeconv.passes.pipeline import LINKING_PASSES, PASSES, run_passes
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
     from caffeconv.emit.lazy_model import LazyModel
-
-
-def convert_loaded(
-    loaded: Loaded, outputs: Sequence[str], *, batch: int | Literal["dynamic", "keep"] = "dynamic",
-    opset: int | None = None, fold: bool = True, metadata: Mapping[str, str] | None = None,
-    notes: list[Diagnostic] | None = None, stateful: bool = False, any_size: bool = False,
-) -> ModelProto:  # fmt: skip
-    """As `convert`, from a net already loaded; `outputs` are values of its graph. Notes for the user go to `notes`.
-
-    metadata: a file's record of its sources (`source_metadata`); a model that only runs here needs none.
-    stateful: see emit_model. any_size: with a dynamic batch, height and width are open too, where layers allow it.
-    """
-    model = to_onnx(
-        loaded, outputs, batch=batch, opset=opset, fold=fold, metadata=metadata, notes=notes, stateful=stateful,
-        any_size=any_size,
-    )  # fmt: skip
-    return model.materialize()
 
 
 def to_onnx(
@@ -41,9 +22,19 @@ def to_onnx(
     opset: int | None = None, fold: bool = True, link: bool = False, metadata: Mapping[str, str] | None = None,
     notes: list[Diagnostic] | None = None, stateful: bool = False, any_size: bool = False,
 ) -> LazyModel:  # fmt: skip
-    """As `convert_loaded`, without the parameters' values, for `emit.store` to write.
+    """The ONNX model of a loaded net, checked by onnx.checker; parameters get their values when it is written.
 
-    link: the model shall point to them in the weights file, so that those which it can point to are left as they are.
+    Args:
+        outputs: values of its graph (`choose_outputs`).
+        batch, opset, fold: as for `convert`.
+        link: the model shall point to parameters in the weights file; those that it can point to stay as they are.
+        metadata: what a file says of its sources (`source_metadata`); a model that only runs here needs none.
+        notes: notes worth saying go to it.
+        stateful: see `emit_lazy`.
+        any_size: with a dynamic batch, height and width are open too, where layers allow it.
+
+    Raises:
+        CaffeconvError: an opset or a batch that cannot be, a layer that cannot be written.
     """
     from caffeconv.emit.check import check_model
     from caffeconv.emit.model import DEFAULT_OPSET, emit_lazy

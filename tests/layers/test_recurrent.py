@@ -18,7 +18,7 @@ from support.small_nets import Array, net_text, run_model, run_net, session_of, 
 
 import caffeconv
 from caffeconv.conversion.load import load
-from caffeconv.conversion.to_onnx import convert_loaded
+from caffeconv.conversion.to_onnx import to_onnx
 from caffeconv.emit.model import emit_model
 
 Exact = NDArray[np.float64]
@@ -173,7 +173,7 @@ def test_number_of_steps_is_open(folder: Path, kind: str) -> None:
 def test_states_go_from_pass_to_pass(folder: Path, problem: Problem) -> None:
     shapes = {name: values.shape for name, values in problem.feeds.items()}
     loaded = load(write_net(folder, shapes, problem.layer), weights_of(folder, problem))
-    session = session_of(convert_loaded(loaded, loaded.graph.outputs, batch="keep", stateful=True))
+    session = session_of(to_onnx(loaded, loaded.graph.outputs, batch="keep", stateful=True).materialize())
     node = next(node for node in loaded.graph.nodes if node.name == "r")
     kept = node.layer.state_shapes(node.bottom_shapes)
     assert [i.name for i in session.get_inputs()] == [*problem.feeds, *(f"r/{name}_in" for name in kept)]
@@ -195,7 +195,7 @@ def test_states_of_layers_that_no_output_needs_are_left_out(folder: Path) -> Non
     shapes = {name: values.shape for name, values in problem.feeds.items()}
     other = problem.layer.replace('"r"', '"other"').replace('top: "y"', 'top: "z"')
     loaded = load(write_net(folder, shapes, problem.layer + other))
-    model = convert_loaded(loaded, ["z"], batch="keep", stateful=True)
+    model = to_onnx(loaded, ["z"], batch="keep", stateful=True).materialize()
     assert [i.name for i in model.graph.input] == ["x", "cont", "other/h_in", "other/c_in"]
     assert [o.name for o in model.graph.output] == ["z", "other/h_out", "other/c_out"]
     assert not any(node.name.startswith("r") for node in model.graph.node)

@@ -15,7 +15,7 @@ from support.small_nets import write_net
 
 import caffeconv
 from caffeconv.conversion.load import Loaded, load
-from caffeconv.conversion.to_onnx import choose_outputs, convert_loaded
+from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
 from caffeconv.emit.metadata import Preprocess
 from caffeconv.emit.model_options import ModelOptions
 from caffeconv.emit.passes.pipeline import run_onnx_passes
@@ -38,7 +38,7 @@ def of_case(case: Case) -> tuple[Loaded, NetOptions]:
 
 def digits() -> tuple[Loaded, ModelProto]:
     loaded = load(DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel")
-    return loaded, convert_loaded(loaded, choose_outputs(loaded.graph, None))
+    return loaded, to_onnx(loaded, choose_outputs(loaded.graph, None)).materialize()
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -47,7 +47,7 @@ def test_nets_that_are_right(case: Case, layout: str, monkeypatch: pytest.Monkey
     monkeypatch.chdir(case.folder)
     loaded, state = of_case(case)
     form = ModelOptions("nhwc" if layout == "nhwc" else "nchw")
-    model = run_onnx_passes(convert_loaded(loaded, choose_outputs(loaded.graph, None)), form)
+    model = run_onnx_passes(to_onnx(loaded, choose_outputs(loaded.graph, None)).materialize(), form)
     found = verify(loaded, model, form, state, engine="self")
     assert [blob for blob in found.blobs if blob.verdict == "differs"] == []
     assert found.ok
@@ -94,7 +94,7 @@ def test_a_wrong_pass_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return replace(node, params=tuple(replace(p, values=v) for p, v in zip(node.params, scaled, strict=True)))
 
     monkeypatch.setattr(fold_affine, "_fold", wrong)
-    model = convert_loaded(loaded, choose_outputs(loaded.graph, None))
+    model = to_onnx(loaded, choose_outputs(loaded.graph, None)).materialize()
     assert not verify(loaded, model, options=state, engine="self").ok
 
 
@@ -112,7 +112,7 @@ def test_random_blobs_are_not_judged(tmp_path: Path) -> None:
         'layer { name: "r" type: "ReLU" bottom: "x" top: "r" }'
     )
     loaded = load(write_net(tmp_path, {"x": (4,)}, layers))
-    found = verify(loaded, convert_loaded(loaded, choose_outputs(loaded.graph, None)), engine="self")
+    found = verify(loaded, to_onnx(loaded, choose_outputs(loaded.graph, None)).materialize(), engine="self")
     assert {blob.blob: blob.verdict for blob in found.blobs} == {"d": "not judged: random", "r": "ok"}
 
 
@@ -124,7 +124,7 @@ def test_a_steep_net_is_not_taken_for_a_wrong_one(tmp_path: Path) -> None:
     )
     loaded = load(write_net(tmp_path, {"x": (64, 3, 16, 16)}, ip))
     form = ModelOptions("nhwc")  # the sums of the InnerProduct are taken in another order
-    model = run_onnx_passes(convert_loaded(loaded, choose_outputs(loaded.graph, None)), form)
+    model = run_onnx_passes(to_onnx(loaded, choose_outputs(loaded.graph, None)).materialize(), form)
     found = verify(loaded, model, form, engine="self")
     assert found.ok
     assert {blob.blob: blob.verdict for blob in found.blobs} == {"ip": "ok", "p": "ok: steep"}
@@ -181,7 +181,7 @@ def fake_caffe(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> No
 
 def tanh_net(folder: Path) -> tuple[Loaded, ModelProto]:
     loaded = load(write_net(folder, {"x": (2, 3)}, 'layer { name: "t" type: "TanH" bottom: "x" top: "t" }'))
-    return loaded, convert_loaded(loaded, choose_outputs(loaded.graph, None))
+    return loaded, to_onnx(loaded, choose_outputs(loaded.graph, None)).materialize()
 
 
 def test_caffe_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ def test_opencv(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = next(case for case in NETS if case.name == name)
     monkeypatch.chdir(case.folder)
     loaded, state = of_case(case)
-    model = convert_loaded(loaded, choose_outputs(loaded.graph, None))
+    model = to_onnx(loaded, choose_outputs(loaded.graph, None)).materialize()
     found = verify(loaded, model, options=state, engine="opencv")
     assert found.ok
     wrong = next(
