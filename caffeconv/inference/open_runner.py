@@ -193,12 +193,8 @@ class OpenedModel:
 
 
 def open_model(
-    request: RunRequest,
-    say: Say,
-    *,
-    batch: int | Literal["dynamic", "keep"] = "dynamic",
-    profile_to: Path | None = None,
-) -> OpenedModel:
+    request: RunRequest, say: Say, *, batch: int | Literal["dynamic", "keep"] = "dynamic", profile_to: Path | None = None
+) -> OpenedModel:  # fmt: skip
     """The session of an ONNX file, or of a net that is converted on the way; raises CaffeconvError as these do."""
     compute, files = request.compute, request.files
     with unchanged(files.all):

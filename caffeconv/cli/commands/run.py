@@ -10,7 +10,7 @@ import click
 from caffeconv.cli.commands.run_data import run_over_data
 from caffeconv.cli.commands.run_inputs import run_over_inputs
 from caffeconv.cli.commands.run_profile import profile_net
-from caffeconv.cli.options.net import net_argument, net_options, talk_options, weights_argument
+from caffeconv.cli.options.net import net_argument, weights_argument
 from caffeconv.cli.options.run import Verbosity, run_options
 from caffeconv.frontend.options import NetOptions
 from caffeconv.inference.request import (
@@ -28,8 +28,6 @@ from caffeconv.runtime.providers import ComputeOptions, parse_provider
 @net_argument
 @weights_argument
 @run_options
-@net_options
-@talk_options
 def run_command(
     *, net: Path, weights: tuple[Path, ...], inputs: tuple[str, ...], blobs: tuple[str, ...], output: OutputOptions,
     images: ImageOptions, profile: bool, compute: ComputeOptions, fully_convolutional: bool, data: DataOptions,

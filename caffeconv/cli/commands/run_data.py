@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,12 +17,13 @@ import click
 from caffeconv.cli.commands.run_features import extract
 from caffeconv.cli.options.net import note
 from caffeconv.cli.options.run import Verbosity
-from caffeconv.cli.show.progress import progress
+from caffeconv.cli.show.progress import advancing, progress
 from caffeconv.cli.show.run_notes import say_corrupt, say_what_runs
 from caffeconv.inference.request import RunRequest
 
 if TYPE_CHECKING:
     from caffeconv.inference.data_passes import DatasetRunner
+    from caffeconv.inference.output_batches import OutputBatch
     from caffeconv.inference.scores import Scores
 
 
@@ -47,6 +48,7 @@ def run_over_data(request: RunRequest, verbosity: Verbosity) -> None:
 
 def _test(request: RunRequest, verbosity: Verbosity) -> None:
     """What `caffe test` prints."""
+    from caffeconv.inference.corrupt_items import CorruptItems
     from caffeconv.inference.engine import check_engine, running
     from caffeconv.inference.open_runner import open_net_run
     from caffeconv.inference.scores import Scores
@@ -56,36 +58,32 @@ def _test(request: RunRequest, verbosity: Verbosity) -> None:
     assert run.net is not None
     check_engine(request.engine, run.net)
     scores = Scores(run.net)
-    per_batch = request.output.per_batch
+    corrupt, per_batch = CorruptItems(), request.output.per_batch
     with running(replace(run, blobs=scores.blobs), request, say) as runner:
         say_what_runs(runner, run.net, request, verbosity)
-        twice, skipped = _add_all(runner, scores, per_batch, quiet=verbosity.quiet)
+        twice = _add_all(runner, corrupt.collect(runner), scores, per_batch, quiet=verbosity.quiet)
     if twice:
         say(f"the last batch went on with the first {twice} items again, as Caffe's does: they count twice")
-    say_corrupt(skipped)
+    say_corrupt(corrupt.messages)
     for line in ([f"Loss: {scores.loss:.6g}"] if scores.weights else []) + [str(score) for score in scores.means()]:
         click.echo(line, err=str(per_batch) == "-")
     if verbosity.verbose:
         note(f"{runner.throughput}")
 
 
-def _add_all(runner: DatasetRunner, scores: Scores, per_batch: Path | None, *, quiet: bool) -> tuple[int, list[str]]:
-    """Adds every pass's scores; how many items count twice, and what was passed over."""
+def _add_all(
+    runner: DatasetRunner, batches: Iterable[OutputBatch], scores: Scores, per_batch: Path | None, *, quiet: bool
+) -> int:
+    """Adds every batch's scores; how many items count twice."""
     twice = 0
-    skipped: dict[str, None] = {}  # in order; a later epoch meets the same items again
-    with (
-        _rows(per_batch) as write,
-        progress(runner.total_items, "testing", quiet=quiet) as advance,
-    ):
-        for output in runner:
+    with _rows(per_batch) as write, progress(runner.total_items, "testing", quiet=quiet) as advance:
+        for output in advancing(batches, advance):
             batch = scores.add(output.number, output.blobs)
             if not output.number:
                 write(["batch", *scores.names, "loss"])
             write([str(batch.number), *(f"{value:.9g}" for value in (*batch.values, batch.loss))])
-            skipped |= dict.fromkeys(output.skipped)
             twice += int((~output.counted).sum())
-            advance(output.size)
-    return twice, list(skipped)
+    return twice
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from caffeconv.inference.result_files import RecordFormat, format_of
 
 if TYPE_CHECKING:
     from caffeconv.cli.show.classes import Classified
+    from caffeconv.inference.corrupt_items import CorruptItems
     from caffeconv.inference.engine import OpenedRun
     from caffeconv.inference.output_batches import OutputBatch
     from caffeconv.runtime.session import Session
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 def run_over_inputs(request: RunRequest, verbosity: Verbosity) -> None:
     """Runs every item once, and shows or writes what comes of it."""
     from caffeconv.cli.show.placement import say_placement
+    from caffeconv.inference.corrupt_items import CorruptItems
     from caffeconv.inference.engine import check_engine
     from caffeconv.inference.open_runner import open_input_run, open_model
 
@@ -39,14 +41,14 @@ def run_over_inputs(request: RunRequest, verbosity: Verbosity) -> None:
     model = open_model(request, say)
     in_rows = _is_in_rows(request, model.session)
     _check_output(request, list(model.session.outputs), in_rows=in_rows)
-    faults: list[str] | None = [] if _may_skip(request) else None
-    run = open_input_run(request, model, note, faults)
+    corrupt = CorruptItems()
+    run = open_input_run(request, model, note, corrupt.lines if _may_skip(request) else None)
     if verbosity.verbose:
         say_placement(model.session, lambda: [layer.name for layer in model.layers()])
     if in_rows is not None:
         extract(_with_outputs_of(run, request, in_rows), request, in_rows, verbosity)
     else:
-        _predict(run, request, names, faults, verbosity)
+        _predict(run, request, names, corrupt, verbosity)
 
 
 # -- what the options mean together --------------------------------------------------------------------------------------
@@ -128,28 +130,20 @@ def _form_of_records(request: RunRequest, *, boxes: bool) -> RecordFormat | None
 
 
 def _predict(
-    run: OpenedRun, request: RunRequest, names: Sequence[str], faults: list[str] | None, verbosity: Verbosity
+    run: OpenedRun, request: RunRequest, names: Sequence[str], corrupt: CorruptItems, verbosity: Verbosity
 ) -> None:
     from caffeconv.data.image_transform import CROPS
     from caffeconv.inference.engine import running
     from caffeconv.inference.fixed_batch import DEFAULT_BATCH
     from caffeconv.inference.output_batches import averaged
 
-    corrupt: dict[str, None] = dict.fromkeys(faults or ())
     with running(run, request, partial(note, quiet=verbosity.quiet)) as runner:
         batches = averaged(runner, CROPS) if request.images.oversample else iter(runner)
-        _show(run, request, names, _collecting(batches, corrupt), verbosity)
-    say_corrupt(list(corrupt))
+        _show(run, request, names, corrupt.collect(batches), verbosity)
+    say_corrupt(corrupt.messages)
     if verbosity.verbose:
         size = next((source.batch_size for source in run.dataset.sources.values()), DEFAULT_BATCH)
         note(f"{_count_items(run)} items in batches of {size}")
-
-
-def _collecting(batches: Iterator[OutputBatch], corrupt: dict[str, None]) -> Iterator[OutputBatch]:
-    """The batches; what was passed over goes to `corrupt`."""
-    for batch in batches:
-        corrupt.update(dict.fromkeys(batch.skipped))
-        yield batch
 
 
 def _show(
@@ -203,7 +197,7 @@ def _write_records(
     """Classes or boxes, one batch after another, to stdout or into a file."""
     from caffeconv.cli.show.classes import Tally, predictions
     from caffeconv.cli.show.detections import Detected
-    from caffeconv.cli.show.progress import progress
+    from caffeconv.cli.show.progress import advancing, progress
     from caffeconv.cli.show.records import Record, lines_of, write_lines
 
     naming = _classified(run, request, names)
@@ -213,7 +207,7 @@ def _write_records(
     with progress(
         _count_items(run), "running", quiet=verbosity.quiet or (out is None and sys.stdout.isatty())
     ) as advance:
-        batches = _advancing(_advancing(batches, advance), sizes.append)
+        batches = advancing(advancing(batches, advance), sizes.append)
         records: Iterator[Record] = detections.records(batches) if boxes else predictions(batches, naming, tally)
         lines = lines_of(records, detections.header if boxes else naming.header, form)
         if out is not None:
@@ -231,10 +225,10 @@ def _print_classes(
     run: OpenedRun, request: RunRequest, names: Sequence[str], batches: Iterator[OutputBatch], verbosity: Verbosity
 ) -> None:
     from caffeconv.cli.show.classes import print_table
-    from caffeconv.cli.show.progress import progress
+    from caffeconv.cli.show.progress import advancing, progress
 
     with progress(_count_items(run), "running", quiet=verbosity.quiet or sys.stdout.isatty()) as advance:
-        tally = print_table(_advancing(batches, advance), _classified(run, request, names))
+        tally = print_table(advancing(batches, advance), _classified(run, request, names))
     if tally.items:
         note(str(tally), quiet=verbosity.quiet)
 
@@ -242,26 +236,20 @@ def _print_classes(
 def _keep_all(
     run: OpenedRun, request: RunRequest, names: Sequence[str], batches: Iterator[OutputBatch], verbosity: Verbosity
 ) -> None:
-    from caffeconv.cli.show.progress import progress
+    from caffeconv.cli.show.progress import advancing, progress
     from caffeconv.cli.show.tables import print_blobs
     from caffeconv.inference.output_batches import join
     from caffeconv.inference.result_files import write_results
 
     model, total, output = run.dataset.model, _count_items(run), request.output
     with progress(total, "running", quiet=verbosity.quiet) as advance:
-        results = join(list(_advancing(batches, advance)), {name: model.kind(name) for name in run.blobs})
+        results = join(list(advancing(batches, advance)), {name: model.kind(name) for name in run.blobs})
     items = [run.item_name(i) for i in range(total)]
     if output.path is not None:
         write_results(output.path, results, items)
         note(f"{output.path}: {', '.join(results)} of {total} items", quiet=verbosity.quiet)
     if not verbosity.quiet:
         print_blobs(results, model.kind, items, names, output.top_k, output.threshold)
-
-
-def _advancing(batches: Iterable[OutputBatch], advance: Callable[[int], None]) -> Iterator[OutputBatch]:
-    for batch in batches:
-        yield batch
-        advance(batch.size)
 
 
 def _read_labels(path: Path | None) -> list[str]:

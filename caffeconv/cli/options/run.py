@@ -11,7 +11,13 @@ from typing import Literal
 import click
 from click.core import ParameterSource
 
-from caffeconv.cli.options.net import compute_options, fully_convolutional_option, parse_size
+from caffeconv.cli.options.net import (
+    compute_options,
+    fully_convolutional_option,
+    net_options,
+    parse_size,
+    talk_options,
+)
 from caffeconv.data.image_transform import Size
 from caffeconv.data.mean import Mean
 from caffeconv.inference.request import DataOptions, EngineName, EngineOptions, ImageOptions, OutputOptions
@@ -30,10 +36,11 @@ class Verbosity:
 
 
 def run_options(command: Command) -> Command:
-    """All options but those of the net, in the order of the help; handed to the command as `images`, `output`, `data`,
-    `engine` and `compute`, besides `inputs`, `blobs`, `profile` and `fully_convolutional`."""
+    """All options, in the order of the help; handed to the command as `images`, `output`, `data`, `engine`, `compute` and
+    `options` (of the net), besides `inputs`, `blobs`, `profile`, `fully_convolutional`, `quiet` and `verbose`."""
     for gather in (_gather_images, _gather_output, _gather_data, _gather_engine):
         command = gather(command)
+    command = net_options(talk_options(command))
     command = fully_convolutional_option(_decorated(command, _DATA_OPTIONS))
     return _decorated(compute_options(command), _ITEM_OPTIONS)
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from caffeconv.inference.output_batches import OutputBatch
 
 PATIENCE = 1.0
 """Seconds after which a bar appears."""
@@ -22,6 +26,13 @@ def progress(total: int | None, what: str, *, quiet: bool) -> Iterator[Callable[
         return
     with ExitStack() as stack:
         yield _Bar(total, what, stack).advance
+
+
+def advancing(batches: Iterable[OutputBatch], advance: Callable[[int], None]) -> Iterator[OutputBatch]:
+    """The batches; once each is done with, `advance` is told of its items."""
+    for batch in batches:
+        yield batch
+        advance(batch.size)
 
 
 class _Bar:
