@@ -110,7 +110,7 @@ class Prefetcher:
             whole = self.source.at_start
             self._batch = self._next_here()
             self._constant = whole and self.source.at_start and not self.source.is_random and not self._batch.skipped
-            if self._pool is not None and not self._constant:
+            if self._pool is not None and not self._constant and not self.source.exhausted:
                 self._begin(self._pool)
         else:
             self._batch = self._next_here() if self._thread is None else self._from_thread()
@@ -118,7 +118,14 @@ class Prefetcher:
         return self._batch
 
     def _next_here(self) -> InputBatch:
-        return next(self._gather(_make(self.source.take()) for _ in iter(lambda: self.source.exhausted, True)))
+        blocks = (_make(self.source.take()) for _ in iter(lambda: self.source.exhausted, True))
+        batch = next(self._gather(blocks), None)
+        if batch is None:
+            raise self._no_item_left()
+        return batch
+
+    def _no_item_left(self) -> CaffeconvError:
+        return CaffeconvError(f"{self.source.name}: no item is left")
 
     def _begin(self, pool: ThreadPoolExecutor) -> None:
         self._thread = Thread(target=self._work, args=(pool,), name=f"reads {self.source.name}", daemon=True)
@@ -133,9 +140,10 @@ class Prefetcher:
     def _work(self, pool: ThreadPoolExecutor) -> None:
         ahead = max(1, self._ahead // self._block_size)
         try:
-            for fed in self._gather(self._made(pool, ahead)):
-                if not self._hand_over(fed):
+            for batch in self._gather(self._values_in_order(pool, ahead)):
+                if not self._hand_over(batch):
                     return
+            self._hand_over(self._no_item_left())
         except BaseException as error:  # raised again in the thread that asks for a batch
             self._hand_over(error)
 
@@ -172,7 +180,7 @@ class Prefetcher:
         if self.source.exhausted and (skipped or len(batch.positions)):
             yield InputBatch(batch.blobs, batch.positions, next_position, tuple(skipped))
 
-    def _made(self, pool: ThreadPoolExecutor, ahead: int) -> Iterator[tuple[ItemBlock, _Values]]:
+    def _values_in_order(self, pool: ThreadPoolExecutor, ahead: int) -> Iterator[tuple[ItemBlock, _Values]]:
         while self._may_take():  # again where what was taken last is passed over
             yield from in_order(self._jobs(), pool, ahead)
 

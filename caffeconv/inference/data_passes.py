@@ -159,15 +159,17 @@ class DatasetRunner:
 
     def _run(self, number: int, batches: Mapping[str, InputBatch]) -> OutputBatch:
         items = batches[self.leading].positions if self.leading is not None else np.zeros(1, np.int64)
-        feeds = {
-            top: values
-            for name, batch in batches.items()
-            for top, values in zip(self.sources[name].tops, batch.blobs, strict=bool(len(batch.positions)))
-        }
-        blobs = self.model.run(feeds, self.blobs) if len(items) else {}
+        blobs = self.model.run(self._feeds(batches), self.blobs) if len(items) else {}
         positions = {name: batch.next_position for name, batch in batches.items()}
         skipped = [text for batch in batches.values() for text in batch.skipped]
         return OutputBatch(number, items, blobs, self._counted(items), positions, skipped)
+
+    def _feeds(self, batches: Mapping[str, InputBatch]) -> dict[str, FloatArray]:
+        return {
+            top: values
+            for name, batch in batches.items()
+            for top, values in zip(self.sources[name].tops, batch.blobs, strict=True)
+        }
 
     def _counted(self, items: NDArray[np.int64]) -> NDArray[np.bool_]:
         return np.ones(len(items), np.bool_) if self.end is None else items < self.end

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from support.golden_cases import ROOT, Array
+from support.golden_cases import ROOT
 from support.program import environment, script
 from support.small_nets import write_net
 
@@ -26,8 +25,6 @@ from caffeconv.data.images import read_image, resize
 from caffeconv.data.input_images import ImageFiles, find_images, image_transform
 from caffeconv.data.input_items import ImageSource
 from caffeconv.data.prefetch import Prefetcher
-from caffeconv.errors import CaffeconvError
-from caffeconv.inference.output_batches import OutputBatch, averaged
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS, LABELS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel", DIGITS / "labels.txt"
@@ -74,22 +71,6 @@ def test_crops_go_through_batches_of_any_size(step: int) -> None:
     assert [source.item_name(i) for i in (0, 9, 10, 29)] == [str(paths[i]) for i in (0, 0, 1, 2)]
 
 
-def output_batch(start: int, end: int, **blobs: Array) -> OutputBatch:
-    return OutputBatch(0, np.arange(start, end), blobs, np.ones(end - start, np.bool_), {}, ())
-
-
-@given(st.lists(st.integers(1, 7), min_size=1, max_size=12))
-def test_means_do_not_depend_on_the_batches(sizes: list[int]) -> None:
-    values = np.random.default_rng(1).normal(size=(sum(sizes), 2)).astype(np.float32)
-    edges = np.cumsum([0, *sizes])
-    batches = [output_batch(int(start), int(end), y=values[start:end]) for start, end in itertools.pairwise(edges)]
-    means = list(averaged(batches, 5))
-    whole = len(values) // 5
-    assert [item for batch in means for item in batch.items] == list(range(whole))
-    found = np.concatenate([batch.blobs["y"] for batch in means]) if means else np.zeros((0, 2))
-    np.testing.assert_array_equal(found, values[: whole * 5].reshape(whole, 5, 2).mean(axis=1))
-
-
 def test_oversample_is_the_mean_over_ten_forwards() -> None:
     net = caffeconv.Net(NET, WEIGHTS)
     transform = image_transform(1, (28, 28), resize=(34, 36))
@@ -119,9 +100,6 @@ def test_oversample_needs_pictures_and_classes(tmp_path: Path) -> None:
     result = call("--oversample", "--input", tmp_path / "x.npy")
     assert (result.exit_code, "crops are taken of pictures" in result.stderr) == (1, True)
     assert "and its mirror image" in call("--oversample", "--input", DIGITS / "1.png").stderr
-    scalar = [output_batch(0, 10, loss=np.ones((), np.float32))]
-    with pytest.raises(CaffeconvError, match="a row for each crop was needed"):
-        list(averaged(scalar, 10))
 
 
 # -- sources -----------------------------------------------------------------------------------------------------------
