@@ -134,18 +134,18 @@ def decoding(net: Net, batches: int, threads: int) -> float:
     source = net.sources["data"]
     source.seek(0)
     begun = time.perf_counter()
-    with ThreadPoolExecutor(threads) as workers, Prefetcher(source, workers, 4 * threads) as feeder:
+    with ThreadPoolExecutor(threads) as workers, Prefetcher(source, workers, 4 * threads) as prefetcher:
         for _ in range(batches):
-            feeder.next_batch()
+            prefetcher.next_batch()
     return batches * BATCH / (time.perf_counter() - begun)
 
 
 def over_data(net: Net, batches: int, threads: int) -> tuple[float, float]:
     """Items/s of the net over the LMDB, and the share of the time spent waiting."""
-    sweep = DatasetRunner(own_data(net), net.outputs, passes=batches, threads=threads)
-    for _ in sweep:
+    runner = DatasetRunner(own_data(net), net.outputs, passes=batches, threads=threads)
+    for _ in runner:
         pass
-    return sweep.throughput.items / sweep.throughput.seconds, sweep.throughput.waited / sweep.throughput.seconds
+    return runner.throughput.items / runner.throughput.seconds, runner.throughput.waited / runner.throughput.seconds
 
 
 def compare(items: int, rounds: int, threads: int) -> None:

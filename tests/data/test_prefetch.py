@@ -58,9 +58,9 @@ def windows(folder: Path) -> DataSource:
 def batches(source: DataSource, number: int, threads: int) -> list[tuple[Array, ...]]:
     with (
         ThreadPoolExecutor(max(threads, 1)) as pool,
-        Prefetcher(source, pool if threads else None, 2 * threads) as feeder,
+        Prefetcher(source, pool if threads else None, 2 * threads) as prefetcher,
     ):
-        return [tuple(blob.copy() for blob in feeder.next_batch().blobs) for _ in range(number)]
+        return [tuple(blob.copy() for blob in prefetcher.next_batch().blobs) for _ in range(number)]
 
 
 def assert_equal(one: list[tuple[Array, ...]], other: list[tuple[Array, ...]]) -> None:
@@ -115,8 +115,8 @@ def test_items_of_several_sizes(tmp_path: Path) -> None:
     source = DatabaseSource(("data",), tmp_path / "db", "LMDB", 1, Transform(), seeded())
     assert_equal(batches(source, 9, 2), [(item[None].astype(np.float32),) for item in items])
     same = DatabaseSource(("data",), tmp_path / "db", "LMDB", 1, Transform(crop_size=3), seeded())
-    with ThreadPoolExecutor(2) as pool, Prefetcher(same, pool, 4) as feeder:
-        assert len({id(feeder.next_batch().blobs[0]) for _ in range(50)}) < 10
+    with ThreadPoolExecutor(2) as pool, Prefetcher(same, pool, 4) as prefetcher:
+        assert len({id(prefetcher.next_batch().blobs[0]) for _ in range(50)}) < 10
 
 
 def mixed(folder: Path) -> dict[str, bytes]:
@@ -136,8 +136,8 @@ def test_passing_over_what_is_damaged(tmp_path: Path, threads: int) -> None:
     clean = DatabaseSource(("data", "label"), tmp_path / "good", "LMDB", 2, Transform(), seeded())
     assert_equal(batches(source, 7, threads), batches(clean, 7, 0))
     source.seek(0)
-    with Prefetcher(source, None, 0) as feeder:
-        skipped = [text for _ in range(3) for text in feeder.next_batch().skipped]
+    with Prefetcher(source, None, 0) as prefetcher:
+        skipped = [text for _ in range(3) for text in prefetcher.next_batch().skipped]
     assert [text.split("record ")[1][:3] for text in skipped] == ["'1'", "'4'", "'7'"]
 
 
@@ -164,10 +164,10 @@ def test_lines_that_name_no_picture(tmp_path: Path) -> None:
     listed = ImageList(tmp_path / "list.txt", "", tmp_path, True, None)
     source = ImageListSource(("data", "label"), listed, 2, Transform(), seeded())
     source.skips_bad = True
-    with Prefetcher(source, None, 0) as feeder:
-        batch = feeder.next_batch()
+    with Prefetcher(source, None, 0) as prefetcher:
+        batch = prefetcher.next_batch()
     np.testing.assert_array_equal(batch.blobs[1], [1, 4])
     assert [text.split("list.txt, ")[1][:6] for text in batch.skipped] == ["line 2", "line 3"]
     strict = ImageListSource(("data", "label"), listed, 1, Transform(), seeded())
-    with refused("list.txt, line 2: 'a.png'; "), Prefetcher(strict, None, 0) as feeder:
-        feeder.next_batch()  # before the good first line is read
+    with refused("list.txt, line 2: 'a.png'; "), Prefetcher(strict, None, 0) as prefetcher:
+        prefetcher.next_batch()  # before the good first line is read

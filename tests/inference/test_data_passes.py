@@ -45,9 +45,9 @@ def net_of(folder: Path, text: str) -> caffeconv.Net:
 
 def test_one_round_and_how_the_last_batch_goes_on(here: Path) -> None:
     net = net_of(here, LOSSES)
-    sweep = DatasetRunner(own_data(net), ["label"], threads=2)
-    assert (sweep.leading, sweep.total) == ("source", 3)
-    passes = [(one.number, one.blobs["label"].tolist(), one.counted.tolist()) for one in sweep]
+    runner = DatasetRunner(own_data(net), ["label"], threads=2)
+    assert (runner.leading, runner.total) == ("source", 3)
+    passes = [(one.number, one.blobs["label"].tolist(), one.counted.tolist()) for one in runner]
     assert passes == [
         (0, [0, 1, 2, 3], [True] * 4), (1, [4, 0, 1, 2], [True] * 4), (2, [3, 4, 0, 1], [True, True, False, False]),
     ]  # fmt: skip
@@ -88,10 +88,10 @@ def test_an_output_that_changes_its_size_has_no_average(here: Path) -> None:
 
 def gathered(net: caffeconv.Net, start: int, stop: int) -> Array:
     (layer,) = net.sources
-    sweep = DatasetRunner(
+    runner = DatasetRunner(
         own_data(net), ["ip1"], begin={layer: start}, first=start // 3, most=math.ceil((stop - start) / 3)
     )
-    return np.concatenate([chunk.rows["ip1"].copy() for chunk in row_blocks(sweep)])
+    return np.concatenate([chunk.rows["ip1"].copy() for chunk in row_blocks(runner)])
 
 
 @settings(max_examples=20, deadline=None)

@@ -86,8 +86,8 @@ def kept(passes: Iterable[OutputBatch]) -> list[tuple[object, ...]]:
 @pytest.mark.parametrize("items", [1, 16, 30, 97])
 def test_the_same_passes(tmp_path: Path, items: int, count: int) -> None:
     net = write_data_net(tmp_path, items, 4)
-    sweep, workers = sharded(net, count)
-    assert kept(sweep) == kept(DatasetRunner(own_data(Net(net)), BLOBS))
+    runner, workers = sharded(net, count)
+    assert kept(runner) == kept(DatasetRunner(own_data(Net(net)), BLOBS))
     assert len(workers.done) == len({shard.first for shard in workers.done})
     assert sum(shard.passes for shard in workers.done) >= math.ceil(items / 4)
 
@@ -133,10 +133,10 @@ def test_an_item_that_is_damaged_ends_it_where_it_would_end_alone(tmp_path: Path
     net = write_data_net(tmp_path, 60, 4, {41})
     alone, shared = DatasetRunner(own_data(Net(net)), BLOBS), sharded(net, 2)[0]
     found: list[tuple[list[tuple[object, ...]], str]] = []
-    for sweep in (alone, shared):
+    for runner in (alone, shared):
         made: list[OutputBatch] = []
         with refused("record '00041'") as caught:
-            for one in sweep:
+            for one in runner:
                 made.append(OutputBatch(**{**vars(one), "blobs": {name: v.copy() for name, v in one.blobs.items()}}))
         found.append((kept(made), str(caught.value)))
     assert found[0] == found[1]
@@ -150,15 +150,15 @@ def test_a_source_of_one_item_beside_a_database(tmp_path: Path) -> None:
         'layer { name: "out" type: "Power" bottom: "h" top: "out" }\n'
     )
     net = write_data_net(tmp_path, 64, 4, layers=layers)
-    sweep, workers = sharded(net, 2)
-    assert kept(sweep) == kept(DatasetRunner(own_data(Net(net)), BLOBS))
+    runner, workers = sharded(net, 2)
+    assert kept(runner) == kept(DatasetRunner(own_data(Net(net)), BLOBS))
     assert len(workers.done) == len({shard.first for shard in workers.done})  # nothing was made twice
 
 
 def test_a_shard_reads_nothing_beyond_it(tmp_path: Path) -> None:
     net = Net(write_data_net(tmp_path, 60, 4, {9}))
-    sweep = DatasetRunner(own_data(net), BLOBS, begin={"data": 4}, first=1, most=3, threads=2, skip_bad=True)
-    assert [one.positions["data"] for one in sweep] == [8, 13, 17]
+    runner = DatasetRunner(own_data(net), BLOBS, begin={"data": 4}, first=1, most=3, threads=2, skip_bad=True)
+    assert [one.positions["data"] for one in runner] == [8, 13, 17]
     assert net.sources["data"].position == 17
 
 
