@@ -29,8 +29,8 @@ def run_identity(
         **{name: value for name, value in files.items() if not name.endswith(".name")},
         "net state": f"{net.phase}, level {net.level}, stages {', '.join(net.stages) or 'none'}",
         "shapes": ", ".join(f"{blob} {tuple(shape)}" for blob, shape in net.shapes.items()) or "the net's",
-        "--provider, --nhwc, --fp16": f"{compute.provider}, {compute.nhwc}, {compute.half}",
-        "--fully-convolutional": str(net.fully_convolutional),
+        "provider, nhwc, half": f"{compute.provider}, {compute.nhwc}, {compute.half}",
+        "fully_convolutional": str(net.fully_convolutional),
         **_later_options(net),
         **reads,
         "caffeconv": __version__,
@@ -59,12 +59,12 @@ def reads_of(request: RunRequest, sources: Mapping[str, DataSource]) -> dict[str
         for name, source in sources.items()
     }
     entries |= {
-        "--iterations": str(data.passes),
-        "--skip-bad": str(data.skip_bad),
-        "--mean, --scale": f"{images.mean}, {images.scale:g}",
+        "passes": str(data.passes),
+        "skip_bad": str(data.skip_bad),
+        "mean, scale": f"{images.mean}, {images.scale:g}",
     }
     if request.inputs:
-        entries["--resize, --crop, --rgb"] = f"{images.resize}, {images.crop}, {images.rgb}"
+        entries["resize, crop, rgb"] = f"{images.resize}, {images.crop}, {images.rgb}"
     return entries
 
 

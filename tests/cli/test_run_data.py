@@ -242,7 +242,7 @@ def test_features_of_pictures_go_on_where_they_stopped(tmp_path: Path) -> None:
     assert "7.png: " in refusal(*command, tmp_path / "f.h5")
     (tmp_path / "7.png").write_bytes(whole)
     os.utime(tmp_path / "7.png", ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert "--mean, --scale: None, 1 then, 3, 1 now" in refusal(*command, tmp_path / "f.h5", "--resume", "--mean", "3")
+    assert "mean, scale: None, 1 then, 3, 1 now" in refusal(*command, tmp_path / "f.h5", "--resume", "--mean", "3")
     result = run(*command, tmp_path / "f.h5", "--resume")
     assert "going on after 6 items" in result.stderr
     assert (tmp_path / "f.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
@@ -374,7 +374,7 @@ def test_another_run_is_not_gone_on_with(many: Path, tmp_path: Path) -> None:
     child.kill()
     child.communicate()
     said = refusal(NET, WEIGHTS, *command, "--resume", "--scale", "0.5")
-    assert "--mean, --scale: None, 1 then, None, 0.5 now" in said
+    assert "mean, scale: None, 1 then, None, 0.5 now" in said
     assert "caffe.weights.sha256: " in refusal(NET, *command, "--resume")
     assert "in batches of 2 then" in refusal(NET, WEIGHTS, *command, "--resume", "--batch-size", 3)
 

@@ -22,8 +22,8 @@ KNOWN = {
     "caffe.weights.sha256": "0123",
     "net state": "TEST, level 0, stages none",
     "shapes": "the net's",
-    "--provider, --nhwc, --fp16": "cpu, False, False",
-    "--fully-convolutional": "False",
+    "provider, nhwc, half": "cpu, False, False",
+    "fully_convolutional": "False",
     "caffeconv": __version__,
 }
 
@@ -36,8 +36,8 @@ def test_names_and_words_stay() -> None:
         **KNOWN,
         "net state": "TRAIN, level 2, stages a, b",
         "shapes": "data (1, 3, 8, 8)",
-        "--provider, --nhwc, --fp16": "cuda, False, True",
-        "--fully-convolutional": "True",
+        "provider, nhwc, half": "cuda, False, True",
+        "fully_convolutional": "True",
         "data reads": "db",
     }
 
@@ -64,10 +64,10 @@ def test_what_is_read_and_how(tmp_path: Path) -> None:
     source = ArraySource("data", path, np.zeros((3, 1), np.float32), 2)
     entries = {
         "data reads": f"{path}, 12 bytes, changed at 1970-01-01 00:00:00 UTC, in batches of 2",
-        "--iterations": "7",
-        "--skip-bad": "True",
-        "--mean, --scale": "104,117, 0.5",
+        "passes": "7",
+        "skip_bad": "True",
+        "mean, scale": "104,117, 0.5",
     }
     assert reads_of(request, {"data": source}) == entries
     over_inputs = replace(request, inputs=("x.npy",))
-    assert reads_of(over_inputs, {"data": source}) == {**entries, "--resize, --crop, --rgb": "(4, 6), None, True"}
+    assert reads_of(over_inputs, {"data": source}) == {**entries, "resize, crop, rgb": "(4, 6), None, True"}
