@@ -70,22 +70,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "python_layers/host.py": "the user's modules, and caffeconv.pycaffe, which they know as caffe",
     },
     "top_folder": {},
-    "options_in_messages": {
-        f"inference/run_identity.py: {option}": "journals of interrupted runs have these names"
-        for option in (
-            "--crop",
-            "--fp16",
-            "--fully-convolutional",
-            "--iterations",
-            "--mean",
-            "--nhwc",
-            "--provider",
-            "--resize",
-            "--rgb",
-            "--scale",
-            "--skip-bad",
-        )
-    },
+    "options_in_messages": {},
     "onnx_imports": {},
     "schema_imports": {},
     "type_branches": {},
