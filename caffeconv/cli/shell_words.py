@@ -15,7 +15,7 @@ _OTHER_NAMES = {
     "storage": "--weights",
 }
 _SAME_NAMES = (
-    "allow_python", "batch_size", "beta", "blobs", "crop", "deploy", "engine", "extended", "from_distances",
+    "allow_python", "batch_size", "beta", "blobs", "crop", "deploy", "dialect", "engine", "extended", "from_distances",
     "fully_convolutional", "ignore_label", "ignore_unknown_fields", "infogain", "input", "input_db", "label_maps", "mean",
     "nhwc", "normalize", "oversample", "phase", "preprocess", "provider", "resize", "resume", "rgb", "scale", "verify",
     "verify_with", "workers",

@@ -35,6 +35,7 @@ def convert(
     keep_io: bool = False, preprocess: Preprocess | bool = False, opset: int | None = None, fold: bool = True,
     deploy: bool = False, extended: bool = False, seed: int = 0, infogain: Infogain | None = None,
     allow_python: bool = False, ignore_unknown_fields: bool = False, fully_convolutional: bool = False,
+    dialect: str | None = None,
 ) -> ModelProto:  # fmt: skip
     """The ONNX model of a Caffe net, checked by onnx.checker.
 
@@ -58,13 +59,14 @@ def convert(
         ignore_unknown_fields: go on without prototxt fields that the schema lacks.
         fully_convolutional: write InnerProduct layers as convolutions, whose windows are what the layers see at the
             net's own size; height and width are open where every layer allows it.
+        dialect: the fork whose rules count where forks have several of one name; None: by what the net itself says.
 
     Raises:
         CaffeconvError: whatever is wrong with the net, the weights or the arguments.
     """
     options = NetOptions(
         phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
-        fully_convolutional,
+        fully_convolutional, dialect,
     )  # fmt: skip
     model_options = _model_options(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
     loaded = load(net, weights, options)
@@ -79,7 +81,7 @@ def convert_to(
     layout: Layout = "nchw", half: bool = False, keep_io: bool = False, preprocess: Preprocess | bool = False,
     opset: int | None = None, fold: bool = True, deploy: bool = False, extended: bool = False, seed: int = 0,
     infogain: Infogain | None = None, allow_python: bool = False, ignore_unknown_fields: bool = False,
-    fully_convolutional: bool = False,
+    fully_convolutional: bool = False, dialect: str | None = None,
 ) -> Written:  # fmt: skip
     """Writes the ONNX model of a Caffe net to a file, of any size, in little memory.
 
@@ -100,7 +102,7 @@ def convert_to(
     refuse_input_as_output(out, (net, *weight_paths(weights)))
     options = NetOptions(
         phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
-        fully_convolutional,
+        fully_convolutional, dialect,
     )  # fmt: skip
     model_options = _model_options(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
     refuse_changed_links(model_options, storage)

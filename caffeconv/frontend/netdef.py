@@ -15,6 +15,7 @@ from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.frontend.dialects import checked_dialect
 from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.layers import LAYERS
@@ -103,7 +104,7 @@ def _definition(
     return LayerDef(
         name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own, source.directory,
         line or None, source.net.force_backward, options.extended, source.extra.get(line, {}),
-        options.infogain, python_host,
+        options.infogain, checked_dialect(options.dialect), python_host,
     ).with_proto(proto)  # fmt: skip
 
 

@@ -33,6 +33,9 @@ class NetOptions:
     fully_convolutional: bool = False
     """Whether InnerProduct layers become convolutions over the net's own size; only then do `shapes` count."""
 
+    dialect: str | None = None
+    """The fork whose rules count where forks have several of one name (`frontend.dialects`); None: by evidence."""
+
     @property
     def keeps_net(self) -> bool:
         """Whether the layers are those that Caffe itself keeps for a test, in the form that the file has."""

@@ -99,7 +99,7 @@ def inspect(
     net: PathLike, weights: Weights = None, *, phase: Phase = "TEST", level: int = 0, stages: Sequence[str] = (),
     shapes: Mapping[str, Sequence[int]] | None = None, deploy: bool = False, extended: bool = False,
     infogain: Infogain | None = None, ignore_unknown_fields: bool = False, batch: int | None = None,
-    values: bool = False, allow_python: AllowPython = False,
+    values: bool = False, allow_python: AllowPython = False, dialect: str | None = None,
 ) -> Report:  # fmt: skip
     """Checks every shape and parameter of a net, and whether the weights fit it.
 
@@ -113,7 +113,16 @@ def inspect(
         CaffeconvError: a file that cannot be read at all.
     """
     options = NetOptions(
-        phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields
+        phase,
+        level,
+        tuple(stages),
+        shapes or {},
+        deploy,
+        extended,
+        infogain,
+        allow_python,
+        ignore_unknown_fields,
+        dialect=dialect,
     )
     source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields)
     files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]

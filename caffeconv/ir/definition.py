@@ -97,6 +97,8 @@ class LayerDef:
     """Fields of the prototxt that the schema lacks and the layer's class knows (`Layer.extra_fields`), as written."""
     infogain: Infogain | None = None
     """What the caller says that InfogainLoss layers are given; None: nothing, so scores."""
+    dialect: str | None = None
+    """The fork whose rule a type follows where several forks have one of that name; None: the layer decides by evidence."""
     python_host: PythonLayerHost | None = field(default=None, compare=False, repr=False)
     """Runs the user's Python layers; None where the caller does not allow that."""
     param_specs: tuple[ParamSpec, ...] = ()

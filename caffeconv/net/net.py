@@ -51,7 +51,7 @@ class Net:
         threads: of onnxruntime, for one pass. nhwc: on CUDA, prefer kernels that keep channels last.
         half: forward passes in half precision, but for losses and statistics; on CUDA only.
         seed: for fillers that draw at random.
-        deploy, extended, infogain, shapes, fully_convolutional: as for `convert`.
+        deploy, extended, infogain, shapes, fully_convolutional, dialect: as for `convert`.
 
     Raises:
         CaffeconvError: whatever is wrong with the net or the weights.
@@ -63,10 +63,11 @@ class Net:
         deploy: bool = False, extended: bool = False, infogain: Infogain | None = None,
         ignore_unknown_fields: bool = False, shapes: Mapping[str, Sequence[int]] | None = None,
         fully_convolutional: bool = False, threads: int | None = None, nhwc: bool = False, half: bool = False,
+        dialect: str | None = None,
     ) -> None:  # fmt: skip
         options = NetOptions(
             phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
-            fully_convolutional,
+            fully_convolutional, dialect,
         )  # fmt: skip
         with unchanged([Path(net), *weight_paths(weights)]):
             loaded = with_copied_weights(load(net, weights, options))

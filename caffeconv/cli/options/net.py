@@ -15,6 +15,7 @@ from caffeconv.caffe_format.prototxt import UnknownField
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.cli.shell_words import in_shell_words
 from caffeconv.errors import CaffeconvError, Diagnostic
+from caffeconv.frontend.dialects import DIALECTS
 from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import Infogain
 from caffeconv.runtime.providers import ComputeOptions, Provider, parse_provider
@@ -38,12 +39,13 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapper(
         *args: object, phase: str, level: int, stages: tuple[str, ...], shapes: tuple[str, ...], deploy: bool,
-        extended: bool, infogain: Infogain | None, allow_python: bool, ignore_unknown_fields: bool, **rest: object,
+        extended: bool, infogain: Infogain | None, allow_python: bool, ignore_unknown_fields: bool, dialect: str | None,
+        **rest: object,
     ) -> None:  # fmt: skip
         full_phase: Phase = "TRAIN" if phase == "train" else "TEST"
         options = NetOptions(
             full_phase, level, stages, parse_shapes(shapes), deploy, extended, infogain, allow_python,
-            ignore_unknown_fields,
+            ignore_unknown_fields, dialect=dialect,
         )  # fmt: skip
         command(*args, options=options, **rest)
 
@@ -62,6 +64,8 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
                      "as before April 2017."),
         click.option("--allow-python", is_flag=True,
                      help='Import and run the modules of `type: "Python"` layers: code that you have to trust.'),
+        click.option("--dialect", type=click.Choice(list(DIALECTS)), metavar="NAME",
+                     help="The fork whose rules count where forks have several of one name (docs/forks.md lists them)."),
         click.option("--ignore-unknown-fields", is_flag=True,
                      help="Go on without prototxt fields that the schema lacks; lists what was dropped."),
     )  # fmt: skip
@@ -155,7 +159,7 @@ def tell_problems(
 
 
 NET_ARGUMENTS = frozenset(
-    ("net", "weights", "phase", "level", "stages", "shapes", "deploy", "extended", "infogain", "allow_python",
+    ("net", "weights", "phase", "level", "stages", "shapes", "deploy", "extended", "infogain", "allow_python", "dialect",
      "ignore_unknown_fields", "quiet", "verbose")
 )  # fmt: skip
 """What every command that reads a net has, by the names of its parameters."""

@@ -1,0 +1,33 @@
+"""The forks of Caffe that give one name several rules, by the names under which a caller chooses one.
+
+What a dialect decides stands in the layer's class, which reads `LayerDef.dialect`; here is the one list of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from caffeconv.errors import CaffeconvError
+
+DIALECTS: Mapping[str, str] = {
+    "akrit2013": "Akrit2013/caffe-dev: L2Norm per place",
+    "bvlc": "BVLC Caffe 1.0: what Caffe itself does wherever it knows the name",
+    "faceboxes": "FaceBoxes: PriorBox with denser anchors",
+    "happynear": "happynear/caffe-windows: Normalize, Proposal",
+    "hed": "HED and FCN's first fork: Crop aligns its bottoms by the windows of the layers before it",
+    "mini-caffe": "luoyetx/mini-caffe: Proposal",
+    "pvanet": "PVANET: Proposal",
+    "refinedet": "RefineDet: DetectionOutput",
+    "retrieval": "CaffeMex_v2 and image retrieval: Normalization",
+    "synopsys": "Synopsys' caffe of the ARC processors",
+    "tsn": "yjxiong/caffe: BN",
+    "ultinous": "Ultinous: L2Norm",
+}
+"""Name → fork, and the layers whose rule it decides."""
+
+
+def checked_dialect(name: str | None) -> str | None:
+    """The name itself; CaffeconvError for one that no fork here has."""
+    if name is not None and name not in DIALECTS:
+        raise CaffeconvError(f"`dialect={name!r}`: no such dialect; one of {', '.join(DIALECTS)} was needed")
+    return name
