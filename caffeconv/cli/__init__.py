@@ -82,10 +82,10 @@ def _ending_in_order() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    asked = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     in_main = threading.current_thread() is threading.main_thread()
     # what was told to ignore a signal (nohup) goes on ignoring it
-    before = {s: signal.signal(s, end) for s in asked if in_main and signal.getsignal(s) is signal.SIG_DFL}
+    before = {s: signal.signal(s, end) for s in signals if in_main and signal.getsignal(s) is signal.SIG_DFL}
     try:
         yield
     finally:

@@ -131,7 +131,7 @@ def _tops(node: Node) -> Iterable[tuple[str, str]]:
 class BackwardModel:
     """A model that runs a net forward and backward."""
 
-    outline: LazyModel
+    model: LazyModel
     seeds: Mapping[str, str]
     """Blob whose diff the caller gives → the model's input for it."""
     blobs: Mapping[str, str]

@@ -71,24 +71,24 @@ class Written:
     inside: tuple[Tensor, ...]
 
 
-def choose_storage(outline: LazyModel, requested: Storage | None) -> Storage:
+def choose_storage(lazy_model: LazyModel, requested: Storage | None) -> Storage:
     """What the caller asks for; else embed, or external where one file cannot hold the model.
 
     Raises CaffeconvError where that is so for parameters that no weights file has: so large a file must be asked for.
     """
-    fillers = (param for param in outline.params.values() if param.is_filled)
+    fillers = (param for param in lazy_model.params.values() if param.is_filled)
     if requested is None and sum(4 * math.prod(param.shape) for param in fillers) >= MOST_BYTES:
-        refuse_too_large(outline)
-    return requested or ("embed" if outline.bytes < MOST_BYTES else "external")
+        refuse_too_large(lazy_model)
+    return requested or ("embed" if lazy_model.bytes < MOST_BYTES else "external")
 
 
 def write_model(
-    outline: LazyModel, out: Path, storage: Storage, hashes: Hashes, metadata: Callable[[], Mapping[str, str]]
+    lazy_model: LazyModel, out: Path, storage: Storage, hashes: Hashes, metadata: Callable[[], Mapping[str, str]]
 ) -> Written:
-    """Writes `outline` to `out`, whole or not at all.
+    """Writes `lazy_model` to `out`, whole or not at all.
 
     Args:
-        outline: the model; what it holds in memory is written like the rest.
+        lazy_model: the model; what it holds in memory is written like the rest.
         out: the ONNX file.
         storage: where its values go: inside; beside it, into a file ``OUT.<start of its SHA-256>.data``; or nowhere,
             the model pointing into the weights file, and only what this does not hold as ONNX wants it beside.
@@ -99,10 +99,10 @@ def write_model(
         CaffeconvError: where `out` cannot be written, would be too large, or lies where it cannot link from.
     """
     if storage == "embed":
-        return _embed(outline, out, metadata)
+        return _embed(lazy_model, out, metadata)
     real = _plain_place(out)
     folder = real.parent
-    tensors = tuple(_tensors(outline))
+    tensors = tuple(_tensors(lazy_model))
     linked = tuple(t for t in tensors if t.stored is not None) if storage == "link" else ()
     locations = {t.proto.name: _location(t.stored.path, folder, out) for t in linked if t.stored is not None}
     apart = tuple(t for t in tensors if t.proto.name not in locations and t.bytes >= _LEAST_APART[storage])
@@ -117,7 +117,7 @@ def write_model(
         files = dict.fromkeys(tensor.stored.path for tensor in linked if tensor.stored is not None)
         records = [_record(_location(path, folder, out), hashes, path) for path in files] + ([data] if data else [])
         entries = {**metadata(), FILES_KEY: record_text(records)} if records else metadata()
-        size = _write_message(pair.main, _pointing(outline, places), entries)
+        size = _write_message(pair.main, _pointing(lazy_model, places), entries)
     _remove(superseded, data)
     inside = tuple(t for t in tensors if t.proto.name not in places)
     return Written(out, storage, size, data, linked, apart, inside)
@@ -126,11 +126,11 @@ def write_model(
 # -- tensors -----------------------------------------------------------------------------------------------------------
 
 
-def _tensors(outline: LazyModel) -> Iterator[Tensor]:
+def _tensors(lazy_model: LazyModel) -> Iterator[Tensor]:
     """The parameters, and whatever else is large."""
-    for proto in outline.model.graph.initializer:
+    for proto in lazy_model.model.graph.initializer:
         head = TensorProto(name=proto.name, data_type=proto.data_type, dims=proto.dims)
-        param = outline.params.get(proto.name)
+        param = lazy_model.params.get(proto.name)
         if param is not None:
             yield _of_param(head, param)
         elif proto.HasField("raw_data") and proto.ByteSize() >= _LEAST_APART["external"]:
@@ -172,18 +172,18 @@ def _read(path: Path, offset: int, size: int) -> Iterator[Block]:
 # -- values inside -----------------------------------------------------------------------------------------------------
 
 
-def _embed(outline: LazyModel, out: Path, metadata: Callable[[], Mapping[str, str]]) -> Written:
-    refuse_too_large(outline)
-    tensors = tuple(_tensors(outline))
+def _embed(lazy_model: LazyModel, out: Path, metadata: Callable[[], Mapping[str, str]]) -> Written:
+    refuse_too_large(lazy_model)
+    tensors = tuple(_tensors(lazy_model))
     apart = {tensor.proto.name for tensor in tensors}
-    graph = without(outline.model.graph, {"initializer"})
-    graph.initializer.extend(t for t in outline.model.graph.initializer if t.name not in apart)
+    graph = without(lazy_model.model.graph, {"initializer"})
+    graph.initializer.extend(t for t in lazy_model.model.graph.initializer if t.name not in apart)
     rest = graph.SerializeToString(deterministic=True)
     heads = [_initializer_head(tensor) for tensor in tensors]
     length = len(rest) + sum(len(head) + tensor.bytes for head, tensor in zip(heads, tensors, strict=True))
     superseded = _data_files(out)
     with whole_file(out) as file:
-        size = _write_message(file, without(outline.model, {"graph", "metadata_props"}), {})
+        size = _write_message(file, without(lazy_model.model, {"graph", "metadata_props"}), {})
         opening = tag(_GRAPH, BYTES) + encode_varint(length) + rest
         file.write(opening)
         for head, tensor in zip(heads, tensors, strict=True):
@@ -195,7 +195,7 @@ def _embed(outline: LazyModel, out: Path, metadata: Callable[[], Mapping[str, st
             len(opening)
             + length
             - len(rest)
-            + _write_message(file, ModelProto(metadata_props=outline.model.metadata_props), metadata())
+            + _write_message(file, ModelProto(metadata_props=lazy_model.model.metadata_props), metadata())
         )
     _remove(superseded, None)
     return Written(out, "embed", size, None, (), (), tensors)
@@ -274,11 +274,11 @@ def _record(location: str, hashes: Hashes, path: Path) -> FileRecord:
     return FileRecord(location, digest.bytes, digest.sha256)
 
 
-def _pointing(outline: LazyModel, places: Mapping[str, _Place]) -> ModelProto:
+def _pointing(lazy_model: LazyModel, places: Mapping[str, _Place]) -> ModelProto:
     """The model with those tensors pointing to their places, and all others' values inside."""
-    graph = without(outline.model.graph, {"initializer"})
-    for proto in outline.model.graph.initializer:
-        place, param = places.get(proto.name), outline.params.get(proto.name)
+    graph = without(lazy_model.model.graph, {"initializer"})
+    for proto in lazy_model.model.graph.initializer:
+        place, param = places.get(proto.name), lazy_model.params.get(proto.name)
         if place is None:
             graph.initializer.append(proto)
             if param is not None:
@@ -288,7 +288,7 @@ def _pointing(outline: LazyModel, places: Mapping[str, _Place]) -> ModelProto:
         head.data_location = TensorProto.EXTERNAL
         for key, value in (("location", place.location), ("offset", place.offset), ("length", place.length)):
             head.external_data.add(key=key, value=str(value))
-    model = without(outline.model, {"graph"})
+    model = without(lazy_model.model, {"graph"})
     model.graph.CopyFrom(graph)
     return model
 

@@ -220,13 +220,17 @@ class RayWorkers(Generic[Job, Result]):
         ray = import_ray()
         self._cluster = _connect()
         try:
-            count, seat = _seats(self._requested_count, gpus=self._gpus)
+            count, resources = _worker_resources(self._requested_count, gpus=self._gpus)
             build, environment = ray.put(self._build), ray.put(WorkerEnvironment.here(self._files))
             # Ray does not restart them: it would do so in silence, and as often as it likes
-            actor = ray.remote(num_cpus=seat.cpus, num_gpus=seat.gpus, max_restarts=0, max_task_retries=0)(_Worker)
-            self._start = lambda: actor.remote(build, self._threads or seat.threads, environment)
+            actor = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0, max_task_retries=0)(
+                _Worker
+            )
+            self._start = lambda: actor.remote(build, self._threads or resources.threads, environment)
             self._workers = [self._worker_state() for _ in range(count)]
-            self._say(f"Ray at {self._cluster.address}: {count} {'worker' if count == 1 else 'workers'}, {seat} each")
+            self._say(
+                f"Ray at {self._cluster.address}: {count} {'worker' if count == 1 else 'workers'}, {resources} each"
+            )
             self._patient_until = time.monotonic() + _PATIENCE
         except BaseException:
             self._leave()
@@ -425,7 +429,7 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-def _seats(workers: int | None, *, gpus: bool) -> tuple[int, WorkerResources]:
+def _worker_resources(workers: int | None, *, gpus: bool) -> tuple[int, WorkerResources]:
     """How many workers, and what each of them gets."""
     import ray
 

@@ -149,7 +149,7 @@ class SessionPool:
             session = None
             if model.blobs or model.params:
                 compute = replace(self._compute, half=False)
-                session = open_session(model.outline, compute, python_host=graph.net.python_host)
+                session = open_session(model.model, compute, python_host=graph.net.python_host)
             entry = session, model
             self._backward.put(key, entry, size)
         return entry

@@ -43,10 +43,10 @@ class Blob:
         return self._memory("diff")
 
     def _memory(self, which: str) -> FloatArray:
-        held, needed = self._values.get(which), self.count
-        if held is None or held.size < needed:
-            held = self._values[which] = np.zeros(needed, np.float32)
-        return held[:needed].reshape(self._shape)
+        buffer, needed = self._values.get(which), self.count
+        if buffer is None or buffer.size < needed:
+            buffer = self._values[which] = np.zeros(needed, np.float32)
+        return buffer[:needed].reshape(self._shape)
 
     @property
     def count(self) -> int:

@@ -203,14 +203,14 @@ class PythonLayer:
         """Makes the tops' shapes of this pass those that the bottoms' shapes give."""
         if not self.ran:
             return
-        bottoms, made = self._bottoms_before, self.made_shapes
-        planned = self._shapes.get(bottoms, made)
-        if planned != made and all(a[1:] == b[1:] and len(a) == len(b) for a, b in zip(planned, made, strict=True)):
+        bottoms, actual = self._bottoms_before, self.actual_shapes
+        planned = self._shapes.get(bottoms, actual)
+        if planned != actual and all(a[1:] == b[1:] and len(a) == len(b) for a, b in zip(planned, actual, strict=True)):
             self.open_axis = 0
-        self._shapes[bottoms] = made
+        self._shapes[bottoms] = actual
 
     @property
-    def made_shapes(self) -> tuple[Shape, ...]:
+    def actual_shapes(self) -> tuple[Shape, ...]:
         """The tops' shapes after the last pass."""
         return tuple(top.shape for top in self._tops)
 
@@ -227,36 +227,36 @@ class PythonLayer:
         self._bottoms = [Blob(*shape) for shape in bottoms]
         self._tops = self._blobs_of_tops(self._bottoms)
         try:
-            made = self._make()
+            layer = self._make()
             with self._code.running():
-                self._call("setup", made, self._bottoms, self._tops)
-                self._call("reshape", made, self._bottoms, self._tops)
+                self._call("setup", layer, self._bottoms, self._tops)
+                self._call("reshape", layer, self._bottoms, self._tops)
         except PythonLayerError as error:
             self._failed = error
             raise
-        self.object = made
-        self._shapes[bottoms] = self.made_shapes
+        self.object = layer
+        self._shapes[bottoms] = self.actual_shapes
         self._bottoms_before = bottoms
-        self._first_values = [np.array(blob.data) for blob in made.blobs]
+        self._first_values = [np.array(blob.data) for blob in layer.blobs]
 
     def _make(self) -> Layer:
         with self._placed("import"):
             kind = self._code.find_class(self.param)
             # a real pycaffe's Layer can be made by Caffe only
-            made = kind(None) if Layer in kind.__mro__ else kind.__new__(kind)
-            made.param_str = made.param_str_ = self.param.param_str
-            made.phase = blobs.TRAIN if self.param.phase == "TRAIN" else blobs.TEST
-            made.blobs = BlobVec()
-        return made
+            layer = kind(None) if Layer in kind.__mro__ else kind.__new__(kind)
+            layer.param_str = layer.param_str_ = self.param.param_str
+            layer.phase = blobs.TRAIN if self.param.phase == "TRAIN" else blobs.TEST
+            layer.blobs = BlobVec()
+        return layer
 
     def _planned(self, bottoms: tuple[Shape, ...]) -> tuple[Shape, ...]:
         """What `reshape` says, asked of a copy, so that the layer keeps what it has for the shapes it is at."""
         assert self.object is not None
         scratch = [Blob(*shape) for shape in bottoms]
         tops = self._blobs_of_tops(scratch)
-        for top, held, aliased in zip(tops, self._tops, self.param.in_place, strict=True):
+        for top, current, aliased in zip(tops, self._tops, self.param.in_place, strict=True):
             if aliased is None:
-                top.reshape(*held.shape)
+                top.reshape(*current.shape)
         with self._code.running():
             self._call("reshape", _copied(self.object), scratch, tops)
         return tuple(top.shape for top in tops)

@@ -194,7 +194,7 @@ def test_infogain_runs_with_and_without_the_library(tmp_path: Path) -> None:
     inputs = {"x": SCORES, "y": LABELS, "h": h}
     path = write_net(tmp_path, {name: values.shape for name, values in inputs.items()}, layers)
     backward = emit_backward(load(path).graph, slice(0, None), seeded=(), wanted=("b",))
-    model = backward.outline.materialize()
+    model = backward.model.materialize()
     assert [(node.domain, node.name) for node in model.graph.node if node.op_type == "InfogainLossGrad"] == [
         ("caffeconv", "loss/bottom_diff")
     ]
@@ -207,7 +207,7 @@ def test_infogain_runs_with_and_without_the_library(tmp_path: Path) -> None:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options)
         found.append(session.run([backward.blobs["b"]], inputs)[0])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-7)
-    again = emit_backward(load(path).graph, slice(0, None), seeded=(), wanted=("b",)).outline.materialize()
+    again = emit_backward(load(path).graph, slice(0, None), seeded=(), wanted=("b",)).model.materialize()
     assert again.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
 
 

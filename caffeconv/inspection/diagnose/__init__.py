@@ -12,7 +12,7 @@ from caffeconv.frontend.bind import bind
 from caffeconv.frontend.build import build_partial_graph, finish
 from caffeconv.frontend.netdef import blob_faults, define_net
 from caffeconv.frontend.options import NetOptions
-from caffeconv.inspection.diagnose.companion_layers import Companion, completed, halves_missing
+from caffeconv.inspection.diagnose.companion_layers import Companion, completed, missing_companions
 from caffeconv.inspection.diagnose.edit import Edit, edited
 from caffeconv.inspection.diagnose.explanations import Comparison, another_net, misfit_words, other_types, shape_words
 from caffeconv.inspection.diagnose.insertions import missing_bottoms, with_bottoms, with_recipes
@@ -75,7 +75,7 @@ def diagnose(
     renames = find_renames(trial)
     reference = _reference(net, files, trial)
     diagnostics = tuple(_with_names(diagnostics, edits_of(net, renames)))
-    companions = halves_missing(trial, reference)
+    companions = missing_companions(trial, reference)
     diagnostics = (*_with_companions(diagnostics, companions), *other_types(trial))
     if not trial.misfits and not missing_bottoms(trial.net):
         candidates = [_cure(trial, renames)] if renames else [completed(trial, companions).cure()] if companions else []

@@ -27,17 +27,17 @@ class Companion:
     why: str
 
 
-def halves_missing(world: TrialNet, reference: TrialNet | None) -> list[Companion]:
+def missing_companions(trial: TrialNet, reference: TrialNet | None) -> list[Companion]:
     """What the file has of layers that only together do what is meant, where the net has but the first of the two."""
-    used = {layer.name for layer in world.net.layers}
-    spare = [name for name, layer in world.context.stored.items() if layer.blobs and name not in used]
+    used = {layer.name for layer in trial.net.layers}
+    spare = [name for name, layer in trial.context.stored.items() if layer.blobs and name not in used]
     companions = []
-    for i, layer in enumerate(world.net.layers):
+    for i, layer in enumerate(trial.net.layers):
         kind = LAYERS.get(layer.type)
-        if not spare or kind is None or not kind.completed_by or i in world.misfits or _is_completed(world, layer):
+        if not spare or kind is None or not kind.completed_by or i in trial.misfits or _is_completed(trial, layer):
             continue
-        options = {name: proto for name in spare if (proto := _fitting(world, i, name)) is not None}
-        name = _of_reference(reference, layer, options) or _by_name(world, layer.name, options)
+        options = {name: proto for name in spare if (proto := _fitting(trial, i, name)) is not None}
+        name = _of_reference(reference, layer, options) or _by_name(trial, layer.name, options)
         if name is None:
             continue
         spare.remove(name)
@@ -47,37 +47,36 @@ def halves_missing(world: TrialNet, reference: TrialNet | None) -> list[Companio
     return companions
 
 
-def completed(world: TrialNet, halves: Sequence[Companion]) -> Rewriting:
-    """The world of the net with the missing halves."""
-    return rewritten(world, {half.index: (world.net.layers[half.index].proto, half.proto) for half in halves})
+def completed(trial: TrialNet, companions: Sequence[Companion]) -> Rewriting:
+    """The net with the missing companions, as a trial."""
+    return rewritten(trial, {each.index: (trial.net.layers[each.index].proto, each.proto) for each in companions})
 
 
-def _is_completed(world: TrialNet, layer: LayerDef) -> bool:
-    readers = {world.net.layers[i].type for value in layer.top_values for i in world.readers.get(value, ())}
+def _is_completed(trial: TrialNet, layer: LayerDef) -> bool:
+    readers = {trial.net.layers[i].type for value in layer.top_values for i in trial.readers.get(value, ())}
     return LAYERS[layer.type].completed_by in readers
 
 
-def _fitting(world: TrialNet, index: int, name: str) -> LayerParameter | None:
+def _fitting(trial: TrialNet, index: int, name: str) -> LayerParameter | None:
     """The completing layer under a name of the file's, where its blobs there fit it after layer `index`."""
-    layer, stored = world.net.layers[index], stored_shapes(world.context.stored[name])
-    shape = world.shapes.get(layer.top_values[0]) if len(layer.top_values) == 1 else None
+    layer, stored = trial.net.layers[index], stored_shapes(trial.context.stored[name])
+    shape = trial.shapes.get(layer.top_values[0]) if len(layer.top_values) == 1 else None
     if shape is None:
         return None
     kind, top = LAYERS[LAYERS[layer.type].completed_by], layer.tops[0]
     proto = LayerParameter(name=name, type=LAYERS[layer.type].completed_by, bottom=[top], top=[top])
-    half = _after(layer, proto)
-    for settings in kind.implied_settings(half, [shape], stored):
-        half = with_settings(half, settings)
-    _, _, trouble = world.evaluate(index, half, None, {})
-    return half.proto if trouble is None and len(stored) > 0 else None
+    companion = _after(layer, proto)
+    for settings in kind.implied_settings(companion, [shape], stored):
+        companion = with_settings(companion, settings)
+    _, _, trouble = trial.evaluate(index, companion, None, {})
+    return companion.proto if trouble is None and len(stored) > 0 else None
 
 
 def _after(layer: LayerDef, proto: LayerParameter) -> LayerDef:
     """A layer that reads and overwrites what another one makes."""
-    half = layer.with_proto(proto)
     tops, values = layer.tops, layer.top_values
     return LayerDef(
-        proto.name, proto.type, tops, tops, values, values, proto, half.phase, half.directory, extended=half.extended
+        proto.name, proto.type, tops, tops, values, values, proto, layer.phase, layer.directory, extended=layer.extended
     )
 
 
@@ -95,18 +94,18 @@ def _of_reference(reference: TrialNet | None, norm: LayerDef, options: Mapping[s
     return None
 
 
-def _by_name(world: TrialNet, norm: str, options: Mapping[str, LayerParameter]) -> str | None:
+def _by_name(trial: TrialNet, norm: str, options: Mapping[str, LayerParameter]) -> str | None:
     """The layer of a name that differs in words like `bn` and `scale` only; else the one that follows in the file."""
     alike = [name for name in options if _bare(name) == _bare(norm)]
-    return alike[0] if len(alike) == 1 else next((name for name in _next(world, norm) if name in options), None)
+    return alike[0] if len(alike) == 1 else next((name for name in _next(trial, norm) if name in options), None)
 
 
 def _bare(name: str) -> str:
     return re.sub(r"[^0-9a-z]", "", _WORDS.sub("", name.lower()))
 
 
-def _next(world: TrialNet, name: str) -> Iterator[str]:
+def _next(trial: TrialNet, name: str) -> Iterator[str]:
     """The layer with blobs that comes next in the file."""
-    names = [other for other, layer in world.context.stored.items() if layer.blobs]
+    names = [other for other, layer in trial.context.stored.items() if layer.blobs]
     if name in names:
         yield from names[names.index(name) + 1 :][:1]
