@@ -141,16 +141,19 @@ def refuse_filled_folder(path: PathLike) -> None:
 
 def refuse_input_as_output(output: PathLike, inputs: Iterable[PathLike]) -> None:
     """Raises CaffeconvError where `output` is one of the files that are read."""
+    real, status = os.path.realpath(output), _status(output)
     for source in inputs:
-        if os.path.realpath(output) == os.path.realpath(source) or _same_file(Path(output), Path(source)):
+        if os.path.realpath(source) == real or (status is not None and _status(source) == status):
             raise CaffeconvError(f"{output}: this is the input, and is not overwritten; choose another output file")
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def _status(path: PathLike) -> tuple[int, int] | None:
+    """By which a file is known again under any name; None where there is none."""
     try:
-        return one.samefile(other)
+        status = Path(path).stat()
     except OSError:
-        return False
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _refuse_place(target: Path, user_path: Path) -> None:

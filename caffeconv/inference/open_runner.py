@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from caffeconv.data.records import backend_of
 from caffeconv.data.source import DataSource, MemorySource
 from caffeconv.data.transform import Transform
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.atomic import refuse_input_as_output
 from caffeconv.files.sha256 import digest_of
 from caffeconv.files.unchanged import unchanged
 from caffeconv.frontend.open_files import read_definition
@@ -59,11 +60,25 @@ def reads_own_data(net: Path, options: NetOptions) -> bool:
 def open_net_run(request: RunRequest, say: Say) -> OpenedRun:
     """A net over its data layers, or over the database that takes their place."""
     net = open_net(request, say)
+    _refuse_reads_as_outputs(request, net.sources.values())
     return OpenedRun(
         own_data(net), partial(_open_net_elsewhere, request), _blobs_of(net, request.blobs),
         partial(bytes_of_net, net),
         lambda: run_identity(net.file_digests(), request.net, request.compute, reads_of(request, net.sources)), net=net,
     )  # fmt: skip
+
+
+def _refuse_reads_as_outputs(request: RunRequest, sources: Iterable[DataSource]) -> None:
+    """Raises CaffeconvError where the run would write over a file that it reads, also through a link."""
+    outputs = [
+        path for path in (request.output.path, request.output.per_batch) if path is not None and str(path) != "-"
+    ]
+    mean = request.images.mean.file if request.images.mean is not None else None
+    reads = [*request.files.all, *(path for path in (request.output.labels, mean) if path is not None)]
+    for source in sources if outputs else ():
+        reads += [Path(source.name), *source.files]
+    for output in outputs:
+        refuse_input_as_output(output, reads)
 
 
 def _open_net_elsewhere(request: RunRequest, provider: Provider, threads: int) -> Dataset:
@@ -253,6 +268,7 @@ def open_input_run(
     """A model over what is handed over for its inputs; `faults` as of `open_inputs`."""
     session = model.session
     inputs = open_inputs(session, request.inputs, request.images, faults)
+    _refuse_reads_as_outputs(request, inputs.sources_by_input.values())
     size = batch_size_of(session, request.data.batch_size)
     set_batch_size(inputs, session, size)
     sources = oversampled(inputs.sources, say) if request.images.oversample else inputs.sources
