@@ -59,4 +59,4 @@ def canonical_axis(axis: int, rank: int, shape: Shape | None = None) -> int:
             raise LayerError(f"axis {axis} out of range for 0-D Blob; a blob with axes was needed")
         of = f" of {'×'.join(map(str, shape))}" if shape else ""
         raise LayerError(f"axis {axis} out of range for {rank}-D Blob{of}; {-rank} to {rank - 1} was needed")
-    return axis % rank if rank else 0
+    return axis % rank
