@@ -71,7 +71,7 @@ def _jpeg_scan(content: bytes) -> int | None:
 
 
 def read_image(path: Path, where: str = "", *, color: bool | None) -> Image:
-    """As `decode_picture`, from a file; SourceUnavailableError where there is none. `where` names it, else its path."""
+    """As `decode_image`, from a file; SourceUnavailableError where there is none. `where` names it, else its path."""
     where = where or str(path)
     try:
         content = path.read_bytes()
