@@ -11,13 +11,9 @@ from caffeconv.tensor.shape import BATCH, Dims, Shape
 
 Symbols = dict[tuple[str, int], str]
 
-
+# primes, so that a size tells what it follows from, and none divides another by chance
 _BATCH_SIZES = (7, 11, 13, 17, 19, 23, 29)
-
-
 _DATA_SIZE = 37
-
-
 _GROWTH = 1009
 
 

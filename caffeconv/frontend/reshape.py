@@ -77,9 +77,6 @@ def with_batch(graph: Graph, batch: int) -> Graph:
     return reshape_graph(for_any_batch(graph), requested)
 
 
-# primes, so that a size tells what it follows from, and none divides another by chance
-
-
 def grown(shapes: Mapping[str, Shape], pixels: int) -> dict[str, Shape]:
     """Inputs of N×C×spatial… that are larger by a number of pixels, another one on each axis; others as they are."""
     return {
