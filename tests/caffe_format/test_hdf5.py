@@ -59,7 +59,9 @@ def test_a_blob_may_be_left_out(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(1, 4), max_size=4).map(tuple), st.integers(1, 12))
-def test_blocks_are_the_values_in_order(tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, ...], most: int) -> None:
+def test_blocks_are_the_values_in_order(
+    tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, ...], most: int
+) -> None:
     values = np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
     path = write(tmp_path_factory.mktemp("blocks") / "net.h5", x__0=values)
     with pytest.MonkeyPatch.context() as patch:

@@ -65,7 +65,9 @@ def test_the_files_whose_content_it_is(three: Path) -> None:
 
 def test_the_shape_of_the_first_item_that_is_whole(tmp_path: Path) -> None:
     def with_damage(number: int) -> Path:
-        return write_lmdb(tmp_path / f"{number}", {**{f"{i:03}": b"?" for i in range(number)}, "x": raw(pixels(3, 4, 5))})
+        return write_lmdb(
+            tmp_path / f"{number}", {**{f"{i:03}": b"?" for i in range(number)}, "x": raw(pixels(3, 4, 5))}
+        )
 
     assert first_shape(with_damage(0), "LMDB", Transform(crop_size=2)) == (3, 2, 2)
     assert first_shape(with_damage(LOOKED_AT - 1), "LMDB", Transform()) == (3, 4, 5)

@@ -54,7 +54,9 @@ def test_a_thumbnail_s_end_is_not_the_picture_s() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\xff\xd8 no segment"])
 def test_no_picture(content: bytes) -> None:
-    with refused(rf"^db: not a readable picture \({len(content)} bytes\); JPEG, PNG, BMP, PPM, TIFF or WebP was needed$"):
+    with refused(
+        rf"^db: not a readable picture \({len(content)} bytes\); JPEG, PNG, BMP, PPM, TIFF or WebP was needed$"
+    ):
         decode_image(content, "db", color=None)
 
 

@@ -33,14 +33,18 @@ def test_a_pattern_and_a_file(tmp_path: Path) -> None:
     assert find_images(b).paths == (b,)
     with refused("c[*]: no file matches this pattern$"):
         find_images(tmp_path / "c*")
-    with refused(r"c\.png: no such file; a picture, a folder or pattern of pictures, a list of them \(\.list, \.lst, \.txt\)"):
+    with refused(
+        r"c\.png: no such file; a picture, a folder or pattern of pictures, a list of them \(\.list, \.lst, \.txt\)"
+    ):
         find_images(tmp_path / "c.png")
 
 
 def test_a_list_with_or_without_classes(tmp_path: Path) -> None:
     a, b = touch(tmp_path, "a.png", "b c.png")
     assert find_images(write_list(tmp_path / "names.txt", ["a.png", "", "b c.png "])) == ImageFiles((a, b))
-    assert find_images(write_list(tmp_path / "classes.lst", ["a.png 3\r", "b c.png  12"])) == ImageFiles((a, b), (3, 12))
+    assert find_images(write_list(tmp_path / "classes.lst", ["a.png 3\r", "b c.png  12"])) == ImageFiles(
+        (a, b), (3, 12)
+    )
 
 
 def test_lines_with_faults_are_collected_or_refused(tmp_path: Path) -> None:
@@ -78,7 +82,12 @@ def test_what_images_are_resized_to_before_the_crop() -> None:
         (4, None, None, "the net takes 4 channels; a picture has 1 or 3. Give an array (.npy)"),
         (3, None, (2,), "the mean has 2 channels, the net takes 3"),
         (3, (3, 9), None, "a picture of 3×9 cannot be cropped to the net's 4×5"),
-        (3, (8, 8), (3, 6, 7), "the mean is 3×6×7, the picture 8×8 before the crop; leave `resize=…` out, or give a mean "),
+        (
+            3,
+            (8, 8),
+            (3, 6, 7),
+            "the mean is 3×6×7, the picture 8×8 before the crop; leave `resize=…` out, or give a mean ",
+        ),
     ],
 )
 def test_what_does_not_go_together(

@@ -80,7 +80,9 @@ def test_what_is_handed_over_replaces_what_is_read() -> None:
 
 
 def test_items_of_one_batch_have_one_size() -> None:
-    with refused("^item 1: the item is 3, the first of its batch 2; one size was needed for all. Items of different sizes"):
+    with refused(
+        "^item 1: the item is 3, the first of its batch 2; one size was needed for all. Items of different sizes"
+    ):
         Counter(2, (2, 3, 2)).next_batch({}, BOTH)
 
 
@@ -105,12 +107,19 @@ def test_batches_reuse_arrays_of_their_size_and_may_end_short() -> None:
 
 
 def memory_batch(number: int) -> dict[str, FloatArray]:
-    return {"data": np.arange(number, dtype=np.float32).reshape(number, 1, 1, 1), "label": np.arange(number, dtype=np.float32)}
+    return {
+        "data": np.arange(number, dtype=np.float32).reshape(number, 1, 1, 1),
+        "label": np.arange(number, dtype=np.float32),
+    }
 
 
 def test_arrays_in_memory_are_cut_into_batches() -> None:
     source = MemorySource(BOTH, (2, 1, 1, 1))
-    assert [labels(source, **memory_batch(4)), labels(source, **memory_batch(4)), labels(source)] == [[0, 1], [2, 3], [0, 1]]
+    assert [labels(source, **memory_batch(4)), labels(source, **memory_batch(4)), labels(source)] == [
+        [0, 1],
+        [2, 3],
+        [0, 1],
+    ]
     assert labels(source, **memory_batch(6)) == [0, 1]  # other values begin anew
     assert source.next_batch({}, BOTH)["label"].shape == (2, 1, 1, 1)
     source.set_arrays(*memory_batch(2).values())

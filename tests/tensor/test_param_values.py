@@ -29,7 +29,9 @@ class StoredBlob:
         yield from np.split(self.array(), 2)
 
 
-@pytest.mark.parametrize(("offset", "location"), [(8, Location(Path("w.bin"), 8)), (0, Location(Path("w.bin"), 0)), (None, None)])
+@pytest.mark.parametrize(
+    ("offset", "location"), [(8, Location(Path("w.bin"), 8)), (0, Location(Path("w.bin"), 0)), (None, None)]
+)
 def test_where_a_file_holds_values_as_they_are(offset: int | None, location: Location | None) -> None:
     assert FileValues(Path("w.bin"), StoredBlob(offset)).location == location
 

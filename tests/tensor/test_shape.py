@@ -50,6 +50,10 @@ def test_text() -> None:
 
 def test_names_are_free_and_then_taken() -> None:
     taken = {"conv", "conv_2"}
-    assert [unique_name("conv", taken), unique_name("conv", taken), unique_name("fc", taken)] == ["conv_3", "conv_4", "fc"]
+    assert [unique_name("conv", taken), unique_name("conv", taken), unique_name("fc", taken)] == [
+        "conv_3",
+        "conv_4",
+        "fc",
+    ]
     assert unique_name("conv", taken, "/") == "conv/2"
     assert taken == {"conv", "conv_2", "conv_3", "conv_4", "fc", "conv/2"}
