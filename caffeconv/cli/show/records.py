@@ -57,8 +57,10 @@ def number_or_null(value: float) -> float | None:
 
 def _csv_line(row: Sequence[str]) -> str:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerow(row)
-    return text.getvalue()
+    csv.writer(text).writerow(
+        row
+    )  # before Python 3.13 it puts quotes around those line ends only that it writes itself
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _json(record: Record) -> str:
