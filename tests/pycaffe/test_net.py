@@ -1,4 +1,4 @@
-"""caffe.Net as pycaffe makes and calls it; parameters saved, copied and shared; Classifier and Detector."""
+"""caffe.Net as pycaffe makes and calls it; parameters saved, copied and shared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from support.small_nets import Array, write_net, write_weights
 import caffeconv
 import caffeconv.pycaffe as caffe
 from caffeconv.net.blobs import NetLayer
-from caffeconv.pycaffe import mode
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS = str(DIGITS / "deploy.prototxt"), str(DIGITS / "digits.caffemodel")
@@ -27,11 +26,6 @@ LAYERS = ROOT / "fixtures" / "goldens" / "layers"
 @pytest.fixture
 def net() -> caffe.Net:
     return caffe.Net(NET, WEIGHTS, caffe.TEST)
-
-
-@pytest.fixture(autouse=True)
-def fresh_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mode._PROCESS, "mode", mode.Mode())
 
 
 def picture(digit: int) -> Array:
@@ -429,143 +423,7 @@ def test_python_layers_can_be_refused(doubling: str, monkeypatch: pytest.MonkeyP
     assert "doubling" not in sys.modules
 
 
-# -- Classifier and Detector -------------------------------------------------------------------------------------------
-
-
-def enlarged(digit: int) -> Array:
-    return caffe.io.load_image(DIGITS / f"{digit}.png", color=False)
-
-
-def test_classifier_centre() -> None:
-    classifier = caffe.Classifier(NET, WEIGHTS, raw_scale=255)
-    found = classifier.predict([enlarged(digit) for digit in range(10)], oversample=False)
-    assert found.shape == (10, 10)
-    assert found.argmax(1).tolist() == list(range(10))
-
-
-def test_classifier_oversamples() -> None:
-    classifier = caffe.Classifier(
-        NET, WEIGHTS, image_dims=(32, 30), raw_scale=255, mean=np.array([5.0]), input_scale=0.9
-    )
-    images = [enlarged(3), enlarged(7)]
-    by_hand = []
-    for image in images:
-        crops = caffe.io.oversample([caffe.io.resize_image(image, (32, 30))], (28, 28))
-        fed = (crops.transpose(0, 3, 1, 2) * 255 - 5) * np.float32(0.9)
-        by_hand.append(classifier.forward_all(data=fed)["prob"].mean(0))
-    np.testing.assert_allclose(classifier.predict(images), by_hand, rtol=1e-4, atol=1e-6)
-    centre = caffe.io.resize_image(images[0], (32, 30))[2:30, 1:29].transpose(2, 0, 1)[None]
-    want = classifier.forward(data=(centre * 255 - 5) * np.float32(0.9))["prob"]
-    np.testing.assert_allclose(classifier.predict(images[:1], oversample=False), want, rtol=1e-4, atol=1e-6)
-
-
-def test_classifier_without_an_input() -> None:
-    case = LAYERS / "data_lmdb_raw"
-    with pytest.raises(caffeconv.CaffeconvError, match="the net has no input, it reads its own data"):
-        caffe.Classifier(case / "net.prototxt", Path(WEIGHTS))
-    with pytest.raises(caffeconv.CaffeconvError, match="at least one picture"):
-        caffe.Classifier(NET, WEIGHTS).predict([])
-
-
-COLOUR = """
-layer { name: "p" type: "Pooling" bottom: "data" top: "p" pooling_param { pool: AVE global_pooling: true } }
-"""
-
-
-@pytest.fixture
-def colour_net(tmp_path: Path) -> str:
-    write_weights(tmp_path / "none.caffemodel", "nothing", [])
-    return str(write_net(tmp_path, {"data": (2, 3, 8, 8)}, COLOUR))
-
-
-def test_detector_windows(tmp_path: Path, colour_net: str) -> None:
-    pixels = np.zeros((20, 30, 3), np.uint8)
-    pixels[2:12, 5:25] = (255, 51, 0)  # blue, green, red
-    cv2.imwrite(str(tmp_path / "p.png"), pixels)
-    detector = caffe.Detector(
-        colour_net, str(tmp_path / "none.caffemodel"), mean=np.array([1.0, 2, 3]), raw_scale=10, channel_swap=(2, 1, 0)
-    )
-    inside, outside = (2, 5, 12, 25), (13, 0, 20, 30)
-    found = detector.detect_windows([(str(tmp_path / "p.png"), [inside, outside, inside])])
-    assert [(d["window"], d["filename"]) for d in found] == [
-        (w, str(tmp_path / "p.png")) for w in (inside, outside, inside)
-    ]
-    np.testing.assert_allclose(found[0]["prediction"].ravel(), [10 - 1, 2 - 2, 0 - 3], atol=1e-5)
-    np.testing.assert_allclose(found[1]["prediction"].ravel(), [-1, -2, -3])
-    assert detector.detect_windows([]) == []
-    with pytest.raises(caffeconv.CaffeconvError, match=r"window \(5, 5, 5, 9\) has no pixels in a picture of 20×30"):
-        detector.detect_windows([(tmp_path / "p.png", [(5, 5, 5, 9)])])
-
-
-def test_detector_context(tmp_path: Path, colour_net: str) -> None:
-    mean = np.array([0.5, 1, 2], np.float32)
-    detector = caffe.Detector(
-        colour_net, str(tmp_path / "none.caffemodel"), mean=np.tile(mean[:, None, None], (1, 8, 8)), raw_scale=10,
-        channel_swap=(2, 1, 0), context_pad=2,
-    )  # fmt: skip
-    image = np.full((16, 16, 3), 0.7, np.float32)
-    middle = detector.crop(image, (6, 6, 9, 9))
-    np.testing.assert_allclose(middle, np.full((8, 8, 3), 0.7), atol=1e-6)
-    # at the picture's corner two pixels of context lie outside: the mean, red first and before raw_scale
-    corner = detector.crop(image, (0, 0, 3, 3))
-    np.testing.assert_allclose(corner[0, 0], mean[::-1] / 10)
-    np.testing.assert_allclose(corner[7, 7], [0.7] * 3, atol=1e-6)
-    assert detector.transformer.preprocess("data", corner)[:, 0, 0] == pytest.approx([0, 0, 0], abs=1e-6)
-
-
-def test_selective_search_says_what_is_missing(tmp_path: Path, colour_net: str) -> None:
-    detector = caffe.Detector(colour_net, str(tmp_path / "none.caffemodel"))
-    with pytest.raises(caffeconv.CaffeconvError, match="selective_search_ijcv_with_python, a MATLAB program"):
-        detector.detect_selective_search(["a.png"])
-
-
 # -- the module --------------------------------------------------------------------------------------------------------
-
-
-def test_modes(monkeypatch: pytest.MonkeyPatch) -> None:
-    import onnxruntime
-
-    from caffeconv.runtime import install, session
-
-    caffe.set_mode_cpu()
-    caffe.set_device(0)
-    assert mode.current().provider == "cpu"
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.warns(RuntimeWarning, match=r"nets compute on the CPU, as this onnxruntime .* has no CUDA provider"):
-        caffe.set_mode_gpu()
-    assert mode.current().provider == "cpu"
-    for module in (install, session):
-        monkeypatch.setattr(module, "missing_gpu", lambda index: "")
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    caffe.set_mode_gpu()
-    assert mode.current().provider == "cuda"
-    caffe.set_device(1)
-    assert mode.current().provider == "cuda:1"
-    caffe.set_mode_cpu()
-    assert mode.current().provider == "cpu"
-
-
-def test_seed(tmp_path: Path) -> None:
-    layer = (
-        'layer { name: "i" type: "InnerProduct" bottom: "x" top: "y" '
-        'inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }'
-    )
-    path = str(write_net(tmp_path, {"x": (1, 3)}, layer))
-
-    def weights(seed: int) -> Array:
-        caffe.set_random_seed(seed)
-        return caffe.Net(path, caffe.TEST).params["i"][0].data
-
-    np.testing.assert_array_equal(weights(3), weights(3))
-    assert not np.array_equal(weights(3), weights(4))
-
-
-def test_training_is_refused() -> None:
-    for make in (caffe.SGDSolver, caffe.AdamSolver, caffe.NesterovSolver, caffe.get_solver):
-        with pytest.raises(
-            NotImplementedError, match=r"solver\.prototxt: caffeconv runs trained nets and does not train"
-        ):
-            make("solver.prototxt")
 
 
 def test_the_module() -> None:

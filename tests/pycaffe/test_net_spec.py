@@ -11,13 +11,11 @@ from google.protobuf import text_format
 from google.protobuf.message import Message
 from support.golden_cases import Case, cases
 
-import caffeconv
 import caffeconv.pycaffe as caffe
 from caffeconv.caffe_format.prototxt_writer import net_to_text
 from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.pycaffe import layers as L  # noqa: N812 - as scripts do
 from caffeconv.pycaffe import params as P  # noqa: N812
-from caffeconv.pycaffe.coord_map import coord_map_from_to, crop
 from caffeconv.pycaffe.net_spec import Function, Top, assign_proto, param_name_dict
 
 
@@ -121,39 +119,6 @@ def test_mistakes(made: object, kind: type[Exception], words: str) -> None:
 
 
 # -- coord_map ---------------------------------------------------------------------------------------------------------
-
-
-def fcn(pad: int) -> tuple[Top, Top]:
-    """An input, and the score of an FCN over it, scaled up again."""
-    data = top(L.Input(shape=dict(dim=[1, 3, 40, 40])))
-    x = data
-    for _ in range(2):
-        x = top(L.ReLU(L.Convolution(x, kernel_size=3, pad=pad if x is data else 1), in_place=True))
-        x = top(L.Pooling(x, kernel_size=2, stride=2))
-    score = L.Convolution(x, num_output=2, kernel_size=1)
-    return data, top(L.Deconvolution(score, convolution_param=dict(num_output=2, kernel_size=8, stride=4)))
-
-
-def test_crop_of_a_fully_convolutional_net() -> None:
-    data, up = fcn(pad=10)
-    cropped = crop(up, data)
-    assert cropped.fn.params == {"crop_param": {"axis": 2, "offset": [11]}}
-    # where a cropped pixel lies by its offset: one bright pixel comes out at the same place in both
-    assert coord_map_from_to(cropped, data).shift == 0
-
-
-def test_crop_that_cannot_be() -> None:
-    data, up = fcn(pad=0)
-    with pytest.raises(caffeconv.CaffeconvError, match="cannot crop negative offset"):
-        crop(data, top(L.Convolution(data, kernel_size=3, pad=3)))
-    with pytest.raises(caffeconv.CaffeconvError, match=r"scale mismatch on crop .a = \[0\.5"):
-        crop(data, top(L.Pooling(data, kernel_size=2, stride=2)))
-    with pytest.raises(caffeconv.CaffeconvError, match="cannot crop noninteger offset"):
-        crop(data, top(L.Convolution(data, kernel_size=2)))
-    with pytest.raises(caffeconv.CaffeconvError, match="Could not compute map between tops"):
-        crop(up, top(L.Input(shape=dict(dim=[1]))))
-    with pytest.raises(caffeconv.CaffeconvError, match="kernel_h; a map needs kernel_size"):
-        crop(data, top(L.Convolution(data, kernel_h=2)))
 
 
 @pytest.mark.parametrize("case", cases("nets"), ids=lambda c: c.name)

@@ -25,7 +25,6 @@ from caffeconv.layers.activations import TanH
 from caffeconv.passes import fold_affine
 from caffeconv.tensor.param_values import DerivedValues
 from caffeconv.verify import verify
-from caffeconv.verify.probe import prepared, probe
 
 NETS = [case for case in cases("nets", "fork") if runnable(case) and not case.steps]
 DIGITS = ROOT / "fixtures" / "digits"
@@ -129,25 +128,6 @@ def test_a_steep_net_is_not_taken_for_a_wrong_one(tmp_path: Path) -> None:
     assert found.ok
     assert {blob.blob: blob.verdict for blob in found.blobs} == {"ip": "ok", "p": "ok: steep"}
     assert not verify(loaded, altered(model, "ip/weight"), form, engine="self").ok
-
-
-def test_the_probe_is_the_same_each_time_and_fits_labels() -> None:
-    case = next(case for case in NETS if case.name == "nets/segmentation_infogain")
-    loaded = load(case.folder / case.net, case.folder / str(case.weights))
-    one, other = probe(loaded.graph), probe(loaded.graph)
-    for name, values in one.net.items():
-        np.testing.assert_array_equal(values, other.net[name])
-    pictures = next(values for values in one.net.values() if values.ndim == 4 and values.shape[1] == 3)
-    assert (pictures.min(), pictures.max()) >= (0, 200)
-    assert pictures.max() <= 255
-
-
-def test_the_probe_prepares_as_caffe_does() -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 3, 9, 8)).astype(np.uint8)
-    mean = np.random.default_rng(1).uniform(0, 255, (3, 9, 8)).astype("f4")
-    got = prepared(pictures, Preprocess(mean, 0.5), (2, 3, 4, 4))
-    want = (pictures[:, ::-1, 2:6, 2:6].astype("f4") - mean[:, 2:6, 2:6]) * np.float32(0.5)
-    np.testing.assert_array_equal(got, want)
 
 
 # -- other engines ------------------------------------------------------------------------------------------------------
