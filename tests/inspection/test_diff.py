@@ -40,7 +40,8 @@ def test_two_nets(tmp_path: Path) -> None:
 
 def field_lines(a: str, b: str) -> list[str]:
     """The changes between two layers as text."""
-    return list(field_changes(*(text_format.Parse(text, LayerParameter()) for text in (a, b))))
+    before, after = (text_format.Parse(text, LayerParameter()) for text in (a, b))
+    return list(field_changes(before, after))
 
 
 def test_fields_at_any_depth() -> None:
