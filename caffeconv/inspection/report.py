@@ -113,17 +113,9 @@ def inspect(
         CaffeconvError: a file that cannot be read at all.
     """
     options = NetOptions(
-        phase,
-        level,
-        tuple(stages),
-        shapes or {},
-        deploy,
-        extended,
-        infogain,
-        allow_python,
-        ignore_unknown_fields,
+        phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields,
         dialect=dialect,
-    )
+    )  # fmt: skip
     source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields)
     files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]
     dropped_warnings = [Diagnostic("warning", str(net), f"dropped: {unknown}") for unknown in source.dropped]
