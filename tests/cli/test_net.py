@@ -25,8 +25,11 @@ from caffeconv.cli.options.net import (
     weights_argument,
 )
 from caffeconv.errors import Diagnostic
+from caffeconv.frontend.dialects import DIALECTS
 from caffeconv.frontend.options import NetOptions
 from caffeconv.runtime.providers import ComputeOptions
+
+DIALECT = next(iter(DIALECTS))
 
 
 @click.command()
@@ -56,9 +59,10 @@ def test_defaults_are_those_of_python() -> None:
 def test_every_option() -> None:
     result = call(
         "n", "a", "b", "--phase", "train", "--level", "2", "--stage", "s", "--stage", "t", "--shape", "x=1,3", "--deploy",
-        "--extended", "--infogain", "logits", "--allow-python", "--ignore-unknown-fields", "--threads", "3", "-q", "-v",
+        "--extended", "--infogain", "logits", "--allow-python", "--ignore-unknown-fields",
+        "--dialect", DIALECT, "--threads", "3", "-q", "-v",
     )  # fmt: skip
-    options = NetOptions("TRAIN", 2, ("s", "t"), {"x": (1, 3)}, True, True, "logits", True, True)
+    options = NetOptions("TRAIN", 2, ("s", "t"), {"x": (1, 3)}, True, True, "logits", True, True, dialect=DIALECT)
     compute = ComputeOptions("auto", 3, nhwc=False, half=False)
     assert result.stdout == f"{(Path('n'), (Path('a'), Path('b')), options, compute, True, True)!r}\n"
 
