@@ -24,6 +24,7 @@ from caffeconv.layers.activations import (
     TanH,
     Threshold,
 )
+from caffeconv.layers.broadcasting import Add, ChannelScale, Div, Mul, Pairwise, Sub
 from caffeconv.layers.concat_slice import Concat, Silence, Slice, Split
 from caffeconv.layers.contrastive_loss import ContrastiveLoss
 from caffeconv.layers.convolution import Convolution, Deconvolution, Im2col
@@ -67,6 +68,7 @@ from caffeconv.layers.video import Convolution3D, Pooling3D
 LAYERS: dict[str, type[Layer]] = {
     "AbsVal": AbsVal,
     "Accuracy": Accuracy,
+    "Add": Add,
     "ArgMax": ArgMax,
     "Axpy": Axpy,
     "BN": BN,
@@ -74,6 +76,7 @@ LAYERS: dict[str, type[Layer]] = {
     "BatchNorm": BatchNorm,
     "BatchReindex": BatchReindex,
     "Bias": Bias,
+    "ChannelScale": ChannelScale,
     "Clip": Clip,
     "Concat": Concat,
     "ContrastiveLoss": ContrastiveLoss,
@@ -85,6 +88,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Deconvolution": Deconvolution,
     "DepthwiseConvolution": Convolution,
     "DetectionOutput": DetectionOutput,
+    "Div": Div,
     "Dropout": Dropout,
     "DummyData": DummyData,
     "ELU": ELU,
@@ -111,10 +115,12 @@ LAYERS: dict[str, type[Layer]] = {
     "MVN": MVN,
     "MemoryData": MemoryData,
     "Mish": Mish,
+    "Mul": Mul,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
     "Normalize": Normalize,
     "PReLU": PReLU,
     "PSROIPooling": PSROIPooling,
+    "Pairwise": Pairwise,
     "Parameter": Parameter,
     "Permute": Permute,
     "Pooling": Pooling,
@@ -142,6 +148,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Softmax": Softmax,
     "SoftmaxWithLoss": SoftmaxWithLoss,
     "Split": Split,
+    "Sub": Sub,
     "Swish": Swish,
     "TanH": TanH,
     "Threshold": Threshold,

@@ -189,7 +189,9 @@ def test_enum_values_are_module_and_class_attributes() -> None:
     assert (caffe_pb2.TRAIN, caffe_pb2.TEST) == (0, 1)
     assert caffe_pb2.Phase.Name(caffe_pb2.TEST) == "TEST"
     assert caffe_pb2.FLOAT16 == caffe_pb2.Type.Value("FLOAT16") == 2
-    assert caffe_pb2.PoolingParameter.PoolMethod.items() == [("MAX", 0), ("AVE", 1), ("STOCHASTIC", 2)]
+    assert caffe_pb2.PoolingParameter.PoolMethod.items() == [
+        ("MAX", 0), ("AVE", 1), ("STOCHASTIC", 2), ("AVE_EXC_PAD", 3), ("AVE_TF", 3),
+    ]  # fmt: skip
     assert caffe_pb2.V1LayerParameter.DECONVOLUTION == 39
     assert caffe_pb2.PriorBoxParameter.CORNER_SIZE == 3
 
