@@ -58,6 +58,7 @@ from caffeconv.layers.pooling import SPP, Pooling
 from caffeconv.layers.python import Python
 from caffeconv.layers.recurrent import LSTM, RNN, LSTMUnit
 from caffeconv.layers.resampling import Interp, Reorg, ShuffleChannel, Upsample
+from caffeconv.layers.resizing import Downsample, ResizeBilinear, ResizeNearestNeighbor, UpsampleDarknet
 from caffeconv.layers.rois import PSROIPooling, ROIPooling
 from caffeconv.layers.scale import Axpy, Bias, Scale
 from caffeconv.layers.select import BatchReindex, Filter
@@ -89,6 +90,7 @@ LAYERS: dict[str, type[Layer]] = {
     "DepthwiseConvolution": Convolution,
     "DetectionOutput": DetectionOutput,
     "Div": Div,
+    "Downsample": Downsample,
     "Dropout": Dropout,
     "DummyData": DummyData,
     "ELU": ELU,
@@ -136,6 +138,8 @@ LAYERS: dict[str, type[Layer]] = {
     "Reduction": Reduction,
     "Reorg": Reorg,
     "Reshape": Reshape,
+    "ResizeBilinear": ResizeBilinear,
+    "ResizeNearestNeighbor": ResizeNearestNeighbor,
     "SPP": SPP,
     "Scale": Scale,
     "SeLu": SeLu,
@@ -154,6 +158,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Threshold": Threshold,
     "Tile": Tile,
     "Upsample": Upsample,
+    "UpsampleDarknet": UpsampleDarknet,
     "WindowData": WindowData,
 }
 
