@@ -56,13 +56,14 @@ from caffeconv.layers.losses import (
 from caffeconv.layers.normalization import BN, LRN, MVN, BatchNorm
 from caffeconv.layers.pooling import SPP, Pooling
 from caffeconv.layers.python import Python
+from caffeconv.layers.rearranging import BatchToSpaceND, DepthToSpace, Flip, Reorg, SpaceToBatchND, SpaceToDepth
 from caffeconv.layers.recurrent import LSTM, RNN, LSTMUnit
-from caffeconv.layers.resampling import Interp, Reorg, ShuffleChannel, Upsample
+from caffeconv.layers.resampling import Interp, ShuffleChannel, Upsample
 from caffeconv.layers.resizing import Downsample, ResizeBilinear, ResizeNearestNeighbor, UpsampleDarknet
 from caffeconv.layers.rois import PSROIPooling, ROIPooling
 from caffeconv.layers.scale import Axpy, Bias, Scale
 from caffeconv.layers.select import BatchReindex, Filter
-from caffeconv.layers.shape import Flatten, Permute, Reshape, Tile
+from caffeconv.layers.shape import Flatten, Pad, Permute, Reshape, Squeeze, Tile
 from caffeconv.layers.softmax import ArgMax, Reduction, Softmax
 from caffeconv.layers.video import Convolution3D, Pooling3D
 
@@ -76,6 +77,7 @@ LAYERS: dict[str, type[Layer]] = {
     "BNLL": BNLL,
     "BatchNorm": BatchNorm,
     "BatchReindex": BatchReindex,
+    "BatchToSpaceND": BatchToSpaceND,
     "Bias": Bias,
     "ChannelScale": ChannelScale,
     "Clip": Clip,
@@ -87,6 +89,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Crop": Crop,
     "Data": Data,
     "Deconvolution": Deconvolution,
+    "DepthToSpace": DepthToSpace,
     "DepthwiseConvolution": Convolution,
     "DetectionOutput": DetectionOutput,
     "Div": Div,
@@ -100,6 +103,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Exp": Exp,
     "Filter": Filter,
     "Flatten": Flatten,
+    "Flip": Flip,
     "HDF5Data": HDF5Data,
     "HDF5Output": HDF5Output,
     "HingeLoss": HingeLoss,
@@ -122,6 +126,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Normalize": Normalize,
     "PReLU": PReLU,
     "PSROIPooling": PSROIPooling,
+    "Pad": Pad,
     "Pairwise": Pairwise,
     "Parameter": Parameter,
     "Permute": Permute,
@@ -151,7 +156,10 @@ LAYERS: dict[str, type[Layer]] = {
     "SmoothL1Loss": SmoothL1Loss,
     "Softmax": Softmax,
     "SoftmaxWithLoss": SoftmaxWithLoss,
+    "SpaceToBatchND": SpaceToBatchND,
+    "SpaceToDepth": SpaceToDepth,
     "Split": Split,
+    "Squeeze": Squeeze,
     "Sub": Sub,
     "Swish": Swish,
     "TanH": TanH,

@@ -1,4 +1,4 @@
-"""Layers that enlarge, shrink or re-order planes: Upsample, Interp, Reorg, ShuffleChannel."""
+"""Layers that enlarge, shrink or re-order planes: Upsample, Interp, ShuffleChannel."""
 
 from __future__ import annotations
 
@@ -256,67 +256,6 @@ def interpolation(size: int, inside: int, places: int, start: int) -> FloatArray
     np.add.at(matrix, (np.arange(places), start + before), 1 - share)
     np.add.at(matrix, (np.arange(places), start + np.minimum(before + 1, inside - 1)), share)
     return matrix
-
-
-@dataclass(frozen=True)
-class Reorg(Layer):
-    """Darknet's `reorg`: stride × stride places become channels, or with `reverse` channels become places.
-
-    N×C×H×W → N×(C·s²)×(H/s)×(W/s). Darknet counts as if the bottom had C/s² channels of s times the height and width,
-    so this is no plain space-to-depth. `reverse`: N×C×H×W → N×(C/s²)×(H·s)×(W·s) (MobileNet-YOLO: reorg_layer.cpp,
-    darknet: reorg_cpu).
-    """
-
-    in_place: ClassVar[bool] = False
-    only_moves_data: ClassVar[bool] = True
-
-    stride: int
-    reverse: bool
-
-    @classmethod
-    def parse(cls, layer: LayerDef) -> Self:
-        p = layer.proto.reorg_param
-        if not p.HasField("stride"):
-            raise LayerError("Reorg Layer needs stride param.")
-        if p.stride < 1:
-            raise LayerError(f"stride is {p.stride}; at least 1 was needed")
-        return cls(p.stride, p.reverse)
-
-    def top_shapes(self, bottoms: Shapes) -> Shapes:
-        _check_4d(bottoms[0])
-        (num, channels, height, width), s = bottoms[0], self.stride
-        if channels % s**2:
-            raise LayerError(f"{channels} channels and stride {s}; a multiple of stride × stride = {s**2} was needed")
-        if self.reverse:
-            return [(num, channels // s**2, height * s, width * s)]
-        if height % s or width % s:
-            raise LayerError(
-                f"a plane of {format_shape((height, width))} and stride {s}; multiples of the stride were needed"
-            )
-        return [(num, channels * s**2, height // s, width // s)]
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        split, perm = self._move(node, onnx)
-        cells = onnx.reshape(node.bottoms[0], split, what="cells")
-        moved = onnx.op("Transpose", [cells], perm=perm, what="moved")
-        onnx.reshape(moved, onnx.dims(node.tops[0]), to=node.tops[0])
-
-    def _move(self, node: Node, onnx: OnnxBuilder) -> tuple[Dims, tuple[int, ...]]:
-        """The bottom's cells, and the order that their axes get."""
-        (_, channels, height, width), s = node.bottom_shapes[0], self.stride
-        num, fewer = onnx.dims(node.bottoms[0])[0], channels // self.stride**2
-        if self.reverse:  # row and column within a cell, channel, cell's row, cell's column
-            return (num, s, s, fewer, height, width), (0, 3, 4, 1, 5, 2)
-        # channel, row, row within a cell, column, column within a cell, of planes s times as high and wide
-        return (num, fewer, height, s, width, s), (0, 3, 5, 1, 2, 4)
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        split, perm = self._move(node, onnx)
-        cells = onnx.reshape(top_diffs[0], tuple(split[axis] for axis in perm), what="moved_diff")
-        back = onnx.op("Transpose", [cells], perm=np.argsort(perm).tolist(), what="cells_diff")
-        return Gradients((onnx.reshape(back, onnx.dims(node.bottoms[0]), what="bottom_diff"),))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Gradients, Layer, Node, Settings
 from caffeconv.layers.concat_slice import Split
 from caffeconv.layers.gradient_ops import like_bottom
+from caffeconv.layers.rearranging import Move, moved, moved_back, pixel_shuffle
 from caffeconv.tensor.axis_order import AxisOrder, as_caffe, concatenated, flat, reshaped
 from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, count, format_shape
 
@@ -71,7 +72,8 @@ class Flatten(_SameValues):
 class Reshape(_SameValues):
     """Another shape for the same values: 0 copies the bottom's axis, -1 is inferred (caffe: reshape_layer.cpp).
 
-    Only axes axis…axis+num_axes-1 are replaced; axis -1 means after the last axis.
+    Only axes axis…axis+num_axes-1 are replaced; axis -1 means after the last axis. With `pixelshuffler` r the shape is
+    not read: r² channels of N×C×H×W become r × r places (Synopsys, Intel).
     """
 
     settings: ClassVar[str] = "reshape_param"
@@ -79,6 +81,7 @@ class Reshape(_SameValues):
     dims: tuple[int, ...]
     axis: int
     num_axes: int
+    pixelshuffler: int
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -90,10 +93,14 @@ class Reshape(_SameValues):
             raise LayerError(f"new shape {format_shape(dims)} contains a size below -1")
         if p.num_axes < -1:
             raise LayerError("num_axes must be >= 0, or -1 for all")
-        return cls(dims, p.axis, p.num_axes)
+        if p.pixelshuffler < 1:
+            raise LayerError(f"pixelshuffler is {p.pixelshuffler}; at least 1 was needed")
+        return cls(dims, p.axis, p.num_axes, p.pixelshuffler)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         x = bottoms[0]
+        if self.pixelshuffler > 1:
+            return [_shuffled(x, self.pixelshuffler)]
         start = self.axis if self.axis >= 0 else len(x) + self.axis + 1
         if not 0 <= start <= len(x):
             raise LayerError(f"axis {self.axis} out of range for a bottom of {len(x)} axes")
@@ -111,12 +118,27 @@ class Reshape(_SameValues):
         return [_inferred(x, (*x[:start], *middle, *x[end:]))]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])
+        if self.pixelshuffler > 1:
+            moved(onnx, node.bottoms[0], self._move(node, onnx), onnx.dims(node.tops[0]), to=node.tops[0])
+        else:
+            onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])
+
+    def _move(self, node: Node, onnx: OnnxBuilder) -> Move:
+        return pixel_shuffle(node.bottom_shapes[0], onnx.dims(node.bottoms[0])[0], self.pixelshuffler)
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
+        if self.pixelshuffler > 1:
+            move = self._move(node, onnx)
+            return Gradients((moved_back(onnx, top_diffs[0], move, onnx.dims(node.bottoms[0])),))
         return Gradients((like_bottom(onnx, node, top_diffs[0]),))
+
+    def only_flattens(self, node: Node) -> bool:
+        return self.pixelshuffler == 1 and super().only_flattens(node)
+
+    def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        return super().axis_orders(node, bottoms) if self.pixelshuffler == 1 else None
 
     def for_any_batch(self, bottoms: Shapes) -> Self:
         # an explicit first size that is the batch's own copies it: every item then gives what it gives alone
@@ -148,6 +170,16 @@ class Reshape(_SameValues):
             f"With the other sizes as they are, {total} values need `dim: {size}` in place of `dim: {dim}` (number {i + 1})."
             for i, dim, size in fitting if size != dim
         ]  # fmt: skip
+
+
+def _shuffled(bottom: Shape, size: int) -> Shape:
+    """The shape of the top of `pixelshuffler: size`."""
+    if len(bottom) != 4 or bottom[1] % size**2:
+        raise LayerError(
+            f"the bottom is {format_shape(bottom)} and pixelshuffler {size}; N×C×H×W with a multiple of {size**2} channels "
+            "was needed"
+        )
+    return bottom[0], bottom[1] // size**2, bottom[2] * size, bottom[3] * size
 
 
 def _makes_rows(node: Node) -> bool:
@@ -267,3 +299,71 @@ class Tile(Layer):
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         top = concatenated(list(bottoms) * self.tiles, axis, node.top_shapes[0])
         return None if top is None else [top]
+
+
+@dataclass(frozen=True)
+class Squeeze(_SameValues):
+    """Drops the axes `axis`, which have length 1; all that have where none is named (Synopsys: squeeze_layer.cpp)."""
+
+    axes: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls(tuple(layer.proto.squeeze_param.axis))
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        x = bottoms[0]
+        dropped = {canonical_axis(axis, len(x), x) for axis in self.axes}
+        for axis in dropped:
+            if x[axis] != 1:
+                raise LayerError(f"axis {axis} of {format_shape(x)} has length {x[axis]}; 1 was needed to drop it")
+        if not self.axes:
+            dropped = {axis for axis, size in enumerate(x) if size == 1}
+        return [tuple(size for axis, size in enumerate(x) if axis not in dropped)]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        if len(onnx.dims(node.tops[0])) == len(node.bottom_shapes[0]):
+            onnx.emit("Identity", node.bottoms, node.tops)
+        else:
+            onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return Gradients((like_bottom(onnx, node, top_diffs[0]),))
+
+
+@dataclass(frozen=True)
+class Pad(Layer):
+    """Adds `constant_values` around the bottom: `paddings` before and after each axis (Synopsys: pad_layer.cpp)."""
+
+    in_place: ClassVar[bool] = False
+
+    paddings: tuple[int, ...]
+    """Before and after, for each axis in turn."""
+    value: float
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.pad_param
+        if p.HasField("pad_h") or p.HasField("pad_w"):
+            raise LayerError(
+                "pad_h and pad_w are fields of another fork's Pad, whose rule is not known; `paddings`, before and after "
+                "each axis, were needed"
+            )
+        if len(p.paddings) % 2:
+            raise LayerError(f"{len(p.paddings)} paddings; Paddings for each dimension should have 2 values!")
+        return cls(tuple(p.paddings), p.constant_values)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        x = bottoms[0]
+        if len(self.paddings) != 2 * len(x):
+            raise LayerError(
+                f"{len(self.paddings)} paddings for the bottom {format_shape(x)}; Paddings' num should be 2 times of "
+                "bottom dimension!"
+            )
+        return [tuple(size + sum(self.paddings[2 * i : 2 * i + 2]) for i, size in enumerate(x))]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        pads = onnx.ints("pads", [*self.paddings[::2], *self.paddings[1::2]])
+        onnx.emit("Pad", [node.bottoms[0], pads, onnx.floats("constant_values", self.value)], node.tops)
