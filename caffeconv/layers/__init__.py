@@ -9,21 +9,22 @@ from caffeconv.layers.activations import (
     ELU,
     AbsVal,
     Clip,
+    Cosine,
     Dropout,
     Exp,
     Log,
     Mish,
-    Power,
     PReLU,
+    Power,
     ReLU,
-    ReLU6,
-    ReLUX,
     SeLu,
+    SeLuDropout,
     Sigmoid,
     Swish,
     TanH,
     Threshold,
 )
+from caffeconv.layers.bounded_activations import HardSigmoid, HardSwish, ReLU6, ReLUX, Sparsify, Truncation
 from caffeconv.layers.broadcasting import Add, ChannelScale, Div, Mul, Pairwise, Sub
 from caffeconv.layers.concat_slice import Concat, Silence, Slice, Split
 from caffeconv.layers.contrastive_loss import ContrastiveLoss
@@ -64,6 +65,8 @@ from caffeconv.layers.rois import PSROIPooling, ROIPooling
 from caffeconv.layers.scale import Axpy, Bias, Scale
 from caffeconv.layers.select import BatchReindex, Filter
 from caffeconv.layers.shape import Flatten, Pad, Permute, Reshape, Squeeze, Tile
+from caffeconv.layers.reductions import Gram, ReduceL1, ReduceL2, ReduceLogsumexp, ReduceMax, ReduceMean, ReduceMin, ReduceProd, ReduceSum
+from caffeconv.layers.distances import InnerDistance, Mean
 from caffeconv.layers.softmax import ArgMax, Reduction, Softmax
 from caffeconv.layers.video import Convolution3D, Pooling3D
 
@@ -86,6 +89,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Convolution": Convolution,
     "Convolution3D": Convolution3D,
     "ConvolutionDepthwise": ConvolutionDepthwise,
+    "Cosine": Cosine,
     "Crop": Crop,
     "Data": Data,
     "Deconvolution": Deconvolution,
@@ -104,12 +108,16 @@ LAYERS: dict[str, type[Layer]] = {
     "Filter": Filter,
     "Flatten": Flatten,
     "Flip": Flip,
+    "Gram": Gram,
     "HDF5Data": HDF5Data,
     "HDF5Output": HDF5Output,
+    "HardSigmoid": HardSigmoid,
+    "HardSwish": HardSwish,
     "HingeLoss": HingeLoss,
     "Im2col": Im2col,
     "ImageData": ImageData,
     "InfogainLoss": InfogainLoss,
+    "InnerDistance": InnerDistance,
     "InnerProduct": InnerProduct,
     "Input": Input,
     "Interp": Interp,
@@ -119,6 +127,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Local": Local,
     "Log": Log,
     "MVN": MVN,
+    "Mean": Mean,
     "MemoryData": MemoryData,
     "Mish": Mish,
     "Mul": Mul,
@@ -140,6 +149,14 @@ LAYERS: dict[str, type[Layer]] = {
     "ReLU": ReLU,
     "ReLU6": ReLU6,
     "ReLUX": ReLUX,
+    "ReduceL1": ReduceL1,
+    "ReduceL2": ReduceL2,
+    "ReduceLogsumexp": ReduceLogsumexp,
+    "ReduceMax": ReduceMax,
+    "ReduceMean": ReduceMean,
+    "ReduceMin": ReduceMin,
+    "ReduceProd": ReduceProd,
+    "ReduceSum": ReduceSum,
     "Reduction": Reduction,
     "Reorg": Reorg,
     "Reshape": Reshape,
@@ -147,7 +164,9 @@ LAYERS: dict[str, type[Layer]] = {
     "ResizeNearestNeighbor": ResizeNearestNeighbor,
     "SPP": SPP,
     "Scale": Scale,
+    "SeLUDropout": SeLuDropout,
     "SeLu": SeLu,
+    "SeLuDropout": SeLuDropout,
     "ShuffleChannel": ShuffleChannel,
     "Sigmoid": Sigmoid,
     "SigmoidCrossEntropyLoss": SigmoidCrossEntropyLoss,
@@ -158,6 +177,7 @@ LAYERS: dict[str, type[Layer]] = {
     "SoftmaxWithLoss": SoftmaxWithLoss,
     "SpaceToBatchND": SpaceToBatchND,
     "SpaceToDepth": SpaceToDepth,
+    "Sparsify": Sparsify,
     "Split": Split,
     "Squeeze": Squeeze,
     "Sub": Sub,
@@ -165,6 +185,7 @@ LAYERS: dict[str, type[Layer]] = {
     "TanH": TanH,
     "Threshold": Threshold,
     "Tile": Tile,
+    "Truncation": Truncation,
     "Upsample": Upsample,
     "UpsampleDarknet": UpsampleDarknet,
     "WindowData": WindowData,

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
@@ -17,11 +19,6 @@ from caffeconv.layers.weight_layouts import along
 from caffeconv.tensor.axis_order import AxisOrder
 from caffeconv.tensor.shape import Shape, Shapes, count, format_shape
 from caffeconv.tensor.weight_array import WeightArrays
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -112,24 +109,53 @@ class TanH(Elementwise):
 
 @dataclass(frozen=True)
 class ReLU(Elementwise):
-    """y = max(x, 0) + negative_slope · min(x, 0) (caffe: relu_layer.cpp)."""
+    """y = max(x, 0) + negative_slope · min(x, 0) (caffe: relu_layer.cpp).
+
+    Synopsys: NaN becomes 0 and y is held to 6 (`relu6`), to `maximum` where above 0 and to `minimum` where not 0.
+    """
 
     negative_slope: float
+    minimum: float = -math.inf
+    maximum: float = math.inf
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
-        return cls(layer.proto.relu_param.negative_slope)
+        p = layer.proto.relu_param
+        limits = [limit for limit in (p.maximum, 6.0 if p.relu6 else 0.0) if limit > 0]
+        return cls(p.negative_slope, p.minimum or -math.inf, min(limits, default=math.inf))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        if self.negative_slope == 0:
+        if self._is_bounded:
+            self._lower_bounded(node, onnx)
+        elif self.negative_slope == 0:
             onnx.emit("Relu", node.bottoms, node.tops)
         else:
             onnx.emit("LeakyRelu", node.bottoms, node.tops, alpha=self.negative_slope)
 
-    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+    @property
+    def _is_bounded(self) -> bool:
+        return (self.minimum, self.maximum) != (-math.inf, math.inf)
+
+    def _lower_bounded(self, node: Node, onnx: OnnxBuilder) -> None:
         zero = onnx.floats("zero", 0)
+        x = onnx.op("Where", [onnx.op("IsNaN", node.bottoms, what="is_nan"), zero, node.bottoms[0]], what="number")
+        y = onnx.op("LeakyRelu", [x], alpha=self.negative_slope, what="unbounded")
+        if self.maximum < math.inf:
+            y = onnx.op("Min", [y, onnx.floats("maximum", self.maximum)], what="capped")
+        # synopsys: the minimum comes last, and so wins
+        least = onnx.floats("minimum", max(self.minimum, float(np.finfo(np.float32).min)))
+        onnx.emit("Max", [y, least], node.tops)
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        zero, x = onnx.floats("zero", 0), node.bottoms[0]
+        if self.maximum < math.inf:
+            below = onnx.op("Less", [x, onnx.floats("maximum", self.maximum)], what="below_maximum")
+            diff = onnx.op("Where", [below, diff, zero], what="below_diff")
+        if self.minimum > -math.inf:
+            above = onnx.op("Greater", [x, onnx.floats("minimum", self.minimum)], what="above_minimum")
+            diff = onnx.op("Where", [above, diff, zero], what="above_diff")
         below = zero if self.negative_slope == 0 else times(onnx, diff, self.negative_slope, "negative_diff")
-        return onnx.op("Where", [onnx.op("Greater", [node.bottoms[0], zero]), diff, below], what="bottom_diff")
+        return onnx.op("Where", [onnx.op("Greater", [x, zero]), diff, below], what="bottom_diff")
 
 
 @dataclass(frozen=True)
@@ -341,8 +367,6 @@ class Power(Elementwise):
 
 
 def _c_pow(base: float, exponent: float) -> float:
-    import numpy as np
-
     with np.errstate(all="ignore"):
         return float(np.power(np.float32(base), np.float32(exponent)))
 
@@ -472,64 +496,6 @@ SELU_ALPHA, SELU_LAMBDA = 1.6732632423543772, 1.0507009873554805
 
 
 @dataclass(frozen=True)
-class ReLU6(Elementwise):
-    """y = min(max(x, 0) + negative_slope · min(x, 0), 6) (MobileNet-YOLO: relu6_layer.cpp; others have no slope)."""
-
-    negative_slope: float
-
-    @classmethod
-    def parse(cls, layer: LayerDef) -> Self:
-        return cls(layer.proto.relu6_param.negative_slope)
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        most = onnx.floats("most", 6)
-        if self.negative_slope == 0:
-            onnx.emit("Clip", [node.bottoms[0], onnx.floats("least", 0), most], node.tops)
-            return
-        leaky = onnx.op("LeakyRelu", node.bottoms, alpha=self.negative_slope, what="leaky")
-        onnx.emit("Min", [leaky, most], node.tops)
-
-    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
-        zero = onnx.floats("zero", 0)
-        below = zero if self.negative_slope == 0 else times(onnx, diff, self.negative_slope, "negative_diff")
-        positive = onnx.op("Where", [onnx.op("Greater", [node.bottoms[0], zero]), diff, below], what="positive_diff")
-        capped = onnx.op("Less", [node.bottoms[0], onnx.floats("most", 6)], what="below_most")
-        return onnx.op("Where", [capped, positive, zero], what="bottom_diff")
-
-
-@dataclass(frozen=True)
-class ReLUX(Elementwise):
-    """y = min(max(x, 0), maximal_value) + negative_slope · min(x, 0) (py-RFCN-priv: relux_layer.cpp)."""
-
-    negative_slope: float
-    maximal_value: float
-
-    @classmethod
-    def parse(cls, layer: LayerDef) -> Self:
-        p = layer.proto.relux_param
-        if p.maximal_value < 0:
-            raise LayerError(f"maximal_value is {p.maximal_value:g}; maximal_value must be non-negative.")
-        return cls(p.negative_slope, p.maximal_value)
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        limits = [onnx.floats("zero", 0), onnx.floats("maximal_value", self.maximal_value)]
-        if self.negative_slope == 0:
-            onnx.emit("Clip", [node.bottoms[0], *limits], node.tops)
-            return
-        positive = onnx.op("Clip", [node.bottoms[0], *limits], what="positive")
-        negative = onnx.op("Min", [node.bottoms[0], limits[0]], what="negative")
-        sloped = onnx.op("Mul", [negative, onnx.floats("negative_slope", self.negative_slope)], what="sloped")
-        onnx.emit("Add", [positive, sloped], node.tops)
-
-    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
-        zero = onnx.floats("zero", 0)
-        below = zero if self.negative_slope == 0 else times(onnx, diff, self.negative_slope, "negative_diff")
-        capped = onnx.op("Less", [node.bottoms[0], onnx.floats("maximal_value", self.maximal_value)], what="below_most")
-        above = onnx.op("Where", [capped, diff, zero], what="above_diff")
-        return onnx.op("Where", [onnx.op("Greater", [node.bottoms[0], zero]), above, below], what="bottom_diff")
-
-
-@dataclass(frozen=True)
 class SeLu(Elementwise):
     """y = λ · x for x > 0, else λ · α · (exp x - 1); λ 1.0507…, α 1.6733… (py-RFCN-priv: selu_layer.cpp)."""
 
@@ -560,3 +526,35 @@ class Mish(Elementwise):
         gate_slope = onnx.op("Mul", [open_part, onnx.op("Sigmoid", node.bottoms)], what="gate_slope")
         moved_part = onnx.op("Mul", [node.bottoms[0], gate_slope], what="moved_part")
         return times(onnx, diff, onnx.op("Add", [gate, moved_part], what="slope"))
+
+
+@dataclass(frozen=True)
+class Cosine(Elementwise):
+    """y = cos x (happynear's caffe-windows: cosine_layer.cpp)."""
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.emit("Cos", node.bottoms, node.tops)
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        slope = onnx.op("Neg", [onnx.op("Sin", node.bottoms)], what="slope")
+        return times(onnx, diff, slope)
+
+
+@dataclass(frozen=True)
+class SeLuDropout(Elementwise):
+    """TEST: y = x. TRAIN, where elements become the least value of SELU at random, is refused (deepdetect, Synopsys)."""
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        if layer.phase != "TEST":
+            raise LayerError("SeLuDropout in TRAIN is not known; `phase='TEST'`, where it copies its bottom, was needed")
+        return cls()
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.emit("Identity", node.bottoms, node.tops)
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        return diff
+
+    def is_identity(self, node: Node) -> bool:
+        return True

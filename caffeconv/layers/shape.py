@@ -335,7 +335,10 @@ class Squeeze(_SameValues):
 
 @dataclass(frozen=True)
 class Pad(Layer):
-    """Adds `constant_values` around the bottom: `paddings` before and after each axis (Synopsys: pad_layer.cpp)."""
+    """Adds `constant_values` around the bottom: `paddings` before and after each axis (Synopsys: pad_layer.cpp).
+
+    `pad_h` and `pad_w` instead add as many rows and columns of 0 on each side of N×C×H×W (Face_Parsing_2016: pad_layer.cpp).
+    """
 
     in_place: ClassVar[bool] = False
 
@@ -347,10 +350,11 @@ class Pad(Layer):
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.pad_param
         if p.HasField("pad_h") or p.HasField("pad_w"):
-            raise LayerError(
-                "pad_h and pad_w are fields of another fork's Pad, whose rule is not known; `paddings`, before and after "
-                "each axis, were needed"
-            )
+            if p.paddings or p.HasField("constant_values"):
+                raise LayerError(
+                    "pad_h or pad_w beside paddings or constant_values, of which each is another fork's; either was needed"
+                )
+            return cls((0, 0, 0, 0, p.pad_h, p.pad_h, p.pad_w, p.pad_w), 0)
         if len(p.paddings) % 2:
             raise LayerError(f"{len(p.paddings)} paddings; Paddings for each dimension should have 2 values!")
         return cls(tuple(p.paddings), p.constant_values)
@@ -367,3 +371,11 @@ class Pad(Layer):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         pads = onnx.ints("pads", [*self.paddings[::2], *self.paddings[1::2]])
         onnx.emit("Pad", [node.bottoms[0], pads, onnx.floats("constant_values", self.value)], node.tops)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        before, after = self.paddings[::2], self.paddings[1::2]
+        ends = [-size if size else 2**31 - 1 for size in after]
+        bounds = onnx.ints("begin", before), onnx.ints("end", ends)
+        return Gradients((onnx.op("Slice", [top_diffs[0], *bounds], what="bottom_diff"),))
