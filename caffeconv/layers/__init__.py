@@ -14,8 +14,8 @@ from caffeconv.layers.activations import (
     Exp,
     Log,
     Mish,
-    PReLU,
     Power,
+    PReLU,
     ReLU,
     SeLu,
     SeLuDropout,
@@ -42,6 +42,7 @@ from caffeconv.layers.data import (
     WindowData,
 )  # fmt: skip
 from caffeconv.layers.detection import DetectionOutput, Normalize, PriorBox
+from caffeconv.layers.distances import InnerDistance, Mean
 from caffeconv.layers.eltwise import Eltwise
 from caffeconv.layers.infogain_loss import InfogainLoss
 from caffeconv.layers.inner_product import Embed, InnerProduct
@@ -59,14 +60,23 @@ from caffeconv.layers.pooling import SPP, Pooling
 from caffeconv.layers.python import Python
 from caffeconv.layers.rearranging import BatchToSpaceND, DepthToSpace, Flip, Reorg, SpaceToBatchND, SpaceToDepth
 from caffeconv.layers.recurrent import LSTM, RNN, LSTMUnit
+from caffeconv.layers.reductions import (
+    Gram,
+    ReduceL1,
+    ReduceL2,
+    ReduceLogsumexp,
+    ReduceMax,
+    ReduceMean,
+    ReduceMin,
+    ReduceProd,
+    ReduceSum,
+)
 from caffeconv.layers.resampling import Interp, ShuffleChannel, Upsample
 from caffeconv.layers.resizing import Downsample, ResizeBilinear, ResizeNearestNeighbor, UpsampleDarknet
 from caffeconv.layers.rois import PSROIPooling, ROIPooling
 from caffeconv.layers.scale import Axpy, Bias, Scale
 from caffeconv.layers.select import BatchReindex, Filter
 from caffeconv.layers.shape import Flatten, Pad, Permute, Reshape, Squeeze, Tile
-from caffeconv.layers.reductions import Gram, ReduceL1, ReduceL2, ReduceLogsumexp, ReduceMax, ReduceMean, ReduceMin, ReduceProd, ReduceSum
-from caffeconv.layers.distances import InnerDistance, Mean
 from caffeconv.layers.softmax import ArgMax, Reduction, Softmax
 from caffeconv.layers.video import Convolution3D, Pooling3D
 

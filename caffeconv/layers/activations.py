@@ -547,7 +547,9 @@ class SeLuDropout(Elementwise):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         if layer.phase != "TEST":
-            raise LayerError("SeLuDropout in TRAIN is not known; `phase='TEST'`, where it copies its bottom, was needed")
+            raise LayerError(
+                "SeLuDropout in TRAIN is not known; `phase='TEST'`, where it copies its bottom, was needed"
+            )
         return cls()
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

@@ -1,4 +1,4 @@
-"""Activations held between bounds: ReLU6, ReLUX, HardSigmoid, HardSwish, Truncation, and Sparsify, which cuts off what is small."""
+"""Activations held between bounds: ReLU6, ReLUX, HardSigmoid, HardSwish, Truncation; Sparsify, which cuts small values."""
 
 from __future__ import annotations
 

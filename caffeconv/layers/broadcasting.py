@@ -162,7 +162,9 @@ class ChannelScale(Layer):
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.channel_scale_param
         if len(layer.tops) == 2 and not (p.global_scale and p.do_forward):
-            raise LayerError("a second top is the global scale; `global_scale: true` and `do_forward: true` were needed")
+            raise LayerError(
+                "a second top is the global scale; `global_scale: true` and `do_forward: true` were needed"
+            )
         limits = (p.min_global_scale, p.max_global_scale) if p.global_scale else None
         return cls(p.do_forward, limits, len(layer.tops) == 2)
 
@@ -226,7 +228,9 @@ class Pairwise(Layer):
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.pairwise_param
         if p.coeff and len(p.coeff) != 2:
-            raise LayerError(f"{len(p.coeff)} coeff for 2 bottoms; Pairwise Layer takes one coefficient per bottom blob.")
+            raise LayerError(
+                f"{len(p.coeff)} coeff for 2 bottoms; Pairwise Layer takes one coefficient per bottom blob."
+            )
         operation = p.PairwiseOp.Name(p.operation)
         if p.coeff and operation == "PROD":
             raise LayerError("Pairwise layer only takes coefficients for summation.")

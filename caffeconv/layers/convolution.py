@@ -20,7 +20,16 @@ from caffeconv.tensor.param import Param
 from caffeconv.tensor.param_values import ArrayValues, DerivedValues
 from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, canonical_axis, count, format_shape
 from caffeconv.tensor.weight_array import Fact, WeightArray, WeightArrays
-from caffeconv.tensor.window import Padding, Window, WindowSetting, WindowSpec, conv_padding, deconv_padding
+from caffeconv.tensor.window import (
+    Padding,
+    Window,
+    WindowSetting,
+    WindowSpec,
+    conv_padding,
+    deconv_padding,
+    parse_sides,
+    same_window,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -51,10 +60,16 @@ class Convolution(Layer):
     window: WindowSpec
     weight_filler: Filler
     bias_filler: Filler
+    same: bool = False
+    """Whether the padding is that of TensorFlow's SAME (Synopsys: `pad_type: 1`)."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.convolution_param
+        if p.pad_type and cls.transposed:
+            raise LayerError(
+                "pad_type is not read by Deconvolution in Synopsys' fork; pad_l, pad_r, pad_t, pad_b were needed"
+            )
         if p.num_output < 1:
             raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
         if p.group < 1 or p.num_output % p.group:
@@ -67,7 +82,7 @@ class Convolution(Layer):
                 f"{len(layer.bottoms)} bottoms and {len(layer.tops)} tops; one top for each bottom was needed"
             )
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
-        return cls(p.num_output, p.group, p.axis, p.bias_term, parse_window(p), *fillers)
+        return cls(p.num_output, p.group, p.axis, p.bias_term, parse_window(p), *fillers, same=p.pad_type == 1)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         for i, bottom in enumerate(bottoms):
@@ -129,7 +144,7 @@ class Convolution(Layer):
             y = top if plain else f"{top}/as_batch"
             onnx.emit(
                 "ConvTranspose" if self.transposed else "Conv", [x, *weights], [y], kernel_shape=window.kernel,
-                strides=window.stride, dilations=window.dilation, pads=(*window.pad, *window.pad), group=self.group,
+                strides=window.stride, dilations=window.dilation, pads=window.pads, group=self.group,
             )  # fmt: skip
             if not plain:
                 onnx.reshape(y, onnx.dims(top), to=top, what="back")
@@ -182,7 +197,7 @@ class Convolution(Layer):
         if self.transposed:
             diff = onnx.op(
                 "Conv", [y_diff[0], weight], what="bottom_diff", kernel_shape=window.kernel, strides=window.stride,
-                dilations=window.dilation, pads=(*window.pad, *window.pad), group=self.group,
+                dilations=window.dilation, pads=window.pads, group=self.group,
             )  # fmt: skip
             return weight_diff, diff
         why = "the gradient of a convolution needs to know the sizes of its input"
@@ -243,7 +258,9 @@ class Convolution(Layer):
         return ()
 
     def window_over(self, bottom: Shape) -> Window:
-        return self.window.over(len(bottom) - self.channel_axis(bottom) - 1)
+        spatial = bottom[self.channel_axis(bottom) + 1 :]
+        window = self.window.over(len(spatial))
+        return same_window(window, spatial) if self.same else window
 
     def size_formulas(self, bottom: Shape) -> tuple[str, ...]:
         window, spatial = self.window_over(bottom), bottom[self.channel_axis(bottom) + 1 :]
@@ -398,6 +415,8 @@ class Im2col(Layer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.convolution_param
+        if p.pad_type:
+            raise LayerError("pad_type is not known of Im2col; pad, or pad_h and pad_w, were needed")
         return cls(p.axis, parse_window(p))
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
@@ -417,7 +436,7 @@ class Im2col(Layer):
         x = onnx.reshape(node.bottoms[0], _as_batch(onnx, node.bottoms[0], axis))
         y = onnx.op(
             "Conv", [x, weight], kernel_shape=window.kernel, strides=window.stride, dilations=window.dilation,
-            pads=(*window.pad, *window.pad), group=channels,
+            pads=window.pads, group=channels,
         )  # fmt: skip
         onnx.reshape(y, onnx.dims(node.tops[0]), to=node.tops[0], what="back")
 
@@ -459,6 +478,7 @@ def parse_window(p: ConvolutionParameter) -> WindowSpec:
         WindowSetting("pad", tuple(p.pad), pad, 0),
         _dilation(p),
         fault if any(p.HasField(name) for name in C3D_FIELDS) else "",
+        parse_sides(p, ("pad",) * bool(p.pad) + ("pad_h/w",) * bool(p.pad_h or p.pad_w)),
     )
 
 

@@ -31,7 +31,9 @@ NORMALIZE_EPS = 1e-6
 def rows_of_length_1(onnx: OnnxBuilder, rows: str) -> str:
     """Each row of a matrix by the root of its sum of squares + 1e-6 (happynear's caffe-windows: `normalize`)."""
     squares = onnx.reduce("ReduceSumSquare", rows, [1], keepdims=True, what="squares")
-    length = onnx.op("Sqrt", [onnx.op("Add", [squares, onnx.floats("eps", NORMALIZE_EPS)], what="eased")], what="length")
+    length = onnx.op(
+        "Sqrt", [onnx.op("Add", [squares, onnx.floats("eps", NORMALIZE_EPS)], what="eased")], what="length"
+    )
     return onnx.op("Div", [rows, length], what="unit_rows")
 
 
@@ -136,7 +138,10 @@ class InnerDistance(Layer):
         bias_diff = sum_over(onnx, diff, [0, 2], "bias_diff")
         if len(node.bottoms) > 1:
             parts = ((weight_diff, (self.num_output, shape[1])), (bias_diff, (self.num_output,)))
-            made = [like_bottom(onnx, node, part, i + 1, shape=size) for i, (part, size) in enumerate(parts[: len(node.bottoms) - 1])]
+            made = [
+                like_bottom(onnx, node, part, i + 1, shape=size)
+                for i, (part, size) in enumerate(parts[: len(node.bottoms) - 1])
+            ]
             return Gradients([*bottoms, *made])
         weight_diff = onnx.reshape(weight_diff, node.param("weight").shape, what="weight_diff")
         return Gradients(bottoms, {"weight": weight_diff, **({"bias": bias_diff} if self.bias else {})})
@@ -171,7 +176,9 @@ class Mean(Layer):
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.mean_param
         if len(layer.bottoms) != len(layer.tops):
-            raise LayerError(f"{len(layer.bottoms)} bottoms and {len(layer.tops)} tops; MEAN needs as many outputs as inputs")
+            raise LayerError(
+                f"{len(layer.bottoms)} bottoms and {len(layer.tops)} tops; MEAN needs as many outputs as inputs"
+            )
         mean = _stored_mean(layer, p.file) if p.HasField("file") else np.array(p.value, np.float32).reshape(-1, 1, 1)
         if not mean.size:
             raise LayerError("no value and no file; the mean, `value` for each channel, was needed")

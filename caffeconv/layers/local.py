@@ -41,11 +41,14 @@ class ConvolutionDepthwise(Layer):
     window: WindowSpec
     weight_filler: Filler
     bias_filler: Filler
+    same: bool = False
+    """Whether the padding is that of TensorFlow's SAME (Synopsys: `pad_type: 1`)."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.convolution_param
-        return cls(p.bias_term, parse_window(p), Filler.parse(p.weight_filler), Filler.parse(p.bias_filler))
+        fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
+        return cls(p.bias_term, parse_window(p), *fillers, same=p.pad_type == 1)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return self.grouped(bottoms).top_shapes(bottoms)
@@ -57,7 +60,8 @@ class ConvolutionDepthwise(Layer):
         channels = bottoms[0][1]
         if channels < 1:
             raise LayerError(f"the bottom is {format_shape(bottoms[0])}; at least one channel was needed")
-        return Convolution(channels, channels, 1, self.bias, self.window, self.weight_filler, self.bias_filler)
+        fillers = self.weight_filler, self.bias_filler
+        return Convolution(channels, channels, 1, self.bias, self.window, *fillers, same=self.same)
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         return self.grouped(bottoms).weight_shapes(bottoms)
@@ -121,6 +125,8 @@ class Local(Layer):
             window = _local_window(layer.proto.local_param)
         else:
             p = layer.proto.convolution_param
+            if p.pad_type:
+                raise LayerError("pad_type is not known of Local; pad, or pad_h and pad_w, were needed")
             window = parse_window(p).over(2)
         if p.num_output < 1:
             raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
@@ -168,7 +174,7 @@ class Local(Layer):
         channels, window = node.bottom_shapes[0][1], self.window
         columns = onnx.op(
             "Conv", [node.bottoms[0], picks(onnx, window, channels)], what="columns", kernel_shape=window.kernel,
-            strides=window.stride, dilations=window.dilation, pads=window.pad * 2, group=channels,
+            strides=window.stride, dilations=window.dilation, pads=window.pads, group=channels,
         )  # fmt: skip
         values, places = channels * count(window.kernel), count(node.top_shapes[0], 2)
         columns = onnx.reshape(columns, (onnx.dims(node.bottoms[0])[0], values, places), what="columns")

@@ -16,15 +16,25 @@ from caffeconv.ir.layer import Arity, Gradients, Layer, Node
 from caffeconv.layers.gradient_ops import added_at, spread_windows, times
 from caffeconv.tensor.axis_order import AxisOrder, Segment, flat
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
-from caffeconv.tensor.window import INT_MAX, Padding, Window, average_padding, greatest_padding
+from caffeconv.tensor.window import (
+    INT_MAX,
+    Padding,
+    Window,
+    average_padding,
+    greatest_padding,
+    parse_sides,
+    same_size,
+    same_window,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
-Method = Literal["MAX", "AVE", "STOCHASTIC"]
-METHODS: tuple[Method, ...] = ("MAX", "AVE", "STOCHASTIC")
+Method = Literal["MAX", "AVE", "STOCHASTIC", "AVE_EXC_PAD"]
+METHODS: tuple[Method, ...] = ("MAX", "AVE", "STOCHASTIC", "AVE_EXC_PAD")
+AVERAGES = frozenset(("AVE", "AVE_EXC_PAD"))
 LOWEST = float(np.finfo(np.float32).min)
 MOST_LEVELS = 16  # the last has 2^15 × 2^15 cells
 
@@ -34,7 +44,9 @@ class Pooling(Layer):
     """The greatest value, or the average, of each window of N×C×H×W.
 
     A second top, for MAX, gets each winner's place in its H×W plane. Sizes round up unless `round_mode: FLOOR`
-    (or a fork's `ceil_mode: false`). AVE divides by the part of the window that lies in the padded input.
+    (or a fork's `ceil_mode: false`). AVE divides by the part of the window that lies in the padded input, AVE_EXC_PAD by
+    that which lies in the input itself (Synopsys, as are padding of each side by `pad_l`, `pad_r`, `pad_t`, `pad_b`, and
+    `pad_type: 1`, TensorFlow's SAME).
 
     Beyond Caffe, where the caller asks for it (`extended`): N×C×D×H×W, with `kernel_size`, `stride` and `pad` for the
     depth too, and 1, 1 and 0 there where they are given as `…_h` and `…_w`; the rules are those of the other axes.
@@ -54,6 +66,10 @@ class Pooling(Layer):
     mask: bool
     depth: Window | None
     """The window along the depth of a 5-D blob; None: such a blob is refused, as in Caffe."""
+    end_pad: tuple[int, int] | None = None
+    """The padding at the end of height and width where it is not that of the start."""
+    same: bool = False
+    """Whether the padding is that of TensorFlow's SAME."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -69,18 +85,23 @@ class Pooling(Layer):
         by_axis = p.HasField("stride_h") or p.HasField("stride_w")
         stride = (p.stride_h, p.stride_w) if by_axis else (p.stride, p.stride)
         kernel = _pool_kernel(p)
-        if kernel is None and (any(pad) or stride != (1, 1)):
+        sides = parse_sides(p, [name for name in ("pad", "pad_h", "pad_w") if p.HasField(name)])
+        end_pad = None
+        if sides is not None:
+            (pad_top, pad_bottom), (pad_left, pad_right) = sides
+            pad, end_pad = (pad_top, pad_left), (pad_bottom, pad_right)
+        if kernel is None and (any(pad) or sides or p.pad_type or stride != (1, 1)):
             raise LayerError("With Global_pooling: true; only pad = 0 and stride = 1")
         if min(stride) < 1:
             raise LayerError(f"stride is {format_shape(stride)}; at least 1 was needed")
         if max(*stride, *pad, *(kernel or (1,))) > INT_MAX:
             raise LayerError("kernel, stride and pad must each fit an int")
-        if any(pad) and kernel is not None and (pad[0] >= kernel[0] or pad[1] >= kernel[1]):
+        if sides is None and any(pad) and kernel is not None and (pad[0] >= kernel[0] or pad[1] >= kernel[1]):
             raise LayerError(
                 f"pad {format_shape(pad)} must be smaller than kernel {format_shape(kernel)} (pad_h_ < kernel_h_)"
             )
         depth = _depth_window(p) if layer.extended else None
-        return cls(METHODS[p.pool], kernel, stride, pad, ceil, len(layer.tops) > 1, depth)
+        return cls(METHODS[p.pool], kernel, stride, pad, ceil, len(layer.tops) > 1, depth, end_pad, p.pad_type == 1)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
@@ -88,9 +109,12 @@ class Pooling(Layer):
             raise LayerError(_not_4d(bottom))
         if len(bottom) == 5 and self.mask:
             raise LayerError("the mask of a 5-D blob has no meaning in Caffe; leave the second top out")
+        if len(bottom) == 5 and (self.same or self.end_pad is not None):
+            raise LayerError(f"the bottom is {format_shape(bottom)}; pad_type and pad_l/r/t/b are for 4 axes only")
         if 0 in self.window(bottom).kernel:
             raise LayerError(f"the bottom is {format_shape(bottom)}; Filter dimensions cannot be zero.")
-        sizes = self.window(bottom).pool_size(bottom[2:], ceil=self.ceil)
+        window = self.window(bottom)
+        sizes = same_size(window, bottom[2:]) if self.same else window.pool_size(bottom[2:], ceil=self.ceil)
         if any(size < 0 for size in sizes):
             raise LayerError(f"the output would be {format_shape(sizes)}; use a larger input or a smaller kernel_size")
         return [(*bottom[:2], *sizes)] * (2 if self.mask else 1)
@@ -100,7 +124,8 @@ class Pooling(Layer):
             axes = len(bottom) - 2
             return Window(bottom[2:], (1,) * axes, (0,) * axes, (1,) * axes)
         if len(bottom) == 4 or self.depth is None:
-            return Window(self.kernel, self.stride, self.pad, (1, 1))
+            window = Window(self.kernel, self.stride, self.pad, (1, 1), self.end_pad)
+            return same_window(window, bottom[2:]) if self.same else window
         depth = self.depth
         return Window((*depth.kernel, *self.kernel), (*depth.stride, *self.stride), (*depth.pad, *self.pad), (1, 1, 1))
 
@@ -115,20 +140,21 @@ class Pooling(Layer):
 
     def _lower_for_any_size(self, node: Node, onnx: OnnxBuilder) -> None:
         """Writes the pooling so that onnxruntime works out the sizes, where its rules give what Caffe's do."""
-        average = self.method == "AVE"
+        average = self.method in AVERAGES
         if self.kernel is None and not self.mask:
             onnx.emit("GlobalAveragePool" if average else "GlobalMaxPool", node.bottoms, node.tops)
             return
         # Caffe and ONNX clip the last window alike, but ONNX does not count padding in one that is clipped
         clipped = any(pad and stride > 1 for pad, stride in zip(self.pad, self.stride, strict=True))
         skips = self.kernel is not None and any(s > k for s, k in zip(self.stride, self.kernel, strict=True))
-        if self.mask or skips or (average and clipped) or self.kernel is None or self.depth is not None:
+        sided = self.same or self.end_pad is not None
+        if self.mask or skips or sided or (average and clipped) or self.kernel is None or self.depth is not None:
             onnx.fixed(onnx.dims(node.bottoms[0])[2:], "this pooling needs to know the sizes of its input")
         attributes: dict[str, Sequence[int] | int] = {
             "kernel_shape": self.kernel or (), "strides": self.stride, "pads": self.pad * 2, "ceil_mode": int(self.ceil),
         }  # fmt: skip
         if average:
-            attributes["count_include_pad"] = int(any(self.pad))
+            attributes["count_include_pad"] = int(self.method == "AVE" and any(self.pad))
         onnx.emit("AveragePool" if average else "MaxPool", node.bottoms, node.tops, **attributes)
 
     def lower_gradient(
@@ -151,6 +177,9 @@ class Pooling(Layer):
         if self.kernel is None:
             return ("the whole plane becomes one place",)
         window, spatial = self.window(bottom), bottom[2:]
+        if self.same:
+            pairs = zip(spatial, window.stride, same_size(window, spatial), strict=True)
+            return tuple(f"{size}/{stride} = {places}, rounded up" for size, stride, places in pairs)
         return tuple(window.pool_formula(i, spatial, ceil=self.ceil) for i in range(len(spatial)))
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
@@ -216,8 +245,8 @@ def lower_pooling(
 ) -> None:
     """Writes pooling of `bottom` (N×C×spatial…: `shape`) into tops[0], and the mask into tops[1] where there is one."""
     x, padded, attributes = _padded(onnx, method, window, shape, pooled, bottom)
-    if method == "AVE":
-        factor = divisor_correction(window, shape[2:], pooled)
+    if method in AVERAGES:
+        factor = divisor_correction(window, shape[2:], pooled, inside=method == "AVE_EXC_PAD")
         if padded != shape[2:]:
             # onnxruntime would fuse the Pad into the pooling, and then refuse it; a sign between them prevents that
             x, factor = onnx.op("Neg", [x], what="negative"), -factor
@@ -274,8 +303,10 @@ def pooling_diff(
     onnx: OnnxBuilder, method: Method, window: Window, shape: Shape, pooled: Shape, bottom: str, top_diff: str
 ) -> str:
     """The diff of what `lower_pooling` pooled: to each window's first winner, or in equal shares to all its places."""
-    if method == "AVE":
-        share = divisor_correction(window, shape[2:], pooled) / np.float32(count(window.kernel))
+    if method in AVERAGES:
+        share = divisor_correction(window, shape[2:], pooled, inside=method == "AVE_EXC_PAD") / np.float32(
+            count(window.kernel)
+        )
         share = np.where(np.isfinite(share), share, np.float32(0))  # an empty window has no place to give anything to
         ones = onnx.floats("window_ones", np.ones((shape[1], 1, *window.kernel)))
         return spread_windows(
@@ -298,34 +329,40 @@ def pooling_diff(
 
 def pool_padding(method: Method, window: Window, spatial: Shape, sizes: Shape) -> Padding:
     """What pooling needs beyond its input, in TensorFlow's words."""
-    if method != "AVE":
+    if method not in AVERAGES:
         return greatest_padding(window, spatial, sizes)
-    factors = tuple(_axis_correction(window, axis, size, sizes[axis]) for axis, size in enumerate(spatial))
+    inside = method == "AVE_EXC_PAD"
+    factors = tuple(
+        _axis_correction(window, axis, size, sizes[axis], inside=inside) for axis, size in enumerate(spatial)
+    )
     return average_padding(window, spatial, sizes, tuple(tuple(factor.tolist()) for factor in factors))
 
 
-def divisor_correction(window: Window, spatial: Shape, pooled: Shape) -> FloatArray:
+def divisor_correction(window: Window, spatial: Shape, pooled: Shape, *, inside: bool = False) -> FloatArray:
     """kernel area ÷ Caffe's divisor for each output place, 1×1×spatial….
 
-    Caffe divides by the window's part that ends at size + pad: padding counts, but nothing beyond it.
+    Caffe divides by the window's part that ends at size + pad: padding counts, but nothing beyond it. inside: nor does
+    padding, as with AVE_EXC_PAD.
     """
     divisor = np.ones((), np.float32)
     for i, size in enumerate(spatial):
-        divisor = np.multiply.outer(divisor, _counted(window, i, size, pooled[i]).astype(np.float32))
+        divisor = np.multiply.outer(divisor, _counted(window, i, size, pooled[i], inside=inside).astype(np.float32))
     with np.errstate(divide="ignore"):
         factor: FloatArray = np.float32(count(window.kernel)) / divisor
     return factor[None, None]
 
 
-def _counted(window: Window, axis: int, size: int, pooled: int) -> NDArray[np.int64]:
+def _counted(window: Window, axis: int, size: int, pooled: int, *, inside: bool) -> NDArray[np.int64]:
     """How many places of an axis each window counts."""
     start = np.arange(pooled) * window.stride[axis] - window.pad[axis]
-    return np.minimum(start + window.kernel[axis], size + window.pad[axis]) - start
+    end = np.minimum(start + window.kernel[axis], size + window.ends[axis])
+    return np.minimum(end, size) - np.maximum(start, 0) if inside else end - start
 
 
-def _axis_correction(window: Window, axis: int, size: int, pooled: int) -> FloatArray:
+def _axis_correction(window: Window, axis: int, size: int, pooled: int, *, inside: bool) -> FloatArray:
     with np.errstate(divide="ignore"):
-        factor: FloatArray = np.float32(window.kernel[axis]) / _counted(window, axis, size, pooled).astype(np.float32)
+        counted = _counted(window, axis, size, pooled, inside=inside).astype(np.float32)
+        factor: FloatArray = np.float32(window.kernel[axis]) / counted
     return factor
 
 

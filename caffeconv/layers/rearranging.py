@@ -162,7 +162,9 @@ def pixel_shuffle(bottom: Shape, batch: int | None, size: int) -> Move:
 
 def _check_blocks(blocks: Shape, margins: Shape, field: str) -> None:
     if not blocks or min(blocks) < 1:
-        raise LayerError(f"block_shape is {list(blocks)}; a size of at least 1 for each axis after the first was needed")
+        raise LayerError(
+            f"block_shape is {list(blocks)}; a size of at least 1 for each axis after the first was needed"
+        )
     if len(margins) != 2 * len(blocks):
         raise LayerError(
             f"{len(margins)} {field} for {len(blocks)} axes; 2 for each (before, after) were needed, which may be 0"
@@ -247,11 +249,15 @@ class BatchToSpaceND(Layer):
         bottom, axes = bottoms[0], len(self.blocks)
         _check_axes(bottom, self.blocks)
         if bottom[0] % count(self.blocks):
-            raise LayerError(f"the batch is {bottom[0]}; a multiple of the block's {count(self.blocks)} places was needed")
+            raise LayerError(
+                f"the batch is {bottom[0]}; a multiple of the block's {count(self.blocks)} places was needed"
+            )
         whole = self._whole(bottom)
         sizes = [whole[i + 1] - sum(self.crops[2 * i : 2 * i + 2]) for i in range(axes)]
         if min(sizes) < 1:
-            raise LayerError(f"the top would be {format_shape(sizes)} along the blocks' axes; smaller crops were needed")
+            raise LayerError(
+                f"the top would be {format_shape(sizes)} along the blocks' axes; smaller crops were needed"
+            )
         return [(whole[0], *sizes, *bottom[axes + 1 :])]
 
     def _whole(self, bottom: Shape) -> Shape:

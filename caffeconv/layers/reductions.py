@@ -168,4 +168,3 @@ class Gram(Layer):
 
     def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         return None
-

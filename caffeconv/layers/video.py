@@ -86,7 +86,7 @@ class Convolution3D(Layer):
             inputs.append(onnx.weight("bias", (self.num_output,)))
         onnx.emit(
             "Conv", inputs, node.tops, kernel_shape=self.window.kernel, strides=self.window.stride,
-            pads=self.window.pad * 2,
+            pads=self.window.pads,
         )  # fmt: skip
 
     def lower_gradient(

@@ -5,13 +5,29 @@ caffe: BaseConvolutionLayer::LayerSetUp, ConvolutionLayer::compute_output_shape,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from caffeconv.errors import LayerError
 from caffeconv.tensor.shape import Shape
 
 INT_MAX = (1 << 31) - 1
+
+
+class SidePadding(Protocol):
+    """The fields of Synopsys' messages that pad each side for itself."""
+
+    @property
+    def pad_type(self) -> int: ...
+    @property
+    def pad_l(self) -> int: ...
+    @property
+    def pad_r(self) -> int: ...
+    @property
+    def pad_t(self) -> int: ...
+    @property
+    def pad_b(self) -> int: ...
 
 
 Sides = tuple[tuple[int, int], ...]
@@ -26,6 +42,22 @@ class Window:
     stride: tuple[int, ...]
     pad: tuple[int, ...]
     dilation: tuple[int, ...]
+    end_pad: tuple[int, ...] | None = None
+    """The padding at each axis's end where it is not that of the start, which `pad` is then."""
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The padding at each axis's end."""
+        return self.pad if self.end_pad is None else self.end_pad
+
+    @property
+    def pads(self) -> tuple[int, ...]:
+        """The padding as ONNX wants it: all starts, then all ends."""
+        return (*self.pad, *self.ends)
+
+    def padded(self, size: int, axis: int) -> int:
+        """The size of a spatial axis with its padding."""
+        return size + self.pad[axis] + self.ends[axis]
 
     def extent(self, axis: int) -> int:
         """How many input positions the window spans along a spatial axis."""
@@ -34,13 +66,15 @@ class Window:
     def conv_size(self, spatial: Shape) -> Shape:
         """Output sizes of a convolution, rounded down. May be ≤ 0; the caller refuses that."""
         return tuple(
-            _truncated_division(size + 2 * self.pad[i] - self.extent(i), self.stride[i]) + 1
+            _truncated_division(self.padded(size, i) - self.extent(i), self.stride[i]) + 1
             for i, size in enumerate(spatial)
         )
 
     def deconv_size(self, spatial: Shape) -> Shape:
         """Output sizes of a deconvolution. May be ≤ 0; the caller refuses that."""
-        return tuple(self.stride[i] * (size - 1) + self.extent(i) - 2 * self.pad[i] for i, size in enumerate(spatial))
+        return tuple(
+            self.stride[i] * (size - 1) + self.extent(i) - self.pad[i] - self.ends[i] for i, size in enumerate(spatial)
+        )
 
     def pool_size(self, spatial: Shape, *, ceil: bool = True) -> Shape:
         """Output sizes of pooling: rounded up, then the last window dropped where it would start beyond the input.
@@ -49,10 +83,10 @@ class Window:
         """
         sizes = []
         for i, size in enumerate(spatial):
-            span = size + 2 * self.pad[i] - self.kernel[i]
+            span = self.padded(size, i) - self.kernel[i]
             steps = -(-span // self.stride[i]) if ceil else _truncated_division(span, self.stride[i])
             pooled = steps + 1
-            if any(self.pad) and (pooled - 1) * self.stride[i] >= size + self.pad[i]:
+            if any(self.pads) and (pooled - 1) * self.stride[i] >= size + self.pad[i]:
                 pooled -= 1
             sizes.append(pooled)
         return tuple(sizes)
@@ -70,28 +104,68 @@ class Window:
     def conv_formula(self, axis: int, size: int) -> str:
         """``(7 + 2·1 − 1)/1 + 1 = 9``: how `conv_size` comes about on a spatial axis."""
         result = self.conv_size((size,) * len(self.kernel))[axis]
-        span = size + 2 * self.pad[axis] - self.extent(axis)
+        span = self.padded(size, axis) - self.extent(axis)
         rounded = ", rounded down" if span % self.stride[axis] else ""
-        return f"({size} + 2·{self.pad[axis]} − {self._extent_words(axis)})/{self.stride[axis]} + 1 = {result}{rounded}"
+        return f"({size} + {self._pad_words(axis)} − {self._extent_words(axis)})/{self.stride[axis]} + 1 = {result}{rounded}"
 
     def deconv_formula(self, axis: int, size: int) -> str:
         """``2·(7 − 1) + 4 − 2·1 = 14``: how `deconv_size` comes about on a spatial axis."""
         result = self.deconv_size((size,) * len(self.kernel))[axis]
-        return f"{self.stride[axis]}·({size} − 1) + {self._extent_words(axis)} − 2·{self.pad[axis]} = {result}"
+        pads = self._pad_words(axis).replace(" + ", " − ")
+        return f"{self.stride[axis]}·({size} − 1) + {self._extent_words(axis)} − {pads} = {result}"
 
     def pool_formula(self, axis: int, spatial: Shape, *, ceil: bool) -> str:
         """``(112 + 2·0 − 3)/2 + 1 = 56, rounded up``: how `pool_size` comes about on a spatial axis."""
         size, result = spatial[axis], self.pool_size(spatial, ceil=ceil)[axis]
-        span = size + 2 * self.pad[axis] - self.kernel[axis]
+        span = self.padded(size, axis) - self.kernel[axis]
         rounded = (", rounded up" if ceil else ", rounded down") if span % self.stride[axis] else ""
         whole = -(-span // self.stride[axis]) + 1 if ceil else span // self.stride[axis] + 1
         if whole > result:
             rounded += ", less the window that would start beyond the input"
-        return f"({size} + 2·{self.pad[axis]} − {self.kernel[axis]})/{self.stride[axis]} + 1 = {result}{rounded}"
+        return f"({size} + {self._pad_words(axis)} − {self.kernel[axis]})/{self.stride[axis]} + 1 = {result}{rounded}"
+
+    def _pad_words(self, axis: int) -> str:
+        before, after = self.pad[axis], self.ends[axis]
+        return f"2·{before}" if before == after else f"{before} + {after}"
 
     def _extent_words(self, axis: int) -> str:
         kernel, dilation = self.kernel[axis], self.dilation[axis]
         return str(kernel) if dilation == 1 else f"({dilation}·({kernel} − 1) + 1)"
+
+
+def same_size(window: Window, spatial: Shape) -> Shape:
+    """Output sizes of a window with TensorFlow's SAME padding."""
+    return tuple(-(-size // stride) for size, stride in zip(spatial, window.stride, strict=True))
+
+
+def same_window(window: Window, spatial: Shape) -> Window:
+    """The window with the padding of Synopsys' `pad_type: 1` over axes of these sizes: TensorFlow's SAME.
+
+    The smaller half comes first. Dilation is left out of account there, as in the fork's im2col.
+    """
+    if len(spatial) != 2:
+        raise LayerError(f"pad_type can only be used for 2D convolution; there are {len(spatial)} axes")
+    kernels = zip(window.kernel, window.stride, spatial, strict=True)
+    before = tuple(max(kernel - (size % stride or stride), 0) // 2 for kernel, stride, size in kernels)
+    padded = replace(window, pad=before, end_pad=None)
+    beyond = padded.overhang(same_size(window, spatial), spatial)
+    return replace(padded, end_pad=tuple(max(size, 0) for size in beyond))
+
+
+def parse_sides(p: SidePadding, fields: Sequence[str]) -> Sides | None:
+    """pad_t, pad_b, pad_l and pad_r, before and after height and width; None where all are 0 (Synopsys).
+
+    fields: those for padding that the prototxt has besides. Raises LayerError where it says padding in two ways.
+    """
+    sides = ((p.pad_t, p.pad_b), (p.pad_l, p.pad_r))
+    ways = [*fields, *(["pad_type"] if p.pad_type else []), *(["pad_l/r/t/b"] if any(map(any, sides)) else [])]
+    if len(ways) > 1 and ways[-1] in ("pad_type", "pad_l/r/t/b"):
+        raise LayerError(f"Either {ways[0]} or {ways[-1]} should be specified; not both.")
+    if p.pad_type > 1:
+        raise LayerError(f"pad_type is {p.pad_type}; 0, or 1 for TensorFlow's SAME, was needed")
+    if min(map(min, sides)) < 0:
+        raise LayerError(f"pad_l/r/t/b are {p.pad_l}, {p.pad_r}, {p.pad_t}, {p.pad_b}; at least 0 was needed")
+    return sides if any(map(any, sides)) else None
 
 
 @dataclass(frozen=True)
@@ -141,6 +215,8 @@ class WindowSpec:
     dilation: WindowSetting
     fault: str = ""
     """What else the prototxt says of a window that cannot be followed."""
+    sides: Sides | None = None
+    """Padding before and after height and width, where each side has its own (Synopsys)."""
 
     def over(self, axes: int) -> Window:
         """The window over that many spatial axes; raises LayerError as Caffe does."""
@@ -153,7 +229,12 @@ class WindowSpec:
                 raise LayerError(f"{name} is {list(values)}; each must be at least 1, and fit an int")
         if any(value > INT_MAX for value in pad):
             raise LayerError(f"pad is {list(pad)}; each must fit an int")
-        return Window(kernel, stride, pad, dilation)
+        if self.sides is None:
+            return Window(kernel, stride, pad, dilation)
+        if axes != len(self.sides):
+            raise LayerError(f"pad_l, pad_r, pad_t & pad_b can only be used for 2D convolution; there are {axes} axes")
+        before, after = zip(*self.sides, strict=True)
+        return Window(kernel, stride, before, dilation, after)
 
 
 @dataclass(frozen=True)
@@ -184,12 +265,12 @@ class Padding:
 def conv_padding(window: Window, spatial: Shape, sizes: Shape) -> Padding:
     """What a convolution needs beyond its input; `sizes` are its output's."""
     pads = tuple((pad, max(0, over)) for pad, over in zip(window.pad, window.overhang(sizes, spatial), strict=True))
-    same_size = tuple(-(-size // stride) for size, stride in zip(spatial, window.stride, strict=True))
-    beyond = replace(window, pad=(0,) * len(window.pad)).overhang(same_size, spatial)
+    sizes_of_same = same_size(window, spatial)
+    beyond = replace(window, pad=(0,) * len(window.pad), end_pad=None).overhang(sizes_of_same, spatial)
     # tensorflow: what cannot be halved goes to the end
     same_pads = tuple((max(0, total) // 2, max(0, total) - max(0, total) // 2) for total in beyond)
-    same = pads == same_pads and sizes == same_size
-    return Padding(window, pads, same, not any(map(any, pads)), same_pads, same_size)
+    same = pads == same_pads and sizes == sizes_of_same
+    return Padding(window, pads, same, not any(map(any, pads)), same_pads, sizes_of_same)
 
 
 def greatest_padding(window: Window, spatial: Shape, sizes: Shape) -> Padding:
@@ -201,7 +282,7 @@ def average_padding(window: Window, spatial: Shape, sizes: Shape, factors: tuple
     """As `conv_padding`, for averages; `factors`: kernel size ÷ how many places Caffe counts, along each axis."""
     padding = conv_padding(window, spatial, sizes)
     # tensorflow's SAME averages over the input alone; Caffe counts its padding, but nothing beyond that
-    counts_alike = not any(window.pad)
+    counts_alike = not any(window.pads)
     corrected = factors if any(factor != 1 for axis in factors for factor in axis) else ()
     return replace(padding, same=padding.same and counts_alike, factors=corrected)
 
@@ -211,16 +292,16 @@ def deconv_padding(window: Window, spatial: Shape) -> Padding:
     extents = [window.extent(axis) for axis in range(len(spatial))]
     # keras: VALID's result is stride·in + max(extent − stride, 0), which is more than there are values where extent < stride
     crops = tuple(
-        (pad, pad + max(0, stride - extent))
-        for pad, stride, extent in zip(window.pad, window.stride, extents, strict=True)
+        (before, after + max(0, stride - extent))
+        for before, after, stride, extent in zip(window.pad, window.ends, window.stride, extents, strict=True)
     )
-    same_size = tuple(size * stride for size, stride in zip(spatial, window.stride, strict=True))
+    sizes_of_same = tuple(size * stride for size, stride in zip(spatial, window.stride, strict=True))
     beyond = [max(0, extent - stride) for extent, stride in zip(extents, window.stride, strict=True)]
     same_crops = tuple((total // 2, total - total // 2) for total in beyond)
-    same = window.deconv_size(spatial) == same_size and all(
+    same = window.deconv_size(spatial) == sizes_of_same and all(
         crop[0] == pad for crop, pad in zip(same_crops, window.pad, strict=True)
     )
-    return Padding(window, crops, same, not any(map(any, crops)), same_crops, same_size, crops=True)
+    return Padding(window, crops, same, not any(map(any, crops)), same_crops, sizes_of_same, crops=True)
 
 
 def _truncated_division(numerator: int, denominator: int) -> int:
