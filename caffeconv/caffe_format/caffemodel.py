@@ -29,6 +29,8 @@ _FIRST_PARAM, _LAST_BVLC_PARAM = 100, 148
 _V1_PARAM_NAMES = (1001, 1002)
 _LEGACY_DIMS = {1: 0, 2: 1, 3: 2, 4: 3}  # num, channels, height, width
 _DATA, _SHAPE, _DOUBLE_DATA, _RAW_TYPE, _RAW_DATA = 5, 7, 8, 10, 12
+# C3D 1.0's BlobProto: num, channels, length, height, width, and data where BVLC has diff
+_C3D_DIMS, _C3D_DATA = range(1, 6), 6
 # NVIDIA Caffe's Type enum in BlobProto.raw_data_type
 _RAW_DTYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
 BLOCK = 1 << 20
@@ -202,7 +204,28 @@ def _read_layer(scan: Scan, start: int, end: int, fields: _LayerFields) -> Store
     return StoredLayer(name, kind, tuple(_read_blob(scan, *span, name) for span in spans))
 
 
+def _is_of_c3d(scan: Scan, start: int, end: int) -> bool:
+    """Whether a blob is C3D 1.0's: field 5 is a size there, and field 6 holds the data."""
+    kinds = {(number, wire) for number, wire, *_ in scan.fields(start, end)}
+    has_other_data = any(number in (_DATA, _SHAPE, _DOUBLE_DATA, _RAW_DATA) for number, _ in kinds)
+    return (_C3D_DIMS[-1], VARINT) in kinds or ((_C3D_DATA, BYTES) in kinds and not has_other_data)
+
+
+def _read_c3d_blob(scan: Scan, start: int, end: int) -> StoredBlob:
+    sizes = dict.fromkeys(_C3D_DIMS, 0)
+    chunks = []
+    for number, wire, tag, value_start, value_end in scan.fields(start, end):
+        if number in sizes and wire == VARINT:
+            sizes[number] = scan.varint(value_start, value_end)[0]
+        elif number == _C3D_DATA:
+            chunks.append(_chunk(scan, _DATA, wire, tag, value_start, value_end))
+    count = sum(chunk.count for chunk in chunks)
+    return StoredBlob(tuple(sizes.values()), True, count, scan.values, tuple(chunks))
+
+
 def _read_blob(scan: Scan, start: int, end: int, layer: str) -> StoredBlob:
+    if _is_of_c3d(scan, start, end):
+        return _read_c3d_blob(scan, start, end)
     legacy = [0, 0, 0, 0]  # what Caffe's schema gives for one that is not set
     shape: Shape | None = None
     has_legacy, raw_type = False, 1

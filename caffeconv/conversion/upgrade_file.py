@@ -172,9 +172,9 @@ def todays_shape(kind: str, index: int, legacy: Shape) -> Shape | None:
     None where the layer's type does not say it; Caffe goes on reading the old fields, and compares them generously.
     """
     axes = {"Convolution": (4, 1), "Deconvolution": (4, 1), "InnerProduct": (2, 1)}.get(kind, ())
-    if index >= len(axes) or any(dim != 1 for dim in legacy[: 4 - axes[index]]):
-        return None
-    return legacy[4 - axes[index] :]
+    if index >= len(axes) or any(dim != 1 for dim in legacy[: len(legacy) - axes[index]]):
+        return None if len(legacy) == 4 else legacy  # caffe has no fields for the five sizes of C3D 1.0
+    return legacy[len(legacy) - axes[index] :]
 
 
 def _storage_notes(file: WeightsFile) -> Iterator[str]:

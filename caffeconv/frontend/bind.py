@@ -224,10 +224,14 @@ def hdf5_line(blob: Blob, target: Shape) -> str:
 
 
 def shape_fits(target: Shape, blob: Blob) -> bool:
-    """Caffe's rule (Blob::ShapeEquals): old four-number shapes are held against the target padded with ones in front."""
+    """Caffe's rule (Blob::ShapeEquals): old four-number shapes are held against the target padded with ones in front.
+
+    So are C3D 1.0's, of five numbers.
+    """
     if not blob.legacy:
         return blob.shape == target
-    return len(target) <= 4 and blob.shape == (1,) * (4 - len(target)) + target
+    axes = len(blob.shape)
+    return len(target) <= axes and blob.shape == (1,) * (axes - len(target)) + target
 
 
 def _left_alone(nodes: Sequence[Node], files: Sequence[WeightsFile]) -> Iterable[Diagnostic]:

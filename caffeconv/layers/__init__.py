@@ -78,7 +78,7 @@ from caffeconv.layers.scale import Axpy, Bias, Scale
 from caffeconv.layers.select import BatchReindex, Filter
 from caffeconv.layers.shape import Flatten, Pad, Permute, Reshape, Squeeze, Tile
 from caffeconv.layers.softmax import ArgMax, Reduction, Softmax
-from caffeconv.layers.video import Convolution3D, Pooling3D
+from caffeconv.layers.video import Convolution3D, Deconvolution3D, Pooling3D
 
 LAYERS: dict[str, type[Layer]] = {
     "AbsVal": AbsVal,
@@ -103,6 +103,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Crop": Crop,
     "Data": Data,
     "Deconvolution": Deconvolution,
+    "Deconvolution3D": Deconvolution3D,
     "DepthToSpace": DepthToSpace,
     "DepthwiseConvolution": Convolution,
     "DetectionOutput": DetectionOutput,

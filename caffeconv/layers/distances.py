@@ -138,11 +138,9 @@ class InnerDistance(Layer):
         bias_diff = sum_over(onnx, diff, [0, 2], "bias_diff")
         if len(node.bottoms) > 1:
             parts = ((weight_diff, (self.num_output, shape[1])), (bias_diff, (self.num_output,)))
-            made = [
-                like_bottom(onnx, node, part, i + 1, shape=size)
-                for i, (part, size) in enumerate(parts[: len(node.bottoms) - 1])
-            ]
-            return Gradients([*bottoms, *made])
+            for i, (part, size) in enumerate(parts[: len(node.bottoms) - 1], 1):
+                bottoms.append(like_bottom(onnx, node, part, i, shape=size))
+            return Gradients(bottoms)
         weight_diff = onnx.reshape(weight_diff, node.param("weight").shape, what="weight_diff")
         return Gradients(bottoms, {"weight": weight_diff, **({"bias": bias_diff} if self.bias else {})})
 

@@ -63,7 +63,7 @@ class Rearranging(Layer):
 
     def _move_of(self, node: Node, onnx: OnnxBuilder) -> Move:
         batch, *rest = onnx.dims(node.bottoms[0])
-        onnx.fixed(rest, "blocks of a plane need to know its size")
+        onnx.fixed(tuple(rest), "blocks of a plane need to know its size")
         return self.move(node.bottom_shapes[0], batch)
 
     def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
@@ -178,7 +178,7 @@ def _check_axes(bottom: Shape, blocks: Shape) -> None:
 
 @dataclass(frozen=True)
 class SpaceToBatchND(Layer):
-    """Blocks of places become items, after padding with 0, from axis 1 on (TensorFlow; Synopsys: space_to_batch_nd_layer.cpp)."""
+    """Blocks of places become items, after padding with 0, from axis 1 on (TensorFlow; Synopsys)."""
 
     in_place: ClassVar[bool] = False
 

@@ -79,7 +79,7 @@ class Resize(Layer):
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         x = node.bottoms[0]
-        onnx.fixed([onnx.dims(x)[axis] for axis in self.axes], "resizing needs to know the sizes of its input")
+        onnx.fixed(tuple(onnx.dims(x)[axis] for axis in self.axes), "resizing needs to know the sizes of its input")
         # the fork interpolates along the last axis first
         for axis in reversed(self.axes):
             size, places = node.bottom_shapes[0][axis], node.top_shapes[0][axis]
@@ -96,8 +96,9 @@ class Resize(Layer):
     def _step(self, size: int, places: int) -> np.float32:
         """How far apart places of the top lie in the bottom."""
         if self.coordinates == "align_corners" and places > 1:
-            return np.float32(size - 1) / np.float32(places - 1)
-        return np.float32(size) / np.float32(places)
+            size, places = size - 1, places - 1
+        step: np.float32 = np.float32(size) / np.float32(places)
+        return step
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ class ResizeNearestNeighbor(Resize):
             position = np.floor((place + half) * step - half)
         else:
             position = np.floor(place * step)
-        return np.clip(position, 0, size - 1).astype(np.int64)
+        sources: NDArray[np.int64] = np.clip(position, 0, size - 1).astype(np.int64)
+        return sources
 
 
 @dataclass(frozen=True)

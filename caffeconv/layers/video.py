@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from caffeconv.caffe_pb2 import Convolution3DParameter, ConvolutionParameter
@@ -17,7 +17,7 @@ from caffeconv.layers.weight_layouts import convolution_kernel, flattened
 from caffeconv.tensor.axis_order import AxisOrder
 from caffeconv.tensor.shape import Shape, Shapes, count, format_shape
 from caffeconv.tensor.weight_array import WeightArrays
-from caffeconv.tensor.window import Padding, Window, conv_padding
+from caffeconv.tensor.window import Padding, Window, conv_padding, deconv_padding
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,10 +84,15 @@ class Convolution3D(Layer):
         inputs = [node.bottoms[0], onnx.weight("weight")]
         if self.bias:
             inputs.append(onnx.weight("bias", (self.num_output,)))
+        operator = "ConvTranspose" if self.transposed else "Conv"
         onnx.emit(
-            "Conv", inputs, node.tops, kernel_shape=self.window.kernel, strides=self.window.stride,
+            operator,
+            inputs,
+            node.tops,
+            kernel_shape=self.window.kernel,
+            strides=self.window.stride,
             pads=self.window.pads,
-        )  # fmt: skip
+        )
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
@@ -119,6 +124,63 @@ class Convolution3D(Layer):
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return count(tops[0]) * bottoms[0][1] * count(self.window.kernel)
+
+
+@dataclass(frozen=True)
+class Deconvolution3D(Convolution3D):
+    """The transpose of Convolution3D: weight C × num_output × kernel…, so sizes grow by the strides.
+
+    Whether there is a bias says convolution_param, as nothing else of it is read (C3D 1.1: deconvolution3d_layer.cpp).
+    """
+
+    transposed: ClassVar[bool] = True
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        if not layer.proto.HasField("convolution3d_param"):
+            raise LayerError("no convolution3d_param, in which Deconvolution3D has its fields; it was needed")
+        return replace(super().parse(layer), bias=layer.proto.convolution_param.bias_term)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        _check_5d(bottoms[0])
+        sizes = self.window.deconv_size(bottoms[0][2:])
+        if min(sizes) < 1:
+            raise LayerError(
+                f"the output would be {format_shape(sizes)} (length × height × width); less pad or a larger kernel was needed"
+            )
+        return [(bottoms[0][0], self.num_output, *sizes)]
+
+    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        weight = (bottoms[0][1], self.num_output, *self.window.kernel)
+        return {**super().weight_shapes(bottoms), "weight": weight}
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        x, window = node.bottoms[0], self.window
+        weight_diff = filter_diff(
+            onnx, top_diffs[0], x, window, 1, image_dims=onnx.dims(node.tops[0]), places_dims=onnx.dims(x),
+            what="weight_diff",
+        )  # fmt: skip
+        bottom_diff = onnx.op(
+            "Conv", [top_diffs[0], onnx.weight("weight")], what="bottom_diff", kernel_shape=window.kernel,
+            strides=window.stride, pads=window.pads,
+        )  # fmt: skip
+        if not self.bias:
+            return Gradients((bottom_diff,), {"weight": weight_diff})
+        bias_diff = class_sums(onnx, top_diffs[0], 5, 1, "bias_diff")
+        bias_diff = onnx.reshape(bias_diff, node.param("bias").shape, what="bias_diff")
+        return Gradients((bottom_diff,), {"weight": weight_diff, "bias": bias_diff})
+
+    def padding(self, node: Node) -> Padding | None:
+        return deconv_padding(self.window, node.bottom_shapes[0][2:])
+
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+        bias = (flattened(node, node.param("bias"), "bias"),) if self.bias else ()
+        return WeightArrays((convolution_kernel(node, node.param("weight"), outside="I", inside="O"), *bias))
+
+    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
+        return count(bottoms[0]) * self.num_output * count(self.window.kernel)
 
 
 def _as_3d(layer: LayerDef) -> Convolution3DParameter:
