@@ -15,6 +15,7 @@ from caffeconv.ir.element_types import INT64
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Gradients, LabelRule, Layer, Node, Settings
 from caffeconv.layers.convolution import Convolution, absorbed, copy_fillers, layer_like
+from caffeconv.layers.distances import rows_of_length_1
 from caffeconv.layers.gradient_ops import added_rows, like_bottom, refuse_to, sum_over
 from caffeconv.layers.weight_layouts import as_stored, dense_kernel, flattened, source_of
 from caffeconv.tensor.axis_order import AxisOrder, as_caffe
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 class InnerProduct(Layer):
     """y = x·Wᵀ + b over the axes from `axis` on, taken as one of length K.
 
-    Weight num_output × K (K × num_output with `transpose`); bias num_output.
+    Weight num_output × K (K × num_output with `transpose`); bias num_output. `normalize` divides each row of the weight
+    by its length (happynear's caffe-windows: inner_product_layer.cpp).
     """
 
     is_fully_connected: ClassVar[bool] = True
@@ -48,14 +50,17 @@ class InnerProduct(Layer):
     bias: bool
     weight_filler: Filler
     bias_filler: Filler
+    normalize: bool = False
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.inner_product_param
         if p.num_output < 1:
             raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
+        if p.normalize and p.transpose:
+            raise LayerError("normalize and transpose: true, of which the fork scales parts of rows; one of them was needed")
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
-        return cls(p.num_output, p.axis, p.transpose, p.bias_term, *fillers)
+        return cls(p.num_output, p.axis, p.transpose, p.bias_term, *fillers, normalize=p.normalize)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
@@ -75,12 +80,16 @@ class InnerProduct(Layer):
         x = node.bottoms[0]
         if axis != 1 or rank != 2:
             x = onnx.op("Flatten", [x], axis=axis)
-        inputs = [x, *(onnx.weight(param.name) for param in node.params)]
+        inputs = [x, self._weight(onnx), *(onnx.weight(param.name) for param in node.params[1:])]
         if axis == 1:
             onnx.emit("Gemm", inputs, node.tops, transB=int(not self.transpose))
         else:
             y = onnx.op("Gemm", inputs, transB=int(not self.transpose))
             onnx.reshape(y, onnx.dims(node.tops[0]), to=node.tops[0])
+
+    def _weight(self, onnx: OnnxBuilder) -> str:
+        weight = onnx.weight("weight")
+        return rows_of_length_1(onnx, weight) if self.normalize else weight
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
@@ -93,17 +102,19 @@ class InnerProduct(Layer):
         params = {"weight": onnx.op("Gemm", product, what="weight_diff", transA=1)}
         if self.bias:
             params["bias"] = sum_over(onnx, diff, [0], "bias_diff")
-        rows = onnx.op("Gemm", [diff, onnx.weight("weight")], what="bottom_diff_rows", transB=int(self.transpose))
+        rows = onnx.op("Gemm", [diff, self._weight(onnx)], what="bottom_diff_rows", transB=int(self.transpose))
         flat = (count(shape, 0, axis), count(shape, axis))
         return Gradients((like_bottom(onnx, node, rows, shape=flat),), params)
 
     def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
-        if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
+        if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1 or self.normalize:
             return None
         return absorbed(node, factor, shift, factor[None, :] if self.transpose else factor[:, None])
 
     def as_convolution(self, node: Node, bottoms: Shapes) -> Node:
         x = bottoms[0]
+        if self.normalize:
+            raise LayerError("`normalize: true` scales the weight, which a convolution cannot; a layer without it was needed")
         if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
             raise LayerError(f"it multiplies the axes from {self.axis} on; `axis: 1` was needed")
         if len(x) < 3:
@@ -144,7 +155,9 @@ class InnerProduct(Layer):
             return None
         return [as_caffe(node.top_shapes[0])]
 
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
+    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays | None:
+        if self.normalize:
+            return None
         rows = bottoms[0].along(canonical_axis(self.axis, len(node.bottom_shapes[0])))
         kernel = dense_kernel(node, node.param("weight"), "kernel", rows, rows_first=self.transpose)
         return WeightArrays((kernel, flattened(node, node.param("bias"), "bias")) if self.bias else (kernel,))
