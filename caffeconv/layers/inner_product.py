@@ -58,7 +58,9 @@ class InnerProduct(Layer):
         if p.num_output < 1:
             raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
         if p.normalize and p.transpose:
-            raise LayerError("normalize and transpose: true, of which the fork scales parts of rows; one of them was needed")
+            raise LayerError(
+                "normalize and transpose: true, of which the fork scales parts of rows; one of them was needed"
+            )
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
         return cls(p.num_output, p.axis, p.transpose, p.bias_term, *fillers, normalize=p.normalize)
 
@@ -114,7 +116,9 @@ class InnerProduct(Layer):
     def as_convolution(self, node: Node, bottoms: Shapes) -> Node:
         x = bottoms[0]
         if self.normalize:
-            raise LayerError("`normalize: true` scales the weight, which a convolution cannot; a layer without it was needed")
+            raise LayerError(
+                "`normalize: true` scales the weight, which a convolution cannot; a layer without it was needed"
+            )
         if canonical_axis(self.axis, len(node.bottom_shapes[0])) != 1:
             raise LayerError(f"it multiplies the axes from {self.axis} on; `axis: 1` was needed")
         if len(x) < 3:

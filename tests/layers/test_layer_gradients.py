@@ -267,6 +267,56 @@ RULES = {
     "interp as another": Rule("Interp", ((2, 3, 5, 4), (1, 1, 8, 3)), held={1: smooth}),
     "reorg": Rule("Reorg", ((2, 8, 4, 6),), "reorg_param { stride: 2 }"),
     "reorg reverse": Rule("Reorg", ((2, 8, 3, 2),), "reorg_param { stride: 2 reverse: true }"),
+    "relu bounded": Rule("ReLU", X, "relu_param { maximum: 3.02 minimum: 0.52 }", spread),
+    "relu 6": Rule("ReLU", X, "relu_param { relu6: true }", spread),
+    "hard sigmoid": Rule("HardSigmoid", X, "hard_sigmoid_param { alpha: 0.31 beta: 0.4 }", spread),
+    "hard swish": Rule("HardSwish", ((2, 3, 5, 5),), made=spread),
+    "truncation": Rule("Truncation", X, "truncation_param { lower_bound: -1.02 upper_bound: 2.03 }", spread),
+    "cosine": Rule("Cosine", X),
+    "selu dropout": Rule("SeLuDropout", X),
+    "add": Rule("Add", ((2, 1, 4), (3, 1))),
+    "sub": Rule("Sub", ((3, 4), (2, 1, 4))),
+    "mul": Rule("Mul", ((2, 3, 4), (3, 1))),
+    "div": Rule("Div", ((2, 3, 4), (1, 4)), made=positive),
+    "mul by a parameter": Rule("Mul", ((2, 3, 2),), "mul_param { mul_shape: 3 mul_shape: 1 }", set_params=(0.5, -2, 1.5)),
+    "channel scale": Rule("ChannelScale", ((2, 3, 2, 4), (2, 1, 2, 4))),
+    "pairwise sum": Rule("Pairwise", ((3, 4), (2, 4)), "pairwise_param { operation: SUM coeff: 2 coeff: -0.5 }"),
+    "pairwise product": Rule("Pairwise", ((3, 4), (2, 4)), "pairwise_param { operation: PROD }"),
+    "pairwise max": Rule("Pairwise", ((3, 4), (2, 4)), "pairwise_param { operation: MAX }"),
+    "inner distance": Rule("InnerDistance", ((3, 5),), f"inner_distance_param {{ num_output: 4 {GAUSSIAN} }}"),
+    "inner distance of bottoms": Rule(
+        "InnerDistance", ((3, 5), (4, 5)), "inner_distance_param { num_output: 4 bias_term: false }"
+    ),
+    "squeeze": Rule("Squeeze", ((2, 1, 3, 1),), "squeeze_param { axis: -1 }"),
+    "pad": Rule("Pad", ((2, 3, 2),), "pad_param { paddings: 0 paddings: 0 paddings: 1 paddings: 2 paddings: 0 paddings: 3 }"),
+    "pad rows and columns": Rule("Pad", X, "pad_param { pad_h: 1 pad_w: 2 }"),
+    "flip": Rule("Flip", X, "flip_param { flip_height: true }"),
+    "depth to space": Rule("DepthToSpace", ((2, 8, 2, 3),), 'depth_to_space_param { block_size: 2 data_format: "CRD" }'),
+    "space to depth": Rule("SpaceToDepth", ((2, 4, 6, 3),), "space_to_depth_param { block_size: 2 }"),
+    "pixel shuffle": Rule("Reshape", ((2, 8, 2, 3),), "reshape_param { pixelshuffler: 2 }"),
+    "upsample darknet": Rule("UpsampleDarknet", X, "upsample_darknet_param { stride: 3 }"),
+    "convolution sides": Rule(
+        "Convolution", ((2, 3, 6, 7),), f"convolution_param {{ {CONV} kernel_size: 3 stride: 2 pad_l: 1 pad_b: 2 }}"
+    ),
+    "convolution same": Rule(
+        "Convolution", ((2, 3, 6, 7),), f"convolution_param {{ {CONV} kernel_size: 4 stride: 2 pad_type: 1 }}"
+    ),
+    "deconvolution sides": Rule(
+        "Deconvolution", ((2, 3, 4, 3),), f"convolution_param {{ {CONV} kernel_size: 3 stride: 2 pad_r: 1 pad_t: 2 }}"
+    ),
+    "deconvolution3d": Rule(
+        "Deconvolution3D", ((1, 2, 2, 3, 3),),
+        f"convolution3d_param {{ num_output: 3 kernel_size: 3 kernel_depth: 2 stride: 2 pad: 1 {GAUSSIAN} }}",
+    ),
+    "pooling sides": Rule(
+        "Pooling", ((2, 3, 6, 7),), "pooling_param { pool: AVE kernel_size: 3 stride: 2 pad_l: 1 pad_b: 2 }"
+    ),
+    "pooling without padding": Rule(
+        "Pooling", ((2, 3, 6, 7),), "pooling_param { pool: AVE_EXC_PAD kernel_size: 3 stride: 2 pad: 1 }"
+    ),
+    "pooling same": Rule(
+        "Pooling", ((2, 3, 6, 7),), "pooling_param { pool: MAX kernel_size: 3 stride: 2 pad_type: 1 }", spread
+    ),
     "shuffle channel": Rule("ShuffleChannel", ((2, 6, 3, 2),), "shuffle_channel_param { group: 3 }"),
     "roi pooling": Rule(
         "ROIPooling", ((2, 3, 7, 6), (4, 5)), "roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.5 }",
