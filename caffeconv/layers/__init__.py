@@ -73,6 +73,7 @@ from caffeconv.layers.reductions import (
 )
 from caffeconv.layers.resampling import Interp, ShuffleChannel, Upsample
 from caffeconv.layers.resizing import Downsample, ResizeBilinear, ResizeNearestNeighbor, UpsampleDarknet
+from caffeconv.layers.ristretto import ConvolutionRistretto, DeconvolutionRistretto, FcRistretto
 from caffeconv.layers.rois import PSROIPooling, ROIPooling
 from caffeconv.layers.scale import Axpy, Bias, Scale
 from caffeconv.layers.select import BatchReindex, Filter
@@ -99,11 +100,13 @@ LAYERS: dict[str, type[Layer]] = {
     "Convolution": Convolution,
     "Convolution3D": Convolution3D,
     "ConvolutionDepthwise": ConvolutionDepthwise,
+    "ConvolutionRistretto": ConvolutionRistretto,
     "Cosine": Cosine,
     "Crop": Crop,
     "Data": Data,
     "Deconvolution": Deconvolution,
     "Deconvolution3D": Deconvolution3D,
+    "DeconvolutionRistretto": DeconvolutionRistretto,
     "DepthToSpace": DepthToSpace,
     "DepthwiseConvolution": Convolution,
     "DetectionOutput": DetectionOutput,
@@ -116,6 +119,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Embed": Embed,
     "EuclideanLoss": EuclideanLoss,
     "Exp": Exp,
+    "FcRistretto": FcRistretto,
     "Filter": Filter,
     "Flatten": Flatten,
     "Flip": Flip,

@@ -137,7 +137,7 @@ class Convolution(Layer):
         axis = self.channel_axis(node.bottom_shapes[0])
         window, weight = self._window_and_weight(node, onnx)
         # not `self.bias`: a pass may have folded a bias into a layer without one
-        weights = [weight, onnx.weight("bias")] if node.has_param("bias") else [weight]
+        weights = [weight, self.parameter(onnx, "bias")] if node.has_param("bias") else [weight]
         plain = axis == 1 and len(node.bottom_shapes[0]) > 2
         for bottom, top in zip(node.bottoms, node.tops, strict=True):
             x = bottom if plain else onnx.reshape(bottom, _as_batch(onnx, bottom, axis))
@@ -152,10 +152,14 @@ class Convolution(Layer):
     def _window_and_weight(self, node: Node, onnx: OnnxBuilder) -> tuple[Window, str]:
         window = self.window_over(node.bottom_shapes[0])
         if window.kernel:
-            return window, onnx.weight("weight")
+            return window, self.parameter(onnx, "weight")
         # no spatial axis: a product over the channels alone, written as a 1×1 window
-        weight = onnx.reshape(onnx.weight("weight"), (*node.params[0].shape, 1), what="weight_1d")
+        weight = onnx.reshape(self.parameter(onnx, "weight"), (*node.params[0].shape, 1), what="weight_1d")
         return Window((1,), (1,), (0,), (1,)), weight
+
+    def parameter(self, onnx: OnnxBuilder, name: str) -> str:
+        """The parameter of that name, as the layer uses it."""
+        return onnx.weight(name)
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]

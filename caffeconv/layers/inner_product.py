@@ -82,16 +82,17 @@ class InnerProduct(Layer):
         x = node.bottoms[0]
         if axis != 1 or rank != 2:
             x = onnx.op("Flatten", [x], axis=axis)
-        inputs = [x, self._weight(onnx), *(onnx.weight(param.name) for param in node.params[1:])]
+        inputs = [x, *(self.parameter(onnx, param.name) for param in node.params)]
         if axis == 1:
             onnx.emit("Gemm", inputs, node.tops, transB=int(not self.transpose))
         else:
             y = onnx.op("Gemm", inputs, transB=int(not self.transpose))
             onnx.reshape(y, onnx.dims(node.tops[0]), to=node.tops[0])
 
-    def _weight(self, onnx: OnnxBuilder) -> str:
-        weight = onnx.weight("weight")
-        return rows_of_length_1(onnx, weight) if self.normalize else weight
+    def parameter(self, onnx: OnnxBuilder, name: str) -> str:
+        """The parameter of that name, as the layer uses it."""
+        value = onnx.weight(name)
+        return rows_of_length_1(onnx, value) if self.normalize and name == "weight" else value
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
@@ -104,7 +105,9 @@ class InnerProduct(Layer):
         params = {"weight": onnx.op("Gemm", product, what="weight_diff", transA=1)}
         if self.bias:
             params["bias"] = sum_over(onnx, diff, [0], "bias_diff")
-        rows = onnx.op("Gemm", [diff, self._weight(onnx)], what="bottom_diff_rows", transB=int(self.transpose))
+        rows = onnx.op(
+            "Gemm", [diff, self.parameter(onnx, "weight")], what="bottom_diff_rows", transB=int(self.transpose)
+        )
         flat = (count(shape, 0, axis), count(shape, axis))
         return Gradients((like_bottom(onnx, node, rows, shape=flat),), params)
 
