@@ -19,7 +19,7 @@ DIALECTS: Mapping[str, str] = {
     "pvanet": "PVANET: Proposal",
     "refinedet": "RefineDet: DetectionOutput",
     "retrieval": "CaffeMex_v2 and image retrieval: Normalization",
-    "synopsys": "Synopsys' caffe of the ARC processors",
+    "synopsys": "Synopsys' caffe of the ARC processors: Reorg",
     "tsn": "yjxiong/caffe: BN",
     "ultinous": "Ultinous: L2Norm",
 }
