@@ -71,7 +71,7 @@ def test_every_spelling() -> None:
         ('name: "a" name: "b"', 'Non-repeated field "name" is specified multiple times'),
         (
             "layer { pooling_param { pool: MAXX } }",
-            "pool: expected MAX, AVE, STOCHASTIC (did you mean MAX?), found `MAXX`",
+            "pool: expected MAX, AVE, STOCHASTIC, AVE_EXC_PAD, AVE_TF (did you mean MAX?), found `MAXX`",
         ),
         ("layer { pooling_param { pad: -1 } }", "pad: expected an integer in 0…4294967295"),
         ("layer { pooling_param { pad: 1.5 } }", "pad: expected an integer, found `1.5`"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from support.small_nets import Array, run_model, write_net
 import caffeconv
 
 X: Array = np.random.default_rng(3).normal(0, 1, (2, 3, 4)).astype(np.float32)
-RULES = {
+RULES: dict[str, Callable[..., Array]] = {
     "ReduceSum": np.sum,
     "ReduceMean": np.mean,
     "ReduceMax": np.max,

@@ -50,4 +50,4 @@ def test_powers_of_2_are_for_parameters_only(tmp_path: Path) -> None:
 )
 def test_refusals(tmp_path: Path, said: str, phase: str, complaint: str) -> None:
     with pytest.raises(caffeconv.CaffeconvError, match=complaint):
-        rounded(tmp_path, said, np.ones(2), phase)
+        rounded(tmp_path, said, np.ones(2, np.float32), phase)

@@ -50,7 +50,6 @@ WITHOUT_TEST_FILE: dict[str, str] = {
     "layers/label_ops.py": "layers/test_losses.py, layers/test_loss_gradients.py",
     "layers/local.py": "layers/test_forks.py, layers/test_layer_gradients.py",
     "layers/normalization.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
-    "layers/pooling.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/resampling.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/rois.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/scale.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
