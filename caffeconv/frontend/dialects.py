@@ -19,6 +19,7 @@ DIALECTS: Mapping[str, str] = {
     "pvanet": "PVANET: Proposal",
     "refinedet": "RefineDet: DetectionOutput",
     "retrieval": "CaffeMex_v2 and image retrieval: Normalization",
+    "ssd": "weiliu89/caffe, branch ssd: PriorBox, DetectionOutput",
     "synopsys": "Synopsys' caffe of the ARC processors",
     "tsn": "yjxiong/caffe: BN",
     "ultinous": "Ultinous: L2Norm",

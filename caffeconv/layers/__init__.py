@@ -39,7 +39,7 @@ from caffeconv.layers.data import (
     Parameter,
     WindowData,
 )  # fmt: skip
-from caffeconv.layers.detection import DetectionOutput, Normalize, PriorBox
+from caffeconv.layers.detection import DetectionOutput, Normalize
 from caffeconv.layers.eltwise import Eltwise
 from caffeconv.layers.infogain_loss import InfogainLoss
 from caffeconv.layers.inner_product import Embed, InnerProduct
@@ -54,6 +54,7 @@ from caffeconv.layers.losses import (
 )
 from caffeconv.layers.normalization import BN, LRN, MVN, BatchNorm
 from caffeconv.layers.pooling import SPP, Pooling
+from caffeconv.layers.prior_boxes import PriorBox, PriorBoxClustered
 from caffeconv.layers.python import Python
 from caffeconv.layers.recurrent import LSTM, RNN, LSTMUnit
 from caffeconv.layers.resampling import Interp, Reorg, ShuffleChannel, Upsample
@@ -121,6 +122,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Pooling3D": Pooling3D,
     "Power": Power,
     "PriorBox": PriorBox,
+    "PriorBoxClustered": PriorBoxClustered,
     "Python": Python,
     "RNN": RNN,
     "ROIPooling": ROIPooling,

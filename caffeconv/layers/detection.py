@@ -1,4 +1,4 @@
-"""The layers of SSD (weiliu89/caffe, branch ssd): Normalize, PriorBox and DetectionOutput."""
+"""Two layers of SSD (weiliu89/caffe, branch ssd): Normalize and DetectionOutput."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import PriorBoxParameter
 from caffeconv.errors import LayerError
@@ -19,7 +18,7 @@ from caffeconv.layers.gradient_ops import class_sums, refuse_all, sum_over
 from caffeconv.layers.pooling import LOWEST
 from caffeconv.layers.weight_layouts import along
 from caffeconv.tensor.axis_order import AxisOrder
-from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
+from caffeconv.tensor.shape import Shape, Shapes, count, format_shape
 from caffeconv.tensor.weight_array import Fact, WeightArrays
 
 if TYPE_CHECKING:
@@ -117,162 +116,6 @@ class Normalize(Layer):
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return 2 * count(bottoms[0])
-
-
-# -- PriorBox ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PriorBox(Layer):
-    """The prior boxes of every place of a feature map, as fractions of the picture: a constant.
-
-    Bottoms: the features N×C×H×W and the picture, of which only the sizes count. Top 1×2×(H·W·priors·4): first the
-    boxes (xmin, ymin, xmax, ymax; row by row, place by place, prior by prior), then their variances. The priors of a
-    place: for each min_size a square of it, one of √(min_size·max_size) where there are max sizes, and one for each
-    further aspect ratio (width min_size·√ratio, height min_size/√ratio). Sizes are cut to whole pixels (ssd:
-    prior_box_layer.cpp).
-    """
-
-    bottoms: ClassVar[Arity] = exactly(2)
-    computes_in_float32: ClassVar[bool] = True
-    float32_tops: ClassVar[tuple[int, ...]] = (0,)
-    tops_as_caffe: ClassVar[bool] = True
-
-    min_sizes: tuple[float, ...]
-    max_sizes: tuple[float, ...]
-    aspect_ratios: tuple[float, ...]
-    """The ratios other than 1, flipped ones included."""
-    clip: bool
-    variances: tuple[float, ...]
-    """One for all, or one for each edge."""
-    image: tuple[int, int] | None
-    """height, width; None: the second bottom's."""
-    step: tuple[float, float] | None
-    """height, width of a place in pixels; None: the picture's by the feature map's."""
-    offset: float
-
-    @classmethod
-    def parse(cls, layer: LayerDef) -> Self:
-        p = layer.proto.prior_box_param
-        min_sizes, max_sizes = tuple(p.min_size), tuple(p.max_size)
-        if not min_sizes:
-            raise LayerError("must provide min_size.")
-        if min(min_sizes) <= 0:
-            raise LayerError(f"min_size is {min(min_sizes):g}; min_size must be positive.")
-        if max_sizes and len(max_sizes) != len(min_sizes):
-            raise LayerError(
-                f"{len(max_sizes)} max_size for {len(min_sizes)} min_size; none, or one for each, was needed"
-            )
-        for low, high in zip(min_sizes, max_sizes, strict=False):
-            if high <= low:
-                raise LayerError(f"max_size {high:g} for min_size {low:g}; max_size must be greater than min_size.")
-        if len(p.variance) not in (0, 1, 4):
-            raise LayerError(f"{len(p.variance)} variance; Must and only provide 4 variance, or one for all")
-        if any(variance <= 0 for variance in p.variance):
-            raise LayerError(f"variance {list(p.variance)}; each must be above 0")
-        if any(ratio <= 0 for ratio in p.aspect_ratio):
-            raise LayerError(f"aspect_ratio {list(p.aspect_ratio)}; each must be above 0")
-        return cls(
-            min_sizes, max_sizes, _aspect_ratios(p.aspect_ratio, flip=p.flip), p.clip, tuple(p.variance) or (0.1,),
-            _image(p), _step(p), p.offset,
-        )  # fmt: skip
-
-    def top_shapes(self, bottoms: Shapes) -> Shapes:
-        _, _, height, width = legacy_shape(bottoms[0])
-        legacy_shape(bottoms[1])
-        size = height * width * self.priors * 4
-        if size < 1:
-            raise LayerError(f"the features are {format_shape(bottoms[0])}; at least one place was needed")
-        return [(1, 2, size)]
-
-    @property
-    def priors(self) -> int:
-        """How many boxes each place has."""
-        return len(self.min_sizes) * (1 + len(self.aspect_ratios)) + len(self.max_sizes)
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        onnx.emit("Identity", [onnx.floats("boxes", self.boxes(node.bottom_shapes))], node.tops)
-
-    def sizes(self) -> NDArray[np.float32]:
-        """Width and height of each prior of a place, pixels: priors × 2."""
-        sizes: list[tuple[float, float]] = []
-        for i, low in enumerate(self.min_sizes):
-            side = int(low)  # ssd: the sizes go through an int
-            sizes.append((side, side))
-            if self.max_sizes:
-                middle = np.sqrt(float(side) * int(self.max_sizes[i]))
-                sizes.append((middle, middle))
-            for ratio in self.aspect_ratios:
-                root = np.sqrt(np.float32(ratio))
-                sizes.append((side * root, side / root))
-        return np.array(sizes, np.float32)
-
-    def boxes(self, bottoms: Shapes) -> FloatArray:
-        """The top: 1 × 2 × size."""
-        _, _, rows, columns = legacy_shape(bottoms[0])
-        _, _, *picture = legacy_shape(bottoms[1])
-        height, width = self.image or picture
-        step_h, step_w = self.step or (np.float32(height) / np.float32(rows), np.float32(width) / np.float32(columns))
-        offset = np.float32(self.offset)
-        y = (np.arange(rows, dtype=np.float32) + offset) * np.float32(step_h)
-        x = (np.arange(columns, dtype=np.float32) + offset) * np.float32(step_w)
-        centres = np.stack(np.broadcast_arrays(x[None, :], y[:, None]), axis=-1).astype(np.float64)  # rows, columns, xy
-        halves = self.sizes().astype(np.float64) / 2
-        centres = centres[:, :, None, :]
-        edges = np.concatenate([centres - halves, centres + halves], axis=-1) / np.array([width, height] * 2)
-        edges = edges.astype(np.float32)
-        if self.clip:
-            edges = np.clip(edges, 0, 1)
-        variances = np.broadcast_to(np.array(self.variances, np.float32), edges.shape)
-        top: FloatArray = np.stack([edges.ravel(), variances.ravel()])[None]
-        return top
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        return Gradients((None, None))  # ssd: Backward_cpu returns at once
-
-
-def _aspect_ratios(ratios_of_layer: Sequence[float], *, flip: bool) -> tuple[float, ...]:
-    """The ratios without 1 and without repetitions; with `flip` each is followed by its inverse."""
-    ratios = [1.0]
-    for ratio in ratios_of_layer:
-        if any(abs(ratio - known) < 1e-6 for known in ratios):
-            continue
-        ratios.append(ratio)
-        if flip:
-            ratios.append(float(np.float32(1 / ratio)))
-    return tuple(ratios[1:])
-
-
-def _image(p: PriorBoxParameter) -> tuple[int, int] | None:
-    if p.HasField("img_h") or p.HasField("img_w"):
-        if p.HasField("img_size"):
-            raise LayerError("Either img_size or img_h/img_w should be specified; not both.")
-        image = (p.img_h, p.img_w)
-    elif p.HasField("img_size"):
-        image = (p.img_size, p.img_size)
-    else:
-        return None
-    if min(image) < 1:
-        raise LayerError(
-            f"the picture's size is given as {format_shape(image)} (img_h × img_w); both should be larger than 0."
-        )
-    return image
-
-
-def _step(p: PriorBoxParameter) -> tuple[float, float] | None:
-    if p.HasField("step_h") or p.HasField("step_w"):
-        if p.HasField("step"):
-            raise LayerError("Either step or step_h/step_w should be specified; not both.")
-        step = (p.step_h, p.step_w)
-    elif p.HasField("step"):
-        step = (p.step, p.step)
-    else:
-        return None
-    if min(step) <= 0:
-        raise LayerError(f"step_h is {step[0]:g}, step_w {step[1]:g}; both should be larger than 0.")
-    return step
 
 
 # -- DetectionOutput ---------------------------------------------------------------------------------------------------
