@@ -58,6 +58,7 @@ from caffeconv.layers.prior_boxes import PriorBox, PriorBoxClustered
 from caffeconv.layers.python import Python
 from caffeconv.layers.recurrent import LSTM, RNN, LSTMUnit
 from caffeconv.layers.resampling import Interp, Reorg, ShuffleChannel, Upsample
+from caffeconv.layers.roi_sampling import MaskPooling, MaskResize, PSROIAlign, ROIAlign, ROIWarping
 from caffeconv.layers.rois import PSROIPooling, ROIPooling
 from caffeconv.layers.scale import Axpy, Bias, Scale
 from caffeconv.layers.select import BatchReindex, Filter
@@ -110,11 +111,14 @@ LAYERS: dict[str, type[Layer]] = {
     "Local": Local,
     "Log": Log,
     "MVN": MVN,
+    "MaskPooling": MaskPooling,
+    "MaskResize": MaskResize,
     "MemoryData": MemoryData,
     "Mish": Mish,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
     "Normalize": Normalize,
     "PReLU": PReLU,
+    "PSROIAlign": PSROIAlign,
     "PSROIPooling": PSROIPooling,
     "Parameter": Parameter,
     "Permute": Permute,
@@ -125,7 +129,9 @@ LAYERS: dict[str, type[Layer]] = {
     "PriorBoxClustered": PriorBoxClustered,
     "Python": Python,
     "RNN": RNN,
+    "ROIAlign": ROIAlign,
     "ROIPooling": ROIPooling,
+    "ROIWarping": ROIWarping,
     "ReLU": ReLU,
     "ReLU6": ReLU6,
     "ReLUX": ReLUX,

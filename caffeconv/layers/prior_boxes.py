@@ -72,8 +72,10 @@ class Grid:
         centres = centres[:, :, None, :] + boxes[:, :2]  # rows, columns, boxes, xy
         halves = boxes[:, 2:] / 2
         edges = np.concatenate([centres - halves, centres + halves], axis=-1) / np.array([width, height] * 2)
-        fractions = edges.astype(np.float32)
-        return np.clip(fractions, 0, 1) if self.clip else fractions
+        fractions: NDArray[np.float32] = edges.astype(np.float32)
+        if self.clip:
+            fractions = np.clip(fractions, 0, 1)
+        return fractions
 
     def top(self, edges: NDArray[np.float32]) -> FloatArray:
         """Boxes, then their variances: 1 × 2 × size."""
