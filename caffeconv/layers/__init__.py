@@ -55,6 +55,7 @@ from caffeconv.layers.losses import (
 from caffeconv.layers.normalization import BN, LRN, MVN, BatchNorm
 from caffeconv.layers.pooling import SPP, Pooling
 from caffeconv.layers.prior_boxes import PriorBox, PriorBoxClustered
+from caffeconv.layers.proposals import Proposal, PythonProposal
 from caffeconv.layers.python import Python
 from caffeconv.layers.recurrent import LSTM, RNN, LSTMUnit
 from caffeconv.layers.resampling import Interp, Reorg, ShuffleChannel, Upsample
@@ -127,6 +128,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Power": Power,
     "PriorBox": PriorBox,
     "PriorBoxClustered": PriorBoxClustered,
+    "Proposal": Proposal,
     "Python": Python,
     "RNN": RNN,
     "ROIAlign": ROIAlign,
@@ -157,6 +159,9 @@ LAYERS: dict[str, type[Layer]] = {
     "Upsample": Upsample,
     "WindowData": WindowData,
 }
+
+PYTHON_LAYERS: dict[tuple[str, str], type[Layer]] = {("rpn.proposal_layer", "ProposalLayer"): PythonProposal}
+"""Module and class of layers in Python whose published code has a rule here, so that nobody's code has to run."""
 
 
 def register_layer(kind: type[Layer], name: str | None = None) -> type[Layer]:
