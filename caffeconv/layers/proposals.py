@@ -14,7 +14,7 @@ from caffeconv.caffe_pb2 import ProposalParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT
-from caffeconv.ir.layer import Arity, Layer, Node, exactly
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
 from caffeconv.layers.pooling import LOWEST
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, format_shape
 
@@ -241,6 +241,11 @@ class Proposal(Layer):
             what="selected",
         )  # fmt: skip
         return onnx.op("Gather", [selected, onnx.ints("picture_and_candidate", [0, 2])], axis=1, what="places")
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return Gradients((None, None, None))  # py-faster-rcnn: This layer does not propagate gradients.
 
     def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
         if bottom != 2:

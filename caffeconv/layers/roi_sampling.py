@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -12,6 +13,7 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT, INT64
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
+from caffeconv.layers.gradient_ops import added_rows, refuse_to
 from caffeconv.layers.rois import check_bottoms, columns, example_rois, padded, rounded
 from caffeconv.tensor.shape import FloatArray, Shapes, format_shape
 
@@ -50,13 +52,20 @@ def samples(onnx: OnnxBuilder, places: str, size: int, margin: float) -> Samples
     )  # fmt: skip
 
 
-def bilinear(onnx: OnnxBuilder, rows: str, plane: str, width: int, y: Samples, x: Samples) -> str:
-    """Values between four neighbours: R×P×Q×C.
+@dataclass(frozen=True)
+class Grid:
+    """Where R regions are read, at P×Q places each, in planes that lie one after another, row after row of `width`."""
 
-    rows: places×C, plane after plane, row after row of `width`; plane: the first place of the plane, int64, that
-    broadcasts to R×P×Q.
-    """
-    column = onnx.ints("last_axis", [-1])
+    plane: str
+    """The first place of the plane, int64, that broadcasts to R×P×Q."""
+    width: int
+    y: Samples
+    x: Samples
+
+
+def bilinear(onnx: OnnxBuilder, rows: str, grid: Grid) -> str:
+    """Values between four neighbours: R×P×Q×C, of rows places×C."""
+    column, plane, width, y, x = onnx.ints("last_axis", [-1]), grid.plane, grid.width, grid.y, grid.x
 
     def line(row: str) -> str:
         start = onnx.op("Mul", [row, onnx.ints("row_size", width)], what="row_start")
@@ -70,6 +79,27 @@ def bilinear(onnx: OnnxBuilder, rows: str, plane: str, width: int, y: Samples, x
     value = _between(onnx, line(y.low), line(y.high), onnx.op("Unsqueeze", [y.share, column], what="y_share"))
     counts = onnx.op("Unsqueeze", [onnx.op("Mul", [y.inside, x.inside], what="counts"), column], what="counts")
     return onnx.op("Mul", [value, counts], what="samples")
+
+
+def spread(onnx: OnnxBuilder, rows: str, grid: Grid, diff: str, channels: int) -> str:
+    """The transpose of `bilinear`: what diffs R×P×Q×C add to the rows, places×C."""
+    indices, updates = [], []
+    one = onnx.floats("whole", 1)
+    y_shares = ((grid.y.low, onnx.op("Sub", [one, grid.y.share], what="rest")), (grid.y.high, grid.y.share))
+    x_shares = ((grid.x.low, onnx.op("Sub", [one, grid.x.share], what="rest")), (grid.x.high, grid.x.share))
+    counts = onnx.op("Mul", [grid.y.inside, grid.x.inside], what="counts")
+    for row, y_share in y_shares:
+        start = onnx.op("Mul", [row, onnx.ints("row_size", grid.width)], what="row_start")
+        start = onnx.op("Add", [grid.plane, start], what="row_start")
+        for place, x_share in x_shares:
+            share = onnx.op("Mul", [onnx.op("Mul", [y_share, x_share], what="share"), counts], what="share")
+            share = onnx.op("Unsqueeze", [share, onnx.ints("last_axis", [-1])], what="share")
+            updates.append(onnx.op("Mul", [diff, share], what="update"))
+            indices.append(onnx.reshape(onnx.op("Add", [start, place], what="index"), (None,), what="index"))
+    places = onnx.op("Concat", indices, axis=0, what="indices")
+    added = onnx.op("Concat", updates, axis=0, what="updates")
+    added = onnx.reshape(added, (None, channels), what="updates")
+    return added_rows(onnx, rows, places, added, 2, "rows_diff")
 
 
 def _between(onnx: OnnxBuilder, low: str, high: str, share: str) -> str:
@@ -87,6 +117,29 @@ class SampledRegions(Layer):
 
     scale: float
     """What brings a pixel of the picture to the feature map."""
+
+    @abstractmethod
+    def _grid(self, node: Node, onnx: OnnxBuilder) -> Grid:
+        """Where the regions are read in `_rows`."""
+
+    def _rows(self, node: Node, onnx: OnnxBuilder) -> str:
+        """The features, a row for each place: (N·H·W)×C."""
+        rows = onnx.op("Transpose", [node.bottoms[0]], perm=[0, 2, 3, 1], what="channels_last")
+        return onnx.reshape(rows, (None, node.bottom_shapes[0][1]), what="rows")
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        values = bilinear(onnx, self._rows(node, onnx), self._grid(node, onnx))
+        onnx.emit("Transpose", [values], node.tops, perm=[0, 3, 1, 2])
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        refuse_to("regions", propagate_down, 1)
+        channels, height, width = node.bottom_shapes[0][1:]
+        diff = onnx.op("Transpose", [top_diffs[0]], perm=[0, 2, 3, 1], what="diff_of_places")
+        rows = spread(onnx, self._rows(node, onnx), self._grid(node, onnx), diff, channels)
+        rows = onnx.reshape(rows, (onnx.dims(node.bottoms[0])[0], height, width, channels), what="rows_diff")
+        return Gradients((onnx.op("Transpose", [rows], perm=[0, 3, 1, 2], what="bottom_diff"), None))
 
     def float32_values(self, node: Node) -> frozenset[str]:
         return frozenset(node.bottoms[1:])
@@ -129,22 +182,22 @@ class ROIAlign(SampledRegions):
         check_bottoms(bottoms)
         return [(bottoms[1][0], bottoms[0][1], self.pooled[0] + 1, self.pooled[1] + 1)]
 
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+    def _grid(self, node: Node, onnx: OnnxBuilder) -> Grid:
         height, width = node.bottom_shapes[0][2:]
         picture, left, top, right, bottom = padded(onnx, columns(node, onnx), self.pad_ratio)
         y = self._samples(onnx, top, bottom, height, self.pooled[0], axis=2)
         x = self._samples(onnx, left, right, width, self.pooled[1], axis=1)
-        _emit_regions(node, onnx, picture, y, x)
+        return _whole_maps(node, onnx, picture, y, x)
 
     def _samples(self, onnx: OnnxBuilder, low: str, high: str, size: int, cells: int, *, axis: int) -> Samples:
         scale, half = onnx.floats("spatial_scale", self.scale), onnx.floats("half", 0.5)
         start, end = (onnx.op("Sub", [onnx.op("Mul", [edge, scale]), half], what="edge") for edge in (low, high))
         extent = onnx.op("Sub", [end, start], what="extent")
-        grid = samples(onnx, _places(onnx, start, extent, cells, cells + 1, axis), size, 0.5)
+        reading = samples(onnx, _places(onnx, start, extent, cells, cells + 1, axis), size, 0.5)
         has_extent = onnx.op("Greater", [extent, onnx.floats("zero", 0)], what="has_extent")
         has_extent = onnx.op("Unsqueeze", [has_extent, onnx.ints(f"axis_{axis}", [axis])], what="has_extent")
-        counts = onnx.op("Mul", [grid.inside, onnx.op("Cast", [has_extent], to=FLOAT)], what="counts")
-        return Samples(grid.low, grid.high, grid.share, counts)
+        counts = onnx.op("Mul", [reading.inside, onnx.op("Cast", [has_extent], to=FLOAT)], what="counts")
+        return Samples(reading.low, reading.high, reading.share, counts)
 
 
 @dataclass(frozen=True)
@@ -170,12 +223,12 @@ class ROIWarping(SampledRegions):
         check_bottoms(bottoms)
         return [(bottoms[1][0], bottoms[0][1], *self.pooled)]
 
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+    def _grid(self, node: Node, onnx: OnnxBuilder) -> Grid:
         height, width = node.bottom_shapes[0][2:]
         picture, left, top, right, bottom = columns(node, onnx)
         y = self._samples(onnx, top, bottom, height, self.pooled[0], axis=2)
         x = self._samples(onnx, left, right, width, self.pooled[1], axis=1)
-        _emit_regions(node, onnx, picture, y, x)
+        return _whole_maps(node, onnx, picture, y, x)
 
     def _samples(self, onnx: OnnxBuilder, low: str, high: str, size: int, bins: int, *, axis: int) -> Samples:
         scale = onnx.floats("spatial_scale", self.scale)
@@ -219,13 +272,15 @@ class PSROIAlign(SampledRegions):
             )
         return [(bottoms[1][0], self.output_dim, self.group_size, self.group_size)]
 
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        size, (height, width) = self.group_size, node.bottom_shapes[0][2:]
-        batch = onnx.dims(node.bottoms[0])[0]
-        rows = onnx.reshape(node.bottoms[0], (batch, self.output_dim, size * size * height * width), what="planes")
+    def _rows(self, node: Node, onnx: OnnxBuilder) -> str:
+        """The features, a row for each place of each bin's channels: (N·g·g·H·W)×output_dim."""
+        places = int(np.prod(node.bottom_shapes[0][1:])) // self.output_dim
+        rows = onnx.reshape(node.bottoms[0], (onnx.dims(node.bottoms[0])[0], self.output_dim, places), what="planes")
         rows = onnx.op("Transpose", [rows], perm=[0, 2, 1], what="planes")
-        rows = onnx.reshape(rows, (None, self.output_dim), what="rows")
+        return onnx.reshape(rows, (None, self.output_dim), what="rows")
 
+    def _grid(self, node: Node, onnx: OnnxBuilder) -> Grid:
+        size, (height, width) = self.group_size, node.bottom_shapes[0][2:]
         picture, left, top, right, bottom = columns(node, onnx)
         picture = onnx.op("Cast", [picture], to=INT64, what="picture")
         picture = onnx.op("Mul", [picture, onnx.ints("picture_size", size * size * height * width)], what="picture")
@@ -234,12 +289,30 @@ class PSROIAlign(SampledRegions):
         plane = onnx.op("Unsqueeze", [picture, onnx.ints("column_axis", [2])], what="picture")
         plane = onnx.op("Add", [plane, onnx.ints("bin_start", starts)], what="plane_start")
         y = self._samples(onnx, top, bottom, height, axis=2)
-        x = self._samples(onnx, left, right, width, axis=1)
-        values = bilinear(onnx, rows, plane, width, y, x)
+        return Grid(plane, width, y, self._samples(onnx, left, right, width, axis=1))
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        size = self.group_size
+        values = bilinear(onnx, self._rows(node, onnx), self._grid(node, onnx))
         values = onnx.reshape(values, (None, size, 2, size, 2, self.output_dim), what="samples_of_bins")
         total = onnx.reduce("ReduceSum", values, [2, 4], keepdims=False, what="sum")
         average = onnx.op("Div", [total, onnx.floats("samples_of_bin", 4)], what="average")
         onnx.emit("Transpose", [average], node.tops, perm=[0, 3, 1, 2])
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        refuse_to("regions", propagate_down, 1)
+        diff = onnx.op("Div", [top_diffs[0], onnx.floats("samples_of_bin", 4)], what="diff_of_sample")
+        diff = onnx.op("Transpose", [diff], perm=[0, 2, 3, 1], what="diff_of_bins")
+        bins = onnx.ints("bins", np.arange(2 * self.group_size) // 2)
+        for axis in (1, 2):
+            diff = onnx.op("Gather", [diff, bins], axis=axis, what="diff_of_samples")
+        rows = spread(onnx, self._rows(node, onnx), self._grid(node, onnx), diff, self.output_dim)
+        num, places = onnx.dims(node.bottoms[0])[0], int(np.prod(node.bottom_shapes[0][1:])) // self.output_dim
+        rows = onnx.reshape(rows, (num, places, self.output_dim), what="rows_diff")
+        planes = onnx.op("Transpose", [rows], perm=[0, 2, 1], what="planes_diff")
+        return Gradients((onnx.reshape(planes, onnx.dims(node.bottoms[0]), what="bottom_diff"), None))
 
     def _samples(self, onnx: OnnxBuilder, low: str, high: str, size: int, *, axis: int) -> Samples:
         scale, bins = onnx.floats("spatial_scale", self.scale), self.group_size
@@ -250,11 +323,11 @@ class PSROIAlign(SampledRegions):
         places = onnx.op("Mul", [step, onnx.floats("parts", parts)], what="moved")
         places = onnx.op("Add", [places, start], what="places")
         places = onnx.op("Unsqueeze", [places, onnx.ints(f"axis_{axis}", [axis])], what="places")
-        grid = samples(onnx, places, size, 0)
+        reading = samples(onnx, places, size, 0)
         has_extent = onnx.op("Greater", [extent, onnx.floats("zero", 0)], what="has_extent")
         has_extent = onnx.op("Unsqueeze", [has_extent, onnx.ints(f"axis_{axis}", [axis])], what="has_extent")
-        counts = onnx.op("Mul", [grid.inside, onnx.op("Cast", [has_extent], to=FLOAT)], what="counts")
-        return Samples(grid.low, grid.high, grid.share, counts)
+        counts = onnx.op("Mul", [reading.inside, onnx.op("Cast", [has_extent], to=FLOAT)], what="counts")
+        return Samples(reading.low, reading.high, reading.share, counts)
 
 
 def _places(onnx: OnnxBuilder, start: str, extent: str, cells: int, number: int, axis: int) -> str:
@@ -265,15 +338,13 @@ def _places(onnx: OnnxBuilder, start: str, extent: str, cells: int, number: int,
     return onnx.op("Unsqueeze", [places, onnx.ints(f"axis_{axis}", [axis])], what="places")
 
 
-def _emit_regions(node: Node, onnx: OnnxBuilder, picture: str, y: Samples, x: Samples) -> None:
-    """Writes the top, R×C×P×Q, of the features in the pictures R×1."""
-    channels, height, width = node.bottom_shapes[0][1:]
-    rows = onnx.op("Transpose", [node.bottoms[0]], perm=[0, 2, 3, 1], what="channels_last")
-    rows = onnx.reshape(rows, (None, channels), what="rows")
+def _whole_maps(node: Node, onnx: OnnxBuilder, picture: str, y: Samples, x: Samples) -> Grid:
+    """The grid in the features of the pictures R×1."""
+    height, width = node.bottom_shapes[0][2:]
     plane = onnx.op("Cast", [picture], to=INT64, what="picture")
     plane = onnx.op("Mul", [plane, onnx.ints("picture_size", height * width)], what="plane_start")
     plane = onnx.op("Unsqueeze", [plane, onnx.ints("column_axis", [2])], what="plane_start")
-    onnx.emit("Transpose", [bilinear(onnx, rows, plane, width, y, x)], node.tops, perm=[0, 3, 1, 2])
+    return Grid(plane, width, y, x)
 
 
 @dataclass(frozen=True)
