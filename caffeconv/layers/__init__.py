@@ -66,6 +66,7 @@ from caffeconv.layers.select import BatchReindex, Filter
 from caffeconv.layers.shape import Flatten, Permute, Reshape, Tile
 from caffeconv.layers.softmax import ArgMax, Reduction, Softmax
 from caffeconv.layers.video import Convolution3D, Pooling3D
+from caffeconv.layers.yolo_output import YoloDetectionOutput, Yolov3DetectionOutput
 
 LAYERS: dict[str, type[Layer]] = {
     "AbsVal": AbsVal,
@@ -158,6 +159,8 @@ LAYERS: dict[str, type[Layer]] = {
     "Tile": Tile,
     "Upsample": Upsample,
     "WindowData": WindowData,
+    "YoloDetectionOutput": YoloDetectionOutput,
+    "Yolov3DetectionOutput": Yolov3DetectionOutput,
 }
 
 PYTHON_LAYERS: dict[tuple[str, str], type[Layer]] = {("rpn.proposal_layer", "ProposalLayer"): PythonProposal}

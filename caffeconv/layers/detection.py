@@ -229,35 +229,18 @@ class DetectionOutput(Layer):
         return [(1, 1, 1, 7 + POLYGON if polygons else 7)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        pictures = _length(onnx, node.bottoms[1])
-        leading = onnx.ints("leading_axes", [0, 1])
-        fake = self._no_rows(pictures, onnx, node.top_shapes[0][3])
+        fake = no_detections(onnx, length(onnx, node.bottoms[1]), node.top_shapes[0][3])
         if not self.labels or 0 in (self.nms.top_k, self.keep_top_k):
-            onnx.emit("Unsqueeze", [fake, leading], node.tops)
+            onnx.emit("Unsqueeze", [fake, onnx.ints("leading_axes", [0, 1])], node.tops)
             return
         sets = 1 if self.share_location else self.num_classes
         inputs = self.form.inputs(node, onnx, classes=self.num_classes, sets=sets, background=self.background)
-        rows = self._rows(inputs, onnx)
-        none = onnx.ints("none", [0])
-        found_none = onnx.op("Equal", [_length(onnx, rows), none], what="found_none")
-        end = onnx.op("Where", [found_none, pictures, none], what="fake_count")
-        fake = onnx.op("Slice", [fake, none, end, none], what="fake_rows")
-        rows = onnx.op("Concat", [rows, fake], axis=0, what="rows")
-        onnx.emit("Unsqueeze", [rows, leading], node.tops)
+        emit_detections(node, onnx, self._rows(inputs, onnx), fake)
 
     @property
     def labels(self) -> list[int]:
         """The classes that are looked for."""
         return [label for label in range(self.num_classes) if label != self.background]
-
-    def _no_rows(self, pictures: str, onnx: OnnxBuilder, width: int) -> str:
-        """What stands for a batch without detections: N rows (picture, -1, …, -1)."""
-        end = onnx.op("Squeeze", [pictures], what="picture_count")
-        numbers = onnx.op("Range", [onnx.ints("zero", 0), end, onnx.ints("one", 1)], what="picture_range")
-        numbers = onnx.op("Cast", [numbers], what="picture_numbers", to=FLOAT)
-        column = onnx.op("Unsqueeze", [numbers, onnx.ints("column_axis", [1])], what="picture_column")
-        more = onnx.ints("columns_more", [0, 0, 0, width - 1])
-        return onnx.op("Pad", [column, more, onnx.floats("no_value", -1)], what="no_rows")
 
     def _rows(self, inputs: DetectionInputs, onnx: OnnxBuilder) -> str:
         """The detections, found×7, or found×15 with polygons."""
@@ -390,7 +373,7 @@ class DetectionOutput(Layer):
         )  # fmt: skip
         index = onnx.op("Gather", [selected, onnx.ints("group_and_place", [0, 2])], axis=1, what="selected")
         nothing = onnx.op("Expand", [onnx.bools("no", False), onnx.op("Shape", [scores])], what="nothing")
-        ones = onnx.op("Expand", [onnx.bools("yes", True), _length(onnx, selected)], what="all_selected")
+        ones = onnx.op("Expand", [onnx.bools("yes", True), length(onnx, selected)], what="all_selected")
         return onnx.op("ScatterND", [nothing, index, ones], what="kept_groups")
 
     def _suppressed_adaptively(self, onnx: OnnxBuilder, boxes: str, scores: str, candidates: int) -> str:
@@ -431,7 +414,7 @@ class DetectionOutput(Layer):
             # before opset 16 a Scan forgets its states' shapes, and onnxruntime wants to know them
             return [onnx.reshape(left, (None, candidates)), onnx.reshape(threshold, (None, 1))], []
 
-        groups = _length(onnx, scores)
+        groups = length(onnx, scores)
         thresholds = onnx.op("Concat", [groups, onnx.ints("a_column", [1])], axis=0, what="threshold_shape")
         states = [
             onnx.op("Expand", [zero, onnx.op("Shape", [scores])], what="none_kept"),
@@ -455,7 +438,27 @@ def _width(inputs: DetectionInputs) -> int:
     return 4 if inputs.polygons is None else 4 + POLYGON
 
 
-def _length(onnx: OnnxBuilder, value: str) -> str:
+def no_detections(onnx: OnnxBuilder, pictures: str, width: int) -> str:
+    """What stands for a batch without detections: N rows (picture, -1, …, -1) of `width` numbers."""
+    end = onnx.op("Squeeze", [pictures], what="picture_count")
+    numbers = onnx.op("Range", [onnx.ints("zero", 0), end, onnx.ints("one", 1)], what="picture_range")
+    numbers = onnx.op("Cast", [numbers], what="picture_numbers", to=FLOAT)
+    column = onnx.op("Unsqueeze", [numbers, onnx.ints("column_axis", [1])], what="picture_column")
+    more = onnx.ints("columns_more", [0, 0, 0, width - 1])
+    return onnx.op("Pad", [column, more, onnx.floats("no_value", -1)], what="no_rows")
+
+
+def emit_detections(node: Node, onnx: OnnxBuilder, rows: str, no_rows: str) -> None:
+    """Writes the top 1×1×found×…: the rows found×…, or where there are none `no_rows`."""
+    none = onnx.ints("none", [0])
+    found_none = onnx.op("Equal", [length(onnx, rows), none], what="found_none")
+    end = onnx.op("Where", [found_none, length(onnx, no_rows), none], what="fake_count")
+    fake = onnx.op("Slice", [no_rows, none, end, none], what="fake_rows")
+    rows = onnx.op("Concat", [rows, fake], axis=0, what="rows")
+    onnx.emit("Unsqueeze", [rows, onnx.ints("leading_axes", [0, 1])], node.tops)
+
+
+def length(onnx: OnnxBuilder, value: str) -> str:
     """How long the value's first axis is, as a shape of one axis."""
     return onnx.op("Gather", [onnx.op("Shape", [value]), onnx.ints("none", [0])], axis=0, what="length")
 
