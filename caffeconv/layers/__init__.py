@@ -24,6 +24,7 @@ from caffeconv.layers.activations import (
     TanH,
     Threshold,
 )
+from caffeconv.layers.box_output import BoxGroupOutput, BoxOutput, DecodeBBox, FrcnnOutput, ScaleRoute
 from caffeconv.layers.concat_slice import Concat, Silence, Slice, Split
 from caffeconv.layers.contrastive_loss import ContrastiveLoss
 from caffeconv.layers.convolution import Convolution, Deconvolution, Im2col
@@ -78,6 +79,8 @@ LAYERS: dict[str, type[Layer]] = {
     "BatchNorm": BatchNorm,
     "BatchReindex": BatchReindex,
     "Bias": Bias,
+    "BoxGroupOutput": BoxGroupOutput,
+    "BoxOutput": BoxOutput,
     "Clip": Clip,
     "Concat": Concat,
     "ContrastiveLoss": ContrastiveLoss,
@@ -86,6 +89,7 @@ LAYERS: dict[str, type[Layer]] = {
     "ConvolutionDepthwise": ConvolutionDepthwise,
     "Crop": Crop,
     "Data": Data,
+    "DecodeBBox": DecodeBBox,
     "Deconvolution": Deconvolution,
     "DepthwiseConvolution": Convolution,
     "DetectionOutput": DetectionOutput,
@@ -98,6 +102,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Exp": Exp,
     "Filter": Filter,
     "Flatten": Flatten,
+    "FrcnnOutput": FrcnnOutput,
     "HDF5Data": HDF5Data,
     "HDF5Output": HDF5Output,
     "HingeLoss": HingeLoss,
@@ -143,6 +148,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Reshape": Reshape,
     "SPP": SPP,
     "Scale": Scale,
+    "ScaleRoute": ScaleRoute,
     "SeLu": SeLu,
     "ShuffleChannel": ShuffleChannel,
     "Sigmoid": Sigmoid,
