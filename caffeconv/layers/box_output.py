@@ -278,9 +278,9 @@ class BoxGroupOutput(MapBoxes):
 
 def _centres(height: int, width: int, rate: int) -> NDArray[np.float64]:
     """x and y of the places' middles, row by row: (H·W)×2."""
-    y, x = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
-    centres: NDArray[np.float64] = (np.stack([x, y], axis=-1).reshape(-1, 2) + 0.5) * rate
-    return centres
+    y, x = np.meshgrid(np.arange(height, dtype=np.float64), np.arange(width, dtype=np.float64), indexing="ij")
+    centres: NDArray[np.float64] = np.stack([x, y], axis=-1).reshape(-1, 2)
+    return (centres + 0.5) * float(rate)
 
 
 def _emit_rows(onnx: OnnxBuilder, rows: str, fake: str, top: str, width: int) -> None:

@@ -26,6 +26,7 @@ class NetState(TypedDict):
     phase: Literal["TRAIN", "TEST"]
     level: int
     stages: tuple[str, ...]
+    dialect: str | None
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,12 @@ class Case:
         assert isinstance(stages, (list, tuple))
         level = self.about.get("level", 0)
         assert isinstance(level, int)
+        dialect = self.about.get("dialect")
+        assert dialect is None or isinstance(dialect, str)
         return NetState(
-            phase="TRAIN" if self.about.get("phase") == "TRAIN" else "TEST", level=level, stages=tuple(stages)
-        )
+            phase="TRAIN" if self.about.get("phase") == "TRAIN" else "TEST", level=level, stages=tuple(stages),
+            dialect=dialect,
+        )  # fmt: skip
 
     @property
     def types(self) -> frozenset[str]:
