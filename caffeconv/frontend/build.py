@@ -118,12 +118,12 @@ def parse_layer(definition: LayerDef, requested: Mapping[str, Shape]) -> tuple[L
 
 def _known_python(definition: LayerDef, requested: Mapping[str, Shape]) -> type[Layer] | None:
     """The rule for a layer in Python whose code is known, where that code cannot run and nobody says what it makes."""
-    if definition.type != "Python" or any(top in requested for top in definition.tops):
+    param = definition.proto.python_param
+    kind = PYTHON_LAYERS.get((param.module, param.layer))
+    if kind is None or any(top in requested for top in definition.tops):
         return None
-    module, host = definition.proto.python_param.module, definition.python_host
-    if host is not None and host.finds(module):
-        return None
-    return PYTHON_LAYERS.get((module, definition.proto.python_param.layer))
+    host = definition.python_host
+    return None if host is not None and host.finds(param.module) else kind
 
 
 def infer_tops(

@@ -153,7 +153,9 @@ class MapBoxes(Coordinates):
 
 @dataclass(frozen=True)
 class BoxOutput(MapBoxes):
-    """mscnn: bottoms N×(classes + 4)×H×W, scores (0: background) and x, y, log w, log h of one field a place.
+    """mscnn's boxes of one field a place of each map.
+
+    Bottoms N×(classes + 4)×H×W, scores (0: background) and x, y, log w, log h.
 
     A box's score is its best class's without the background's. Corners are held to the picture's upper left edges, sides
     to its lower right ones (box_output_layer.cpp).
@@ -212,7 +214,9 @@ class BoxOutput(MapBoxes):
 
 @dataclass(frozen=True)
 class BoxGroupOutput(MapBoxes):
-    """cascade-rcnn: pairs of bottoms, probabilities (N·G)×classes×H×W and boxes (N·G)×4×H×W of G fields a place.
+    """cascade-rcnn's boxes of G fields a place of each map.
+
+    Pairs of bottoms, probabilities (N·G)×classes×H×W and boxes (N·G)×4×H×W.
 
     A box's score is 1 less the background's probability; boxes reach from pixel to pixel, and are clipped to the picture
     (box_group_output_layer.cpp).

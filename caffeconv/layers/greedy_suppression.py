@@ -74,7 +74,7 @@ def survivors(onnx: OnnxBuilder, boxes: str, counts: str, overlap: Overlap) -> s
         here = onnx.op("Cast", [onnx.op("Equal", [numbers, place])], to=FLOAT, what="here")
         left = onnx.op("Max", [left, onnx.op("Mul", [stays, here])], what="left")
         # before opset 16 a Scan forgets its states' shapes, and onnxruntime wants to know them
-        return [onnx.op("Reshape", [left, onnx.op("Shape", [counts])], what="left")], []
+        return [onnx.op("Reshape", [left, onnx.ints("two_axes", [0, -1])], what="left")], []
 
     total = onnx.reduce("ReduceSum", counts, [1], keepdims=False, what="counts")
     most = onnx.op("Cast", [onnx.reduce("ReduceMax", total, None, keepdims=False)], to=INT64, what="most")
