@@ -54,6 +54,7 @@ from caffeconv.layers.losses import (
     SoftmaxWithLoss,
 )
 from caffeconv.layers.normalization import BN, LRN, MVN, BatchNorm
+from caffeconv.layers.peaks import Nms
 from caffeconv.layers.pooling import SPP, Pooling
 from caffeconv.layers.prior_boxes import PriorBox, PriorBoxClustered
 from caffeconv.layers.proposals import Proposal, PythonProposal
@@ -123,6 +124,7 @@ LAYERS: dict[str, type[Layer]] = {
     "MemoryData": MemoryData,
     "Mish": Mish,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
+    "Nms": Nms,
     "Normalize": Normalize,
     "PReLU": PReLU,
     "PSROIAlign": PSROIAlign,
