@@ -10,7 +10,7 @@ from caffeconv.errors import Diagnostic, InvalidNetError, LayerError
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Layer, Node
-from caffeconv.layers import LAYERS
+from caffeconv.layers import LAYERS, PYTHON_LAYERS
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.shape import Shape, count, format_shape
 from caffeconv.tensor.window import INT_MAX
@@ -110,10 +110,20 @@ def _node(
 
 def parse_layer(definition: LayerDef, requested: Mapping[str, Shape]) -> tuple[LayerDef, Layer]:
     """The definition with the shapes that the caller asks for, and what it says; raises LayerError."""
-    kind = layer_class(definition)
+    kind = _known_python(definition, requested) or layer_class(definition)
     _check_arity(definition, kind)
     definition = kind.with_requested_shapes(definition, requested)
     return definition, kind.parse(definition).with_tops(definition.tops, requested)
+
+
+def _known_python(definition: LayerDef, requested: Mapping[str, Shape]) -> type[Layer] | None:
+    """The rule for a layer in Python whose code is known, where that code cannot run and nobody says what it makes."""
+    param = definition.proto.python_param
+    kind = PYTHON_LAYERS.get((param.module, param.layer))
+    if kind is None or any(top in requested for top in definition.tops):
+        return None
+    host = definition.python_host
+    return None if host is not None and host.finds(param.module) else kind
 
 
 def infer_tops(

@@ -20,6 +20,7 @@ DIALECTS: Mapping[str, str] = {
     "refinedet": "RefineDet: DetectionOutput",
     "retrieval": "CaffeMex_v2 and image retrieval: Normalization",
     "synopsys": "Synopsys' caffe of the ARC processors: Reorg",
+    "ssd": "weiliu89/caffe, branch ssd: PriorBox, DetectionOutput",
     "tsn": "yjxiong/caffe: BN",
     "ultinous": "Ultinous: L2Norm",
 }

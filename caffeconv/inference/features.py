@@ -53,8 +53,8 @@ def _rows(values: FloatArray, batch: OutputBatch, kind: str) -> FloatArray:
 
 
 def _detections(values: FloatArray, batch: OutputBatch) -> FloatArray:
-    """N×7, whose image numbers count from the run's first item."""
-    boxes = values.reshape(-1, 7)
+    """N×7, or N×15 with polygons, whose image numbers count from the run's first item."""
+    boxes = values.reshape(-1, values.shape[-1])
     rows: FloatArray = boxes[boxes[:, 0] < batch.counted.sum()].copy()
     rows[:, 0] += np.float32(batch.first_item)
     return rows

@@ -51,8 +51,9 @@ class FixedBatch:
 
     def _trim(self, values: FloatArray, items: int, kind: str) -> FloatArray:
         if kind == "detections":
-            rows = values.reshape(-1, 7)
-            boxes: FloatArray = rows[rows[:, 0] < items].reshape(1, 1, -1, 7)
+            width = values.shape[-1]
+            rows = values.reshape(-1, width)
+            boxes: FloatArray = rows[rows[:, 0] < items].reshape(1, 1, -1, width)
             return boxes
         return values[:items] if values.ndim and len(values) == self._size else values
 

@@ -25,6 +25,7 @@ from caffeconv.layers.activations import (
     Threshold,
 )
 from caffeconv.layers.bounded_activations import HardSigmoid, HardSwish, ReLU6, ReLUX, Sparsify, Truncation
+from caffeconv.layers.box_output import BoxGroupOutput, BoxOutput, DecodeBBox, FrcnnOutput, ScaleRoute
 from caffeconv.layers.broadcasting import Add, ChannelScale, Div, Mul, Pairwise, Sub
 from caffeconv.layers.concat_slice import Concat, Silence, Slice, Split
 from caffeconv.layers.contrastive_loss import ContrastiveLoss
@@ -41,7 +42,7 @@ from caffeconv.layers.data import (
     Parameter,
     WindowData,
 )  # fmt: skip
-from caffeconv.layers.detection import DetectionOutput, Normalize, PriorBox
+from caffeconv.layers.detection import DetectionOutput, Normalize
 from caffeconv.layers.distances import InnerDistance, Mean
 from caffeconv.layers.eltwise import Eltwise
 from caffeconv.layers.infogain_loss import InfogainLoss
@@ -56,7 +57,10 @@ from caffeconv.layers.losses import (
     SoftmaxWithLoss,
 )
 from caffeconv.layers.normalization import BN, LRN, MVN, BatchNorm
+from caffeconv.layers.peaks import Nms
 from caffeconv.layers.pooling import SPP, Pooling
+from caffeconv.layers.prior_boxes import PriorBox, PriorBoxClustered
+from caffeconv.layers.proposals import Proposal, PythonProposal
 from caffeconv.layers.python import Python
 from caffeconv.layers.rearranging import BatchToSpaceND, DepthToSpace, Flip, Reorg, SpaceToBatchND, SpaceToDepth
 from caffeconv.layers.recurrent import LSTM, RNN, LSTMUnit
@@ -74,12 +78,14 @@ from caffeconv.layers.reductions import (
 from caffeconv.layers.resampling import Interp, ShuffleChannel, Upsample
 from caffeconv.layers.resizing import Downsample, ResizeBilinear, ResizeNearestNeighbor, UpsampleDarknet
 from caffeconv.layers.ristretto import ConvolutionRistretto, DeconvolutionRistretto, FcRistretto
+from caffeconv.layers.roi_sampling import MaskPooling, MaskResize, PSROIAlign, ROIAlign, ROIWarping
 from caffeconv.layers.rois import PSROIPooling, ROIPooling
 from caffeconv.layers.scale import Axpy, Bias, Scale
 from caffeconv.layers.select import BatchReindex, Filter
 from caffeconv.layers.shape import Flatten, Pad, Permute, Reshape, Squeeze, Tile
 from caffeconv.layers.softmax import ArgMax, Reduction, Softmax
 from caffeconv.layers.video import Convolution3D, Deconvolution3D, Pooling3D
+from caffeconv.layers.yolo_output import YoloDetectionOutput, Yolov3DetectionOutput
 
 LAYERS: dict[str, type[Layer]] = {
     "AbsVal": AbsVal,
@@ -93,6 +99,8 @@ LAYERS: dict[str, type[Layer]] = {
     "BatchReindex": BatchReindex,
     "BatchToSpaceND": BatchToSpaceND,
     "Bias": Bias,
+    "BoxGroupOutput": BoxGroupOutput,
+    "BoxOutput": BoxOutput,
     "ChannelScale": ChannelScale,
     "Clip": Clip,
     "Concat": Concat,
@@ -104,6 +112,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Cosine": Cosine,
     "Crop": Crop,
     "Data": Data,
+    "DecodeBBox": DecodeBBox,
     "Deconvolution": Deconvolution,
     "Deconvolution3D": Deconvolution3D,
     "DeconvolutionRistretto": DeconvolutionRistretto,
@@ -123,6 +132,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Filter": Filter,
     "Flatten": Flatten,
     "Flip": Flip,
+    "FrcnnOutput": FrcnnOutput,
     "Gram": Gram,
     "HDF5Data": HDF5Data,
     "HDF5Output": HDF5Output,
@@ -142,13 +152,17 @@ LAYERS: dict[str, type[Layer]] = {
     "Local": Local,
     "Log": Log,
     "MVN": MVN,
+    "MaskPooling": MaskPooling,
+    "MaskResize": MaskResize,
     "Mean": Mean,
     "MemoryData": MemoryData,
     "Mish": Mish,
     "Mul": Mul,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
+    "Nms": Nms,
     "Normalize": Normalize,
     "PReLU": PReLU,
+    "PSROIAlign": PSROIAlign,
     "PSROIPooling": PSROIPooling,
     "Pad": Pad,
     "Pairwise": Pairwise,
@@ -158,9 +172,13 @@ LAYERS: dict[str, type[Layer]] = {
     "Pooling3D": Pooling3D,
     "Power": Power,
     "PriorBox": PriorBox,
+    "PriorBoxClustered": PriorBoxClustered,
+    "Proposal": Proposal,
     "Python": Python,
     "RNN": RNN,
+    "ROIAlign": ROIAlign,
     "ROIPooling": ROIPooling,
+    "ROIWarping": ROIWarping,
     "ReLU": ReLU,
     "ReLU6": ReLU6,
     "ReLUX": ReLUX,
@@ -179,6 +197,7 @@ LAYERS: dict[str, type[Layer]] = {
     "ResizeNearestNeighbor": ResizeNearestNeighbor,
     "SPP": SPP,
     "Scale": Scale,
+    "ScaleRoute": ScaleRoute,
     "SeLUDropout": SeLuDropout,
     "SeLu": SeLu,
     "SeLuDropout": SeLuDropout,
@@ -204,7 +223,12 @@ LAYERS: dict[str, type[Layer]] = {
     "Upsample": Upsample,
     "UpsampleDarknet": UpsampleDarknet,
     "WindowData": WindowData,
+    "YoloDetectionOutput": YoloDetectionOutput,
+    "Yolov3DetectionOutput": Yolov3DetectionOutput,
 }
+
+PYTHON_LAYERS: dict[tuple[str, str], type[Layer]] = {("rpn.proposal_layer", "ProposalLayer"): PythonProposal}
+"""Module and class of layers in Python whose published code has a rule here, so that nobody's code has to run."""
 
 
 def register_layer(kind: type[Layer], name: str | None = None) -> type[Layer]:

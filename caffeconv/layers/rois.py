@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
-def _check_bottoms(bottoms: Shapes) -> None:
+def check_bottoms(bottoms: Shapes) -> None:
     features, rois = bottoms
     if len(features) != 4:
         raise LayerError(f"the features are {format_shape(features)}; N×C×H×W was needed")
@@ -36,7 +36,7 @@ def _check_bottoms(bottoms: Shapes) -> None:
         )
 
 
-def _example_rois(shapes: Shapes, spatial_scale: float, random: Generator) -> FloatArray:
+def example_rois(shapes: Shapes, spatial_scale: float, random: Generator) -> FloatArray:
     """Regions that lie within the pictures of the batch."""
     features, rois = shapes
     height, width = (size / spatial_scale for size in features[2:])
@@ -52,7 +52,8 @@ class ROIPooling(Layer):
 
     Bottoms: features N×C×H×W, regions R×5; top R×C×pooled_h×pooled_w. Corners are scaled and rounded (halves away
     from 0), both ends belong to the region, which is at least 1×1; a bin goes from the floor of its start to the
-    ceiling of its end (caffe-fast-rcnn: roi_pooling_layer.cpp). onnxruntime's MaxRoiPool does just this.
+    ceiling of its end (caffe-fast-rcnn: roi_pooling_layer.cpp). onnxruntime's MaxRoiPool does just this. Before all
+    that each side moves outward by `pad_ratio` of the region's size (mscnn, cascade-rcnn).
     """
 
     bottoms: ClassVar[Arity] = exactly(2)
@@ -63,32 +64,39 @@ class ROIPooling(Layer):
 
     pooled: tuple[int, int]
     spatial_scale: float
+    pad_ratio: float
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.roi_pooling_param
         if p.pooled_h < 1 or p.pooled_w < 1:
             raise LayerError(f"pooled_h is {p.pooled_h}, pooled_w {p.pooled_w}; both must be > 0")
-        return cls((p.pooled_h, p.pooled_w), p.spatial_scale)
+        return cls((p.pooled_h, p.pooled_w), p.spatial_scale, p.pad_ratio)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
-        _check_bottoms(bottoms)
+        check_bottoms(bottoms)
         return [(bottoms[1][0], bottoms[0][1], *self.pooled)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        rois = _as_rows(node, onnx)
+        rois = as_rows(node, onnx)
+        if self.pad_ratio:
+            rois = onnx.op("Concat", self._columns(node, onnx), axis=1, what="padded")
         onnx.emit(
             "MaxRoiPool", [node.bottoms[0], rois], node.tops, pooled_shape=self.pooled, spatial_scale=self.spatial_scale
         )
+
+    def _columns(self, node: Node, onnx: OnnxBuilder) -> Sequence[str]:
+        edges = columns(node, onnx)
+        return padded(onnx, edges, self.pad_ratio) if self.pad_ratio else edges
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         refuse_to("regions", propagate_down, 1)
         (_, channels, height, width), (high, wide) = node.bottom_shapes[0], self.pooled
-        columns = _columns(node, onnx)
-        top, bottom = self._bins(onnx, columns[2], columns[4], high, height)
-        left, right = self._bins(onnx, columns[1], columns[3], wide, width)
+        edges = self._columns(node, onnx)
+        top, bottom = self._bins(onnx, edges[2], edges[4], high, height)
+        left, right = self._bins(onnx, edges[1], edges[3], wide, width)
 
         def places(_: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
             """Where in its plane each bin of one region has its first greatest value: channels×high×wide."""
@@ -108,9 +116,9 @@ class ROIPooling(Layer):
             place = onnx.op("Add", [onnx.op("Mul", [row, onnx.ints("width", width)]), column], what="place")
             return (), (onnx.op("Cast", [place], to=FLOAT, what="place"),)
 
-        _, (place,) = onnx.scan(places, (), (columns[0], top, bottom, left, right), steps=node.bottom_shapes[1][0])
+        _, (place,) = onnx.scan(places, (), (edges[0], top, bottom, left, right), steps=node.bottom_shapes[1][0])
         plane = onnx.ints("plane_size", height * width)
-        picture = onnx.op("Cast", [columns[0]], to=INT64, what="picture")
+        picture = onnx.op("Cast", [edges[0]], to=INT64, what="picture")
         picture = onnx.op("Mul", [picture, onnx.ints("channels", channels)], what="first_plane")
         picture = onnx.op("Unsqueeze", [picture, onnx.ints("bin_axes", [2, 3])], what="first_plane")
         planes = onnx.op("Add", [picture, onnx.ints("planes", np.arange(channels).reshape(-1, 1, 1))], what="planes")
@@ -132,7 +140,7 @@ class ROIPooling(Layer):
     def _bins(self, onnx: OnnxBuilder, low: str, high: str, bins: int, size: int) -> tuple[str, str]:
         """Where the bins of each region start and end along one axis: R×bins, whole numbers within 0…size."""
         scale, one = onnx.floats("spatial_scale", self.spatial_scale), onnx.floats("one", 1)
-        start, end = (_rounded(onnx, onnx.op("Mul", [edge, scale], what="scaled")) for edge in (low, high))
+        start, end = (rounded(onnx, onnx.op("Mul", [edge, scale], what="scaled")) for edge in (low, high))
         extent = onnx.op("Add", [onnx.op("Sub", [end, start], what="extent"), one], what="extent")
         extent = onnx.op("Max", [extent, one], what="extent")
         step = onnx.op("Div", [extent, onnx.floats("bins", bins)], what="bin")
@@ -156,7 +164,7 @@ class ROIPooling(Layer):
         return ({"pooled_h": wanted[2], "pooled_w": wanted[3]},) if len(wanted) == 4 else ()
 
     def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
-        return _example_rois(shapes, self.spatial_scale, random) if bottom == 1 else None
+        return example_rois(shapes, self.spatial_scale, random) if bottom == 1 else None
 
 
 @dataclass(frozen=True)
@@ -187,7 +195,7 @@ class PSROIPooling(Layer):
         return cls(p.spatial_scale, p.output_dim, p.group_size)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
-        _check_bottoms(bottoms)
+        check_bottoms(bottoms)
         wanted = self.output_dim * self.group_size**2
         if bottoms[0][1] != wanted:
             raise LayerError(
@@ -205,14 +213,14 @@ class PSROIPooling(Layer):
             x = onnx.op("CumSum", [x, onnx.ints(f"axis_{axis}", axis)], what="summed")
         sums = onnx.reshape(x, (None,), what="sums")
 
-        columns = _columns(node, onnx)
-        top, bottom = self._bins(onnx, columns[2], columns[4], height)
-        left, right = self._bins(onnx, columns[1], columns[3], width)
+        edges = columns(node, onnx)
+        top, bottom = self._bins(onnx, edges[2], edges[4], height)
+        left, right = self._bins(onnx, edges[1], edges[3], width)
         left, right = (onnx.op("Unsqueeze", [edge, onnx.ints("x_axes", [1, 2])], what="x") for edge in (left, right))
         top, bottom = (onnx.op("Unsqueeze", [edge, onnx.ints("y_axes", [1, 3])], what="y") for edge in (top, bottom))
 
         plane = (height + 1) * (width + 1)
-        picture = onnx.op("Cast", [columns[0]], to=INT64, what="picture")
+        picture = onnx.op("Cast", [edges[0]], to=INT64, what="picture")
         picture = onnx.op("Mul", [picture, onnx.ints("picture_size", channels * plane)], what="picture_start")
         picture = onnx.op("Unsqueeze", [picture, onnx.ints("bin_axes", [2, 3])], what="picture_start")
         starts = np.arange(channels).reshape(self.output_dim, size, size) * plane
@@ -234,8 +242,8 @@ class PSROIPooling(Layer):
     def _bins(self, onnx: OnnxBuilder, low: str, high: str, size: int) -> tuple[str, str]:
         """Where the bins of each region start and end along one axis: R×group_size, int64, within 0…size."""
         scale = onnx.floats("spatial_scale", self.spatial_scale)
-        start = onnx.op("Mul", [_rounded(onnx, low), scale], what="start")
-        end = onnx.op("Add", [_rounded(onnx, high), onnx.floats("one_more", 1)], what="end")
+        start = onnx.op("Mul", [rounded(onnx, low), scale], what="start")
+        end = onnx.op("Add", [rounded(onnx, high), onnx.floats("one_more", 1)], what="end")
         extent = onnx.op("Sub", [onnx.op("Mul", [end, scale], what="end"), start], what="extent")
         extent = onnx.op("Max", [extent, onnx.floats("least", 0.1)], what="extent")
         step = onnx.op("Div", [extent, onnx.floats("group_size", self.group_size)], what="bin")
@@ -252,11 +260,12 @@ class PSROIPooling(Layer):
     ) -> Gradients:
         refuse_to("regions", propagate_down, 1)
         size, (height, width) = self.group_size, node.bottom_shapes[0][2:]
-        columns, (num, *rest) = _columns(node, onnx), onnx.dims(node.bottoms[0])
-        top, bottom = self._bins(onnx, columns[2], columns[4], height)
-        left, right = self._bins(onnx, columns[1], columns[3], width)
-        edges = (onnx.op("Cast", [edge], to=FLOAT, what="edge") for edge in (top, bottom, left, right))
-        top, bottom, left, right = edges
+        edges, (num, *rest) = columns(node, onnx), onnx.dims(node.bottoms[0])
+        top, bottom = self._bins(onnx, edges[2], edges[4], height)
+        left, right = self._bins(onnx, edges[1], edges[3], width)
+        top, bottom, left, right = (
+            onnx.op("Cast", [edge], to=FLOAT, what="edge") for edge in (top, bottom, left, right)
+        )
         rows = _share(onnx, _inside(onnx, top, bottom, height, (None, size, 1)))
         across = _share(onnx, _inside(onnx, left, right, width, (None, size, 1)))
         rows = onnx.op("Unsqueeze", [rows, onnx.ints("x_axes", [2, 4])], what="rows")
@@ -267,7 +276,7 @@ class PSROIPooling(Layer):
         batch = onnx.op("Gather", [onnx.shape(node.bottoms[0]), onnx.ints("first", 0)], axis=0, what="batch")
         numbers = onnx.op("Range", [onnx.ints("zero", 0), batch, onnx.ints("one", 1)], what="pictures")
         numbers = onnx.op("Unsqueeze", [numbers, onnx.ints("number_axes", [1, 2])], what="pictures")
-        picture = onnx.reshape(onnx.op("Cast", [columns[0]], to=INT64, what="picture"), (1, 1, None), what="picture")
+        picture = onnx.reshape(onnx.op("Cast", [edges[0]], to=INT64, what="picture"), (1, 1, None), what="picture")
         belongs = onnx.op(
             "Cast", [onnx.op("Equal", [numbers, picture])], to=FLOAT, what="belongs"
         )  # picture, 1, region
@@ -288,13 +297,24 @@ class PSROIPooling(Layer):
         return True
 
     def example(self, bottom: int, shapes: Shapes, random: Generator) -> FloatArray | None:
-        return _example_rois(shapes, self.spatial_scale, random) if bottom == 1 else None
+        return example_rois(shapes, self.spatial_scale, random) if bottom == 1 else None
 
 
-def _columns(node: Node, onnx: OnnxBuilder) -> list[str]:
+def columns(node: Node, onnx: OnnxBuilder) -> list[str]:
     """Picture, x1, y1, x2 and y2 of the regions, R×1 each."""
-    rois = _as_rows(node, onnx)
+    rois = as_rows(node, onnx)
     return [onnx.op("Gather", [rois, onnx.ints(f"column_{i}", [i])], axis=1, what="column") for i in range(5)]
+
+
+def padded(onnx: OnnxBuilder, edges: Sequence[str], pad_ratio: float) -> list[str]:
+    """`columns` with each side moved outward by pad_ratio · (x2 - x1 + 1), pad_ratio · (y2 - y1 + 1)."""
+    picture, left, top, right, bottom = edges
+    moved: list[str] = []
+    for low, high in ((left, right), (top, bottom)):
+        size = onnx.op("Add", [onnx.op("Sub", [high, low], what="size"), onnx.floats("one", 1)], what="size")
+        pad = onnx.op("Mul", [size, onnx.floats("pad_ratio", pad_ratio)], what="pad")
+        moved += [onnx.op("Sub", [low, pad], what="low"), onnx.op("Add", [high, pad], what="high")]
+    return [picture, moved[0], moved[2], moved[1], moved[3]]
 
 
 def _inside(onnx: OnnxBuilder, start: str, end: str, size: int, dims: Dims) -> str:
@@ -321,13 +341,13 @@ def _share(onnx: OnnxBuilder, inside: str) -> str:
     return onnx.op("Div", [counts, onnx.op("Max", [total, onnx.floats("one", 1)])], what="share")
 
 
-def _as_rows(node: Node, onnx: OnnxBuilder) -> str:
+def as_rows(node: Node, onnx: OnnxBuilder) -> str:
     """The regions, R×5."""
     rois, dims = node.bottoms[1], onnx.dims(node.bottoms[1])
     return rois if len(dims) == 2 else onnx.reshape(rois, (dims[0], 5), what="rois")
 
 
-def _rounded(onnx: OnnxBuilder, value: str) -> str:
+def rounded(onnx: OnnxBuilder, value: str) -> str:
     """C's round: halves away from 0, where ONNX's goes to the even number."""
     size = onnx.op("Abs", [value], what="size")
     whole = onnx.op("Floor", [size], what="whole")

@@ -67,6 +67,16 @@ class PythonLayerHost:
             key = f"{name}_{number}"
         return self.layers.setdefault(key, PythonLayer(self, key, where, tops, param))
 
+    def finds(self, module: str) -> bool:
+        """Whether there is such a module; the packages around it are imported to tell."""
+        with self.running():
+            try:
+                return importlib.util.find_spec(module) is not None
+            except (ModuleNotFoundError, ValueError):
+                return False
+            except Exception:  # whatever code around it raises: importing it says so again, in words
+                return True
+
     def begin_pass(self) -> None:
         """From here on every layer runs once more; until then it gives again what it gave."""
         for layer in self.layers.values():

@@ -326,6 +326,25 @@ RULES = {
         "PSROIPooling", ((2, 18, 7, 6), (4, 5)),
         "psroi_pooling_param { output_dim: 2 group_size: 3 spatial_scale: 0.5 }", held={1: rows(*REGIONS)}, forced=False,
     ),
+    "roi pooling padded": Rule(
+        "ROIPooling", ((2, 3, 7, 6), (4, 5)),
+        "roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.5 pad_ratio: 0.2 }", spread,
+        held={1: rows(*REGIONS)}, forced=False,
+    ),
+    "roi align": Rule(
+        "ROIAlign", ((2, 3, 7, 6), (4, 5)), "roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.5 pad_ratio: 0.1 }",
+        held={1: rows(*REGIONS)}, forced=False,
+    ),
+    "roi warping": Rule(
+        "ROIWarping", ((2, 3, 7, 6), (4, 5)), "roi_warping_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.4 }",
+        held={1: rows(*REGIONS)}, forced=False,
+    ),
+    "psroi align": Rule(
+        "PSROIAlign", ((2, 18, 7, 6), (4, 5)),
+        "psroi_pooling_param { output_dim: 2 group_size: 3 spatial_scale: 0.4 }", held={1: rows(*REGIONS)}, forced=False,
+    ),
+    "mask pooling": Rule("MaskPooling", ((2, 3, 4, 2), (2, 1, 4, 2))),
+    "mask resize": Rule("MaskResize", ((2, 1, 3, 4),), "mask_resize_param { output_height: 5 output_width: 7 }"),
     "normalize": Rule("Normalize", X, "norm_param { across_spatial: false }"),
     "normalize across": Rule("Normalize", X, "norm_param { channel_shared: true }"),
     "bn segnet": Rule("BN", X, f"bn_param {{ scale_{FILLED} shift_{FILLED} }}"),

@@ -63,7 +63,7 @@ class Detected:
         for batch in batches:
             for i, number in enumerate(map(int, batch.items)):
                 for name, values in batch.blobs.items():
-                    rows = (row.tolist() for row in values.reshape(-1, 7) if row[0] == i)
+                    rows = (row[:7].tolist() for row in values.reshape(-1, values.shape[-1]) if row[0] == i)
                     boxes = tuple(
                         Box(int(label), score, tuple(corners), self._label(int(label)))
                         for _, label, score, *corners in rows
