@@ -39,6 +39,7 @@ from caffeconv.layers.data import (
     Parameter,
     WindowData,
 )  # fmt: skip
+from caffeconv.layers.deformable_convolution import DeformableConvolution
 from caffeconv.layers.detection import DetectionOutput, Normalize, PriorBox
 from caffeconv.layers.eltwise import Eltwise
 from caffeconv.layers.infogain_loss import InfogainLoss
@@ -53,36 +54,43 @@ from caffeconv.layers.losses import (
     SoftmaxWithLoss,
 )
 from caffeconv.layers.normalization import BN, LRN, MVN, BatchNorm
+from caffeconv.layers.optical_flow import ChannelNorm, Correlation, FlowWarp, Resample
 from caffeconv.layers.pooling import SPP, Pooling
 from caffeconv.layers.python import Python
 from caffeconv.layers.recurrent import LSTM, RNN, LSTMUnit
-from caffeconv.layers.resampling import Interp, Reorg, ShuffleChannel, Upsample
+from caffeconv.layers.resampling import ImResize, Interp, Reorg, ShuffleChannel, Upsample
 from caffeconv.layers.rois import PSROIPooling, ROIPooling
 from caffeconv.layers.scale import Axpy, Bias, Scale
 from caffeconv.layers.select import BatchReindex, Filter
 from caffeconv.layers.shape import Flatten, Permute, Reshape, Tile
 from caffeconv.layers.softmax import ArgMax, Reduction, Softmax
+from caffeconv.layers.spatial_attention import PointwiseSpatialAttention
+from caffeconv.layers.unpooling import Unpooling
 from caffeconv.layers.video import Convolution3D, Pooling3D
 
 LAYERS: dict[str, type[Layer]] = {
     "AbsVal": AbsVal,
     "Accuracy": Accuracy,
     "ArgMax": ArgMax,
+    "AutoCrop": Crop,
     "Axpy": Axpy,
     "BN": BN,
     "BNLL": BNLL,
     "BatchNorm": BatchNorm,
     "BatchReindex": BatchReindex,
     "Bias": Bias,
+    "ChannelNorm": ChannelNorm,
     "Clip": Clip,
     "Concat": Concat,
     "ContrastiveLoss": ContrastiveLoss,
     "Convolution": Convolution,
     "Convolution3D": Convolution3D,
     "ConvolutionDepthwise": ConvolutionDepthwise,
+    "Correlation": Correlation,
     "Crop": Crop,
     "Data": Data,
     "Deconvolution": Deconvolution,
+    "DeformableConvolution": DeformableConvolution,
     "DepthwiseConvolution": Convolution,
     "DetectionOutput": DetectionOutput,
     "Dropout": Dropout,
@@ -94,10 +102,12 @@ LAYERS: dict[str, type[Layer]] = {
     "Exp": Exp,
     "Filter": Filter,
     "Flatten": Flatten,
+    "FlowWarp": FlowWarp,
     "HDF5Data": HDF5Data,
     "HDF5Output": HDF5Output,
     "HingeLoss": HingeLoss,
     "Im2col": Im2col,
+    "ImResize": ImResize,
     "ImageData": ImageData,
     "InfogainLoss": InfogainLoss,
     "InnerProduct": InnerProduct,
@@ -117,6 +127,7 @@ LAYERS: dict[str, type[Layer]] = {
     "PSROIPooling": PSROIPooling,
     "Parameter": Parameter,
     "Permute": Permute,
+    "PointwiseSpatialAttention": PointwiseSpatialAttention,
     "Pooling": Pooling,
     "Pooling3D": Pooling3D,
     "Power": Power,
@@ -129,6 +140,7 @@ LAYERS: dict[str, type[Layer]] = {
     "ReLUX": ReLUX,
     "Reduction": Reduction,
     "Reorg": Reorg,
+    "Resample": Resample,
     "Reshape": Reshape,
     "SPP": SPP,
     "Scale": Scale,
@@ -146,6 +158,7 @@ LAYERS: dict[str, type[Layer]] = {
     "TanH": TanH,
     "Threshold": Threshold,
     "Tile": Tile,
+    "Unpooling": Unpooling,
     "Upsample": Upsample,
     "WindowData": WindowData,
 }
