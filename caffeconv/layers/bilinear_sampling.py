@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
-def sampled(onnx: OnnxBuilder, planes: str, y: str, x: str, size: Shape, *, outside: float) -> str:
-    """The bilinear value of each plane at the coordinates y, x; behind the last row or column as in that.
+def sampled(onnx: OnnxBuilder, planes: str, coordinates: tuple[str, str], size: Shape, *, outside: float) -> str:
+    """The bilinear value of each plane at coordinates y, x; behind the last row or column as in that.
 
     planes: N×G×C×(H·W), of H×W = `size`; y, x: N×G×1×P, pixels; the result is N×G×C×P, `outside` where not
     0 ≤ y < H and 0 ≤ x < W.
     """
+    y, x = coordinates
     inside, (low_y, high_y, share_y) = _axis(onnx, y, size[0], "y")
     inside_x, (low_x, high_x, share_x) = _axis(onnx, x, size[1], "x")
     inside = onnx.op("And", [inside, inside_x], what="inside")

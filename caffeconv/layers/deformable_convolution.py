@@ -92,7 +92,7 @@ class DeformableConvolution(Convolution):
             move = onnx.op("Gather", [moves, onnx.ints(f"axis_{axis}", axis)], axis=3, what="move")
             coordinate = onnx.op("Add", [move, onnx.floats(f"start_{axis}", start)], what="coordinate")
             coordinates.append(onnx.reshape(coordinate, (num, groups, 1, taps * places), what="coordinate"))
-        columns = sampled(onnx, planes, *coordinates, size, outside=0)
+        columns = sampled(onnx, planes, (coordinates[0], coordinates[1]), size, outside=0)
         inside = channels // self.group * taps
         columns = onnx.reshape(columns, (num, self.group, inside, places), what="columns")
         weight = onnx.weight("weight", (1, self.group, self.num_output // self.group, inside))

@@ -54,11 +54,6 @@ class Correlation(Layer):
             raise LayerError(f"kernel_size is {p.kernel_size}; an odd number was needed (Odd kernel size required)")
         if min(p.stride_1, p.stride_2) < 1:
             raise LayerError(f"stride_1 is {p.stride_1}, stride_2 {p.stride_2}; both must be at least 1")
-        if p.single_direction or p.do_abs:
-            name = "single_direction" if p.single_direction else "do_abs"
-            raise LayerError(
-                f"{name} is set; its rule is not known, and without it all shifts are compared as they are"
-            )
         subtracts = p.correlation_type == CorrelationParameter.SUBTRACT
         return cls(p.pad, p.kernel_size, p.max_displacement, p.stride_1, p.stride_2, subtracts)
 
@@ -170,7 +165,7 @@ class FlowWarp(Layer):
         for name, channel, start in (("y", 1, rows), ("x", 0, columns)):
             move = onnx.op("Gather", [flow, onnx.ints(f"{name}_channel", [channel])], axis=1, what="move")
             coordinates.append(onnx.op("Add", [move, onnx.floats(f"{name}_start", start)], what=name))
-        value = sampled(onnx, planes, *coordinates, size, outside=self.fill)
+        value = sampled(onnx, planes, (coordinates[0], coordinates[1]), size, outside=self.fill)
         onnx.reshape(value, onnx.dims(node.tops[0]), to=node.tops[0])
 
     def float32_values(self, node: Node) -> frozenset[str]:
@@ -233,9 +228,9 @@ class Resample(Layer):
         if inside == size:
             onnx.emit("Identity", [x], node.tops)
         elif self.method == "NEAREST":
-            rows, columns = _nearest(inside, size)
-            tall = onnx.op("Gather", [x, onnx.ints("rows", rows)], axis=2, what="tall")
-            onnx.emit("Gather", [tall, onnx.ints("columns", columns)], node.tops, axis=3)
+            row_places, column_places = _nearest(inside, size)
+            tall = onnx.op("Gather", [x, onnx.ints("rows", row_places)], axis=2, what="tall")
+            onnx.emit("Gather", [tall, onnx.ints("columns", column_places)], node.tops, axis=3)
         else:
             rows, columns = self._weights(inside, size)
             tall = onnx.op("MatMul", [onnx.floats("rows", rows), x], what="tall")
@@ -249,7 +244,7 @@ class Resample(Layer):
         matrices = []
         for places, position, ratio in zip(inside, positions, ratios, strict=True):
             width = ratio if widened else np.float32(1)
-            weights = rule((position[:, None] - np.arange(places, dtype=np.float32)) / width)
+            weights = rule(((position[:, None] - np.arange(places)) / width).astype(np.float32))
             total = weights.sum(axis=1, keepdims=True)
             # caffe: nothing but 0 where no place has a weight
             matrices.append(np.divide(weights, total, out=np.zeros_like(weights), where=total != 0))
@@ -290,14 +285,14 @@ def _nearest(inside: Shape, size: Shape) -> Sequence[NDArray[np.int64]]:
 
 
 def _triangle(distance: FloatArray) -> FloatArray:
-    return np.maximum(np.float32(0), 1 - np.abs(distance))
+    return np.asarray(np.maximum(0, 1 - np.abs(distance)), np.float32)
 
 
 def _catmull_rom(distance: FloatArray) -> FloatArray:
     """Cubic convolution with a = -0.5."""
     d = np.abs(distance)
     near, far = ((1.5 * d - 2.5) * d) * d + 1, ((-0.5 * d + 2.5) * d - 4) * d + 2
-    return np.where(d < 1, near, np.where(d < 2, far, 0)).astype(np.float32)
+    return np.asarray(np.where(d < 1, near, np.where(d < 2, far, 0)), np.float32)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import UpsampleParameter
-from caffeconv.errors import LayerError
+from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import INT64
 from caffeconv.ir.layer import NO_GRADIENT, Arity, Gradients, Layer, Node, Settings
@@ -163,7 +163,7 @@ class Interp(Layer):
     n + (n-1)·(z-1), with both the one after the other; `height` and `width` count where not just one factor is given;
     `full_zoom_factor` f, where nothing else does, makes n·f of it (synopsys-caffe). A second bottom, with `use_blob_size`
     (lzx1413/CAFFE_SSD) or where nothing else says the size, gives its own. Bilinear, or with `mode: NEAREST`
-    (deepdetect) the nearest place, of two as near the later one.
+    (deepdetect) the nearest place, of two as near the later one; that fills the first plane only, as in the fork.
     """
 
     bottoms: ClassVar[Arity] = Arity(1, 2)
@@ -266,8 +266,21 @@ class Interp(Layer):
     def _emit_nearest(self, node: Node, onnx: OnnxBuilder, x: str) -> None:
         inside, places = self._kept(node.bottom_shapes[0]), node.top_shapes[0][2:]
         rows, columns = (_nearest(size, count) for size, count in zip(inside, places, strict=True))
-        tall = onnx.op("Gather", [x, onnx.ints("row_places", rows)], axis=2, what="tall")
-        onnx.emit("Gather", [tall, onnx.ints("column_places", columns)], node.tops, axis=3)
+        # caffe: the loop over the planes is missing from the fork's code, which leaves all but the first one at 0
+        items = onnx.fixed(onnx.dims(x)[:1], "of a batch, Interp with `mode: NEAREST` fills only the first item")[0]
+        bounds = [onnx.ints(name, values) for name, values in (("first", [0, 0]), ("second", [1, 1]), ("axes", [0, 1]))]
+        plane = onnx.op("Slice", [x, *bounds], what="plane")
+        tall = onnx.op("Gather", [plane, onnx.ints("row_places", rows)], axis=2, what="tall")
+        wide = onnx.op("Gather", [tall, onnx.ints("column_places", columns)], axis=3, what="wide")
+        others = [0, 0, 0, 0, items - 1, node.top_shapes[0][1] - 1, 0, 0]
+        onnx.emit("Pad", [wide, onnx.ints("other_planes", others)], node.tops)
+
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        if not self.nearest or count(node.top_shapes[0], 0, 2) == 1:
+            return ()
+        message = "`mode: NEAREST`: deepdetect's code fills only the first plane of the top and leaves the others at 0"
+        hint = 'An Upsample layer or `type: "Resample"` repeats values in all planes.'
+        return [Diagnostic("warning", node.definition.where, message, hint, node.name)]
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
@@ -294,7 +307,8 @@ def _nearest(inside: int, places: int) -> NDArray[np.int64]:
     step = np.float32(inside - 1) / np.float32(places - 1) if places > 1 else np.float32(0)
     position = step * np.arange(places, dtype=np.float32)
     before = np.floor(position)
-    return np.minimum(before + (position - before >= 0.5), inside - 1).astype(np.int64)
+    nearest = np.minimum(before + (position - before >= 0.5), inside - 1)
+    return np.asarray(nearest, np.int64)
 
 
 def interpolation(size: int, inside: int, places: int, start: int) -> FloatArray:

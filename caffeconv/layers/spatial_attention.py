@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
@@ -111,7 +112,7 @@ class PointwiseSpatialAttention(Layer):
         return count(bottoms[0]) * count(bottoms[0], 2)
 
 
-def _reach(size: int, mask: int, *, collects: bool) -> tuple[np.ndarray, np.ndarray]:
+def _reach(size: int, mask: int, *, collects: bool) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Along one axis, for the places of x × those of the top: the mask's place, and whether there is one."""
     x, top = np.arange(size)[:, None], np.arange(size)[None, :]
     place = (x - top if collects else top - x) + (mask - 1) // 2

@@ -66,12 +66,6 @@ class Unpooling(Layer):
             raise LayerError(
                 f"the mask is {format_shape(bottoms[1])}, the bottom {format_shape(bottoms[0])}; one shape was needed"
             )
-        last = [(places - 1) * step for places, step in zip(bottoms[0][2:], self.stride, strict=True)]
-        if len(bottoms) == 1 and any(start >= size for start, size in zip(last, self.size, strict=True)):
-            raise LayerError(
-                f"the top is {format_shape(self.size)}, and the last window would start at {format_shape(last)}; a larger "
-                "unpool_size, or a smaller stride, was needed"
-            )
         return [(*bottoms[0][:2], *self.size)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
@@ -84,9 +78,12 @@ class Unpooling(Layer):
 
     def _spread(self, bottom: Shape) -> tuple[FloatArray, FloatArray]:
         """The matrices top × bottom by which values are spread along height and along width."""
-        kernel = (1, 1) if self.method == "MAX" else self.kernel
-        axes = zip(bottom[2:], self.size, kernel, self.stride, strict=True)
-        rows, columns = (_axis_spread(*sizes, is_shared=self.method == "AVE") for sizes in axes)
+        axes = zip(bottom[2:], self.size, self.kernel, self.stride, strict=True)
+        if self.method == "MAX":
+            # caffe: of several values for one place the last one stays
+            rows, columns = (_last_in_row(_first_places(places, size, step)) for places, size, _, step in axes)
+        else:
+            rows, columns = (_windows(*sizes, is_shared=self.method == "AVE") for sizes in axes)
         return rows, columns
 
     def lower_gradient(
@@ -94,7 +91,12 @@ class Unpooling(Layer):
     ) -> Gradients:
         if len(node.bottoms) == 2:
             return Gradients((picked_by_mask(node, onnx, top_diffs[0]), None))
-        rows, columns = self._spread(node.bottom_shapes[0])
+        axes = zip(node.bottom_shapes[0][2:], self.size, self.kernel, self.stride, strict=True)
+        if self.method == "MAX":
+            rows, columns = (_first_places(places, size, step) for places, size, _, step in axes)
+        else:
+            # caffe: TILE's backward pass divides by the window too
+            rows, columns = (_windows(*sizes, is_shared=True) for sizes in axes)
         low = onnx.op("MatMul", [onnx.floats("rows_back", rows.T), top_diffs[0]], what="low")
         return Gradients((onnx.op("MatMul", [low, onnx.floats("columns_back", columns)], what="bottom_diff"),))
 
@@ -103,13 +105,27 @@ class Unpooling(Layer):
         return ({"unpool_h": wanted[2], "unpool_w": wanted[3]},) if len(wanted) == 4 else ()
 
 
-def _axis_spread(places: int, size: int, kernel: int, stride: int, *, is_shared: bool) -> FloatArray:
+def _windows(places: int, size: int, kernel: int, stride: int, *, is_shared: bool) -> FloatArray:
     """The matrix size × places that puts each place's value on its window, or shares it out among that."""
     matrix = np.zeros((size, places), np.float32)
     for place in range(places):
         start, end = place * stride, min(place * stride + kernel, size)
-        matrix[start:end, place] = 1 / (end - start) if is_shared else 1
+        if start < end:
+            matrix[start:end, place] = 1 / (end - start) if is_shared else 1
     return matrix
+
+
+def _first_places(places: int, size: int, stride: int) -> FloatArray:
+    """The matrix size × places that puts each place's value where its window starts, or on the last place."""
+    matrix = np.zeros((size, places), np.float32)
+    matrix[np.minimum(np.arange(places) * stride, size - 1), np.arange(places)] = 1
+    return matrix
+
+
+def _last_in_row(matrix: FloatArray) -> FloatArray:
+    """The matrix with only the last 1 of each row."""
+    later = np.cumsum(matrix[:, ::-1], axis=1)[:, ::-1] - matrix
+    return np.asarray(matrix * (later == 0), np.float32)
 
 
 def _height_and_width(p: UnpoolingParameter, both: str, height: str, width: str) -> tuple[int, int]:
