@@ -7,7 +7,6 @@ upgrade_proto.cpp; where Caffe loses a part of the net without a word, the net i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ from google.protobuf.message import Message
 from caffeconv.caffe_format.crop_offset import CannotAlignError, crop_offset
 from caffeconv.caffe_format.prototxt import NetSource, is_repeated
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter, V0LayerParameter, V1LayerParameter
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, near_name
 
 
 def upgrade_net(source: NetSource) -> NetSource:
@@ -42,8 +41,8 @@ def _where(source: NetSource, name: str, line: int) -> str:
 
 
 def _suggestion(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, 1)
-    return f" Did you mean {close[0]}?" if close else ""
+    near = near_name(name, names)
+    return f" Did you mean {near}?" if near else ""
 
 
 # -- V0 → V1 -----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Turns a training net into a deploy net: what data layers, labels and losses were for is gone, predictions are left.
 
-Data layers become one Input layer of the crop size; layers that read labels go; a loss that contains the prediction
+Data layers become one Input layer of the crop size, or of the size that the caller names for those of forks; layers that
+read labels go, and losses and evaluations of forks; a loss that contains the prediction
 (SoftmaxWithLoss, …) leaves it behind.
 """
 
@@ -17,6 +18,7 @@ from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Layer
 from caffeconv.layers import LAYERS
+from caffeconv.layers.training_only import is_training_only
 from caffeconv.tensor.shape import Shape
 
 
@@ -30,7 +32,7 @@ def to_deploy(source: NetSource, options: NetOptions) -> NetSource:
     Raises UnknownSizeError where an input's shape cannot be known.
     """
     net = define_net(source, options)
-    labels = _labels(net.layers)
+    labels = _labels(net.layers) - options.shapes.keys()
     layers: list[tuple[LayerParameter, int]] = []
     tops: set[str] = set()
     predictions: dict[tuple[str, str], str] = {}
@@ -52,6 +54,7 @@ def _labels(layers: Sequence[LayerDef]) -> set[str]:
     for layer in layers:
         kind = LAYERS.get(layer.type)
         if kind is None:
+            labels.update(layer.tops[1:] if _is_unknown_data(layer) else ())
             continue
         if kind.is_input:
             labels.update(kind.label_tops(layer))
@@ -82,6 +85,10 @@ def _deployed(
     """What stands for a layer in the deploy net: itself, something else, or nothing."""
     if kind is not None and kind.is_input:
         yield from _input(layer, kind, labels, shapes)
+    elif _is_unknown_data(layer):
+        yield from _unknown_input(layer, labels, shapes)
+    elif kind is None and is_training_only(layer.type):
+        return
     elif kind is not None and (kind.is_loss or kind.label_bottoms):
         proto = kind.prediction_layer(layer) if layer.bottoms and layer.bottoms[0] not in labels else None
         if proto is not None and (proto.type, layer.bottoms[0]) not in predictions:
@@ -96,6 +103,25 @@ def _deployed(
             proto.ClearField(name)
         # a loss over what is such a prediction already leaves none behind
         predictions.update(((layer.type, top), top) for top in layer.tops)
+        yield proto
+
+
+def _is_unknown_data(layer: LayerDef) -> bool:
+    """Whether a layer of a type that is not known fills its tops by itself: first the data, then labels."""
+    return layer.type not in LAYERS and not layer.bottoms and bool(layer.tops)
+
+
+def _unknown_input(layer: LayerDef, labels: set[str], shapes: Mapping[str, Sequence[int]]) -> Iterable[LayerParameter]:
+    wanted = [top for top in layer.tops if top not in labels]
+    unknown = [top for top in wanted if top not in shapes]
+    if unknown:
+        message = f"{layer.type} is a data layer of a fork, which does not say how large '{unknown[0]}' is"
+        hint = f"Name it: `shapes={ {unknown[0]: (1, 3, 224, 224)} }`"
+        raise UnknownSizeError([Diagnostic("error", layer.where, message, hint, layer.name)])
+    proto = LayerParameter(name=layer.name, type="Input", top=wanted)
+    for top in wanted:
+        proto.input_param.shape.add().dim.extend(shapes[top])
+    if wanted:
         yield proto
 
 
