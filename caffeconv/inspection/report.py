@@ -118,9 +118,7 @@ def inspect(
     )  # fmt: skip
     source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields, is_built=True)
     files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]
-    dropped_warnings = [
-        Diagnostic("warning", str(net), f"dropped: {line}") for line in unknown_field_lines(source.dropped)
-    ]
+    dropped_warnings = _dropped_warnings(source, net)
     try:
         upgraded = to_deploy(source, options) if deploy else upgrade_net(source)
         definition, faults = draft_net(upgraded, options)
@@ -133,7 +131,7 @@ def inspect(
     diagnosis = diagnose(
         definition,
         files,
-        (*dropped_warnings, *faults, *partial_graph.problems, *for_built_layers(partial_graph, binding)),
+        (*dropped_warnings, *faults, *partial_graph.summary, *for_built_layers(partial_graph, binding)),
         shapes,
     )
     value_warnings = tuple(check_values(binding.graph.nodes)) if values else ()
@@ -157,6 +155,10 @@ def inspect(
         fixed=_with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None,
         advice="\n".join(filter(None, (diagnosis.advice, _deploy_advice(deploy_command)))),
     )  # fmt: skip
+
+
+def _dropped_warnings(source: NetSource, net: PathLike) -> list[Diagnostic]:
+    return [Diagnostic("warning", str(net), f"dropped: {line}") for line in unknown_field_lines(source.dropped)]
 
 
 def _deploy_advice(command: str) -> str:
