@@ -53,6 +53,7 @@ from caffeconv.layers.losses import (
     SmoothL1Loss,
     SoftmaxWithLoss,
 )
+from caffeconv.layers.meanfield import MultiStageMeanfield
 from caffeconv.layers.normalization import BN, LRN, MVN, BatchNorm
 from caffeconv.layers.optical_flow import ChannelNorm, Correlation, FlowWarp, Resample
 from caffeconv.layers.pooling import SPP, Pooling
@@ -121,6 +122,7 @@ LAYERS: dict[str, type[Layer]] = {
     "MVN": MVN,
     "MemoryData": MemoryData,
     "Mish": Mish,
+    "MultiStageMeanfield": MultiStageMeanfield,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
     "Normalize": Normalize,
     "PReLU": PReLU,
