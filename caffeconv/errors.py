@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-NEAR = 0.82
+NEAR = 0.85
 """How alike a name has to be to one that is offered in its place, from 0 to 1 (difflib's ratio): Convolution is not near
 Correlation, pad_h is not near pad_l."""
 Severity = Literal["error", "warning", "note"]

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from caffeconv.caffe_format.prototxt import NetSource
+from caffeconv.caffe_format.terms import Phase
+from caffeconv.caffe_format.upgrade import upgrade_net
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, LayerError
-from caffeconv.frontend.netdef import define_net
+from caffeconv.frontend.netdef import define_net, draft_net
 from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Layer
@@ -31,6 +33,7 @@ def to_deploy(source: NetSource, options: NetOptions) -> NetSource:
 
     Raises UnknownSizeError where an input's shape cannot be known.
     """
+    source = _with_data_of_other_phase(source, options)
     net = define_net(source, options)
     labels = _labels(net.layers) - options.shapes.keys()
     layers: list[tuple[LayerParameter, int]] = []
@@ -45,6 +48,34 @@ def to_deploy(source: NetSource, options: NetOptions) -> NetSource:
     deployed = NetParameter(name=net.name or None)
     deployed.layer.extend(proto for proto, _ in layers)
     return replace(source, net=deployed, lines=tuple(line for _, line in layers))
+
+
+def _with_data_of_other_phase(source: NetSource, options: NetOptions) -> NetSource:
+    """The net with data layers of the other phase for what none makes in this one: in two files, each has one phase's."""
+    source = upgrade_net(source)
+    net, _ = draft_net(source, options)
+    made: set[str] = set()
+    missing: set[str] = set()
+    for layer in net.layers:
+        missing.update(bottom for bottom in layer.bottoms if bottom not in made)
+        made.update(layer.tops)
+    if not missing:
+        return source
+    other: Phase = "TRAIN" if options.phase == "TEST" else "TEST"
+    data_layers = [
+        layer
+        for layer in draft_net(source, replace(options, phase=other))[0].layers
+        if not layer.bottoms and missing.intersection(layer.tops) and not made.intersection(layer.tops)
+    ]
+    whole = NetParameter()
+    whole.CopyFrom(source.net)
+    del whole.layer[:]
+    for layer in data_layers:
+        whole.layer.add().CopyFrom(layer.proto)
+        for name in ("include", "exclude"):
+            whole.layer[-1].ClearField(name)
+    whole.layer.extend(source.net.layer)
+    return replace(source, net=whole, lines=(*(layer.line or 0 for layer in data_layers), *source.lines))
 
 
 def _labels(layers: Sequence[LayerDef]) -> set[str]:

@@ -45,8 +45,8 @@ class PointwiseSpatialAttention(Layer):
         mask = (p.attention_mask_height, p.attention_mask_width) if height and width else None
         if height != width:
             raise LayerError("attention_mask_height and attention_mask_width: both or none were needed")
-        if mask is not None and any(size % 2 == 0 for size in mask):
-            raise LayerError(f"the mask is {format_shape(mask)} (height × width); odd numbers were needed")
+        if mask is not None and any(size % 2 == 0 or size == 1 for size in mask):
+            raise LayerError(f"the mask is {format_shape(mask)} (height × width); odd numbers above 1 were needed")
         divisor = p.normalization_factor if p.HasField("normalization_factor") else None
         if divisor == 0:
             raise LayerError("normalization_factor is 0; the sums are divided by it")

@@ -189,3 +189,12 @@ def test_what_the_caller_gives_a_shape_is_no_label(tmp_path: Path) -> None:
     path.write_text(text)
     model = caffeconv.convert(path, deploy=True, shapes=shapes)
     assert [value.name for value in model.graph.input] == ["data", "info"]
+
+
+def test_data_of_the_other_phase_alone(tmp_path: Path) -> None:
+    """SSD's nets for training and for testing are two files."""
+    path = tmp_path / "train.prototxt"
+    path.write_text(SSD.replace('top: "label" annotated', 'top: "label" include { phase: TRAIN } annotated'))
+    model = caffeconv.convert(path, deploy=True, shapes={"data": (1, 3, 4, 4)})
+    assert [value.name for value in model.graph.input] == ["data"]
+    assert [value.name for value in model.graph.output] == ["fc"]
