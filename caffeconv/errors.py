@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+NEAR = 0.85
+"""How alike a name has to be to one that is offered in its place, from 0 to 1 (difflib's ratio): Convolution is not near
+Correlation, pad_h is not near pad_l."""
 Severity = Literal["error", "warning", "note"]
 
 
 class CaffeconvError(Exception):
     """Wrong input. ``str()`` is the message a user sees: where: what is; what was needed; what to try."""
+
+
+def near_name(name: str, names: Iterable[str]) -> str:
+    """The name among `names` that was perhaps meant, upper and lower case alike; empty where none is near."""
+    by_lower_case: dict[str, str] = {}
+    for known in names:
+        by_lower_case.setdefault(known.lower(), known)
+    near = difflib.get_close_matches(name.lower(), by_lower_case, 1, NEAR)
+    return by_lower_case[near[0]] if near else ""
 
 
 class CaffeconvWarning(RuntimeWarning):

@@ -180,7 +180,7 @@ def test_custom_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 } } }\n' + layer
     )
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(caffeconv.CaffeconvError, match="no field named `channel_gain_param`"):
+    with pytest.raises(caffeconv.CaffeconvError, match="Unknown layer type: ChannelGain"):
         caffeconv.Net("net.prototxt")
     try:
         runpy.run_path("gain.py")

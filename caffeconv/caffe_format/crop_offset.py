@@ -1,7 +1,8 @@
-"""The offsets of the old CROP layer, which found them itself (caffe: CropLayer::LayerSetUp of the FCN branch, 2015).
+"""The offsets of Crop layers that look for them themselves: FCN's old CROP, HED's Crop, RCF's AutoCrop.
 
-Today's Crop has them as a field. The rule walks back from both bottoms to the blob where they part, and keeps, for each
-axis, which place there a place of the bottom looks at: x = scale·y + shift. The offset makes both look at the same.
+Caffe's Crop has them as a field (the FCN branch of 2015: CropLayer::LayerSetUp, and coord_map of the layers). The rule
+walks back from both bottoms to the blob where they part, and keeps, for each axis, which place there a place of the
+bottom looks at: x = scale·y + shift. The offset makes both look at the same.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from caffeconv.caffe_pb2 import ConvolutionParameter, LayerParameter, PoolingPar
 from caffeconv.errors import CaffeconvError
 
 _SAME_PLACE = frozenset(
-    ("AbsVal", "BNLL", "Concat", "Dropout", "Eltwise", "Exp", "LRN", "MVN", "Power", "ReLU", "Sigmoid", "Softmax",
-     "Split", "TanH", "Threshold")
+    ("AbsVal", "BNLL", "BatchNorm", "Bias", "Concat", "Dropout", "ELU", "Eltwise", "Exp", "LRN", "Log", "MVN", "PReLU",
+     "Power", "ReLU", "Scale", "Sigmoid", "Softmax", "Split", "TanH", "Threshold")
 )  # fmt: skip
-"""Layer types of that time whose output is about the same places as their input."""
+"""Layer types whose output is about the same places as their input."""
+SELF_ALIGNING = "AutoCrop"
+"""The type of RCF's layer, which never has an offset as a field."""
 
 
 class CannotAlignError(CaffeconvError):
@@ -70,6 +73,43 @@ def crop_offset(crop: LayerParameter, layers: Sequence[LayerParameter], inputs: 
     return offsets
 
 
+def align_crops(layers: Sequence[LayerParameter], dialect: str | None) -> Mapping[int, LayerParameter | str]:
+    """For each Crop that looks for its offset, by its index: the layer with the offset, or why there is none.
+
+    AutoCrop always does, and with the dialect "hed" every Crop without a crop_param. Without a dialect such a Crop is
+    BVLC's, of offset 0, where the other rule has no offset or the same one; else the net does not tell.
+    """
+    aligned: dict[int, LayerParameter | str] = {}
+    known = list(layers)
+    for i, layer in enumerate(layers):
+        is_own_type = layer.type == SELF_ALIGNING
+        if layer.HasField("crop_param") or not (is_own_type or (layer.type == "Crop" and dialect in (None, "hed"))):
+            continue
+        try:
+            offset = crop_offset(layer, known[:i], ())
+        except CannotAlignError as error:
+            if is_own_type or dialect == "hed":
+                aligned[i] = f"{error}. `crop_param {{ offset: … }}` says the offset itself"
+            continue
+        if not is_own_type and dialect is None:
+            if any(offset):
+                aligned[i] = _ambiguous(offset)
+            continue
+        known[i] = LayerParameter()
+        known[i].CopyFrom(layer)
+        known[i].crop_param.offset.extend(offset)
+        aligned[i] = known[i]
+    return aligned
+
+
+def _ambiguous(offset: Sequence[int]) -> str:
+    return (
+        f"Crop without crop_param: Caffe 1.0 cuts at offset 0 (`dialect='bvlc'`), HED's and FCN's forks at "
+        f"{', '.join(map(str, offset))}, where both bottoms look at the same places (`dialect='hed'`). Choose one, or write "
+        "`crop_param { axis: 2 offset: … }`"
+    )
+
+
 def _walk_back(blob: str, makers: Mapping[str, LayerParameter], inputs: Sequence[str]) -> list[str]:
     """A blob, the first bottom of its layer, and so on to an input."""
     path = [blob]
@@ -98,27 +138,28 @@ def _layer_view(layer: LayerParameter) -> Views:
         return height.inverse(), width.inverse()
     if layer.type == "Pooling" and not layer.pooling_param.global_pooling:
         return _window_view(layer.pooling_param)
-    if layer.type == "Crop":
-        top, left = layer.crop_param.offset
+    if layer.type in ("Crop", SELF_ALIGNING):
+        offsets = list(layer.crop_param.offset) or [0]
+        top, left = offsets[0], offsets[-1]
         return Places(shift=Fraction(top)), Places(shift=Fraction(left))
     raise CannotAlignError(f"it is not known which places layer '{layer.name}' ({layer.type}) looks at")
 
 
 def _window_view(param: ConvolutionParameter | PoolingParameter) -> Views:
     height, width = (
-        _one_window(*(_size(param, name, letter, axis) for name in ("kernel_size", "stride", "pad", "dilation")))
+        _one_window(*(_size(param, name, letter, axis) for name in ("kernel_size", "stride", "pad")))
         for axis, letter in enumerate("hw")
     )
     return height, width
 
 
-def _one_window(kernel: int, stride: int, pad: int, dilation: int) -> Places:
-    """The middle of the window (caffe: FilterMap)."""
-    return Places(Fraction(stride), Fraction(dilation * (kernel - 1), 2) - pad)
+def _one_window(kernel: int, stride: int, pad: int) -> Places:
+    """The middle of the window; the dilation does not count (caffe: FilterMap)."""
+    return Places(Fraction(stride), Fraction(kernel - 1, 2) - pad)
 
 
 def _size(param: ConvolutionParameter | PoolingParameter, name: str, letter: str, axis: int) -> int:
-    """kernel_size, stride, pad or dilation on one axis: `kernel_h`, or one of `kernel_size`, or the default."""
+    """kernel_size, stride or pad on one axis: `kernel_h`, or one of `kernel_size`, or the default."""
     single = f"{name.removesuffix('_size')}_{letter}"
     default = 0 if name == "pad" else 1
     fields = param.DESCRIPTOR.fields_by_name

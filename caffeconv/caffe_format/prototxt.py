@@ -18,7 +18,7 @@ from google.protobuf.message import Message
 
 import caffeconv.caffe_pb2 as caffe_pb2
 from caffeconv.caffe_format.terms import ExtraValue
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, near_name
 
 MAX_BYTES = 256 << 20
 MAX_DEPTH = 64
@@ -54,11 +54,31 @@ class UnknownField:
     field: str
     nearest: str = ""
     layer_type: str = ""
+    layer_line: int = 0
+    """The line of the layer that it stands in; 0: in none."""
 
     def __str__(self) -> str:
         layer = f"layer '{self.layer}': " if self.layer else ""
         hint = f"; did you mean `{self.nearest}`?" if self.nearest else ""
         return f"line {self.line}: {layer}{self.message} has no field named `{self.field}`{hint}"
+
+
+def unknown_field_lines(fields: Iterable[UnknownField]) -> list[str]:
+    """A line for each message and field, with the first place and the number of all."""
+    places: dict[tuple[str, str], list[UnknownField]] = {}
+    for unknown in fields:
+        places.setdefault((unknown.message, unknown.field), []).append(unknown)
+    return [f"{first}" + (f"; the first of {len(more) + 1} places" if more else "") for first, *more in places.values()]
+
+
+def refuse_unknown_fields(fields: Collection[UnknownField], path: Path | None) -> None:
+    """Raises CaffeconvError that lists the fields, if there are any."""
+    if fields:
+        lines = "\n  ".join(unknown_field_lines(fields))
+        raise CaffeconvError(
+            f"{path or 'net'}: fields that the schema does not have (a dropped field can change the result):\n  {lines}\n"
+            "  Correct them, or go on without them with `ignore_unknown_fields=True`."
+        )
 
 
 @dataclass(frozen=True)
@@ -96,11 +116,13 @@ def _similar(path: Path) -> str:
 
 
 def read_prototxt(
-    path: Path, *, ignore_unknown_fields: bool = False, extra_fields: Mapping[str, Collection[str]] | None = None
-) -> NetSource:
+    path: Path, *, ignore_unknown_fields: bool = False, extra_fields: Mapping[str, Collection[str]] | None = None,
+    types: Collection[str] | None = None,
+) -> NetSource:  # fmt: skip
     """Reads a net definition; raises CaffeconvError that lists every field the schema lacks.
 
-    `extra_fields` (layer type → fields) are known to the caller, though the schema lacks them.
+    `extra_fields` (layer type → fields) are known to the caller, though the schema lacks them. `types`: the layer types
+    whose fields count, where the caller builds the net: a layer of another type is refused itself, or not needed.
     """
     content = read_bytes(path, "a net definition (prototxt)")
     try:
@@ -115,14 +137,12 @@ def read_prototxt(
     parser.read(net)
     known_fields = extra_fields or {}
     unknown = [
-        u for u in parser.unknown if u.message != "LayerParameter" or u.field not in known_fields.get(u.layer_type, ())
-    ]
-    if unknown and not ignore_unknown_fields:
-        lines = "\n  ".join(str(field) for field in unknown)
-        raise CaffeconvError(
-            f"{path}: fields that the schema does not have (a dropped field can change the result):\n  {lines}\n"
-            "  Correct them, or go on without them with `ignore_unknown_fields=True`."
-        )
+        u for u in parser.unknown
+        if (u.message != "LayerParameter" or u.field not in known_fields.get(u.layer_type, ()))
+        and (types is None or not u.layer_type or u.layer_type in types)
+    ]  # fmt: skip
+    if not ignore_unknown_fields:
+        refuse_unknown_fields(unknown, path)
     return NetSource(net, tuple(parser.layer_lines), path, path.parent, tuple(unknown), parser.extra)
 
 
@@ -215,8 +235,7 @@ class _Parser:
             self._advance()
 
     def _note_unknown(self, message: str, fields: Iterable[str], start: int, name: str, depth: int) -> None:
-        nearest = difflib.get_close_matches(name, list(fields), 1, 0.6)
-        entry = (self._line(start), message, name, nearest[0] if nearest else "")
+        entry = (self._line(start), message, name, near_name(name, fields))
         if depth == 0:
             self.unknown.append(UnknownField(entry[0], "", *entry[1:]))
         else:
@@ -266,7 +285,7 @@ class _Parser:
             name = (child.name or child.layer.name if field.name == "layers" else child.name) if is_layer else ""
             kind = child.type if field.name == "layer" else ""
             self.unknown += [
-                UnknownField(line, name, message, unknown, nearest, kind)
+                UnknownField(line, name, message, unknown, nearest, kind, self._line(start) if is_layer else 0)
                 for line, message, unknown, nearest in self._layer_unknown
             ]
             self._layer_unknown.clear()
@@ -294,8 +313,8 @@ class _Parser:
         if self._kind == "number" and self._token.isdigit() and int(self._token) in field.enum_type.values_by_number:
             return int(self._advance())
         if self._token not in values:
-            matches = difflib.get_close_matches(self._token, values, 1)
-            hint = f" (did you mean {matches[0]}?)" if matches else ""
+            near = near_name(self._token, values)
+            hint = f" (did you mean {near}?)" if near else ""
             listed = ", ".join(values) if len(values) <= 12 else f"a value of {field.enum_type.name}"
             raise self._fail(f"{field.name}: expected {listed}{hint}")
         return values[self._advance()].number

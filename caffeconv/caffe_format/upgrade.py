@@ -7,7 +7,6 @@ upgrade_proto.cpp; where Caffe loses a part of the net without a word, the net i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ from google.protobuf.message import Message
 from caffeconv.caffe_format.crop_offset import CannotAlignError, crop_offset
 from caffeconv.caffe_format.prototxt import NetSource, is_repeated
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter, V0LayerParameter, V1LayerParameter
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, near_name
 
 
 def upgrade_net(source: NetSource) -> NetSource:
@@ -42,8 +41,8 @@ def _where(source: NetSource, name: str, line: int) -> str:
 
 
 def _suggestion(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, 1)
-    return f" Did you mean {close[0]}?" if close else ""
+    near = near_name(name, names)
+    return f" Did you mean {near}?" if near else ""
 
 
 # -- V0 → V1 -----------------------------------------------------------------------------------------------------------
@@ -348,12 +347,14 @@ _V1_TYPES = {
     V1LayerParameter.TANH: "TanH",
     V1LayerParameter.THRESHOLD: "Threshold",
     V1LayerParameter.WINDOW_DATA: "WindowData",
-    # forks: FCN; DeepLab 1; C3D 1.0
+    # forks: FCN; DeepLab 1; C3D 1.0; DeconvNet; CRF as RNN
     V1LayerParameter.CROP: "Crop",
     V1LayerParameter.IMAGE_SEG_DATA: "ImageSegData",
     V1LayerParameter.CONVOLUTION3D: "Convolution3D",
     V1LayerParameter.POOLING3D: "Pooling3D",
     V1LayerParameter.VIDEO_DATA: "VideoData",
+    V1LayerParameter.UNPOOLING: "Unpooling",
+    V1LayerParameter.MULTI_STAGE_MEANFIELD: "MultiStageMeanfield",
 }
 
 _V1_SAME = ("bottom", "top", "blobs", "include", "exclude", "loss_weight")

@@ -66,7 +66,7 @@ def convert(
     """
     options = NetOptions(
         phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
-        fully_convolutional, dialect,
+        fully_convolutional, dialect, _blobs(outputs),
     )  # fmt: skip
     model_options = _model_options(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
     loaded = load(net, weights, options)
@@ -102,7 +102,7 @@ def convert_to(
     refuse_input_as_output(out, (net, *weight_paths(weights)))
     options = NetOptions(
         phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
-        fully_convolutional, dialect,
+        fully_convolutional, dialect, _blobs(outputs),
     )  # fmt: skip
     model_options = _model_options(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
     refuse_changed_links(model_options, storage)
@@ -112,6 +112,10 @@ def convert_to(
         model = _to_lazy(loaded, request)
         metadata = partial(source_metadata, loaded, hashes)
         return write_model(model, Path(out), choose_storage(model, storage), hashes, metadata)
+
+
+def _blobs(outputs: Sequence[str] | Literal["all"] | None) -> tuple[str, ...]:
+    return () if outputs is None or outputs == "all" else tuple(outputs)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,9 @@ def _model_options(
             "keep_io without half: inputs and outputs are float32 as it is; give half=True, or leave it out"
         )
     if preprocess is True:
-        preprocess = own_preprocess(read_net(net, ignore_unknown_fields=options.ignore_unknown_fields), options)
+        preprocess = own_preprocess(
+            read_net(net, ignore_unknown_fields=options.ignore_unknown_fields, is_built=True), options
+        )
     return replace(model_options, preprocess=preprocess or None)
 
 

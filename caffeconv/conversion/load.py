@@ -50,7 +50,7 @@ def load(net: PathLike, weights: Weights = None, options: NetOptions | None = No
     definition = define_net(source, options)
     partial_graph = build_partial_graph(definition, options.shapes)
     bound = bind(finish(definition, partial_graph), files, seed=options.seed)
-    errors = [d for d in (*partial_graph.problems, *for_built_layers(partial_graph, bound)) if d.severity == "error"]
+    errors = [d for d in (*partial_graph.summary, *for_built_layers(partial_graph, bound)) if d.severity == "error"]
     if errors:
         from caffeconv.inspection.diagnose import QUICK, diagnose
 

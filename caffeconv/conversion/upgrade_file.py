@@ -10,7 +10,7 @@ from pathlib import Path
 from caffeconv.caffe_format.caffemodel import WeightsFile, read_caffemodel
 from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
 from caffeconv.caffe_format.hdf5 import is_hdf5
-from caffeconv.caffe_format.prototxt import NetSource, read_bytes, read_prototxt
+from caffeconv.caffe_format.prototxt import NetSource, read_bytes, read_prototxt, unknown_field_lines
 from caffeconv.caffe_format.prototxt_writer import net_to_text
 from caffeconv.caffe_format.upgrade import has_v0_layers, is_folded_away, upgrade_and_tell
 from caffeconv.caffe_pb2 import NetParameter
@@ -81,7 +81,7 @@ def _is_binary(path: Path) -> bool:
 
 def _upgrade_prototxt(source: NetSource, path: Path, out: Path, options: NetOptions) -> Upgraded:
     upgraded, more_notes = upgrade_and_tell(source)
-    notes = [f"dropped: {field}" for field in source.dropped]
+    notes = [f"dropped: {line}" for line in unknown_field_lines(source.dropped)]
     notes += more_notes or ["nothing to upgrade: this is today's form"]
     if options.deploy:
         upgraded, more_notes = _deploy_net(upgraded, options)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from caffeconv.errors import Diagnostic, InvalidNetError, LayerError
+from caffeconv.errors import Diagnostic, InvalidNetError, LayerError, near_name
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Layer, Node
@@ -25,6 +25,26 @@ class PartialGraph:
     problems: list[Diagnostic] = field(default_factory=list)
     unbuilt: list[LayerDef] = field(default_factory=list)
 
+    @property
+    def summary(self) -> list[Diagnostic]:
+        """The problems, but each unknown type once: where it stands first and in how many layers, and the ways on."""
+        unknown: dict[str, list[LayerDef]] = {}
+        for layer in self.unbuilt:
+            if layer.type and layer.type not in LAYERS:
+                unknown.setdefault(layer.type, []).append(layer)
+        names = {layer.name for layers in unknown.values() for layer in layers}
+        types = [_unknown_type(layers) for layers in unknown.values()]
+        if types:
+            types[-1] = replace(types[-1], hint=WAYS_ON)
+        return [*types, *(problem for problem in self.problems if problem.layer not in names)]
+
+
+WAYS_ON = (
+    "Ways on: cut the net before it, with a blob that does not depend on it (`outputs=…`); add the type with "
+    'caffeconv.register_layer (docs/custom_layers.md); where it is Python code, write `type: "Python"` with a python_param '
+    "and allow that (`allow_python=True`). docs/layers.md lists the types that are known."
+)
+
 
 def build(
     net: NetDef, input_shapes: Mapping[str, Sequence[int]] | None = None, *, data_size: int | None = None
@@ -37,7 +57,7 @@ def build(
     """
     draft = build_partial_graph(net, input_shapes, data_size=data_size)
     if draft.problems:
-        raise InvalidNetError(draft.problems)
+        raise InvalidNetError(draft.summary)
     return finish(net, draft)
 
 
@@ -160,12 +180,19 @@ def layer_class(definition: LayerDef) -> type[Layer]:
     kind = LAYERS.get(definition.type)
     if kind is not None:
         return kind
-    near = difflib.get_close_matches(definition.type, LAYERS, 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise LayerError(
-        f"Unknown layer type: {definition.type}; {hint}"
-        "A type of your own can be added with caffeconv.register_layer (docs/layers.md lists the known ones)."
-    )
+    raise LayerError(f"{_unknown_words(definition.type)}. {WAYS_ON}")
+
+
+def _unknown_words(kind: str) -> str:
+    near = near_name(kind, LAYERS)
+    return f"Unknown layer type: {kind}" + (f"; did you mean {near}?" if near else "")
+
+
+def _unknown_type(layers: Sequence[LayerDef]) -> Diagnostic:
+    """One problem for all layers of one unknown type."""
+    first, *others = layers
+    number = f" ({len(layers)} layers)" if others else ""
+    return Diagnostic("error", first.where, _unknown_words(first.type) + number, layer=first.name)
 
 
 def _check_arity(definition: LayerDef, kind: type[Layer]) -> None:

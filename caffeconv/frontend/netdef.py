@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from caffeconv.caffe_format import upgrade
+from caffeconv.caffe_format.crop_offset import align_crops
 from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
@@ -57,9 +58,21 @@ def draft_net(source: NetSource, options: NetOptions) -> tuple[NetDef, list[Diag
         _definition(proto, name, line, options, source, python_host)
         for (proto, line), name in zip(layers, names, strict=True)
     ]
+    crop_problems = _align_crops(definitions, options.dialect)
     named, last_value, problems = _name_values(definitions)
     definition = NetDef(net.name, tuple(named), options.phase, source.directory, source.path, last_value, python_host)
-    return definition, problems
+    return definition, [*crop_problems, *problems]
+
+
+def _align_crops(layers: list[LayerDef], dialect: str | None) -> list[Diagnostic]:
+    """Gives Crop layers that look for their offset what they find; what is wrong with the others."""
+    problems = []
+    for i, crop in align_crops([layer.proto for layer in layers], dialect).items():
+        if isinstance(crop, str):
+            problems.append(Diagnostic("error", layers[i].where, crop, layer=layers[i].name))
+        else:
+            layers[i] = layers[i].with_proto(crop)
+    return problems
 
 
 def keeps_layer(layer: LayerParameter, state: NetState) -> bool:

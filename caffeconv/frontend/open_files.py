@@ -8,9 +8,10 @@ from pathlib import Path
 
 from caffeconv.caffe_format.caffemodel import WeightsFile, read_caffemodel
 from caffeconv.caffe_format.hdf5 import is_hdf5, read_hdf5_weights
-from caffeconv.caffe_format.prototxt import NetSource, read_prototxt
+from caffeconv.caffe_format.prototxt import NetSource, read_prototxt, refuse_unknown_fields
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike
+from caffeconv.frontend.cut import without_obstacles
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.options import NetOptions
@@ -35,8 +36,11 @@ def weights_files(net: PathLike, weights: Weights) -> tuple[Path, ...]:
     return paths if paths or Path(net).suffix != ".caffemodel" else (Path(net),)
 
 
-def read_net(path: PathLike, *, ignore_unknown_fields: bool = False) -> NetSource:
-    """The net definition of a prototxt, or the one that a caffemodel carries (by its suffix)."""
+def read_net(path: PathLike, *, ignore_unknown_fields: bool = False, is_built: bool = False) -> NetSource:
+    """The net definition of a prototxt, or the one that a caffemodel carries (by its suffix).
+
+    is_built: whether the net is to be built, so that a layer of an unknown type is refused, or left out, as a whole.
+    """
     path = Path(path)
     if path.suffix == ".caffemodel":
         net = read_caffemodel(path).net()
@@ -46,7 +50,9 @@ def read_net(path: PathLike, *, ignore_unknown_fields: bool = False) -> NetSourc
             )
         return NetSource(net, (0,) * len(net.layer or net.layers), path, path.parent)
     extra_fields = {name: kind.extra_fields for name, kind in LAYERS.items() if kind.extra_fields}
-    return read_prototxt(path, ignore_unknown_fields=ignore_unknown_fields, extra_fields=extra_fields)
+    return read_prototxt(
+        path, ignore_unknown_fields=ignore_unknown_fields, extra_fields=extra_fields, types=LAYERS if is_built else None
+    )
 
 
 def read_weights(path: Path) -> WeightsFile:
@@ -60,6 +66,15 @@ def read_definition(net: PathLike, options: NetOptions) -> NetDef:
 
 
 def read_source(net: PathLike, options: NetOptions) -> NetSource:
-    """As `read_net`, in the deploy form where that is wanted."""
-    source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields)
-    return to_deploy(source, options) if options.deploy else source
+    """As `read_net`, in the deploy form where that is wanted, and without what stands in the way of the outputs wanted."""
+    ignores = options.ignore_unknown_fields or bool(options.outputs)
+    source = read_net(net, ignore_unknown_fields=ignores, is_built=True)
+    deployed = to_deploy(source, options) if options.deploy else source
+    if not options.outputs:
+        return deployed
+    cut = without_obstacles(deployed, options)
+    if not options.ignore_unknown_fields:
+        lines = set(cut.lines)
+        needed = [field for field in source.dropped if not field.layer_line or field.layer_line in lines]
+        refuse_unknown_fields(needed, source.path)
+    return cut

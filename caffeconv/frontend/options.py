@@ -32,12 +32,13 @@ class NetOptions:
     """For fillers that draw at random."""
     fully_convolutional: bool = False
     """Whether InnerProduct layers become convolutions over the net's own size; only then do `shapes` count."""
-
     dialect: str | None = None
     """The fork whose rules count where forks have several of one name (`frontend.dialects`); None: by evidence."""
+    outputs: tuple[str, ...] = ()
+    """The blobs that are wanted: layers that they do not need may be such as cannot be built; none: all layers count."""
 
     @property
     def keeps_net(self) -> bool:
         """Whether the layers are those that Caffe itself keeps for a test, in the form that the file has."""
-        elsewhere = replace(self, shapes={}, ignore_unknown_fields=False, seed=0, fully_convolutional=False)
+        elsewhere = replace(self, shapes={}, ignore_unknown_fields=False, seed=0, fully_convolutional=False, outputs=())
         return elsewhere == NetOptions()

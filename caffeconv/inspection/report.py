@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from caffeconv.caffe_format.prototxt import NetSource
+from caffeconv.caffe_format.prototxt import NetSource, unknown_field_lines
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_format.upgrade import upgrade_net
 from caffeconv.caffe_pb2 import NetParameter
@@ -116,9 +116,9 @@ def inspect(
         phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields,
         dialect=dialect,
     )  # fmt: skip
-    source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields)
+    source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields, is_built=True)
     files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]
-    dropped_warnings = [Diagnostic("warning", str(net), f"dropped: {unknown}") for unknown in source.dropped]
+    dropped_warnings = _dropped_warnings(source, net)
     try:
         upgraded = to_deploy(source, options) if deploy else upgrade_net(source)
         definition, faults = draft_net(upgraded, options)
@@ -131,7 +131,7 @@ def inspect(
     diagnosis = diagnose(
         definition,
         files,
-        (*dropped_warnings, *faults, *partial_graph.problems, *for_built_layers(partial_graph, binding)),
+        (*dropped_warnings, *faults, *partial_graph.summary, *for_built_layers(partial_graph, binding)),
         shapes,
     )
     value_warnings = tuple(check_values(binding.graph.nodes)) if values else ()
@@ -155,6 +155,10 @@ def inspect(
         fixed=_with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None,
         advice="\n".join(filter(None, (diagnosis.advice, _deploy_advice(deploy_command)))),
     )  # fmt: skip
+
+
+def _dropped_warnings(source: NetSource, net: PathLike) -> list[Diagnostic]:
+    return [Diagnostic("warning", str(net), f"dropped: {line}") for line in unknown_field_lines(source.dropped)]
 
 
 def _deploy_advice(command: str) -> str:

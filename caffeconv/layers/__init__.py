@@ -42,6 +42,7 @@ from caffeconv.layers.data import (
     Parameter,
     WindowData,
 )  # fmt: skip
+from caffeconv.layers.deformable_convolution import DeformableConvolution
 from caffeconv.layers.detection import DetectionOutput, Normalize
 from caffeconv.layers.distances import InnerDistance, Mean
 from caffeconv.layers.eltwise import Eltwise
@@ -56,7 +57,9 @@ from caffeconv.layers.losses import (
     SmoothL1Loss,
     SoftmaxWithLoss,
 )
+from caffeconv.layers.meanfield import MultiStageMeanfield
 from caffeconv.layers.normalization import BN, LRN, MVN, BatchNorm
+from caffeconv.layers.optical_flow import ChannelNorm, Correlation, FlowWarp, Resample
 from caffeconv.layers.peaks import Nms
 from caffeconv.layers.pooling import SPP, Pooling
 from caffeconv.layers.prior_boxes import PriorBox, PriorBoxClustered
@@ -75,7 +78,7 @@ from caffeconv.layers.reductions import (
     ReduceProd,
     ReduceSum,
 )
-from caffeconv.layers.resampling import Interp, ShuffleChannel, Upsample
+from caffeconv.layers.resampling import ImResize, Interp, ShuffleChannel, Upsample
 from caffeconv.layers.resizing import Downsample, ResizeBilinear, ResizeNearestNeighbor, UpsampleDarknet
 from caffeconv.layers.ristretto import ConvolutionRistretto, DeconvolutionRistretto, FcRistretto
 from caffeconv.layers.roi_sampling import MaskPooling, MaskResize, PSROIAlign, ROIAlign, ROIWarping
@@ -84,6 +87,8 @@ from caffeconv.layers.scale import Axpy, Bias, Scale
 from caffeconv.layers.select import BatchReindex, Filter
 from caffeconv.layers.shape import Flatten, Pad, Permute, Reshape, Squeeze, Tile
 from caffeconv.layers.softmax import ArgMax, Reduction, Softmax
+from caffeconv.layers.spatial_attention import PointwiseSpatialAttention
+from caffeconv.layers.unpooling import Unpooling
 from caffeconv.layers.video import Convolution3D, Deconvolution3D, Pooling3D
 from caffeconv.layers.yolo_output import YoloDetectionOutput, Yolov3DetectionOutput
 
@@ -92,6 +97,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Accuracy": Accuracy,
     "Add": Add,
     "ArgMax": ArgMax,
+    "AutoCrop": Crop,
     "Axpy": Axpy,
     "BN": BN,
     "BNLL": BNLL,
@@ -101,6 +107,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Bias": Bias,
     "BoxGroupOutput": BoxGroupOutput,
     "BoxOutput": BoxOutput,
+    "ChannelNorm": ChannelNorm,
     "ChannelScale": ChannelScale,
     "Clip": Clip,
     "Concat": Concat,
@@ -109,6 +116,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Convolution3D": Convolution3D,
     "ConvolutionDepthwise": ConvolutionDepthwise,
     "ConvolutionRistretto": ConvolutionRistretto,
+    "Correlation": Correlation,
     "Cosine": Cosine,
     "Crop": Crop,
     "Data": Data,
@@ -116,6 +124,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Deconvolution": Deconvolution,
     "Deconvolution3D": Deconvolution3D,
     "DeconvolutionRistretto": DeconvolutionRistretto,
+    "DeformableConvolution": DeformableConvolution,
     "DepthToSpace": DepthToSpace,
     "DepthwiseConvolution": Convolution,
     "DetectionOutput": DetectionOutput,
@@ -132,6 +141,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Filter": Filter,
     "Flatten": Flatten,
     "Flip": Flip,
+    "FlowWarp": FlowWarp,
     "FrcnnOutput": FrcnnOutput,
     "Gram": Gram,
     "HDF5Data": HDF5Data,
@@ -140,6 +150,7 @@ LAYERS: dict[str, type[Layer]] = {
     "HardSwish": HardSwish,
     "HingeLoss": HingeLoss,
     "Im2col": Im2col,
+    "ImResize": ImResize,
     "ImageData": ImageData,
     "InfogainLoss": InfogainLoss,
     "InnerDistance": InnerDistance,
@@ -158,6 +169,7 @@ LAYERS: dict[str, type[Layer]] = {
     "MemoryData": MemoryData,
     "Mish": Mish,
     "Mul": Mul,
+    "MultiStageMeanfield": MultiStageMeanfield,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
     "Nms": Nms,
     "Normalize": Normalize,
@@ -168,6 +180,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Pairwise": Pairwise,
     "Parameter": Parameter,
     "Permute": Permute,
+    "PointwiseSpatialAttention": PointwiseSpatialAttention,
     "Pooling": Pooling,
     "Pooling3D": Pooling3D,
     "Power": Power,
@@ -192,6 +205,7 @@ LAYERS: dict[str, type[Layer]] = {
     "ReduceSum": ReduceSum,
     "Reduction": Reduction,
     "Reorg": Reorg,
+    "Resample": Resample,
     "Reshape": Reshape,
     "ResizeBilinear": ResizeBilinear,
     "ResizeNearestNeighbor": ResizeNearestNeighbor,
@@ -220,6 +234,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Threshold": Threshold,
     "Tile": Tile,
     "Truncation": Truncation,
+    "Unpooling": Unpooling,
     "Upsample": Upsample,
     "UpsampleDarknet": UpsampleDarknet,
     "WindowData": WindowData,

@@ -1,4 +1,4 @@
-"""Layers that enlarge, shrink or re-order planes: Upsample, Interp, ShuffleChannel."""
+"""Layers that enlarge, shrink or re-order planes: Upsample, Interp, ImResize, ShuffleChannel."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import UpsampleParameter
-from caffeconv.errors import LayerError
+from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import INT64
-from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings
+from caffeconv.ir.layer import NO_GRADIENT, Arity, Gradients, Layer, Node, Settings
 from caffeconv.layers.gradient_ops import sum_over
 from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, count, format_shape
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
-def _check_4d(bottom: Shape, what: str = "the bottom") -> None:
+def check_4d(bottom: Shape, what: str = "the bottom") -> None:
     if len(bottom) != 4:
         raise LayerError(
             f"{what} is {format_shape(bottom)}; Input must have 4 axes, corresponding to (num, channels, height, width)"
@@ -36,6 +37,27 @@ def _shape_of(onnx: OnnxBuilder, value: str, dims: Dims) -> str:
     batch = onnx.op("Gather", [onnx.op("Shape", [value]), onnx.ints("none", [0])], axis=0, what="batch")
     rest = onnx.fixed(dims[1:], "an axis other than the first that varies")
     return onnx.op("Concat", [batch, onnx.ints("item_shape", rest)], axis=0, what="top_shape")
+
+
+def scattered_by_mask(node: Node, onnx: OnnxBuilder) -> None:
+    """Makes the top: each value of the first bottom at its place of the second, counted within a plane, and 0 elsewhere."""
+    x, dims = node.bottoms[0], onnx.dims(node.bottoms[0])
+    places, sizes = count(node.bottom_shapes[0], 2), count(node.top_shapes[0], 2)
+    values = onnx.reshape(x, (*dims[:2], places), what="values")
+    mask = onnx.reshape(node.bottoms[1], (*dims[:2], places), what="mask")
+    mask = onnx.op("Cast", [mask], to=INT64, what="place")
+    empty = onnx.op("Expand", [onnx.floats("nothing", 0), _shape_of(onnx, x, (*dims[:2], sizes))], what="empty")
+    filled = onnx.op("ScatterElements", [empty, mask, values], axis=2, what="filled")
+    onnx.reshape(filled, onnx.dims(node.tops[0]), to=node.tops[0])
+
+
+def picked_by_mask(node: Node, onnx: OnnxBuilder, top_diff: str) -> str:
+    """The first bottom's diff: what stands in the top's diff at the places that the second bottom names."""
+    dims = onnx.dims(node.bottoms[0])
+    planes = onnx.reshape(top_diff, (*dims[:2], count(node.top_shapes[0], 2)), what="planes")
+    place = onnx.reshape(node.bottoms[1], (*dims[:2], count(node.bottom_shapes[0], 2)), what="mask")
+    picked = onnx.op("GatherElements", [planes, onnx.op("Cast", [place], to=INT64)], axis=2, what="picked")
+    return onnx.reshape(picked, dims, what="bottom_diff")
 
 
 @dataclass(frozen=True)
@@ -97,7 +119,7 @@ class Upsample(Layer):
         return cls((scale, scale), None, (0, 0))
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
-        _check_4d(bottoms[0])
+        check_4d(bottoms[0])
         if len(bottoms) == 2 and bottoms[1] != bottoms[0]:
             raise LayerError(
                 f"the mask is {format_shape(bottoms[1])}, the bottom {format_shape(bottoms[0])}; one shape was needed"
@@ -116,14 +138,7 @@ class Upsample(Layer):
                 nearest_mode="floor",
             )  # fmt: skip
             return
-        dims, top = onnx.dims(x), onnx.dims(node.tops[0])
-        places, sizes = count(node.bottom_shapes[0], 2), count(node.top_shapes[0], 2)
-        values = onnx.reshape(x, (*dims[:2], places), what="values")
-        mask = onnx.reshape(node.bottoms[1], (*dims[:2], places), what="mask")
-        mask = onnx.op("Cast", [mask], to=INT64, what="place")
-        empty = onnx.op("Expand", [onnx.floats("nothing", 0), _shape_of(onnx, x, (*dims[:2], sizes))], what="empty")
-        filled = onnx.op("ScatterElements", [empty, mask, values], axis=2, what="filled")
-        onnx.reshape(filled, top, to=node.tops[0])
+        scattered_by_mask(node, onnx)
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
@@ -132,10 +147,7 @@ class Upsample(Layer):
         if len(node.bottoms) == 1:
             split = (*dims[:2], high, self.scale[0], wide, self.scale[1])
             return Gradients((sum_over(onnx, onnx.reshape(top_diffs[0], split, what="cells"), [3, 5], "bottom_diff"),))
-        planes = onnx.reshape(top_diffs[0], (*dims[:2], count(node.top_shapes[0], 2)), what="planes")
-        place = onnx.reshape(node.bottoms[1], (*dims[:2], high * wide), what="mask")
-        picked = onnx.op("GatherElements", [planes, onnx.op("Cast", [place], to=INT64)], axis=2, what="picked")
-        return Gradients((onnx.reshape(picked, dims, what="bottom_diff"), None))
+        return Gradients((picked_by_mask(node, onnx, top_diffs[0]), None))
 
     @classmethod
     def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
@@ -144,12 +156,14 @@ class Upsample(Layer):
 
 @dataclass(frozen=True)
 class Interp(Layer):
-    """Bilinear interpolation between the corners, which keep their values (DeepLab, PSPNet: interp_layer.cpp).
+    """Interpolation between the corners, which keep their values (DeepLab, PSPNet: interp_layer.cpp).
 
     N×C×H×W, from which pad_beg rows and columns (≤ 0) are first cut at the start and pad_end at the end, becomes
     N×C×height×width. With `shrink_factor` s a size n becomes (n-1)/s + 1 (rounded down), with `zoom_factor` z
-    n + (n-1)·(z-1), with both the one after the other; `height` and `width` count where not just one factor is given. A
-    second bottom, where nothing else says the size, gives its own.
+    n + (n-1)·(z-1), with both the one after the other; `height` and `width` count where not just one factor is given;
+    `full_zoom_factor` f, where nothing else does, makes n·f of it (synopsys-caffe). A second bottom, with `use_blob_size`
+    (lzx1413/CAFFE_SSD) or where nothing else says the size, gives its own. Bilinear, or with `mode: NEAREST`
+    (deepdetect) the nearest place, of two as near the later one; that fills the first plane only, as in the fork.
     """
 
     bottoms: ClassVar[Arity] = Arity(1, 2)
@@ -162,10 +176,14 @@ class Interp(Layer):
     """height, width; None: by the factors, or the second bottom's."""
     crop: tuple[int, int]
     """How much is cut off at start and end."""
+    full_zoom: int | None = None
+    nearest: bool = False
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.interp_param
+        if p.use_blob_size:
+            return cls._like_blob(layer)
         shrink = p.shrink_factor if p.HasField("shrink_factor") else None
         zoom = p.zoom_factor if p.HasField("zoom_factor") else None
         size = (p.height, p.width) if p.HasField("height") and p.HasField("width") else None
@@ -173,18 +191,32 @@ class Interp(Layer):
             raise LayerError(
                 f"pad_beg is {p.pad_beg}, pad_end {p.pad_end}; Only supports non-pos padding (cropping) for now"
             )
-        for name, factor in (("shrink_factor", shrink), ("zoom_factor", zoom)):
+        full_zoom = p.full_zoom_factor if p.HasField("full_zoom_factor") else None
+        factors = (("shrink_factor", shrink), ("zoom_factor", zoom), ("full_zoom_factor", full_zoom))
+        for name, factor in factors:
             if factor is not None and factor < 1:
                 raise LayerError(f"{name} is {factor}; it must be positive")
-        has_size = any(value is not None for value in (shrink, zoom, size))
+        has_size = any(value is not None for value in (shrink, zoom, size, full_zoom))
         if len(layer.bottoms) == 2 and has_size:
             raise LayerError("a second bottom and a size or factor; one of them was needed to say the top's size")
         if len(layer.bottoms) == 1 and not has_size:
             raise LayerError("no size; give height and width, shrink_factor or zoom_factor")
-        return cls(shrink, zoom, size, (-p.pad_beg, -p.pad_end))
+        return cls(shrink, zoom, size, (-p.pad_beg, -p.pad_end), full_zoom, p.mode == p.NEAREST)
+
+    @classmethod
+    def _like_blob(cls, layer: LayerDef) -> Self:
+        """`use_blob_size`, which goes before every other size."""
+        p = layer.proto.interp_param
+        if len(layer.bottoms) != 2:
+            raise LayerError("`use_blob_size: true` and one bottom; a second one was needed, to give the size")
+        if p.pad_beg > 0 or p.pad_end > 0:
+            raise LayerError(
+                f"pad_beg is {p.pad_beg}, pad_end {p.pad_end}; Only supports non-pos padding (cropping) for now"
+            )
+        return cls(None, None, None, (-p.pad_beg, -p.pad_end), None, p.mode == p.NEAREST)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
-        _check_4d(bottoms[0])
+        check_4d(bottoms[0])
         inside = self._kept(bottoms[0])
         if min(inside) < 1:
             raise LayerError(
@@ -192,7 +224,7 @@ class Interp(Layer):
             )
         fixed_size = self.size
         if len(bottoms) == 2:
-            _check_4d(bottoms[1], "the second bottom")
+            check_4d(bottoms[1], "the second bottom")
             fixed_size = bottoms[1][2], bottoms[1][3]
         sizes = [self._size(size, fixed_size and fixed_size[i]) for i, size in enumerate(inside)]
         if min(sizes) < 1:
@@ -202,6 +234,8 @@ class Interp(Layer):
     def _size(self, inside: int, wanted: int | None) -> int:
         if wanted is not None and (self.shrink is None) == (self.zoom is None):
             return wanted
+        if self.full_zoom is not None and self.shrink is None and self.zoom is None:
+            return inside * self.full_zoom
         if self.shrink is not None:
             inside = (inside - 1) // self.shrink + 1
         return inside + (inside - 1) * ((self.zoom or 1) - 1)
@@ -222,13 +256,37 @@ class Interp(Layer):
         if inside == top[2:]:
             onnx.emit("Identity", [x], node.tops)
             return
+        if self.nearest:
+            self._emit_nearest(node, onnx, x)
+            return
         sizes = _shape_of(onnx, x, onnx.dims(node.tops[0]))
         inputs = [x, "", "", sizes]
         onnx.emit("Resize", inputs, node.tops, mode="linear", coordinate_transformation_mode="align_corners")
 
+    def _emit_nearest(self, node: Node, onnx: OnnxBuilder, x: str) -> None:
+        inside, places = self._kept(node.bottom_shapes[0]), node.top_shapes[0][2:]
+        rows, columns = (_nearest(size, count) for size, count in zip(inside, places, strict=True))
+        # caffe: the loop over the planes is missing from the fork's code, which leaves all but the first one at 0
+        items = onnx.fixed(onnx.dims(x)[:1], "of a batch, Interp with `mode: NEAREST` fills only the first item")[0]
+        bounds = [onnx.ints(name, values) for name, values in (("first", [0, 0]), ("second", [1, 1]), ("axes", [0, 1]))]
+        plane = onnx.op("Slice", [x, *bounds], what="plane")
+        tall = onnx.op("Gather", [plane, onnx.ints("row_places", rows)], axis=2, what="tall")
+        wide = onnx.op("Gather", [tall, onnx.ints("column_places", columns)], axis=3, what="wide")
+        others = [0, 0, 0, 0, items - 1, node.top_shapes[0][1] - 1, 0, 0]
+        onnx.emit("Pad", [wide, onnx.ints("other_planes", others)], node.tops)
+
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        if not self.nearest or count(node.top_shapes[0], 0, 2) == 1:
+            return ()
+        message = "`mode: NEAREST`: deepdetect's code fills only the first plane of the top and leaves the others at 0"
+        hint = 'An Upsample layer or `type: "Resample"` repeats values in all planes.'
+        return [Diagnostic("warning", node.definition.where, message, hint, node.name)]
+
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
+        if self.nearest:
+            raise LayerError(NO_GRADIENT)
         high, wide = (
             interpolation(size, inside, places, self.crop[0])
             for size, inside, places in zip(
@@ -244,6 +302,15 @@ class Interp(Layer):
         return ({"height": wanted[2], "width": wanted[3]},) if len(wanted) == 4 else ()
 
 
+def _nearest(inside: int, places: int) -> NDArray[np.int64]:
+    """The place of `inside` that is nearest to each of `places` between the same corners, in float as the fork's."""
+    step = np.float32(inside - 1) / np.float32(places - 1) if places > 1 else np.float32(0)
+    position = step * np.arange(places, dtype=np.float32)
+    before = np.floor(position)
+    nearest = np.minimum(before + (position - before >= 0.5), inside - 1)
+    return np.asarray(nearest, np.int64)
+
+
 def interpolation(size: int, inside: int, places: int, start: int) -> FloatArray:
     """The matrix places × size that interpolates along one axis, between corners, what lies in start…start+inside-1."""
     matrix = np.zeros((places, size), np.float32)
@@ -256,6 +323,55 @@ def interpolation(size: int, inside: int, places: int, start: int) -> FloatArray
     np.add.at(matrix, (np.arange(places), start + before), 1 - share)
     np.add.at(matrix, (np.arange(places), start + np.minimum(before + 1, inside - 1)), share)
     return matrix
+
+
+@dataclass(frozen=True)
+class ImResize(Layer):
+    """OpenCV's cubic enlargement: half a pixel, a = -0.75, borders repeated (OpenPose, caffe_rtpose: imresize_layer.cpp).
+
+    1×C×H×W → 1×C×target_spatial_height×target_spatial_width, or `factor` times the size, rounded down.
+    """
+
+    in_place: ClassVar[bool] = False
+    settings: ClassVar[str] = "imresize_param"
+    size_settings: ClassVar[tuple[str, ...]] = ("target_spatial_height", "target_spatial_width")
+
+    size: tuple[int, int]
+    factor: float | None
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.imresize_param
+        if p.factor < 0:
+            raise LayerError(f"factor is {p.factor:g}; 0 (none) or more was needed")
+        return cls((p.target_spatial_height, p.target_spatial_width), p.factor or None)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        check_4d(bottoms[0])
+        if bottoms[0][0] != 1:
+            raise LayerError(
+                f"the bottom is {format_shape(bottoms[0])}, of several pictures, which the fork averages over scales by a "
+                "rule that is not known; one picture was needed"
+            )
+        size = self.size
+        if self.factor is not None:
+            factor = np.float32(self.factor)
+            size = int(bottoms[0][2] * factor), int(bottoms[0][3] * factor)
+        if min(size) < 1:
+            raise LayerError(f"the top would be {format_shape(size)} (height × width); at least 1×1 was needed")
+        return [(*bottoms[0][:2], *size)]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.fixed(onnx.dims(node.bottoms[0])[:1], "ImResize takes one picture")
+        sizes = onnx.ints("top_shape", node.top_shapes[0])
+        onnx.emit(
+            "Resize", [node.bottoms[0], "", "", sizes], node.tops, mode="cubic", cubic_coeff_a=-0.75,
+            coordinate_transformation_mode="half_pixel",
+        )  # fmt: skip
+
+    @classmethod
+    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
+        return ({"target_spatial_height": wanted[2], "target_spatial_width": wanted[3]},) if len(wanted) == 4 else ()
 
 
 @dataclass(frozen=True)

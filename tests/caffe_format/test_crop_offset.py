@@ -9,6 +9,8 @@ import pytest
 from caffeconv import CaffeconvError
 from caffeconv.caffe_format.prototxt import read_prototxt
 from caffeconv.caffe_format.upgrade import upgrade_net
+from caffeconv.frontend.open_files import read_definition
+from caffeconv.frontend.options import NetOptions
 
 NET = 'input: "data"\ninput_dim: 1\ninput_dim: 3\ninput_dim: 500\ninput_dim: 500\n'
 
@@ -91,3 +93,36 @@ def test_no_offset_follows(tmp_path: Path, text: str, message: str) -> None:
     line = 5 + text.count("\n")
     assert f"fcn.prototxt: layer 'crop', line {line}: {message}" in str(caught.value)
     assert "crop_param { axis: 2 offset: … }" in str(caught.value)
+
+
+def today(kind: str, dialect: str | None, tmp_path: Path, *, crop_param: str = "", pad: int = 35) -> list[int]:
+    """The offset of a last layer that crops what a padded convolution of dilation 2 makes."""
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 9 dim: 9 } } }\n'
+        'layer { name: "c" type: "Convolution" bottom: "x" top: "c" '
+        f"convolution_param {{ num_output: 1 kernel_size: 3 pad: {pad} dilation: 2 }} }}\n"
+        f'layer {{ name: "crop" type: "{kind}" bottom: "c" bottom: "x" top: "y" {crop_param} }}\n'
+    )
+    net = read_definition(path, NetOptions(dialect=dialect))
+    return list(net.layers[-1].proto.crop_param.offset)
+
+
+def test_crop_of_hed(tmp_path: Path) -> None:
+    assert today("Crop", "hed", tmp_path) == [34, 34], "the dilation does not count"
+    assert today("AutoCrop", None, tmp_path) == [34, 34]
+    assert today("Crop", "bvlc", tmp_path) == []
+
+
+def test_a_crop_that_two_forks_read_differently(tmp_path: Path) -> None:
+    with pytest.raises(CaffeconvError, match=r"`dialect='bvlc'`\), HED's and FCN's forks at 34, 34.*`dialect='hed'`"):
+        today("Crop", None, tmp_path)
+    assert today("Crop", None, tmp_path, pad=1) == [], "both are 0"
+    assert today("Crop", None, tmp_path, crop_param="crop_param { offset: 3 }") == [3]
+
+
+def test_an_auto_crop_without_an_offset(tmp_path: Path) -> None:
+    with pytest.raises(
+        CaffeconvError, match=r"the offset would be -1; a whole number from 0 on was needed.*`crop_param"
+    ):
+        today("AutoCrop", None, tmp_path, pad=0)

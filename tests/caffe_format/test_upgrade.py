@@ -211,7 +211,8 @@ V1_TYPES = {
     "SILENCE": "Silence", "SLICE": "Slice", "SOFTMAX": "Softmax", "SOFTMAX_LOSS": "SoftmaxWithLoss", "SPLIT": "Split",
     "TANH": "TanH", "THRESHOLD": "Threshold", "WINDOW_DATA": "WindowData", "CROP": "Crop",
     "IMAGE_SEG_DATA": "ImageSegData", "CONVOLUTION3D": "Convolution3D", "POOLING3D": "Pooling3D",
-    "VIDEO_DATA": "VideoData",
+    "VIDEO_DATA": "VideoData", "UNPOOLING": "Unpooling",
+    "MULTI_STAGE_MEANFIELD": "MultiStageMeanfield",
 }  # fmt: skip
 
 
@@ -250,9 +251,13 @@ def test_v1_field(old: str, new: str) -> None:
 PARAMS = [field.name for field in V1LayerParameter.DESCRIPTOR.fields if field.name.endswith("_param")]
 
 
+REQUIRED = {"multi_stage_meanfield_param": "theta_alpha: 1 theta_beta: 2 theta_gamma: 3 num_iterations: 4"}
+
+
 @pytest.mark.parametrize("param", PARAMS)
 def test_v1_param_is_copied(param: str) -> None:
-    assert upgraded(f"layers {{ {param} {{ }} }}") == message(f"layer {{ {param} {{ }} }}")
+    fields = REQUIRED.get(param, "")
+    assert upgraded(f"layers {{ {param} {{ {fields} }} }}") == message(f"layer {{ {param} {{ {fields} }} }}")
 
 
 def test_every_v1_field_is_known() -> None:

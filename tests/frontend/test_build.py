@@ -43,8 +43,8 @@ def test_every_problem_in_one_go(tmp_path: Path) -> None:
     assert [problem.layer for problem in draft.problems] == ["a", "b", "c"]  # none of what only follows
     with pytest.raises(InvalidNetError) as refusal:
         build(net)
-    assert refusal.value.diagnostics == tuple(draft.problems)
-    assert "Unknown layer type: ReLUU; did you mean ReLU? A type of your own can be added" in str(refusal.value)
+    assert refusal.value.diagnostics == tuple(draft.summary)
+    assert "Unknown layer type: ReLUU; did you mean ReLU?\n  Ways on: cut the net before it" in str(refusal.value)
 
 
 @pytest.mark.parametrize(

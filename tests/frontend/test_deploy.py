@@ -151,3 +151,50 @@ def test_an_unknown_size_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(caffeconv.CaffeconvError, match=r"`shapes=\{'data': "):
         deployed(tmp_path, text + BODY)
     assert deployed(tmp_path, text + BODY, data=(1, 3, 8, 8))["d"][0] == "Input"
+
+
+SSD = """
+layer { name: "data" type: "AnnotatedData" top: "data" top: "label" annotated_data_param { batch_sampler { } } }
+layer { name: "fc" type: "InnerProduct" bottom: "data" top: "fc" inner_product_param { num_output: 4 } }
+layer { name: "mbox" type: "MultiBoxLoss" bottom: "fc" bottom: "label" top: "mbox" multibox_loss_param { iou: 0.5 } }
+layer { name: "ohem" type: "SmoothL1LossOHEM" bottom: "fc" bottom: "fc" top: "ohem" }
+layer { name: "eval" type: "DetectionEvaluate" bottom: "fc" bottom: "label" top: "eval" }
+"""
+
+
+def test_data_losses_and_evaluations_of_forks(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(SSD)
+    model = caffeconv.convert(path, deploy=True, shapes={"data": (1, 3, 4, 4)})
+    assert [value.name for value in model.graph.input] == ["data"]
+    assert [value.name for value in model.graph.output] == ["fc"]
+
+
+def test_the_size_of_a_forks_data_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(SSD)
+    with pytest.raises(caffeconv.CaffeconvError) as caught:
+        caffeconv.convert(path, deploy=True)
+    assert str(caught.value) == (
+        "data (AnnotatedData), line 2: AnnotatedData is a data layer of a fork, which does not say how large 'data' is\n"
+        "  Name it: `shapes={'data': (1, 3, 224, 224)}`"
+    )
+
+
+def test_what_the_caller_gives_a_shape_is_no_label(tmp_path: Path) -> None:
+    shapes = {"data": (1, 3, 4, 4), "info": (1, 3)}
+    text = 'layer { name: "d" type: "RoiData" top: "data" top: "info" top: "label" }\n' + BODY
+    text += 'layer { name: "i" type: "InnerProduct" bottom: "info" top: "i" inner_product_param { num_output: 4 } }'
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    model = caffeconv.convert(path, deploy=True, shapes=shapes)
+    assert [value.name for value in model.graph.input] == ["data", "info"]
+
+
+def test_data_of_the_other_phase_alone(tmp_path: Path) -> None:
+    """SSD's nets for training and for testing are two files."""
+    path = tmp_path / "train.prototxt"
+    path.write_text(SSD.replace('top: "label" annotated', 'top: "label" include { phase: TRAIN } annotated'))
+    model = caffeconv.convert(path, deploy=True, shapes={"data": (1, 3, 4, 4)})
+    assert [value.name for value in model.graph.input] == ["data"]
+    assert [value.name for value in model.graph.output] == ["fc"]

@@ -98,6 +98,16 @@ FILLED = 'filler { type: "gaussian" std: 0.5 }'
 CONV = f"num_output: 4 {GAUSSIAN}"
 
 RULES = {
+    "channel norm": Rule("ChannelNorm", X, made=spread),
+    "unpooling without mask": Rule(
+        "Unpooling", ((2, 3, 3, 4),), "unpooling_param { kernel_size: 2 stride: 2 unpool_h: 6 unpool_w: 8 }"
+    ),
+    "unpooling ave": Rule(
+        "Unpooling", ((2, 3, 3, 4),), "unpooling_param { unpool: AVE kernel_size: 3 stride: 2 unpool_h: 6 unpool_w: 9 }"
+    ),
+    "interp like a blob": Rule(
+        "Interp", ((2, 3, 3, 4), (1, 1, 5, 7)), "interp_param { use_blob_size: true }", held={1: smooth}
+    ),
     "abs": Rule("AbsVal", X, made=spread),
     "bnll": Rule("BNLL", X),
     "sigmoid": Rule("Sigmoid", X),

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 import caffeconv
+from caffeconv.caffe_format.terms import Phase
 from caffeconv.layers import LAYERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +24,7 @@ Array = NDArray[np.float32]
 class NetState(TypedDict):
     """The arguments that say which layers take part."""
 
-    phase: Literal["TRAIN", "TEST"]
+    phase: Phase
     level: int
     stages: tuple[str, ...]
     dialect: str | None
@@ -62,7 +63,7 @@ class Case:
         assert isinstance(level, int)
         dialect = self.about.get("dialect")
         assert dialect is None or isinstance(dialect, str)
-        phase: Literal["TRAIN", "TEST"] = "TRAIN" if self.about.get("phase") == "TRAIN" else "TEST"
+        phase: Phase = "TRAIN" if self.about.get("phase") == "TRAIN" else "TEST"
         return NetState(phase=phase, level=level, stages=tuple(stages), dialect=dialect)
 
     @property

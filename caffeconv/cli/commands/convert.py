@@ -95,7 +95,9 @@ def convert_command(
         )
     request = ModelRequest(
         net=net, weights=weights, out=out, outputs=outputs, batch=_batch(batch), storage=storage, opset=opset,
-        fold=not no_fold, forms=forms, options=replace(options, fully_convolutional=fully_convolutional),
+        fold=not no_fold, forms=forms, options=replace(
+            options, fully_convolutional=fully_convolutional, outputs=() if outputs == ("all",) else outputs
+        ),
     )  # fmt: skip
     convert_model(request, quiet=quiet, verbose=verbose)
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 import click
 from click.core import ParameterSource
 
-from caffeconv.caffe_format.prototxt import UnknownField
+from caffeconv.caffe_format.prototxt import UnknownField, unknown_field_lines
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.cli.shell_words import in_shell_words
 from caffeconv.errors import CaffeconvError, Diagnostic
@@ -151,8 +151,8 @@ def tell_problems(
     dropped: Sequence[UnknownField], diagnostics: Sequence[Diagnostic], *, quiet: bool, verbose: bool
 ) -> None:
     """Prints the notes on a net that could be used: fields dropped, warnings, and on -v all the rest."""
-    for unknown in dropped:
-        note(f"dropped: {unknown}", quiet=quiet)
+    for line in unknown_field_lines(dropped):
+        note(f"dropped: {line}", quiet=quiet)
     for diagnostic in diagnostics:
         if verbose or diagnostic.severity == "warning":
             note(str(diagnostic), quiet=quiet)
