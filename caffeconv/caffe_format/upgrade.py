@@ -348,12 +348,13 @@ _V1_TYPES = {
     V1LayerParameter.TANH: "TanH",
     V1LayerParameter.THRESHOLD: "Threshold",
     V1LayerParameter.WINDOW_DATA: "WindowData",
-    # forks: FCN; DeepLab 1; C3D 1.0
+    # forks: FCN; DeepLab 1; C3D 1.0; DeconvNet
     V1LayerParameter.CROP: "Crop",
     V1LayerParameter.IMAGE_SEG_DATA: "ImageSegData",
     V1LayerParameter.CONVOLUTION3D: "Convolution3D",
     V1LayerParameter.POOLING3D: "Pooling3D",
     V1LayerParameter.VIDEO_DATA: "VideoData",
+    V1LayerParameter.BN: "BN",
 }
 
 _V1_SAME = ("bottom", "top", "blobs", "include", "exclude", "loss_weight")

@@ -18,10 +18,10 @@ DIALECTS: Mapping[str, str] = {
     "mini-caffe": "luoyetx/mini-caffe: Proposal",
     "pvanet": "PVANET: Proposal",
     "refinedet": "RefineDet: DetectionOutput",
-    "retrieval": "CaffeMex_v2 and image retrieval: Normalization",
+    "retrieval": "yuminsuh/caffe_retrieval: L2Norm over whole items",
     "synopsys": "Synopsys' caffe of the ARC processors",
-    "tsn": "yjxiong/caffe: BN",
-    "ultinous": "Ultinous: L2Norm",
+    "tsn": "yjxiong/caffe (TSN): BN, Normalize over whole items",
+    "ultinous": "Ultinous/caffe: L2Norm per place",
 }
 """Name → fork, and the layers whose rule it decides."""
 

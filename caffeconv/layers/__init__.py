@@ -39,7 +39,7 @@ from caffeconv.layers.data import (
     Parameter,
     WindowData,
 )  # fmt: skip
-from caffeconv.layers.detection import DetectionOutput, Normalize, PriorBox
+from caffeconv.layers.detection import DetectionOutput, PriorBox
 from caffeconv.layers.eltwise import Eltwise
 from caffeconv.layers.infogain_loss import InfogainLoss
 from caffeconv.layers.inner_product import Embed, InnerProduct
@@ -53,6 +53,7 @@ from caffeconv.layers.losses import (
     SoftmaxWithLoss,
 )
 from caffeconv.layers.normalization import BN, LRN, MVN, BatchNorm
+from caffeconv.layers.norms import L2Norm, L2Normalize, Normalization, Normalize, NormL2
 from caffeconv.layers.pooling import SPP, Pooling
 from caffeconv.layers.python import Python
 from caffeconv.layers.recurrent import LSTM, RNN, LSTMUnit
@@ -103,6 +104,8 @@ LAYERS: dict[str, type[Layer]] = {
     "InnerProduct": InnerProduct,
     "Input": Input,
     "Interp": Interp,
+    "L2Norm": L2Norm,
+    "L2Normalize": L2Normalize,
     "LRN": LRN,
     "LSTM": LSTM,
     "LSTMUnit": LSTMUnit,
@@ -112,6 +115,8 @@ LAYERS: dict[str, type[Layer]] = {
     "MemoryData": MemoryData,
     "Mish": Mish,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
+    "NormL2": NormL2,
+    "Normalization": Normalization,
     "Normalize": Normalize,
     "PReLU": PReLU,
     "PSROIPooling": PSROIPooling,

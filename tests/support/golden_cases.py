@@ -26,6 +26,7 @@ class NetState(TypedDict):
     phase: Literal["TRAIN", "TEST"]
     level: int
     stages: tuple[str, ...]
+    dialect: str | None
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,10 @@ class Case:
         assert isinstance(stages, (list, tuple))
         level = self.about.get("level", 0)
         assert isinstance(level, int)
-        return NetState(
-            phase="TRAIN" if self.about.get("phase") == "TRAIN" else "TEST", level=level, stages=tuple(stages)
-        )
+        dialect = self.about.get("dialect")
+        assert dialect is None or isinstance(dialect, str)
+        phase: Literal["TRAIN", "TEST"] = "TRAIN" if self.about.get("phase") == "TRAIN" else "TEST"
+        return NetState(phase=phase, level=level, stages=tuple(stages), dialect=dialect)
 
     @property
     def types(self) -> frozenset[str]:

@@ -152,15 +152,15 @@ class TrialNet:
         except LayerError as error:
             return layer, unknown, Misfit(index, str(error))
         top_shapes: dict[str, Shape | None] = dict(zip(definition.top_values, tops, strict=False))
-        return layer, top_shapes, self._misfit(index, definition.name, tuple(weight_shapes.values()))
+        return layer, top_shapes, self._misfit(index, definition.name, layer, tuple(weight_shapes.values()))
 
-    def _misfit(self, index: int, name: str, weight_shapes: tuple[Shape, ...]) -> Misfit | None:
+    def _misfit(self, index: int, name: str, layer: Layer, weight_shapes: tuple[Shape, ...]) -> Misfit | None:
         stored = self.context.stored.get(name)
         if stored is None:
             return None
         if len(stored.blobs) == len(weight_shapes) or (stored.may_leave_out and len(stored.blobs) < len(weight_shapes)):
-            pairs = zip(weight_shapes, stored.blobs, strict=False)
-            if all(blob is None or shape_fits(tuple(shape), blob) for shape, blob in pairs):
+            pairs, any_vector = zip(weight_shapes, stored.blobs, strict=False), layer.takes_any_vector
+            if all(blob is None or shape_fits(tuple(shape), blob, any_vector=any_vector) for shape, blob in pairs):
                 return None
         return Misfit(index, "weights", stored_shapes(stored) or ((),))
 
