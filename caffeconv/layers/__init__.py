@@ -24,6 +24,7 @@ from caffeconv.layers.activations import (
     TanH,
     Threshold,
 )
+from caffeconv.layers.bn import BN, CuDNNBatchNorm
 from caffeconv.layers.concat_slice import Concat, Silence, Slice, Split
 from caffeconv.layers.contrastive_loss import ContrastiveLoss
 from caffeconv.layers.convolution import Convolution, Deconvolution, Im2col
@@ -52,7 +53,7 @@ from caffeconv.layers.losses import (
     SmoothL1Loss,
     SoftmaxWithLoss,
 )
-from caffeconv.layers.normalization import BN, LRN, MVN, BatchNorm
+from caffeconv.layers.normalization import LRN, MVN, BatchNorm
 from caffeconv.layers.norms import L2Norm, L2Normalize, Normalization, Normalize, NormL2
 from caffeconv.layers.pooling import SPP, Pooling
 from caffeconv.layers.python import Python
@@ -82,6 +83,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Convolution3D": Convolution3D,
     "ConvolutionDepthwise": ConvolutionDepthwise,
     "Crop": Crop,
+    "CuDNNBatchNorm": CuDNNBatchNorm,
     "Data": Data,
     "Deconvolution": Deconvolution,
     "DepthwiseConvolution": Convolution,

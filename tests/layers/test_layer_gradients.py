@@ -286,6 +286,9 @@ RULES = {
     "norml2": Rule("NormL2", ((3, 6),)),
     "normalization": Rule("Normalization", X),
     "bn segnet": Rule("BN", X, f"bn_param {{ scale_{FILLED} shift_{FILLED} }}"),
+    "batch norm eps after": Rule("BatchNorm", X, "batch_norm_param { add_eps_before_sqrt: false eps: 0.5 }", learnt=()),
+    "mvn eps before": Rule("MVN", X, "mvn_param { add_eps_before_sqrt: true eps: 0.1 }"),
+    "cudnn batch norm": Rule("CuDNNBatchNorm", X, f"cudnn_batch_norm_param {{ frozen: true scale_{FILLED} }}", learnt=(0, 1)),
     "bn segnet plain": Rule("BN", ((3, 4),), f"bn_param {{ bn_mode: INFERENCE scale_{FILLED} }}"),
     "bn pspnet": Rule("BN", X, f"bn_param {{ frozen: true slope_{FILLED} }}", learnt=(0, 1)),
     "embed": Rule(

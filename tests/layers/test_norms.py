@@ -18,11 +18,12 @@ def normed(folder: Path, layer: str, x: Array, dialect: str | None = None, weigh
     """What a layer `layer { name: "n" … }` of type and fields `layer` makes of x."""
     text = f'layer {{ name: "n" bottom: "x" top: "y" {layer} }}'
     net = caffeconv.Net(write_net(folder, {"x": x.shape}, text), weights, dialect=dialect)
-    return net.forward(x=x)["y"]
+    return forward(net, {"x": x})["y"]
 
 
 def over(x: Array, axes: tuple[int, ...]) -> Array:
-    return x / np.sqrt((x.astype("f8") ** 2).sum(axis=axes, keepdims=True))
+    norms: Array = np.sqrt((x**2).sum(axis=axes, keepdims=True))
+    return x / norms
 
 
 @pytest.mark.parametrize(("dialect", "axes"), [("ultinous", (1,)), ("akrit2013", (1,)), ("retrieval", (1, 2, 3))])
@@ -104,6 +105,6 @@ def test_scale_in_the_weights_makes_normalize_ssds(tmp_path: Path) -> None:
 def test_second_top_of_normalize_has_the_norms(tmp_path: Path) -> None:
     text = 'layer { name: "n" type: "Normalize" bottom: "x" top: "y" top: "norm" }'
     x = np.random.default_rng(0).normal(size=(2, 3, 2, 2)).astype(F)
-    tops = caffeconv.Net(write_net(tmp_path, {"x": x.shape}, text)).forward(x=x)
+    tops = forward(caffeconv.Net(write_net(tmp_path, {"x": x.shape}, text)), {"x": x})
     np.testing.assert_allclose(tops["norm"], np.sqrt((x**2).sum(axis=1, keepdims=True) + 1e-6), rtol=1e-5)
     np.testing.assert_allclose(tops["y"], x / tops["norm"], rtol=1e-5)
