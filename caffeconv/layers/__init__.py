@@ -62,7 +62,8 @@ from caffeconv.layers.resampling import Interp, Reorg, ShuffleChannel, Upsample
 from caffeconv.layers.rois import PSROIPooling, ROIPooling
 from caffeconv.layers.scale import Axpy, Bias, Scale
 from caffeconv.layers.select import BatchReindex, Filter
-from caffeconv.layers.shape import Flatten, Permute, Reshape, Tile
+from caffeconv.layers.sequences import ContinuationIndicator, ReverseTime
+from caffeconv.layers.shape import Flatten, Permute, Reshape, Reverse, Tile, Transpose
 from caffeconv.layers.softmax import ArgMax, Reduction, Softmax
 from caffeconv.layers.video import Convolution3D, Pooling3D
 
@@ -78,6 +79,7 @@ LAYERS: dict[str, type[Layer]] = {
     "Bias": Bias,
     "Clip": Clip,
     "Concat": Concat,
+    "ContinuationIndicator": ContinuationIndicator,
     "ContrastiveLoss": ContrastiveLoss,
     "Convolution": Convolution,
     "Convolution3D": Convolution3D,
@@ -137,6 +139,8 @@ LAYERS: dict[str, type[Layer]] = {
     "Reduction": Reduction,
     "Reorg": Reorg,
     "Reshape": Reshape,
+    "Reverse": Reverse,
+    "ReverseTime": ReverseTime,
     "SPP": SPP,
     "Scale": Scale,
     "SeLu": SeLu,
@@ -153,6 +157,7 @@ LAYERS: dict[str, type[Layer]] = {
     "TanH": TanH,
     "Threshold": Threshold,
     "Tile": Tile,
+    "Transpose": Transpose,
     "Upsample": Upsample,
     "WindowData": WindowData,
 }
