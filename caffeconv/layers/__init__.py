@@ -53,6 +53,7 @@ from caffeconv.layers.losses import (
     SmoothL1Loss,
     SoftmaxWithLoss,
 )
+from caffeconv.layers.lstm import Lstm
 from caffeconv.layers.normalization import LRN, MVN, BatchNorm
 from caffeconv.layers.norms import L2Norm, L2Normalize, Normalization, Normalize, NormL2
 from caffeconv.layers.pooling import SPP, Pooling
@@ -115,6 +116,7 @@ LAYERS: dict[str, type[Layer]] = {
     "LSTMUnit": LSTMUnit,
     "Local": Local,
     "Log": Log,
+    "Lstm": Lstm,
     "MVN": MVN,
     "MemoryData": MemoryData,
     "Mish": Mish,
