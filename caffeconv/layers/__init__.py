@@ -29,6 +29,7 @@ from caffeconv.layers.concat_slice import Concat, Silence, Slice, Split
 from caffeconv.layers.contrastive_loss import ContrastiveLoss
 from caffeconv.layers.convolution import Convolution, Deconvolution, Im2col
 from caffeconv.layers.crop import Crop
+from caffeconv.layers.ctc import CTCGreedyDecoder
 from caffeconv.layers.data import (
     Data,
     DummyData,
@@ -78,6 +79,7 @@ LAYERS: dict[str, type[Layer]] = {
     "BatchNorm": BatchNorm,
     "BatchReindex": BatchReindex,
     "Bias": Bias,
+    "CTCGreedyDecoder": CTCGreedyDecoder,
     "Clip": Clip,
     "Concat": Concat,
     "ContinuationIndicator": ContinuationIndicator,
