@@ -41,6 +41,7 @@ from caffeconv.layers.data import (
     Parameter,
     WindowData,
 )  # fmt: skip
+from caffeconv.layers.dense_block import DenseBlock
 from caffeconv.layers.detection import DetectionOutput, PriorBox
 from caffeconv.layers.eltwise import Eltwise
 from caffeconv.layers.infogain_loss import InfogainLoss
@@ -91,6 +92,7 @@ LAYERS: dict[str, type[Layer]] = {
     "CuDNNBatchNorm": CuDNNBatchNorm,
     "Data": Data,
     "Deconvolution": Deconvolution,
+    "DenseBlock": DenseBlock,
     "DepthwiseConvolution": Convolution,
     "DetectionOutput": DetectionOutput,
     "Dropout": Dropout,
