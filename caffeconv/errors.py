@@ -59,3 +59,7 @@ class InvalidNetError(CaffeconvError):
 
 class LayerError(CaffeconvError):
     """A layer's own complaint: what is; what was needed; what to try. The caller adds where."""
+
+
+class DialectError(LayerError):
+    """Forks of a layer's type differ, and nothing tells which is meant: only the caller can, no edit of the net."""

@@ -32,10 +32,8 @@ Refused with a message rather than guessed at:
 
 | type | why |
 |---|---|
-| L2Norm, L2Normalize | forks of this name differ in their epsilon and in the axes they sum over |
 | HSwish | one fork computes x · clip(0.4·x + 0.5), others x · ReLU6(x + 3) / 6, which HardSwish is |
 | NdConvolution, MatMul, RReLU | no one rule could be established; `Convolution` takes any number of axes |
-| BN with `icnet: true` | what ICNet's own fork does there is not published with the layer |
 | MultiBoxLoss and other layers for training only | `--deploy` takes them out of a net |
 
 A type of your own can be added from outside: [custom_layers.md](custom_layers.md).

@@ -355,6 +355,7 @@ _V1_TYPES = {
     V1LayerParameter.VIDEO_DATA: "VideoData",
     V1LayerParameter.UNPOOLING: "Unpooling",
     V1LayerParameter.MULTI_STAGE_MEANFIELD: "MultiStageMeanfield",
+    V1LayerParameter.BN: "BN",
 }
 
 _V1_SAME = ("bottom", "top", "blobs", "include", "exclude", "loss_weight")
@@ -509,6 +510,18 @@ def upgrade_batch_norm(source: NetSource) -> NetSource:
     return source
 
 
+def has_lstm_of_mycaffe(net: NetParameter) -> bool:
+    return any(layer.type == "Lstm" and layer.HasField("recurrent_param") for layer in net.layer)
+
+
+def upgrade_lstm_of_mycaffe(source: NetSource) -> NetSource:
+    """MyCaffe ignores the case of types: its Lstm with recurrent_param is Caffe's LSTM, not the older Lstm."""
+    for layer in source.net.layer:
+        if layer.type == "Lstm" and layer.HasField("recurrent_param"):
+            layer.type = "LSTM"
+    return source
+
+
 Upgrade = tuple[Callable[[NetParameter], bool], Callable[[NetSource], NetSource], str]
 """Needed?, the upgrade, and what it does in words."""
 UPGRADES: tuple[Upgrade, ...] = (
@@ -521,4 +534,5 @@ UPGRADES: tuple[Upgrade, ...] = (
     (has_v1_layers, upgrade_v1, '`layers { type: … }` (V1) became `layer { type: "…" }`'),
     (has_input_fields, upgrade_input_fields, "`input` fields became an Input layer"),
     (has_batch_norm_params, upgrade_batch_norm, "BatchNorm's three parameters: lr_mult and decay_mult became 0"),
+    (has_lstm_of_mycaffe, upgrade_lstm_of_mycaffe, "`Lstm` with recurrent_param became `LSTM`"),
 )

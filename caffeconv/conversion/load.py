@@ -9,7 +9,7 @@ from caffeconv.caffe_format.prototxt import UnknownField
 from caffeconv.errors import CaffeconvError, InvalidNetError
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.sha256 import Hashes, digest_of
-from caffeconv.frontend.bind import BoundGraph, bind, for_built_layers
+from caffeconv.frontend.bind import BoundGraph, bind, for_built_layers, with_stored_shapes
 from caffeconv.frontend.build import build_partial_graph, finish
 from caffeconv.frontend.deploy import UnknownSizeError
 from caffeconv.frontend.netdef import define_net
@@ -47,7 +47,7 @@ def load(net: PathLike, weights: Weights = None, options: NetOptions | None = No
     source = read_source(net, options)
     paths = weights_files(net, weights)
     files = [read_weights(path) for path in paths]
-    definition = define_net(source, options)
+    definition = with_stored_shapes(define_net(source, options), files)
     partial_graph = build_partial_graph(definition, options.shapes)
     bound = bind(finish(definition, partial_graph), files, seed=options.seed)
     errors = [d for d in (*partial_graph.summary, *for_built_layers(partial_graph, bound)) if d.severity == "error"]

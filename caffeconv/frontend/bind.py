@@ -14,11 +14,12 @@ import numpy as np
 from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
 from caffeconv.errors import Diagnostic
 from caffeconv.frontend.build import PartialGraph
+from caffeconv.ir.definition import NetDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 from caffeconv.tensor.param_values import ArrayValues, Blob, FileValues, FillerValues, ParamValues
-from caffeconv.tensor.shape import Shape, count, shape_string
+from caffeconv.tensor.shape import Shape, Shapes, count, shape_string
 
 RENAME = "To learn this layer's parameters from scratch rather than copying from a saved net, rename the layer."
 
@@ -60,6 +61,17 @@ def bind(graph: Graph, files: Sequence[WeightsFile], *, seed: int = 0) -> BoundG
                 params.append(replace(param, values=values, source=f"filler {filler.type}"))
         bound.append(replace(node, params=tuple(params)))
     return BoundGraph(replace(graph, nodes=tuple(bound)), tuple(diagnostics))
+
+
+def with_stored_shapes(net: NetDef, files: Sequence[WeightsFile]) -> NetDef:
+    """The net with what the weights files hold for each layer; the last file that has a layer counts, as in `bind`."""
+    stored: dict[str, Shapes] = {}
+    for file in files:
+        stored |= {layer.name: [blob.shape for blob in layer.blobs if blob is not None] for layer in file.layers}
+    layers = (
+        replace(layer, stored_shapes=stored[layer.name]) if layer.name in stored else layer for layer in net.layers
+    )
+    return replace(net, layers=tuple(layers))
 
 
 def copied_from(file: WeightsFile, graph: Graph) -> tuple[dict[tuple[str, str], ParamValues], tuple[Diagnostic, ...]]:
@@ -181,7 +193,7 @@ def _fit(node: Node, layer: StoredLayer, file: WeightsFile) -> tuple[list[tuple[
     for i, (param, blob) in enumerate(zip(node.params, blobs, strict=True)):
         if blob is None:
             continue
-        if not shape_fits(param.shape, blob):
+        if not shape_fits(param.shape, blob, any_vector=node.layer.takes_any_vector):
             line = (
                 hdf5_line(blob, param.shape) if layer.may_leave_out else mismatch_line(node.name, i, blob, param.shape)
             )
@@ -223,15 +235,23 @@ def hdf5_line(blob: Blob, target: Shape) -> str:
     )
 
 
-def shape_fits(target: Shape, blob: Blob) -> bool:
+def shape_fits(target: Shape, blob: Blob, *, any_vector: bool = False) -> bool:
     """Caffe's rule (Blob::ShapeEquals): old four-number shapes are held against the target padded with ones in front.
 
-    So are C3D 1.0's, of five numbers.
+    So are C3D 1.0's, of five numbers. any_vector: whether a vector fits any other of as many values, whatever axes of
+    size 1 either has.
     """
+    if any_vector and is_vector(target) and is_vector(blob.shape) and count(target) == count(blob.shape):
+        return True
     if not blob.legacy:
         return blob.shape == target
     axes = len(blob.shape)
     return len(target) <= axes and blob.shape == (1,) * (axes - len(target)) + target
+
+
+def is_vector(shape: Shape) -> bool:
+    """Whether at most one axis has a size other than 1."""
+    return sum(size != 1 for size in shape) <= 1
 
 
 def _left_alone(nodes: Sequence[Node], files: Sequence[WeightsFile]) -> Iterable[Diagnostic]:
@@ -249,7 +269,8 @@ def _inline_blobs(nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> FileP
     params: FileParams = {}
     for node in nodes:
         for i, (param, blob) in enumerate(zip(node.params, node.definition.inline_blobs, strict=False)):
-            if shape_fits(param.shape, blob) and blob.count == count(param.shape):
+            fits = shape_fits(param.shape, blob, any_vector=node.layer.takes_any_vector)
+            if fits and blob.count == count(param.shape):
                 params[node.name, i] = (ArrayValues(blob.array()), "the prototxt")
             elif blob.count:
                 where = f"{node.definition.where} in its own blobs"

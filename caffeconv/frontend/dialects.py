@@ -18,11 +18,11 @@ DIALECTS: Mapping[str, str] = {
     "mini-caffe": "luoyetx/mini-caffe: Proposal",
     "pvanet": "PVANET: Proposal",
     "refinedet": "RefineDet: DetectionOutput",
-    "retrieval": "CaffeMex_v2 and image retrieval: Normalization",
-    "synopsys": "Synopsys' caffe of the ARC processors: Reorg",
+    "retrieval": "yuminsuh/caffe_retrieval: L2Norm over whole items",
     "ssd": "weiliu89/caffe, branch ssd: PriorBox, DetectionOutput",
-    "tsn": "yjxiong/caffe: BN",
-    "ultinous": "Ultinous: L2Norm",
+    "synopsys": "Synopsys' caffe of the ARC processors: Reorg, Proposal",
+    "tsn": "yjxiong/caffe (TSN): BN, Normalize over whole items",
+    "ultinous": "Ultinous/caffe: L2Norm per place",
 }
 """Name → fork, and the layers whose rule it decides."""
 

@@ -13,7 +13,7 @@ from caffeconv.caffe_format.upgrade import upgrade_net
 from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.files.atomic import PathLike
-from caffeconv.frontend.bind import bind, for_built_layers
+from caffeconv.frontend.bind import bind, for_built_layers, with_stored_shapes
 from caffeconv.frontend.build import PartialGraph, build_partial_graph, finish
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.netdef import draft_net
@@ -124,16 +124,13 @@ def inspect(
         definition, faults = draft_net(upgraded, options)
     except InvalidNetError as error:
         return Report(source.net.name, (), (*dropped_warnings, *error.diagnostics), {}, {})
+    definition = with_stored_shapes(definition, files)
     shapes = shapes if batch is None else {**_with_batch(definition, shapes, batch), **(shapes or {})}
     partial_graph = build_partial_graph(definition, shapes)
     graph = finish(definition, partial_graph)
     binding = bind(graph, files)
-    diagnosis = diagnose(
-        definition,
-        files,
-        (*dropped_warnings, *faults, *partial_graph.summary, *for_built_layers(partial_graph, binding)),
-        shapes,
-    )
+    problems = (*dropped_warnings, *faults, *partial_graph.summary, *for_built_layers(partial_graph, binding))
+    diagnosis = diagnose(definition, files, problems, shapes)
     value_warnings = tuple(check_values(binding.graph.nodes)) if values else ()
     diagnostics = (*diagnosis.diagnostics, *value_warnings)
     deploy_command = (

@@ -12,7 +12,7 @@ import numpy as np
 
 from caffeconv.caffe_format.terms import ExtraValue, Phase
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.shape import FloatArray, Shape
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes
 
 if TYPE_CHECKING:
     from caffeconv.caffe_pb2 import BlobProto, LayerParameter
@@ -108,6 +108,8 @@ class LayerDef:
     propagate_down: tuple[bool, ...] = ()
     """Whether a diff is wanted, for each bottom, or none at all."""
     inline_blobs: tuple[InlineBlob, ...] = field(default=(), compare=False, repr=False)
+    stored_shapes: Shapes | None = None
+    """What the weights file has for the layer, by which some types tell their fork; None: it has no such layer."""
 
     def with_proto(self, proto: LayerParameter) -> LayerDef:
         """What another message says, in this layer's place: it has to have as many bottoms and tops."""

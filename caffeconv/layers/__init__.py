@@ -24,6 +24,7 @@ from caffeconv.layers.activations import (
     TanH,
     Threshold,
 )
+from caffeconv.layers.bn import BN, CuDNNBatchNorm
 from caffeconv.layers.bounded_activations import HardSigmoid, HardSwish, ReLU6, ReLUX, Sparsify, Truncation
 from caffeconv.layers.box_output import BoxGroupOutput, BoxOutput, DecodeBBox, FrcnnOutput, ScaleRoute
 from caffeconv.layers.broadcasting import Add, ChannelScale, Div, Mul, Pairwise, Sub
@@ -31,6 +32,7 @@ from caffeconv.layers.concat_slice import Concat, Silence, Slice, Split
 from caffeconv.layers.contrastive_loss import ContrastiveLoss
 from caffeconv.layers.convolution import Convolution, Deconvolution, Im2col
 from caffeconv.layers.crop import Crop
+from caffeconv.layers.ctc import CTCGreedyDecoder
 from caffeconv.layers.data import (
     Data,
     DummyData,
@@ -43,7 +45,8 @@ from caffeconv.layers.data import (
     WindowData,
 )  # fmt: skip
 from caffeconv.layers.deformable_convolution import DeformableConvolution
-from caffeconv.layers.detection import DetectionOutput, Normalize
+from caffeconv.layers.dense_block import DenseBlock
+from caffeconv.layers.detection import DetectionOutput
 from caffeconv.layers.distances import InnerDistance, Mean
 from caffeconv.layers.eltwise import Eltwise
 from caffeconv.layers.infogain_loss import InfogainLoss
@@ -57,8 +60,10 @@ from caffeconv.layers.losses import (
     SmoothL1Loss,
     SoftmaxWithLoss,
 )
+from caffeconv.layers.lstm import Lstm
 from caffeconv.layers.meanfield import MultiStageMeanfield
-from caffeconv.layers.normalization import BN, LRN, MVN, BatchNorm
+from caffeconv.layers.normalization import LRN, MVN, BatchNorm
+from caffeconv.layers.norms import L2Norm, L2Normalize, Normalization, Normalize, NormL2
 from caffeconv.layers.optical_flow import ChannelNorm, Correlation, FlowWarp, Resample
 from caffeconv.layers.peaks import Nms
 from caffeconv.layers.pooling import SPP, Pooling
@@ -85,7 +90,8 @@ from caffeconv.layers.roi_sampling import MaskPooling, MaskResize, PSROIAlign, R
 from caffeconv.layers.rois import PSROIPooling, ROIPooling
 from caffeconv.layers.scale import Axpy, Bias, Scale
 from caffeconv.layers.select import BatchReindex, Filter
-from caffeconv.layers.shape import Flatten, Pad, Permute, Reshape, Squeeze, Tile
+from caffeconv.layers.sequences import ContinuationIndicator, ReverseTime
+from caffeconv.layers.shape import Flatten, Pad, Permute, Reshape, Reverse, Squeeze, Tile, Transpose
 from caffeconv.layers.softmax import ArgMax, Reduction, Softmax
 from caffeconv.layers.spatial_attention import PointwiseSpatialAttention
 from caffeconv.layers.unpooling import Unpooling
@@ -107,10 +113,12 @@ LAYERS: dict[str, type[Layer]] = {
     "Bias": Bias,
     "BoxGroupOutput": BoxGroupOutput,
     "BoxOutput": BoxOutput,
+    "CTCGreedyDecoder": CTCGreedyDecoder,
     "ChannelNorm": ChannelNorm,
     "ChannelScale": ChannelScale,
     "Clip": Clip,
     "Concat": Concat,
+    "ContinuationIndicator": ContinuationIndicator,
     "ContrastiveLoss": ContrastiveLoss,
     "Convolution": Convolution,
     "Convolution3D": Convolution3D,
@@ -119,12 +127,14 @@ LAYERS: dict[str, type[Layer]] = {
     "Correlation": Correlation,
     "Cosine": Cosine,
     "Crop": Crop,
+    "CuDNNBatchNorm": CuDNNBatchNorm,
     "Data": Data,
     "DecodeBBox": DecodeBBox,
     "Deconvolution": Deconvolution,
     "Deconvolution3D": Deconvolution3D,
     "DeconvolutionRistretto": DeconvolutionRistretto,
     "DeformableConvolution": DeformableConvolution,
+    "DenseBlock": DenseBlock,
     "DepthToSpace": DepthToSpace,
     "DepthwiseConvolution": Convolution,
     "DetectionOutput": DetectionOutput,
@@ -157,11 +167,14 @@ LAYERS: dict[str, type[Layer]] = {
     "InnerProduct": InnerProduct,
     "Input": Input,
     "Interp": Interp,
+    "L2Norm": L2Norm,
+    "L2Normalize": L2Normalize,
     "LRN": LRN,
     "LSTM": LSTM,
     "LSTMUnit": LSTMUnit,
     "Local": Local,
     "Log": Log,
+    "Lstm": Lstm,
     "MVN": MVN,
     "MaskPooling": MaskPooling,
     "MaskResize": MaskResize,
@@ -172,6 +185,8 @@ LAYERS: dict[str, type[Layer]] = {
     "MultiStageMeanfield": MultiStageMeanfield,
     "MultinomialLogisticLoss": MultinomialLogisticLoss,
     "Nms": Nms,
+    "NormL2": NormL2,
+    "Normalization": Normalization,
     "Normalize": Normalize,
     "PReLU": PReLU,
     "PSROIAlign": PSROIAlign,
@@ -209,6 +224,8 @@ LAYERS: dict[str, type[Layer]] = {
     "Reshape": Reshape,
     "ResizeBilinear": ResizeBilinear,
     "ResizeNearestNeighbor": ResizeNearestNeighbor,
+    "Reverse": Reverse,
+    "ReverseTime": ReverseTime,
     "SPP": SPP,
     "Scale": Scale,
     "ScaleRoute": ScaleRoute,
@@ -233,6 +250,7 @@ LAYERS: dict[str, type[Layer]] = {
     "TanH": TanH,
     "Threshold": Threshold,
     "Tile": Tile,
+    "Transpose": Transpose,
     "Truncation": Truncation,
     "Unpooling": Unpooling,
     "Upsample": Upsample,

@@ -163,6 +163,7 @@ class PReLU(Elementwise):
     """y = max(x, 0) + slope_c · min(x, 0); weight C, or a scalar with `channel_shared` (caffe: prelu_layer.cpp)."""
 
     keeps_bottoms: ClassVar[bool] = True
+    takes_any_vector: ClassVar[bool] = True
     param_axes: ClassVar[Mapping[str, str]] = {"slope": "channels"}
     settings: ClassVar[str] = "prelu_param"
 

@@ -1,8 +1,8 @@
-"""Two layers of SSD (weiliu89/caffe, branch ssd): Normalize and DetectionOutput."""
+"""DetectionOutput (weiliu89/caffe, branch ssd, and forks of it)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -12,15 +12,11 @@ from caffeconv.caffe_pb2 import PriorBoxParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT, INT64
-from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, at_least
 from caffeconv.layers.detection_inputs import POLYGON, DetectionForm, DetectionInputs
-from caffeconv.layers.gradient_ops import class_sums, refuse_all, sum_over
+from caffeconv.layers.gradient_ops import refuse_all
 from caffeconv.layers.pooling import LOWEST
-from caffeconv.layers.weight_layouts import along
-from caffeconv.tensor.axis_order import AxisOrder
-from caffeconv.tensor.shape import Shape, Shapes, count, format_shape
-from caffeconv.tensor.weight_array import Fact, WeightArrays
+from caffeconv.tensor.shape import Shape, Shapes, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,92 +30,6 @@ def legacy_shape(shape: Shape) -> tuple[int, int, int, int]:
         raise LayerError(f"the bottom is {format_shape(shape)}; Cannot use legacy accessors on Blobs with > 4 axes.")
     num, channels, height, width = (*shape, *([1] * (4 - len(shape))))
     return num, channels, height, width
-
-
-# -- Normalize ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Normalize(Layer):
-    """y = scale · x / √(Σ x² + eps), the sum over the channels of each place, or over all of C×H×W.
-
-    Bottom N×C×…, at most 4 axes. Parameter: scale, C, or one number without axes where `channel_shared` (ssd:
-    normalize_layer.cpp).
-    """
-
-    computes_in_float32: ClassVar[bool] = True
-    is_pointwise: ClassVar[bool] = True
-
-    across_spatial: bool
-    channel_shared: bool
-    eps: float
-    filler: Filler
-
-    @classmethod
-    def parse(cls, layer: LayerDef) -> Self:
-        p = layer.proto.norm_param
-        filler = Filler.parse(p.scale_filler) if p.HasField("scale_filler") else Filler(value=1.0)
-        return cls(p.across_spatial, p.channel_shared, p.eps, filler)
-
-    def top_shapes(self, bottoms: Shapes) -> Shapes:
-        if not 2 <= len(bottoms[0]) <= 4:
-            raise LayerError(
-                f"the bottom is {format_shape(bottoms[0])}; Number of axes of bottom blob must be >=2, and at most 4"
-            )
-        return [bottoms[0]]
-
-    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
-        return {"scale": () if self.channel_shared else (bottoms[0][1],)}
-
-    def fillers(self) -> Mapping[str, Filler]:
-        return {"scale": self.filler}
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        unit, _ = self._unit_and_norm(node, onnx)
-        onnx.emit("Mul", [unit, self._scale(node, onnx)], node.tops)
-
-    def _axes(self, node: Node) -> list[int]:
-        return list(range(1, len(node.bottom_shapes[0]))) if self.across_spatial else [1]
-
-    def _unit_and_norm(self, node: Node, onnx: OnnxBuilder) -> tuple[str, str]:
-        total = onnx.reduce("ReduceSumSquare", node.bottoms[0], self._axes(node), keepdims=True, what="sum")
-        guarded = onnx.op("Add", [total, onnx.floats("eps", self.eps)], what="guarded")
-        norm = onnx.op("Sqrt", [guarded], what="norm")
-        return onnx.op("Div", [node.bottoms[0], norm], what="unit"), norm
-
-    def _scale(self, node: Node, onnx: OnnxBuilder) -> str:
-        shape = node.bottom_shapes[0]
-        return onnx.weight("scale", () if self.channel_shared else (shape[1], *([1] * (len(shape) - 2))))
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        rank = len(node.bottom_shapes[0])
-        unit, norm = self._unit_and_norm(node, onnx)
-        product = onnx.op("Mul", [top_diffs[0], unit], what="diff_unit")
-        along = onnx.reduce("ReduceSum", product, self._axes(node), keepdims=True, what="along")
-        across = onnx.op("Sub", [top_diffs[0], onnx.op("Mul", [unit, along], what="radial")], what="across")
-        # ssd: the scale comes last, as if it were the same for all channels
-        scaled = onnx.op(
-            "Mul", [onnx.op("Div", [across, norm], what="turn"), self._scale(node, onnx)], what="bottom_diff"
-        )
-        if self.channel_shared:
-            return Gradients((scaled,), {"scale": sum_over(onnx, product, range(rank), "scale_diff")})
-        return Gradients((scaled,), {"scale": class_sums(onnx, product, rank, 1, "scale_diff")})
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        facts: dict[str, Fact] = {"epsilon": self.eps}
-        return WeightArrays((along(node, node.param("scale"), "gamma", 1, bottoms[0]),), facts)
-
-    @property
-    def mixes_positions(self) -> bool:
-        return self.across_spatial
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return 2 * count(bottoms[0])
-
-
-# -- DetectionOutput ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.caffe_pb2 import BNParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
@@ -18,13 +17,8 @@ from caffeconv.layers.pooling import divisor_correction, pooling_diff
 from caffeconv.layers.weight_layouts import PerChannel, batch_normalization
 from caffeconv.tensor.axis_order import AxisOrder
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
-from caffeconv.tensor.weight_array import Fact, WeightArray, WeightArrays
+from caffeconv.tensor.weight_array import Fact, WeightArrays
 from caffeconv.tensor.window import Window
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-    from caffeconv.ir.onnx_builder import OnnxBuilder
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,16 +37,18 @@ class BatchNorm(Layer):
 
     NVIDIA's `scale_bias`, or either filler, adds the parameters scale and bias, C each: y = scale · … + bias. eps is
     then at least 1e-5, TEST always takes the stored statistics, TRAIN the batch's, and the third parameter counts for
-    nothing (NVIDIA/caffe: batch_norm_layer.cpp).
+    nothing (NVIDIA/caffe: batch_norm_layer.cpp). Where the weights file has the blobs of NVIDIA's 0.15 (scale, bias, mean,
+    variance, a counter), they are taken in that order. Synopsys' `add_eps_before_sqrt: false` divides by √variance + eps.
     """
 
     propagates_always: ClassVar[bool] = True
     keeps_bottoms: ClassVar[bool] = True
     computes_in_float32: ClassVar[bool] = True
     is_pointwise: ClassVar[bool] = True
+    takes_any_vector: ClassVar[bool] = True
     param_axes: ClassVar[Mapping[str, str]] = {
         "mean": "channels", "variance": "channels", "scale_factor": "the number that mean and variance are divided by",
-        "scale": "channels", "bias": "channels",
+        "scale": "channels", "bias": "channels", "counter": "batches seen",
     }  # fmt: skip
     settings: ClassVar[str] = "batch_norm_param"
     completed_by: ClassVar[str] = "Scale"
@@ -62,16 +58,23 @@ class BatchNorm(Layer):
     scale_bias: bool
     scale_filler: Filler
     bias_filler: Filler
+    scale_first: bool = False
+    """Whether the parameters stand in the order of NVIDIA's 0.15."""
+    eps_after_root: bool = False
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.batch_norm_param
         scale_filler = Filler.parse(p.scale_filler) if p.HasField("scale_filler") else Filler(value=1.0)
         fillers = scale_filler, Filler.parse(p.bias_filler)
-        if p.scale_bias or p.HasField("scale_filler") or p.HasField("bias_filler"):
+        has_fillers = p.HasField("scale_filler") or p.HasField("bias_filler")
+        scale_first = not p.scale_bias and _is_scale_first(layer.stored_shapes or (), has_fillers=has_fillers)
+        if p.scale_bias or has_fillers or scale_first:
+            if not p.add_eps_before_sqrt:
+                raise LayerError("add_eps_before_sqrt is of Synopsys' BatchNorm, scale and bias are of NVIDIA's")
             if len(layer.param_specs) > 5:
                 raise LayerError(f"{len(layer.param_specs)} param given; BatchNorm with scale_bias has 5 parameters")
-            return cls(max(p.eps, NVIDIA_LEAST_EPS), layer.phase == "TEST", True, *fillers)
+            return cls(max(p.eps, NVIDIA_LEAST_EPS), layer.phase == "TEST", True, *fillers, scale_first)
         for spec in layer.param_specs:
             lr_mult = 1.0 if spec.lr_mult is None else spec.lr_mult
             if lr_mult != 0:
@@ -82,7 +85,7 @@ class BatchNorm(Layer):
         if len(layer.param_specs) > 3:
             raise LayerError(f"{len(layer.param_specs)} param given; BatchNorm has 3 parameters")
         global_stats = p.use_global_stats if p.HasField("use_global_stats") else layer.phase == "TEST"
-        return cls(p.eps, global_stats, False, *fillers)
+        return cls(p.eps, global_stats, False, *fillers, eps_after_root=not p.add_eps_before_sqrt)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if not bottoms[0]:
@@ -93,29 +96,35 @@ class BatchNorm(Layer):
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         channels = 1 if len(bottoms[0]) == 1 else bottoms[0][1]
+        if self.scale_first:
+            return {**dict.fromkeys(("scale", "bias", "mean", "variance"), (channels,)), "counter": (1,)}
         shapes: dict[str, Shape] = {"mean": (channels,), "variance": (channels,), "scale_factor": (1,)}
         return {**shapes, "scale": (channels,), "bias": (channels,)} if self.scale_bias else shapes
 
     def fillers(self) -> Mapping[str, Filler]:
         if not self.scale_bias:
             return {}
-        return {"scale_factor": Filler(value=1.0), "scale": self.scale_filler, "bias": self.bias_filler}
+        counted = {} if self.scale_first else {"scale_factor": Filler(value=1.0)}
+        return {**counted, "scale": self.scale_filler, "bias": self.bias_filler}
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rank = len(node.bottom_shapes[0])
         if not self.use_global_stats:
             axes = [0] if rank == 1 else [axis for axis in range(rank) if axis != 1]
             normalized = f"{node.tops[0]}/normalized" if self.scale_bias else node.tops[0]
-            lower_mean_variance(onnx, node.bottoms[0], axes, self.eps, normalized)
+            parts = centred_and_deviation(onnx, node.bottoms[0], axes, self.eps, eps_after_root=self.eps_after_root)
+            onnx.emit("Div", parts, [normalized])
             if self.scale_bias:
                 spread = (node.bottom_shapes[0][1], *([1] * (rank - 2)))
                 scaled = onnx.op("Mul", [normalized, onnx.weight("scale", spread)], what="scaled")
                 onnx.emit("Add", [scaled, onnx.weight("bias", spread)], node.tops)
             return
         mean, variance = self.statistics(node)
-        if rank == 1:
-            centred = onnx.op("Sub", [node.bottoms[0], onnx.floats("mean", mean)], what="centred")
-            onnx.emit("Div", [centred, onnx.floats("deviation", np.sqrt(variance + np.float32(self.eps)))], node.tops)
+        if rank == 1 or self.eps_after_root:
+            spread = (-1, *([1] * (rank - 2))) if rank > 1 else (1,)
+            centred = onnx.op("Sub", [node.bottoms[0], onnx.floats("mean", mean.reshape(spread))], what="centred")
+            deviation = self._stored_deviation(variance).reshape(spread)
+            onnx.emit("Div", [centred, onnx.floats("deviation", deviation)], node.tops)
             return
         if self.scale_bias:
             affine = [onnx.weight("scale"), onnx.weight("bias")]
@@ -123,6 +132,12 @@ class BatchNorm(Layer):
             affine = [onnx.floats("ones", np.ones_like(mean)), onnx.floats("zeros", np.zeros_like(mean))]
         statistics = [onnx.floats("mean", mean), onnx.floats("variance", variance)]
         onnx.emit("BatchNormalization", [node.bottoms[0], *affine, *statistics], node.tops, epsilon=self.eps)
+
+    def _stored_deviation(self, variance: FloatArray) -> FloatArray:
+        """By what x - mean is divided, per channel."""
+        eps = variance.dtype.type(self.eps)
+        deviation: FloatArray = np.sqrt(variance) + eps if self.eps_after_root else np.sqrt(variance + eps)
+        return deviation
 
     def statistics(self, node: Node) -> tuple[FloatArray, FloatArray]:
         """Mean and variance, C each, with the scale factor applied."""
@@ -145,7 +160,7 @@ class BatchNorm(Layer):
             diff = onnx.op("Mul", [diff, onnx.weight("scale", (*channels, *spread[1:]))], what="scaled_diff")
         if self.use_global_stats:
             _, variance = self.statistics(node)
-            deviation = np.sqrt(variance + np.float32(self.eps)).reshape(spread)
+            deviation = self._stored_deviation(variance).reshape(spread)
             return Gradients(
                 (onnx.op("Div", [diff, onnx.floats("deviations", deviation)], what="bottom_diff"),), params
             )
@@ -157,7 +172,9 @@ class BatchNorm(Layer):
         """(x - mean) / deviation, the deviation, and the axes over which both were taken."""
         rank = len(node.bottom_shapes[0])
         axes = [0] if rank == 1 else [axis for axis in range(rank) if axis != 1]
-        centred, deviation = centred_and_deviation(onnx, node.bottoms[0], axes, self.eps)
+        centred, deviation = centred_and_deviation(
+            onnx, node.bottoms[0], axes, self.eps, eps_after_root=self.eps_after_root
+        )
         return onnx.op("Div", [centred, deviation], what="normalized"), deviation, axes
 
     def _affine_diffs(self, node: Node, onnx: OnnxBuilder, diff: str, spread: Sequence[int]) -> dict[str, str]:
@@ -165,7 +182,7 @@ class BatchNorm(Layer):
         if self.use_global_stats:
             mean, variance = self.statistics(node)
             centred = onnx.op("Sub", [node.bottoms[0], onnx.floats("means", mean.reshape(spread))], what="centred")
-            deviation = onnx.floats("deviations", np.sqrt(variance + np.float32(self.eps)).reshape(spread))
+            deviation = onnx.floats("deviations", self._stored_deviation(variance).reshape(spread))
             normalized = onnx.op("Div", [centred, deviation], what="normalized")
         else:
             normalized, _, _ = self._normalized(node, onnx)
@@ -178,7 +195,7 @@ class BatchNorm(Layer):
         if not self.use_global_stats or len(node.bottom_shapes[0]) < 2:
             return None
         mean, variance = self.statistics(node)
-        factor = 1 / np.sqrt(variance.astype(np.float64) + self.eps)
+        factor = 1 / self._stored_deviation(variance.astype(np.float64))
         summand = -mean * factor
         if self.scale_bias:
             scale, bias = (node.param(name).array().astype(np.float64) for name in ("scale", "bias"))
@@ -199,7 +216,7 @@ class BatchNorm(Layer):
             factors = follower.layer.factor_and_summand(follower) or (None, None)
             gamma, beta = (PerChannel.of(follower, param.name) if param else None for param in factors)
         mean, variance = self._statistic(node, "mean", 0), self._statistic(node, "variance", 1)
-        facts: dict[str, Fact] = {"epsilon": self.eps}
+        facts: dict[str, Fact] = {"epsilon": 0.0 if self.eps_after_root else self.eps}
         note = "" if self.use_global_stats else "Caffe takes mean and variance of the batch here, not those stored"
         arrays = batch_normalization(gamma, beta, mean, variance, bottoms[0])
         return WeightArrays(arrays, facts, (note,) if note else ())
@@ -211,6 +228,11 @@ class BatchNorm(Layer):
             return stored
         factor = PerChannel.of(node, "scale_factor")
         sources = (*stored.sources, *factor.sources)
+        if self.eps_after_root and name == "variance":
+            words = "(√(variance ÷ scale_factor) + eps)²"
+            return PerChannel(
+                stored.channels, sources, words, lambda: self._stored_deviation(self.statistics(node)[1]) ** 2
+            )
         return PerChannel(stored.channels, sources, f"{name} ÷ scale_factor", lambda: self.statistics(node)[index])
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
@@ -225,17 +247,25 @@ class BatchNorm(Layer):
         return count(stored[0]) if stored else None
 
 
-def lower_mean_variance(onnx: OnnxBuilder, x: str, axes: list[int], eps: float, top: str) -> None:
-    """(x - mean) / √(variance + eps), both taken over `axes`."""
-    onnx.emit("Div", centred_and_deviation(onnx, x, axes, eps), [top])
+def _is_scale_first(stored: Shapes, *, has_fillers: bool) -> bool:
+    """Whether a file's blobs are those of NVIDIA's 0.15. With one channel they look like those of 0.16 with fillers."""
+    if len(stored) != 5:
+        return False
+    sizes = [count(shape) for shape in stored]
+    return sizes[0] == sizes[1] == sizes[2] == sizes[3] and sizes[4] == 1 and (sizes[2] != 1 or not has_fillers)
 
 
-def centred_and_deviation(onnx: OnnxBuilder, x: str, axes: list[int], eps: float) -> tuple[str, str]:
-    """x - mean and √(variance + eps), both taken over `axes`."""
+def centred_and_deviation(
+    onnx: OnnxBuilder, x: str, axes: list[int], eps: float, *, eps_after_root: bool = False
+) -> tuple[str, str]:
+    """x - mean and √(variance + eps), or √variance + eps, both taken over `axes`."""
     mean = onnx.reduce("ReduceMean", x, axes, keepdims=True, what="mean")
     centred = onnx.op("Sub", [x, mean], what="centred")
     square = onnx.op("Mul", [centred, centred], what="square")
     variance = onnx.reduce("ReduceMean", square, axes, keepdims=True, what="variance")
+    if eps_after_root:
+        root = onnx.op("Sqrt", [variance], what="root")
+        return centred, onnx.op("Add", [root, onnx.floats("eps", eps)], what="deviation")
     guarded = onnx.op("Add", [variance, onnx.floats("eps", eps)], what="guarded")
     return centred, onnx.op("Sqrt", [guarded], what="deviation")
 
@@ -369,7 +399,10 @@ class LRN(Layer):
 
 @dataclass(frozen=True)
 class MVN(Layer):
-    """y = (x - mean) / (deviation + eps) over H×W, or C×H×W with `across_channels`; the top always has 4 axes."""
+    """y = (x - mean) / (deviation + eps) over H×W, or C×H×W with `across_channels`; the top always has 4 axes.
+
+    Synopsys' `add_eps_before_sqrt` divides by √(variance + eps).
+    """
 
     in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
@@ -379,11 +412,12 @@ class MVN(Layer):
     normalize_variance: bool
     across_channels: bool
     eps: float
+    eps_under_root: bool = False
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.mvn_param
-        return cls(p.normalize_variance, p.across_channels, p.eps)
+        return cls(p.normalize_variance, p.across_channels, p.eps, p.add_eps_before_sqrt)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if len(bottoms[0]) > 4:
@@ -414,6 +448,9 @@ class MVN(Layer):
     def _deviation(self, onnx: OnnxBuilder, centred: str) -> str:
         square = onnx.op("Mul", [centred, centred], what="square")
         variance = onnx.reduce("ReduceMean", square, self._axes, keepdims=True, what="variance")
+        if self.eps_under_root:
+            guarded = onnx.op("Add", [variance, onnx.floats("eps", self.eps)], what="guarded")
+            return onnx.op("Sqrt", [guarded], what="deviation")
         # caffe: eps is added to the deviation, not to the variance
         return onnx.op("Add", [onnx.op("Sqrt", [variance]), onnx.floats("eps", self.eps)], what="deviation")
 
@@ -432,147 +469,3 @@ class MVN(Layer):
     @property
     def mixes_positions(self) -> bool:
         return True
-
-
-_SEGNET = {"scale_filler", "shift_filler", "bn_mode"}
-
-
-_PSPNET = {"slope_filler", "bias_filler", "momentum", "eps", "frozen"}
-
-
-SEGNET_EPS = 1e-9
-
-
-@dataclass(frozen=True)
-class BN(Layer):
-    """y = slope · (x - mean) / √(variance + eps) + bias, per channel: two layers of one name.
-
-    SegNet's (caffe-segnet: bn_layer.cpp) has the parameters scale and shift, 1×C×1×1 each. LEARN, the default, takes
-    mean and (biased) variance of this batch, in TEST too, with eps 1e-9; INFERENCE takes none, y = scale · x + shift.
-    The top has 4 axes. PSPNet's (PSPNet: bn_layer.cpp) has slope, bias, mean and variance, 1×C×1×1 each; in TRAIN,
-    unless `frozen`, mean and (biased) variance are those of the batch. The fields of bn_param tell one from the other.
-    """
-
-    keeps_bottoms: ClassVar[bool] = True
-    computes_in_float32: ClassVar[bool] = True
-    is_pointwise: ClassVar[bool] = True
-
-    segnet: bool
-    statistics: Literal["stored", "batch", "none"]
-    eps: float
-    slope_filler: Filler
-    bias_filler: Filler
-    variance: float
-    """What the stored variance starts from."""
-
-    @classmethod
-    def parse(cls, layer: LayerDef) -> Self:
-        p = layer.proto.bn_param
-        fields = {field.name for field, _ in p.ListFields()}
-        segnet, pspnet = sorted(fields & _SEGNET), sorted(fields & _PSPNET)
-        if p.icnet:
-            raise LayerError("icnet: true changes what BN computes, and no source says how; that is not supported")
-        if segnet and pspnet:
-            raise LayerError(f"{segnet[0]} is of SegNet's BN, {pspnet[0]} of PSPNet's; fields of one were needed")
-        if not segnet and not pspnet:
-            raise LayerError(
-                "bn_param does not tell whose BN this is; add `bn_param { bn_mode: LEARN }` (or INFERENCE) for "
-                "SegNet's with 2 parameters, `bn_param { frozen: false }` for PSPNet's with 4"
-            )
-        if segnet:
-            learns = p.bn_mode == BNParameter.LEARN
-            fillers = Filler.parse(p.scale_filler), Filler.parse(p.shift_filler)
-            return cls(True, "batch" if learns else "none", SEGNET_EPS, *fillers, 0.0)
-        stored = p.frozen or layer.phase == "TEST"
-        fillers = Filler.parse(p.slope_filler), Filler.parse(p.bias_filler)
-        return cls(False, "stored" if stored else "batch", p.eps, *fillers, 1.0 if p.frozen else 0.0)
-
-    def top_shapes(self, bottoms: Shapes) -> Shapes:
-        bottom = bottoms[0]
-        if not 2 <= len(bottom) <= 4:
-            raise LayerError(f"the bottom is {format_shape(bottom)}; 2 to 4 axes were needed")
-        return [(*bottom, *([1] * (4 - len(bottom))))] if self.segnet else [bottom]
-
-    def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
-        names = self.names if self.segnet else (*self.names, "mean", "variance")
-        return dict.fromkeys(names, (1, bottoms[0][1], 1, 1))
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """What the factor and the summand are called."""
-        return ("scale", "shift") if self.segnet else ("slope", "bias")
-
-    def fillers(self) -> Mapping[str, Filler]:
-        factor, summand = self.names
-        return {factor: self.slope_filler, summand: self.bias_filler, "variance": Filler(value=self.variance)}
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        x, rank = node.bottoms[0], len(node.top_shapes[0])
-        if len(node.bottom_shapes[0]) != rank:
-            x = onnx.reshape(x, onnx.dims(node.tops[0]))
-        channels = node.bottom_shapes[0][1]
-        if self.statistics == "stored":
-            names = (*self.names, "mean", "variance")
-            weights = [onnx.weight(name, (channels,)) for name in names]
-            onnx.emit("BatchNormalization", [x, *weights], node.tops, epsilon=self.eps)
-            return
-        if self.statistics == "batch":
-            normalized = f"{node.tops[0]}/normalized"
-            lower_mean_variance(onnx, x, [axis for axis in range(rank) if axis != 1], self.eps, normalized)
-            x = normalized
-        factor, summand = (onnx.weight(name, (channels, *([1] * (rank - 2)))) for name in self.names)
-        onnx.emit("Add", [onnx.op("Mul", [x, factor], what="scaled"), summand], node.tops)
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        x, rank, channels = node.bottoms[0], len(node.top_shapes[0]), node.bottom_shapes[0][1]
-        if len(node.bottom_shapes[0]) != rank:
-            x = onnx.reshape(x, onnx.dims(node.tops[0]))
-        spread = (channels, *([1] * (rank - 2)))
-        diff = onnx.op("Mul", [top_diffs[0], onnx.weight(self.names[0], spread)], what="scaled_diff")
-        if self.statistics == "batch":
-            axes = [axis for axis in range(rank) if axis != 1]
-            centred, deviation = centred_and_deviation(onnx, x, axes, self.eps)
-            x = onnx.op("Div", [centred, deviation], what="normalized")
-            diff = centred_diff(onnx, diff, x, deviation, axes)
-        elif self.statistics == "stored":
-            mean, variance = (onnx.weight(name, spread) for name in ("mean", "variance"))
-            guarded = onnx.op("Add", [variance, onnx.floats("eps", self.eps)], what="guarded")
-            deviation = onnx.op("Sqrt", [guarded], what="deviation")
-            x = onnx.op("Div", [onnx.op("Sub", [x, mean], what="centred"), deviation], what="normalized")
-            diff = onnx.op("Div", [diff, deviation], what="bottom_diff")
-        product = onnx.op("Mul", [top_diffs[0], x], what="diff_x")
-        factor, summand = self.names
-        sums = {factor: product, summand: top_diffs[0]}
-        params = {
-            name: onnx.reshape(
-                class_sums(onnx, value, rank, 1, f"{name}_sum"), (1, channels, 1, 1), what=f"{name}_diff"
-            )
-            for name, value in sums.items()
-        }
-        return Gradients((like_bottom(onnx, node, diff),), params)
-
-    def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
-        if self.statistics == "batch" or len(node.top_shapes[0]) != len(node.bottom_shapes[0]):
-            return None
-        factor, summand = (node.param(name).array().reshape(-1).astype(np.float64) for name in self.names)
-        if self.statistics == "stored":
-            mean, variance = (node.param(name).array().reshape(-1) for name in ("mean", "variance"))
-            factor = factor / np.sqrt(variance.astype(np.float64) + self.eps)
-            summand = summand - mean * factor
-        return factor.astype(np.float32), summand.astype(np.float32)
-
-    def weight_arrays(self, node: Node, bottoms: Sequence[AxisOrder], follower: Node | None) -> WeightArrays:
-        gamma, beta = (PerChannel.of(node, name) for name in self.names)
-        if self.segnet:
-            arrays: tuple[WeightArray, ...] = gamma.kernel("gamma", bottoms[0]), beta.kernel("beta", bottoms[0])
-        else:
-            mean, variance = (PerChannel.of(node, name) for name in ("mean", "variance"))
-            arrays = batch_normalization(gamma, beta, mean, variance, bottoms[0])
-        facts: dict[str, Fact] = {} if self.statistics == "none" else {"epsilon": self.eps}
-        note = "Caffe takes mean and variance of the batch here" if self.statistics == "batch" else ""
-        return WeightArrays(arrays, facts, (note,) if note else ())
-
-    def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return count(bottoms[0])

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
+INT64_MIN = -(2**63)
+
+
 class _SameValues(Layer):
     """The bottom's values under another shape."""
 
@@ -252,6 +255,69 @@ class Permute(Layer):
             return [flat(shape, bottom.pieces)] if order[-1:] == (len(shape) - 1,) else None
         # to whoever holds images channels last, 0 2 3 1 does nothing
         return [as_caffe(shape)]
+
+    @property
+    def mixes_positions(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Transpose(Permute):
+    """Axes in another order, each of them named: top axis i is bottom axis dim[i] (caffe_ocr: transpose_layer.cpp)."""
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        dims = tuple(layer.proto.transpose_param.dim)
+        if sorted(dims) != list(range(len(dims))):
+            raise LayerError(f"dim is {list(dims)}; every axis of the bottom was needed, once each, counted from 0")
+        return cls(dims)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        if len(self.order) != len(bottoms[0]):
+            raise LayerError(
+                f"the bottom is {format_shape(bottoms[0])}; {len(self.order)} axes were needed, one for each dim"
+            )
+        return super().top_shapes(bottoms)
+
+
+@dataclass(frozen=True)
+class Reverse(Layer):
+    """The order along an axis, or several, turned round (caffe_ocr: reverse_layer.cpp)."""
+
+    in_place: ClassVar[bool] = False
+    only_moves_data: ClassVar[bool] = True
+
+    axes: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls(tuple(layer.proto.reverse_param.axis) or (0,))
+
+    def _axes(self, bottom: Shape) -> list[int]:
+        axes = [canonical_axis(axis, len(bottom), bottom) for axis in self.axes]
+        if len(set(axes)) != len(axes):
+            raise LayerError(f"axis is {list(self.axes)}, which names one twice; each was needed once at most")
+        return axes
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        self._axes(bottoms[0])
+        return [bottoms[0]]
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.emit("Slice", [node.bottoms[0], *self._bounds(node, onnx)], node.tops)
+
+    def _bounds(self, node: Node, onnx: OnnxBuilder) -> list[str]:
+        axes = self._axes(node.bottom_shapes[0])
+        number = len(axes)
+        return [
+            onnx.ints("last", [-1] * number), onnx.ints("before_first", [INT64_MIN] * number),
+            onnx.ints("axes", axes), onnx.ints("backward", [-1] * number),
+        ]  # fmt: skip
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return Gradients((onnx.op("Slice", [top_diffs[0], *self._bounds(node, onnx)], what="bottom_diff"),))
 
     @property
     def mixes_positions(self) -> bool:

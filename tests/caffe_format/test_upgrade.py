@@ -211,7 +211,7 @@ V1_TYPES = {
     "SILENCE": "Silence", "SLICE": "Slice", "SOFTMAX": "Softmax", "SOFTMAX_LOSS": "SoftmaxWithLoss", "SPLIT": "Split",
     "TANH": "TanH", "THRESHOLD": "Threshold", "WINDOW_DATA": "WindowData", "CROP": "Crop",
     "IMAGE_SEG_DATA": "ImageSegData", "CONVOLUTION3D": "Convolution3D", "POOLING3D": "Pooling3D",
-    "VIDEO_DATA": "VideoData", "UNPOOLING": "Unpooling",
+    "VIDEO_DATA": "VideoData", "UNPOOLING": "Unpooling", "BN": "BN",
     "MULTI_STAGE_MEANFIELD": "MultiStageMeanfield",
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ KINDS = (
     "prelu", "rnn", "scale_", "v0_", "v1_", "weights_",
 )  # fmt: skip
 OTHERWISE = {"net_shared_permissive", *(f"bn_{name}" for name in (
-    "2d_train", "segnet_learn", "test_batch_stats", "train", "train_gradient"
+    "2d_train", "deconvnet_learn", "deconvnet_three_tops", "segnet_learn", "test_batch_stats", "train", "train_gradient"
 ))}  # fmt: skip
 """Cases that Keras's layers do not know: the same numbers in another shape, and statistics of the batch in use."""
 LAYERS = [
@@ -50,7 +50,9 @@ def loaded(case: Case, monkeypatch: pytest.MonkeyPatch) -> Loaded:
     monkeypatch.chdir(case.folder)
     record = next(case.records())
     shapes = {name: values.shape for name, values in part(record, "in/").items()} if case.reshaped else None
-    state = NetOptions(case.state["phase"], case.state["level"], case.state["stages"], shapes or {})
+    state = NetOptions(
+        case.state["phase"], case.state["level"], case.state["stages"], shapes or {}, dialect=case.state["dialect"]
+    )
     return load(case.net, case.weights, state)
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.golden_cases import forward
 from support.graphs import dense, graph_of, layer
-from support.small_nets import write_weights
+from support.small_nets import Array, blob, write_net, write_weights
 
+import caffeconv
 from caffeconv.caffe_format.caffemodel import WeightsFile
-from caffeconv.caffe_pb2 import BlobProto, LayerParameter, NetParameter
+from caffeconv.caffe_pb2 import FLOAT16, BlobProto, LayerParameter, NetParameter
 from caffeconv.frontend.bind import BoundGraph, bind, copied_from
 from caffeconv.frontend.open_files import read_weights
 from caffeconv.tensor.shape import FloatArray
@@ -140,3 +142,56 @@ def test_a_further_file_for_a_bound_graph(tmp_path: Path) -> None:
     assert problems == ()
     copies, (problem,) = copied_from(weights(tmp_path, "a", WEIGHT), graph)
     assert (copies, problem.severity) == ({}, "error")
+
+
+# -- weights files of forks ---------------------------------------------------------------------------------------------
+
+F = np.float32
+X: Array = np.array([-1, -2, -3, 4], F).reshape(1, 2, 2, 1)
+
+
+def prelu(folder: Path, said: str, weights: Path) -> Array:
+    layer = f'layer {{ name: "l" type: "PReLU" bottom: "x" top: "y" prelu_param {{ {said} }} }}'
+    return forward(caffeconv.Net(write_net(folder, {"x": X.shape}, layer), weights), {"x": X})["y"]
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 2, 1, 1), (1, 2)])
+def test_slopes_of_channels_in_any_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    weights = write_weights(tmp_path / "w.caffemodel", "l", [np.array([0.5, 2], F).reshape(shape)])
+    np.testing.assert_array_equal(prelu(tmp_path, "", weights).ravel(), [-0.5, -1, -6, 4])
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1, 1)])
+def test_shared_slope_in_any_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    weights = write_weights(tmp_path / "w.caffemodel", "l", [np.full(shape, 0.5, F)])
+    np.testing.assert_array_equal(prelu(tmp_path, "channel_shared: true", weights).ravel(), [-0.5, -1, -1.5, 4])
+
+
+def test_half_as_nvidia_stores_it(tmp_path: Path) -> None:
+    raw = BlobProto(raw_data=np.array([0.5, 2], np.float16).tobytes(), raw_data_type=FLOAT16)
+    raw.shape.dim.extend([1, 2, 1, 1])
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(NetParameter(layer=[LayerParameter(name="l", blobs=[raw])]).SerializeToString())
+    np.testing.assert_array_equal(prelu(tmp_path, "", path).ravel(), [-0.5, -1, -6, 4])
+
+
+def test_other_parameters_fit_in_their_own_shape_only(tmp_path: Path) -> None:
+    layer = """layer { name: "l" type: "InnerProduct" bottom: "x" top: "y"
+        inner_product_param { num_output: 1 bias_term: false } }
+"""
+    weights = write_weights(tmp_path / "w.caffemodel", "l", [np.ones((4, 1), F)])
+    with pytest.raises(caffeconv.CaffeconvError, match="shape mismatch"):
+        caffeconv.Net(write_net(tmp_path, {"x": X.shape}, layer), weights)
+
+
+def test_a_later_file_tells_what_the_layer_has(tmp_path: Path) -> None:
+    layer = 'layer { name: "l" type: "BN" bottom: "x" top: "y" }'
+    two, four = [np.ones((1, 2, 1, 1), F)] * 2, [np.ones((1, 2, 1, 1), F)] * 4
+    for name, blobs in (("two", two), ("four", four)):
+        net = NetParameter(layer=[LayerParameter(name="l", blobs=[blob(values) for values in blobs])])
+        (tmp_path / f"{name}.caffemodel").write_bytes(net.SerializeToString())
+    other = write_weights(tmp_path / "other.caffemodel", "m", [np.ones(1, F)])
+    report = caffeconv.inspect(write_net(tmp_path, {"x": X.shape}, layer), [tmp_path / "four.caffemodel", other])
+    assert len(report.params["l"]) == 4
+    report = caffeconv.inspect(write_net(tmp_path, {"x": X.shape}, layer), tmp_path / "two.caffemodel")
+    assert len(report.params["l"]) == 2

@@ -347,7 +347,11 @@ def test_bn_folds_into_the_convolution_before_it(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("said", "complaint"),
-    [("", "does not tell whose BN"), ("bn_mode: LEARN eps: 0.1", "fields of one"), ("icnet: true eps: 0.1", "icnet")],
+    [
+        ("", "does not tell whose BN"),
+        ("bn_mode: LEARN eps: 0.1", "fields of one"),
+        ("icnet: true bn_mode: LEARN", "icnet of PSPNet's"),
+    ],
 )
 def test_bn_that_cannot_be_told(folder: Path, said: str, complaint: str) -> None:
     assert complaint in refusal(folder, layer("BN", ["x"], f"bn_param {{ {said} }}"), {"x": (1, 2, 3, 3)})

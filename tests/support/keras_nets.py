@@ -321,6 +321,18 @@ def recurrent(net: Rebuilding, node: Node, bottoms: list[Tensor]) -> list[Tensor
     return [ops.stack(made), *([ops.expand_dims(state, 0) for state in start] if p.expose_hidden else [])]
 
 
+def lstm(net: Rebuilding, node: Node, bottoms: list[Tensor]) -> list[Tensor]:
+    """Without an indicator: every sequence starts with the first step."""
+    p, shape = node.definition.proto.lstm_param, node.top_shapes[0]
+    items = shape[1] if len(shape) == 3 else p.batch_size
+    steps = ops.transpose(ops.reshape(bottoms[0], (-1, items, node.params[0].shape[1])), (1, 0, 2))
+    cell = layers.LSTM(
+        p.num_output, return_sequences=True, name=net.name(node), kernel_initializer="zeros",
+        recurrent_initializer="zeros",
+    )  # fmt: skip
+    return [ops.reshape(ops.transpose(cell(steps), (1, 0, 2)), shape)]
+
+
 # -- without parameters ------------------------------------------------------------------------------------------------
 
 
@@ -459,6 +471,7 @@ BUILDERS: dict[str, Callable[[Rebuilding, Node, list[Tensor]], list[Tensor]]] = 
     "LRN": lrn,
     "LSTM": recurrent,
     "Local": local,
+    "Lstm": lstm,
     "Normalize": normalize,
     "PReLU": prelu,
     "Pooling": pooling,

@@ -31,7 +31,7 @@ DIGITS = ROOT / "fixtures" / "digits"
 
 
 def of_case(case: Case) -> tuple[Loaded, NetOptions]:
-    state = NetOptions(case.state["phase"], case.state["level"], case.state["stages"])
+    state = NetOptions(case.state["phase"], case.state["level"], case.state["stages"], dialect=case.state["dialect"])
     return load(case.net, case.weights, state), state
 
 

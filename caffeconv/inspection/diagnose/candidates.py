@@ -42,6 +42,8 @@ class Candidate:
 
 def candidates(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     """Edits after which the misfit's layer, and all before it, fit."""
+    if not misfit.is_curable:
+        return
     yield from _own_fields(trial, misfit)
     yield from _channels(trial, misfit)
     yield from _sizes(trial, misfit)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from caffeconv.caffe_format.caffemodel import WeightsFile
 from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.errors import CaffeconvError
-from caffeconv.frontend.bind import bind
+from caffeconv.frontend.bind import bind, with_stored_shapes
 from caffeconv.frontend.build import build_partial_graph, finish
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.netdef import define_net
@@ -44,7 +44,7 @@ def _shapes(data: Sequence[LayerDef]) -> Iterator[Mapping[str, Shape]]:
 
 def _is_whole(source: NetSource, options: NetOptions, files: Sequence[WeightsFile]) -> bool:
     try:
-        net = define_net(to_deploy(source, options), options)
+        net = with_stored_shapes(define_net(to_deploy(source, options), options), files)
     except CaffeconvError:
         return False
     partial_graph = build_partial_graph(net)

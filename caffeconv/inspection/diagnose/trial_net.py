@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
-from caffeconv.errors import LayerError
+from caffeconv.errors import DialectError, LayerError
 from caffeconv.frontend.bind import shape_fits
 from caffeconv.frontend.build import infer_tops, parse_layer
 from caffeconv.ir.definition import LayerDef, NetDef
@@ -23,6 +23,8 @@ class Misfit:
     text: str
     stored: tuple[Shape, ...] = ()
     """What the file holds for the layer, where that does not fit; empty where the layer cannot be built."""
+    is_curable: bool = True
+    """Whether an edit of the net may help."""
 
 
 @dataclass(frozen=True)
@@ -150,17 +152,17 @@ class TrialNet:
             tops = infer_tops(definition, layer, bottoms, self.context.input_shapes, None)
             weight_shapes = layer.weight_shapes(bottoms)
         except LayerError as error:
-            return layer, unknown, Misfit(index, str(error))
+            return layer, unknown, Misfit(index, str(error), is_curable=not isinstance(error, DialectError))
         top_shapes: dict[str, Shape | None] = dict(zip(definition.top_values, tops, strict=False))
-        return layer, top_shapes, self._misfit(index, definition.name, tuple(weight_shapes.values()))
+        return layer, top_shapes, self._misfit(index, definition.name, layer, tuple(weight_shapes.values()))
 
-    def _misfit(self, index: int, name: str, weight_shapes: tuple[Shape, ...]) -> Misfit | None:
+    def _misfit(self, index: int, name: str, layer: Layer, weight_shapes: tuple[Shape, ...]) -> Misfit | None:
         stored = self.context.stored.get(name)
         if stored is None:
             return None
         if len(stored.blobs) == len(weight_shapes) or (stored.may_leave_out and len(stored.blobs) < len(weight_shapes)):
-            pairs = zip(weight_shapes, stored.blobs, strict=False)
-            if all(blob is None or shape_fits(tuple(shape), blob) for shape, blob in pairs):
+            pairs, any_vector = zip(weight_shapes, stored.blobs, strict=False), layer.takes_any_vector
+            if all(blob is None or shape_fits(tuple(shape), blob, any_vector=any_vector) for shape, blob in pairs):
                 return None
         return Misfit(index, "weights", stored_shapes(stored) or ((),))
 
