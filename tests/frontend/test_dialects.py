@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.golden_cases import ROOT
 from support.small_nets import write_net
 
 import caffeconv
@@ -44,3 +45,10 @@ def test_every_command_takes_it(command: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, [command, str(net), *out[command], "--dialect", "bvlc"])
     assert result.exit_code == 0, result.stderr
     assert "Invalid value for '--dialect'" in CliRunner().invoke(main, [command, str(net), "--dialect", "x"]).stderr
+
+
+def test_the_page_lists_all() -> None:
+    page = (ROOT / "docs" / "forks.md").read_text()
+    for name, text in DIALECTS.items():
+        fork, _, layers = text.partition(": ")
+        assert f"| `{name}` | {fork} | {layers} |" in page
