@@ -52,9 +52,17 @@ def input_shapes(case: Case) -> dict[str, tuple[int, ...]] | None:
     return {name: values.shape for name, values in part(record, "in/").items()} if case.reshaped else None
 
 
+NEED_OPSET_16 = {"fork/multistagemeanfield_2"}
+"""Cases whose layers add up scattered values, which ONNX has had since then."""
+
+
 @every_case
 @pytest.mark.parametrize("opset", [13, 18, 21])
 def test_opsets(inside: Case, opset: int) -> None:
+    if inside.name in NEED_OPSET_16 and opset < 16:
+        with pytest.raises(caffeconv.CaffeconvError, match="`opset=16` or more"):
+            caffeconv.convert(inside.net, inside.weights, opset=opset)
+        return
     model = caffeconv.convert(inside.net, inside.weights, shapes=input_shapes(inside), opset=opset, **inside.state)
     assert model.opset_import[0].version == opset
     recorded(inside, model)

@@ -47,7 +47,7 @@ def test_passes_that_are_asked_for(tmp_path: Path) -> None:
     with running(run, request, silent) as runner:
         assert len(list(runner)) == 5
     assert run.bytes_of(run.blobs) > 0
-    assert run.identify()["--iterations"] == "5"
+    assert run.identify()["passes"] == "5"
 
 
 def test_what_is_run_elsewhere_is_the_same(tmp_path: Path) -> None:
