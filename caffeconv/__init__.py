@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from caffeconv import ops
-from caffeconv.conversion.convert import convert, convert_to
-from caffeconv.emit.metadata import Preprocess
 from caffeconv.errors import CaffeconvError, CaffeconvWarning, Diagnostic, InvalidNetError
-from caffeconv.infogain.writing import make_h
-from caffeconv.layers import register_layer
 from caffeconv.version import __version__
 
 if TYPE_CHECKING:
+    import caffeconv.ops as ops
+    from caffeconv.conversion.convert import convert, convert_to
+    from caffeconv.emit.metadata import Preprocess
+    from caffeconv.infogain.writing import make_h
     from caffeconv.inspection.report import Report, inspect
+    from caffeconv.layers import register_layer
     from caffeconv.net.net import Net
 
 __all__ = [
@@ -24,13 +24,29 @@ __all__ = [
 
 _LATER = {
     "Net": "caffeconv.net.net",
+    "Preprocess": "caffeconv.emit.metadata",
     "Report": "caffeconv.inspection.report",
+    "convert": "caffeconv.conversion.convert",
+    "convert_to": "caffeconv.conversion.convert",
     "inspect": "caffeconv.inspection.report",
+    "make_h": "caffeconv.infogain.writing",
+    "register_layer": "caffeconv.layers",
 }
+"""What is imported when it is asked for: all layers and messages are most of a short command's time."""
+_DOORS = ("caffe_pb2", "infogain", "layers", "ops", "pycaffe")
+"""Packages that users reach through this one."""
 
 
 def __getattr__(name: str) -> object:
-    """Imports what converting does not need when it is asked for: that is a tenth of a conversion's time."""
-    if name not in _LATER:
+    if name in _LATER:
+        value: object = getattr(importlib.import_module(_LATER[name]), name)
+    elif name in _DOORS:
+        value = importlib.import_module(f"caffeconv.{name}")
+    else:
         raise AttributeError(f"module 'caffeconv' has no attribute '{name}'")
-    return getattr(importlib.import_module(_LATER[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER, *_DOORS})
