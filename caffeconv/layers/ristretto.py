@@ -207,36 +207,8 @@ class ConvolutionRistretto(Convolution):
 
 
 @dataclass(frozen=True)
-class DeconvolutionRistretto(Deconvolution):
+class DeconvolutionRistretto(ConvolutionRistretto, Deconvolution):
     """A Deconvolution in numbers of few bits, said by quantization_param (Ristretto: deconv_ristretto_layer.cpp)."""
-
-    computes_in_float32: ClassVar[bool] = True
-    is_discontinuous: ClassVar[bool] = True
-
-    quantization: Quantization = EXACT
-
-    @classmethod
-    def parse(cls, layer: LayerDef) -> Self:
-        _check_axis(layer, layer.proto.convolution_param.axis)
-        return replace(super().parse(layer), quantization=Quantization.parse(layer))
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        _check_planes(node)
-        _lower_rounded(self.quantization, node, onnx, super().lower)
-
-    def parameter(self, onnx: OnnxBuilder, name: str) -> str:
-        return self.quantization.rounded(onnx, super().parameter(onnx, name), "params")
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        raise LayerError(NO_GRADIENT)
-
-    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
-        return None
-
-    def _notes(self, node: Node) -> tuple[str, ...]:
-        return (*super()._notes(node), NOTE)
 
 
 def _check_planes(node: Node) -> None:

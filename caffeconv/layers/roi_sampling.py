@@ -14,7 +14,15 @@ from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT, INT64
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
 from caffeconv.layers.gradient_ops import added_rows, refuse_to
-from caffeconv.layers.rois import check_bottoms, columns, example_rois, padded, rounded
+from caffeconv.layers.rois import (
+    check_bottoms,
+    check_position_sensitive,
+    columns,
+    example_rois,
+    padded,
+    position_sensitive_shape,
+    rounded,
+)
 from caffeconv.tensor.shape import FloatArray, Shapes, format_shape
 
 if TYPE_CHECKING:
@@ -256,21 +264,11 @@ class PSROIAlign(SampledRegions):
         if not layer.proto.HasField("psroi_pooling_param"):
             raise LayerError("psroi_pooling_param { spatial_scale output_dim group_size } was needed")
         p = layer.proto.psroi_pooling_param
-        if p.spatial_scale <= 0:
-            raise LayerError(f"spatial_scale is {p.spatial_scale:g}; spatial_scale must be > 0")
-        if p.output_dim < 1 or p.group_size < 1:
-            raise LayerError(f"output_dim is {p.output_dim}, group_size {p.group_size}; both must be > 0")
+        check_position_sensitive(p)
         return cls(p.spatial_scale, p.output_dim, p.group_size)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
-        check_bottoms(bottoms)
-        wanted = self.output_dim * self.group_size**2
-        if bottoms[0][1] != wanted:
-            raise LayerError(
-                f"the features have {bottoms[0][1]} channels; output_dim × group_size × group_size = {wanted} were "
-                "needed (input channel number does not match layer parameters)"
-            )
-        return [(bottoms[1][0], self.output_dim, self.group_size, self.group_size)]
+        return [position_sensitive_shape(bottoms, self.output_dim, self.group_size)]
 
     def _rows(self, node: Node, onnx: OnnxBuilder) -> str:
         """The features, a row for each place of each bin's channels: (N·g·g·H·W)×output_dim."""

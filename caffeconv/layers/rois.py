@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
     from typing_extensions import Self
 
+    from caffeconv.caffe_pb2 import PSROIPoolingParameter
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
@@ -167,6 +168,26 @@ class ROIPooling(Layer):
         return example_rois(shapes, self.spatial_scale, random) if bottom == 1 else None
 
 
+def check_position_sensitive(p: PSROIPoolingParameter) -> None:
+    """Raises LayerError where there is no scale, or no bin that reads channels of its own."""
+    if p.spatial_scale <= 0:
+        raise LayerError(f"spatial_scale is {p.spatial_scale:g}; spatial_scale must be > 0")
+    if p.output_dim < 1 or p.group_size < 1:
+        raise LayerError(f"output_dim is {p.output_dim}, group_size {p.group_size}; both must be > 0")
+
+
+def position_sensitive_shape(bottoms: Shapes, output_dim: int, group_size: int) -> Shape:
+    """R×output_dim×group_size×group_size, each bin of which reads channels of its own."""
+    check_bottoms(bottoms)
+    wanted = output_dim * group_size**2
+    if bottoms[0][1] != wanted:
+        raise LayerError(
+            f"the features have {bottoms[0][1]} channels; output_dim × group_size × group_size = {wanted} were "
+            "needed (input channel number does not match layer parameters)"
+        )
+    return (bottoms[1][0], output_dim, group_size, group_size)
+
+
 @dataclass(frozen=True)
 class PSROIPooling(Layer):
     """The average in each of group_size × group_size bins, each bin in channels of its own; 0 for an empty bin.
@@ -188,21 +209,11 @@ class PSROIPooling(Layer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.psroi_pooling_param
-        if p.spatial_scale <= 0:
-            raise LayerError(f"spatial_scale is {p.spatial_scale:g}; spatial_scale must be > 0")
-        if p.output_dim < 1 or p.group_size < 1:
-            raise LayerError(f"output_dim is {p.output_dim}, group_size {p.group_size}; both must be > 0")
+        check_position_sensitive(p)
         return cls(p.spatial_scale, p.output_dim, p.group_size)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
-        check_bottoms(bottoms)
-        wanted = self.output_dim * self.group_size**2
-        if bottoms[0][1] != wanted:
-            raise LayerError(
-                f"the features have {bottoms[0][1]} channels; output_dim × group_size × group_size = {wanted} were "
-                "needed (input channel number does not match layer parameters)"
-            )
-        return [(bottoms[1][0], self.output_dim, self.group_size, self.group_size)]
+        return [position_sensitive_shape(bottoms, self.output_dim, self.group_size)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         # sums over rectangles from sums over everything above and left of a corner, in double, where none get lost
