@@ -10,6 +10,7 @@ from pathlib import Path
 import lmdb
 import pytest
 from support.databases import contents, refused, write_lmdb
+from support.lmdb_processes import read_all, replace_all
 
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.records import Backend, Cycle, Records, open_records
@@ -104,7 +105,7 @@ def test_lmdb_makes_no_lock_file(tmp_path: Path) -> None:
 
 def test_lmdb_reads_beside_a_writer(tmp_path: Path) -> None:
     path = write_lmdb(tmp_path / "db", {"a": b"1", "b": b"2"}, keep_lock=True)
-    writer = multiprocessing.get_context("spawn").Process(target=_replace_all, args=(str(path),))
+    writer = multiprocessing.get_context("spawn").Process(target=replace_all, args=(str(path),))
     reading = iter(open_records(path, "LMDB"))
     assert next(reading) == (b"a", b"1")
     writer.start()
@@ -114,24 +115,12 @@ def test_lmdb_reads_beside_a_writer(tmp_path: Path) -> None:
     assert dict(open_records(path, "LMDB")) == {b"a": b"new", b"b": b"new"}
 
 
-def _replace_all(path: str) -> None:
-    with lmdb.open(path, map_size=1 << 24) as environment:
-        for _ in range(20):
-            with environment.begin(write=True) as transaction:
-                transaction.put(b"a", b"new")
-                transaction.put(b"b", b"new")
-
-
 def test_two_processes_read_one_lmdb(tmp_path: Path) -> None:
     path = write_lmdb(tmp_path / "db", {f"{i:03}": bytes([i]) for i in range(100)})
     mine = open_records(path, "LMDB")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        theirs = pool.apply_async(_read_all, (str(path),))
+        theirs = pool.apply_async(read_all, (str(path),))
         assert dict(mine) == theirs.get(60)
-
-
-def _read_all(path: str) -> dict[bytes, bytes]:
-    return dict(open_records(Path(path), "LMDB"))
 
 
 def test_lmdb_cut_off(tmp_path: Path) -> None:
