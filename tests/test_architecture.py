@@ -67,6 +67,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "loads_by_name": {
         "__init__.py": "what converting does not need is imported when it is asked for",
         "cli/__init__.py": "a command is imported when it is called",
+        "layers/layer_types.py": "a layer's class is imported when a net has its type",
         "python_layers/host.py": "the user's modules, and caffeconv.pycaffe, which they know as caffe",
     },
     "top_folder": {},

@@ -139,7 +139,7 @@ def parse_layer(definition: LayerDef, requested: Mapping[str, Shape]) -> tuple[L
 def _known_python(definition: LayerDef, requested: Mapping[str, Shape]) -> type[Layer] | None:
     """The rule for a layer in Python whose code is known, where that code cannot run and nobody says what it makes."""
     param = definition.proto.python_param
-    kind = PYTHON_LAYERS.get((param.module, param.layer))
+    kind = PYTHON_LAYERS.get(f"{param.module}.{param.layer}")
     if kind is None or any(top in requested for top in definition.tops):
         return None
     host = definition.python_host

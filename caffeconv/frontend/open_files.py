@@ -49,7 +49,7 @@ def read_net(path: PathLike, *, ignore_unknown_fields: bool = False, is_built: b
                 f"{path}: this caffemodel holds weights, but no net around them; give the prototxt first, then the weights"
             )
         return NetSource(net, (0,) * len(net.layer or net.layers), path, path.parent)
-    extra_fields = {name: kind.extra_fields for name, kind in LAYERS.items() if kind.extra_fields}
+    extra_fields = {name: kind.extra_fields for name, kind in LAYERS.registered.items()}
     return read_prototxt(
         path, ignore_unknown_fields=ignore_unknown_fields, extra_fields=extra_fields, types=LAYERS if is_built else None
     )

@@ -1,0 +1,45 @@
+"""A table of classes that are imported when they are asked for: a net has a dozen of the two hundred layer types."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping, MutableMapping
+
+from caffeconv.ir.layer import Layer
+
+
+class LayerTypes(MutableMapping[str, type[Layer]]):
+    """Classes by layer type. `rows`: for each type its class, as `module.Class` of `caffeconv.layers`."""
+
+    def __init__(self, rows: Mapping[str, str]) -> None:
+        self._rows = dict(rows)
+        self._classes: dict[str, type[Layer]] = {}
+
+    def __getitem__(self, type_name: str) -> type[Layer]:
+        if type_name not in self._classes:
+            module, _, name = self._rows[type_name].partition(".")
+            self._classes[type_name] = getattr(importlib.import_module(f"caffeconv.layers.{module}"), name)
+        return self._classes[type_name]
+
+    def __setitem__(self, type_name: str, kind: type[Layer]) -> None:
+        self._classes[type_name] = kind
+
+    def __delitem__(self, type_name: str) -> None:
+        if type_name in self._rows:
+            raise KeyError(f"{type_name} is a type of caffeconv's own")
+        del self._classes[type_name]
+
+    def __contains__(self, type_name: object) -> bool:
+        return type_name in self._rows or type_name in self._classes  # without importing its class
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._rows
+        yield from self._classes.keys() - self._rows.keys()
+
+    def __len__(self) -> int:
+        return len(self._rows.keys() | self._classes.keys())
+
+    @property
+    def registered(self) -> Mapping[str, type[Layer]]:
+        """The types that came from outside."""
+        return {name: kind for name, kind in self._classes.items() if name not in self._rows}
