@@ -139,27 +139,28 @@ class DetectionOutput(Layer):
         return [(1, 1, 1, 7 + POLYGON if polygons else 7)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        fake = no_detections(onnx, length(onnx, node.bottoms[1]), node.top_shapes[0][3])
+        pictures, leading = length(onnx, node.bottoms[1]), onnx.ints("leading_axes", [0, 1])
+        fake = no_detections(onnx, pictures, node.top_shapes[0][3])
         if not self.labels or 0 in (self.nms.top_k, self.keep_top_k):
-            onnx.emit("Unsqueeze", [fake, onnx.ints("leading_axes", [0, 1])], node.tops)
+            onnx.emit("Unsqueeze", [fake, leading], node.tops)
             return
-        sets = 1 if self.share_location else self.num_classes
-        inputs = self.form.inputs(node, onnx, classes=self.num_classes, sets=sets, background=self.background)
-        emit_detections(node, onnx, self._rows(inputs, onnx), fake)
+        emit_detections(node, onnx, self._rows(node, onnx), fake, pictures)
 
     @property
     def labels(self) -> list[int]:
         """The classes that are looked for."""
         return [label for label in range(self.num_classes) if label != self.background]
 
-    def _rows(self, inputs: DetectionInputs, onnx: OnnxBuilder) -> str:
+    def _rows(self, node: Node, onnx: OnnxBuilder) -> str:
         """The detections, found×7, or found×15 with polygons."""
-        priors, labels, num = inputs.count, self.labels, inputs.num
+        priors, labels, num = self.form.priors(node.bottom_shapes), self.labels, onnx.dims(node.bottoms[0])[0]
         groups = None if num is None else num * len(labels)  # a group: one class in one picture
         candidates = priors if self.nms.top_k is None else min(self.nms.top_k, priors)
         per_picture = len(labels) * candidates
 
-        scores, order = self._best(inputs, onnx, candidates)  # N × labels × candidates
+        confidences = self.form.confidences(node, onnx, classes=self.num_classes, background=self.background)
+        scores, order = self._best(confidences, onnx, candidates)  # N × labels × candidates
+        inputs = self.form.inputs(node, onnx, sets=1 if self.share_location else self.num_classes)
         boxes = self._candidate_boxes(inputs, onnx, candidates, order)  # groups × candidates × 4 or 12
         scores_left = self._suppressed(
             onnx,
@@ -192,9 +193,9 @@ class DetectionOutput(Layer):
         bounds = [onnx.ints(what, [value]) for what, value in (("box_start", 0), ("box_end", 4), ("last_axis", 2))]
         return onnx.op("Slice", [boxes, *bounds], what="upright")
 
-    def _best(self, inputs: DetectionInputs, onnx: OnnxBuilder, candidates: int) -> tuple[str, str]:
+    def _best(self, confidences: str, onnx: OnnxBuilder, candidates: int) -> tuple[str, str]:
         """Scores of each class's best priors, best first, and the priors' numbers; N × labels × candidates each."""
-        scores = onnx.op("Transpose", [inputs.confidences], what="class_scores", perm=[0, 2, 1])
+        scores = onnx.op("Transpose", [confidences], what="class_scores", perm=[0, 2, 1])
         if len(self.labels) < self.num_classes:
             scores = onnx.op("Gather", [scores, onnx.ints("wanted", self.labels)], axis=1, what="wanted_scores")
         best, order = onnx.ops("TopK", [scores, onnx.ints("top_k", [candidates])], 2, what="best", axis=2)
@@ -222,7 +223,9 @@ class DetectionOutput(Layer):
     def _decoded(self, inputs: DetectionInputs, onnx: OnnxBuilder) -> str:
         """Locations and prior boxes → boxes xmin, ymin, xmax, ymax: N × priors × sets × 4 (ssd: DecodeBBox)."""
         prior = onnx.op("Gather", [inputs.priors, onnx.ints("zero", 0)], axis=0, what="prior")  # priors × 1 × 4
-        variance = onnx.op("Gather", [inputs.priors, onnx.ints("one", 1)], axis=0, what="variance")
+        variance = None
+        if not self.variance_in_target:
+            variance = onnx.op("Gather", [inputs.priors, onnx.ints("one", 1)], axis=0, what="variance")
         if inputs.anchor_locations is not None:  # refinedet: the first stage's boxes are the second's priors
             prior = self._moved(onnx, inputs.anchor_locations, prior, variance)
         return self._moved(onnx, inputs.locations, prior, variance)
@@ -243,9 +246,9 @@ class DetectionOutput(Layer):
             move = onnx.op("Mul", [move, variance], what="move")
         return onnx.op("Add", [onnx.op("Gather", [prior, corners], axis=1, what="corner"), move], what="polygons")
 
-    def _moved(self, onnx: OnnxBuilder, location: str, prior: str, variance: str) -> str:
+    def _moved(self, onnx: OnnxBuilder, location: str, prior: str, variance: str | None) -> str:
         """The priors, priors × 1 × 4 or N × priors × 1 × 4, moved by the locations N × priors × sets × 4."""
-        if not self.variance_in_target:
+        if variance is not None:
             location = onnx.op("Mul", [variance, location], what="scaled")
         if self.code == "CORNER":
             return onnx.op("Add", [prior, location], what="decoded")
@@ -354,15 +357,15 @@ def no_detections(onnx: OnnxBuilder, pictures: str, width: int) -> str:
     numbers = onnx.op("Range", [onnx.ints("zero", 0), end, onnx.ints("one", 1)], what="picture_range")
     numbers = onnx.op("Cast", [numbers], what="picture_numbers", to=FLOAT)
     column = onnx.op("Unsqueeze", [numbers, onnx.ints("column_axis", [1])], what="picture_column")
-    more = onnx.ints("columns_more", [0, 0, 0, width - 1])
+    more = onnx.ints("six_more" if width == 7 else "columns_more", [0, 0, 0, width - 1])
     return onnx.op("Pad", [column, more, onnx.floats("no_value", -1)], what="no_rows")
 
 
-def emit_detections(node: Node, onnx: OnnxBuilder, rows: str, no_rows: str) -> None:
-    """Writes the top 1×1×found×…: the rows found×…, or where there are none `no_rows`."""
+def emit_detections(node: Node, onnx: OnnxBuilder, rows: str, no_rows: str, pictures: str) -> None:
+    """Writes the top 1×1×found×…: the rows found×…, or where there are none `no_rows`, of which there are `pictures`."""
     none = onnx.ints("none", [0])
     found_none = onnx.op("Equal", [length(onnx, rows), none], what="found_none")
-    end = onnx.op("Where", [found_none, length(onnx, no_rows), none], what="fake_count")
+    end = onnx.op("Where", [found_none, pictures, none], what="fake_count")
     fake = onnx.op("Slice", [no_rows, none, end, none], what="fake_rows")
     rows = onnx.op("Concat", [rows, fake], axis=0, what="rows")
     onnx.emit("Unsqueeze", [rows, onnx.ints("leading_axes", [0, 1])], node.tops)

@@ -24,12 +24,10 @@ POLYGON = 8
 
 @dataclass(frozen=True)
 class DetectionInputs:
-    """SSD's three bottoms as ONNX values, and what RefineDet and TextBoxes++ add."""
+    """SSD's locations and priors as ONNX values, and what RefineDet and TextBoxes++ add."""
 
     locations: str
     """N × priors × sets × 4."""
-    confidences: str
-    """N × priors × classes."""
     priors: str
     """Boxes, then variances: 2 × priors × 1 × 4."""
     num: int | None
@@ -114,47 +112,50 @@ class DetectionForm:
             )
         return True, len(bottoms) == 5
 
-    def inputs(self, node: Node, onnx: OnnxBuilder, *, classes: int, sets: int, background: int) -> DetectionInputs:
-        """Writes what brings the bottoms into SSD's form; `sets` of boxes a prior."""
+    def priors(self, bottoms: Shapes) -> int:
+        """How many priors there are."""
+        return count(self.joined(bottoms)[2], 2) // 4
+
+    def confidences(self, node: Node, onnx: OnnxBuilder, *, classes: int, background: int) -> str:
+        """Writes what brings the confidences into SSD's form, N × priors × classes."""
+        num, number = onnx.dims(node.bottoms[0])[0], self.priors(node.bottom_shapes)
+        confidences = node.bottoms[1] if self.maps is None else self._joined(node, onnx, 0, [0, 3, 2, 1])
+        confidences = onnx.reshape(confidences, (num, number, classes), what="scores")
+        has_confidences, _ = self.first_stage(node.bottom_shapes)
+        return self._filtered(node, onnx, confidences, number, classes, background) if has_confidences else confidences
+
+    def inputs(self, node: Node, onnx: OnnxBuilder, *, sets: int) -> DetectionInputs:
+        """Writes what brings the other bottoms into SSD's form; `sets` of boxes a prior."""
         shapes = node.bottom_shapes
-        joined = self.joined(shapes)
-        number = count(joined[2], 2) // 4
-        num = onnx.dims(node.bottoms[0])[0]
-        locations, confidences, priors = self._values(node, onnx, num)
+        num, number = onnx.dims(node.bottoms[0])[0], self.priors(shapes)
+        locations = node.bottoms[0] if self.maps is None else self._joined(node, onnx, self.maps, [0, 2, 3, 1])
         polygons = None
-        if self.has_polygons(joined, share_location=sets == 1):
+        if self.has_polygons(self.joined(shapes), share_location=sets == 1):
             locations = onnx.reshape(locations, (num, number, 4 + POLYGON), what="boxes_and_polygons")
             parts = onnx.ints("box_and_polygon", [4, POLYGON])
             locations, polygons = onnx.ops("Split", [locations, parts], 2, what="offsets", axis=2)
         locations = onnx.reshape(locations, (num, number, sets, 4), what="locations")
-        confidences = onnx.reshape(confidences, (num, number, classes), what="scores")
-        has_confidences, has_locations = self.first_stage(shapes)
-        if has_confidences:
-            confidences = self._filtered(node, onnx, confidences, number, classes, background)
+        _, has_locations = self.first_stage(shapes)
         anchors = onnx.reshape(node.bottoms[4], (num, number, 1, 4), what="anchor_locations") if has_locations else None
-        return DetectionInputs(locations, confidences, priors, num, number, anchors, polygons)
+        return DetectionInputs(locations, self._all_priors(node, onnx), num, number, anchors, polygons)
 
-    def _values(self, node: Node, onnx: OnnxBuilder, num: int | None) -> tuple[str, str, str]:
-        maps = self.maps
-        if maps is None:
-            priors = self._priors(onnx, node.bottoms[2], onnx.dims(node.bottoms[2])[0], node.bottom_shapes[2])
-            return node.bottoms[0], node.bottoms[1], priors
-        confidences = [
-            self._flat(onnx, value, shape, num, [0, 3, 2, 1])
-            for value, shape in zip(node.bottoms[:maps], node.bottom_shapes, strict=False)
+    def _joined(self, node: Node, onnx: OnnxBuilder, first: int, perm: Sequence[int]) -> str:
+        """The bottoms of all maps from the one numbered `first`, N × values."""
+        assert self.maps is not None
+        num = onnx.dims(node.bottoms[0])[0]
+        flat = [
+            self._flat(onnx, node.bottoms[i], node.bottom_shapes[i], num, perm) for i in range(first, first + self.maps)
         ]
-        locations = [
-            self._flat(onnx, value, shape, num, [0, 2, 3, 1])
-            for value, shape in zip(node.bottoms[maps : 2 * maps], node.bottom_shapes[maps:], strict=False)
-        ]
-        priors_of_maps = [
-            self._priors(onnx, value, onnx.dims(value)[0], shape)
-            for value, shape in zip(node.bottoms[2 * maps :], node.bottom_shapes[2 * maps :], strict=True)
-        ]
-        joined = [
-            onnx.op("Concat", values, axis=1, what="joined") for values in (locations, confidences, priors_of_maps)
-        ]
-        return joined[0], joined[1], joined[2]
+        return onnx.op("Concat", flat, axis=1, what="joined")
+
+    def _all_priors(self, node: Node, onnx: OnnxBuilder) -> str:
+        """2 × priors × 1 × 4."""
+        first = 2 if self.maps is None else 2 * self.maps
+        bottoms = list(zip(node.bottoms, node.bottom_shapes, strict=True))[first:]
+        if self.maps is None:
+            bottoms = bottoms[:1]  # others are RefineDet's, or the picture
+        values = [self._priors(onnx, value, onnx.dims(value)[0], shape) for value, shape in bottoms]
+        return values[0] if self.maps is None else onnx.op("Concat", values, axis=1, what="joined")
 
     def _flat(self, onnx: OnnxBuilder, value: str, shape: Shape, num: int | None, perm: Sequence[int]) -> str:
         """N × values, place by place, prior by prior."""

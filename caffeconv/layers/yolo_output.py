@@ -93,7 +93,8 @@ class YoloOutput(Layer):
         box = onnx.op("Gather", [onnx.reshape(boxes, (None, 4), what="box_rows"), index], axis=0, what="box")
         picture = onnx.op("Mul", [score, onnx.floats("picture", 0)], what="picture")
         rows = onnx.op("Concat", [picture, label, score, box], axis=1, what="detections")
-        emit_detections(node, onnx, rows, no_detections(onnx, length(onnx, node.bottoms[0]), 7))
+        pictures = length(onnx, node.bottoms[0])
+        emit_detections(node, onnx, rows, no_detections(onnx, pictures, 7), pictures)
 
     def _of_map(self, node: Node, onnx: OnnxBuilder, number: int, shape: Shape) -> tuple[str, str]:
         """Boxes N × places × 4 (edges), and confidences of all classes N × places × classes, of one map."""
