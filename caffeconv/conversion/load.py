@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from caffeconv.caffe_format.prototxt import UnknownField
-from caffeconv.errors import CaffeconvError, InvalidNetError
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.sha256 import Hashes, digest_of
-from caffeconv.frontend.bind import BoundGraph, bind, for_built_layers, with_stored_shapes
+from caffeconv.frontend.bind import BoundGraph, at_fillers, bind, for_built_layers, with_stored_shapes
 from caffeconv.frontend.build import build_partial_graph, finish
 from caffeconv.frontend.deploy import UnknownSizeError
 from caffeconv.frontend.netdef import define_net
@@ -33,6 +34,16 @@ class Loaded:
     @property
     def graph(self) -> Graph:
         return self.bound.graph
+
+    @property
+    def remarks(self) -> tuple[Diagnostic, ...]:
+        """What whoever converts or runs the net should know of it."""
+        return (*self.bound.diagnostics, *self._missing_weights())
+
+    def _missing_weights(self) -> Iterator[Diagnostic]:
+        unfilled = at_fillers(self.graph)
+        if unfilled and len(self.files) == 1:
+            yield Diagnostic("warning", "", f"no weights were given: {unfilled}, so the results mean nothing")
 
 
 def load(net: PathLike, weights: Weights = None, options: NetOptions | None = None) -> Loaded:

@@ -74,6 +74,17 @@ def with_stored_shapes(net: NetDef, files: Sequence[WeightsFile]) -> NetDef:
     return replace(net, layers=tuple(layers))
 
 
+def at_fillers(graph: Graph) -> str:
+    """How many of a bound graph's parameters no file fills, as a sentence; empty where every one has its values."""
+    params = [(node, param) for node in graph.nodes for param in node.params]
+    unfilled = [(node.name, param) for node, param in params if isinstance(param.values, FillerValues)]
+    if not unfilled:
+        return ""
+    number, layers = len(unfilled), len({layer for layer, _ in unfilled})
+    what = f"all {number}" if number == len(params) else f"{number} of {len(params)}"
+    return f"{what} parameters, of {layers} layers, are at their fillers"
+
+
 def copied_from(file: WeightsFile, graph: Graph) -> tuple[dict[tuple[str, str], ParamValues], tuple[Diagnostic, ...]]:
     """The values that a further file gives to a bound graph's parameters, by the layer and parameter that own them; and
     what is to be said about it (errors: what did not fit).

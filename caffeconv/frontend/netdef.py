@@ -40,6 +40,8 @@ def draft_net(source: NetSource, options: NetOptions) -> tuple[NetDef, list[Diag
     source = upgrade.upgrade_net(source)
     net = source.net
     where = str(source.path or "net")
+    if not net.layer:
+        raise CaffeconvError(f"{where}: the net has no layers; a net definition with `layer {{ … }}` blocks was needed")
     stages = (*net.state.stage, *options.stages)  # pycaffe adds stages to the net's own and replaces phase and level
     full_state = NetState(phase=options.phase, level=options.level, stage=stages)
     layers = []

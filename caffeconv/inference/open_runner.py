@@ -41,8 +41,6 @@ from caffeconv.runtime.providers import Provider
 from caffeconv.runtime.session import Session
 from caffeconv.tensor.shape import FloatArray, format_shape
 
-AT_FILLERS = "no weights given: the parameters are at their fillers, so the results mean nothing"
-
 # -- a net over what its data layers read --------------------------------------------------------------------------------
 
 
@@ -111,8 +109,6 @@ def open_net(request: RunRequest, say: Say) -> Net:
     )  # fmt: skip
     for diagnostic in net.diagnostics:
         say(str(diagnostic))
-    if not files.weights and net.params and files.net.suffix != ".caffemodel":
-        say(AT_FILLERS)
     if request.data.input_db is not None:
         _read_database(net, request.data.input_db, request)
     elif _prepares_items(request):
@@ -217,7 +213,9 @@ def open_model(
             _check_model(request)
             return OpenedModel(open_session(files.net, compute, profile_to=profile_to), files)
         loaded = load_cropped(files.net, files.weights, request.net, request.images.crop)
-        _say_what_is_doubtful(loaded, files, say)
+        for diagnostic in loaded.remarks:
+            if diagnostic.severity == "warning":
+                say(str(diagnostic))
         graph = with_batch(loaded.graph, batch) if isinstance(batch, int) else loaded.graph
         values = _values_of(loaded.graph, request.blobs)
         if profile_to is None and any(node.layer.has_dynamic_shapes for node in graph.nodes):
@@ -232,14 +230,6 @@ def _values_of(graph: Graph, blobs: Sequence[str]) -> tuple[str, ...]:
         return choose_outputs(graph, "all")
     also = choose_outputs(graph, blobs) if blobs else ()
     return tuple(dict.fromkeys((*choose_outputs(graph, None), *also)))
-
-
-def _say_what_is_doubtful(loaded: Loaded, files: NetFiles, say: Say) -> None:
-    for diagnostic in loaded.bound.diagnostics:
-        if diagnostic.severity == "warning":
-            say(str(diagnostic))
-    if not files.weights and any(node.params for node in loaded.graph.nodes) and files.net.suffix != ".caffemodel":
-        say(AT_FILLERS)
 
 
 def _check_model(request: RunRequest) -> None:

@@ -77,7 +77,7 @@ class Net:
     def _open(self, loaded: Loaded, compute: ComputeOptions, seed: int) -> None:
         definition, graph = loaded.net, loaded.graph
         self.name = definition.name
-        self.diagnostics: tuple[Diagnostic, ...] = loaded.bound.diagnostics
+        self.diagnostics: tuple[Diagnostic, ...] = loaded.remarks
         """What might not be meant: layers without weights, probabilities where scores belong, …"""
         self._loaded = loaded
         self._params = ParamStore(graph.nodes)

@@ -28,6 +28,6 @@ def convert_weights(
         raise CaffeconvError(f"{out}: no weights were given, so there are none to save; give WEIGHTS after NET")
     loaded = load(net, weights, options)
     save_weights(out, loaded.graph)
-    tell_problems(loaded.dropped, loaded.bound.diagnostics, quiet=quiet, verbose=verbose)
+    tell_problems(loaded.dropped, loaded.remarks, quiet=quiet, verbose=verbose)
     if not quiet:
         click.echo(f"{out}: {saved_summary(loaded.graph)}, {out.stat().st_size / 1e6:.2f} MB")

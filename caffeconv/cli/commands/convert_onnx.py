@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -51,7 +52,9 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
         storage = choose_storage(model, request.storage)
         metadata = functools.partial(source_metadata, loaded, hashes)
         written = write_model(model, request.out, storage, hashes, metadata)
-    tell_problems(loaded.dropped, [*loaded.bound.diagnostics, *notes], quiet=quiet, verbose=verbose)
+    tell_problems(
+        loaded.dropped, [*loaded.remarks, *_of_training(loaded, request), *notes], quiet=quiet, verbose=verbose
+    )
     for line in report_lines(written, automatic=storage != (request.storage or "embed"), verbose=verbose):
         note(line, quiet=quiet)
     if not quiet:
@@ -94,6 +97,20 @@ def _build_model(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic],
 
         report_half(functools.partial(deviations, loaded, plain_model, model, model_options))
     return lazy_model if model_options.is_plain else LazyModel(model, {})
+
+
+def _of_training(loaded: Loaded, request: ModelRequest) -> Iterator[Diagnostic]:
+    """That the model computes a loss or an accuracy, from labels, where nobody asked for that."""
+    inputs = {top for node in loaded.graph.nodes if node.layer.is_input for top in node.tops}
+    labels, results = dict[str, None](), dict[str, None]()
+    for node in loaded.graph.nodes:
+        kinds = zip(node.tops, node.layer.top_kinds, strict=False)
+        results |= dict.fromkeys(top for top, kind in kinds if kind in ("loss", "accuracy"))
+        read = (node.bottoms[i] for i in node.layer.label_bottoms if i < len(node.bottoms))
+        labels |= dict.fromkeys(label for label in read if label in inputs)
+    if labels and results and not request.outputs:
+        text = f"a net for training: the model takes {', '.join(labels)} and gives {', '.join(results)}"
+        yield Diagnostic("warning", str(request.net), text, "To keep its predictions alone: `deploy=True`.")
 
 
 def _describe(value: object) -> str:

@@ -35,9 +35,7 @@ def convert_weight_arrays(
     content = weight_arrays_of(loaded.graph, layout, keras_names=out.suffix.lower() == ".h5")
     with progress(len(content.arrays), "writing arrays", quiet=quiet) as advance:
         size = write_weight_arrays(out, content, advance)
-    if not weights and net.suffix != ".caffemodel":
-        note("no weights were given; the arrays hold what their fillers make", quiet=quiet)
-    tell_problems(loaded.dropped, loaded.bound.diagnostics, quiet=quiet, verbose=verbose)
+    tell_problems(loaded.dropped, loaded.remarks, quiet=quiet, verbose=verbose)
     _tell_notes({name: layer.get("notes", ()) for name, layer in content.layers.items()}, verbose=verbose, quiet=quiet)
     if not quiet:
         layout_text = "channels last (NHWC)" if layout == "nhwc" else "as Caffe has them"
