@@ -57,6 +57,11 @@ class ImageFiles:
     paths: tuple[Path, ...]
     classes: tuple[int, ...] | None = None
 
+    def followed_by(self, others: ImageFiles) -> ImageFiles:
+        """These files, then others; without classes where either has none."""
+        classes = None if self.classes is None or others.classes is None else self.classes + others.classes
+        return ImageFiles(self.paths + others.paths, classes)
+
 
 def find_images(source: Path, faults: list[str] | None = None) -> ImageFiles:
     """The pictures that a file name, a folder, a glob or a list file stands for; CaffeconvError where there are none.

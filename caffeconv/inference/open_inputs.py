@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from caffeconv.data.image_transform import Size
-from caffeconv.data.input_images import find_images, image_transform
+from caffeconv.data.input_images import ImageFiles, find_images, image_transform
 from caffeconv.data.input_items import (
     ARRAYS,
     ArraySource,
@@ -56,11 +59,16 @@ def open_inputs(
 ) -> OpenedInputs:
     """Opens what is handed over, ``BLOB=SOURCE`` or a source for the only input; the session holds constants from now on.
 
+    Several sources for one input follow one another.
+
     faults: takes what is wrong with lines of lists, which are left out then. Raises CaffeconvError for what is not there,
     does not fit, or is not a source.
     """
     opener = _Opener(session, images, faults)
-    sources_by_input = {binding.blob: opener.open(binding) for binding in bindings(inputs, session.inputs)}
+    bindings_by_input: dict[str, list[Binding]] = {}
+    for binding in bindings(inputs, session.inputs):
+        bindings_by_input.setdefault(binding.blob, []).append(binding)
+    sources_by_input = {blob: opener.open(group) for blob, group in bindings_by_input.items()}
     constants = constants_among(sources_by_input, session.inputs)
     session.bind_constants(constants)
     return OpenedInputs(
@@ -109,12 +117,18 @@ class _Opener:
                 "`rgb=True` out"
             )
 
-    def open(self, binding: Binding) -> InputSource:
+    def open(self, group: Sequence[Binding]) -> InputSource:
+        """One source of the items of all bindings of one input."""
+        binding = group[0]
         dims, blob = self._session.inputs[binding.blob], binding.blob
-        if binding.path.suffix.lower() in ARRAYS:
-            array = fit_array(read_array(binding.path, blob), list(dims), blob)
-            return ArraySource(blob, binding.path, array)
-        files = find_images(binding.path, self._faults)
+        are_arrays = [other.path.suffix.lower() in ARRAYS for other in group]
+        if all(are_arrays):
+            arrays = [fit_array(read_array(other.path, blob), list(dims), blob) for other in group]
+            return ArraySource(blob, binding.path, arrays[0] if len(arrays) == 1 else np.concatenate(arrays))
+        if any(are_arrays):
+            texts = " and ".join(f"`input={other.text}`" for other in group[:2])
+            raise CaffeconvError(f"{texts}: input '{blob}' takes pictures or arrays, not both in one run")
+        files = functools.reduce(ImageFiles.followed_by, (find_images(other.path, self._faults) for other in group))
         channels_last = layouts(self._session.metadata).get(blob) == "NHWC"
         channels, size = input_size(binding, dims, self._images.resize, channels_last=channels_last)
         transform = image_transform(

@@ -12,6 +12,7 @@ from caffeconv.cli.commands.run_inputs import run_over_inputs
 from caffeconv.cli.commands.run_profile import profile_net
 from caffeconv.cli.options.net import net_argument, weights_argument
 from caffeconv.cli.options.run import Verbosity, run_options
+from caffeconv.data.input_images import SUFFIXES
 from caffeconv.frontend.options import NetOptions
 from caffeconv.inference.request import (
     DataOptions,
@@ -41,6 +42,7 @@ def run_command(
     \b
         caffeconv run fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel --input fixtures/digits/3.png
     """
+    weights, inputs = _without_items(weights, inputs)
     request = RunRequest(
         files=NetFiles(net=net, weights=weights), inputs=inputs, blobs=blobs, images=images, data=data, output=output,
         net=replace(options, fully_convolutional=fully_convolutional), compute=compute, engine=engine,
@@ -56,6 +58,14 @@ def run_command(
         run_over_data(request, verbosity)
     else:
         run_over_inputs(request, verbosity)
+
+
+def _without_items(weights: tuple[Path, ...], inputs: tuple[str, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Pictures and arrays are no weights: they go on the last --input, as the shell writes out a pattern without quotes."""
+    items = [path for path in weights if path.suffix.lower() in SUFFIXES | {".npy"}]
+    blob, equals, _ = inputs[-1].partition("=") if inputs else ("", "", "")
+    more = (f"{blob}=" * bool(equals) + str(path) for path in items)
+    return tuple(path for path in weights if path not in items), (*inputs, *more)
 
 
 def _is_over_data(request: RunRequest) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -161,8 +160,6 @@ def _show(
     form = _form_of_records(request, boxes=boxes) if classes or boxes else None
     if form is not None:
         _write_records(run, request, names, batches, form, verbosity, boxes=boxes)
-    elif out is None and classes and verbosity.quiet:
-        deque(batches, maxlen=0)  # for what is said of corrupt items
     elif out is None and classes:
         _print_classes(run, request, names, batches, verbosity)
     elif not request.data.skip_bad:
@@ -248,7 +245,7 @@ def _keep_all(
     if output.path is not None:
         write_results(output.path, results, items)
         note(f"{output.path}: {', '.join(results)} of {total} items", quiet=verbosity.quiet)
-    if not verbosity.quiet:
+    if output.path is None or not verbosity.quiet:
         print_blobs(results, model.kind, items, names, output.top_k, output.threshold)
 
 
