@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray, format_shape
 
+Item = TypeVar("Item")
 Positions = Mapping[str, int]
 """Source → how many of its items are consumed, all epochs counted."""
 
@@ -39,6 +41,13 @@ class OutputBatch:
     @property
     def first_item(self) -> int:
         return int(self.items[0])
+
+
+def passing(items: Iterable[Item], look: Callable[[Item], None]) -> Iterator[Item]:
+    """The items as they come, each looked at before it is handed on."""
+    for item in items:
+        look(item)
+        yield item
 
 
 def averaged(batches: Iterable[OutputBatch], rows: int) -> Iterator[OutputBatch]:

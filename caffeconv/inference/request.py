@@ -75,8 +75,14 @@ class OutputOptions:
     labels: Path | None = None
     top_k: int = 5
     threshold: float = 0.5
-    per_item: bool = False
-    """Whether something was asked for that only makes sense for classes or boxes."""
+    wants_classes: bool = False
+    """Whether something was asked for that only makes sense for classes, or for boxes of classes."""
+    wants_boxes: bool = False
+    """Whether something was asked for that only makes sense for boxes."""
+
+    @property
+    def per_item(self) -> bool:
+        return self.wants_classes or self.wants_boxes
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +11,9 @@ from support.databases import refused
 
 from caffeconv.cli.show.classes import (
     Classified,
+    ClassRule,
     Prediction,
     Tally,
-    is_classification,
     predictions,
     print_table,
     refuse_other_outputs,
@@ -25,22 +24,6 @@ from caffeconv.tensor.shape import FloatArray
 SCORES = np.array([[0.25, 0.5, 0.25], [1, 0, 0]], np.float32)
 NAMES = ("a.png", "b.png", "c.png", "d.png")
 WHAT = Classified(NAMES.__getitem__, [1, 2, 0, 0], ("cat", "dog"), 2)
-
-
-class Kinds:
-    """A model whose outputs are of these kinds."""
-
-    inputs: Collection[str] = ()
-    outputs: Collection[str] = ()
-
-    def __init__(self, **kinds: str) -> None:
-        self._kinds = kinds
-
-    def kind(self, output: str) -> str:
-        return self._kinds.get(output, "")
-
-    def run(self, feeds: Mapping[str, FloatArray], outputs: Sequence[str]) -> Mapping[str, FloatArray]:
-        raise AssertionError
 
 
 def batch(*items: int, **blobs: FloatArray) -> OutputBatch:
@@ -87,15 +70,35 @@ def test_only_the_first_output_is_counted() -> None:
     ],
 )  # fmt: skip
 def test_which_outputs_are_classes(values: FloatArray, kind: str, is_classes: bool) -> None:
-    assert is_classification(Kinds(prob=kind), batch(0, 1, prob=values)) == is_classes
+    assert ClassRule(lambda _: kind).is_classification(batch(0, 1, prob=values)) == is_classes
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "labels", "is_classes"),
+    [
+        (SCORES * 3, "", (), True), (SCORES[:, :, None, None] * 3, "", (), True), (SCORES[:, :1], "", (), False),
+        (SCORES * 3, "", ("a", "b", "c"), True), (SCORES * 3, "", ("a", "b"), False), (SCORES, "loss", (), False),
+        (SCORES[:, :, None].repeat(2, 2) * 3, "", (), False),
+    ],
+)  # fmt: skip
+def test_scores_are_classes_where_these_are_asked_for(
+    values: FloatArray, kind: str, labels: tuple[str, ...], is_classes: bool
+) -> None:
+    rule = ClassRule(lambda _: kind, labels, wants_classes=True)
+    assert rule.is_classification(batch(0, 1, fc8=values)) == is_classes
+
+
+def test_as_many_labels_as_classes() -> None:
+    with refused("^`labels=…`: 2 names, and output 'prob' has 3 classes; a name for each was needed$"):
+        ClassRule(lambda _: "", ("cat", "dog")).is_classification(batch(0, 1, prob=SCORES))
 
 
 def test_other_outputs_are_refused() -> None:
-    refuse_other_outputs(Kinds(), batch(0, 1, prob=SCORES), "--format")
+    refuse_other_outputs(ClassRule(lambda _: ""), batch(0, 1, prob=SCORES), "--format")
     with refused(
         "^--format: output 'fc' is 2×3, and not the probabilities of classes, nor are all outputs detections; "
     ):
-        refuse_other_outputs(Kinds(), batch(0, 1, prob=SCORES, fc=SCORES * 3), "--format")
+        refuse_other_outputs(ClassRule(lambda _: ""), batch(0, 1, prob=SCORES, fc=SCORES * 3), "--format")
 
 
 def test_a_table_of_many_parts_has_one_heading(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rich.table import Table
 
+from caffeconv.cli.show.classes import ClassRule
 from caffeconv.cli.show.tables import classes, detections, guess_kind, print_blobs, summary
 from caffeconv.tensor.shape import FloatArray
 
@@ -69,7 +70,8 @@ def test_each_blob_is_printed_as_what_it_is(capsys: pytest.CaptureFixture[str]) 
         "map": PROBABILITIES[:, :, None].repeat(2, 2),
     }
     kinds = {"other": "loss", "map": "probabilities"}
-    print_blobs(blobs, lambda name: kinds.get(name, ""), ["a[b]", "c"], [], 1, 0.5)
+    rule = ClassRule(lambda name: kinds.get(name, ""))
+    print_blobs(blobs, rule.kind_of, rule.gives_classes, ["a[b]", "c"], [], 1, 0.5)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[:3] == [["item", "prob", "class"], ["a[b]", "0.7000", "1"], ["c", "0.5000", "0"]]
     assert [line[0] for line in lines if line[1:2] in (["score"], ["boxes"], ["shape"])] == ["item", "other", "map"]

@@ -18,7 +18,7 @@ from caffeconv.cli.commands.run_features import extract
 from caffeconv.cli.options.net import note
 from caffeconv.cli.options.run import Verbosity
 from caffeconv.cli.show.progress import advancing, progress
-from caffeconv.cli.show.run_notes import say_corrupt, say_what_runs
+from caffeconv.cli.show.run_notes import say_corrupt, say_non_finite, say_what_runs
 from caffeconv.inference.request import RunRequest
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def _test(request: RunRequest, verbosity: Verbosity) -> None:
     """What `caffe test` prints."""
     from caffeconv.inference.corrupt_items import CorruptItems
     from caffeconv.inference.engine import check_engine, running
+    from caffeconv.inference.non_finite import NonFiniteValues
     from caffeconv.inference.open_runner import open_net_run
+    from caffeconv.inference.output_batches import passing
     from caffeconv.inference.scores import Scores
 
     say = partial(note, quiet=verbosity.quiet)
@@ -58,13 +60,15 @@ def _test(request: RunRequest, verbosity: Verbosity) -> None:
     assert run.net is not None
     check_engine(request.engine, run.net)
     scores = Scores(run.net)
-    corrupt, per_batch = CorruptItems(), request.output.per_batch
+    corrupt, non_finite, per_batch = CorruptItems(), NonFiniteValues(), request.output.per_batch
     with running(replace(run, blobs=scores.blobs), request, say) as runner:
         say_what_runs(runner, run.net, request, verbosity)
-        twice = _add_all(runner, corrupt.collect(runner), scores, per_batch, quiet=verbosity.quiet)
+        batches = passing(corrupt.collect(runner), lambda batch: non_finite.add(batch.blobs))
+        twice = _add_all(runner, batches, scores, per_batch, quiet=verbosity.quiet)
     if twice:
         say(f"the last batch went on with the first {twice} items again, as Caffe's does: they count twice")
     say_corrupt(corrupt.messages)
+    say_non_finite(non_finite)
     for line in ([f"Loss: {scores.loss:.6g}"] if scores.weights else []) + [str(score) for score in scores.means()]:
         click.echo(line, err=str(per_batch) == "-")
     if verbosity.verbose:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from caffeconv.cli.options.net import note
 from caffeconv.cli.options.run import Verbosity
 from caffeconv.cli.show.progress import progress
-from caffeconv.cli.show.run_notes import say_corrupt, say_what_runs
+from caffeconv.cli.show.run_notes import say_corrupt, say_non_finite, say_what_runs
 from caffeconv.inference.request import RunRequest
 
 if TYPE_CHECKING:
@@ -65,18 +65,24 @@ def _checkpoint(
 
 def _write(checkpoint: Checkpoint, run: OpenedRun, runner: DatasetRunner, verbosity: Verbosity) -> None:
     from caffeconv.inference.features import row_blocks, write_features
+    from caffeconv.inference.non_finite import NonFiniteValues
+    from caffeconv.inference.output_batches import passing
 
     left = None if runner.end is None else runner.end - checkpoint.journal.items
     item_name = run.item_name if run.net is None else None
+    non_finite = NonFiniteValues()
     try:
         with progress(left, "extracting", quiet=verbosity.quiet) as advance:
-            write_features(checkpoint, row_blocks(runner, lambda: run.states), advance, item_name)
+            blocks = row_blocks(runner, lambda: run.states)
+            blocks = passing(blocks, lambda block: non_finite.add(block.rows))
+            write_features(checkpoint, blocks, advance, item_name)
     except KeyboardInterrupt:
         items, folder = checkpoint.journal.items, checkpoint.folder
         note(f"stopped: {items} items are in {folder}; the same command with --resume goes on")
         raise
     journal = checkpoint.journal
     say_corrupt(journal.skipped)
+    say_non_finite(non_finite)
     shapes = ", ".join(f"{blob} {'×'.join(map(str, checkpoint.shape(blob)))}" for blob in journal.blobs)
     note(f"{checkpoint.out}: {shapes}, of {journal.items} items", quiet=verbosity.quiet)
     if verbosity.verbose and run.net is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,16 +15,18 @@ import click
 from caffeconv.cli.commands.run_features import extract
 from caffeconv.cli.options.net import note
 from caffeconv.cli.options.run import Verbosity
-from caffeconv.cli.show.run_notes import say_corrupt
+from caffeconv.cli.show.run_notes import say_corrupt, say_non_finite
+from caffeconv.errors import CaffeconvError
 from caffeconv.inference.request import RunRequest
 from caffeconv.inference.result_files import RecordFormat, format_of
 
 if TYPE_CHECKING:
-    from caffeconv.cli.show.classes import Classified
+    from caffeconv.cli.show.classes import Classified, ClassRule
     from caffeconv.inference.corrupt_items import CorruptItems
     from caffeconv.inference.engine import OpenedRun
     from caffeconv.inference.output_batches import OutputBatch
     from caffeconv.runtime.session import Session
+    from caffeconv.tensor.shape import FloatArray
 
 
 def run_over_inputs(request: RunRequest, verbosity: Verbosity) -> None:
@@ -134,12 +136,16 @@ def _predict(
     from caffeconv.data.image_transform import CROPS
     from caffeconv.inference.engine import running
     from caffeconv.inference.fixed_batch import DEFAULT_BATCH
-    from caffeconv.inference.output_batches import averaged
+    from caffeconv.inference.non_finite import NonFiniteValues
+    from caffeconv.inference.output_batches import averaged, passing
 
     with running(run, request, partial(note, quiet=verbosity.quiet)) as runner:
         batches = averaged(runner, CROPS) if request.images.oversample else iter(runner)
+        non_finite = NonFiniteValues()
+        batches = passing(batches, lambda batch: non_finite.add(batch.blobs))
         _show(run, request, names, corrupt.collect(batches), verbosity)
     say_corrupt(corrupt.messages)
+    say_non_finite(non_finite)
     if verbosity.verbose:
         size = next((source.batch_size for source in run.dataset.sources.values()), DEFAULT_BATCH)
         note(f"{_count_items(run)} items in batches of {size}")
@@ -149,14 +155,16 @@ def _show(
     run: OpenedRun, request: RunRequest, names: Sequence[str], batches: Iterator[OutputBatch], verbosity: Verbosity
 ) -> None:
     """Shows or writes what the first batch says that they are: classes, boxes, or other blobs."""
-    from caffeconv.cli.show.classes import is_classification, refuse_other_outputs
+    from caffeconv.cli.show.classes import refuse_other_outputs
     from caffeconv.cli.show.detections import is_detection
 
     first, model, out = next(batches), run.dataset.model, request.output.path
     batches = itertools.chain([first], batches)
-    classes, boxes = is_classification(model, first), is_detection(model, first)
+    rule = _class_rule(run, request, names)
+    boxes = is_detection(model, first)
+    classes = not boxes and rule.is_classification(first)
     if request.output.records is not None and not classes and not boxes:
-        refuse_other_outputs(model, first, _asking(request))
+        refuse_other_outputs(rule, first, _asking(request))
     form = _form_of_records(request, boxes=boxes) if classes or boxes else None
     if form is not None:
         _write_records(run, request, names, batches, form, verbosity, boxes=boxes)
@@ -246,12 +254,36 @@ def _keep_all(
         write_results(output.path, results, items)
         note(f"{output.path}: {', '.join(results)} of {total} items", quiet=verbosity.quiet)
     if output.path is None or not verbosity.quiet:
-        print_blobs(results, model.kind, items, names, output.top_k, output.threshold)
+        rule = _class_rule(run, request, names)
+        if output.path is None and output.per_item:
+            _refuse_if_nothing_fits(rule, results, total)
+        print_blobs(results, model.kind, rule.gives_classes, items, names, output.top_k, output.threshold)
+
+
+def _refuse_if_nothing_fits(rule: ClassRule, results: Mapping[str, FloatArray], items: int) -> None:
+    """Raises CaffeconvError where neither classes nor boxes are among the results."""
+    from caffeconv.cli.show.tables import guess_kind
+    from caffeconv.tensor.shape import format_shape
+
+    for name, values in results.items():
+        if rule.gives_classes(name, values, items) or (rule.kind_of(name) or guess_kind(values, items)) == "detections":
+            return
+    shapes = ", ".join(f"'{name}' is {format_shape(values.shape)}" for name, values in results.items())
+    names = f"{len(rule.labels)} names, and " if rule.labels else ""
+    raise CaffeconvError(
+        f"--labels, --top-k and --threshold are for scores of classes or for boxes; {names}{shapes}; leave them out"
+    )
 
 
 def _read_labels(path: Path | None) -> list[str]:
     if path is None:
         return []
-    from caffeconv.caffe_format.prototxt import read_bytes
+    from caffeconv.inference.class_names import read_class_names
 
-    return read_bytes(path, "a list of class names, one a line,").decode("utf-8", "replace").splitlines()
+    return read_class_names(path)
+
+
+def _class_rule(run: OpenedRun, request: RunRequest, names: Sequence[str]) -> ClassRule:
+    from caffeconv.cli.show.classes import ClassRule
+
+    return ClassRule(run.dataset.model.kind, names, request.output.wants_classes)

@@ -65,7 +65,8 @@ def _gather_output(command: Command) -> Command:
     ) -> None:  # fmt: skip
         output = OutputOptions(
             path=out, records=_records_of(form, out), format_is_asked=form != "table", per_batch=per_batch, labels=labels,
-            top_k=top_k, threshold=threshold, per_item=_is_on_command_line("labels", "top_k", "threshold"),
+            top_k=top_k, threshold=threshold, wants_classes=_is_on_command_line("labels", "top_k"),
+            wants_boxes=_is_on_command_line("threshold"),
         )  # fmt: skip
         command(*args, output=output, **rest)
 

@@ -16,9 +16,9 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import format_shape
 
 if TYPE_CHECKING:
-    from caffeconv.inference.data_passes import Model
     from caffeconv.inference.output_batches import OutputBatch
 
+MOST_CLASSES = 1 << 20
 MOST_NAME = 100
 """Characters of an item's name for which a table of many parts keeps its columns in line."""
 
@@ -92,20 +92,40 @@ class Classified:
         return ["item", "output", "rank", "class", "score", *more]
 
 
-def is_classification(model: Model, batch: OutputBatch) -> bool:
-    """Whether every output is a score for each class of each item."""
-    return all(_gives_classes(model, name, values, batch.size) for name, values in batch.blobs.items())
+@dataclass(frozen=True)
+class ClassRule:
+    """Which blobs are scores of classes: those that the net or their values show to be probabilities, and, where somebody
+    wants to see classes, others with one value for each class of each item."""
+
+    kind_of: Callable[[str], str]
+    """What a blob is by the net; empty where it does not say."""
+    labels: Sequence[str] = ()
+    wants_classes: bool = False
+    """Whether classes were asked for, so that scores which are no probabilities count too."""
+
+    def gives_classes(self, name: str, values: NDArray[np.float32], items: int) -> bool:
+        """Whether N×C, or N×C×1×1, holds scores; CaffeconvError where there are not as many labels as classes."""
+        if values.ndim < 2 or len(values) != items or values[0].size != values.shape[1]:
+            return False
+        kind = self.kind_of(name) or guess_kind(values, items)
+        if kind == "probabilities" and self.labels and len(self.labels) != values.shape[1]:
+            raise CaffeconvError(
+                f"`labels=…`: {len(self.labels)} names, and output '{name}' has {values.shape[1]} classes; "
+                "a name for each was needed"
+            )
+        if kind or not self.wants_classes:
+            return kind == "probabilities"
+        return values.shape[1] in ([len(self.labels)] if self.labels else range(2, MOST_CLASSES))
+
+    def is_classification(self, batch: OutputBatch) -> bool:
+        """Whether every output is a score for each class of each item."""
+        return all(self.gives_classes(name, values, batch.size) for name, values in batch.blobs.items())
 
 
-def _gives_classes(model: Model, name: str, values: NDArray[np.float32], items: int) -> bool:
-    kind = model.kind(name) or guess_kind(values, items)
-    return kind == "probabilities" and values.ndim >= 2 and len(values) == items and values[0].size == values.shape[1]
-
-
-def refuse_other_outputs(model: Model, batch: OutputBatch, asker: str) -> None:
+def refuse_other_outputs(rule: ClassRule, batch: OutputBatch, asker: str) -> None:
     """Raises CaffeconvError for an output that has no classes; `asker`: what needs them."""
     for name, values in batch.blobs.items():
-        if not _gives_classes(model, name, values, batch.size):
+        if not rule.gives_classes(name, values, batch.size):
             raise CaffeconvError(
                 f"{asker}: output '{name}' is {format_shape(values.shape)}, and not the probabilities of "
                 "classes, nor are all outputs "

@@ -13,6 +13,7 @@ from caffeconv.inference.request import RunRequest
 
 if TYPE_CHECKING:
     from caffeconv.inference.data_passes import DatasetRunner
+    from caffeconv.inference.non_finite import NonFiniteValues
     from caffeconv.net.net import Net
 
 
@@ -32,6 +33,12 @@ def say_what_runs(runner: DatasetRunner, net: Net, request: RunRequest, verbosit
     batches = "1 batch" if runner.total == 1 else f"{runner.total} batches"
     items = runner.items[runner.leading]
     note(f"{source.name}: {items} items, {batches} of {source.batch_size}", quiet=verbosity.quiet)
+
+
+def say_non_finite(values: NonFiniteValues) -> None:
+    """Names blobs with values that are no numbers."""
+    for message in values.messages:
+        note(f"{message}; the weights, or the preparation of the input, may not be the net's own")
 
 
 def say_corrupt(messages: Sequence[str]) -> None:

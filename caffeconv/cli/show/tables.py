@@ -72,21 +72,15 @@ def summary(name: str, values: Array) -> Table:
 
 
 def print_blobs(
-    results: Mapping[str, Array], kind_of: Callable[[str], str], items: Sequence[str], labels: Sequence[str], top_k: int,
-    threshold: float,
+    results: Mapping[str, Array], kind_of: Callable[[str], str], gives_classes: Callable[[str, Array, int], bool],
+    items: Sequence[str], labels: Sequence[str], top_k: int, threshold: float,
 ) -> None:  # fmt: skip
     """Prints each blob as what it is: classes, detections, or a summary."""
     console = make_console()
     for name, values in results.items():
-        kind = kind_of(name) or guess_kind(values, len(items))
-        if (
-            kind == "probabilities"
-            and values.ndim >= 2
-            and values[0].size == max(values.shape[1:])
-            and len(values) == len(items)
-        ):
+        if gives_classes(name, values, len(items)):
             console.print(classes(name, values, items, labels, top_k))
-        elif kind == "detections":
+        elif (kind_of(name) or guess_kind(values, len(items))) == "detections":
             console.print(detections(name, values, items, labels, threshold))
         else:
             console.print(summary(name, values))

@@ -1,0 +1,34 @@
+"""Names of classes: a list, one name a line, or SSD's labelmap prototxt."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from caffeconv.caffe_format.prototxt import parse_text, read_bytes
+from caffeconv.caffe_pb2 import LabelMap
+from caffeconv.errors import CaffeconvError
+
+MOST_CLASSES = 1 << 20
+
+
+def read_class_names(path: Path) -> list[str]:
+    """Class → name. Lines that are empty at the end do not count.
+
+    Of a labelmap, `item { name: … label: … display_name: … }`, the display name counts, and a class that it does not list
+    has no name. Raises CaffeconvError for a file that cannot be read, or that holds no name.
+    """
+    text = read_bytes(path, "a list of class names, one a line, or a labelmap,").decode("utf-8-sig", "replace")
+    names = _of_labelmap(path, text) if re.match(r"(\s|#.*\n)*item\s*:?\s*\{", text) else text.rstrip().splitlines()
+    if not any(names):
+        raise CaffeconvError(f"{path}: holds no names; class names, one a line, or a labelmap were needed")
+    return names
+
+
+def _of_labelmap(path: Path, text: str) -> list[str]:
+    labelmap = LabelMap()
+    parse_text(text, labelmap, str(path))
+    items = {item.label: item.display_name or item.name for item in labelmap.item}
+    if min(items) < 0 or max(items) >= MOST_CLASSES:
+        raise CaffeconvError(f"{path}: labels {min(items)} to {max(items)}; 0 to {MOST_CLASSES - 1} are possible")
+    return [items.get(label, "") for label in range(max(items) + 1)]
