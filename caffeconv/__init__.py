@@ -49,4 +49,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER, *_DOORS})
+    return sorted({*__all__, *_DOORS, *(name for name in globals() if name.startswith("__"))})

@@ -26,6 +26,10 @@ def near_name(name: str, names: Iterable[str]) -> str:
     return by_lower_case[near[0]] if near else ""
 
 
+MOST_NAMES = 20
+"""How many names a message lists."""
+
+
 class CaffeconvWarning(RuntimeWarning):
     """Something that goes on in another way than was asked for."""
 
@@ -55,6 +59,19 @@ class InvalidNetError(CaffeconvError):
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
         super().__init__("\n".join(str(d) for d in self.diagnostics))
+
+
+class UnknownNameError(CaffeconvError, KeyError):
+    """A name that is not among those that there are; a KeyError too, as of any dict."""
+
+    def __init__(self, what: str, name: object, names: Iterable[str]) -> None:
+        known = list(names)
+        near = near_name(name, known) if isinstance(name, str) else ""
+        shown = ", ".join(known[:MOST_NAMES]) + (", …" if len(known) > MOST_NAMES else "")
+        super().__init__(f"no {what} {name!r}; " + (f"did you mean {near!r}? " if near else "") + f"{what}s: {shown}")
+
+    def __str__(self) -> str:  # KeyError would put it in quotes
+        return str(self.args[0])
 
 
 class LayerError(CaffeconvError):

@@ -15,6 +15,7 @@ from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
 from caffeconv.emit.metadata import Layout, Preprocess
 from caffeconv.emit.model_options import ModelOptions
 from caffeconv.errors import CaffeconvError
+from caffeconv.files import arguments
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.sha256 import hashing
 from caffeconv.frontend.open_files import Weights, read_net, weight_paths, weights_files
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from caffeconv.emit.lazy_model import LazyModel
     from caffeconv.emit.onnx_writer import Storage, Written
+
+OTHER_FILES = frozenset((".caffemodel", ".h5", ".npz", ".safetensors", ".npy", ".prototxt"))
+"""Suffixes that no model has."""
 
 
 def convert(
@@ -65,7 +69,7 @@ def convert(
         CaffeconvError: whatever is wrong with the net, the weights or the arguments.
     """
     options = NetOptions(
-        phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
+        phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
         fully_convolutional, dialect, _blobs(outputs),
     )  # fmt: skip
     model_options = _model_options(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
@@ -99,9 +103,12 @@ def convert_to(
     from caffeconv.emit.onnx_writer import choose_storage, write_model
     from caffeconv.files.atomic import refuse_input_as_output
 
+    out = _model_path(out)
     refuse_input_as_output(out, (net, *weight_paths(weights)))
+    if storage is not None:
+        arguments.one_of("storage", storage, ("embed", "external", "link"))
     options = NetOptions(
-        phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
+        phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
         fully_convolutional, dialect, _blobs(outputs),
     )  # fmt: skip
     model_options = _model_options(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
@@ -111,11 +118,22 @@ def convert_to(
         request = _Request(model_options, outputs, batch, opset, link=storage == "link", any_size=fully_convolutional)
         model = _to_lazy(loaded, request)
         metadata = partial(source_metadata, loaded, hashes)
-        return write_model(model, Path(out), choose_storage(model, storage), hashes, metadata)
+        return write_model(model, out, choose_storage(model, storage), hashes, metadata)
+
+
+def _model_path(out: PathLike) -> Path:
+    """`out`; CaffeconvError where its name says that it is to hold something else than a model."""
+    path = arguments.path("out", out)
+    if path.suffix.lower() in OTHER_FILES:
+        raise CaffeconvError(
+            f"{path}: this writes ONNX models, and {path.suffix} files hold weights; a name that ends in .onnx was needed. "
+            "`caffeconv convert` in a shell writes weights too"
+        )
+    return path
 
 
 def _blobs(outputs: Sequence[str] | Literal["all"] | None) -> tuple[str, ...]:
-    return () if outputs is None or outputs == "all" else tuple(outputs)
+    return () if outputs is None or outputs == "all" else arguments.names("outputs", outputs)
 
 
 @dataclass(frozen=True)
@@ -128,6 +146,15 @@ class _Request:
     opset: int | None
     link: bool = False
     any_size: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises CaffeconvError for a batch or an opset that means nothing."""
+        if self.batch not in ("dynamic", "keep"):
+            if isinstance(self.batch, str):
+                raise CaffeconvError(f"`batch={self.batch!r}`: 'dynamic', 'keep' or a number was needed")
+            arguments.whole_number("batch", self.batch, 1)
+        if self.opset is not None:
+            arguments.whole_number("opset", self.opset, 1)
 
 
 def _to_lazy(loaded: Loaded, request: _Request, metadata: Mapping[str, str] | None = None) -> LazyModel:
@@ -149,17 +176,18 @@ def _model_options(
     net: PathLike, options: NetOptions, model_options: ModelOptions, preprocess: Preprocess | bool
 ) -> ModelOptions:
     """`model_options` with what is to be done to pictures; CaffeconvError for what does not go together."""
-    if model_options.layout not in ("nchw", "nhwc"):
-        raise CaffeconvError(f"layout {model_options.layout!r}: 'nchw' or 'nhwc' was needed")
+    layout: Layout = "nhwc" if arguments.one_of("layout", model_options.layout, ("nchw", "nhwc")) == "nhwc" else "nchw"
     if model_options.keep_io and not model_options.half:
         raise CaffeconvError(
             "keep_io without half: inputs and outputs are float32 as it is; give half=True, or leave it out"
         )
+    if not isinstance(preprocess, (bool, Preprocess)):
+        raise CaffeconvError(f"`preprocess={preprocess!r}`: True or a caffeconv.Preprocess was needed")
     if preprocess is True:
         preprocess = own_preprocess(
             read_net(net, ignore_unknown_fields=options.ignore_unknown_fields, is_built=True), options
         )
-    return replace(model_options, preprocess=preprocess or None)
+    return replace(model_options, layout=layout, preprocess=preprocess or None)
 
 
 def refuse_changed_links(model_options: ModelOptions, storage: Storage | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from caffeconv.conversion.load import Loaded
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.files import arguments
 from caffeconv.frontend.open_axes import dynamic_candidates, fixed_dims
 from caffeconv.frontend.reshape import for_any_batch, grown, input_shapes, reshape_graph, with_batch
 from caffeconv.ir.graph import Graph
@@ -136,14 +137,15 @@ def choose_outputs(graph: Graph, outputs: Sequence[str] | Literal["all"] | None)
     inputs = set(graph.inputs)
     if outputs == "all":
         return tuple(value for value in last.values() if value not in inputs)
-    missing = [name for name in outputs if name not in last]
+    wanted = arguments.names("outputs", outputs)
+    missing = [name for name in wanted if name not in last]
     if missing:
         import difflib
 
         matches = difflib.get_close_matches(missing[0], last, 3)
         hint = f" Did you mean {' or '.join(matches)}?" if matches else f" Blobs: {', '.join(list(last)[:20])}"
         raise CaffeconvError(f"the net has no blob '{missing[0]}'.{hint}")
-    values = dict.fromkeys(last[name] for name in outputs)
+    values = dict.fromkeys(last[name] for name in wanted)
     if inputs.intersection(values):
         raise CaffeconvError(
             f"'{next(iter(inputs.intersection(values)))}' is an input of the net; a blob that a layer makes was needed"

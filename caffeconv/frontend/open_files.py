@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from caffeconv.caffe_format.caffemodel import WeightsFile, read_caffemodel
 from caffeconv.caffe_format.hdf5 import is_hdf5, read_hdf5_weights
 from caffeconv.caffe_format.prototxt import NetSource, read_prototxt, refuse_unknown_fields
 from caffeconv.errors import CaffeconvError
+from caffeconv.files import arguments
 from caffeconv.files.atomic import PathLike
 from caffeconv.frontend.cut import without_obstacles
 from caffeconv.frontend.deploy import to_deploy
@@ -22,18 +23,18 @@ Weights = PathLike | Sequence[PathLike] | None
 
 
 def weight_paths(weights: Weights) -> tuple[Path, ...]:
-    """One path, several or none, as a tuple."""
+    """One path, several or none, as a tuple; CaffeconvError for what is no path."""
     if weights is None:
         return ()
-    if isinstance(weights, (str, os.PathLike)):
-        return (Path(weights),)
-    return tuple(Path(path) for path in weights)
+    if isinstance(weights, (str, os.PathLike)) or not isinstance(weights, Iterable):
+        return (arguments.path("weights", weights),)
+    return tuple(arguments.path("weights", path) for path in weights)
 
 
 def weights_files(net: PathLike, weights: Weights) -> tuple[Path, ...]:
     """The files that a net's weights come from: those given, or the net itself where it is a caffemodel."""
     paths = weight_paths(weights)
-    return paths if paths or Path(net).suffix != ".caffemodel" else (Path(net),)
+    return paths if paths or arguments.path("net", net).suffix != ".caffemodel" else (Path(net),)
 
 
 def read_net(path: PathLike, *, ignore_unknown_fields: bool = False, is_built: bool = False) -> NetSource:
@@ -41,7 +42,7 @@ def read_net(path: PathLike, *, ignore_unknown_fields: bool = False, is_built: b
 
     is_built: whether the net is to be built, so that a layer of an unknown type is refused, or left out, as a whole.
     """
-    path = Path(path)
+    path = arguments.path("net", path)
     if path.suffix == ".caffemodel":
         net = read_caffemodel(path).net()
         if not any(layer.top for layer in net.layer) and not any(layer.top for layer in net.layers):

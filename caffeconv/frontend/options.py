@@ -6,8 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from caffeconv.caffe_format.terms import Phase
+from caffeconv.files import arguments
 from caffeconv.ir.definition import Infogain
 from caffeconv.python_layers.host import AllowPython
+
+PHASES = {0: "TRAIN", 1: "TEST"}
+"""Caffe's numbers."""
+LEAST_LEVEL = -(1 << 31)
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,7 @@ class NetOptions:
 
     phase: Phase = "TEST"
     level: int = 0
-    stages: tuple[str, ...] = ()
+    stages: Sequence[str] = ()
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Blob → shape of an input, instead of the prototxt's (axis order as in Caffe, NCHW)."""
     deploy: bool = False
@@ -36,6 +41,21 @@ class NetOptions:
     """The fork whose rules count where forks have several of one name (`frontend.dialects`); None: by evidence."""
     outputs: tuple[str, ...] = ()
     """The blobs that are wanted: layers that they do not need may be such as cannot be built; none: all layers count."""
+
+    def __post_init__(self) -> None:
+        """Takes what means the same (a phase in lower case, one stage alone); CaffeconvError for what means nothing."""
+        phase = PHASES.get(self.phase, self.phase) if isinstance(self.phase, int) else self.phase
+        checked = {
+            "phase": arguments.one_of("phase", phase, ("TRAIN", "TEST")),
+            "level": arguments.whole_number("level", self.level, LEAST_LEVEL),
+            "stages": arguments.names("stages", self.stages),
+            "shapes": arguments.shapes("shapes", self.shapes),
+            "seed": arguments.whole_number("seed", self.seed),
+        }
+        if self.infogain is not None:
+            checked["infogain"] = arguments.one_of("infogain", self.infogain, ("logits", "probabilities"))
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @property
     def keeps_net(self) -> bool:

@@ -9,7 +9,7 @@ from caffeconv.caffe_format.prototxt import parse_text, read_bytes
 from caffeconv.caffe_pb2 import LabelMap
 from caffeconv.errors import CaffeconvError
 
-MOST_CLASSES = 1 << 20
+MOST_LABEL = (1 << 20) - 1
 
 
 def read_class_names(path: Path) -> list[str]:
@@ -29,6 +29,6 @@ def _of_labelmap(path: Path, text: str) -> list[str]:
     labelmap = LabelMap()
     parse_text(text, labelmap, str(path))
     items = {item.label: item.display_name or item.name for item in labelmap.item}
-    if min(items) < 0 or max(items) >= MOST_CLASSES:
-        raise CaffeconvError(f"{path}: labels {min(items)} to {max(items)}; 0 to {MOST_CLASSES - 1} are possible")
+    if min(items) < 0 or max(items) > MOST_LABEL:
+        raise CaffeconvError(f"{path}: labels {min(items)} to {max(items)}; 0 to {MOST_LABEL} are possible")
     return [items.get(label, "") for label in range(max(items) + 1)]

@@ -53,7 +53,7 @@ class LayerReport:
     """How the first top's spatial sizes come about."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """The result of `inspect`."""
 
@@ -76,6 +76,11 @@ class Report:
     """The net with the edits of the first cure, in today's form."""
     advice: str = ""
     """The cures as text, with what else can be done."""
+
+    def __repr__(self) -> str:
+        errors = sum(diagnostic.severity == "error" for diagnostic in self.diagnostics)
+        state = "ok" if self.ok else f"{errors} {'error' if errors == 1 else 'errors'}"
+        return f"<Report of {self.net!r}: {state}, {len(self.layers)} layers, {self.parameter_count} parameters>"
 
     @property
     def ok(self) -> bool:
@@ -113,7 +118,7 @@ def inspect(
         CaffeconvError: a file that cannot be read at all.
     """
     options = NetOptions(
-        phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields,
+        phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields,
         dialect=dialect,
     )  # fmt: skip
     source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields, is_built=True)

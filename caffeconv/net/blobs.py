@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from caffeconv.tensor.shape import FloatArray, Shape, count
+from caffeconv.errors import UnknownNameError
+from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape
 
 
 class _Sized:
@@ -39,6 +40,18 @@ class _Sized:
 def _legacy_axis(shape: Shape, axis: int) -> int:
     # caffe: Blob::LegacyShape — axes that a blob lacks count as 1
     return shape[axis] if axis < len(shape) else 1
+
+
+class NamedBlobs(dict[str, "NetBlob"]):
+    """A net's blobs by name, in the order in which Caffe makes them."""
+
+    def __missing__(self, name: object) -> NetBlob:
+        raise UnknownNameError("blob", name, self)
+
+
+def with_shapes(blobs: Sequence[str], shape_of: Callable[[str], Shape]) -> str:
+    """Blobs and their shapes, for people."""
+    return ", ".join(f"{blob} {format_shape(shape_of(blob))}" for blob in blobs) or "nothing"
 
 
 class NetBlob(_Sized):
@@ -77,6 +90,9 @@ class NetBlob(_Sized):
         """
         return self._diff_of(self.name)
 
+    def __repr__(self) -> str:
+        return f"<blob {self.name} {format_shape(self.shape)}>"
+
     def reshape(self, *shape: int) -> None:
         """Gives an input another shape; the rest of the net follows at the next forward."""
         self._reshape_input(self.name, shape)
@@ -100,6 +116,9 @@ class ParamBlob(_Sized):
     @property
     def shape(self) -> Shape:
         return self._values.shape
+
+    def __repr__(self) -> str:
+        return f"<parameter {format_shape(self.shape)}>"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import Infogain, LayerDef
 from caffeconv.net.backward import Backward
 from caffeconv.net.batching import BatchSplitter
-from caffeconv.net.blobs import NetBlob, ParamBlob
+from caffeconv.net.blobs import NamedBlobs, NetBlob, ParamBlob, with_shapes
 from caffeconv.net.data_layers import DataLayers
 from caffeconv.net.forward import Forward
 from caffeconv.net.params import ParamStore
@@ -66,7 +66,7 @@ class Net:
         dialect: str | None = None,
     ) -> None:  # fmt: skip
         options = NetOptions(
-            phase, level, tuple(stages), shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
+            phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
             fully_convolutional, dialect,
         )  # fmt: skip
         with unchanged([Path(net), *weight_paths(weights)]):
@@ -86,10 +86,8 @@ class Net:
         self._forward = Forward(self._sessions, self._data)
         self._backward = Backward(self._sessions, self._params, self.shape_of)
         self.params: Mapping[str, list[ParamBlob]] = self._params
-        self.blobs: dict[str, NetBlob] = {
-            blob: NetBlob(blob, self.shape_of, self.value_of, self.diff_of, self.reshape_input)
-            for blob in self._forward.blobs
-        }
+        access = self.shape_of, self.value_of, self.diff_of, self.reshape_input
+        self.blobs: dict[str, NetBlob] = NamedBlobs((blob, NetBlob(blob, *access)) for blob in self._forward.blobs)
         self.layer_names: list[str] = [layer.name for layer in definition.layers]
         self.top_names: dict[str, list[str]] = {layer.name: list(layer.tops) for layer in definition.layers}
         self.bottom_names: dict[str, list[str]] = {layer.name: list(layer.bottoms) for layer in definition.layers}
@@ -98,6 +96,10 @@ class Net:
         self.outputs: list[str] = [blob_of[value] for value in graph.outputs]
         # a dry build of every layer: what Caffe refuses in its set-up is refused here, not at the first forward
         self._sessions.forward_session(graph, tuple(graph.outputs) or tuple(last_values.values()))
+
+    def __repr__(self) -> str:
+        inputs, outputs = (with_shapes(blobs, self.shape_of) for blobs in (self.inputs, self.outputs))
+        return f"<Net {self.name!r}, {self._loaded.net.phase}: {len(self.layer_names)} layers, {inputs} → {outputs}>"
 
     # -- shapes and values -----------------------------------------------------------------------------------------
 
@@ -343,9 +345,7 @@ class Net:
     def load_hdf5(self, path: PathLike) -> None:
         """As `copy_from`, from Caffe's HDF5."""
         if not is_hdf5(Path(path)):
-            raise CaffeconvError(
-                f"{path}: this is no HDF5 file, or not there; weights that Caffe saved as HDF5 were needed"
-            )
+            raise CaffeconvError(f"{path}: this is no HDF5 file, or not there; weights in Caffe's HDF5 were needed")
         self._copy_from(read_hdf5_weights(Path(path)))
 
     def _copy_from(self, file: WeightsFile) -> None:

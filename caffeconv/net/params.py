@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caffeconv.emit.backward import ParamKey
-from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, UnknownNameError
 from caffeconv.frontend.bind import copied_from
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
@@ -18,7 +18,7 @@ from caffeconv.net.blobs import ParamBlob
 from caffeconv.net.snapshot import with_copied_values
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.param_values import ArrayValues
-from caffeconv.tensor.shape import FloatArray, shape_string
+from caffeconv.tensor.shape import FloatArray, format_shape, shape_string
 
 if TYPE_CHECKING:
     from caffeconv.caffe_format.caffemodel import WeightsFile
@@ -38,7 +38,18 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
         """Of the values that the blobs had at the last look."""
 
     def __getitem__(self, layer: str) -> list[ParamBlob]:
+        if layer not in self._params:
+            raise UnknownNameError("layer with parameters", layer, self)
         return [self._blob(_key(layer, param), param) for param in self._params[layer]]
+
+    def __contains__(self, layer: object) -> bool:
+        return layer in self._params
+
+    def __repr__(self) -> str:
+        shapes = (
+            f"{layer}: {', '.join(format_shape(p.shape) for p in params)}" for layer, params in self._params.items()
+        )
+        return f"<parameters {'; '.join(shapes)}>"
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._params)

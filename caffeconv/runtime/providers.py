@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from caffeconv.errors import CaffeconvError, CaffeconvWarning
+from caffeconv.files import arguments
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 Provider = str
@@ -110,9 +111,15 @@ def layer_of(node: str, layers: Collection[str]) -> str | None:
 
 @dataclass(frozen=True)
 class ComputeOptions:
-    """Where and how to compute."""
+    """Where and how to compute; CaffeconvError for what no session takes."""
 
     provider: Provider
     threads: int | None
     nhwc: bool
     half: bool
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.provider, str):
+            raise CaffeconvError(f"`provider={self.provider!r}`: auto, cpu, cuda or cuda:N was needed")
+        if self.threads is not None:
+            arguments.whole_number("threads", self.threads, 1)

@@ -18,7 +18,6 @@ from caffeconv.tensor.shape import format_shape
 if TYPE_CHECKING:
     from caffeconv.inference.output_batches import OutputBatch
 
-MOST_CLASSES = 1 << 20
 MOST_NAME = 100
 """Characters of an item's name for which a table of many parts keeps its columns in line."""
 
@@ -115,7 +114,8 @@ class ClassRule:
             )
         if kind or not self.wants_classes:
             return kind == "probabilities"
-        return values.shape[1] in ([len(self.labels)] if self.labels else range(2, MOST_CLASSES))
+        number = int(values.shape[1])
+        return number == len(self.labels) if self.labels else number > 1
 
     def is_classification(self, batch: OutputBatch) -> bool:
         """Whether every output is a score for each class of each item."""

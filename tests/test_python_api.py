@@ -1,0 +1,96 @@
+"""The package as a Python user meets it: names to complete, short reprs, and errors that name the wrong argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from support.databases import refused
+from support.golden_cases import ROOT
+
+import caffeconv
+
+convert: Callable[..., object] = caffeconv.convert
+net: Callable[..., object] = caffeconv.Net
+inspect: Callable[..., object] = caffeconv.inspect
+"""Without their types, so that what mypy would refuse can be tried."""
+NET, WEIGHTS = ROOT / "fixtures/digits/deploy.prototxt", ROOT / "fixtures/digits/digits.caffemodel"
+
+
+def test_public_names() -> None:
+    assert {name for name in dir(caffeconv) if not name.startswith("_")} == {
+        "CaffeconvError", "CaffeconvWarning", "Diagnostic", "InvalidNetError", "Net", "Preprocess", "Report", "caffe_pb2",
+        "convert", "convert_to", "infogain", "inspect", "layers", "make_h", "ops", "pycaffe", "register_layer",
+    }  # fmt: skip
+    assert set(caffeconv.__all__) <= set(dir(caffeconv))
+    assert (files(caffeconv) / "py.typed").is_file()
+
+
+def test_reprs_are_short() -> None:
+    net, report = caffeconv.Net(NET, WEIGHTS), caffeconv.inspect(NET, WEIGHTS)
+    assert repr(net) == "<Net 'digits', TEST: 10 layers, data 1×1×28×28 → prob 1×10>"
+    assert repr(net.blobs["ip1"]) == "<blob ip1 1×64>"
+    assert repr(net.params["ip2"]) == "[<parameter 10×64>, <parameter 10>]"
+    assert repr(net.params).startswith("<parameters conv1: 8×1×5×5, 8; conv2: ")
+    assert repr(report) == "<Report of 'digits': ok, 10 layers, 20522 parameters>"
+
+
+def test_names_that_a_net_lacks() -> None:
+    net = caffeconv.Net(NET, WEIGHTS)
+    with refused("^no blob 'pro'; did you mean 'prob'\\? blobs: data, scaled, "):
+        net.blobs["pro"]
+    with refused("^no layer with parameters 'pool1'; "):
+        net.params["pool1"]
+    assert net.params.get("pool1") is None
+    assert net.blobs.get("pro") is None
+
+
+def test_what_means_the_same() -> None:
+    assert caffeconv.inspect(NET, phase="test").ok  # type: ignore[arg-type]
+    assert caffeconv.convert(NET, WEIGHTS, outputs="prob").graph.output[0].name == "prob"
+    assert len(caffeconv.convert(NET, WEIGHTS, outputs="ip1").graph.output) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: convert(NET, phase="foo"), "`phase='foo'`: 'TRAIN' or 'TEST' was needed"),
+        (lambda: convert(NET, infogain="foo"), "`infogain='foo'`: 'logits' or 'probabilities' was needed"),
+        (lambda: convert(NET, batch="many"), "`batch='many'`: 'dynamic', 'keep' or a number was needed"),
+        (lambda: convert(NET, batch=0), "`batch=0`: a whole number, at least 1, was needed"),
+        (lambda: convert(NET, opset="x"), "`opset='x'`: a whole number"),
+        (lambda: convert(NET, layout="foo"), "`layout='foo'`: 'nchw' or 'nhwc' was needed"),
+        (lambda: convert(NET, shapes={"data": "1,1"}), "sizes as whole numbers were needed"),
+        (lambda: convert(NET, seed=-1), "`seed=-1`: a whole number, at least 0, was needed"),
+        (lambda: convert(NET, level="a"), "`level='a'`: a whole number"),
+        (lambda: convert(NET, outputs=5), "`outputs=5`: a name or a list of names was needed"),
+        (lambda: convert(NET, outputs="pro"), "the net has no blob 'pro'. Did you mean prob?"),
+        (lambda: convert(NET, weights=5), "`weights=5`: a path was needed"),
+        (lambda: convert(5), "`net=5`: a path was needed"),
+        (lambda: convert(NET, preprocess="x"), "`preprocess='x'`: True or a caffeconv.Preprocess was needed"),
+        (lambda: net(NET, WEIGHTS, threads=0), "`threads=0`: a whole number, at least 1, was needed"),
+        (lambda: net(NET, WEIGHTS, provider=5), "`provider=5`: auto, cpu, cuda or cuda:N was needed"),
+        (lambda: inspect(NET, stages=[1]), "`stages=[1]`: a name or a list of names was needed"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(caffeconv.CaffeconvError) as error:
+        call()
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("out", "storage", "message"),
+    [
+        ("x.caffemodel", None, "x.caffemodel: this writes ONNX models, and .caffemodel files hold weights; "),
+        ("x.npz", None, "a name that ends in .onnx was needed"),
+        ("x.onnx", "foo", "`storage='foo'`: 'embed', 'external' or 'link' was needed"),
+    ],
+)
+def test_files_that_are_no_models(tmp_path: Path, out: str, storage: str | None, message: str) -> None:
+    with pytest.raises(caffeconv.CaffeconvError) as error:
+        caffeconv.convert_to(tmp_path / out, NET, WEIGHTS, storage=storage)  # type: ignore[arg-type]
+    assert message in str(error.value)
+    assert not list(tmp_path.iterdir())
