@@ -16,7 +16,7 @@ from typing import TextIO
 import click
 
 from caffeconv.cli.shell_words import in_shell_words
-from caffeconv.errors import CaffeconvError, CaffeconvWarning
+from caffeconv.errors import CaffeconvError, CaffeconvWarning, near_name
 from caffeconv.files.atomic import OUT_OF_SPACE
 from caffeconv.version import __version__
 
@@ -42,6 +42,15 @@ class _Commands(click.Group):
         command = getattr(importlib.import_module(f"caffeconv.cli.commands.{name}"), f"{name}_command")
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:  # fmt: skip
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = near_name(args[0], COMMANDS)
+            hint = f"did you mean {near}?" if near else f"commands: {', '.join(COMMANDS)}"
+            ctx.fail(f"no such command: {args[0]}; {hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

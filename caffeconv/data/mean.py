@@ -15,7 +15,7 @@ from caffeconv.tensor.shape import FloatArray
 
 @dataclass(frozen=True)
 class Mean:
-    """``104,117,123``, or the name of a .npy or .binaryproto."""
+    """``104,117,123`` or ``104 117 123``, or the name of a .npy or .binaryproto."""
 
     text: str
 
@@ -26,7 +26,7 @@ class Mean:
     def values(self) -> tuple[float, ...]:
         """One value, or one for each channel; empty for a file."""
         try:
-            return tuple(float(value) for value in self.text.split(","))
+            return tuple(float(value) for value in self.text.replace(",", " ").split())
         except ValueError:
             return ()
 

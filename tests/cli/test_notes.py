@@ -110,3 +110,35 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     np.save(x, np.array([[np.nan, 1]], np.float32))
     for more in ([], ["-o", f"{tmp_path}/r.npz"], ["-o", f"{tmp_path}/r.h5", "--blobs", "fc8"]):
         assert "blob 'fc8': 3 of 3 values are NaN or infinite; " in call("run", net, "--input", x, *more).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "framework"), [("x.tflite", "TensorFlow Lite"), ("x.PB", "TensorFlow"), ("x.pth", "PyTorch")]
+)
+def test_models_of_other_frameworks(tmp_path: Path, name: str, framework: str) -> None:
+    result = call("convert", NET, WEIGHTS, "-o", tmp_path / name)
+    assert result.exit_code == 1
+    assert f"{name}: {framework} reads our ONNX models by a converter of its own" in result.stderr
+    assert "docs/other_frameworks.md" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"), [("conver", "did you mean convert?"), ("foo", "commands: convert, inspect, ")]
+)
+def test_unknown_commands(word: str, hint: str) -> None:
+    result = call(word, NET)
+    assert result.exit_code == 2
+    assert f"no such command: {word}; {hint}" in result.stderr
+
+
+@pytest.mark.parametrize("scale", ["1/255", "0.00392156862745098"])
+def test_scale_and_mean_as_people_write_them(scale: str) -> None:
+    results = [
+        call("run", NET, WEIGHTS, "--input", DIGITS / "7.png", "--scale", value, "--mean", mean, "-q").stdout
+        for value, mean in (("0.00392156862745098", "3"), (scale, " 3 "))
+    ]
+    assert results[0] == results[1]
+    for wrong in ("1/0", "x", "1/2/3", "nan"):
+        result = call("run", NET, WEIGHTS, "--input", DIGITS / "7.png", "--scale", wrong)
+        assert result.exit_code == 2
+        assert f"--scale {wrong}: a number was needed, such as 0.017 or 1/255" in result.stderr

@@ -21,6 +21,13 @@ from caffeconv.frontend.options import NetOptions
 if TYPE_CHECKING:
     from caffeconv.emit.onnx_writer import Storage
 
+FRAMEWORKS = {
+    ".tflite": "TensorFlow Lite", ".pb": "TensorFlow", ".keras": "Keras", ".pt": "PyTorch", ".pth": "PyTorch",
+    ".mlmodel": "Core ML", ".mlpackage": "Core ML", ".xml": "OpenVINO", ".engine": "TensorRT", ".plan": "TensorRT",
+    ".trt": "TensorRT", ".param": "ncnn",
+}  # fmt: skip
+"""Suffix of a model → whose it is."""
+
 
 @click.command("convert")
 @net_argument
@@ -88,6 +95,12 @@ def convert_command(
     if writes_weight_arrays(out):
         convert_weight_arrays(net, weights, out, forms.layout or "nhwc", options, quiet=quiet, verbose=verbose)
         return
+    framework = FRAMEWORKS.get(out.suffix.lower())
+    if framework is not None:
+        raise CaffeconvError(
+            f"{out}: {framework} reads our ONNX models by a converter of its own: write a name that ends in .onnx, and go on "
+            "as docs/other_frameworks.md says"
+        )
     if out.suffix.lower() != ".onnx":
         raise CaffeconvError(
             f"{out}: a name that ends in .onnx was needed for a model; in .safetensors, .npz or .h5 for weights alone; in "

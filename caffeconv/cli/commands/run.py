@@ -10,8 +10,9 @@ import click
 from caffeconv.cli.commands.run_data import run_over_data
 from caffeconv.cli.commands.run_inputs import run_over_inputs
 from caffeconv.cli.commands.run_profile import profile_net
+from caffeconv.cli.help_sections import SectionedCommand
 from caffeconv.cli.options.net import net_argument, weights_argument
-from caffeconv.cli.options.run import Verbosity, run_options
+from caffeconv.cli.options.run import HEADINGS, Verbosity, run_options
 from caffeconv.data.input_images import SUFFIXES
 from caffeconv.frontend.options import NetOptions
 from caffeconv.inference.request import (
@@ -25,7 +26,7 @@ from caffeconv.inference.request import (
 from caffeconv.runtime.providers import ComputeOptions, parse_provider
 
 
-@click.command("run")
+@click.command("run", cls=SectionedCommand, headings=HEADINGS)
 @net_argument
 @weights_argument
 @run_options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,18 @@ def _size(context: click.Context, parameter: click.Parameter, value: str | None)
     return parse_size(value, parameter.opts[0]) if value else None
 
 
+def _factor(context: click.Context, parameter: click.Parameter, value: str) -> float:
+    """``0.017`` or ``1/255``."""
+    numerator, slash, denominator = value.partition("/")
+    try:
+        factor = float(numerator) / (float(denominator) if slash else 1)
+    except (ValueError, ZeroDivisionError):
+        factor = math.nan
+    if not math.isfinite(factor):
+        raise click.UsageError(f"--scale {value}: a number was needed, such as 0.017 or 1/255")
+    return factor
+
+
 def _records_of(form: PrintFormat, out: Path | None) -> RecordFormat | None:
     """How classes or boxes are to be written; a usage error where the file's suffix says otherwise."""
     if form == "table":
@@ -126,6 +139,16 @@ def _is_on_command_line(*parameters: str) -> bool:
     return any(context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in parameters)
 
 
+HEADINGS = {
+    "Input": ("inputs", "input_db", "iterations", "batch_size", "skip_bad", "decoders"),
+    "Pictures": ("mean", "scale", "resize", "crop", "rgb", "oversample"),
+    "Output": ("blobs", "out", "form", "top_k", "labels", "threshold", "per_batch", "resume", "profile", "quiet", "verbose"),
+    "Compute": ("provider", "threads", "nhwc", "half"),
+    "Cluster": ("engine", "workers"),
+    "Net": ("phase", "level", "stages", "shapes", "deploy", "fully_convolutional", "extended", "infogain", "dialect",
+            "allow_python", "ignore_unknown_fields"),
+}  # fmt: skip
+"""How the help of `run` orders its options."""
 _SUFFIXES = list(FORMATS)
 _ITEM_OPTIONS = (
     click.option("--input", "inputs", multiple=True, metavar="BLOB=SOURCE",
@@ -142,7 +165,8 @@ _ITEM_OPTIONS = (
                  help="Score from which detections are shown."),
     click.option("--mean", metavar="B,G,R|FILE", callback=lambda _, __, value: None if value is None else Mean(value),
                  help="Mean to subtract: values, or a .binaryproto or .npy."),
-    click.option("--scale", type=float, default=1.0, show_default=True, help="Factor after the mean is subtracted."),
+    click.option("--scale", metavar="FACTOR", default="1", show_default=True, callback=_factor,
+                 help="Factor after the mean is subtracted, such as 0.017 or 1/255."),
     click.option("--resize", metavar="SIZE", callback=_size,
                  help="Resize pictures to this before the centre crop: 256 or 256x340 (height×width)."),
     click.option("--crop", metavar="SIZE", callback=_size,
