@@ -6,5 +6,6 @@ from hypothesis import settings
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 # how long an example takes says more about the machine's load than about us
-settings.register_profile("any speed", deadline=None)
-settings.load_profile("any speed")
+settings.register_profile("usual", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=1000)  # pytest --hypothesis-profile=thorough
+settings.load_profile("usual")

@@ -13,7 +13,7 @@ from support.small_nets import Array, input_layer, run_model, run_net, write_net
 
 import caffeconv
 
-few = settings(max_examples=100)
+few = settings(max_examples=30)
 F = np.float32
 seeds = st.integers(0, 2**32)
 FLT_MAX = float(np.finfo(F).max)

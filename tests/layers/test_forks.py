@@ -16,7 +16,7 @@ from support.small_nets import Array, run_model, run_net, write_net, write_weigh
 
 import caffeconv
 
-few = settings(max_examples=50)
+few = settings(max_examples=20)
 F = np.float32
 seeds = st.integers(0, 2**32)
 

@@ -21,7 +21,7 @@ import caffeconv
 Double = NDArray[np.float64]
 Loss = Callable[[Double], float]
 MODES = (None, "FULL", "VALID", "BATCH_SIZE", "NONE")
-few = settings(max_examples=25)
+few = settings(max_examples=12)
 _numbers = count()
 
 

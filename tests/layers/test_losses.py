@@ -22,7 +22,7 @@ from caffeconv.ir.layer import LabelRule
 
 FLT_MIN = float(np.finfo(np.float32).tiny)
 MODES = ("FULL", "VALID", "BATCH_SIZE", "NONE")
-few = settings(max_examples=60)
+few = settings(max_examples=25)
 _numbers = count()
 
 

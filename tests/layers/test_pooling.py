@@ -43,7 +43,7 @@ def pooled(x: Array, method: str, kernel: int, stride: int, pads: tuple[int, ...
     return want
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.sampled_from(["MAX", "AVE", "AVE_EXC_PAD"]), st.integers(1, 4), st.integers(1, 3), st.tuples(small, small, small, small),
     st.integers(4, 8), st.integers(4, 8), st.booleans(),

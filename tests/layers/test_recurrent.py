@@ -22,7 +22,7 @@ from caffeconv.conversion.to_onnx import to_onnx
 from caffeconv.emit.model import emit_model
 
 Exact = NDArray[np.float64]
-few = settings(max_examples=40)
+few = settings(max_examples=20)
 
 
 @pytest.fixture(scope="module")

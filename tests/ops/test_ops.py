@@ -250,7 +250,7 @@ def problems(draw: st.DrawFn, spread: float = 6, probabilities: bool | None = No
 # ---- Kernel, function and formula ----------------------------------------------------------------------------------
 @both_ways
 @given(problem=problems())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_any_shape(way: str, problem: Problem) -> None:
     truth = truth_of(problem.spec, problem.scores, problem.labels, problem.h)
     inputs = (problem.spec, problem.scores, problem.labels, problem.h)

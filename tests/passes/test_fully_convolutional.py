@@ -113,7 +113,7 @@ def test_the_model_takes_any_size(tmp_path: Path) -> None:
         np.testing.assert_allclose(run_model(model, {"data": picture})["prob"], expected, atol=1e-6)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.data())
 def test_pooling_of_any_size(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """What onnxruntime makes of a pooling whose sizes are open is what Caffe's rules give for every size."""

@@ -39,7 +39,7 @@ def weights_for(net: Path, path: Path) -> Path:
     return path
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from(list(MAKERS)), st.booleans(),
     st.lists(st.sampled_from(list(AFFINE)), min_size=1, max_size=3), st.booleans(), st.booleans(),
