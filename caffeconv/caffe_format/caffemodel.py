@@ -1,4 +1,4 @@
-"""Reads a caffemodel by mapping the file and walking the wire format: weights stay where they are, as views.
+"""Reads a caffemodel by walking the wire format: weights stay in the file until they are asked for.
 
 Only the headers of fields are looked at; no float is parsed or copied before it is needed. Nothing is trusted: every
 length is compared with the bytes that are there. Wire format: protobuf's encoding guide; field numbers: proto/caffe.proto.
@@ -7,19 +7,19 @@ length is compared with the bytes that are there. Wire format: protobuf's encodi
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
-from numpy.typing import NDArray
 
 import caffeconv.caffe_pb2 as caffe_pb2
 from caffeconv.errors import CaffeconvError
-from caffeconv.files.wire import BYTES, FIXED32, FIXED64, VARINT, Scan, encode_varint
+from caffeconv.files.plain_file import ByteSource, MemoryBytes, PlainFile
+from caffeconv.files.wire import BYTES, FIXED32, FIXED64, VARINT, FixedRun, Scan, encode_varint, read_run
 from caffeconv.tensor.param_values import Blob
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
@@ -51,45 +51,40 @@ _V1_INNER = 1
 
 
 @dataclass(frozen=True)
-class FloatRun:
-    """A run of numbers in the file: where it starts, how many, of which dtype, and the bytes from one to the next."""
-
-    offset: int
-    count: int
-    dtype: str
-    step: int
-
-
-@dataclass(frozen=True)
 class StoredBlob:
     """A parameter blob as a weights file holds it."""
 
     shape: Shape
     legacy: bool
     """Whether the file gives num/channels/height/width instead of a shape."""
-    count: int
-    buffer: NDArray[np.uint8]
-    chunks: tuple[FloatRun, ...]
+    source: ByteSource
+    dtype: str
+    runs: tuple[FixedRun, ...]
+    """Where the numbers lie, all of that dtype."""
+
+    @property
+    def count(self) -> int:
+        return sum(run.count for run in self.runs)
 
     @property
     def offset(self) -> int | None:
         """Byte offset of contiguous little-endian float32 values in the file; None where they are stored otherwise."""
-        contiguous = len(self.chunks) == 1 and self.chunks[0].dtype == "<f4" and self.chunks[0].step == 4
-        return self.chunks[0].offset if contiguous else None
+        contiguous = len(self.runs) == 1 and self.dtype == "<f4" and self.runs[0].step == 4
+        return self.runs[0].offset if contiguous else None
 
     def array(self) -> FloatArray:
-        """The values, 1-D float32; a view into the mapped file where they are contiguous there as float32."""
-        parts = [_strided(self.buffer, chunk) for chunk in self.chunks]
-        if len(parts) == 1:
-            return parts[0].astype(np.float32, copy=False)
-        return np.concatenate([np.empty(0, np.float32), *parts]).astype(np.float32, copy=False)
+        """The values, 1-D float32, read from the file."""
+        parts = [self._read(run) for run in self.runs]
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.float32), *parts])
 
     def blocks(self) -> Iterator[FloatArray]:
         """The values in blocks of at most BLOCK, 1-D float32."""
-        for chunk in self.chunks:
-            for start in range(0, chunk.count, BLOCK):
-                run = replace(chunk, offset=chunk.offset + start * chunk.step, count=min(BLOCK, chunk.count - start))
-                yield _strided(self.buffer, run).astype(np.float32, copy=False)
+        for run in self.runs:
+            for start in range(0, run.count, BLOCK):
+                yield self._read(run.part(start, start + BLOCK))
+
+    def _read(self, run: FixedRun) -> FloatArray:
+        return read_run(self.source, run).view(self.dtype).astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)
@@ -117,16 +112,16 @@ class WeightsFile:
         Forks gave the same numbers to different fields. Where a layer does not parse, its fields that are not BVLC's
         are left out.
         """
-        return _parse_net(Scan(self.net_bytes, self.path))
+        return _parse_net(Scan(MemoryBytes(self.net_bytes), self.path))
 
 
 def read_caffemodel(path: Path) -> WeightsFile:
-    """Maps a caffemodel and finds its blobs; raises CaffeconvError where it is damaged or something else."""
-    buffer = _map(path, "a weights file (caffemodel)")
-    _refuse_other_formats(buffer, path)
-    scan = Scan(buffer, path)
+    """Opens a caffemodel and finds its blobs; raises CaffeconvError where it is damaged or something else."""
+    source = _open(path, "a weights file (caffemodel)")
+    _refuse_other_formats(source, path)
+    scan = Scan(source, path)
     layers, net_parts = [], []
-    for number, wire, tag, start, end in scan.fields(0, len(buffer)):
+    for number, wire, tag, start, end in scan.fields(0, len(source)):
         if wire == BYTES and number == _NET_LAYER:
             layers.append(_read_layer(scan, start, end, _V2))
         elif wire == BYTES and number == _NET_LAYERS_V1:
@@ -138,11 +133,11 @@ def read_caffemodel(path: Path) -> WeightsFile:
 
 
 def read_binaryproto(path: Path) -> StoredBlob:
-    """Maps a file that holds one blob (a mean image, the H of InfogainLoss); CaffeconvError where it is none."""
-    buffer = _map(path, "a blob (binaryproto)")
-    if _is_text(bytes(buffer[:512]).decode("utf-8", "replace")):
+    """Opens a file that holds one blob (a mean image, the H of InfogainLoss); CaffeconvError where it is none."""
+    source = _open(path, "a blob (binaryproto)")
+    if _is_text(_head(source).decode("utf-8", "replace")):
         raise CaffeconvError(f"{path}: this is text; a blob in binary form (binaryproto) was needed")
-    blob = _read_blob(Scan(buffer, path, "binaryproto"), 0, len(buffer), "")
+    blob = _read_blob(Scan(source, path, "binaryproto"), 0, len(source), "")
     if blob.count != math.prod(blob.shape) or not blob.count:
         shape = (
             f"{format_shape(blob.shape)} = {math.prod(blob.shape)} were needed" if blob.count else "a blob was needed"
@@ -151,22 +146,26 @@ def read_binaryproto(path: Path) -> StoredBlob:
     return blob
 
 
-def _map(path: Path, needed: str) -> mmap.mmap:
+def _open(path: Path, needed: str) -> PlainFile:
     try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        source = PlainFile(path)
     except FileNotFoundError:
         raise CaffeconvError(f"{path}: no such file; {needed} was needed") from None
     except IsADirectoryError:
         raise CaffeconvError(f"{path}: this is a folder; {needed} was needed") from None
-    except ValueError:
-        raise CaffeconvError(f"{path}: the file is empty; {needed} was needed") from None
     except OSError as error:
         raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; {needed} was needed") from None
+    if not len(source):
+        raise CaffeconvError(f"{path}: the file is empty; {needed} was needed")
+    return source
 
 
-def _refuse_other_formats(buffer: mmap.mmap, path: Path) -> None:
-    head = bytes(buffer[:512])
+def _head(source: ByteSource) -> bytes:
+    return source.read(0, min(512, len(source)))
+
+
+def _refuse_other_formats(source: ByteSource, path: Path) -> None:
+    head = _head(source)
     signatures = {b"\x89HDF\r\n\x1a\n": "an HDF5 file", b"PK\x03\x04": "a zip or npz file", b"\x1f\x8b": "gzip data"}
     for magic, what in signatures.items():
         if head.startswith(magic):
@@ -213,14 +212,13 @@ def _is_of_c3d(scan: Scan, start: int, end: int) -> bool:
 
 def _read_c3d_blob(scan: Scan, start: int, end: int) -> StoredBlob:
     sizes = dict.fromkeys(_C3D_DIMS, 0)
-    chunks = []
+    runs = []
     for number, wire, tag, value_start, value_end in scan.fields(start, end):
         if number in sizes and wire == VARINT:
             sizes[number] = scan.varint(value_start, value_end)[0]
         elif number == _C3D_DATA:
-            chunks.append(_chunk(scan, _DATA, wire, tag, value_start, value_end))
-    count = sum(chunk.count for chunk in chunks)
-    return StoredBlob(tuple(sizes.values()), True, count, scan.values, tuple(chunks))
+            runs.append(_run(scan, _DATA, wire, tag, value_start, value_end))
+    return StoredBlob(tuple(sizes.values()), True, scan.source, "<f4", tuple(runs))
 
 
 def _read_blob(scan: Scan, start: int, end: int, layer: str) -> StoredBlob:
@@ -229,7 +227,7 @@ def _read_blob(scan: Scan, start: int, end: int, layer: str) -> StoredBlob:
     legacy = [0, 0, 0, 0]  # what Caffe's schema gives for one that is not set
     shape: Shape | None = None
     has_legacy, raw_type = False, 1
-    chunks: dict[int, list[FloatRun]] = {_DATA: [], _DOUBLE_DATA: [], _RAW_DATA: []}
+    runs: dict[int, list[FixedRun]] = {_DATA: [], _DOUBLE_DATA: [], _RAW_DATA: []}
     for number, wire, tag, value_start, value_end in scan.fields(start, end):
         if number in _LEGACY_DIMS and wire == VARINT:
             legacy[_LEGACY_DIMS[number]] = scan.varint(value_start, value_end)[0]
@@ -239,16 +237,17 @@ def _read_blob(scan: Scan, start: int, end: int, layer: str) -> StoredBlob:
         elif number == _RAW_TYPE and wire == VARINT:
             raw_type = scan.varint(value_start, value_end)[0]
         elif number == _RAW_DATA and wire == BYTES:
-            chunks[_RAW_DATA].append(FloatRun(value_start, value_end - value_start, "", 1))
+            runs[_RAW_DATA].append(scan.packed_run(1, value_start, value_end))
         elif number in (_DATA, _DOUBLE_DATA):
-            chunks[number].append(_chunk(scan, number, wire, tag, value_start, value_end))
-    if any(chunk.count for chunk in chunks[_RAW_DATA]):
-        runs = _raw_chunks(scan, chunks[_RAW_DATA], raw_type, layer)
-    else:
-        runs = tuple(chunks[_DOUBLE_DATA] or chunks[_DATA])  # caffe: Blob::FromProto prefers double_data
-    count = sum(chunk.count for chunk in runs)
+            runs[number].append(_run(scan, number, wire, tag, value_start, value_end))
     # caffe: Blob::FromProto — the four old fields win over `shape` where both are given
-    return StoredBlob(tuple(legacy) if has_legacy else shape or (), has_legacy, count, scan.values, runs)
+    own_shape = tuple(legacy) if has_legacy else shape or ()
+    if any(run.count for run in runs[_RAW_DATA]):
+        raw_dtype, raw_runs = _raw_runs(scan, runs[_RAW_DATA], raw_type, layer)
+        return StoredBlob(own_shape, has_legacy, scan.source, raw_dtype, raw_runs)
+    # caffe: Blob::FromProto prefers double_data
+    dtype, number = ("<f8", _DOUBLE_DATA) if runs[_DOUBLE_DATA] else ("<f4", _DATA)
+    return StoredBlob(own_shape, has_legacy, scan.source, dtype, tuple(runs[number]))
 
 
 def _read_shape(scan: Scan, start: int, end: int) -> Shape:
@@ -266,43 +265,29 @@ def _read_shape(scan: Scan, start: int, end: int) -> Shape:
     return tuple(dims)
 
 
-def _chunk(scan: Scan, number: int, wire: int, tag: int, start: int, end: int) -> FloatRun:
-    size, dtype = (4, "<f4") if number == _DATA else (8, "<f8")
-    if wire == (FIXED32 if size == 4 else FIXED64):
-        return FloatRun(start, (end - tag) // (size + 1), dtype, size + 1)
-    if wire != BYTES or (end - start) % size:
+def _run(scan: Scan, number: int, wire: int, tag: int, start: int, end: int) -> FixedRun:
+    size, fixed = (4, FIXED32) if number == _DATA else (8, FIXED64)
+    if wire == fixed:
+        return scan.fixed_run(wire, tag, start, end)
+    if wire != BYTES:
         raise scan.fail(start, "blob data that is no list of numbers")
-    return FloatRun(start, (end - start) // size, dtype, size)
+    return scan.packed_run(size, start, end)
 
 
-def _raw_chunks(scan: Scan, chunks: list[FloatRun], raw_type: int, layer: str) -> tuple[FloatRun, ...]:
+def _raw_runs(scan: Scan, runs: list[FixedRun], raw_type: int, layer: str) -> tuple[str, tuple[FixedRun, ...]]:
+    """The numbers' dtype, and where they lie."""
     dtype = _RAW_DTYPES.get(raw_type)
     if dtype is None:
         raise CaffeconvError(
             f"{scan.path}: layer '{layer}' stores raw data of type {raw_type}; double, float or half was needed"
         )
-    size = int(dtype[-1])
-    if any(chunk.count % size for chunk in chunks):
-        raise scan.fail(chunks[0].offset, "blob data that is no list of numbers")
-    return tuple(FloatRun(chunk.offset, chunk.count // size, dtype, size) for chunk in chunks if chunk.count)
-
-
-def _strided(buffer: NDArray[np.uint8], chunk: FloatRun) -> FloatArray:
-    size = int(chunk.dtype[-1])
-    if chunk.count == 0:
-        return np.empty(0, np.float32)
-    if chunk.step == size:
-        flat: FloatArray = buffer[chunk.offset : chunk.offset + chunk.count * size].view(chunk.dtype)
-        return flat
-    strided = np.lib.stride_tricks.as_strided(buffer[chunk.offset :], (chunk.count, size), (chunk.step, 1))
-    values: FloatArray = np.ascontiguousarray(strided).view(chunk.dtype).ravel()
-    return values
+    return dtype, tuple(scan.packed_run(int(dtype[-1]), run.offset, run.end) for run in runs if run.count)
 
 
 def _without_blobs(scan: Scan, number: int, wire: int, tag: int, start: int, end: int) -> bytes:
     """The bytes of one field of the net, its layers without their blobs."""
     if wire != BYTES or number not in (_NET_LAYER, _NET_LAYERS_V1):
-        return bytes(scan.buffer[tag:end])
+        return scan.source.read(tag, end)
     body = bytearray()
     drop = _V2.blobs if number == _NET_LAYER else _V1.blobs
     for inner, inner_wire, inner_tag, inner_start, inner_end in scan.fields(start, end):
@@ -310,13 +295,13 @@ def _without_blobs(scan: Scan, number: int, wire: int, tag: int, start: int, end
             continue
         if number == _NET_LAYERS_V1 and inner == _V1_INNER and inner_wire == BYTES:
             inner_bytes = b"".join(
-                bytes(scan.buffer[f_tag:f_end])
+                scan.source.read(f_tag, f_end)
                 for f, _, f_tag, _, f_end in scan.fields(inner_start, inner_end)
                 if f != _V0.blobs
             )
             body += _length_delimited(_V1_INNER, inner_bytes)
         else:
-            body += scan.buffer[inner_tag:inner_end]
+            body += scan.source.read(inner_tag, inner_end)
     return _length_delimited(number, bytes(body))
 
 
@@ -330,13 +315,13 @@ def _length_delimited(number: int, body: bytes) -> bytes:
 def _parse_net(scan: Scan) -> caffe_pb2.NetParameter:
     net = caffe_pb2.NetParameter()
     other_bytes = bytearray()
-    for number, wire, tag, start, end in scan.fields(0, len(scan.buffer)):
+    for number, wire, tag, start, end in scan.fields(0, len(scan.source)):
         if wire == BYTES and number == _NET_LAYER:
             net.layer.append(_parse_layer(scan, start, end, caffe_pb2.LayerParameter))
         elif wire == BYTES and number == _NET_LAYERS_V1:
             net.layers.append(_parse_layer(scan, start, end, caffe_pb2.V1LayerParameter))
         else:
-            other_bytes += scan.buffer[tag:end]
+            other_bytes += scan.source.read(tag, end)
     try:
         net.MergeFromString(bytes(other_bytes))
     except DecodeError as error:
@@ -350,12 +335,12 @@ _LayerMessage = TypeVar("_LayerMessage", caffe_pb2.LayerParameter, caffe_pb2.V1L
 
 def _parse_layer(scan: Scan, start: int, end: int, kind: type[_LayerMessage]) -> _LayerMessage:
     try:
-        return kind.FromString(bytes(scan.buffer[start:end]))
+        return kind.FromString(scan.source.read(start, end))
     except DecodeError:
         bvlc_bytes = b"".join(
-            bytes(scan.buffer[field_tag:field_end])
+            scan.source.read(field_tag, field_end)
             for number, _, field_tag, _, field_end in scan.fields(start, end)
-            if _is_bvlc(number) and (number < _FIRST_PARAM or _parses(bytes(scan.buffer[field_tag:field_end]), kind))
+            if _is_bvlc(number) and (number < _FIRST_PARAM or _parses(scan.source.read(field_tag, field_end), kind))
         )
     try:
         return kind.FromString(bvlc_bytes)
@@ -379,10 +364,10 @@ def _parses(field: bytes, kind: type[_LayerMessage]) -> bool:
 def _decode_text(message: Message) -> None:
     """Makes text of names that are not UTF-8, which protobuf hands out as bytes."""
     for field, value in message.ListFields():
-        if field.cpp_type == field.CPPTYPE_MESSAGE:
+        if field.message_type is not None:
             for child in [value] if isinstance(value, Message) else value:
                 _decode_text(child)
-        elif field.type == field.TYPE_STRING:
+        elif field.type == FieldDescriptor.TYPE_STRING:
             if isinstance(value, bytes):
                 setattr(message, field.name, value.decode("utf-8", "replace"))
             elif not isinstance(value, str):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import mmap
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.files.wire import Scan
+from caffeconv.files.plain_file import PlainFile
+from caffeconv.files.wire import BYTES, Scan
 
 FILES_KEY = "caffeconv.files"
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
@@ -40,10 +40,9 @@ def recorded_files(path: Path) -> tuple[FileRecord, ...]:
 
 
 def _metadata(path: Path) -> Iterator[tuple[str, str]]:
-    with path.open("rb") as file:
-        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    scan = Scan(buffer, path, "ONNX model")
-    for number, _, _, start, end in scan.fields(0, len(buffer)):
-        if number == _METADATA_PROPS:
+    source = PlainFile(path)
+    scan = Scan(source, path, "ONNX model")
+    for number, wire, _, start, end in scan.fields(0, len(source)):
+        if number == _METADATA_PROPS and wire == BYTES:
             entry = {inner: scan.text(*span) for inner, _, _, *span in scan.fields(start, end)}
             yield entry.get(_KEY, ""), entry.get(_VALUE, "")
