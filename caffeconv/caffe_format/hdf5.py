@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ import numpy as np
 
 from caffeconv.caffe_format.caffemodel import BLOCK, StoredLayer, WeightsFile
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.hdf5 import hdf5_faults, numbers_in, open_hdf5
 from caffeconv.tensor.shape import FloatArray, Shape
 
 if TYPE_CHECKING:
@@ -25,7 +28,9 @@ class HDF5Blob:
     """A parameter blob in an HDF5 file; its values are read when asked for."""
 
     path: Path
-    key: str
+    layer: bytes
+    """The name of its group, as the file has it."""
+    index: int
     shape: Shape
     offset: int | None
     """Byte offset of contiguous little-endian float32 values in the file; None where they are stored otherwise."""
@@ -37,20 +42,22 @@ class HDF5Blob:
 
     def array(self) -> FloatArray:
         """The values, 1-D float32."""
-        import h5py
-
-        with h5py.File(self.path, "r") as file:
-            values: FloatArray = np.asarray(file[self.key], np.float32).ravel()
-            return values
+        with self._dataset() as dataset:
+            return np.asarray(dataset[()], np.float32).ravel()
 
     def blocks(self) -> Iterator[FloatArray]:
         """The values in blocks of at most BLOCK, 1-D float32."""
-        import h5py
-
-        with h5py.File(self.path, "r") as file:
-            dataset = file[self.key]
+        with self._dataset() as dataset:
             for part in _parts(self.shape):
                 yield np.asarray(dataset[part], np.float32).ravel()
+
+    @contextmanager
+    def _dataset(self) -> Iterator[h5py.Dataset]:
+        with open_hdf5(self.path) as file, hdf5_faults(self.path):
+            dataset = numbers_in(file["data"], self.layer + b"/%d" % self.index, self.path)
+            if dataset is None or dataset.shape != self.shape:
+                raise CaffeconvError(f"{self.path}: the file was changed while it was read. Run again")
+            yield dataset
 
 
 def _parts(shape: Shape) -> Iterator[tuple[int | slice, ...]]:
@@ -78,31 +85,31 @@ def read_hdf5_weights(path: Path) -> WeightsFile:
     """Finds the blobs of an HDF5 weights file; raises CaffeconvError where it is damaged or holds something else."""
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            data = file.get("data")
-            if not isinstance(data, h5py.Group):
-                raise CaffeconvError(f"{path}: no group /data in it; weights that Caffe saved as HDF5 were needed")
-            layers = tuple(_read_layer(path, name, data[name]) for name in data)
-    except OSError as error:
-        raise CaffeconvError(f"{path}: not readable as HDF5: {error}") from None
-    return WeightsFile(path, layers)
+    with open_hdf5(path) as file, hdf5_faults(path):
+        data = file.get("data")
+        if not isinstance(data, h5py.Group):
+            raise CaffeconvError(f"{path}: no group /data in it; weights that Caffe saved as HDF5 were needed")
+        return WeightsFile(path, tuple(_read_layer(path, name, data) for name in data.id))
 
 
-def _read_layer(path: Path, name: str, group: object) -> StoredLayer:
+def _read_layer(path: Path, key: bytes, data: h5py.Group) -> StoredLayer:
     import h5py
 
+    name = key.decode("utf-8", "replace")
+    group = data[key]
     if not isinstance(group, h5py.Group):
         raise CaffeconvError(f"{path}: /data/{name} is no group of blobs")
-    indices = [int(key) for key in group if key.isdigit()]
-    if max(indices, default=0) > MAX_BLOBS:
-        raise CaffeconvError(f"{path}: /data/{name}/{max(indices)}: no layer has so many parameters")
+    names = [blob for blob in group.id if re.fullmatch(rb"0|[1-9][0-9]*", blob)]
+    longest = max(names, key=len, default=b"")
+    if len(longest) > 4 or any(int(blob) > MAX_BLOBS for blob in names):
+        raise CaffeconvError(f"{path}: /data/{name}/{longest[:10].decode()}: no layer has so many parameters")
+    indices = [int(blob) for blob in names]
     blobs: list[HDF5Blob | None] = [None] * (max(indices, default=-1) + 1)
     for index in indices:
-        blob = group[str(index)]
-        if not isinstance(blob, h5py.Dataset) or blob.dtype.kind not in "fiu":
+        blob = numbers_in(group, str(index), path)
+        if blob is None:
             raise CaffeconvError(f"{path}: /data/{name}/{index} holds no numbers")
-        blobs[index] = HDF5Blob(path, f"/data/{name}/{index}", tuple(blob.shape), _offset(path, blob))
+        blobs[index] = HDF5Blob(path, key, index, tuple(blob.shape), _offset(path, blob))
     return StoredLayer(name, "", tuple(blobs), may_leave_out=True)
 
 
@@ -112,10 +119,10 @@ def _offset(path: Path, dataset: h5py.Dataset) -> int | None:
 
     size = 4 * dataset.size
     properties = dataset.id.get_create_plist()
-    if dataset.dtype.str != "<f4" or properties.get_layout() != h5py.h5d.CONTIGUOUS or properties.get_external_count():
+    if dataset.dtype.str != "<f4" or properties.get_layout() != h5py.h5d.CONTIGUOUS:
         return None
-    # a link may lead into another file; what was never written takes no room
-    if dataset.file.filename != str(path) or not size or dataset.id.get_storage_size() != size:
+    # what was never written takes no room
+    if not size or dataset.id.get_storage_size() != size:
         return None
     offset: int = dataset.id.get_offset()
     return offset if offset + size <= path.stat().st_size else None

@@ -14,6 +14,7 @@ from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.lists import find_listed, read_list
 from caffeconv.data.source import DataSource, ItemBlock
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.hdf5 import hdf5_faults, numbers_in, open_hdf5
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
 if TYPE_CHECKING:
@@ -39,46 +40,39 @@ class HDF5Files:
 
     def open(self, path: Path) -> tuple[h5py.File, list[h5py.Dataset]]:
         """A file and its dataset for each top, rows along axis 0; CaffeconvError names what is missing or unfit."""
-        import h5py
-
         where = f"{path} (of {self.source})"
         if not path.exists():
             raise SourceUnavailableError(f"{where}: Failed opening HDF5 file: No such file or directory")
-        try:
-            file = h5py.File(path, "r")
-        except OSError as error:
-            if "unable to lock" in str(error):
-                raise CaffeconvError(
-                    f"{where}: Failed opening HDF5 file: another process has it open for writing; wait for that to end"
-                ) from None
-            raise CaffeconvError(f"{where}: Failed opening HDF5 file: {error}; a whole HDF5 file was needed") from None
-        sets = [self._dataset(file, top, where) for top in self.tops]
-        rows = {top: dataset.shape[0] for top, dataset in zip(self.tops, sets, strict=True)}
+        file = open_hdf5(path, f"{where}: Failed opening HDF5 file")
+        with hdf5_faults(where):
+            sets = [_dataset(file, top, where) for top in self.tops]
+            rows = {top: int(dataset.shape[0]) for top, dataset in zip(self.tops, sets, strict=True)}
         if len(set(rows.values())) > 1 or not min(rows.values()):
             counts = ", ".join(f"{top}: {number}" for top, number in rows.items())
             raise CaffeconvError(f"{where}: rows {counts}; the same number, at least 1, was needed in each dataset")
         return file, sets
-
-    def _dataset(self, file: h5py.File, top: str, where: str) -> h5py.Dataset:
-        import h5py
-
-        dataset = file.get(top)
-        if not isinstance(dataset, h5py.Dataset):
-            raise CaffeconvError(
-                f"{where}: Failed to find HDF5 dataset {top}; "
-                f"each top's name is a dataset's. It has {', '.join(file) or 'none'}"
-            )
-        if dataset.dtype.kind not in "fiu":
-            raise CaffeconvError(f"{where}: dataset {top} holds {dataset.dtype}; floats or integers were needed")
-        if not dataset.shape:
-            raise CaffeconvError(f"{where}: dataset {top} has no axes; Input must have at least 1 axis.")
-        return dataset
 
     def row_shapes(self) -> list[Shape]:
         """The shape of one row of each top, from the list's first file."""
         file, sets = self.open(self.paths()[0])
         with file:
             return [dataset.shape[1:] for dataset in sets]
+
+
+def _dataset(file: h5py.File, top: str, where: str) -> h5py.Dataset:
+    import h5py
+
+    if not isinstance(item := file.get(top), h5py.Dataset):
+        raise CaffeconvError(
+            f"{where}: Failed to find HDF5 dataset {top}; "
+            f"each top's name is a dataset's. It has {', '.join(file) or 'none'}"
+        )
+    dataset = numbers_in(file, top, where)
+    if dataset is None:
+        raise CaffeconvError(f"{where}: dataset {top} holds {item.dtype}; floats or integers were needed")
+    if not dataset.shape:
+        raise CaffeconvError(f"{where}: dataset {top} has no axes; Input must have at least 1 axis.")
+    return dataset
 
 
 class HDF5Source(DataSource):
@@ -190,8 +184,6 @@ class HDF5Source(DataSource):
                 f"{where}: dataset {dataset.name.lstrip('/')} has rows of {format_shape(dataset.shape[1:])}; "
                 f"{format_shape(out.shape[1:])} was needed, as in the file before"
             )
-        try:
+        with hdf5_faults(where):
             values = np.stack([dataset[row] for row in rows]) if self._shuffle else dataset[rows[0] : rows[-1] + 1]
-        except OSError as error:
-            raise CaffeconvError(f"{where}: cannot be read: {error}") from None
         out[...] = values.reshape(out.shape)

@@ -22,6 +22,7 @@ from caffeconv.data.input_images import SUFFIXES, find_images
 from caffeconv.data.lists import find_listed, read_list
 from caffeconv.data.records import Records, open_records
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.hdf5 import hdf5_faults, open_hdf5
 from caffeconv.infogain.reading import HDF5, TABLES, find_dataset
 from caffeconv.tensor.shape import format_shape
 
@@ -147,16 +148,11 @@ class _Hdf5(LabelSource):
         self._name = name
 
     def __iter__(self) -> Iterator[Labels]:
-        import h5py
-
         for path in self._paths:
             if not path.is_file():
                 raise CaffeconvError(f"{path}: no such file; an HDF5 file with labels was needed")
-            try:
-                with h5py.File(path, "r") as file:
-                    yield from self._rows(find_dataset(file, path, self._name), path)
-            except (OSError, RuntimeError) as error:
-                raise CaffeconvError(f"{path}: not readable as HDF5: {str(error).splitlines()[0]}") from None
+            with open_hdf5(path) as file, hdf5_faults(path):
+                yield from self._rows(find_dataset(file, path, self._name), path)
 
     def _rows(self, dataset: object, path: Path) -> Iterator[Labels]:
         import h5py

@@ -13,6 +13,7 @@ from caffeconv.caffe_format.caffemodel import read_binaryproto
 from caffeconv.caffe_format.prototxt import read_bytes
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike
+from caffeconv.files.hdf5 import hdf5_faults, numbers_in, open_hdf5
 from caffeconv.infogain.matrices import checked
 from caffeconv.tensor.shape import FloatArray, format_shape
 
@@ -104,13 +105,8 @@ def _number(item: str, path: Path, line: int) -> float:
 
 def read_hdf5_array(path: Path, name: str = "H") -> Array:
     """The dataset `name` of an HDF5 file, or its only one."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            return np.asarray(find_dataset(file, path, name)[()])
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise CaffeconvError(f"{path}: not readable as HDF5: {str(error).splitlines()[0]}") from None
+    with open_hdf5(path) as file, hdf5_faults(path):
+        return np.asarray(find_dataset(file, path, name)[()])
 
 
 def find_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
@@ -120,7 +116,7 @@ def find_dataset(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     datasets: dict[str, h5py.Dataset] = {}
 
     def keep(key: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub":
+        if isinstance(item, h5py.Dataset) and numbers_in(file, key, path, "fiub") is not None:
             datasets[key] = item
 
     file.visititems(keep)

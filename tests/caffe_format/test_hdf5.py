@@ -44,13 +44,12 @@ def test_layers_and_blobs(tmp_path: Path) -> None:
 def test_an_offset_only_where_the_file_holds_plain_float32(tmp_path: Path) -> None:
     path = write(tmp_path / "net.h5", a__0=WEIGHT, b__0=WEIGHT.astype(np.float64), c__0=np.zeros(0, np.float32))
     with h5py.File(path, "r+") as file:
-        file["data/d/0"] = h5py.ExternalLink(str(write(tmp_path / "other.h5", x=WEIGHT)), "data/x")
         file.create_dataset("data/e/0", data=WEIGHT, compression="gzip")
     plain, *others = (layer.blobs[0] for layer in read_hdf5_weights(path).layers)
     assert plain is not None
     assert plain.offset is not None
     np.testing.assert_array_equal(np.fromfile(path, "<f4", 6, offset=plain.offset), WEIGHT.ravel())
-    assert [blob and blob.offset for blob in others] == [None] * 4
+    assert [blob and blob.offset for blob in others] == [None] * 3
 
 
 def test_a_blob_may_be_left_out(tmp_path: Path) -> None:
@@ -66,7 +65,7 @@ def test_blocks_are_the_values_in_order(
     path = write(tmp_path_factory.mktemp("blocks") / "net.h5", x__0=values)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hdf5, "BLOCK", most)
-        blocks = list(HDF5Blob(path, "/data/x/0", shape, None).blocks())
+        blocks = list(HDF5Blob(path, b"x", 0, shape, None).blocks())
     assert max(block.size for block in blocks) <= most
     np.testing.assert_array_equal(np.concatenate(blocks), values.ravel())
 
@@ -82,6 +81,14 @@ def test_blocks_are_the_values_in_order(
 def test_what_is_no_weights(tmp_path: Path, name: str, values: NDArray[np.float32] | str, message: str) -> None:
     path = write(tmp_path / "net.h5", **{name: values})
     with pytest.raises(CaffeconvError, match=f"^{re.escape(f'{path}: {message}')}$"):
+        read_hdf5_weights(path)
+
+
+def test_values_in_another_file_are_not_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "net.h5", a__0=WEIGHT)
+    with h5py.File(path, "r+") as file:
+        file["data/d/0"] = h5py.ExternalLink(str(write(tmp_path / "other.h5", x=WEIGHT)), "data/x")
+    with pytest.raises(CaffeconvError, match=f"^{path}: /data/d/0 is a link into another file, which is not followed"):
         read_hdf5_weights(path)
 
 
