@@ -76,7 +76,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
     "schema_imports": {},
     "type_branches": {},
     "sizes": {},
-    "constructors": {"net/net.py: Net takes 18 arguments": "docs/design.md fixes them"},
+    "constructors": {"net/net.py: Net takes 20 arguments": "docs/design.md fixes them"},
     "repeated_facts": {},
 }
 """By rule: what breaks it all the same, and why. What no longer breaks it has to go."""

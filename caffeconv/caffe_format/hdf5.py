@@ -72,15 +72,6 @@ def _parts(shape: Shape) -> Iterator[tuple[int | slice, ...]]:
             yield (*outer, slice(start, start + rows))
 
 
-def is_hdf5(path: Path) -> bool:
-    """Whether a file starts with HDF5's signature."""
-    try:
-        with path.open("rb") as file:
-            return file.read(8) == b"\x89HDF\r\n\x1a\n"
-    except OSError:
-        return False
-
-
 def read_hdf5_weights(path: Path) -> WeightsFile:
     """Finds the blobs of an HDF5 weights file; raises CaffeconvError where it is damaged or holds something else."""
     import h5py

@@ -17,8 +17,8 @@ _OTHER_NAMES = {
 _SAME_NAMES = (
     "allow_python", "batch_size", "beta", "blobs", "crop", "deploy", "dialect", "engine", "extended", "from_distances",
     "fully_convolutional", "ignore_label", "ignore_unknown_fields", "infogain", "input", "input_db", "label_maps", "labels",
-    "mean", "nhwc", "normalize", "opset", "oversample", "phase", "preprocess", "provider", "resize", "resume", "rgb",
-    "scale", "verify", "verify_with", "workers",
+    "mean", "nhwc", "normalize", "opset", "output_dir", "oversample", "phase", "preprocess", "provider", "resize", "resume",
+    "rgb", "root", "scale", "verify", "verify_with", "workers",
 )  # fmt: skip
 OPTIONS: Mapping[str, str] = {**{name: f"--{name.replace('_', '-')}" for name in _SAME_NAMES}, **_OTHER_NAMES}
 """Argument → option. What is in none of the two lists is no argument of ours: Keras has `stateful=True`."""

@@ -39,7 +39,7 @@ def convert(
     keep_io: bool = False, preprocess: Preprocess | bool = False, opset: int | None = None, fold: bool = True,
     deploy: bool = False, extended: bool = False, seed: int = 0, infogain: Infogain | None = None,
     allow_python: bool = False, ignore_unknown_fields: bool = False, fully_convolutional: bool = False,
-    dialect: str | None = None,
+    dialect: str | None = None, root: PathLike | None = None,
 ) -> ModelProto:  # fmt: skip
     """The ONNX model of a Caffe net, checked by onnx.checker.
 
@@ -64,13 +64,14 @@ def convert(
         fully_convolutional: write InnerProduct layers as convolutions, whose windows are what the layers see at the
             net's own size; height and width are open where every layer allows it.
         dialect: the fork whose rules count where forks have several of one name; None: by what the net itself says.
+        root: the folder that every file the net names has to lie in or below; None: they may lie anywhere.
 
     Raises:
         CaffeconvError: whatever is wrong with the net, the weights or the arguments.
     """
     options = NetOptions(
         phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
-        fully_convolutional, dialect, _blobs(outputs),
+        fully_convolutional, dialect, _blobs(outputs), root,
     )  # fmt: skip
     model_options = _model_options(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
     loaded = load(net, weights, options)
@@ -85,7 +86,7 @@ def convert_to(
     layout: Layout = "nchw", half: bool = False, keep_io: bool = False, preprocess: Preprocess | bool = False,
     opset: int | None = None, fold: bool = True, deploy: bool = False, extended: bool = False, seed: int = 0,
     infogain: Infogain | None = None, allow_python: bool = False, ignore_unknown_fields: bool = False,
-    fully_convolutional: bool = False, dialect: str | None = None,
+    fully_convolutional: bool = False, dialect: str | None = None, root: PathLike | None = None,
 ) -> Written:  # fmt: skip
     """Writes the ONNX model of a Caffe net to a file, of any size, in little memory.
 
@@ -109,7 +110,7 @@ def convert_to(
         arguments.one_of("storage", storage, ("embed", "external", "link"))
     options = NetOptions(
         phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
-        fully_convolutional, dialect, _blobs(outputs),
+        fully_convolutional, dialect, _blobs(outputs), root,
     )  # fmt: skip
     model_options = _model_options(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
     refuse_changed_links(model_options, storage)

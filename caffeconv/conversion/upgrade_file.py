@@ -9,13 +9,13 @@ from pathlib import Path
 
 from caffeconv.caffe_format.caffemodel import WeightsFile, read_caffemodel
 from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
-from caffeconv.caffe_format.hdf5 import is_hdf5
 from caffeconv.caffe_format.prototxt import NetSource, read_bytes, read_prototxt, unknown_field_lines
 from caffeconv.caffe_format.prototxt_writer import net_to_text
 from caffeconv.caffe_format.upgrade import has_v0_layers, is_folded_away, upgrade_and_tell
 from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike, refuse_input_as_output, whole_file
+from caffeconv.files.hdf5 import is_hdf5
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.options import NetOptions
 from caffeconv.layers import LAYERS

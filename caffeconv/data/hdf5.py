@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caffeconv.data.errors import SourceUnavailableError
-from caffeconv.data.lists import find_listed, read_list
+from caffeconv.data.lists import read_list
 from caffeconv.data.source import DataSource, ItemBlock
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.hdf5 import hdf5_faults, numbers_in, open_hdf5
+from caffeconv.files.net_folders import NetFolders
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
 if TYPE_CHECKING:
@@ -26,14 +27,13 @@ class HDF5Files:
     """An HDF5Data layer's list of files; every top is a dataset of that name in each of them."""
 
     source: Path
-    directory: Path
-    """Where files are looked for that are not there as seen from the current folder."""
+    folders: NetFolders
     tops: tuple[str, ...]
 
     def paths(self) -> list[Path]:
         """The files that the list names, which may not exist; CaffeconvError where it names none."""
         # caffe: names are what stands between spaces and line ends
-        paths = [find_listed(name, self.directory) for name in read_list(self.source).split()]
+        paths = [self.folders.find(name) for name in read_list(self.source).split()]
         if not paths:
             raise CaffeconvError(f"{self.source}: Must have at least 1 HDF5 filename listed in {self.source}")
         return paths

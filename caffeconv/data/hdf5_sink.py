@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.hdf5 import is_hdf5
+from caffeconv.files.net_folders import NetFolders
 from caffeconv.tensor.shape import FloatArray, format_shape
 
 if TYPE_CHECKING:
@@ -28,13 +30,17 @@ class HDF5Sink:
     added to those that are there.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, name: str, folders: NetFolders) -> None:
+        """`name`: of the file, as the net has it."""
+        self.path = Path(name)
+        self._folders = folders
         self._begun = False
 
     def write(self, bottoms: Sequence[FloatArray]) -> None:
         import h5py
 
+        if not self._begun:
+            self.path = _to_write(str(self.path), self._folders)
         blobs = dict(zip(("data", "label"), (_four_axes(bottom) for bottom in bottoms), strict=True))
         try:
             with h5py.File(self.path, "r+" if self._begun else "w") as file:
@@ -56,6 +62,13 @@ class HDF5Sink:
             )
         dataset.resize(len(dataset) + len(blob), axis=0)
         dataset[-len(blob) :] = blob
+
+
+def _to_write(name: str, folders: NetFolders) -> Path:
+    path = folders.to_write(name)
+    if path.exists() and not is_hdf5(path):
+        raise CaffeconvError(f"{path}: this is there, and no HDF5 file: it is not replaced; remove it, or rename it")
+    return path
 
 
 def _four_axes(blob: FloatArray) -> FloatArray:

@@ -13,10 +13,11 @@ from caffeconv.data.database import LOOKED_AT
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.image_transform import ImageTransform
 from caffeconv.data.images import Image, channels_first, read_image, resize
-from caffeconv.data.lists import find_listed, read_list
+from caffeconv.data.lists import read_list
 from caffeconv.data.source import DataSource, ItemBlock
 from caffeconv.data.transform import Transform
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.net_folders import NetFolders
 from caffeconv.tensor.shape import FloatArray
 
 
@@ -37,8 +38,7 @@ class ImageList:
 
     source: Path
     root_folder: str
-    directory: Path
-    """Where pictures are looked for that are not there as seen from the current folder."""
+    folders: NetFolders
     color: bool
     size: tuple[int, int] | None
     """Height and width that every picture is resized to."""
@@ -81,7 +81,7 @@ class ImageList:
         if line.fault:
             raise CaffeconvError(line.fault)
         where = self.where(line)
-        path = find_listed(self.root_folder + line.name, self.directory)
+        path = self.folders.find(self.root_folder + line.name)
         try:
             image = read_image(path, where, color=self.color)
         except SourceUnavailableError as error:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.plain_file import read_plain
 
 Image = NDArray[np.uint8]
 """H×W×C; C is 1 (grey), 3 (blue, green, red) or 4 (with alpha)."""
@@ -74,7 +75,7 @@ def read_image(path: Path, where: str = "", *, color: bool | None) -> Image:
     """As `decode_image`, from a file; SourceUnavailableError where there is none. `where` names it, else its path."""
     where = where or str(path)
     try:
-        content = path.read_bytes()
+        content = read_plain(path)
     except FileNotFoundError:
         raise SourceUnavailableError(f"{where}: Could not open or find file {path}; a picture was needed") from None
     except OSError as error:

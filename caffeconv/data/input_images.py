@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from caffeconv.data.image_transform import ImageTransform, Size
-from caffeconv.data.lists import find_listed, read_list
+from caffeconv.data.lists import read_list
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.net_folders import NetFolders
 from caffeconv.tensor.shape import FloatArray, format_shape
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
@@ -100,7 +101,7 @@ def _files_of_list(source: Path, faults: list[str] | None) -> ImageFiles:
 
 
 def _image_of(source: Path, number: int, name: str) -> Path:
-    path = find_listed(name, source.parent)
+    path = NetFolders(source.parent).find(name)
     if not path.is_file():
         raise CaffeconvError(
             f"{source}, line {number}: there is no picture {name}; names are looked for from the current folder, "

@@ -1,4 +1,4 @@
-"""Files that list files, and where what they list is found."""
+"""Files that list files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from pathlib import Path
 
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.plain_file import read_plain
 
 
 def read_list(path: Path) -> str:
     """The text of a file that a layer lists its files in; SourceUnavailableError where there is none."""
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        return read_plain(path).decode("utf-8", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise SourceUnavailableError(
             f"Failed to open source file: {path}; a list of files was needed. "
@@ -19,10 +20,3 @@ def read_list(path: Path) -> str:
         ) from None
     except OSError as error:
         raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; a list of files was needed") from None
-
-
-def find_listed(name: str, directory: Path) -> Path:
-    """A file that a list names: as Caffe looks it up (from the current folder), else from `directory`."""
-    path = Path(name)
-    beside = directory / path
-    return beside if not path.exists() and beside.exists() else path

@@ -12,10 +12,11 @@ import numpy as np
 
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.images import Image, decode_image, read_image, resize
-from caffeconv.data.lists import find_listed, read_list
+from caffeconv.data.lists import read_list
 from caffeconv.data.source import DataSource, ItemBlock
 from caffeconv.data.transform import Transform, read_mean
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.net_folders import NetFolders
 from caffeconv.tensor.shape import FloatArray, format_shape
 
 CropMode = Literal["warp", "square"]
@@ -28,8 +29,7 @@ class Sampling:
 
     source: Path
     root_folder: str
-    directory: Path
-    """Where pictures are looked for that are not there as seen from the current folder."""
+    folders: NetFolders
     batch_size: int
     crop_size: int
     context_pad: int
@@ -307,7 +307,7 @@ class WindowSource(DataSource):
         where = f"{sampling.source} names {name}"
         if name in self._cached:
             return decode_image(self._cached[name], where, color=True)
-        path = find_listed(sampling.root_folder + name, sampling.directory)
+        path = sampling.folders.find(sampling.root_folder + name)
         try:
             image = read_image(path, where, color=True)
         except SourceUnavailableError as error:

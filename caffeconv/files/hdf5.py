@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.files.plain_file import require_plain
+from caffeconv.files.plain_file import PlainFile, require_plain
 
 if TYPE_CHECKING:
     import h5py
@@ -19,6 +19,15 @@ _DENSEST = 1100
 """A byte of a compressed dataset stands for so many at most, as deflate packs zeros."""
 _SMALL = 1 << 26
 """A dataset of up to so many bytes may lie in the file as it likes."""
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file starts with HDF5's signature."""
+    try:
+        file = PlainFile(path)
+    except (OSError, CaffeconvError):
+        return False
+    return len(file) > 8 and file.read(0, 8) == b"\x89HDF\r\n\x1a\n"
 
 
 @contextmanager

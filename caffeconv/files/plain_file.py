@@ -6,6 +6,7 @@ process.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -125,7 +126,10 @@ def refuse_special(path: Path) -> None:
     _refuse_unwritable_name(path)
     try:
         mode = path.stat().st_mode
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            name = str(path)
+            raise NotPlainFileError(f"{name[:40]}…: a name of {len(name)} characters, longer than a file has") from None
         return  # whoever opens it says why that fails
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise _not_plain(path, mode)

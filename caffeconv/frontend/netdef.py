@@ -9,6 +9,7 @@ import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from caffeconv.caffe_format import upgrade
 from caffeconv.caffe_format.crop_offset import align_crops
@@ -16,6 +17,7 @@ from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.files.net_folders import NetFolders
 from caffeconv.frontend.dialects import checked_dialect
 from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import LayerDef, NetDef
@@ -107,6 +109,13 @@ def _unique_names(names: Sequence[str]) -> list[str]:
     return unique
 
 
+def _folders(source: NetSource, options: NetOptions) -> NetFolders:
+    root, output = (None if folder is None else Path(folder) for folder in (options.root, options.output_dir))
+    if output is None and options.allow_python:
+        output = Path()  # a net whose code may run may write as well
+    return NetFolders(source.directory, root, output)
+
+
 def _definition(
     proto: LayerParameter,
     name: str,
@@ -117,7 +126,8 @@ def _definition(
 ) -> LayerDef:
     own: Phase = ("TRAIN", "TEST")[proto.phase] if proto.HasField("phase") else options.phase
     return LayerDef(
-        name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own, source.directory,
+        name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own,
+        _folders(source, options),
         line or None, source.net.force_backward, options.extended, source.extra.get(line, {}),
         options.infogain, checked_dialect(options.dialect), python_host,
     ).with_proto(proto)  # fmt: skip

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from caffeconv.caffe_format.caffemodel import WeightsFile, read_caffemodel
-from caffeconv.caffe_format.hdf5 import is_hdf5, read_hdf5_weights
+from caffeconv.caffe_format.hdf5 import read_hdf5_weights
 from caffeconv.caffe_format.prototxt import NetSource, read_prototxt, refuse_unknown_fields
 from caffeconv.errors import CaffeconvError
 from caffeconv.files import arguments
 from caffeconv.files.atomic import PathLike
+from caffeconv.files.hdf5 import is_hdf5
 from caffeconv.frontend.cut import without_obstacles
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.netdef import define_net

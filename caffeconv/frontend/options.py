@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.files import arguments
+from caffeconv.files.atomic import PathLike
 from caffeconv.ir.definition import Infogain
 from caffeconv.python_layers.host import AllowPython
 
@@ -42,6 +43,12 @@ class NetOptions:
     outputs: tuple[str, ...] = ()
     """The blobs that are wanted: layers that they do not need may be such as cannot be built; none: all layers count."""
 
+    root: PathLike | None = None
+    """The folder that every file the net names has to lie in or below; None: files may lie anywhere."""
+    output_dir: PathLike | None = None
+    """The folder that the net itself may write in or below (HDF5Output); None: it may not write, unless its own code may run:
+    then here."""
+
     def __post_init__(self) -> None:
         """Takes what means the same (a phase in lower case, one stage alone); CaffeconvError for what means nothing."""
         phase = PHASES.get(self.phase, self.phase) if isinstance(self.phase, int) else self.phase
@@ -60,5 +67,14 @@ class NetOptions:
     @property
     def keeps_net(self) -> bool:
         """Whether the layers are those that Caffe itself keeps for a test, in the form that the file has."""
-        elsewhere = replace(self, shapes={}, ignore_unknown_fields=False, seed=0, fully_convolutional=False, outputs=())
+        elsewhere = replace(
+            self,
+            shapes={},
+            ignore_unknown_fields=False,
+            seed=0,
+            fully_convolutional=False,
+            outputs=(),
+            root=None,
+            output_dir=None,
+        )
         return elsewhere == NetOptions()

@@ -105,7 +105,8 @@ def open_net(request: RunRequest, say: Say) -> Net:
         allow_python=options.allow_python, provider=compute.provider, threads=compute.threads, nhwc=compute.nhwc,
         half=compute.half, fully_convolutional=options.fully_convolutional, deploy=options.deploy,
         extended=options.extended, infogain=options.infogain, shapes=options.shapes,
-        ignore_unknown_fields=options.ignore_unknown_fields, dialect=options.dialect,
+        ignore_unknown_fields=options.ignore_unknown_fields, dialect=options.dialect, root=options.root,
+        output_dir=options.output_dir,
     )  # fmt: skip
     for diagnostic in net.diagnostics:
         say(str(diagnostic))

@@ -38,7 +38,7 @@ def run_identity(
 
 
 _NAMED_ALWAYS = ("phase", "level", "stages", "shapes", "fully_convolutional")
-_NO_MATTER = ("seed", "ignore_unknown_fields", "allow_python")
+_NO_MATTER = ("seed", "ignore_unknown_fields", "allow_python", "root", "output_dir")
 """Options that a run has not, or that change no number."""
 
 

@@ -19,10 +19,11 @@ from caffeconv.data.datum import read_datum
 from caffeconv.data.image_list import ImageList, Line
 from caffeconv.data.images import decode_image
 from caffeconv.data.input_images import SUFFIXES, find_images
-from caffeconv.data.lists import find_listed, read_list
+from caffeconv.data.lists import read_list
 from caffeconv.data.records import Records, open_records
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.hdf5 import hdf5_faults, open_hdf5
+from caffeconv.files.net_folders import NetFolders
 from caffeconv.infogain.reading import HDF5, TABLES, find_dataset
 from caffeconv.tensor.shape import format_shape
 
@@ -96,12 +97,12 @@ def _open_list(path: Path, dataset: str, *, label_maps: bool) -> LabelSource:
     if label_maps or (len(lines[0][1]) > 1 and Path(lines[0][1][-1]).suffix.lower() in SUFFIXES):
         ends = [(number, line[-1]) for number, line in lines]
         return _LabelImages([(_find(name, path), f"{path}, line {i} ({name})") for i, name in ends])
-    return _LabelledImages(ImageList(path, "", path.parent, color=True, size=None))
+    return _LabelledImages(ImageList(path, "", NetFolders(path.parent), color=True, size=None))
 
 
 def _find(name: str, listed_in: Path) -> Path:
     """A file that a list names: from the current folder, else from the list's folder, or from one that this is in."""
-    paths = (find_listed(name, folder) for folder in listed_in.absolute().parents)
+    paths = (NetFolders(folder).find(name) for folder in listed_in.absolute().parents)
     return next((path for path in paths if path.exists()), Path(name))
 
 

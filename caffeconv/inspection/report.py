@@ -105,6 +105,7 @@ def inspect(
     shapes: Mapping[str, Sequence[int]] | None = None, deploy: bool = False, extended: bool = False,
     infogain: Infogain | None = None, ignore_unknown_fields: bool = False, batch: int | None = None,
     values: bool = False, allow_python: AllowPython = False, dialect: str | None = None,
+    root: PathLike | None = None,
 ) -> Report:  # fmt: skip
     """Checks every shape and parameter of a net, and whether the weights fit it.
 
@@ -119,7 +120,7 @@ def inspect(
     """
     options = NetOptions(
         phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields,
-        dialect=dialect,
+        dialect=dialect, root=root,
     )  # fmt: skip
     source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields, is_built=True)
     files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]

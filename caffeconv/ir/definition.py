@@ -12,6 +12,7 @@ import numpy as np
 
 from caffeconv.caffe_format.terms import ExtraValue, Phase
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.net_folders import NetFolders
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class LayerDef:
     proto: LayerParameter
     """The whole message, for the class that parses its fields and for what writes nets."""
     phase: Phase
-    directory: Path
+    folders: NetFolders
     line: int | None = None
     force_backward: bool = False
     extended: bool = False
@@ -125,10 +126,11 @@ class LayerDef:
         return f"{self.name} ({self.type})" + (f", line {self.line}" if self.line else "")
 
     def find_file(self, source: str) -> Path:
-        """A file that the layer names: as Caffe looks it up (from here), else beside the prototxt."""
-        path = Path(source)
-        beside = self.directory / source
-        return beside if not path.exists() and beside.exists() else path
+        """A file that the layer names, which may be missing: as Caffe looks it up (from here), else beside the prototxt.
+
+        Raises CaffeconvError where it may not be read (`NetFolders.find`).
+        """
+        return self.folders.find(source)
 
 
 @dataclass(frozen=True)

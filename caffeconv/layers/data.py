@@ -19,6 +19,7 @@ from caffeconv.data.source import DataSource, MemorySource
 from caffeconv.data.transform import Preparation, Transform
 from caffeconv.data.windows import Sampling, WindowSource
 from caffeconv.errors import CaffeconvError, Diagnostic, LayerError
+from caffeconv.files.net_folders import NetFolders
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, at_least, exactly
@@ -310,7 +311,7 @@ class ImageData(DataLayer):
                 "Current implementation requires new_height and new_width to be set at the same time."
             )
         size = (p.new_height, p.new_width) if p.new_height else None
-        pictures = ImageList(layer.find_file(p.source), p.root_folder, layer.directory, p.is_color, size)
+        pictures = ImageList(layer.find_file(p.source), p.root_folder, layer.folders, p.is_color, size)
         return cls(len(layer.tops), _batch_size(p.batch_size), pictures, _transform(layer), p.shuffle, p.rand_skip)
 
     def item_shape(self) -> Shape:
@@ -365,7 +366,7 @@ class WindowData(DataLayer):
             raise LayerError(f"context_pad {p.context_pad} fills a crop of {crop_size}; less than half was needed")
         batch_size = _batch_size(p.batch_size)
         sampling = Sampling(
-            layer.find_file(p.source), p.root_folder, layer.directory, batch_size, crop_size, p.context_pad,
+            layer.find_file(p.source), p.root_folder, layer.folders, batch_size, crop_size, p.context_pad,
             "square" if p.crop_mode == "square" else "warp", p.fg_threshold, p.bg_threshold, p.fg_fraction, p.scale,
             p.cache_images,
         )  # fmt: skip
@@ -437,7 +438,7 @@ class HDF5Data(Layer):
         p = layer.proto.hdf5_data_param
         if layer.proto.HasField("transform_param"):
             raise LayerError("HDF5Data does not transform data; take transform_param out, and store what the net needs")
-        files = HDF5Files(layer.find_file(p.source), layer.directory, layer.tops)
+        files = HDF5Files(layer.find_file(p.source), layer.folders, layer.tops)
         return cls(_batch_size(p.batch_size), files, p.shuffle)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
@@ -469,13 +470,14 @@ class HDF5Output(Layer):
     tops: ClassVar[Arity] = exactly(0)
 
     file_name: str
+    folders: NetFolders
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.hdf5_output_param
         if not p.file_name:
             raise LayerError("no file_name; hdf5_output_param { file_name } was needed")
-        return cls(p.file_name)
+        return cls(p.file_name, layer.folders)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         data, label = legacy_shape(bottoms[0], 0), legacy_shape(bottoms[1], 1)
@@ -490,4 +492,4 @@ class HDF5Output(Layer):
         return
 
     def data_sink(self) -> DataSink:
-        return HDF5Sink(Path(self.file_name))
+        return HDF5Sink(self.file_name, self.folders)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from caffeconv.caffe_format.hdf5 import is_hdf5, read_hdf5_weights
+from caffeconv.caffe_format.hdf5 import read_hdf5_weights
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.conversion.load import Loaded, load, source_metadata
 from caffeconv.data.source import DataSource
 from caffeconv.emit.weights.caffe_weights import save_caffemodel, save_hdf5
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.files.atomic import PathLike
+from caffeconv.files.hdf5 import is_hdf5
 from caffeconv.files.unchanged import unchanged
 from caffeconv.frontend.open_files import Weights, read_weights, weight_paths
 from caffeconv.frontend.options import NetOptions
@@ -51,7 +52,8 @@ class Net:
         threads: of onnxruntime, for one pass. nhwc: on CUDA, prefer kernels that keep channels last.
         half: forward passes in half precision, but for losses and statistics; on CUDA only.
         seed: for fillers that draw at random.
-        deploy, extended, infogain, shapes, fully_convolutional, dialect: as for `convert`.
+        deploy, extended, infogain, shapes, fully_convolutional, dialect, root: as for `convert`.
+        output_dir: the folder that HDF5Output layers may write in; None: nowhere (here, with `allow_python`).
 
     Raises:
         CaffeconvError: whatever is wrong with the net or the weights.
@@ -63,11 +65,11 @@ class Net:
         deploy: bool = False, extended: bool = False, infogain: Infogain | None = None,
         ignore_unknown_fields: bool = False, shapes: Mapping[str, Sequence[int]] | None = None,
         fully_convolutional: bool = False, threads: int | None = None, nhwc: bool = False, half: bool = False,
-        dialect: str | None = None,
+        dialect: str | None = None, root: PathLike | None = None, output_dir: PathLike | None = None,
     ) -> None:  # fmt: skip
         options = NetOptions(
             phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
-            fully_convolutional, dialect,
+            fully_convolutional, dialect, root=root, output_dir=output_dir,
         )  # fmt: skip
         with unchanged([Path(net), *weight_paths(weights)]):
             loaded = with_copied_weights(load(net, weights, options))

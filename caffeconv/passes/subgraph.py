@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from caffeconv.caffe_pb2 import LayerParameter
+from caffeconv.files.net_folders import NetFolders
 from caffeconv.frontend.reshape import reshape_graph
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.graph import Graph
@@ -59,6 +60,6 @@ def extract_subgraph(graph: Graph, span: slice, shapes: Mapping[str, Shape]) -> 
 def _input(value: str, shape: Shape, graph: Graph) -> Node:
     definition = LayerDef(
         value, "Input", (), (value,), (), (value,), LayerParameter(name=value, type="Input", top=[value]),
-        graph.net.phase, graph.net.directory,
+        graph.net.phase, NetFolders(graph.net.directory),
     )  # fmt: skip
     return Node(definition, Input((shape,)), (), (value,), (), (shape,))

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from caffeconv.caffe_format import hdf5
-from caffeconv.caffe_format.hdf5 import HDF5Blob, is_hdf5, read_hdf5_weights
+from caffeconv.caffe_format.hdf5 import HDF5Blob, read_hdf5_weights
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.hdf5 import is_hdf5
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3) / 4
 

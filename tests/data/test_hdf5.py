@@ -11,6 +11,7 @@ from support.databases import refused, write_hdf5, write_list
 
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.hdf5 import HDF5Files, HDF5Source
+from caffeconv.files.net_folders import NetFolders
 
 BOTH = ("data", "label")
 
@@ -22,7 +23,9 @@ def files(folder: Path, *numbers: int) -> HDF5Files:
         rows = np.arange(start, start + number, dtype=np.float32)
         write_hdf5(folder / f"{i}.h5", data=rows[:, None] * [1, -1], label=rows)
         start += number
-    return HDF5Files(write_list(folder / "list.txt", [f"{i}.h5" for i in range(len(numbers))]), folder, BOTH)
+    return HDF5Files(
+        write_list(folder / "list.txt", [f"{i}.h5" for i in range(len(numbers))]), NetFolders(folder), BOTH
+    )
 
 
 def labels(source: HDF5Source, batches: int) -> list[float]:
@@ -60,17 +63,17 @@ def test_shuffled_epochs_hold_every_row_once(tmp_path: Path) -> None:
     ],
 )
 def test_files_that_do_not_fit(tmp_path: Path, sets: dict[str, ArrayLike], message: str) -> None:
-    listed = HDF5Files(write_list(tmp_path / "list.txt", ["a.h5"]), tmp_path, BOTH)
+    listed = HDF5Files(write_list(tmp_path / "list.txt", ["a.h5"]), NetFolders(tmp_path), BOTH)
     with refused(message):
         listed.open(write_hdf5(tmp_path / "a.h5", **sets))
 
 
 def test_lists_and_files_that_are_none(tmp_path: Path) -> None:
-    listed = HDF5Files(write_list(tmp_path / "list.txt", ["a.h5"]), tmp_path, BOTH)
+    listed = HDF5Files(write_list(tmp_path / "list.txt", ["a.h5"]), NetFolders(tmp_path), BOTH)
     with pytest.raises(SourceUnavailableError, match="Failed opening HDF5 file: No such file or directory"):
         listed.open(tmp_path / "a.h5")
     (tmp_path / "a.h5").write_text("text")
     with refused("Failed opening HDF5 file: .*; a whole HDF5 file was needed"):
         listed.open(tmp_path / "a.h5")
     with refused("list.txt: Must have at least 1 HDF5 filename listed in "):
-        HDF5Files(write_list(tmp_path / "list.txt", []), tmp_path, BOTH).paths()
+        HDF5Files(write_list(tmp_path / "list.txt", []), NetFolders(tmp_path), BOTH).paths()

@@ -11,10 +11,11 @@ from support.databases import pixels, refused, write_list, write_pictures
 
 from caffeconv.data.image_list import ImageList, ImageListSource, Line
 from caffeconv.data.transform import Transform
+from caffeconv.files.net_folders import NetFolders
 
 
 def image_list(folder: Path, *lines: str, size: tuple[int, int] | None = None) -> ImageList:
-    return ImageList(write_list(folder / "list.txt", lines), "", folder, color=True, size=size)
+    return ImageList(write_list(folder / "list.txt", lines), "", NetFolders(folder), color=True, size=size)
 
 
 def source(images: ImageList, *, shuffle: bool = False, rand_skip: int = 0, seed: int = 0) -> ImageListSource:
@@ -60,7 +61,7 @@ def test_empty_lists(tmp_path: Path) -> None:
 
 
 def test_pictures_come_resized(six: ImageList, tmp_path: Path) -> None:
-    resized = ImageList(six.source, "", tmp_path, color=False, size=(2, 3))
+    resized = ImageList(six.source, "", NetFolders(tmp_path), color=False, size=(2, 3))
     assert [resized.read(line).shape for line in resized.lines()] == [(2, 3, 1)] * 6
     np.testing.assert_array_equal(six.read(six.lines()[1]), pixels(4, 5, 3, seed=1))
 

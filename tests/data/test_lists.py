@@ -9,7 +9,7 @@ import pytest
 from support.databases import refused
 
 from caffeconv.data.errors import SourceUnavailableError
-from caffeconv.data.lists import find_listed, read_list
+from caffeconv.data.lists import read_list
 
 
 def test_names_of_any_bytes(tmp_path: Path) -> None:
@@ -27,16 +27,3 @@ def test_no_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_list(Path("list.txt"))
     with refused("cannot be read: Is a directory; a list of files was needed$"):
         read_list(tmp_path)
-
-
-def test_the_current_folder_goes_before_the_list_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here, beside = tmp_path / "here", tmp_path / "beside"
-    for folder in (here, beside):
-        folder.mkdir()
-    monkeypatch.chdir(here)
-    assert find_listed("a.png", beside) == Path("a.png")
-    (beside / "a.png").touch()
-    assert find_listed("a.png", beside) == beside / "a.png"
-    (here / "a.png").touch()
-    assert find_listed("a.png", beside) == Path("a.png")
-    assert find_listed(str(here / "a.png"), beside) == here / "a.png"

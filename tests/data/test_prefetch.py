@@ -18,6 +18,7 @@ from caffeconv.data.prefetch import Prefetcher, in_order
 from caffeconv.data.source import DataSource
 from caffeconv.data.transform import Transform
 from caffeconv.data.windows import Sampling, WindowSource
+from caffeconv.files.net_folders import NetFolders
 
 TRAIN = Transform(mirror=True, crop_size=4, phase="TRAIN")
 Make = Callable[[Path], DataSource]
@@ -36,7 +37,7 @@ def database(folder: Path) -> DataSource:
 def pictures(folder: Path) -> DataSource:
     write_pictures(folder, {f"{i}.png": pixels(6, 7, 3, seed=i) for i in range(7)})
     write_list(folder / "list.txt", [f"{i}.png {i}" for i in range(7)])
-    listed = ImageList(folder / "list.txt", "", folder, True, None)
+    listed = ImageList(folder / "list.txt", "", NetFolders(folder), True, None)
     return ImageListSource(("data", "label"), listed, 3, TRAIN, seeded(), shuffle=True, rand_skip=4)
 
 
@@ -45,13 +46,13 @@ def rows(folder: Path) -> DataSource:
         if not (folder / f"{i}.h5").exists():
             write_hdf5(folder / f"{i}.h5", data=np.arange(number)[:, None] + 10.0 * i)
     write_list(folder / "list.txt", ["0.h5", "1.h5", "2.h5"])
-    return HDF5Source(HDF5Files(folder / "list.txt", folder, ("data",)), 3, seeded(), shuffle=True)
+    return HDF5Source(HDF5Files(folder / "list.txt", NetFolders(folder), ("data",)), 3, seeded(), shuffle=True)
 
 
 def windows(folder: Path) -> DataSource:
     write_pictures(folder, {"a.png": pixels(20, 20, 3)})
     (folder / "w.txt").write_text("# 0 a.png 3 20 20 4 1 0.9 1 1 9 9 2 0.8 3 3 12 9 0 0.1 0 0 5 5 0 0 2 2 15 15\n")
-    sampling = Sampling(folder / "w.txt", "", folder, 4, 6, 0, "warp", 0.5, 0.5, 0.5, 1.0, False)
+    sampling = Sampling(folder / "w.txt", "", NetFolders(folder), 4, 6, 0, "warp", 0.5, 0.5, 0.5, 1.0, False)
     return WindowSource(("data", "label"), sampling, Transform(mirror=True, crop_size=6), seeded())
 
 
@@ -161,7 +162,7 @@ def test_nothing_but_damage(tmp_path: Path, threads: int) -> None:
 def test_lines_that_name_no_picture(tmp_path: Path) -> None:
     write_pictures(tmp_path, {"a.png": pixels(4, 4, 3), "b.png": pixels(4, 4, 3, seed=1)})
     write_list(tmp_path / "list.txt", ["a.png 1", "a.png", "none.png 3", "b.png 4"])
-    listed = ImageList(tmp_path / "list.txt", "", tmp_path, True, None)
+    listed = ImageList(tmp_path / "list.txt", "", NetFolders(tmp_path), True, None)
     source = ImageListSource(("data", "label"), listed, 2, Transform(), seeded())
     source.skips_bad = True
     with Prefetcher(source, None, 0) as prefetcher:

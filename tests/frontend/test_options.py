@@ -15,7 +15,7 @@ CHANGES: dict[str, object] = {
 """A value of each option that makes another net."""
 SAME_NET: dict[str, object] = {
     "shapes": {"data": (1, 3, 8, 8)}, "ignore_unknown_fields": True, "seed": 5, "fully_convolutional": True,
-    "outputs": ("prob",),
+    "outputs": ("prob",), "root": "a", "output_dir": "b",
 }  # fmt: skip
 
 

@@ -453,7 +453,7 @@ def test_output_is_written_and_added_to(tmp_path: Path) -> None:
     import h5py
 
     (tmp_path / "net.prototxt").write_text(OUTPUT)
-    net = Net("net.prototxt")
+    net = Net("net.prototxt", output_dir=".")
     a, b = np.arange(6, dtype=np.float32).reshape(2, 3), np.array([4, 5], np.float32)
     net.forward(a=a, b=b, end="twice")
     assert not (tmp_path / "out.h5").exists()
@@ -463,7 +463,7 @@ def test_output_is_written_and_added_to(tmp_path: Path) -> None:
             assert file["data"].dtype == file["label"].dtype == np.float32
             np.testing.assert_array_equal(file["data"], np.concatenate([2 * a.reshape(2, 3, 1, 1)] * passes))
             np.testing.assert_array_equal(file["label"], np.concatenate([b.reshape(2, 1, 1, 1)] * passes))
-    Net("net.prototxt").forward(a=a, b=b)  # another net begins anew
+    Net("net.prototxt", output_dir=".").forward(a=a, b=b)  # another net begins anew
     with h5py.File("out.h5") as file:
         assert file["data"].shape == (2, 3, 1, 1)
 
@@ -471,7 +471,7 @@ def test_output_is_written_and_added_to(tmp_path: Path) -> None:
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(OUTPUT.replace("out.h5", "none/out.h5"))
     with refused(r"out \(HDF5Output\), line 4: none/out.h5: Failed to open HDF5 file"):
-        Net("net.prototxt").forward()
+        Net("net.prototxt", output_dir=".").forward()
     (tmp_path / "net.prototxt").write_text(OUTPUT.replace("dim: 2 } }", "dim: 3 } }"))
     with refused("must have the same batch size"):
         Net("net.prototxt")

@@ -22,7 +22,7 @@ LABELS = np.arange(4, dtype=np.float32)
 
 @pytest.fixture
 def data(tmp_path: Path) -> DataLayers:
-    return net_objects(tmp_path, MEMORY.replace("FILE", str(tmp_path / "out.h5")), {}).data
+    return net_objects(tmp_path, MEMORY.replace("FILE", "out.h5"), {}, output_dir=tmp_path).data
 
 
 def test_what_a_net_has(data: DataLayers) -> None:

@@ -58,11 +58,11 @@ class NetObjects:
 
 
 def net_objects(
-    folder: Path, layers: str = CHAIN, inputs: dict[str, tuple[int, ...]] | None = None
+    folder: Path, layers: str = CHAIN, inputs: dict[str, tuple[int, ...]] | None = None, output_dir: Path | None = None
 ) -> NetObjects:  # fmt: skip
     """Those of a net over the inputs, x of 2×3 if not given; Python layers may be imported from its folder."""
     path = write_net(folder, {"x": (2, 3)} if inputs is None else inputs, layers)
-    loaded = load(path, options=NetOptions(allow_python=True))
+    loaded = load(path, options=NetOptions(allow_python=True, output_dir=output_dir))
     params = ParamStore(loaded.graph.nodes)
     sessions = SessionPool(loaded, params, ON_THE_CPU)
     data = DataLayers(loaded.graph.nodes, 0)

@@ -104,7 +104,7 @@ def _report(
     report = inspect(
         net, weights, phase=options.phase, level=options.level, stages=options.stages, shapes=options.shapes,
         deploy=options.deploy, extended=options.extended, infogain=options.infogain,
-        allow_python=options.allow_python, dialect=options.dialect,
+        allow_python=options.allow_python, dialect=options.dialect, root=options.root,
         ignore_unknown_fields=options.ignore_unknown_fields, batch=batch, values=values,
     )  # fmt: skip
     diagnostics = tuple(

@@ -33,7 +33,7 @@ from caffeconv.runtime.providers import ComputeOptions, parse_provider
 def run_command(
     *, net: Path, weights: tuple[Path, ...], inputs: tuple[str, ...], blobs: tuple[str, ...], output: OutputOptions,
     images: ImageOptions, profile: bool, compute: ComputeOptions, fully_convolutional: bool, data: DataOptions,
-    engine: EngineOptions, options: NetOptions, quiet: bool, verbose: bool,
+    engine: EngineOptions, output_dir: Path | None, options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Runs NET (a prototxt with WEIGHTS, or an ONNX model) on pictures or arrays, or on what its data layers read.
 
@@ -46,7 +46,7 @@ def run_command(
     weights, inputs = _without_items(weights, inputs)
     request = RunRequest(
         files=NetFiles(net=net, weights=weights), inputs=inputs, blobs=blobs, images=images, data=data, output=output,
-        net=replace(options, fully_convolutional=fully_convolutional), compute=compute, engine=engine,
+        net=replace(options, fully_convolutional=fully_convolutional, output_dir=output_dir), compute=compute, engine=engine,
     )  # fmt: skip
     verbosity = Verbosity(quiet, verbose)
     if engine.name == "ray" and parse_provider(compute.provider).index is not None:

@@ -40,12 +40,13 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
     def wrapper(
         *args: object, phase: str, level: int, stages: tuple[str, ...], shapes: tuple[str, ...], deploy: bool,
         extended: bool, infogain: Infogain | None, allow_python: bool, ignore_unknown_fields: bool, dialect: str | None,
+        root: Path | None,
         **rest: object,
     ) -> None:  # fmt: skip
         full_phase: Phase = "TRAIN" if phase == "train" else "TEST"
         options = NetOptions(
             full_phase, level, stages, parse_shapes(shapes), deploy, extended, infogain, allow_python,
-            ignore_unknown_fields, dialect=dialect,
+            ignore_unknown_fields, dialect=dialect, root=root,
         )  # fmt: skip
         command(*args, options=options, **rest)
 
@@ -66,6 +67,8 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
                      help='Import and run the modules of `type: "Python"` layers: code that you have to trust.'),
         click.option("--dialect", type=click.Choice(list(DIALECTS)), metavar="NAME",
                      help="The fork whose rules count where forks have several of one name (docs/forks.md lists them)."),
+        click.option("--root", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
+                     help="Read files that the net names only where they lie in this folder or below."),
         click.option("--ignore-unknown-fields", is_flag=True,
                      help="Go on without prototxt fields that the schema lacks; lists what was dropped."),
     )  # fmt: skip
@@ -160,7 +163,7 @@ def tell_problems(
 
 NET_ARGUMENTS = frozenset(
     ("net", "weights", "phase", "level", "stages", "shapes", "deploy", "extended", "infogain", "allow_python", "dialect",
-     "ignore_unknown_fields", "quiet", "verbose")
+     "root", "ignore_unknown_fields", "quiet", "verbose")
 )  # fmt: skip
 """What every command that reads a net has, by the names of its parameters."""
 

@@ -186,6 +186,8 @@ _DATA_OPTIONS = (
                  help="Write the outputs of every batch too."),
     click.option("--input-db", metavar="[BLOB=]PATH",
                  help="An LMDB or LevelDB of Datums for the input, or instead of the Data layer's own."),
+    click.option("--output-dir", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
+                 help="Let the net's HDF5Output layers write into this folder or below; without it, they may not."),
     click.option("--resume", is_flag=True, help="Go on with -o FILE where an interrupted run stopped."),
     click.option("--skip-bad", is_flag=True,
                  help="Pass over damaged items, and list them at the end, instead of stopping at the first."),

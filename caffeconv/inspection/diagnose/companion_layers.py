@@ -76,7 +76,7 @@ def _after(layer: LayerDef, proto: LayerParameter) -> LayerDef:
     """A layer that reads and overwrites what another one makes."""
     tops, values = layer.tops, layer.top_values
     return LayerDef(
-        proto.name, proto.type, tops, tops, values, values, proto, layer.phase, layer.directory, extended=layer.extended
+        proto.name, proto.type, tops, tops, values, values, proto, layer.phase, layer.folders, extended=layer.extended
     )
 
 
