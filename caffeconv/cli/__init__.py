@@ -16,6 +16,7 @@ from typing import TextIO
 import click
 
 from caffeconv.cli.shell_words import in_shell_words
+from caffeconv.cli.show.console import echo
 from caffeconv.errors import CaffeconvError, CaffeconvWarning, near_name
 from caffeconv.files.atomic import OUT_OF_SPACE
 from caffeconv.version import __version__
@@ -61,7 +62,10 @@ class _Commands(click.Group):
             with _ending_in_order(), _warnings_as_notes():
                 return super().invoke(ctx)
         except CaffeconvError as error:
-            click.echo(f"caffeconv: error: {in_shell_words(str(error))}", err=True)
+            echo(f"caffeconv: error: {in_shell_words(str(error))}", err=True)
+            ctx.exit(1)
+        except MemoryError:
+            echo("caffeconv: error: not enough memory for this", err=True)
             ctx.exit(1)
         except BrokenPipeError:
             # whoever read our output has gone; let the interpreter close stdout in silence
@@ -72,7 +76,7 @@ class _Commands(click.Group):
                 raise
             # files that are written whole explain this themselves, so it was stdout
             _give_up_stdout()
-            click.echo(f"caffeconv: error: stdout: {error.strerror}; what was printed is not all of it", err=True)
+            echo(f"caffeconv: error: stdout: {error.strerror}; what was printed is not all of it", err=True)
             ctx.exit(1)
 
 
@@ -86,15 +90,16 @@ def _give_up_stdout() -> None:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Lets a `kill`, or a terminal that is closed, end the block as Ctrl-C does: what is half written is removed."""
+    """Lets Ctrl-C, a `kill`, or a terminal that is closed end the block: what is half written is removed."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     in_main = threading.current_thread() is threading.main_thread()
     # what was told to ignore a signal (nohup) goes on ignoring it
-    before = {s: signal.signal(s, end) for s in signals if in_main and signal.getsignal(s) is signal.SIG_DFL}
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    before = {s: signal.signal(s, end) for s in signals if in_main and signal.getsignal(s) in usual}
     try:
         yield
     finally:
@@ -112,7 +117,7 @@ def _warnings_as_notes() -> Iterator[None]:
         line: str | None = None,
     ) -> None:  # fmt: skip
         if issubclass(category, CaffeconvWarning):
-            click.echo(f"caffeconv: warning: {in_shell_words(str(message))}", err=True)
+            echo(f"caffeconv: warning: {in_shell_words(str(message))}", err=True)
         else:
             usual(message, category, filename, lineno, file, line)
 

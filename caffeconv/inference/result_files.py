@@ -81,6 +81,19 @@ def check_rows(out: Path, rows: Mapping[str, FloatArray]) -> None:
             )
 
 
+def csv_text(text: str) -> str:
+    """A name as a cell of CSV: what a spreadsheet would take for a formula has an apostrophe before it."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def write_results(path: Path, results: Mapping[str, FloatArray], items: Sequence[str]) -> None:
     """Writes every blob; `items` names the rows."""
     write = format_of(path).whole
@@ -149,9 +162,9 @@ def _csv(results: Mapping[str, FloatArray], items: Sequence[str]) -> bytes:
         columns.append(rows)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(header)
+    writer.writerow(map(csv_text, header))
     for i, item in enumerate(items):
-        writer.writerow([item, *(repr(float(value)) for rows in columns for value in rows[i])])
+        writer.writerow([csv_text(item), *(repr(float(value)) for rows in columns for value in rows[i])])
     return text.getvalue().encode()
 
 

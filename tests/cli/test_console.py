@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from caffeconv.cli.show.console import WIDE, make_console
+from caffeconv.cli.show.console import WIDE, cell, echo, make_console, visible
 
 
 def test_no_terminal_is_wide_and_without_colour(capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,3 +32,19 @@ def test_stdout_is_that_of_the_moment(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out == "first\n"
     make_console().print("second")
     assert capsys.readouterr().out == "second\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("conv1\tα\n", "conv1\tα\n"),
+        ("\x1b[31mred\x07", "\\u001b[31mred\\u0007"),
+        ("a\0b\r\x9b2J", "a\\u0000b\\u000d\\u009b2J"),
+        ("x\u202egnp.exe", "x\\u202egnp.exe"),
+    ],
+)
+def test_control_characters_are_spelled_out(text: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert visible(text) == shown
+    assert cell(f"[b]{text}") == f"\\[b]{shown}"
+    echo(text, nl=False)
+    assert capsys.readouterr().out == shown

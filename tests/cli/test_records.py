@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caffeconv.cli.show.records import lines_of, number_or_null, write_lines
+from caffeconv.inference.result_files import csv_text
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -35,7 +36,13 @@ class Named:
 def test_csv_comes_back(names: list[str]) -> None:
     text = "".join(lines_of(map(Named, names), ["item", "rank"], "csv"))
     rows = list(csv.reader(io.StringIO(text, newline="")))
-    assert rows == [["item", "rank"], *([name, rank] for name in names for rank in ("1", "2"))]
+    assert rows == [["item", "rank"], *([csv_text(name), rank] for name in names for rank in ("1", "2"))]
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1"])
+def test_no_cell_is_a_formula(name: str) -> None:
+    assert csv_text(name) == f"'{name}"
+    assert [csv_text(text) for text in ("-1.5", "a=1", "")] == ["-1.5", "a=1", ""]
 
 
 @given(st.lists(TEXTS))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
-
 from caffeconv.cli.options.net import refuse_other_options, tell_problems
+from caffeconv.cli.show.console import echo
 from caffeconv.frontend.options import NetOptions
 
 ARGUMENTS = frozenset(("net", "weights", "out", "seed"))
@@ -30,4 +29,4 @@ def convert_weights(
     save_weights(out, loaded.graph)
     tell_problems(loaded.dropped, loaded.remarks, quiet=quiet, verbose=verbose)
     if not quiet:
-        click.echo(f"{out}: {saved_summary(loaded.graph)}, {out.stat().st_size / 1e6:.2f} MB")
+        echo(f"{out}: {saved_summary(loaded.graph)}, {out.stat().st_size / 1e6:.2f} MB")

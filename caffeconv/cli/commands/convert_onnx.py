@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import click
-
 from caffeconv.cli.options.model_form import FormOptions, not_right, report_half, show_verification
 from caffeconv.cli.options.net import note, tell_problems
+from caffeconv.cli.show.console import echo
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.frontend.options import NetOptions
 
@@ -62,7 +61,7 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
         inputs = " ".join(_describe(value) for value in graph.input)
         results = " ".join(_describe(value) for value in graph.output)
         size = f"{len(graph.node)} nodes, {written.bytes / 1e6:.2f} MB"
-        click.echo(f"{request.out}: {size}; {inputs or 'no input'} → {results}")
+        echo(f"{request.out}: {size}; {inputs or 'no input'} → {results}")
 
 
 def _build_model(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, quiet: bool) -> LazyModel:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import click
-
 from caffeconv.cli.options.net import note, refuse_other_options, tell_problems
+from caffeconv.cli.show.console import echo
 from caffeconv.frontend.options import NetOptions
 
 SUFFIXES = (".npz", ".h5", ".safetensors")
@@ -39,7 +38,7 @@ def convert_weight_arrays(
     _tell_notes({name: layer.get("notes", ()) for name, layer in content.layers.items()}, verbose=verbose, quiet=quiet)
     if not quiet:
         layout_text = "channels last (NHWC)" if layout == "nhwc" else "as Caffe has them"
-        click.echo(f"{out}: {len(content.arrays)} arrays, {size / 1e6:.2f} MB; {layout_text}")
+        echo(f"{out}: {len(content.arrays)} arrays, {size / 1e6:.2f} MB; {layout_text}")
 
 
 def _tell_notes(notes: dict[str, object], *, verbose: bool, quiet: bool) -> None:

@@ -11,6 +11,7 @@ import click
 
 from caffeconv.cli.options.net import net_argument, net_options, note, talk_options, weights_argument
 from caffeconv.cli.shell_words import in_shell_words
+from caffeconv.cli.show.console import echo
 from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.options import NetOptions
 
@@ -71,15 +72,15 @@ def inspect_command(
     if as_json:
         from caffeconv.cli.show.inspect_json import to_json
 
-        click.echo(to_json(report))
+        echo(to_json(report))
     elif not quiet:
         print_table(report)
     severities = ("error", "warning", "note") if verbose else ("error", "warning")
     for diagnostic in report.diagnostics:
         if diagnostic.severity in severities:
-            click.echo(f"{diagnostic.severity}: {diagnostic}", err=True)
+            echo(f"{diagnostic.severity}: {diagnostic}", err=True)
     if report.advice:
-        click.echo(report.advice, err=True)
+        echo(report.advice, err=True)
     if page is not None:
         _write_page(report, page, (net, *weights), quiet=quiet)
     if fix is not None:
@@ -88,7 +89,7 @@ def inspect_command(
         raise SystemExit(1)
     if not quiet and not as_json:
         verdict = "The weights fit." if weights else "The shapes go together; no weights were given."
-        click.echo(verdict)
+        echo(verdict)
 
 
 def is_prototxt(path: Path) -> bool:
@@ -119,7 +120,7 @@ def _explain(report: Report, layer: str) -> None:
     from caffeconv.inspection.explain import explain
 
     try:
-        click.echo("\n".join(explain(report.nodes, layer)))
+        echo("\n".join(explain(report.nodes, layer)))
     except KeyError:
         for diagnostic in report.diagnostics:
             if diagnostic.layer == layer and diagnostic.severity == "error":
@@ -136,21 +137,21 @@ def _compare(a: Report, b: Report, *, as_json: bool) -> None:
     for report in (a, b):
         for diagnostic in report.diagnostics:
             if diagnostic.severity == "error":
-                click.echo(f"error: {diagnostic}", err=True)
+                echo(f"error: {diagnostic}", err=True)
     changes = compare(a, b)
     if as_json:
-        click.echo(changes_to_json(changes))
+        echo(changes_to_json(changes))
         return
     for change in changes:
-        click.echo(f"{change.name} ({change.kind})")
+        echo(f"{change.name} ({change.kind})")
         for line in change.changes:
-            click.echo(f"  {line}")
+            echo(f"  {line}")
     for what, old, new in (
         ("parameters", a.parameter_count, b.parameter_count), ("multiply-adds", a.multiply_adds, b.multiply_adds),
     ):  # fmt: skip
-        click.echo(f"{what}: {short(old) or 0} → {short(new) or 0}")
+        echo(f"{what}: {short(old) or 0} → {short(new) or 0}")
     if not changes:
-        click.echo("No layer differs.")
+        echo("No layer differs.")
 
 
 def _write_page(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool) -> None:
@@ -184,7 +185,7 @@ def print_table(report: Report) -> None:
 
     console = make_console()
     console.print(_table(report.layers), soft_wrap=False)
-    click.echo(
+    echo(
         f"{report.net or 'net'}: {len(report.layers)} layers, {short(report.parameter_count) or 0} parameters "
         f"({short_bytes(report.parameter_count * 4) or '0 B'}), {short(report.multiply_adds) or 0} multiply-adds, "
         f"{short_bytes(report.activation_bytes) or '0 B'} activations, "
@@ -193,9 +194,9 @@ def print_table(report: Report) -> None:
 
 
 def _table(layers: Sequence[LayerReport]) -> Table:
-    from rich.markup import escape
     from rich.table import Table
 
+    from caffeconv.cli.show.console import cell
     from caffeconv.tensor.shape import format_shape
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -207,7 +208,7 @@ def _table(layers: Sequence[LayerReport]) -> Table:
         tops = "\n".join(f"{name} {format_shape(shape)}" for name, shape in layer.tops) or "–"
         params = "\n".join(f"{name} {format_shape(shape)}" for name, shape in layer.params)
         table.add_row(
-            escape(layer.name), layer.type, escape("\n".join(layer.bottoms)), escape(tops), escape(params),
+            cell(layer.name), cell(layer.type), cell("\n".join(layer.bottoms)), cell(tops), cell(params),
             short(layer.parameter_count), short(layer.multiply_adds), short_bytes(layer.activation_bytes),
             _sees(layer), style="red" if layer.problems else None,
         )  # fmt: skip

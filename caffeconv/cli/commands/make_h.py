@@ -10,6 +10,7 @@ import click
 
 from caffeconv.cli.options.h_recipe import Start, Weighing
 from caffeconv.cli.options.net import note, talk_options
+from caffeconv.cli.show.console import echo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,7 +148,7 @@ def make_h_command(
     if show:
         _show(matrix, names)
     if out is not None:
-        click.echo(layers_using(out), nl=False)
+        echo(layers_using(out), nl=False)
 
 
 def _matrix(

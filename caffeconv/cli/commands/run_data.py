@@ -17,6 +17,7 @@ import click
 from caffeconv.cli.commands.run_features import extract
 from caffeconv.cli.options.net import note
 from caffeconv.cli.options.run import Verbosity
+from caffeconv.cli.show.console import echo
 from caffeconv.cli.show.progress import advancing, progress
 from caffeconv.cli.show.run_notes import say_corrupt, say_non_finite, say_what_runs
 from caffeconv.inference.request import RunRequest
@@ -70,7 +71,7 @@ def _test(request: RunRequest, verbosity: Verbosity) -> None:
     say_corrupt(corrupt.messages)
     say_non_finite(non_finite)
     for line in ([f"Loss: {scores.loss:.6g}"] if scores.weights else []) + [str(score) for score in scores.means()]:
-        click.echo(line, err=str(per_batch) == "-")
+        echo(line, err=str(per_batch) == "-")
     if verbosity.verbose:
         note(f"{runner.throughput}")
 
@@ -79,12 +80,14 @@ def _add_all(
     runner: DatasetRunner, batches: Iterable[OutputBatch], scores: Scores, per_batch: Path | None, *, quiet: bool
 ) -> int:
     """Adds every batch's scores; how many items count twice."""
+    from caffeconv.inference.result_files import csv_text
+
     twice = 0
     with _rows(per_batch) as write, progress(runner.total_items, "testing", quiet=quiet) as advance:
         for output in advancing(batches, advance):
             batch = scores.add(output.number, output.blobs)
             if not output.number:
-                write(["batch", *scores.names, "loss"])
+                write(["batch", *map(csv_text, scores.names), "loss"])
             write([str(batch.number), *(f"{value:.9g}" for value in (*batch.values, batch.loss))])
             twice += int((~output.counted).sum())
     return twice

@@ -15,6 +15,7 @@ import click
 from caffeconv.cli.commands.run_features import extract
 from caffeconv.cli.options.net import note
 from caffeconv.cli.options.run import Verbosity
+from caffeconv.cli.show.console import echo
 from caffeconv.cli.show.run_notes import say_corrupt, say_non_finite
 from caffeconv.errors import CaffeconvError
 from caffeconv.inference.request import RunRequest
@@ -219,7 +220,7 @@ def _write_records(
             write_lines(lines, out)
         else:
             for line in lines:
-                click.echo(line, nl=False)
+                echo(line, nl=False)
     if out is not None:
         note(f"{out}: {'boxes' if boxes else 'classes'} of {sum(sizes)} items", quiet=verbosity.quiet)
     if tally.items:

@@ -7,10 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import click
-
 from caffeconv.cli.options.net import note
 from caffeconv.cli.options.run import Verbosity
+from caffeconv.cli.show.console import echo
 from caffeconv.inference.request import RunRequest
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def profile_net(request: RunRequest, verbosity: Verbosity) -> None:
         return
     make_console().print(tables.profile_table(profile, facts))
     for line in tables.profile_lines(profile, facts):
-        click.echo(line)
+        echo(line)
 
 
 def _repeated(source: InputSource, size: int) -> FloatArray:

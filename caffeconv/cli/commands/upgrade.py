@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from caffeconv.cli.options.net import net_options, note, talk_options
+from caffeconv.cli.show.console import echo
 from caffeconv.frontend.options import NetOptions
 
 
@@ -43,4 +44,4 @@ def upgrade_command(source: Path, out: Path, options: NetOptions, quiet: bool, v
     for line in upgraded.notes:
         note(line, quiet=quiet)
     if not quiet and out.is_file():
-        click.echo(f"{out}: {out.stat().st_size} bytes")
+        echo(f"{out}: {out.stat().st_size} bytes")

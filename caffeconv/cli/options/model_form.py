@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from caffeconv.cli.options.net import note, parse_size
+from caffeconv.cli.show.console import echo
 from caffeconv.data.mean import Mean
 from caffeconv.emit.metadata import ChannelOrder, Layout, Preprocess
 from caffeconv.emit.model_options import ModelOptions
@@ -150,7 +151,7 @@ def show_verification(verification: Verification, *, quiet: bool) -> None:
         verdict = f"{differing} differ" if differing else "all agree"
         steep = any(blob.verdict == "ok: steep" for blob in verification.blobs)
         absent += "; steep: inputs changed by a rounding move it as far" if steep else ""
-        click.echo(f"{len(verification.blobs)} blobs compared, {verdict}; tolerated: {verification.tolerance}{absent}")
+        echo(f"{len(verification.blobs)} blobs compared, {verdict}; tolerated: {verification.tolerance}{absent}")
 
 
 def not_right(verification: Verification, out: Path) -> str:
@@ -176,9 +177,7 @@ def report_half(deviations: Callable[[], Iterable[BlobCheck]]) -> None:
         note(f"how far half precision is from float32 is not known: {error}")
         return
     for check in checks:
-        click.echo(
-            f"{check.blob}: at most {check.deviation:.3g} from float32, whose greatest value is {check.magnitude:.3g}"
-        )
+        echo(f"{check.blob}: at most {check.deviation:.3g} from float32, whose greatest value is {check.magnitude:.3g}")
         if math.isinf(check.deviation):
             note(
                 f"{check.blob} leaves the range of half precision on a probe input; leave --fp16 out, or cut the net before"
@@ -186,10 +185,9 @@ def report_half(deviations: Callable[[], Iterable[BlobCheck]]) -> None:
 
 
 def _print_blobs(checks: Sequence[BlobCheck]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
-    from caffeconv.cli.show.console import make_console
+    from caffeconv.cli.show.console import cell, make_console
     from caffeconv.tensor.shape import format_shape
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -197,5 +195,5 @@ def _print_blobs(checks: Sequence[BlobCheck]) -> None:
         table.add_column(heading, justify="right" if heading in ("deviation", "of", "relative") else "left")
     for check in checks:
         numbers = (f"{check.deviation:.2e}", f"{check.magnitude:.3g}", f"{check.relative:.1e}")
-        table.add_row(escape(check.blob), escape(check.layer), format_shape(check.shape), *numbers, check.verdict)
+        table.add_row(cell(check.blob), cell(check.layer), format_shape(check.shape), *numbers, check.verdict)
     make_console().print(table)

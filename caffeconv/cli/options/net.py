@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from caffeconv.caffe_format.prototxt import UnknownField, unknown_field_lines
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.cli.shell_words import in_shell_words
+from caffeconv.cli.show.console import echo
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.frontend.dialects import DIALECTS
 from caffeconv.frontend.options import NetOptions
@@ -147,7 +148,7 @@ def parse_size(value: str, option: str) -> tuple[int, int]:
 def note(message: str, *, quiet: bool = False) -> None:
     """A line for people, on stderr."""
     if not quiet:
-        click.echo(f"caffeconv: {in_shell_words(message)}", err=True)
+        echo(f"caffeconv: {in_shell_words(message)}", err=True)
 
 
 def tell_problems(

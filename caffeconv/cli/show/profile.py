@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.table import Table
 
+from caffeconv.cli.show.console import cell
 from caffeconv.errors import CaffeconvError
 from caffeconv.inspection.layer_facts import LayerFacts
 
@@ -57,8 +57,8 @@ def profile_table(profile: Profile, facts: Sequence[LayerFacts]) -> Table:
     for layer in facts:
         ms, work = times.get(layer.name), layer.multiply_adds
         table.add_row(
-            escape(layer.name),
-            layer.type,
+            cell(layer.name),
+            cell(layer.type),
             "" if ms is None else f"{ms:.3f}",
             "" if ms is None else f"{ms / total_ms:.1%}",
             f"{work:,}" if work else "",

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from caffeconv.inference.result_files import RecordFormat
+from caffeconv.inference.result_files import RecordFormat, csv_text
 
 
 class Record(Protocol):
@@ -57,9 +57,8 @@ def number_or_null(value: float) -> float | None:
 
 def _csv_line(row: Sequence[str]) -> str:
     text = io.StringIO(newline="")
-    csv.writer(text).writerow(
-        row
-    )  # before Python 3.13 it puts quotes around those line ends only that it writes itself
+    # before Python 3.13 it puts quotes around those line ends only that it writes itself
+    csv.writer(text).writerow(map(csv_text, row))
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import click
-
 from caffeconv.cli.options.net import note
 from caffeconv.cli.options.run import Verbosity
+from caffeconv.cli.show.console import echo
 from caffeconv.inference.request import RunRequest
 
 if TYPE_CHECKING:
@@ -47,4 +46,4 @@ def say_corrupt(messages: Sequence[str]) -> None:
         return
     note(f"{len(messages)} damaged items were passed over:")
     for message in messages:
-        click.echo(f"  {message}", err=True)
+        echo(f"  {message}", err=True)

@@ -1,0 +1,37 @@
+"""What the command does before it is any command: Ctrl-C while it imports, streams that are closed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "WHERE":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["caffeconv", "inspect", "none.prototxt"]
+from caffeconv.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("where", ["caffeconv.cli", "click", "caffeconv.cli.commands.inspect", "numpy"])
+def test_ctrl_c_while_importing_ends_with_130_and_says_nothing(where: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.replace("WHERE", where)], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_a_closed_stream_is_no_error(closed: str) -> None:
+    command = f"{sys.executable} -m caffeconv --version {closed}"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (result.returncode, "Traceback" in result.stderr) == (0, False)
