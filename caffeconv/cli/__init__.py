@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TextIO
@@ -64,6 +64,8 @@ class _Commands(click.Group):
         except CaffeconvError as error:
             echo(f"caffeconv: error: {in_shell_words(str(error))}", err=True)
             ctx.exit(1)
+        except KeyboardInterrupt:
+            ctx.exit(128 + signal.SIGINT)
         except MemoryError:
             echo("caffeconv: error: not enough memory for this", err=True)
             ctx.exit(1)
@@ -90,16 +92,21 @@ def _give_up_stdout() -> None:
 
 @contextmanager
 def _ending_in_order() -> Iterator[None]:
-    """Lets Ctrl-C, a `kill`, or a terminal that is closed end the block: what is half written is removed."""
+    """Lets a `kill`, or a terminal that is closed, end the block as Ctrl-C does: what is half written is removed."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    handlers: dict[int, Callable[[int, FrameType | None], None]] = {
+        getattr(signal, name): end for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+    }
+    handlers[signal.SIGINT] = signal.default_int_handler  # so that commands can say where they stopped
     in_main = threading.current_thread() is threading.main_thread()
     # what was told to ignore a signal (nohup) goes on ignoring it
-    usual = (signal.SIG_DFL, signal.default_int_handler)
-    before = {s: signal.signal(s, end) for s in signals if in_main and signal.getsignal(s) in usual}
+    heeded = {
+        number: end for number, end in handlers.items() if in_main and signal.getsignal(number) is not signal.SIG_IGN
+    }
+    before = {number: signal.signal(number, end) for number, end in heeded.items()}
     try:
         yield
     finally:

@@ -12,13 +12,15 @@ _OTHER_NAMES = {
     "passes": "--iterations",
     "shapes": "--shape",
     "size": "--resize",
+    "stages": "--stage",
     "storage": "--weights",
 }
 _SAME_NAMES = (
-    "allow_python", "batch_size", "beta", "blobs", "crop", "deploy", "dialect", "engine", "extended", "from_distances",
-    "fully_convolutional", "ignore_label", "ignore_unknown_fields", "infogain", "input", "input_db", "label_maps", "labels",
-    "mean", "nhwc", "normalize", "opset", "output_dir", "oversample", "phase", "preprocess", "provider", "resize", "resume",
-    "rgb", "root", "scale", "verify", "verify_with", "workers",
+    "allow_python", "batch", "batch_size", "beta", "blobs", "crop", "deploy", "dialect", "engine", "extended",
+    "from_distances", "fully_convolutional", "ignore_label", "ignore_unknown_fields", "infogain", "input", "input_db",
+    "label_maps", "labels", "layout", "level", "mean", "nhwc", "normalize", "opset", "output_dir", "oversample", "phase",
+    "preprocess", "provider", "resize", "resume", "rgb", "root", "scale", "seed", "threads", "verify", "verify_with",
+    "workers",
 )  # fmt: skip
 OPTIONS: Mapping[str, str] = {**{name: f"--{name.replace('_', '-')}" for name in _SAME_NAMES}, **_OTHER_NAMES}
 """Argument → option. What is in none of the two lists is no argument of ours: Keras has `stateful=True`."""
