@@ -61,6 +61,8 @@ class StoredBlob:
     dtype: str
     runs: tuple[FixedRun, ...]
     """Where the numbers lie, all of that dtype."""
+    is_raw: bool = False
+    """Whether the values are raw bytes of a type that the blob names, as NVIDIA Caffe writes them."""
 
     @property
     def count(self) -> int:
@@ -244,7 +246,7 @@ def _read_blob(scan: Scan, start: int, end: int, layer: str) -> StoredBlob:
     own_shape = tuple(legacy) if has_legacy else shape or ()
     if any(run.count for run in runs[_RAW_DATA]):
         raw_dtype, raw_runs = _raw_runs(scan, runs[_RAW_DATA], raw_type, layer)
-        return StoredBlob(own_shape, has_legacy, scan.source, raw_dtype, raw_runs)
+        return StoredBlob(own_shape, has_legacy, scan.source, raw_dtype, raw_runs, is_raw=True)
     # caffe: Blob::FromProto prefers double_data
     dtype, number = ("<f8", _DOUBLE_DATA) if runs[_DOUBLE_DATA] else ("<f4", _DATA)
     return StoredBlob(own_shape, has_legacy, scan.source, dtype, tuple(runs[number]))

@@ -9,6 +9,7 @@ from pathlib import Path
 from caffeconv.caffe_format.caffemodel import WeightsFile, read_caffemodel
 from caffeconv.caffe_format.hdf5 import read_hdf5_weights
 from caffeconv.caffe_format.prototxt import NetSource, read_prototxt, refuse_unknown_fields
+from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.errors import CaffeconvError
 from caffeconv.files import arguments
 from caffeconv.files.atomic import PathLike
@@ -46,7 +47,7 @@ def read_net(path: PathLike, *, ignore_unknown_fields: bool = False, is_built: b
     path = arguments.path("net", path)
     if path.suffix == ".caffemodel":
         net = read_caffemodel(path).net()
-        if not any(layer.top for layer in net.layer) and not any(layer.top for layer in net.layers):
+        if not _has_blobs(net):
             raise CaffeconvError(
                 f"{path}: this caffemodel holds weights, but no net around them; give the prototxt first, then the weights"
             )
@@ -55,6 +56,16 @@ def read_net(path: PathLike, *, ignore_unknown_fields: bool = False, is_built: b
     return read_prototxt(
         path, ignore_unknown_fields=ignore_unknown_fields, extra_fields=extra_fields, types=LAYERS if is_built else None
     )
+
+
+def carries_net(path: Path) -> bool:
+    """Whether a caffemodel holds the net that it was saved from, beside the weights."""
+    return _has_blobs(read_caffemodel(path).net())
+
+
+def _has_blobs(net: NetParameter) -> bool:
+    """Whether any layer makes a blob, so that this is a net and not a list of parameters."""
+    return any(layer.top for layer in net.layer) or any(layer.top for layer in net.layers)
 
 
 def read_weights(path: Path) -> WeightsFile:

@@ -76,6 +76,8 @@ class Report:
     """The net with the edits of the first cure, in today's form."""
     advice: str = ""
     """The cures as text, with what else can be done."""
+    has_weights: bool = False
+    """Whether weights were given, or the net's file has its own."""
 
     def __repr__(self) -> str:
         errors = sum(diagnostic.severity == "error" for diagnostic in self.diagnostics)
@@ -86,6 +88,23 @@ class Report:
     def ok(self) -> bool:
         """Whether the net can be built and the weights fit."""
         return not any(d.severity == "error" for d in self.diagnostics)
+
+    @property
+    def unfilled(self) -> tuple[str, ...]:
+        """The layers with parameters that nothing but their fillers gives values."""
+        return tuple(
+            node.name for node in self.nodes
+            if any(param.owner is None and param.is_filled for param in node.params)
+        )  # fmt: skip
+
+    @property
+    def verdict(self) -> str:
+        """In a few words whether the weights fit: ``fits``, ``does not fit``, ``no weights``, ``fits in part``."""
+        if not self.ok:
+            return "does not fit"
+        if not self.has_weights:
+            return "no weights"
+        return "fits in part" if self.unfilled else "fits"
 
     @property
     def parameter_count(self) -> int:
@@ -157,6 +176,7 @@ def inspect(
         cures=diagnosis.cures,
         fixed=_with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None,
         advice="\n".join(filter(None, (diagnosis.advice, _deploy_advice(deploy_command)))),
+        has_weights=bool(files),
     )  # fmt: skip
 
 

@@ -152,9 +152,12 @@ def test_the_real_command() -> None:
     assert run.stderr == "caffeconv: error: absent.prototxt: no such file; a net definition (prototxt) was needed\n"
 
 
-def test_a_caffemodel_without_a_net() -> None:
+def test_a_caffemodel_without_a_net(tmp_path: Path) -> None:
     digits = GOLDENS.parent / "digits" / "digits.caffemodel"
-    assert_refused(call("inspect", digits), "holds weights, but no net around them; give the prototxt first")
+    assert_refused(
+        call("convert", digits, "-o", tmp_path / "x.onnx"),
+        "holds weights, but no net around them; give the prototxt first",
+    )
 
 
 def test_cuda_that_is_not_there() -> None:

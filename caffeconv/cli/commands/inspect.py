@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from caffeconv.cli.commands.inspect_files import compare_weights_files, inspect_file, is_weights
 from caffeconv.cli.options.net import net_argument, net_options, note, talk_options, weights_argument
 from caffeconv.cli.shell_words import in_shell_words
 from caffeconv.cli.show.console import echo
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from caffeconv.inspection.report import LayerReport, Report
 
+MOST_NAMES = 10
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -56,6 +58,8 @@ def inspect_command(
 
     Where they do not, says why, and which edits of NET would mend it. Exit code 0 where they fit, 1 where they do not.
     With a second prototxt in place of WEIGHTS: what differs between the two nets, layer by layer.
+    NET may also be weights, an LMDB or LevelDB folder, HDF5 data, or a mean or H in a binaryproto, which are listed;
+    two weights files are compared.
 
     Example, from the project's folder:
 
@@ -64,6 +68,11 @@ def inspect_command(
     """
     if len(weights) == 1 and is_prototxt(net) and is_prototxt(weights[0]):
         _compare(_report(net, (), options, batch), _report(weights[0], (), options, batch), as_json=as_json)
+        return
+    if not weights and inspect_file(net, values=values, as_json=as_json):
+        return
+    if len(weights) == 1 and is_weights(net) and is_weights(weights[0]):
+        compare_weights_files(net, weights[0], as_json=as_json)
         return
     report = _report(net, weights, options, batch, values=values)
     if layer is not None:
@@ -88,8 +97,18 @@ def inspect_command(
     if not report.ok:
         raise SystemExit(1)
     if not quiet and not as_json:
-        verdict = "The weights fit." if weights else "The shapes go together; no weights were given."
-        echo(verdict)
+        echo(_verdict(report))
+
+
+def _verdict(report: Report) -> str:
+    if not report.has_weights:
+        return "The shapes go together; no weights were given."
+    if not report.unfilled:
+        return "The weights fit."
+    number = len(report.unfilled)
+    names = ", ".join(report.unfilled[:MOST_NAMES]) + (", …" if number > MOST_NAMES else "")
+    layers = "1 layer stays at its fillers" if number == 1 else f"{number} layers stay at their fillers"
+    return f"The weights fit, but {layers}: {names}"
 
 
 def is_prototxt(path: Path) -> bool:

@@ -25,6 +25,8 @@ BINS = 40
 MOST_VALUES = 200_000
 """As many values of a parameter go into its histogram, evenly picked."""
 LEAST_GROUP = 3
+_BADGES = {"fits": "", "does not fit": "bad", "no weights": "open", "fits in part": "open"}
+"""Verdict → the badge's class in the style sheet."""
 
 
 def to_html(report: Report, *, histograms: bool) -> str:
@@ -36,8 +38,8 @@ def to_html(report: Report, *, histograms: bool) -> str:
         "SCRIPT": page.joinpath("inspect.js").read_text("utf-8"),
         "DATA": data.replace("<", "\\u003c"),
         "TITLE": html.escape(report.net or "net"),
-        "VERDICT": "fits" if report.ok else "does not fit",
-        "BADGE": "" if report.ok else "bad",
+        "VERDICT": report.verdict,
+        "BADGE": _BADGES[report.verdict],
     }
     text = page.joinpath("inspect.html").read_text("utf-8")
     return re.sub("|".join(parts), lambda match: parts[match.group()], text)

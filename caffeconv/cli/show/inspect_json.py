@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from caffeconv.inspection.diagnose import Cure
     from caffeconv.inspection.diff import LayerChange
     from caffeconv.inspection.report import LayerReport, Report
+    from caffeconv.inspection.weights_listing import WeightsChange
 
 VERSION = 1
 Json = dict[str, object]
@@ -92,8 +93,8 @@ def _cure(cure: Cure) -> Json:
     }
 
 
-def changes_to_json(changes: Sequence[LayerChange]) -> str:
-    """What differs between two nets, as JSON."""
+def changes_to_json(changes: Sequence[LayerChange] | Sequence[WeightsChange]) -> str:
+    """What differs between two nets or two weights files, as JSON."""
     import json
 
     layers = [{"layer": change.name, "kind": change.kind, "changes": list(change.changes)} for change in changes]
