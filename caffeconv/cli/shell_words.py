@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 _OTHER_NAMES = {
+    "fix_weights": "--fix-weights",
     "half": "--fp16",
     "outputs": "--output",
     "passes": "--iterations",

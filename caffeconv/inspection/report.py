@@ -22,6 +22,7 @@ from caffeconv.frontend.options import NetOptions
 from caffeconv.inspection.costs import FLOAT_BYTES, ReceptiveField, peak_bytes, receptive_fields
 from caffeconv.inspection.diagnose import Cure, diagnose
 from caffeconv.inspection.diagnose.deploy_hint import deploy_options
+from caffeconv.inspection.diagnose.weights_fix import WeightsFix
 from caffeconv.inspection.weight_checks import check_values
 from caffeconv.ir.definition import Infogain, LayerDef, NetDef
 from caffeconv.ir.layer import Node
@@ -76,6 +77,8 @@ class Report:
     """The net with the edits of the first cure, in today's form."""
     advice: str = ""
     """The cures as text, with what else can be done."""
+    weights_fix: WeightsFix | None = None
+    """The weights in another form, with which the net is whole as it is."""
     has_weights: bool = False
     """Whether weights were given, or the net's file has its own."""
 
@@ -176,6 +179,7 @@ def inspect(
         cures=diagnosis.cures,
         fixed=_with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None,
         advice="\n".join(filter(None, (diagnosis.advice, _deploy_advice(deploy_command)))),
+        weights_fix=diagnosis.weights_fix,
         has_weights=bool(files),
     )  # fmt: skip
 

@@ -325,6 +325,24 @@ CASES: dict[str, Broken] = {
         {"data": (1, 8, 45, 60)}, pool("pool", "data", "kernel_size: 2 stride: 2")
         + plain("up", "Interp", "pool", "interp_param { height: 46 width: 60 }") + plain("sum", "Eltwise", "up data"),
     ),
+    "whole_file_renamed": Broken(
+        PICTURE, NET_32 + product("ip", "pool1", "num_output: 4") + product("score", "ip", "num_output: 2"),
+        {"features": [(8, 3, 3, 3), (8,)], "hidden": [(4, 2048), (4,)], "classes": [(2, 4), (2,)]},
+    ),
+    "whole_file_renamed_but_one_layer": Broken(
+        PICTURE, NET_32 + product("ip", "pool1", "num_output: 4"), {"features": [(8, 3, 3, 3), (8,)]}
+    ),
+    "scale_bias_for_a_layer_of_its_own": Broken(
+        PICTURE, plain("bn1", "BatchNorm", "data", "batch_norm_param { scale_bias: true }"),
+        {"bn1": [(3,), (3,), (1,)], "scale1": [(3,), (3,)]},
+    ),
+    "layer_of_its_own_for_scale_bias": Broken(
+        PICTURE, BN + plain("scale1", "Scale", "bn1", "scale_param { bias_term: true }") + plain("relu", "ReLU", "scale1"),
+        {"bn1": [(3,), (3,), (1,), (3,), (3,)]},
+    ),
+    "grouped_weights_for_a_dense_layer": Broken(
+        {"data": (1, 8, 8, 8)}, conv("conv2", "data", "num_output: 4 kernel_size: 3"), {"conv2": [(4, 2, 3, 3), (4,)]}
+    ),
     "weights_of_another_type": Broken(
         {"data": (1, 8, 4, 4)}, plain("scale", "Bias", "data"), {"scale": [(8,)]},
         net_text({"data": (1, 8, 4, 4)}, plain("scale", "Scale", "data")),

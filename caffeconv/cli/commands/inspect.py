@@ -37,6 +37,13 @@ UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
     help="Write the net with the first of the edits that mend it.",
 )
 @click.option(
+    "--fix-weights",
+    "fix_weights",
+    type=click.Path(path_type=Path),
+    metavar="OUT.caffemodel",
+    help="Write the weights in the form that NET as it is takes: other names, axes or blobs.",
+)
+@click.option(
     "--html",
     "page",
     type=click.Path(path_type=Path),
@@ -51,8 +58,8 @@ UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 @net_options
 @talk_options
 def inspect_command(
-    net: Path, weights: tuple[Path, ...], as_json: bool, fix: Path | None, layer: str | None, batch: int | None,
-    values: bool, page: Path | None, options: NetOptions, quiet: bool, verbose: bool,
+    net: Path, weights: tuple[Path, ...], as_json: bool, fix: Path | None, fix_weights: Path | None, layer: str | None,
+    batch: int | None, values: bool, page: Path | None, options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Shows every layer of NET with its shapes, parameters and costs, and says whether WEIGHTS fit.
 
@@ -94,6 +101,8 @@ def inspect_command(
         _write_page(report, page, (net, *weights), quiet=quiet)
     if fix is not None:
         _write_fix(report, fix, (net, *weights), quiet=quiet)
+    if fix_weights is not None:
+        _write_weights(report, fix_weights, (net, *weights), quiet=quiet)
     if not report.ok:
         raise SystemExit(1)
     if not quiet and not as_json:
@@ -196,6 +205,26 @@ def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool
     with whole_file(out) as file:
         file.write(net_to_text(report.fixed).encode())
     note(f"{out}: written, with {report.cures[0]}", quiet=quiet)
+
+
+def _write_weights(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool) -> None:
+    from caffeconv.caffe_format.caffemodel_writer import write_caffemodel
+    from caffeconv.files.atomic import refuse_input_as_output, whole_file
+
+    fix = report.weights_fix
+    if fix is None:
+        raise CaffeconvError(f"{out}: not written: no other form of the weights was found that the net takes as it is")
+    if out.suffix != ".caffemodel":
+        raise CaffeconvError(f"{out}: a name that ends in .caffemodel was needed")
+    refuse_input_as_output(out, inputs)
+    types = {layer.name: layer.type for layer in report.layers}
+    layers = (
+        (layer.name, types.get(layer.name, layer.type), [(blob.shape, blob.array()) for blob in layer.blobs if blob])
+        for layer in fix.file.layers
+    )
+    with whole_file(out) as file:
+        write_caffemodel(file, report.net, layers)
+    note(f"{out}: written; {len(fix.changes)} of {len(fix.file.layers)} layers changed", quiet=quiet)
 
 
 def print_table(report: Report) -> None:

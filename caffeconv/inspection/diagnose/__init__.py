@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from caffeconv.caffe_format.caffemodel import WeightsFile
@@ -12,18 +12,26 @@ from caffeconv.frontend.bind import bind
 from caffeconv.frontend.build import build_partial_graph, finish
 from caffeconv.frontend.netdef import blob_faults, define_net
 from caffeconv.frontend.options import NetOptions
-from caffeconv.inspection.diagnose.companion_layers import Companion, completed, missing_companions
+from caffeconv.inspection.diagnose.companion_layers import (
+    Companion,
+    completed,
+    missing_companions,
+    without_superfluous,
+)
 from caffeconv.inspection.diagnose.edit import Edit, edited
 from caffeconv.inspection.diagnose.explanations import Comparison, another_net, misfit_words, other_types, shape_words
-from caffeconv.inspection.diagnose.insertions import missing_bottoms, with_bottoms, with_recipes
+from caffeconv.inspection.diagnose.insertions import Rewriting, missing_bottoms, with_bottoms, with_recipes
 from caffeconv.inspection.diagnose.renames import find_renames, free_name, without_weights
 from caffeconv.inspection.diagnose.search import MOST_CURES, Cure, cure_from, edits_of, find_cures
 from caffeconv.inspection.diagnose.trial_net import Budget, SearchContext, TrialNet, stored_layers
+from caffeconv.inspection.diagnose.weights_fix import WeightsFix, find_weights_fix
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.tensor.shape import Shape, count
 
 __all__ = ["QUICK", "Cure", "Diagnosis", "Edit", "diagnose"]
 
+MOST_LISTED = 8
+"""Layers that a line names."""
 THOROUGH, QUICK = 150_000, 30_000
 """Layers to evaluate at most: about three seconds, and half a one."""
 
@@ -41,6 +49,8 @@ class Diagnosis:
     """What that costs."""
     doubt: str = ""
     """What speaks for the file belonging to another net."""
+    weights_fix: WeightsFix | None = None
+    """The weights in another form, with which the net is whole as it is; checked as the cures are."""
 
     @property
     def with_advice(self) -> tuple[Diagnostic, ...]:
@@ -52,13 +62,37 @@ class Diagnosis:
         """The cures as text; empty where there are none."""
         lines = [self.doubt] if self.doubt else []
         if self.cures:
-            lines.append("to mend it (checked: everything fits then):")
-            for i, cure in enumerate(self.cures, 1):
+            prices = [_price(cure) for cure in self.cures]
+            lines.append(f"to mend it (checked: {'all shapes fit' if any(prices) else 'everything fits'} then):")
+            for i, (cure, price) in enumerate(zip(self.cures, prices, strict=True), 1):
                 lines.append(f"  {i}. {cure}" + (f"   ({cure.source})" if cure.source else ""))
+                if price and len(set(prices)) > 1:
+                    lines.append(f"     {price}")
+            if len(set(prices)) == 1 and prices[0]:
+                lines.append(f"  {prices[0]}")
+        if self.weights_fix is not None:
+            number = len(self.weights_fix.changes)
+            head = "the net stays as it is" if self.weights_fix.keeps_numbers else "another net than the trained one"
+            lines.append(
+                f"{'or write' if self.cures else 'to mend it, write'} other weights (inspect's `fix_weights=…`; {head}):"
+            )
+            lines += [f"  {change}" for change in self.weights_fix.changes[:MOST_LISTED]]
+            lines += [f"  and {number - MOST_LISTED} more"] if number > MOST_LISTED else []
         if self.renaming is not None:
             lines.append(f"{'or learn' if self.cures else 'to learn'} anew what does not fit: {self.renaming}")
             lines.append(f"  {self.lost}")
         return "\n".join(lines)
+
+
+def _price(cure: Cure) -> str:
+    """What a cure leaves without weights, and what of the file without use; empty where nothing."""
+    prices = (("then still at their fillers", cure.unfilled), ("then still unused in the file", cure.unused))
+    return "; ".join(f"{what}: {_listed(names)}" for what, names in prices if names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - MOST_LISTED
+    return ", ".join(names[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def diagnose(
@@ -78,37 +112,83 @@ def diagnose(
     companions = missing_companions(trial, reference)
     diagnostics = (*_with_companions(diagnostics, companions), *other_types(trial))
     if not trial.misfits and not missing_bottoms(trial.net):
-        candidates = [_cure(trial, renames)] if renames else [completed(trial, companions).cure()] if companions else []
-        valid = tuple(cure for cure in candidates if _is_valid(cure, files, shapes))
-        return Diagnosis(diagnostics, valid, doubt="" if valid else another_net(trial, reference))
+        candidates = _cures_of_a_whole_net(trial, renames, companions)
+        valid = tuple(_checked(candidates, files, shapes))
+        fix = _checked_fix(trial, files, shapes, renames) if renames else None
+        return Diagnosis(diagnostics, valid, doubt="" if valid else another_net(trial, reference), weights_fix=fix)
     cures = tuple(_checked_cures(trial, reference, files, shapes))
     comparison = Comparison(trial, reference, cures)
     renaming, lost = _renaming(trial, files, shapes)
     return Diagnosis(
-        tuple(_with_explanations(comparison, diagnostics)), cures, renaming, lost, another_net(trial, reference)
-    )
+        tuple(_with_explanations(comparison, diagnostics)), cures, renaming, lost, another_net(trial, reference),
+        _checked_fix(trial, files, shapes, renames),
+    )  # fmt: skip
+
+
+def _cures_of_a_whole_net(
+    trial: TrialNet, renames: Mapping[int, LayerDef], companions: Sequence[Companion]
+) -> list[Cure]:
+    """Edits with which a net that has no problem uses more of the file."""
+    if renames:
+        return [_cure(trial, renames)]
+    rewriting = completed(trial, companions) if companions else without_superfluous(trial)
+    return [rewriting.cure()] if rewriting.edits else []
+
+
+def _checked_fix(
+    trial: TrialNet, files: Sequence[WeightsFile], input_shapes: Mapping[str, Shape], renames: Mapping[int, LayerDef]
+) -> WeightsFix | None:
+    """The file in the net's form, where there is one file and the net takes all of that."""
+    fix = find_weights_fix(trial, files[0], renames) if len(files) == 1 else None
+    if fix is None:
+        return None
+    as_it_is = Cure((), trial.net, 0.0)
+    return fix if list(_checked([as_it_is], [fix.file], input_shapes)) else None
 
 
 def _checked_cures(
     trial: TrialNet, reference: TrialNet | None, files: Sequence[WeightsFile], input_shapes: Mapping[str, Shape]
 ) -> list[Cure]:
     base = with_recipes(with_bottoms(trial))
-    cures = find_cures(base.trial) if base.trial.misfits else []
+    cures = [_with_scales(base, cure, reference) for cure in find_cures(base.trial)] if base.trial.misfits else []
     reference_cure = (
         cure_from(base.trial, reference, "as in the net that the weights file carries") if reference else None
     )
     if reference_cure is not None:
         cures = [reference_cure, *(cure for cure in cures if str(cure) != str(reference_cure))]
     net_cures = [base.cure(cure) for cure in cures] if base.trial.misfits else [base.cure()]
-    return [cure for cure in net_cures if _is_valid(cure, files, input_shapes)][:MOST_CURES]
+    return list(_checked(net_cures, files, input_shapes))[:MOST_CURES]
 
 
-def _is_valid(cure: Cure, files: Sequence[WeightsFile], input_shapes: Mapping[str, Shape]) -> bool:
-    """Whether the edited net builds and takes all its weights, by the rules that everything else goes by."""
-    partial_graph = build_partial_graph(cure.net, input_shapes)
-    if partial_graph.problems or partial_graph.unbuilt or blob_faults(cure.net.layers):
-        return False
-    return not any(d.severity == "error" for d in bind(finish(cure.net, partial_graph), files).diagnostics)
+def _with_scales(base: Rewriting, cure: Cure, reference: TrialNet | None) -> Cure:
+    """The cure, with the layers that the edited net lacks then to use all of the file, a BatchNorm's Scale, or without
+    those that it has to spare."""
+    if base.layer_counts:
+        return cure
+    trial = TrialNet.of(cure.net, base.trial.context)
+    companions = missing_companions(trial, reference)
+    after = completed(trial, companions) if companions else without_superfluous(trial)
+    if not after.edits:
+        return cure
+    return replace(cure, edits=(*cure.edits, *after.edits), net=after.trial.net, layer_counts=after.layer_counts)
+
+
+def _checked(cures: Iterable[Cure], files: Sequence[WeightsFile], input_shapes: Mapping[str, Shape]) -> Iterator[Cure]:
+    """The cures with which the net builds and takes all its weights, by the rules that everything else goes by; each with
+    what it leaves unfilled and unused."""
+    for cure in cures:
+        partial_graph = build_partial_graph(cure.net, input_shapes)
+        if partial_graph.problems or partial_graph.unbuilt or blob_faults(cure.net.layers):
+            continue
+        bound = bind(finish(cure.net, partial_graph), files)
+        if any(d.severity == "error" for d in bound.diagnostics):
+            continue
+        names = {node.name for node in bound.graph.nodes}
+        unused = {
+            layer.name: None for file in files for layer in file.layers if layer.blobs and layer.name not in names
+        }
+        unfilled = tuple(n.name for n in bound.graph.nodes if any(p.is_filled and not p.owner for p in n.params))
+        yield replace(cure, unfilled=unfilled if files else (), unused=tuple(unused))
 
 
 def _reference(net: NetDef, files: Sequence[WeightsFile], trial: TrialNet) -> TrialNet | None:
@@ -187,7 +267,7 @@ def _renaming(
     names = {i: free_name(trial.net.layers[i].name, trial.context, used_names) for i in misfits}
     definitions = without_weights(trial, names)
     cure = _cure(trial, definitions)
-    if not _is_valid(cure, files, input_shapes):
+    if not list(_checked([cure], files, input_shapes)):
         return None, ""
     lost, all_ = (
         sum(_parameter_count(trial, i) for i in indices) for indices in (misfits, range(len(trial.net.layers)))

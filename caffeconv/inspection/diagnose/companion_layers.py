@@ -1,14 +1,15 @@
-"""Layers that do half of what their name says, and whose other half only the file has: BatchNorm without its Scale."""
+"""Layers that do half of what their name says, and whose other half only the file has: BatchNorm without its Scale; and
+the reverse, a Scale whose numbers the file has in the BatchNorm."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caffeconv.caffe_pb2 import LayerParameter
-from caffeconv.inspection.diagnose.edit import with_settings
-from caffeconv.inspection.diagnose.insertions import Rewriting, rewritten
+from caffeconv.inspection.diagnose.edit import LAYERS_INSTEAD, Edit, with_settings
+from caffeconv.inspection.diagnose.insertions import Rewriting, layers_text, rewritten
 from caffeconv.inspection.diagnose.trial_net import TrialNet, stored_shapes
 from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
@@ -50,6 +51,46 @@ def missing_companions(trial: TrialNet, reference: TrialNet | None) -> list[Comp
 def completed(trial: TrialNet, companions: Sequence[Companion]) -> Rewriting:
     """The net with the missing companions, as a trial."""
     return rewritten(trial, {each.index: (trial.net.layers[each.index].proto, each.proto) for each in companions})
+
+
+def without_superfluous(trial: TrialNet) -> Rewriting:
+    """The net without the layers that complete one which, as the file has it, is complete by itself.
+
+    The completed layer then makes what the other one made: NVIDIA's BatchNorm in place of BatchNorm and Scale.
+    """
+    layers: dict[int, LayerDef] = {}
+    edits: list[Edit] = []
+    for i, layer in enumerate(trial.net.layers):
+        follower = _sole_reader(trial, layer)
+        if follower is None or layer.name not in trial.context.stored or not _is_complete(trial, i):
+            continue
+        other = trial.net.layers[follower]
+        if other.type != LAYERS[layer.type].completed_by or other.name in trial.context.stored:
+            continue
+        proto = LayerParameter()
+        proto.CopyFrom(layer.proto)
+        proto.top[:] = other.tops
+        layers[i] = replace(layer.with_proto(proto), tops=other.tops, top_values=other.top_values)
+        if layer.tops != other.tops:
+            edits.append(Edit(layer.name, i, {"top": layer.tops[0]}, {"top": other.tops[0]}))
+        edits.append(Edit(other.name, follower, {LAYERS_INSTEAD: layers_text([other.proto])}, {LAYERS_INSTEAD: ""}))
+    removed = {edit.index: 0 for edit in edits if LAYERS_INSTEAD in edit.after}
+    kept = tuple(layers.get(i, layer) for i, layer in enumerate(trial.net.layers) if i not in removed)
+    return Rewriting(TrialNet.of(replace(trial.net, layers=kept), trial.context), tuple(edits), removed)
+
+
+def _sole_reader(trial: TrialNet, layer: LayerDef) -> int | None:
+    readers = [i for value in layer.top_values for i in trial.readers.get(value, ())]
+    return readers[0] if len(readers) == 1 and len(layer.tops) == 1 else None
+
+
+def _is_complete(trial: TrialNet, index: int) -> bool:
+    """Whether a layer that others of its type need another one for has all that is meant."""
+    kind = LAYERS.get(trial.net.layers[index].type)
+    layer, bottoms = trial.layers[index], trial.bottoms(index)
+    if kind is None or not kind.completed_by or index in trial.misfits or layer is None or bottoms is None:
+        return False
+    return "scale" in layer.weight_shapes(bottoms)
 
 
 def _is_completed(trial: TrialNet, layer: LayerDef) -> bool:

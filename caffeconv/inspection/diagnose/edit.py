@@ -45,6 +45,8 @@ class Edit:
             before, after = str(was[LAYERS_INSTEAD]), str(now[LAYERS_INSTEAD])
             if after.startswith(f"{before}\n"):
                 return f"after layer '{self.layer}':\n{after.removeprefix(before)[1:]}"
+            if not after:
+                return f"without layer '{self.layer}'"
             return f"in place of layer '{self.layer}':\n{after}"
         changes = ", ".join(f"{name}: {field_text(name, was[name])} → {field_text(name, now[name])}" for name in now)
         return f"{self.layer} {{ {changes} }}"

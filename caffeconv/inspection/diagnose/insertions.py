@@ -31,7 +31,7 @@ class Rewriting:
         """The replacing as a cure, along with another one of the net that it leads to."""
         if cure is None:
             return Cure(self.edits, self.trial.net, 0.0, layer_counts=self.layer_counts)
-        return replace(cure, edits=(*self.edits, *cure.edits), layer_counts=self.layer_counts)
+        return replace(cure, edits=(*self.edits, *cure.edits), layer_counts=self.layer_counts or cure.layer_counts)
 
 
 def missing_bottoms(net: NetDef) -> list[tuple[int, int]]:
@@ -102,7 +102,10 @@ def rewritten(trial: TrialNet, recipes: Mapping[int, Sequence[LayerParameter]]) 
     layer_names = {i: trial.net.layers[i].name for i in recipes}
     edits = tuple(
         Edit(
-            layer_names[i], i, {LAYERS_INSTEAD: _text([trial.net.layers[i].proto])}, {LAYERS_INSTEAD: _text(recipes[i])}
+            layer_names[i],
+            i,
+            {LAYERS_INSTEAD: layers_text([trial.net.layers[i].proto])},
+            {LAYERS_INSTEAD: layers_text(recipes[i])},
         )
         for i in sorted(recipes)
     )
@@ -124,6 +127,6 @@ def _in_place(layer: LayerDef, protos: Sequence[LayerParameter], names: set[str]
         )  # fmt: skip
 
 
-def _text(protos: Iterable[LayerParameter]) -> str:
+def layers_text(protos: Iterable[LayerParameter]) -> str:
     """The layers as prototxt, one a line."""
     return "\n".join(f"       layer {{ {text_format.MessageToString(proto, as_one_line=True)} }}" for proto in protos)

@@ -35,6 +35,10 @@ class Cure:
     """Where the values come from, where that is known: the net inside the weights file."""
     layer_counts: Mapping[int, int] = field(default_factory=dict)
     """Index of a layer in the net as it was → how many layers stand in its place, for those that were replaced."""
+    unfilled: tuple[str, ...] = ()
+    """Layers whose parameters no file has then either."""
+    unused: tuple[str, ...] = ()
+    """Layers of the file that the net does not have then either."""
 
     def __str__(self) -> str:
         texts = [str(edit) for edit in self.edits]
