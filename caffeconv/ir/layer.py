@@ -388,6 +388,8 @@ class Repairs:
     """The field of it that decides the channels of the tops."""
     crop_setting: ClassVar[str] = ""
     """The field of it that decides height and width of the pictures that the layer makes."""
+    class_settings: ClassVar[tuple[str, ...]] = ()
+    """Fields of it that say how many classes there are, background included."""
     completed_by: ClassVar[str] = ""
     """The layer type that has to follow where this one does half of what its name says: Scale after BatchNorm."""
 

@@ -12,11 +12,11 @@ from caffeconv.caffe_pb2 import PriorBoxParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT, INT64
-from caffeconv.ir.layer import Arity, Gradients, Layer, Node, at_least
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, at_least
 from caffeconv.layers.detection_inputs import POLYGON, DetectionForm, DetectionInputs
 from caffeconv.layers.gradient_ops import refuse_all
 from caffeconv.layers.pooling import LOWEST
-from caffeconv.tensor.shape import Shape, Shapes, format_shape
+from caffeconv.tensor.shape import Shape, Shapes, count, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -64,6 +64,8 @@ class DetectionOutput(Layer):
     float32_tops: ClassVar[tuple[int, ...]] = (0,)
     tops_as_caffe: ClassVar[bool] = True
     is_discontinuous: ClassVar[bool] = True
+    settings: ClassVar[str] = "detection_output_param"
+    class_settings: ClassVar[tuple[str, ...]] = ("num_classes",)
 
     num_classes: int
     share_location: bool
@@ -137,6 +139,11 @@ class DetectionOutput(Layer):
                 "confidence predictions."
             )
         return [(1, 1, 1, 7 + POLYGON if polygons else 7)]
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        priors, scores = count(bottoms[2], 2) // 4 if len(bottoms[2]) > 2 else 0, count(bottoms[1], 1)
+        return ({"num_classes": scores // priors},) if priors and scores % priors == 0 else ()
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         pictures, leading = length(onnx, node.bottoms[1]), onnx.ints("leading_axes", [0, 1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -152,6 +152,10 @@ class Upsample(Layer):
     @classmethod
     def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
         return ({"upsample_h": wanted[2], "upsample_w": wanted[3]},) if len(wanted) == 4 else ()
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        # the mask has the size of what its Pooling layer made, which is what this layer has to be given back
+        return ({0: (*bottoms[0][:2], *bottoms[1][2:])},) if len(bottoms) == 2 and len(bottoms[1]) == 4 else ()
 
 
 @dataclass(frozen=True)

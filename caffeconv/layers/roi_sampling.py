@@ -255,6 +255,7 @@ class PSROIAlign(SampledRegions):
     """
 
     settings: ClassVar[str] = "psroi_pooling_param"
+    class_settings: ClassVar[tuple[str, ...]] = ("output_dim",)
 
     output_dim: int
     group_size: int

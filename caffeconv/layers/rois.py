@@ -201,6 +201,8 @@ class PSROIPooling(Layer):
     bottoms: ClassVar[Arity] = exactly(2)
     in_place: ClassVar[bool] = False
     computes_in_float32: ClassVar[bool] = True
+    settings: ClassVar[str] = "psroi_pooling_param"
+    class_settings: ClassVar[tuple[str, ...]] = ("output_dim",)
 
     spatial_scale: float
     output_dim: int

@@ -71,6 +71,35 @@ INCEPTION = (
 INCEPTION_WEIGHTS = {"a": [(8, 3, 3, 3), (8,)], "b1": [(4, 3, 1, 1), (4,)], "b2": [(4, 4, 3, 3), (4,)]}
 BN = plain("bn1", "BatchNorm", "data")
 
+SSD = (
+    "".join(
+        conv(f"{name}_loc", "data", f"num_output: 16 kernel_size: 3 stride: {stride} pad: 1")
+        + conv(f"{name}_conf", "data", f"num_output: %(outputs)d kernel_size: 3 stride: {stride} pad: 1")
+        + "".join(
+            plain(f"{name}_{what}_perm", "Permute", f"{name}_{what}", "permute_param { order: [0, 2, 3, 1] }")
+            + plain(f"{name}_{what}_flat", "Flatten", f"{name}_{what}_perm") for what in ("loc", "conf")
+        )
+        + plain(f"{name}_prior", "PriorBox", f"{name}_loc data",
+                "prior_box_param { min_size: 8 max_size: 16 aspect_ratio: 2 flip: true variance: 0.1 }")
+        for name, stride in (("a", 8), ("b", 16))
+    )
+    + plain("loc", "Concat", "a_loc_flat b_loc_flat") + plain("conf", "Concat", "a_conf_flat b_conf_flat")
+    + plain("prior", "Concat", "a_prior b_prior", "concat_param { axis: 2 }")
+    + plain("rows", "Reshape", "conf", "reshape_param { shape { dim: [0, -1, %(rows)d] } }")
+    + plain("softmax", "Softmax", "rows", "softmax_param { axis: 2 }") + plain("flat", "Flatten", "softmax")
+    + plain("detections", "DetectionOutput", "loc flat prior", "detection_output_param { num_classes: %(classes)d }")
+)  # fmt: skip
+CLASSES = {number: {"outputs": 4 * number, "rows": number, "classes": number} for number in (9, 21)}
+SSD_WEIGHTS = {
+    f"{name}_{what}": [(outputs, 3, 3, 3), (outputs,)] for name in "ab" for what, outputs in (("loc", 16), ("conf", 84))
+}
+SEGNET = (
+    pool("pool1", "data", "kernel_size: 2 stride: 2").replace('top: "pool1"', 'top: "pool1" top: "mask1"')
+    + pool("pool2", "pool1", "kernel_size: 2 stride: 2").replace('top: "pool2"', 'top: "pool2" top: "mask2"')
+    + plain("up2", "Upsample", "pool2 mask2", "upsample_param { %s }")
+    + plain("up1", "Upsample", "up2 mask1", "upsample_param { upsample_h: 118 upsample_w: 120 }")
+)
+
 
 @dataclass(frozen=True)
 class Broken:
@@ -343,6 +372,29 @@ CASES: dict[str, Broken] = {
     "grouped_weights_for_a_dense_layer": Broken(
         {"data": (1, 8, 8, 8)}, conv("conv2", "data", "num_output: 4 kernel_size: 3"), {"conv2": [(4, 2, 3, 3), (4,)]}
     ),
+    "classes_of_an_ssd": Broken(PICTURE, SSD % CLASSES[9], SSD_WEIGHTS),
+    "classes_of_detections_alone": Broken(PICTURE, SSD % {**CLASSES[21], "classes": 9}, SSD_WEIGHTS),
+    "classes_of_faster_rcnn": Broken(
+        {"pool5": (5, 8, 3, 3)}, product("cls_score", "pool5", "num_output: 2")
+        + product("bbox_pred", "pool5", "num_output: 8") + plain("prob", "Softmax", "cls_score")
+        + plain("reshaped", "Reshape", "prob", "reshape_param { shape { dim: -1 dim: 2 } }"),
+        {"cls_score": [(21, 72), (21,)], "bbox_pred": [(84, 72), (84,)]},
+    ),
+    "classes_of_an_rfcn": Broken(
+        {"conv": (1, 8, 14, 14), "rois": (2, 5)}, conv("rfcn_cls", "conv", "num_output: 36 kernel_size: 1")
+        + plain("psroi", "PSROIPooling", "rfcn_cls rois",
+                "psroi_pooling_param { spatial_scale: 0.0625 output_dim: 4 group_size: 3 }")
+        + pool("average", "psroi", "pool: AVE kernel_size: 3"), {"rfcn_cls": [(63, 8, 1, 1), (63,)]},
+    ),
+    "classes_of_an_fcn": Broken(
+        {"pool4": (1, 8, 8, 8), "fc7": (1, 16, 4, 4)}, conv("score_fr", "fc7", "num_output: 5 kernel_size: 1")
+        + conv("upscore2", "score_fr", "num_output: 5 kernel_size: 4 stride: 2 pad: 1 bias_term: false", "Deconvolution")
+        + conv("score_pool4", "pool4", "num_output: 5 kernel_size: 1") + plain("fuse", "Eltwise", "upscore2 score_pool4")
+        + conv("upscore", "fuse", "num_output: 5 group: 5 kernel_size: 4 stride: 2 pad: 1", "Deconvolution"),
+        {"score_fr": [(21, 16, 1, 1), (21,)], "upscore2": [(21, 21, 4, 4)], "score_pool4": [(21, 8, 1, 1), (21,)]},
+    ),
+    "upsample_of_the_wrong_size": Broken({"data": (1, 3, 118, 120)}, SEGNET % "upsample_h: 30 upsample_w: 30"),
+    "upsample_by_scale_of_an_odd_size": Broken({"data": (1, 3, 118, 120)}, SEGNET % "scale: 2"),
     "weights_of_another_type": Broken(
         {"data": (1, 8, 4, 4)}, plain("scale", "Bias", "data"), {"scale": [(8,)]},
         net_text({"data": (1, 8, 4, 4)}, plain("scale", "Scale", "data")),

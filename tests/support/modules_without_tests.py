@@ -28,6 +28,7 @@ WITHOUT_TEST_FILE: dict[str, str] = {
     "emit/model.py": "whole models: test_goldens.py, conversion/test_convert.py, conversion/test_to_onnx.py",
     "inference/request.py": "inference/test_engine.py, inference/test_open_runner.py",
     "inspection/diagnose/candidates.py": "whole diagnoses: inspection/test_diagnose.py",
+    "inspection/diagnose/class_counts.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/companion_layers.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/deploy_hint.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/edit.py": "whole diagnoses: inspection/test_diagnose.py",

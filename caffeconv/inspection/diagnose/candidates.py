@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from caffeconv.errors import LayerError
+from caffeconv.inspection.diagnose.class_counts import class_edits
 from caffeconv.inspection.diagnose.edit import (
     TYPE,
     collapsed,
+    edit_between,
     image_size,
     resized,
     settings_of,
@@ -44,12 +46,25 @@ def candidates(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     """Edits after which the misfit's layer, and all before it, fit."""
     if not misfit.is_curable:
         return
+    class_candidates = list(_classes(trial, misfit))
+    yield from class_candidates
+    if class_candidates:
+        return
     yield from _own_fields(trial, misfit)
     yield from _channels(trial, misfit)
     yield from _sizes(trial, misfit)
     yield from _inputs(trial, misfit)
     for definitions in (*for_bottoms(trial, misfit), *for_sizes(trial, misfit, lambda i: variants(trial, i))):
         candidate = Candidate(definitions)
+        if _mends(trial, candidate, misfit):
+            yield candidate
+
+
+def _classes(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
+    """All that another number of classes changes at once."""
+    for definitions in class_edits(trial, misfit):
+        edits = (edit_between(i, trial.net.layers[i], layer) for i, layer in definitions.items())
+        candidate = Candidate(definitions, frozenset((edit.index, name) for edit in edits for name in edit.after))
         if _mends(trial, candidate, misfit):
             yield candidate
 

@@ -246,7 +246,11 @@ def edit_between(index: int, before: LayerDef, after: LayerDef) -> Edit:
         return Edit(before.name, index, {TYPE: type_words(before)}, {TYPE: type_words(after)})
     old, new = settings_of(before), settings_of(after)
     names = [name for name in sorted(new, key=_window_position) if old.get(name) != new[name]]
-    was: dict[str, Setting | str] = {name: old[name] for name in names}
+    written = written_fields(before)
+    was: dict[str, Setting | str] = {
+        name: () if old[name] == 0 and not isinstance(old[name], bool) and name not in written else old[name]
+        for name in names
+    }
     now: dict[str, Setting | str] = {name: new[name] for name in names}
     old_shapes = [tuple(shape.dim) for shape in before.proto.input_param.shape]
     new_shapes = [tuple(shape.dim) for shape in after.proto.input_param.shape]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.inspection.diagnose.candidates import ancestors
+from caffeconv.inspection.diagnose.class_counts import class_words, explains_all
 from caffeconv.inspection.diagnose.edit import image_size, settings_of, type_words
 from caffeconv.inspection.diagnose.search import Cure
 from caffeconv.inspection.diagnose.size_trace import (
@@ -50,6 +51,7 @@ def misfit_words(comparison: Comparison, misfit: Misfit) -> list[str]:
     links = chain(trial, definition.bottom_values[0], parting.index if parting else None)
     reference_bottom = _reference_bottom(comparison, definition.name)
     lines = list(_sides(layer, misfit.stored, weight_shapes, bottoms[0], reference_bottom, links))
+    lines += class_words(trial, misfit)
     lines += _classics(comparison, misfit, weight_shapes, bottoms[0], reference_bottom)
     if weight_shapes and _depends_on_bottom(misfit, bottoms, weight_shapes) and (len(links) > 1 or parting is not None):
         lines += ["how the net comes to it:", *chain_lines(links, parting, _link_notes(comparison, links))]
@@ -390,7 +392,7 @@ def another_net(trial: TrialNet, reference: TrialNet | None) -> str:
     name = f" ('{reference.net.name}')" if reference is not None and reference.net.name else ""
     if not common and _learns(trial) and any(layer.blobs for layer in trial.context.stored.values()):
         return f"no layer takes weights from the file: it seems to belong to another net{name}."
-    if misfits < 3 or 2 * misfits <= common:
+    if misfits < 3 or 2 * misfits <= common or explains_all(trial):
         return ""
     return f"{misfits} of {common} layers do not take their weights: the file seems to belong to another net{name}."
 

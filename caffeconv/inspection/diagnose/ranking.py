@@ -21,6 +21,7 @@ _STRIDES = {1: 0.0, 2: 0.05, 4: 0.4, 8: 0.5, 16: 0.5}
 _DEAR = {
     "kernel_size": 0.4, "group": 0.5, "dilation": 0.5, "transpose": 0.2, "round_mode": 0.4, "global_pooling": 0.3,
     "axis": 0.5, "offset": -0.3, "slice_point": -0.3, "dim": -0.3,
+    "upsample_h": -0.7, "upsample_w": -0.7,
 }  # fmt: skip
 SIZES = (224, 227, 299, 300, 321, 256, 112, 128, 96, 64, 32, 28, 512, 384, 320, 416, 448, 500)
 """Heights and widths that people choose for pictures, likeliest first."""

@@ -257,14 +257,11 @@ def _affine_layer(trial: TrialNet, index: int, file: WeightsFile) -> StoredLayer
     name, channels = trial.net.layers[index].name, _target(trial, index).get("mean", ())
     learning = [layer for layer in file.layers if any(blob is not None for blob in layer.blobs)]
     position = next((i for i, layer in enumerate(learning) if layer.name == name), len(learning))
+    kind = LAYERS[LAYERS[trial.net.layers[index].type].completed_by]
     for layer in learning[position + 1 : position + 2]:
         blobs = [blob for blob in layer.blobs if blob is not None]
         fits = 1 <= len(blobs) <= 2 and all(blob.count == count(channels) for blob in blobs)
-        if (
-            layer.name not in own_names
-            and fits
-            and layer.type in ("", LAYERS[trial.net.layers[index].type].completed_by)
-        ):
+        if layer.name not in own_names and fits and LAYERS.get(layer.type, kind) is kind:
             return layer
     return None
 

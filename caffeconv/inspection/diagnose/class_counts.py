@@ -1,0 +1,165 @@
+"""Another number of classes, said in many places at once: scores, boxes of each class, Reshapes, DetectionOutput."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from caffeconv.inspection.diagnose.edit import DIM, collapsed, settings_of, with_settings
+from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet
+from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.layer import Setting
+from caffeconv.layers import LAYERS
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """How many classes the net's scores are for, and those of the file."""
+
+    net: int
+    file: int
+    outputs: Mapping[int, int]
+    """Index of a layer whose weights are for the file's number → its outputs there."""
+
+
+def class_edits(trial: TrialNet, misfit: Misfit) -> Iterator[Mapping[int, LayerDef]]:
+    """Layers that together change the number of classes to that of the file: index → definition.
+
+    All whose stored weights differ from the net in the same proportion, and what follows them and counts classes.
+    """
+    counts = class_count(trial, misfit)
+    if counts is None:
+        return
+    definitions = {i: _with_outputs(trial.net.layers[i], number) for i, number in counts.outputs.items()}
+    for i in _descendants(trial, counts.outputs):
+        if i in definitions:
+            continue
+        settings = _scaled(trial, i, counts)
+        if settings:
+            definitions[i] = with_settings(trial.net.layers[i], settings)
+    if definitions.keys() - counts.outputs.keys():
+        yield definitions
+
+
+def class_words(trial: TrialNet, misfit: Misfit) -> Iterator[str]:
+    """``The file's 84 outputs are 4 × 21 classes, the net's 176 are 4 × 44.``"""
+    counts = class_count(trial, misfit)
+    if counts is None or misfit.index not in counts.outputs:
+        return
+    own = _outputs(trial.net.layers[misfit.index])
+    each = own // counts.net if own is not None and own % counts.net == 0 else 0
+    if not each or own is None:
+        return
+    per = f"{each} × " if each > 1 else ""
+    if _is_for_priors(trial, counts):
+        per = f"{each} priors × "
+    file_outputs = counts.outputs[misfit.index]
+    yield (
+        f"The file's {file_outputs} outputs are {per}{counts.file} classes, the net's {own} are {per}{counts.net}: "
+        "another number of classes."
+    )
+
+
+def class_count(trial: TrialNet, misfit: Misfit) -> ClassCount | None:
+    """The numbers of classes that explain a misfit; None where they do not, or nothing in the net counts classes."""
+    ratio = _ratio(trial, misfit)
+    if ratio is None or ratio == 1:
+        return None
+    outputs = {
+        i: number
+        for i, other in trial.misfits.items()
+        if _ratio(trial, other) == ratio and (number := _stored_outputs(trial, other)) is not None
+    }
+    numbers = [number for number in _counted(trial, outputs) if (number * ratio).denominator == 1]
+    return ClassCount(numbers[0], int(numbers[0] * ratio), outputs) if numbers else None
+
+
+def explains_all(trial: TrialNet) -> bool:
+    """Whether another number of classes is all that keeps layers from taking their weights."""
+    misfits = {i: misfit for i, misfit in trial.misfits.items() if misfit.stored}
+    counts = class_count(trial, misfits[min(misfits)]) if misfits else None
+    return counts is not None and counts.outputs.keys() == misfits.keys()
+
+
+def _counted(trial: TrialNet, outputs: Mapping[int, int]) -> Iterator[int]:
+    """Numbers of classes behind some layers: what says so itself; then a layer's outputs that are said there once more."""
+    descendants = _descendants(trial, outputs)
+    for i in descendants:
+        yield from (v for v in _class_settings(trial.net.layers[i]).values() if isinstance(v, int) and v > 1)
+    own = sorted({number for i in outputs if (number := _outputs(trial.net.layers[i])) is not None})
+    for i in descendants:
+        dims = settings_of(trial.net.layers[i]).get(DIM, ())
+        repeats = dims if isinstance(dims, tuple) else ()
+        if trial.net.layers[i].name not in trial.context.stored:
+            repeats = (*repeats, _outputs(trial.net.layers[i]) or 0)
+        yield from (number for number in own if number in repeats)
+
+
+def _ratio(trial: TrialNet, misfit: Misfit) -> Fraction | None:
+    """The file's outputs to the net's, where a layer's stored weights differ in that alone."""
+    own, stored = _outputs(trial.net.layers[misfit.index]), _stored_outputs(trial, misfit)
+    return Fraction(stored, own) if own and stored else None
+
+
+def _outputs(layer: LayerDef) -> int | None:
+    kind = LAYERS.get(layer.type)
+    value = settings_of(layer).get(kind.channel_setting) if kind is not None and kind.channel_setting else None
+    return value if isinstance(value, int) else None
+
+
+def _stored_outputs(trial: TrialNet, misfit: Misfit) -> int | None:
+    layer, bottoms = trial.net.layers[misfit.index], trial.bottoms(misfit.index)
+    kind = LAYERS.get(layer.type)
+    if kind is None or not misfit.stored or not kind.channel_setting or not bottoms:
+        return None
+    own = settings_of(layer)
+    for settings in kind.implied_settings(layer, bottoms, misfit.stored):
+        values = {name: collapsed(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+        changed = {name: value for name, value in values.items() if own.get(name) != value}
+        value = changed.get(kind.channel_setting)
+        if len(changed) == 1 and isinstance(value, int):
+            return value
+    return None
+
+
+def _with_outputs(layer: LayerDef, number: int) -> LayerDef:
+    return with_settings(layer, {LAYERS[layer.type].channel_setting: number})
+
+
+def _descendants(trial: TrialNet, indices: Mapping[int, int]) -> list[int]:
+    """The layers that values of some layers lead to, in the net's order."""
+    reached: set[int] = set()
+    pending = list(indices)
+    while pending:
+        for value in trial.net.layers[pending.pop()].top_values:
+            more = [i for i in trial.readers.get(value, ()) if i not in reached]
+            reached.update(more)
+            pending += more
+    return sorted(reached)
+
+
+def _class_settings(layer: LayerDef) -> dict[str, Setting]:
+    kind = LAYERS.get(layer.type)
+    settings = settings_of(layer) if kind is not None and kind.class_settings else {}
+    return {name: settings[name] for name in (kind.class_settings if kind is not None else ()) if name in settings}
+
+
+def _scaled(trial: TrialNet, index: int, counts: ClassCount) -> dict[str, Setting]:
+    """The fields of a layer behind the scores that have to change with the number of classes."""
+    layer = trial.net.layers[index]
+    settings, kind = settings_of(layer), LAYERS.get(layer.type)
+    scaled: dict[str, Setting] = {
+        name: counts.file for name, value in _class_settings(layer).items() if value == counts.net
+    }
+    dims = settings.get(DIM)
+    if isinstance(dims, tuple) and counts.net in dims:
+        scaled[DIM] = tuple(counts.file if dim == counts.net else dim for dim in dims)
+    if kind is not None and layer.name not in trial.context.stored and _outputs(layer) == counts.net:
+        scaled |= {name: counts.file for name in (kind.channel_setting, "group") if settings.get(name) == counts.net}
+    return scaled
+
+
+def _is_for_priors(trial: TrialNet, counts: ClassCount) -> bool:
+    """Whether the scores are those of prior boxes, several at each place."""
+    return any(_class_settings(trial.net.layers[i]).get("num_classes") for i in _descendants(trial, counts.outputs))
