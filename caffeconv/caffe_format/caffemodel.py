@@ -17,6 +17,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 import caffeconv.caffe_pb2 as caffe_pb2
+from caffeconv.caffe_format.foreign_files import HEAD, foreign_file
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.plain_file import ByteSource, MemoryBytes, PlainFile
 from caffeconv.files.wire import BYTES, FIXED32, FIXED64, VARINT, FixedRun, Scan, encode_varint, read_run
@@ -163,18 +164,15 @@ def _open(path: Path, needed: str) -> PlainFile:
 
 
 def _head(source: ByteSource) -> bytes:
-    return source.read(0, min(512, len(source)))
+    return source.read(0, min(HEAD, len(source)))
 
 
 def _refuse_other_formats(source: ByteSource, path: Path) -> None:
     head = _head(source)
-    signatures = {b"\x89HDF\r\n\x1a\n": "an HDF5 file", b"PK\x03\x04": "a zip or npz file", b"\x1f\x8b": "gzip data"}
-    for magic, what in signatures.items():
-        if head.startswith(magic):
-            raise CaffeconvError(f"{path}: this is {what}; a caffemodel was needed")
+    what, advice = foreign_file(head)
+    if what:
+        raise CaffeconvError(f"{path}: this is {what}; a caffemodel was needed: {advice}")
     text = head.decode("utf-8", "replace")
-    if text.lstrip().lower().startswith(("<!doctype html", "<html", "version https://git-lfs")):
-        raise CaffeconvError(f"{path}: a web page or download pointer, not the weights themselves: download it again")
     if _is_text(text):
         raise CaffeconvError(
             f"{path}: this is text; weights (caffemodel, binary) were needed. Give the prototxt first, then the weights."

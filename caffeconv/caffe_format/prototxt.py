@@ -17,11 +17,15 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 import caffeconv.caffe_pb2 as caffe_pb2
+from caffeconv.caffe_format.foreign_files import HEAD, decoded, foreign_file
+from caffeconv.caffe_format.syntax_hints import next_layer, place_hint, token_hint, value_hint
 from caffeconv.caffe_format.terms import ExtraValue
 from caffeconv.errors import CaffeconvError, near_name
 
 MAX_BYTES = 256 << 20
 MAX_DEPTH = 64
+MOST_FAULTS = 10
+"""Faults of syntax that are told at once."""
 _TOKEN = re.compile(
     r"""(?P<space>(?:\s+|\#[^\n]*)+)
       | (?P<name>[A-Za-z_][A-Za-z0-9_.]*)
@@ -59,7 +63,8 @@ class UnknownField:
 
     def __str__(self) -> str:
         layer = f"layer '{self.layer}': " if self.layer else ""
-        hint = f"; did you mean `{self.nearest}`?" if self.nearest else ""
+        near = f"; did you mean `{self.nearest}`?" if self.nearest else ""
+        hint = near or place_hint(self.message, self.field, self.layer_type)
         return f"line {self.line}: {layer}{self.message} has no field named `{self.field}`{hint}"
 
 
@@ -125,11 +130,11 @@ def read_prototxt(
     whose fields count, where the caller builds the net: a layer of another type is refused itself, or not needed.
     """
     content = read_bytes(path, "a net definition (prototxt)")
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    if "\0" in text or (content[:2] in (b"\x0a", b"\x1f\x8b") and not text.isprintable()):
+    what, advice = foreign_file(content[:HEAD])
+    if what:
+        raise CaffeconvError(f"{path}: this is {what}; a net definition (prototxt) was needed: {advice}")
+    text = decoded(content)
+    if "\0" in text:
         hint = " It looks like a caffemodel: give the prototxt first, then the weights." if b"\0" in content else ""
         raise CaffeconvError(f"{path}: binary data; a net definition in text form (prototxt) was needed.{hint}")
     net = caffe_pb2.NetParameter()
@@ -168,25 +173,70 @@ class _Parser:
         self.extra: dict[int, dict[str, ExtraValue]] = {}
         self._layer_unknown: list[tuple[int, str, str, str]] = []
         self._layer_extra: dict[str, ExtraValue] = {}
+        self._open: list[tuple[str, int]] = []
+        """The blocks that are open: name and line."""
+        self._fault_start = -1
+        self._previous = ""
         self._advance()
 
     def read(self, message: Message) -> None:
-        self._message(message, "", 0)
+        """Reads the whole text; raises CaffeconvError with all faults of syntax, at most one for each layer."""
+        faults: list[str] = []
+        while True:
+            try:
+                self._message(message, "", 0)
+                break
+            except CaffeconvError as fault:
+                faults.append(str(fault))
+            if len(faults) == MOST_FAULTS or not self._go_to_next_layer():
+                break
+        if faults:
+            raise CaffeconvError("\n  ".join(dict.fromkeys(faults)))
         missing: list[str] = message.FindInitializationErrors()  # type: ignore[attr-defined]
         if missing:
             raise CaffeconvError(f"{self.where}: required fields are missing: {', '.join(missing)}")
 
+    def _go_to_next_layer(self) -> bool:
+        """Goes on with the next layer after a fault; False where there is none, or the fault goes to the end."""
+        position = next_layer(self.text, max(self._start, self._fault_start + 1))
+        if position is None:
+            return False
+        self._position, self._fault_start = position, position
+        self._open.clear()
+        self._layer_unknown.clear()
+        self._layer_extra = {}
+        try:
+            self._advance()
+        except CaffeconvError:
+            return False
+        return True
+
     def _line(self, position: int) -> int:
         return bisect_right(self._line_starts, position)
 
-    def _fail(self, what: str) -> CaffeconvError:
+    def _fail(self, what: str, hint: str = "") -> CaffeconvError:
         line = self._line(self._start)
         column = self._start - self._line_starts[line - 1] + 1
         token = f"`{self._token[:40]}`" if self._token else "the end of the file"
-        return CaffeconvError(f"{self.where}:{line}:{column}: {what}, found {token}")
+        self._fault_start = self._start
+        hint = hint or token_hint(self.text, self._start)
+        return CaffeconvError(f"{self.where}:{line}:{column}: {what}, found {token}{hint}")
+
+    def _fail_value(self, field: FieldDescriptor, what: str) -> CaffeconvError:
+        """That a value is none for a field, with what was probably meant."""
+        hint = value_hint(field, self._kind, self._token, self._previous)
+        line = self._open[0][1] if self._open else 0
+        return self._fail(f"{field.name}: {what}", hint.replace("{line}", str(line)))
+
+    def _unclosed(self) -> str:
+        """Which block was never closed."""
+        if not self._open:
+            return ""
+        name, line = self._open[-1]
+        return f"; the `{name} {{` of line {line} is not closed"
 
     def _advance(self) -> str:
-        token = self._token
+        token = self._previous = self._token
         while True:
             match = _TOKEN.match(self.text, self._position)
             if match is None:
@@ -219,7 +269,9 @@ class _Parser:
         fields: Mapping[str, FieldDescriptor] = message.DESCRIPTOR.fields_by_name  # type: ignore[assignment]
         while not (self._kind == "end" if not closing else self._kind == "mark" and self._token == closing):
             if self._kind != "name":
-                raise self._fail(f"expected a field name or `{closing}`" if closing else "expected a field name")
+                raise self._no_field(closing)
+            if depth > 0 and self._token in ("layer", "layers") and self._token not in fields:
+                raise self._fail("expected `}` before the next layer", self._unclosed())
             start, name = self._start, self._advance()
             descriptor = fields.get(name)
             if descriptor is None:
@@ -233,6 +285,15 @@ class _Parser:
                 self._take(",")
         if closing:
             self._advance()
+
+    def _no_field(self, closing: str) -> CaffeconvError:
+        if closing:
+            hint = self._unclosed() if self._kind == "end" else ""
+            if self._kind == "number" and self._previous == ",":
+                hint = "; several values are given as `[1, 2]`, a fraction with a point"
+            return self._fail(f"expected a field name or `{closing}`", hint)
+        hint = "; everything before it is closed, so there is one too many" if self._token == "}" else ""
+        return self._fail("expected a field name", hint)
 
     def _note_unknown(self, message: str, fields: Iterable[str], start: int, name: str, depth: int) -> None:
         entry = (self._line(start), message, name, near_name(name, fields))
@@ -280,7 +341,9 @@ class _Parser:
         is_layer = depth == 0 and field.name in ("layer", "layers")
         if is_layer:
             self.layer_lines.append(self._line(start))
+        self._open.append((field.name, self._line(start)))
         self._message(child, closing, depth + 1)
+        self._open.pop()
         if depth == 0:
             name = (child.name or child.layer.name if field.name == "layers" else child.name) if is_layer else ""
             kind = child.type if field.name == "layer" else ""
@@ -297,10 +360,13 @@ class _Parser:
     def _scalar(self, field: FieldDescriptor) -> Scalar:
         kind = field.cpp_type
         if kind == FieldDescriptor.CPPTYPE_STRING:
+            if self._kind != "string":
+                hint = value_hint(field, self._kind, self._token, self._previous)
+                raise self._fail('expected a string in quotes ("…")', hint)
             return self._string(as_bytes=field.type == FieldDescriptor.TYPE_BYTES)
         if kind == FieldDescriptor.CPPTYPE_BOOL:
             if self._token not in _TRUTH:
-                raise self._fail(f"{field.name}: expected true or false")
+                raise self._fail_value(field, "expected true or false")
             return _TRUTH[self._advance()]
         if kind == FieldDescriptor.CPPTYPE_ENUM:
             return self._enum(field)
@@ -316,7 +382,7 @@ class _Parser:
             near = near_name(self._token, values)
             hint = f" (did you mean {near}?)" if near else ""
             listed = ", ".join(values) if len(values) <= 12 else f"a value of {field.enum_type.name}"
-            raise self._fail(f"{field.name}: expected {listed}{hint}")
+            raise self._fail_value(field, f"expected {listed}{hint}")
         return values[self._advance()].number
 
     def _integer(self, field: FieldDescriptor, sign: int) -> int:
@@ -325,10 +391,10 @@ class _Parser:
         try:
             value = sign * int(text, base)
         except ValueError:
-            raise self._fail(f"{field.name}: expected an integer") from None
+            raise self._fail_value(field, "expected an integer") from None
         low, high = _INT_RANGE[field.cpp_type]
         if self._kind != "number" or not low <= value <= high:
-            raise self._fail(f"{field.name}: expected an integer in {low}…{high}")
+            raise self._fail_value(field, f"expected an integer in {low}…{high}")
         self._advance()
         return value
 
@@ -338,17 +404,15 @@ class _Parser:
             self._advance()
             return float(text.removesuffix("f") if text in ("inff", "nanf") else text)
         if self._kind != "number":
-            raise self._fail(f"{field.name}: expected a number")
+            raise self._fail_value(field, "expected a number")
         try:
             value = float(int(text, 16)) if text.startswith("0x") else float(text.removesuffix("f"))
         except (ValueError, OverflowError):
-            raise self._fail(f"{field.name}: expected a number") from None
+            raise self._fail_value(field, "expected a number") from None
         self._advance()
         return value
 
     def _string(self, *, as_bytes: bool) -> str | bytes:
-        if self._kind != "string":
-            raise self._fail('expected a string in quotes ("…")')
         parts = []
         while self._kind == "string":
             parts.append(_ESCAPE.sub(_unescape, self._advance()[1:-1].encode()))

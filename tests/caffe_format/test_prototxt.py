@@ -82,7 +82,7 @@ def test_every_spelling() -> None:
         ("name = 3", "this is not text format"),
         ("}", "expected a field name, found `}`"),
         ('name: "a\nb"', "this is not text format"),
-        ("layer { " * 100, "messages nested more than 64 deep"),
+        ("bogus { " * 100, "messages nested more than 64 deep"),
         ("layer { clip_param { min: 1 } }", "required fields are missing: layer[0].clip_param.max"),
     ],
 )

@@ -39,7 +39,7 @@ def print_weights(listing: WeightsListing) -> None:
     make_console().print(table, soft_wrap=False)
     layers = [layer for layer in listing.layers if layer.blobs]
     net = f", net '{listing.net}'" if listing.net else ""
-    click.echo(
+    echo(
         f"{listing.path}: {listing.form}{net}: {len(layers)} layers with parameters of {len(listing.layers)}, "
         f"{listing.parameter_count:,} values"
     )
@@ -71,32 +71,32 @@ def weights_to_json(listing: WeightsListing) -> str:
 def print_weights_changes(changes: Sequence[WeightsChange]) -> None:
     """The layers in which two weights files differ."""
     for change in changes:
-        click.echo(f"{change.name} ({change.kind})")
+        echo(f"{change.name} ({change.kind})")
         for line in change.changes:
             click.echo(f"  {line}")
     if not changes:
-        click.echo("No blob differs.")
+        echo("No blob differs.")
 
 
 def print_database(listing: DatabaseListing) -> None:
     """Records, keys, shapes and labels."""
     total = f"{listing.records} records" if listing.records is not None else "records"
-    click.echo(f"{listing.path}: {'LMDB' if listing.backend == 'LMDB' else 'LevelDB'}, {total}")
-    click.echo(
+    echo(f"{listing.path}: {'LMDB' if listing.backend == 'LMDB' else 'LevelDB'}, {total}")
+    echo(
         f"keys: {', '.join(listing.first_keys)}" + (", …" if listing.looked_at > len(listing.first_keys) else "")
     )
-    click.echo(f"of the first {listing.looked_at} records:")
+    echo(f"of the first {listing.looked_at} records:")
     for content, number in listing.contents.items():
-        click.echo(f"  {number} × {content}")
+        echo(f"  {number} × {content}")
     for line in _label_lines(listing.labels):
-        click.echo(f"  {line}")
+        echo(f"  {line}")
 
 
 def print_datasets(path: object, datasets: Sequence[DatasetListing]) -> None:
     """The datasets of an HDF5 file, rows along axis 0."""
-    click.echo(f"{path}: HDF5, {len(datasets)} datasets")
+    echo(f"{path}: HDF5, {len(datasets)} datasets")
     for each in datasets:
-        click.echo(f"  {each.name}: {format_shape(each.shape)} {each.dtype}")
+        echo(f"  {each.name}: {format_shape(each.shape)} {each.dtype}")
         for line in _label_lines(each.labels):
             click.echo(f"    {line}")
 
@@ -112,12 +112,12 @@ def _label_lines(labels: Mapping[int, int]) -> Iterator[str]:
 def print_array(listing: ArrayListing) -> None:
     """A mean with its channels, a matrix H as numbers, any other blob with its range."""
     values = listing.values
-    click.echo(
+    echo(
         f"{listing.path}: one blob of {format_shape(listing.shape)}, {values.size} values from {values.min():.6g} to "
         f"{values.max():.6g}, mean {values.mean(dtype='f8'):.6g}"
     )
     if listing.channel_means:
-        click.echo(f"mean of each channel: {', '.join(f'{mean:.6g}' for mean in listing.channel_means)}")
+        echo(f"mean of each channel: {', '.join(f'{mean:.6g}' for mean in listing.channel_means)}")
     if listing.matrix is not None:
         from caffeconv.cli.show.console import make_console
         from caffeconv.infogain.picture import lines_of

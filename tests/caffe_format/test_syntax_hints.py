@@ -1,0 +1,72 @@
+"""What a person is told of a prototxt that does not parse: the mistake, not its place alone; all of them at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from caffeconv.caffe_format.prototxt import read_prototxt
+from caffeconv.errors import CaffeconvError
+
+DATA = 'layer { name: "d" type: "Input" top: "data" input_param { shape { dim: 1 dim: 3 } } }\n'
+
+
+def said(folder: Path, text: str) -> str:
+    path = folder / "net.prototxt"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(CaffeconvError) as caught:
+        read_prototxt(path)
+    return str(caught.value).replace(f"{folder}/", "")
+
+
+def one_layer(fields: str) -> str:
+    return f'{DATA}layer {{ name: "c" type: "Convolution" bottom: "data" top: "c" {fields} }}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (DATA + 'layer {\n name: "c"\nlayer { name: "r" }\n',
+         "net.prototxt:4:1: expected `}` before the next layer, found `layer`; the `layer {` of line 2 is not closed"),
+        (DATA + "layer {\n convolution_param {\n num_output: 3\n }\n",
+         "found the end of the file; the `layer {` of line 2 is not closed"),
+        (DATA + "}\n", "2:1: expected a field name, found `}`; everything before it is closed, so there is one too many"),
+        (DATA + 'layer { name: "c\n }', 'found `"`; the quote that opens here is not closed in this line'),
+        (DATA + "layer { name: \u201cc\u201d }", "these are curly quotes of a word processor"),
+        ("// LeNet\n" + DATA, "1:1: expected a field name, found `/`; a comment begins with `#`"),
+        (DATA + 'layers { name: "s" type: "Softmax" }',
+         "`layers {` is the old form of `layer {`: write `layer` in line 2, or the old form's SOFTMAX without quotes"),
+        ("layer { type: INNER_PRODUCT }", 'found `INNER_PRODUCT`; write "InnerProduct" in quotes'),
+        ("layer { type: RELU }", 'write "ReLU" in quotes'),
+        ("layer { name: x }", 'found `x`; write "x" in quotes'),
+        (one_layer("num_output: 3"), "has no field named `num_output`; it belongs in `convolution_param { … }`"),
+        (one_layer("inner_product_param { stride: 2 }"),
+         "InnerProductParameter has no field named `stride`; it is a field of convolution_param, pooling_param"),
+        (one_layer("convolution_param { num_output: $N$ }"), "found `$`; this is a template's place holder"),
+        (one_layer("convolution_param { num_output: {{n}} }"), "found `{`; this is a template's place holder"),
+        (one_layer("convolution_param { num_output: cls3x }"), "found `cls3x`; this looks like a template's place holder"),
+        (one_layer('pooling_param { pool: "MAX" }'), 'found `"MAX"`; write MAX without quotes'),
+        (one_layer('pooling_param { stride: "2" }'), 'found `"2"`; write 2 without quotes'),
+        (one_layer("convolution_param { pad: 1, 2 }"), "found `2`; several values are given as `[1, 2]`"),
+        ('name = "n"', "found `=`; a value stands behind `:`, not behind `=`"),
+        (DATA + "<<<<<<< HEAD\n", "a mark of a merge that was not resolved"),
+    ],
+)  # fmt: skip
+def test_the_mistake_is_named(tmp_path: Path, text: str, message: str) -> None:
+    assert message in said(tmp_path, text)
+
+
+def test_one_fault_of_each_layer_is_told(tmp_path: Path) -> None:
+    text = (
+        DATA
+        + 'layer { name: "c type: "ReLU" }\nlayer { pooling_param { pool: MAXX } }\n'
+        + DATA
+        + "layer { name: 3 }\n"
+    )
+    lines = said(tmp_path, text).splitlines()
+    assert [line.split(":")[1] for line in lines] == ["2", "3", "5"]
+
+
+def test_no_more_faults_than_a_person_reads(tmp_path: Path) -> None:
+    assert len(said(tmp_path, "layer { name: 3 }\n" * 50).splitlines()) == 10
