@@ -26,7 +26,7 @@ MAX_BYTES = 256 << 20
 MAX_DEPTH = 64
 MOST_FAULTS = 10
 """Faults of syntax that are told at once."""
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""(?P<space>(?:\s+|\#[^\n]*)+)
       | (?P<name>[A-Za-z_][A-Za-z0-9_.]*)
       | (?P<number>(?:0[xX][0-9a-fA-F]+|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)[fF]?)
@@ -34,7 +34,8 @@ _TOKEN = re.compile(
       | (?P<mark>[{}<>\[\]:;,\-/])""",
     re.VERBOSE,
 )
-_CLOSING = {"{": "}", "<": ">"}
+"""A token of text format, its kind the name of its group."""
+CLOSING = {"{": "}", "<": ">"}
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|(.))", re.DOTALL)
 _ESCAPED = dict(zip(b"abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
 _INT_RANGE = {
@@ -120,6 +121,19 @@ def _similar(path: Path) -> str:
     return f". Did you mean {parent / close[0]}?" if close else ""
 
 
+def read_text(path: Path) -> str:
+    """The text of a net definition; CaffeconvError where the file is something else."""
+    content = read_bytes(path, "a net definition (prototxt)")
+    what, advice = foreign_file(content[:HEAD])
+    if what:
+        raise CaffeconvError(f"{path}: this is {what}; a net definition (prototxt) was needed: {advice}")
+    text = decoded(content)
+    if "\0" in text:
+        hint = " It looks like a caffemodel: give the prototxt first, then the weights." if b"\0" in content else ""
+        raise CaffeconvError(f"{path}: binary data; a net definition in text form (prototxt) was needed.{hint}")
+    return text
+
+
 def read_prototxt(
     path: Path, *, ignore_unknown_fields: bool = False, extra_fields: Mapping[str, Collection[str]] | None = None,
     types: Collection[str] | None = None,
@@ -129,14 +143,7 @@ def read_prototxt(
     `extra_fields` (layer type → fields) are known to the caller, though the schema lacks them. `types`: the layer types
     whose fields count, where the caller builds the net: a layer of another type is refused itself, or not needed.
     """
-    content = read_bytes(path, "a net definition (prototxt)")
-    what, advice = foreign_file(content[:HEAD])
-    if what:
-        raise CaffeconvError(f"{path}: this is {what}; a net definition (prototxt) was needed: {advice}")
-    text = decoded(content)
-    if "\0" in text:
-        hint = " It looks like a caffemodel: give the prototxt first, then the weights." if b"\0" in content else ""
-        raise CaffeconvError(f"{path}: binary data; a net definition in text form (prototxt) was needed.{hint}")
+    text = read_text(path)
     net = caffe_pb2.NetParameter()
     parser = _Parser(text, str(path))
     parser.read(net)
@@ -238,7 +245,7 @@ class _Parser:
     def _advance(self) -> str:
         token = self._previous = self._token
         while True:
-            match = _TOKEN.match(self.text, self._position)
+            match = TOKEN.match(self.text, self._position)
             if match is None:
                 self._start = self._position
                 self._token = self.text[self._position : self._position + 1]
@@ -330,9 +337,9 @@ class _Parser:
         return values
 
     def _child(self, message: Message, field: FieldDescriptor, repeated: bool, start: int, depth: int) -> Scalar:
-        if self._token not in _CLOSING or self._kind != "mark":
+        if self._token not in CLOSING or self._kind != "mark":
             raise self._fail("expected `{`")
-        closing = _CLOSING[self._advance()]
+        closing = CLOSING[self._advance()]
         child = getattr(message, field.name)
         if repeated:
             child = child.add()
@@ -424,16 +431,16 @@ class _Parser:
         if depth > MAX_DEPTH:
             raise self._fail(f"messages nested more than {MAX_DEPTH} deep")
         had_colon = self._take(":")
-        if self._kind == "mark" and self._token in _CLOSING:
-            return self._any_message(_CLOSING[self._advance()], depth)
+        if self._kind == "mark" and self._token in CLOSING:
+            return self._any_message(CLOSING[self._advance()], depth)
         if not had_colon:
             raise self._fail("expected `:` or `{`")
         if not self._take("["):
             return self._any_scalar()
         values: list[ExtraValue] = []
         while not self._take("]"):
-            is_message = self._kind == "mark" and self._token in _CLOSING
-            values.append(self._any_message(_CLOSING[self._advance()], depth) if is_message else self._any_scalar())
+            is_message = self._kind == "mark" and self._token in CLOSING
+            values.append(self._any_message(CLOSING[self._advance()], depth) if is_message else self._any_scalar())
             if not (self._kind == "mark" and self._token == "]"):
                 self._expect(",")
         return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from caffeconv.inspection.costs import FLOAT_BYTES, ReceptiveField, peak_bytes, 
 from caffeconv.inspection.diagnose import Cure, diagnose
 from caffeconv.inspection.diagnose.deploy_hint import deploy_options
 from caffeconv.inspection.diagnose.weights_fix import WeightsFix
+from caffeconv.inspection.fixed_net import fixed_text, with_edits
 from caffeconv.inspection.weight_checks import check_values
 from caffeconv.ir.definition import Infogain, LayerDef, NetDef
 from caffeconv.ir.layer import Node
@@ -75,6 +75,8 @@ class Report:
     """The layers as built, with their parameters bound."""
     fixed: NetParameter | None = None
     """The net with the edits of the first cure, in today's form."""
+    fixed_text: str = ""
+    """That as prototxt: the user's own text with what changes where possible, otherwise the net written anew."""
     advice: str = ""
     """The cures as text, with what else can be done."""
     weights_fix: WeightsFix | None = None
@@ -164,24 +166,31 @@ def inspect(
     deploy_command = (
         "" if deploy else deploy_options(upgraded, replace(options, shapes=shapes or {}), partial_graph.unbuilt, files)
     )
+    fixed = with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None
     last = {value: blob for blob, value in definition.last_value.items()}
     return Report(
         net=definition.name,
         layers=_layer_reports(definition, partial_graph, binding.graph.nodes, diagnostics),
         diagnostics=diagnostics,
-        blobs={blob: partial_graph.shapes[definition.last_value[blob]] for blob in definition.blob_order()
-               if definition.last_value[blob] in partial_graph.shapes},
+        blobs=_blobs(definition, partial_graph),
         params={node.name: [param.shape for param in node.params] for node in binding.graph.nodes if node.params},
         inputs={last.get(value, value): graph.shapes[value] for value in graph.inputs},
         outputs={last.get(value, value): graph.shapes[value] for value in graph.outputs},
         peak_bytes=peak_bytes(graph.nodes, graph.outputs),
         nodes=binding.graph.nodes,
         cures=diagnosis.cures,
-        fixed=_with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None,
+        fixed=fixed,
+        fixed_text=fixed_text(upgraded, definition, diagnosis.cures[0], fixed) if fixed is not None else "",
         advice="\n".join(filter(None, (diagnosis.advice, _deploy_advice(deploy_command)))),
         weights_fix=diagnosis.weights_fix,
         has_weights=bool(files),
     )  # fmt: skip
+
+
+def _blobs(definition: NetDef, partial_graph: PartialGraph) -> dict[str, Shape]:
+    """Blob → shape, of those whose shape is known, in the order in which Caffe makes them."""
+    values = ((blob, definition.last_value[blob]) for blob in definition.blob_order())
+    return {blob: partial_graph.shapes[value] for blob, value in values if value in partial_graph.shapes}
 
 
 def _dropped_warnings(source: NetSource, net: PathLike) -> list[Diagnostic]:
@@ -205,21 +214,6 @@ def _with_batch(definition: NetDef, shapes: Mapping[str, Sequence[int]] | None, 
     }  # fmt: skip
     batch_size = next((shape[0] for shape in input_shapes.values()), None)
     return {blob: (batch, *shape[1:]) for blob, shape in input_shapes.items() if shape[0] == batch_size}
-
-
-def _with_edits(source: NetSource, definition: NetDef, cure: Cure) -> NetParameter:
-    """The whole net, layers of other phases too, with the edits made."""
-    net = NetParameter()
-    net.CopyFrom(source.net)
-    del net.layer[:]
-    pending, edited_layers = list(enumerate(definition.layers)), iter(cure.net.layers)
-    for proto in source.net.layer:
-        if not pending or proto != pending[0][1].proto:
-            net.layer.append(proto)
-            continue
-        number = cure.layer_counts.get(pending.pop(0)[0], 1)
-        net.layer.extend(layer.proto for layer in itertools.islice(edited_layers, number))
-    return net
 
 
 def _own_weights(net: PathLike) -> tuple[Path, ...]:

@@ -16,7 +16,6 @@ from support.golden_cases import GOLDENS
 from support.small_nets import net_text
 
 import caffeconv
-from caffeconv.caffe_format.prototxt_writer import net_to_text
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.errors import InvalidNetError
 from caffeconv.files.wire import encode_varint
@@ -438,7 +437,7 @@ def assert_mended(net: Path, weights: Path | None, folder: Path) -> None:
         assert not report.cures
         return
     fixed = folder / "fixed.prototxt"
-    fixed.write_text(net_to_text(report.fixed))
+    fixed.write_text(report.fixed_text)
     again = caffeconv.inspect(fixed, weights)
     assert again.ok, again.diagnostics
     assert again.advice == ""

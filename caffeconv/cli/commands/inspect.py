@@ -34,7 +34,7 @@ UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
     "fix",
     type=click.Path(path_type=Path),
     metavar="OUT.prototxt",
-    help="Write the net with the first of the edits that mend it.",
+    help="Write the net with the first of the edits that mend it: your own text but for these; `-` prints the difference.",
 )
 @click.option(
     "--fix-weights",
@@ -89,7 +89,7 @@ def inspect_command(
         from caffeconv.cli.show.inspect_json import to_json
 
         echo(to_json(report))
-    elif not quiet:
+    elif not quiet and str(fix) != "-":
         print_table(report)
     severities = ("error", "warning", "note") if verbose else ("error", "warning")
     for diagnostic in report.diagnostics:
@@ -193,7 +193,6 @@ def _write_page(report: Report, out: Path, inputs: Sequence[Path], *, quiet: boo
 
 
 def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool) -> None:
-    from caffeconv.caffe_format.prototxt_writer import net_to_text
     from caffeconv.files.atomic import refuse_input_as_output, whole_file
 
     if report.fixed is None:
@@ -201,10 +200,24 @@ def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool
             note(f"nothing to mend; {out} is not written", quiet=quiet)
             return
         raise CaffeconvError(f"{out}: not written: no edits were found after which everything fits")
+    if str(out) == "-":
+        click.echo(_unified_diff(report, inputs[0]), nl=False)
+        return
     refuse_input_as_output(out, inputs)
+    is_windows_text = not is_weights(inputs[0]) and b"\r\n" in inputs[0].read_bytes()
     with whole_file(out) as file:
-        file.write(net_to_text(report.fixed).encode())
+        file.write((report.fixed_text.replace("\n", "\r\n") if is_windows_text else report.fixed_text).encode())
     note(f"{out}: written, with {report.cures[0]}", quiet=quiet)
+
+
+def _unified_diff(report: Report, net: Path) -> str:
+    import difflib
+
+    from caffeconv.caffe_format.prototxt import read_text
+
+    before = [] if is_weights(net) else read_text(net).splitlines(keepends=True)
+    after = report.fixed_text.splitlines(keepends=True)
+    return "".join(difflib.unified_diff(before, after, str(net), f"{net} (fixed)"))
 
 
 def _write_weights(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool) -> None:

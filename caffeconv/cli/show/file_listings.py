@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import click
 
+from caffeconv.cli.show.console import echo
 from caffeconv.cli.show.inspect_json import VERSION
 from caffeconv.tensor.shape import format_shape
 
@@ -73,7 +73,7 @@ def print_weights_changes(changes: Sequence[WeightsChange]) -> None:
     for change in changes:
         echo(f"{change.name} ({change.kind})")
         for line in change.changes:
-            click.echo(f"  {line}")
+            echo(f"  {line}")
     if not changes:
         echo("No blob differs.")
 
@@ -82,9 +82,7 @@ def print_database(listing: DatabaseListing) -> None:
     """Records, keys, shapes and labels."""
     total = f"{listing.records} records" if listing.records is not None else "records"
     echo(f"{listing.path}: {'LMDB' if listing.backend == 'LMDB' else 'LevelDB'}, {total}")
-    echo(
-        f"keys: {', '.join(listing.first_keys)}" + (", …" if listing.looked_at > len(listing.first_keys) else "")
-    )
+    echo(f"keys: {', '.join(listing.first_keys)}" + (", …" if listing.looked_at > len(listing.first_keys) else ""))
     echo(f"of the first {listing.looked_at} records:")
     for content, number in listing.contents.items():
         echo(f"  {number} × {content}")
@@ -98,7 +96,7 @@ def print_datasets(path: object, datasets: Sequence[DatasetListing]) -> None:
     for each in datasets:
         echo(f"  {each.name}: {format_shape(each.shape)} {each.dtype}")
         for line in _label_lines(each.labels):
-            click.echo(f"    {line}")
+            echo(f"    {line}")
 
 
 def _label_lines(labels: Mapping[int, int]) -> Iterator[str]:
