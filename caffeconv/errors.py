@@ -78,5 +78,9 @@ class LayerError(CaffeconvError):
     """A layer's own complaint: what is; what was needed; what to try. The caller adds where."""
 
 
+class OutsideError(LayerError):
+    """What a layer needs from outside the net is missing, unfit or not allowed: a module, a file. No edit of it helps."""
+
+
 class DialectError(LayerError):
     """Forks of a layer's type differ, and nothing tells which is meant: only the caller can, no edit of the net."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +12,7 @@ from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Layer, Node
 from caffeconv.layers import LAYERS, PYTHON_LAYERS
+from caffeconv.layers.layer_types import OTHER_NAMES
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.shape import Shape, count, format_shape
 from caffeconv.tensor.window import INT_MAX
@@ -184,7 +186,8 @@ def layer_class(definition: LayerDef) -> type[Layer]:
 
 
 def _unknown_words(kind: str) -> str:
-    near = near_name(kind, LAYERS)
+    bare = re.sub(r"[^a-z0-9]", "", kind.lower())
+    near = near_name(kind, LAYERS) or OTHER_NAMES.get(bare, "")
     return f"Unknown layer type: {kind}" + (f"; did you mean {near}?" if near else "")
 
 

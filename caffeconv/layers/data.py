@@ -18,7 +18,7 @@ from caffeconv.data.records import Backend
 from caffeconv.data.source import DataSource, MemorySource
 from caffeconv.data.transform import Preparation, Transform
 from caffeconv.data.windows import Sampling, WindowSource
-from caffeconv.errors import CaffeconvError, Diagnostic, LayerError
+from caffeconv.errors import CaffeconvError, Diagnostic, LayerError, OutsideError
 from caffeconv.files.net_folders import NetFolders
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
@@ -275,7 +275,7 @@ class Data(DataLayer):
                 raise LayerError(f"{error}. Without it, {_RESHAPE}") from None
             return guess
         except CaffeconvError as error:
-            raise LayerError(str(error)) from None
+            raise OutsideError(str(error)) from None
 
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         return _source_remarks(node, node.definition.proto.data_param.source)
@@ -328,7 +328,7 @@ class ImageData(DataLayer):
                 raise LayerError(f"{error}. Without it, {_RESHAPE}") from None
             return guess
         except CaffeconvError as error:
-            raise LayerError(str(error)) from None
+            raise OutsideError(str(error)) from None
         return channels, height, width
 
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
@@ -447,7 +447,7 @@ class HDF5Data(Layer):
         except SourceUnavailableError as error:
             raise LayerError(f"{error}. Without it, name the shape of each top (`shapes={{TOP: (N, …)}}`)") from None
         except CaffeconvError as error:
-            raise LayerError(str(error)) from None
+            raise OutsideError(str(error)) from None
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         return

@@ -7,6 +7,18 @@ from collections.abc import Iterator, Mapping, MutableMapping
 
 from caffeconv.ir.layer import Layer
 
+OTHER_NAMES: Mapping[str, str] = {
+    "avepooling": "Pooling", "avgpool": "Pooling", "averagepooling": "Pooling", "batchnormalization": "BatchNorm",
+    "bn": "BatchNorm", "conv": "Convolution", "conv2d": "Convolution", "crossentropyloss": "SoftmaxWithLoss",
+    "deconv": "Deconvolution", "dense": "InnerProduct", "depthwiseconv": "DepthwiseConvolution",
+    "eltwiseproduct": "Eltwise", "euclidean": "EuclideanLoss", "fc": "InnerProduct", "flattening": "Flatten",
+    "fullyconnected": "InnerProduct", "hdf5": "HDF5Data", "innerprod": "InnerProduct", "leakyrelu": "ReLU",
+    "linear": "InnerProduct", "localresponsenormalization": "LRN", "maxpool": "Pooling", "maxpooling": "Pooling",
+    "norm": "LRN", "pool": "Pooling", "rectifiedlinear": "ReLU", "softmaxloss": "SoftmaxWithLoss",
+    "transposedconvolution": "Deconvolution",
+}  # fmt: skip
+"""What layers of this kind are called elsewhere, in small letters and digits alone → Caffe's type."""
+
 
 class LayerTypes(MutableMapping[str, type[Layer]]):
     """Classes by layer type. `rows`: for each type its class, as `module.Class` of `caffeconv.layers`."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from caffeconv.errors import Diagnostic, LayerError
+from caffeconv.errors import Diagnostic, LayerError, OutsideError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, at_least
-from caffeconv.python_layers.host import PythonLayer, PythonLayerError, PythonParam
+from caffeconv.python_layers.host import PythonLayer, PythonLayerError, PythonModuleError, PythonParam
 from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Python(Layer):
 
     def _allowed(self, bottoms: Shapes) -> tuple[Shape, ...]:
         if self.user is None:
-            raise LayerError(
+            raise OutsideError(
                 f"the layer is Python code (class '{self.param.layer}' of module '{self.param.module}'), and code is "
                 "imported and run only where that is allowed: `allow_python=True`. Allow it for code that "
                 "you trust, for it can do whatever you can. Without it, convert and inspect need the shape of each of "
@@ -85,6 +85,8 @@ class Python(Layer):
             )
         try:
             return self.user.top_shapes(bottoms)
+        except PythonModuleError as error:
+            raise OutsideError(str(error)) from error
         except PythonLayerError as error:
             raise LayerError(str(error)) from error
 

@@ -33,6 +33,10 @@ class PythonLayerError(CaffeconvError):
     """The user's code went wrong; the message holds its traceback, and `__cause__` is the exception itself."""
 
 
+class PythonModuleError(PythonLayerError):
+    """The user's module is not there, or has no such class."""
+
+
 @dataclass(frozen=True)
 class PythonParam:
     """What the prototxt says of a Python layer. in_place: for each top, the bottom that is the same blob, if one is."""
@@ -103,14 +107,14 @@ class PythonLayerHost:
                     else "on sys.path only: put its folder on PYTHONPATH, or pass allow_python=True, with which it is "
                     "looked for in the current folder and beside the prototxt too"
                 )
-                raise PythonLayerError(f"No module named '{error.name}'; it was looked for {places}") from None
+                raise PythonModuleError(f"No module named '{error.name}'; it was looked for {places}") from None
         kind: type[Layer] | None = getattr(module, param.layer, None)
         if not isinstance(kind, type):
             classes = [
                 name for name, value in vars(module).items() if isinstance(value, type) and hasattr(value, "setup")
             ]
             listed = f"; layers in it: {', '.join(classes)}" if classes else ""
-            raise PythonLayerError(f"module '{param.module}' ({module.__file__}) has no class '{param.layer}'{listed}")
+            raise PythonModuleError(f"module '{param.module}' ({module.__file__}) has no class '{param.layer}'{listed}")
         return kind
 
     @contextmanager

@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 from support.graphs import Inputs, dense, graph_of, layer, net_of
 
-from caffeconv.errors import InvalidNetError
-from caffeconv.frontend.build import build, build_partial_graph
+from caffeconv.caffe_pb2 import LayerParameter
+from caffeconv.errors import InvalidNetError, LayerError
+from caffeconv.frontend.build import build, build_partial_graph, layer_class
+from caffeconv.ir.definition import LayerDef
+from caffeconv.layers import LAYERS
+from caffeconv.layers.layer_types import OTHER_NAMES
 from caffeconv.tensor.param import Param
 
 X: Inputs = {"x": (2, 3, 4, 5)}
@@ -89,3 +93,16 @@ def test_tops_that_losses_make_by_themselves(tmp_path: Path) -> None:
     assert graph.outputs == ("loss",)
     graph = graph_of(tmp_path, {**X, "label": (2,)}, fc + layer("other", "ReLU", "fc", top="loss") + loss)
     assert graph.nodes[-1].tops == ("loss/automatic_0",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "meant"),
+    [("Maxpool", "Pooling"), ("Conv", "Convolution"), ("Batch_Normalization", "BatchNorm"), ("SOFTMAX", "Softmax")],
+)
+def test_names_of_other_frameworks(kind: str, meant: str) -> None:
+    with pytest.raises(LayerError, match=rf"Unknown layer type: {kind}; did you mean {meant}\?"):
+        layer_class(LayerDef("l", kind, (), (), (), (), LayerParameter(name="l", type=kind), "TEST", Path()))
+
+
+def test_other_names_lead_to_types_that_there_are() -> None:
+    assert set(OTHER_NAMES.values()) <= set(LAYERS)

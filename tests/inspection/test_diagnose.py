@@ -394,6 +394,11 @@ CASES: dict[str, Broken] = {
     ),
     "upsample_of_the_wrong_size": Broken({"data": (1, 3, 118, 120)}, SEGNET % "upsample_h: 30 upsample_w: 30"),
     "upsample_by_scale_of_an_odd_size": Broken({"data": (1, 3, 118, 120)}, SEGNET % "scale: 2"),
+    "module_that_is_missing": Broken(
+        {"data": (1, 3, 65, 96)}, conv("a", "data", "num_output: 6 kernel_size: 3 pad: 1 stride: 16")
+        + pool("b", "data", "kernel_size: 3 pad: 1 stride: 16")
+        + plain("p", "Python", "a b", 'python_param { module: "a_module_that_nobody_has" layer: "Layer" }'),
+    ),
     "weights_of_another_type": Broken(
         {"data": (1, 8, 4, 4)}, plain("scale", "Bias", "data"), {"scale": [(8,)]},
         net_text({"data": (1, 8, 4, 4)}, plain("scale", "Scale", "data")),

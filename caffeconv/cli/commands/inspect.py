@@ -201,7 +201,7 @@ def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool
             return
         raise CaffeconvError(f"{out}: not written: no edits were found after which everything fits")
     if str(out) == "-":
-        click.echo(_unified_diff(report, inputs[0]), nl=False)
+        echo(_unified_diff(report, inputs[0]), nl=False)
         return
     refuse_input_as_output(out, inputs)
     is_windows_text = not is_weights(inputs[0]) and b"\r\n" in inputs[0].read_bytes()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
-
 WEIGHTS_SUFFIXES = (".caffemodel", ".h5", ".hdf5")
 BLOB_SUFFIX = ".binaryproto"
 
@@ -32,14 +30,15 @@ def inspect_file(path: Path, *, values: bool, as_json: bool) -> bool:
 
 def compare_weights_files(a: Path, b: Path, *, as_json: bool) -> None:
     """Shows in what two weights files differ."""
-    from caffeconv.cli.show.file_listings import print_weights_changes
+    from caffeconv.cli.show.console import echo
+from caffeconv.cli.show.file_listings import print_weights_changes
     from caffeconv.cli.show.inspect_json import changes_to_json
     from caffeconv.frontend.open_files import read_weights
     from caffeconv.inspection.weights_listing import compare_weights
 
     changes = compare_weights(read_weights(a), read_weights(b))
     if as_json:
-        click.echo(changes_to_json(changes))
+        echo(changes_to_json(changes))
     else:
         print_weights_changes(changes)
 
@@ -66,7 +65,7 @@ def _weights(path: Path, *, values: bool, as_json: bool) -> None:
 
     listing = list_weights(read_weights(path), values=values)
     if as_json:
-        click.echo(weights_to_json(listing))
+        echo(weights_to_json(listing))
     else:
         print_weights(listing)
 
@@ -77,7 +76,7 @@ def _database(path: Path, *, as_json: bool) -> None:
 
     listing = list_database(path)
     if as_json:
-        click.echo(listing_to_json(listing))
+        echo(listing_to_json(listing))
     else:
         print_database(listing)
 
@@ -88,7 +87,7 @@ def _array(path: Path, *, as_json: bool) -> None:
 
     listing = list_binaryproto(path)
     if as_json:
-        click.echo(listing_to_json(listing))
+        echo(listing_to_json(listing))
     else:
         print_array(listing)
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-
 from caffeconv.cli.show.console import echo
 from caffeconv.cli.show.inspect_json import VERSION
 from caffeconv.tensor.shape import format_shape

@@ -300,6 +300,8 @@ def shape_words(comparison: Comparison, misfit: Misfit) -> list[str]:
     trial, definition = comparison.trial, comparison.trial.net.layers[misfit.index]
     bottoms = trial.bottoms(misfit.index)
     kind = LAYERS.get(definition.type)
+    if not misfit.is_curable:
+        return []
     if kind is not None and kind.fills_itself:
         return ["This is a net for training: `deploy=True` makes of it the net that is used afterwards."]
     return [*_refusal(trial, misfit.index), *_how_bottoms_came(trial, definition, bottoms or ())]
@@ -318,7 +320,11 @@ def _refusal(trial: TrialNet, index: int) -> Sequence[str]:
 
 def _how_bottoms_came(trial: TrialNet, definition: LayerDef, bottoms: Sequence[Shape]) -> list[str]:
     """The layers that only one of the bottoms comes through, and what makes their sizes differ."""
-    if definition.type not in LAYERS or len(bottoms) < 2 or len({bottom[1:] for bottom in bottoms}) < 2:
+    if (
+        definition.type not in LAYERS
+        or len({bottom[1:] for bottom in bottoms}) < 2
+        or _agree(trial, definition, bottoms)
+    ):
         return []
     chains = [chain(trial, value) for value in definition.bottom_values]
     common = set.intersection(*({link.index for link in links} for links in chains))
@@ -327,9 +333,17 @@ def _how_bottoms_came(trial: TrialNet, definition: LayerDef, bottoms: Sequence[S
     for blob, own in zip(definition.bottoms, chains, strict=True):
         if len(own) > 1 or (own and own[0].formula):
             lines += [f"how '{blob}' comes to {of_item(own[-1].shape)}:", *_formula_lines(own)]
-    if len({bottom[2:] for bottom in bottoms}) > 1 and _nearly(bottoms):
+    if len(set(map(len, bottoms))) == 1 and len({bottom[2:] for bottom in bottoms}) > 1 and _nearly(bottoms):
         lines += _rounding_words(trial, definition, chains)
     return lines
+
+
+def _agree(trial: TrialNet, definition: LayerDef, bottoms: Sequence[Shape]) -> bool:
+    """Whether the bottoms' planes are of one size, and nothing but these could be asked to be alike."""
+    sizes = [bottom[2:] for bottom in bottoms if len(bottom) > 3]
+    layer = next((trial.layers[i] for i, each in enumerate(trial.net.layers) if each is definition), None)
+    joins = layer is not None and bool(layer.fitting_bottoms(tuple(bottoms)))
+    return len(sizes) > 1 and len(set(sizes)) == 1 and not joins
 
 
 def _rounding_words(trial: TrialNet, definition: LayerDef, chains: Sequence[list[Link]]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
-from caffeconv.errors import DialectError, LayerError
+from caffeconv.errors import DialectError, LayerError, OutsideError
 from caffeconv.frontend.bind import shape_fits
 from caffeconv.frontend.build import infer_tops, parse_layer
 from caffeconv.ir.definition import LayerDef, NetDef
@@ -152,7 +152,11 @@ class TrialNet:
             tops = infer_tops(definition, layer, bottoms, self.context.input_shapes, None)
             weight_shapes = layer.weight_shapes(bottoms)
         except LayerError as error:
-            return layer, unknown, Misfit(index, str(error), is_curable=not isinstance(error, DialectError))
+            return (
+                layer,
+                unknown,
+                Misfit(index, str(error), is_curable=not isinstance(error, (DialectError, OutsideError))),
+            )
         top_shapes: dict[str, Shape | None] = dict(zip(definition.top_values, tops, strict=False))
         return layer, top_shapes, self._misfit(index, definition.name, layer, tuple(weight_shapes.values()))
 
