@@ -163,9 +163,8 @@ def inspect(
     diagnosis = diagnose(definition, files, problems, shapes)
     value_warnings = tuple(check_values(binding.graph.nodes)) if values else ()
     diagnostics = (*diagnosis.diagnostics, *value_warnings)
-    deploy_command = (
-        "" if deploy else deploy_options(upgraded, replace(options, shapes=shapes or {}), partial_graph.unbuilt, files)
-    )
+    sized = replace(options, shapes=shapes or {})
+    deploy_command = "" if deploy else deploy_options(upgraded, sized, partial_graph.unbuilt, files)
     fixed = with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None
     last = {value: blob for blob, value in definition.last_value.items()}
     return Report(

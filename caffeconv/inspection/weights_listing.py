@@ -127,11 +127,10 @@ def _blob(blob: Blob, *, values: bool) -> BlobListing:
 
 
 def _storage(blob: Blob) -> str:
-    if not isinstance(blob, StoredBlob) or not blob.chunks:
+    if not isinstance(blob, StoredBlob) or not blob.runs:
         return "float"
-    run = blob.chunks[0]
-    precision = _PRECISIONS[run.dtype]
-    return f"{precision}, unpacked" if run.step != int(run.dtype[-1]) else precision
+    precision = _PRECISIONS[blob.dtype]
+    return f"{precision}, unpacked" if blob.runs[0].step != int(blob.dtype[-1]) else precision
 
 
 def _statistics(blob: Blob) -> ValueStatistics:

@@ -10,6 +10,7 @@ from support.graphs import Inputs, dense, graph_of, layer, net_of
 
 from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import InvalidNetError, LayerError
+from caffeconv.files.net_folders import NetFolders
 from caffeconv.frontend.build import build, build_partial_graph, layer_class
 from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
@@ -101,7 +102,9 @@ def test_tops_that_losses_make_by_themselves(tmp_path: Path) -> None:
 )
 def test_names_of_other_frameworks(kind: str, meant: str) -> None:
     with pytest.raises(LayerError, match=rf"Unknown layer type: {kind}; did you mean {meant}\?"):
-        layer_class(LayerDef("l", kind, (), (), (), (), LayerParameter(name="l", type=kind), "TEST", Path()))
+        layer_class(
+            LayerDef("l", kind, (), (), (), (), LayerParameter(name="l", type=kind), "TEST", NetFolders(Path()))
+        )
 
 
 def test_other_names_lead_to_types_that_there_are() -> None:

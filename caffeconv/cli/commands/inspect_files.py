@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from caffeconv.cli.show.console import echo
+
 WEIGHTS_SUFFIXES = (".caffemodel", ".h5", ".hdf5")
 BLOB_SUFFIX = ".binaryproto"
 
@@ -30,8 +32,7 @@ def inspect_file(path: Path, *, values: bool, as_json: bool) -> bool:
 
 def compare_weights_files(a: Path, b: Path, *, as_json: bool) -> None:
     """Shows in what two weights files differ."""
-    from caffeconv.cli.show.console import echo
-from caffeconv.cli.show.file_listings import print_weights_changes
+    from caffeconv.cli.show.file_listings import print_weights_changes
     from caffeconv.cli.show.inspect_json import changes_to_json
     from caffeconv.frontend.open_files import read_weights
     from caffeconv.inspection.weights_listing import compare_weights
@@ -45,14 +46,14 @@ from caffeconv.cli.show.file_listings import print_weights_changes
 
 def _is_data(path: Path) -> bool:
     """Whether a file is HDF5 of another kind than Caffe's weights: it has datasets at the top."""
-    from caffeconv.caffe_format.hdf5 import is_hdf5
+    from caffeconv.files.hdf5 import is_hdf5
     from caffeconv.inspection.data_listing import list_hdf5_data
 
     return is_hdf5(path) and bool(list_hdf5_data(path))
 
 
 def _carries_net(path: Path) -> bool:
-    from caffeconv.caffe_format.hdf5 import is_hdf5
+    from caffeconv.files.hdf5 import is_hdf5
     from caffeconv.frontend.open_files import carries_net
 
     return not is_hdf5(path) and carries_net(path)
