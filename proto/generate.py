@@ -19,7 +19,7 @@ STUB_HEADER = """\
 #     python proto/generate.py caffeconv/caffe_pb2/caffe.desc --pyi caffeconv/caffe_pb2/__init__.pyi
 # ruff: noqa
 # fmt: off
-# mypy: disable-error-code="type-arg"
+# mypy: disable-error-code="type-arg,no-untyped-def"
 """
 
 

@@ -352,7 +352,13 @@ _V1_TYPES = {
     V1LayerParameter.IMAGE_SEG_DATA: "ImageSegData",
     V1LayerParameter.CONVOLUTION3D: "Convolution3D",
     V1LayerParameter.POOLING3D: "Pooling3D",
+    V1LayerParameter.DECONVOLUTION3D: "Deconvolution3D",
     V1LayerParameter.VIDEO_DATA: "VideoData",
+    V1LayerParameter.VIDEO_SEGMENTATION_DATA: "VideoSegmentationData",
+    V1LayerParameter.VIDEO_WITH_VOXEL_TRUTH_DATA: "VideoWithVoxelTruthData",
+    V1LayerParameter.VOXEL_SOFTMAX: "Softmax",
+    V1LayerParameter.VOXEL_SOFTMAX_LOSS: "VoxelWiseSoftmaxLoss",
+    V1LayerParameter.AVG_PROBS: "AvgProbs",
     V1LayerParameter.UNPOOLING: "Unpooling",
     V1LayerParameter.MULTI_STAGE_MEANFIELD: "MultiStageMeanfield",
     V1LayerParameter.BN: "BN",
@@ -427,7 +433,7 @@ def _upgrade_v1_layer(old: V1LayerParameter) -> LayerParameter:
 
 def _move_to_3d(layer: LayerParameter) -> None:
     """C3D 1.0 has the fields of its layers in the messages of the flat ones, C3D 1.1 in messages of their own."""
-    if layer.type == "Convolution3D" and layer.HasField("convolution_param"):
+    if layer.type in ("Convolution3D", "Deconvolution3D") and layer.HasField("convolution_param"):
         _copy_common_fields(layer.convolution_param, layer.convolution3d_param)
         layer.ClearField("convolution_param")
     if layer.type == "Pooling3D" and layer.HasField("pooling_param"):

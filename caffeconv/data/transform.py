@@ -30,16 +30,18 @@ class Transform:
     phase: Phase = "TEST"
     foreign: tuple[str, ...] = ()
     """Fields of Caffe's forks that would change the values, and are not followed."""
+    crop_sides: Size | None = None
+    """Height and width of the crop where these differ (DeepLab, PSPNet, SSD, Cysu's caffe); `crop_size` without."""
 
     @property
     def is_random(self) -> bool:
         # caffe: DataTransformer::InitRand
-        return self.mirror or (self.phase == "TRAIN" and self.crop_size > 0)
+        return self.mirror or (self.phase == "TRAIN" and self.crop is not None)
 
     @property
     def crop(self) -> Size | None:
         """Height and width of the crop."""
-        return (self.crop_size, self.crop_size) if self.crop_size else None
+        return (self.crop_size, self.crop_size) if self.crop_size else self.crop_sides
 
     def shape(self, item: Shape, where: str) -> Shape:
         """C×H×W of an item when transformed (caffe: InferBlobShape); CaffeconvError where the crop is larger."""
@@ -64,7 +66,7 @@ class Transform:
         mean = None
         if self.mean_file is not None and self.mean_file.exists():
             mean = read_mean(self.mean_file).shape
-        size = (self.crop_size, self.crop_size) if self.crop_size else mean[1:] if mean is not None else None
+        size = self.crop or (mean[1:] if mean is not None else None)
         if size is None:
             return None
         if channels is None:

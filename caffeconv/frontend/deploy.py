@@ -7,20 +7,28 @@ read labels go, and losses and evaluations of forks; a loss that contains the pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_format.upgrade import upgrade_net
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, LayerError
-from caffeconv.frontend.netdef import define_net, draft_net
+from caffeconv.frontend.data_sizes import item_shape
+from caffeconv.frontend.netdef import draft_net
 from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Layer
-from caffeconv.layers import LAYERS
-from caffeconv.layers.training_only import is_training_only
+from caffeconv.layers.detection_head import detection_head
+from caffeconv.layers.training_only import (
+    data_tops,
+    is_training_only,
+    known_type,
+    name_of,
+    passed_on,
+    prediction_layer,
+)
 from caffeconv.tensor.shape import Shape
 
 
@@ -34,17 +42,16 @@ def to_deploy(source: NetSource, options: NetOptions) -> NetSource:
     Raises UnknownSizeError where an input's shape cannot be known.
     """
     source = _with_data_of_other_phase(source, options)
-    net = define_net(source, options)
+    net, problems = draft_net(source, options)
     labels = _labels(net.layers) - options.shapes.keys()
-    layers: list[tuple[LayerParameter, int]] = []
-    tops: set[str] = set()
-    predictions: dict[tuple[str, str], str] = {}
+    deploy = _DeployNet(net.layers, labels, options.shapes)
     for layer in net.layers:
-        kind = LAYERS.get(layer.type)
-        for proto in _deployed(layer, kind, labels, tops, predictions, options.shapes):
-            layers.append((proto, layer.line or 0))
-            tops.update(proto.top)
-    layers = _without_cut_branches(layers)
+        deploy.add(layer)
+    names = {proto.name for proto, _ in deploy.layers}
+    problems = [problem for problem in problems if problem.layer in names]
+    if problems:
+        raise InvalidNetError(problems)
+    layers = _without_cut_branches(deploy.layers)
     deployed = NetParameter(name=net.name or None)
     deployed.layer.extend(proto for proto, _ in layers)
     return replace(source, net=deployed, lines=tuple(line for _, line in layers))
@@ -83,16 +90,21 @@ def _labels(layers: Sequence[LayerDef]) -> set[str]:
     made of these alone."""
     labels: set[str] = set()
     for layer in layers:
-        kind = LAYERS.get(layer.type)
+        kind = known_type(layer)
         if kind is None:
-            labels.update(layer.tops[1:] if _is_unknown_data(layer) else ())
+            labels.update(_label_tops(layer))
             continue
         if kind.is_input:
             labels.update(kind.label_tops(layer))
         labels.update(layer.bottoms[i] for i in kind.label_bottoms if i < len(layer.bottoms))
+    made = {top for layer in layers for top in layer.tops}
+    missing = {bottom for layer in layers for bottom in layer.bottoms} - made
+    labels.update(blob for blob in missing if all(_only_trains(layer) for layer in layers if blob in layer.bottoms))
+    passing = [(layer, passed_on(layer).values()) for layer in layers if known_type(layer) is None]
+    labels.update(bottom for layer, passed in passing if passed for bottom in layer.bottoms if bottom not in passed)
     # backwards: what is made only to become a label is one; forwards: what is made of labels is one
     for layer in reversed(layers):
-        kind = LAYERS.get(layer.type)
+        kind = known_type(layer)
         if kind is not None and not kind.is_input and layer.tops and set(layer.tops) <= labels:
             readers = [other for other in layers if set(other.bottoms) & set(layer.bottoms) and other is not layer]
             if all(_reads_as_label(other, set(layer.bottoms), labels) for other in readers):
@@ -103,55 +115,103 @@ def _labels(layers: Sequence[LayerDef]) -> set[str]:
     return labels
 
 
+def _label_tops(layer: LayerDef) -> Iterable[str]:
+    """What a layer of a type that is not known makes of labels: all but data, and what it only passes on."""
+    if not layer.bottoms:
+        data = data_tops(layer) if layer.tops else ()
+        return [top for top in layer.tops if top not in data]
+    passed = passed_on(layer)
+    return [top for top in layer.tops if top not in passed] if is_training_only(layer) else ()
+
+
+def _only_trains(layer: LayerDef) -> bool:
+    """Whether a layer is a loss or an evaluation, which no deploy net has."""
+    kind = known_type(layer)
+    return is_training_only(layer) if kind is None else kind.is_loss or bool(kind.label_bottoms)
+
+
 def _reads_as_label(layer: LayerDef, blobs: set[str], labels: set[str]) -> bool:
-    kind = LAYERS.get(layer.type)
+    kind = known_type(layer)
     positions = [i for i, bottom in enumerate(layer.bottoms) if bottom in blobs]
     return (kind is not None and set(positions) <= set(kind.label_bottoms)) or set(layer.tops) <= labels
 
 
-def _deployed(
-    layer: LayerDef, kind: type[Layer] | None, labels: set[str], tops: set[str],
-    predictions: dict[tuple[str, str], str], shapes: Mapping[str, Sequence[int]],
-) -> Iterable[LayerParameter]:  # fmt: skip
-    """What stands for a layer in the deploy net: itself, something else, or nothing."""
-    if kind is not None and kind.is_input:
-        yield from _input(layer, kind, labels, shapes)
-    elif _is_unknown_data(layer):
-        yield from _unknown_input(layer, labels, shapes)
-    elif kind is None and is_training_only(layer.type):
-        return
-    elif kind is not None and (kind.is_loss or kind.label_bottoms):
-        proto = kind.prediction_layer(layer) if layer.bottoms and layer.bottoms[0] not in labels else None
-        if proto is not None and (proto.type, layer.bottoms[0]) not in predictions:
-            proto.name = _free_name("prob", layer, tops)
-            proto.top.append(proto.name)
-            predictions[proto.type, layer.bottoms[0]] = proto.name
+@dataclass
+class _DeployNet:
+    """The deploy net as far as it is made: each layer of the training net is added as what stands for it there."""
+
+    training: Sequence[LayerDef]
+    labels: set[str]
+    shapes: Mapping[str, Sequence[int]]
+    layers: list[tuple[LayerParameter, int]] = field(default_factory=list)
+    """Layers and their lines."""
+    _tops: set[str] = field(default_factory=set)
+    _predictions: dict[tuple[str, str], str] = field(default_factory=dict)
+    _passed_on: dict[str, str] = field(default_factory=dict)
+    """Blobs of the training net → those that stand for them here."""
+
+    def add(self, layer: LayerDef) -> None:
+        for proto in self._deployed(layer):
+            bottoms = [self._passed_on.get(bottom, bottom) for bottom in proto.bottom]
+            del proto.bottom[:]
+            proto.bottom.extend(bottoms)
+            self.layers.append((proto, layer.line or 0))
+            self._tops.update(proto.top)
+
+    def _deployed(self, layer: LayerDef) -> Iterable[LayerParameter]:
+        """What stands for a layer in the deploy net: itself, something else, or nothing."""
+        kind = known_type(layer)
+        if kind is not None and kind.is_input:
+            yield from _input(layer, kind, self.labels, self.shapes)
+        elif _is_unknown_data(layer):
+            yield from _unknown_input(layer, self.labels, self.shapes)
+        elif kind is None and is_training_only(layer):
+            passed = passed_on(layer)
+            self._passed_on.update((top, self._passed_on.get(bottom, bottom)) for top, bottom in passed.items())
+            yield from detection_head(layer, self.training)
+            yield from self._prediction(layer, prediction_layer(layer))
+        elif kind is not None and (kind.is_loss or kind.label_bottoms):
+            yield from self._prediction(layer, kind.prediction_layer(layer) if layer.bottoms else None)
+        elif not self.labels & set(layer.bottoms) and not (layer.tops and self.labels >= set(layer.tops)):
+            proto = LayerParameter()
+            proto.CopyFrom(layer.proto)
+            for name in ("include", "exclude", "loss_weight", "propagate_down", "phase"):
+                proto.ClearField(name)
+            # a loss over what is such a prediction already leaves none behind
+            self._predictions.update(((layer.type, top), top) for top in layer.tops)
             yield proto
-    elif not set(layer.bottoms) & labels and not (layer.tops and set(layer.tops) <= labels):
-        proto = LayerParameter()
-        proto.CopyFrom(layer.proto)
-        for name in ("include", "exclude", "loss_weight", "propagate_down", "phase"):
-            proto.ClearField(name)
-        # a loss over what is such a prediction already leaves none behind
-        predictions.update(((layer.type, top), top) for top in layer.tops)
+
+    def _prediction(self, layer: LayerDef, proto: LayerParameter | None) -> Iterable[LayerParameter]:
+        if proto is None or layer.bottoms[0] in self.labels or (proto.type, layer.bottoms[0]) in self._predictions:
+            return
+        proto.name = _free_name("prob", layer, self._tops)
+        proto.top.append(proto.name)
+        self._predictions[proto.type, layer.bottoms[0]] = proto.name
         yield proto
 
 
 def _is_unknown_data(layer: LayerDef) -> bool:
     """Whether a layer of a type that is not known fills its tops by itself: first the data, then labels."""
-    return layer.type not in LAYERS and not layer.bottoms and bool(layer.tops)
+    return known_type(layer) is None and not layer.bottoms and bool(layer.tops)
 
 
-def _unknown_input(layer: LayerDef, labels: set[str], shapes: Mapping[str, Sequence[int]]) -> Iterable[LayerParameter]:
+def _unknown_input(
+    layer: LayerDef, labels: Collection[str], shapes: Mapping[str, Sequence[int]]
+) -> Iterable[LayerParameter]:
     wanted = [top for top in layer.tops if top not in labels]
-    unknown = [top for top in wanted if top not in shapes]
+    known: dict[str, Sequence[int]] = {top: shape for top, shape in data_tops(layer).items() if shape is not None}
+    size = item_shape(layer)
+    if size is not None:
+        known[layer.tops[0]] = size
+    known.update(shapes)
+    unknown = [top for top in wanted if top not in known]
     if unknown:
-        message = f"{layer.type} is a data layer of a fork, which does not say how large '{unknown[0]}' is"
+        message = f"{name_of(layer)} is a data layer of a fork, which does not say how large '{unknown[0]}' is"
         hint = f"Name it: `shapes={ {unknown[0]: (1, 3, 224, 224)} }`"
         raise UnknownSizeError([Diagnostic("error", layer.where, message, hint, layer.name)])
     proto = LayerParameter(name=layer.name, type="Input", top=wanted)
     for top in wanted:
-        proto.input_param.shape.add().dim.extend(shapes[top])
+        proto.input_param.shape.add().dim.extend(known[top])
     if wanted:
         yield proto
 
@@ -161,7 +221,7 @@ def _free_name(name: str, layer: LayerDef, tops: set[str]) -> str:
 
 
 def _input(
-    layer: LayerDef, kind: type[Layer], labels: set[str], shapes: Mapping[str, Sequence[int]]
+    layer: LayerDef, kind: type[Layer], labels: Collection[str], shapes: Mapping[str, Sequence[int]]
 ) -> Iterable[LayerParameter]:
     wanted = [top for top in layer.tops if top not in labels]
     if not wanted:

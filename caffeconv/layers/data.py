@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 _LAST_BVLC_TRANSFORM = 7
 # NVIDIA's: how the work is done and shown, and what Caffe draws at random from
 _TRANSFORM_WITHOUT_EFFECT = frozenset(("display", "num_labels", "use_gpu_transform", "random_seed"))
+_FOREIGN_PICTURES = ("new_dim", "bicubic", "normalize", "new_length", "min_height", "min_width", "label_type")
+"""Fields of image_data_param in forks that would change what the layer reads."""
+_CROP_SIDES = (("crop_height", "crop_width"), ("crop_h", "crop_w"))
 
 
 @dataclass(frozen=True)
@@ -229,11 +232,15 @@ def _transform(layer: LayerDef) -> Transform:
     foreign = tuple(
         field.name
         for field, _ in p.ListFields()
-        if field.number > _LAST_BVLC_TRANSFORM and field.name not in _TRANSFORM_WITHOUT_EFFECT
+        if field.number > _LAST_BVLC_TRANSFORM
+        and field.name not in _TRANSFORM_WITHOUT_EFFECT
+        and not any(field.name in names for names in _CROP_SIDES)
     )
+    sides = [(getattr(p, height), getattr(p, width)) for height, width in _CROP_SIDES]
     return Transform(
         p.scale, p.mirror, p.crop_size, layer.find_file(p.mean_file) if p.HasField("mean_file") else None,
         tuple(p.mean_value), p.force_color, p.force_gray, layer.phase, foreign,
+        next((side for side in sides if min(side) > 0), None),
     )  # fmt: skip
 
 
@@ -259,8 +266,9 @@ class Data(DataLayer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p, transform = layer.proto.data_param, _transform(layer)
-        if p.shuffle:  # NVIDIA's
-            transform = replace(transform, foreign=(*transform.foreign, "shuffle"))
+        # NVIDIA's and Cysu's, which read the records in another order
+        foreign = [name for name in ("shuffle", "shuffle_pool_size") if getattr(p, name)]
+        transform = replace(transform, foreign=(*transform.foreign, *foreign))
         return cls(
             len(layer.tops), _batch_size(p.batch_size), layer.find_file(p.source),
             "LMDB" if p.backend == p.LMDB else "LEVELDB", transform,
@@ -311,16 +319,19 @@ class ImageData(DataLayer):
                 "Current implementation requires new_height and new_width to be set at the same time."
             )
         size = (p.new_height, p.new_width) if p.new_height else None
+        transform = _transform(layer)
+        foreign = [name for name in _FOREIGN_PICTURES if p.HasField(name)]
+        transform = replace(transform, foreign=(*transform.foreign, *foreign))
         pictures = ImageList(layer.find_file(p.source), p.root_folder, layer.folders, p.is_color, size)
-        return cls(len(layer.tops), _batch_size(p.batch_size), pictures, _transform(layer), p.shuffle, p.rand_skip)
+        return cls(len(layer.tops), _batch_size(p.batch_size), pictures, transform, p.shuffle, p.rand_skip)
 
     def item_shape(self) -> Shape:
         channels = 3 if self.pictures.color else 1
         try:
             if self.pictures.size is not None:
                 return self.transform.shape((channels, *self.pictures.size), "transform_param")
-            if self.transform.crop_size:
-                return channels, self.transform.crop_size, self.transform.crop_size
+            if self.transform.crop is not None:
+                return channels, *self.transform.crop
             height, width = self.pictures.first_size()
         except SourceUnavailableError as error:
             guess = self.transform.guess_shape(channels)

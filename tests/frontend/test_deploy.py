@@ -198,3 +198,66 @@ def test_data_of_the_other_phase_alone(tmp_path: Path) -> None:
     model = caffeconv.convert(path, deploy=True, shapes={"data": (1, 3, 4, 4)})
     assert [value.name for value in model.graph.input] == ["data"]
     assert [value.name for value in model.graph.output] == ["fc"]
+
+
+FRCNN = """
+layer { name: "input" type: "Python" top: "data" top: "im_info" top: "gt_boxes"
+  python_param { module: "roi_data_layer.layer" layer: "RoIDataLayer" param_str: "'num_classes': 2" } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv" convolution_param { num_output: 6 kernel_size: 1 } }
+layer { name: "score" type: "Convolution" bottom: "conv" top: "score" convolution_param { num_output: 18 kernel_size: 1 } }
+layer { name: "delta" type: "Convolution" bottom: "conv" top: "delta" convolution_param { num_output: 36 kernel_size: 1 } }
+layer { name: "target" type: "Python" bottom: "score" bottom: "gt_boxes" bottom: "im_info" bottom: "data"
+  top: "rpn_labels" top: "rpn_targets" python_param { module: "rpn.anchor_target_layer" layer: "AnchorTargetLayer" } }
+layer { name: "loc_loss" type: "SmoothL1Loss" bottom: "delta" bottom: "rpn_targets" top: "loc_loss" }
+layer { name: "proposal" type: "Python" bottom: "score" bottom: "delta" bottom: "im_info" top: "rpn_rois"
+  python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" param_str: "'feat_stride': 16" } }
+layer { name: "data_rois" type: "Python" bottom: "rpn_rois" bottom: "gt_boxes" top: "rois" top: "labels"
+  python_param { module: "rpn.proposal_target_layer" layer: "ProposalTargetLayer" param_str: "'num_classes': 2" } }
+layer { name: "pool" type: "ROIPooling" bottom: "conv" bottom: "rois" top: "pool"
+  roi_pooling_param { pooled_w: 2 pooled_h: 2 spatial_scale: 0.0625 } }
+layer { name: "cls" type: "InnerProduct" bottom: "pool" top: "cls" inner_product_param { num_output: 2 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "cls" bottom: "labels" top: "loss" }
+"""
+
+
+def test_faster_rcnns_python_layers_need_no_code(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(FRCNN)
+    model = caffeconv.convert(path, deploy=True, shapes={"data": (1, 3, 5, 6)})
+    assert [value.name for value in model.graph.input] == ["data", "im_info"]
+    assert [value.name for value in model.graph.output] == ["prob"]
+
+
+def test_the_size_of_python_data_is_asked_for(tmp_path: Path) -> None:
+    text = (
+        'layer { name: "d" type: "Python" top: "data" top: "label" python_param { module: "m" layer: "Layer" } }' + BODY
+    )
+    with pytest.raises(caffeconv.CaffeconvError, match=r"m\.Layer is a data layer of a fork.*'data'"):
+        deployed(tmp_path, text)
+    assert deployed(tmp_path, text, data=(1, 3, 2, 2))["d"] == ("Input", [], ["data"])
+
+
+def test_an_evaluation_whose_label_nobody_makes(tmp_path: Path) -> None:
+    text = 'input: "data" input_shape { dim: 1 dim: 3 }' + BODY
+    text += 'layer { name: "acc" type: "Accuracy" bottom: "fc" bottom: "label" top: "acc" }'
+    assert deployed(tmp_path, text).keys() == {"input", "fc"}
+    with pytest.raises(caffeconv.CaffeconvError, match="Unknown bottom blob 'other'"):
+        deployed(tmp_path, text + BODY.replace('"fc"', '"fc2"').replace('bottom: "data"', 'bottom: "other"'))
+
+
+def test_ssds_loss_leaves_its_detection_head(tmp_path: Path) -> None:
+    text = (
+        DATA
+        + """
+    layer { name: "loc" type: "InnerProduct" bottom: "data" top: "loc" inner_product_param { num_output: 324 } }
+    layer { name: "conf" type: "InnerProduct" bottom: "data" top: "conf" inner_product_param { num_output: 243 } }
+    layer { name: "prior" type: "PriorBox" bottom: "data" bottom: "data" top: "prior"
+      prior_box_param { min_size: 3 variance: 0.1 } }
+    layer { name: "mbox" type: "MultiBoxLoss" bottom: "loc" bottom: "conf" bottom: "prior" bottom: "label" top: "mbox"
+      multibox_loss_param { num_classes: 3 } }
+    """
+    )
+    path = tmp_path / "net.prototxt"
+    path.write_text(text)
+    found = caffeconv.Net(path, deploy=True).forward(data=np.ones((1, 3, 9, 9), np.float32))
+    assert found["detection_out"].shape[-1] == 7
