@@ -11,8 +11,6 @@ from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Layer
 from caffeconv.layers import LAYERS, PYTHON_LAYERS
-from caffeconv.layers.losses import softmax_over
-from caffeconv.layers.python import Python
 from caffeconv.tensor.shape import Shape
 
 LOSSES = frozenset(
@@ -70,9 +68,8 @@ def known_type(layer: LayerDef) -> type[Layer] | None:
     """
     if layer.type != "Python":
         return LAYERS.get(layer.type)
-    param = layer.proto.python_param
-    rule = PYTHON_LAYERS.get((param.module, param.layer))
-    own = Python if layer.python_host is not None and layer.bottoms and not is_training_only(layer) else None
+    rule = PYTHON_LAYERS.get(name_of(layer))
+    own = LAYERS["Python"] if layer.python_host is not None and layer.bottoms and not is_training_only(layer) else None
     return rule or own
 
 
@@ -101,4 +98,4 @@ def prediction_layer(layer: LayerDef) -> LayerParameter | None:
     """What a loss of a fork leaves over its first bottom, still without name and top; None: nothing of one layer."""
     if name_of(layer) not in _SOFTMAX_LOSSES:
         return None
-    return softmax_over(layer, layer.proto.softmax_param.axis)
+    return LAYERS["SoftmaxWithLoss"].prediction_layer(layer)
