@@ -80,7 +80,3 @@ class LayerError(CaffeconvError):
 
 class OutsideError(LayerError):
     """What a layer needs from outside the net is missing, unfit or not allowed: a module, a file. No edit of it helps."""
-
-
-class DialectError(LayerError):
-    """Forks of a layer's type differ, and nothing tells which is meant: only the caller can, no edit of the net."""

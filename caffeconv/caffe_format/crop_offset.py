@@ -23,6 +23,10 @@ SELF_ALIGNING = "AutoCrop"
 """The type of RCF's layer, which never has an offset as a field."""
 
 
+KIN_OF_HED = (SELF_ALIGNING, "ImageLabelmapData", "MultiStageMeanfield")
+"""Types that only forks have whose Crop looks for its offset: HED, RCF, CRF as RNN."""
+
+
 class CannotAlignError(CaffeconvError):
     """Why no offset follows from the net."""
 
@@ -73,13 +77,33 @@ def crop_offset(crop: LayerParameter, layers: Sequence[LayerParameter], inputs: 
     return offsets
 
 
-def align_crops(layers: Sequence[LayerParameter], dialect: str | None) -> Mapping[int, LayerParameter | str]:
+@dataclass(frozen=True)
+class UndecidedCrop:
+    """A Crop that two forks read differently, and nothing in the net tells whose it is."""
+
+    offset: Sequence[int]
+    """Height and width that HED's rule leaves out, and Caffe 1.0's does not."""
+
+    def __str__(self) -> str:
+        return (
+            "Crop without crop_param: Caffe 1.0 cuts at offset 0 (`dialect='bvlc'`), HED's and FCN's forks at "
+            f"{', '.join(map(str, self.offset))}, where both bottoms look at the same places (`dialect='hed'`). Choose one, "
+            "or write `crop_param { axis: 2 offset: … }`"
+        )
+
+
+def align_crops(
+    layers: Sequence[LayerParameter], dialect: str | None
+) -> Mapping[int, LayerParameter | UndecidedCrop | str]:
     """For each Crop that looks for its offset, by its index: the layer with the offset, or why there is none.
 
     AutoCrop always does, and with the dialect "hed" every Crop without a crop_param. Without a dialect such a Crop is
-    BVLC's, of offset 0, where the other rule has no offset or the same one; else the net does not tell.
+    HED's in a net that has layers of its kin alone, and BVLC's, of offset 0, where the other rule has no offset or the
+    same one; else the net does not tell.
     """
-    aligned: dict[int, LayerParameter | str] = {}
+    if dialect is None and any(layer.type in KIN_OF_HED for layer in layers):
+        dialect = "hed"
+    aligned: dict[int, LayerParameter | UndecidedCrop | str] = {}
     known = list(layers)
     for i, layer in enumerate(layers):
         is_own_type = layer.type == SELF_ALIGNING
@@ -93,21 +117,13 @@ def align_crops(layers: Sequence[LayerParameter], dialect: str | None) -> Mappin
             continue
         if not is_own_type and dialect is None:
             if any(offset):
-                aligned[i] = _ambiguous(offset)
+                aligned[i] = UndecidedCrop(offset)
             continue
         known[i] = LayerParameter()
         known[i].CopyFrom(layer)
         known[i].crop_param.offset.extend(offset)
         aligned[i] = known[i]
     return aligned
-
-
-def _ambiguous(offset: Sequence[int]) -> str:
-    return (
-        f"Crop without crop_param: Caffe 1.0 cuts at offset 0 (`dialect='bvlc'`), HED's and FCN's forks at "
-        f"{', '.join(map(str, offset))}, where both bottoms look at the same places (`dialect='hed'`). Choose one, or write "
-        "`crop_param { axis: 2 offset: … }`"
-    )
 
 
 def _walk_back(blob: str, makers: Mapping[str, LayerParameter], inputs: Sequence[str]) -> list[str]:

@@ -61,6 +61,8 @@ def load(net: PathLike, weights: Weights = None, options: NetOptions | None = No
     definition = with_stored_shapes(define_net(source, options), files)
     partial_graph = build_partial_graph(definition, options.shapes)
     bound = bind(finish(definition, partial_graph), files, seed=options.seed)
+    if partial_graph.undecided and not partial_graph.problems:
+        raise InvalidNetError(partial_graph.undecided)
     errors = [d for d in (*partial_graph.summary, *for_built_layers(partial_graph, bound)) if d.severity == "error"]
     if errors:
         from caffeconv.inspection.diagnose import QUICK, diagnose

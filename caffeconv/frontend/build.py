@@ -26,6 +26,8 @@ class PartialGraph:
     shapes: dict[str, Shape] = field(default_factory=dict)
     problems: list[Diagnostic] = field(default_factory=list)
     unbuilt: list[LayerDef] = field(default_factory=list)
+    undecided: list[Diagnostic] = field(default_factory=list)
+    """Layers whose rule only the caller can choose: such a graph has all its shapes, but is not for running."""
 
     @property
     def summary(self) -> list[Diagnostic]:
@@ -58,8 +60,8 @@ def build(
     InvalidNetError with every problem: unknown types, faulty parameters, shapes that do not go together.
     """
     draft = build_partial_graph(net, input_shapes, data_size=data_size)
-    if draft.problems:
-        raise InvalidNetError(draft.summary)
+    if draft.problems or draft.undecided:
+        raise InvalidNetError([*draft.summary, *draft.undecided])
     return finish(net, draft)
 
 
@@ -88,6 +90,9 @@ def build_partial_graph(
             draft.unbuilt.append(definition)
             continue
         draft.nodes.append(node)
+        choice = definition.undecided or node.layer.undecided(node.bottom_shapes)
+        if choice:
+            draft.undecided.append(Diagnostic("error", definition.where, choice, layer=definition.name))
         draft.shapes.update(zip(node.tops, node.top_shapes, strict=True))
     layers = [(node.layer, node.definition) for node in draft.nodes]
     inputs = {top for layer, definition in layers if layer.is_input for top in definition.tops}

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from caffeconv.caffe_format import upgrade
-from caffeconv.caffe_format.crop_offset import align_crops
+from caffeconv.caffe_format.crop_offset import UndecidedCrop, align_crops
 from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
@@ -62,17 +62,28 @@ def draft_net(source: NetSource, options: NetOptions) -> tuple[NetDef, list[Diag
         _definition(proto, name, line, options, source, python_host)
         for (proto, line), name in zip(layers, names, strict=True)
     ]
+    definitions = [_with_dialect(layer, definitions) for layer in definitions]
     crop_problems = _align_crops(definitions, options.dialect)
     named, last_value, problems = _name_values(definitions)
     definition = NetDef(net.name, tuple(named), options.phase, source.directory, source.path, last_value, python_host)
     return definition, [*crop_problems, *problems]
 
 
+def _with_dialect(layer: LayerDef, layers: Sequence[LayerDef]) -> LayerDef:
+    """The layer with the dialect that the others show it to follow, where the caller chose none."""
+    kind = LAYERS.get(layer.type)
+    if kind is None or layer.dialect is not None:
+        return layer
+    return replace(layer, dialect=kind.dialect_of_net(layer, layers))
+
+
 def _align_crops(layers: list[LayerDef], dialect: str | None) -> list[Diagnostic]:
     """Gives Crop layers that look for their offset what they find; what is wrong with the others."""
     problems = []
     for i, crop in align_crops([layer.proto for layer in layers], dialect).items():
-        if isinstance(crop, str):
+        if isinstance(crop, UndecidedCrop):
+            layers[i] = replace(layers[i], undecided=str(crop))
+        elif isinstance(crop, str):
             problems.append(Diagnostic("error", layers[i].where, crop, layer=layers[i].name))
         else:
             layers[i] = layers[i].with_proto(crop)

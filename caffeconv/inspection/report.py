@@ -159,7 +159,8 @@ def inspect(
     partial_graph = build_partial_graph(definition, shapes)
     graph = finish(definition, partial_graph)
     binding = bind(graph, files)
-    problems = (*dropped_warnings, *faults, *partial_graph.summary, *for_built_layers(partial_graph, binding))
+    choices = [replace(choice, severity="warning") for choice in partial_graph.undecided]
+    problems = (*dropped_warnings, *faults, *choices, *partial_graph.summary, *for_built_layers(partial_graph, binding))
     diagnosis = diagnose(definition, files, problems, shapes)
     value_warnings = tuple(check_values(binding.graph.nodes)) if values else ()
     diagnostics = (*diagnosis.diagnostics, *value_warnings)

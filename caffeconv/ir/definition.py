@@ -109,6 +109,8 @@ class LayerDef:
     propagate_down: tuple[bool, ...] = ()
     """Whether a diff is wanted, for each bottom, or none at all."""
     inline_blobs: tuple[InlineBlob, ...] = field(default=(), compare=False, repr=False)
+    undecided: str = ""
+    """What only the caller can say of the layer, as nothing in the net does; what the layer makes has one shape anyway."""
     stored_shapes: Shapes | None = None
     """What the weights file has for the layer, by which some types tell their fork; None: it has no such layer."""
 

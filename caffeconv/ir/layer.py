@@ -131,6 +131,19 @@ class Gradients:
     params: Mapping[str, str] = field(default_factory=dict)
 
 
+class Dialects(Essentials):
+    """Asked where forks give one name several rules."""
+
+    @classmethod
+    def dialect_of_net(cls, layer: LayerDef, layers: Sequence[LayerDef]) -> str | None:
+        """The dialect whose rule the net's other layers show this one to follow; None where they show none."""
+        return None
+
+    def undecided(self, bottoms: Shapes) -> str:
+        """What only the caller can say, where several rules make tops of these shapes; empty: nothing."""
+        return ""
+
+
 class Backward(Essentials):
     """Asked by the backward pass, besides `lower_gradient`."""
 
@@ -469,7 +482,8 @@ class Verifying:
 
 @dataclass(frozen=True)
 class Layer(
-    Backward, OpenShapes, DeployForm, Folding, SpatialForm, Precision, ChannelsLast, Costs, Repairs, Feeding, Verifying
+    Dialects, Backward, OpenShapes, DeployForm, Folding, SpatialForm, Precision, ChannelsLast, Costs, Repairs, Feeding,
+    Verifying,
 ):  # fmt: skip
     """A Caffe layer type. Shapes are in Caffe's axis order (NCHW for image blobs)."""
 

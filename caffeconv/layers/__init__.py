@@ -11,7 +11,7 @@ LAYERS = LayerTypes(
         "Accuracy": "accuracy.Accuracy",
         "Add": "broadcasting.Add",
         "ArgMax": "softmax.ArgMax",
-        "AutoCrop": "crop.Crop",
+        "AutoCrop": "crop.AutoCrop",
         "Axpy": "scale.Axpy",
         "BN": "bn.BN",
         "BNLL": "activations.BNLL",

@@ -458,8 +458,9 @@ class Dropout(Elementwise):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         ratio = layer.proto.dropout_param.dropout_ratio
-        if not 0 < ratio < 1:
-            raise LayerError(f"dropout_ratio is {ratio:g}; a value between 0 and 1 was needed")
+        # caffe: only a debug build checks that it lies between
+        if not 0 <= ratio <= 1:
+            raise LayerError(f"dropout_ratio is {ratio:g}; a value from 0 to 1 was needed")
         return cls(ratio, layer.phase, layer.proto.dropout_param.scale_train)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

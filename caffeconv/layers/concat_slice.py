@@ -11,7 +11,7 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, at_least, exactly
 from caffeconv.tensor.axis_order import AxisOrder, concatenated, sliced
-from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, format_shape
+from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, count, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -85,22 +85,32 @@ class Silence(Layer):
 
 @dataclass(frozen=True)
 class Concat(Layer):
-    """Lays the bottoms one after the other along an axis (caffe: concat_layer.cpp)."""
+    """Lays the bottoms one after the other along an axis (caffe: concat_layer.cpp).
+
+    Intel's `per_fla_fuse` does what the Permute (to N×H×W×C) and Flatten before each bottom did, which are left out.
+    """
 
     bottoms: ClassVar[Arity] = at_least(1)
     in_place: ClassVar[bool] = False
     only_moves_data: ClassVar[bool] = True
 
     axis: int
+    flattens: bool = False
+    """Whether each bottom is brought into one row of places and channels."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.concat_param
         if p.HasField("axis") and p.HasField("concat_dim"):
             raise LayerError("Either axis or concat_dim should be specified; not both.")
-        return cls(p.concat_dim if p.HasField("concat_dim") else p.axis)
+        return cls(p.concat_dim if p.HasField("concat_dim") else p.axis, p.per_fla_fuse)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
+        if self.flattens:
+            if self.axis != 1 or any(len(bottom) != 4 for bottom in bottoms):
+                shapes = ", ".join(map(format_shape, bottoms))
+                raise LayerError(f"per_fla_fuse with axis {self.axis} over {shapes}; axis 1 and N×C×H×W were needed")
+            bottoms = [(bottom[0], count(bottom, 1)) for bottom in bottoms]
         first = bottoms[0]
         axis = canonical_axis(self.axis, len(first), first)
         for i, bottom in enumerate(bottoms):
@@ -117,29 +127,50 @@ class Concat(Layer):
         return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        onnx.emit("Concat", node.bottoms, node.tops, axis=canonical_axis(self.axis, len(node.bottom_shapes[0])))
+        bottoms = [self._row(onnx, bottom) for bottom in node.bottoms] if self.flattens else node.bottoms
+        onnx.emit("Concat", bottoms, node.tops, axis=canonical_axis(self.axis, len(node.top_shapes[0])))
+
+    def _row(self, onnx: OnnxBuilder, bottom: str) -> str:
+        by_place = onnx.op("Transpose", [bottom], perm=[0, 2, 3, 1], what="by_place")
+        return onnx.op("Flatten", [by_place], axis=1, what="row")
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
-        if len(node.bottoms) == 1:
+        if len(node.bottoms) == 1 and not self.flattens:
             return Gradients(top_diffs)
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
+        if self.flattens:
+            return self._gradient_of_rows(node, onnx, top_diffs[0])
         axis_of_bottoms = tuple(onnx.dims(bottom)[axis] for bottom in node.bottoms)
         sizes = onnx.fixed(axis_of_bottoms, "the gradient of a Concat needs to know the sizes of its bottoms")
         parts = [top_diffs[0], onnx.ints("sizes", sizes)]
         return Gradients(onnx.ops("Split", parts, len(sizes), what="bottom_diff", axis=axis))
 
+    def _gradient_of_rows(self, node: Node, onnx: OnnxBuilder, diff: str) -> Gradients:
+        sizes = [count(shape, 1) for shape in node.bottom_shapes]
+        rows = onnx.ops("Split", [diff, onnx.ints("sizes", sizes)], len(sizes), what="row_diff", axis=1)
+        diffs = []
+        for row, bottom in zip(rows, node.bottoms, strict=True):
+            num, channels, height, width = onnx.dims(bottom)
+            by_place = onnx.reshape(row, (num, height, width, channels), what="place_diff")
+            diffs.append(onnx.op("Transpose", [by_place], perm=[0, 3, 1, 2], what="bottom_diff"))
+        return Gradients(diffs)
+
     def is_spatially_uniform(self, node: Node) -> bool:
+        if self.flattens:
+            return False
         return self.axis in (0, 1)  # not axis -1, which is another one for N×C than for N×C×H×W
 
     def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
+        if self.flattens:
+            return None
         top = concatenated(bottoms, canonical_axis(self.axis, len(node.bottom_shapes[0])), node.top_shapes[0])
         return None if top is None else [top]
 
     def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
         rank = len(bottoms[0])
-        if any(len(bottom) != rank for bottom in bottoms) or not -rank <= self.axis < rank:
+        if self.flattens or any(len(bottom) != rank for bottom in bottoms) or not -rank <= self.axis < rank:
             return ()
         axis = self.axis % rank
         return [

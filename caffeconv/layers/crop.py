@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from caffeconv.errors import LayerError
+import numpy as np
+
+from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
 from caffeconv.tensor.axis_order import AxisOrder, as_caffe
@@ -115,3 +117,61 @@ class Crop(Layer):
             f"{format_shape(least)}; it has "
             f"{format_shape(x[self.start(x) :])}."
         ]
+
+
+@dataclass(frozen=True)
+class AutoCrop(Crop):
+    """RCF's Crop, which finds its offset in the net (caffe_format/crop_offset.py) and never looks whether all of it is there.
+
+    Over the end of a row it reads on in the next one, over the end of a plane in the next plane, and after the last one
+    what happens to lie in memory: 0 here (yun-liu/RCF: auto_crop_layer.cpp).
+    """
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        x, like = bottoms
+        if len(x) != 4 or len(like) != 4:
+            raise LayerError(
+                f"bottom[0] is {format_shape(x)}, bottom[1] is {format_shape(like)}; 4 axes each were needed"
+            )
+        if any(size > whole for size, whole in zip(like[2:], x[2:], strict=True)):
+            raise LayerError(
+                f"bottom[1] is {format_shape(like)}, larger than bottom[0], {format_shape(x)}; AutoCrop only cuts off"
+            )
+        return [(*x[:2], *like[2:])]
+
+    def _reads_on(self, node: Node) -> bool:
+        whole, window = node.bottom_shapes[0][2:], node.top_shapes[0][2:]
+        offsets = self.offsets(node.bottom_shapes[0])
+        return any(part + offset > all_ for all_, part, offset in zip(whole, window, offsets, strict=True))
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        if not self._reads_on(node):
+            super().lower(node, onnx)
+            return
+        (_, _, height, width), (top, left) = onnx.dims(node.bottoms[0]), self.offsets(node.bottom_shapes[0])
+        height, width = onnx.fixed((height, width), "an AutoCrop over the edge needs to know the sizes")
+        skipped = onnx.ints("skipped", [top * width + left])
+        values = onnx.reshape(node.bottoms[0], (None,), what="values")
+        beyond = onnx.op("Pad", [values, onnx.ints("beyond", [0, top * width + left])], what="with_beyond")
+        end, axis = onnx.ints("end", [np.iinfo(np.int64).max]), onnx.ints("axis", [0])
+        moved = onnx.op("Slice", [beyond, skipped, end, axis], what="moved")
+        moved = onnx.reshape(moved, onnx.dims(node.bottoms[0]), what="moved_planes")
+        window = onnx.ints("window", node.top_shapes[0][2:])
+        onnx.emit("Slice", [moved, onnx.ints("begin", [0, 0]), window, onnx.ints("axes", [2, 3])], node.tops)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        if self._reads_on(node):
+            raise LayerError("the crop goes over the edge of its bottom, so its code would write outside of the diff")
+        return super().lower_gradient(node, onnx, top_diffs, propagate_down)
+
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        if not self._reads_on(node):
+            return ()
+        x, offsets = node.bottom_shapes[0], self.offsets(node.bottom_shapes[0])
+        message = (
+            f"bottom[0] is {format_shape(x)}; offset {', '.join(map(str, offsets))} and {format_shape(node.top_shapes[0][2:])} "
+            "places go over its edge, where RCF's code reads what lies behind in memory. A picture of another size may not"
+        )
+        return [Diagnostic("warning", node.definition.where, message, layer=node.name)]

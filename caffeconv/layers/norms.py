@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from caffeconv.errors import DialectError, LayerError
+from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node
@@ -80,11 +80,13 @@ class NormDivision(Layer):
         if len(x) < 2 or (self.four_axes and len(x) > 4):
             most = ", and at most 4," if self.four_axes else ""
             raise LayerError(f"the bottom is {format_shape(x)}; at least 2 axes{most} were needed (N×C×…)")
-        if self.doubt and count(x, 2) > 1:
-            raise DialectError(
-                f"the bottom is {format_shape(x)}, {count(x, 2)} places of {x[1]} channels; {self.doubt}"
-            )
         return [(*x, *([1] * (4 - len(x)))) if self.four_axes else x]
+
+    def undecided(self, bottoms: Shapes) -> str:
+        x, places = bottoms[0], count(bottoms[0], 2)
+        if not self.doubt or places <= 1:
+            return ""
+        return f"the bottom is {format_shape(x)}, {places} places of {x[1]} channels; {self.doubt}"
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         x = self._seen_as_top(node, onnx)

@@ -179,6 +179,21 @@ class PriorBox(PriorLayer):
             min_sizes, max_sizes, ratios, box_sizes, Grid.parse(p), faceboxes, p.tf, p.yx_order, p.denser_prior_boxes
         )
 
+    @classmethod
+    def dialect_of_net(cls, layer: LayerDef, layers: Sequence[LayerDef]) -> str | None:
+        """FaceBoxes' or SSD's, by the convolution that makes four numbers a box of the same features."""
+        if not _might_be_faceboxes(layer.proto.prior_box_param):
+            return None
+        numbers = {
+            other.proto.convolution_param.num_output for other in layers if other.bottoms[:1] == layer.bottoms[:1]
+        }
+        found = [
+            dialect
+            for dialect, priors in (("faceboxes", FACEBOXES_PRIORS), ("ssd", SSD_PRIORS))
+            if 4 * priors in numbers
+        ]
+        return found[0] if len(found) == 1 else None
+
     @property
     def priors(self) -> int:
         if self.faceboxes:
@@ -245,6 +260,10 @@ class PriorBoxClustered(PriorLayer):
     def boxes(self, bottoms: Shapes) -> FloatArray:
         sizes = np.array(self.box_sizes, np.float32).astype(np.float64)
         return self.grid.top(self.grid.edges(bottoms, np.concatenate([np.zeros_like(sizes), sizes], axis=1)))
+
+
+FACEBOXES_PRIORS, SSD_PRIORS = 21, 3
+"""How many boxes a place has of min_size 32, 64 and 128."""
 
 
 def _might_be_faceboxes(p: PriorBoxParameter) -> bool:

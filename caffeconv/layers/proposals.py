@@ -75,6 +75,8 @@ class Proposal(Layer):
     takes_batches: bool = False
     score_columns: tuple[int, ...] = ()
     """The axes of the scores after the rows."""
+    doubt: str = ""
+    """Why nobody can tell whose rule is meant; empty: it is known."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -107,8 +109,9 @@ class Proposal(Layer):
             raise LayerError(f"{len(p.ratio)} ratio and {len(p.scale)} scale; at least one of each was needed")
         if min(p.ratio) <= 0 or min(p.scale) <= 0 or p.base_size < 1:
             raise LayerError(f"ratio {list(p.ratio)}, scale {list(p.scale)}, base_size {p.base_size}; each must be > 0")
+        doubt = ""
         if min(p.scale) >= PIXELS and layer.dialect not in ("happynear", "pvanet", "mini-caffe"):
-            raise LayerError(
+            doubt = (
                 f"scale {min(p.scale):g} counts pixels in happynear's Proposal and multiples of base_size in PVANET's; "
                 "one of `dialect='happynear'`, `dialect='pvanet'`, `dialect='mini-caffe'` says which is meant"
             )
@@ -116,8 +119,11 @@ class Proposal(Layer):
         make = pixel_anchors if happynear else rounded_anchors
         return cls(
             _checked(make(p.base_size, p.ratio, p.scale)), p.feat_stride, p.min_size,
-            Suppression(p.pre_nms_topn, p.post_nms_topn, p.nms_thresh), len(layer.tops), takes_batches=happynear,
+            Suppression(p.pre_nms_topn, p.post_nms_topn, p.nms_thresh), len(layer.tops), takes_batches=happynear, doubt=doubt,
         )  # fmt: skip
+
+    def undecided(self, bottoms: Shapes) -> str:
+        return self.doubt
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         scores, offsets, info = bottoms

@@ -47,6 +47,11 @@ def example_rois(shapes: Shapes, spatial_scale: float, random: Generator) -> Flo
     return rows.astype(np.float32).reshape(rois)
 
 
+def _is_placeholder(rois: Shape) -> bool:
+    """Whether it is 1×4, as some deploy nets say; the layer's own code never looks at the second axis."""
+    return bool(rois) and rois[0] == 1 and count(rois, 1) == 4
+
+
 @dataclass(frozen=True)
 class ROIPooling(Layer):
     """The greatest value in each of pooled_h × pooled_w bins of each region; 0 where a bin lies outside the features.
@@ -75,8 +80,18 @@ class ROIPooling(Layer):
         return cls((p.pooled_h, p.pooled_w), p.spatial_scale, p.pad_ratio)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
-        check_bottoms(bottoms)
-        return [(bottoms[1][0], bottoms[0][1], *self.pooled)]
+        features, rois = bottoms
+        check_bottoms((features, (rois[0], 5)) if _is_placeholder(rois) else bottoms)
+        return [(rois[0], features[1], *self.pooled)]
+
+    def undecided(self, bottoms: Shapes) -> str:
+        rois = bottoms[1]
+        if not _is_placeholder(rois):
+            return ""
+        return (
+            f"the rois are {format_shape(rois)}, which holds the place of R×5, rows (picture, x1, y1, x2, y2), until the "
+            "program that runs the net gives them their shape. Do so: `shapes={'rois': (1, 5)}`"
+        )
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rois = as_rows(node, onnx)

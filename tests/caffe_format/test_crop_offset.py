@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+import caffeconv
 from caffeconv import CaffeconvError
 from caffeconv.caffe_format.prototxt import read_prototxt
 from caffeconv.caffe_format.upgrade import upgrade_net
@@ -95,14 +97,17 @@ def test_no_offset_follows(tmp_path: Path, text: str, message: str) -> None:
     assert "crop_param { axis: 2 offset: … }" in str(caught.value)
 
 
-def today(kind: str, dialect: str | None, tmp_path: Path, *, crop_param: str = "", pad: int = 35) -> list[int]:
+def today(
+    kind: str, dialect: str | None, tmp_path: Path, *, crop_param: str = "", pad: int = 35, kin: str = ""
+) -> list[int]:
     """The offset of a last layer that crops what a padded convolution of dilation 2 makes."""
     path = tmp_path / "net.prototxt"
     path.write_text(
         'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 9 dim: 9 } } }\n'
         'layer { name: "c" type: "Convolution" bottom: "x" top: "c" '
         f"convolution_param {{ num_output: 1 kernel_size: 3 pad: {pad} dilation: 2 }} }}\n"
-        f'layer {{ name: "crop" type: "{kind}" bottom: "c" bottom: "x" top: "y" {crop_param} }}\n'
+        + (f'layer {{ name: "kin" type: "{kin}" bottom: "x" bottom: "x" top: "z" }}\n' if kin else "")
+        + f'layer {{ name: "crop" type: "{kind}" bottom: "c" bottom: "x" top: "y" {crop_param} }}\n'
     )
     net = read_definition(path, NetOptions(dialect=dialect))
     return list(net.layers[-1].proto.crop_param.offset)
@@ -115,8 +120,16 @@ def test_crop_of_hed(tmp_path: Path) -> None:
 
 
 def test_a_crop_that_two_forks_read_differently(tmp_path: Path) -> None:
-    with pytest.raises(CaffeconvError, match=r"`dialect='bvlc'`\), HED's and FCN's forks at 34, 34.*`dialect='hed'`"):
-        today("Crop", None, tmp_path)
+    """Nobody can run it without a choice, but all shapes are known, and so is what the net's kin would do."""
+    words = r"`dialect='bvlc'`\), HED's and FCN's forks at 34, 34.*`dialect='hed'`"
+    assert today("Crop", None, tmp_path) == []
+    with pytest.raises(CaffeconvError, match=words):
+        caffeconv.convert(tmp_path / "net.prototxt")
+    report = caffeconv.inspect(tmp_path / "net.prototxt")
+    assert report.ok
+    assert report.blobs["y"] == (1, 1, 9, 9)
+    assert [d.severity for d in report.diagnostics if re.search(words, d.message)] == ["warning"]
+    assert today("Crop", None, tmp_path, kin="AutoCrop") == [34, 34]
     assert today("Crop", None, tmp_path, pad=1) == [], "both are 0"
     assert today("Crop", None, tmp_path, crop_param="crop_param { offset: 3 }") == [3]
 

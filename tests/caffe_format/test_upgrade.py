@@ -212,7 +212,9 @@ V1_TYPES = {
     "TANH": "TanH", "THRESHOLD": "Threshold", "WINDOW_DATA": "WindowData", "CROP": "Crop",
     "IMAGE_SEG_DATA": "ImageSegData", "CONVOLUTION3D": "Convolution3D", "POOLING3D": "Pooling3D",
     "VIDEO_DATA": "VideoData", "UNPOOLING": "Unpooling", "BN": "BN",
-    "MULTI_STAGE_MEANFIELD": "MultiStageMeanfield",
+    "MULTI_STAGE_MEANFIELD": "MultiStageMeanfield", "VIDEO_SEGMENTATION_DATA": "VideoSegmentationData",
+    "VIDEO_WITH_VOXEL_TRUTH_DATA": "VideoWithVoxelTruthData", "VOXEL_SOFTMAX": "Softmax",
+    "VOXEL_SOFTMAX_LOSS": "VoxelWiseSoftmaxLoss", "DECONVOLUTION3D": "Deconvolution3D", "AVG_PROBS": "AvgProbs",
 }  # fmt: skip
 
 

@@ -52,3 +52,42 @@ def test_the_page_lists_all() -> None:
     for name, text in DIALECTS.items():
         fork, _, layers = text.partition(": ")
         assert f"| `{name}` | {fork} | {layers} |" in page
+
+
+FACES = """
+layer { name: "prior" type: "PriorBox" bottom: "x" bottom: "picture" top: "p"
+  prior_box_param { min_size: 32 min_size: 64 min_size: 128 variance: 0.1 } }
+layer { name: "loc" type: "Convolution" bottom: "x" top: "l" convolution_param { num_output: NUMBER kernel_size: 1 } }
+"""
+
+
+@pytest.mark.parametrize(("number", "boxes"), [(84, 21), (12, 3)])
+def test_what_the_other_layers_of_the_net_show(number: int, boxes: int, tmp_path: Path) -> None:
+    """Four numbers for each box of a place, 21 with FaceBoxes' rule."""
+    shapes = {"x": (1, 2, 3, 4), "picture": (1, 3, 96, 128)}
+    report = caffeconv.inspect(write_net(tmp_path, shapes, FACES.replace("NUMBER", str(number))))
+    assert report.blobs["p"] == (1, 2, 3 * 4 * boxes * 4)
+    with pytest.raises(caffeconv.CaffeconvError, match="`dialect='faceboxes'` or `dialect='ssd'`"):
+        caffeconv.convert(write_net(tmp_path, shapes, FACES.replace("NUMBER", "5")))
+
+
+def test_a_choice_that_shapes_do_not_need(tmp_path: Path) -> None:
+    """inspect goes on; what computes asks."""
+    path = write_net(tmp_path, {"x": (1, 2, 3, 4)}, 'layer { name: "n" type: "L2Norm" bottom: "x" top: "y" }')
+    report = caffeconv.inspect(path)
+    assert report.ok
+    assert report.blobs["y"] == (1, 2, 3, 4)
+    assert [d.severity for d in report.diagnostics] == ["warning"]
+    with pytest.raises(caffeconv.CaffeconvError, match="`dialect='ultinous'`"):
+        caffeconv.convert(path)
+    with pytest.raises(caffeconv.CaffeconvError, match="`dialect='ultinous'`"):
+        caffeconv.Net(path)
+
+
+def test_regions_that_only_hold_a_place(tmp_path: Path) -> None:
+    text = 'layer { name: "pool" type: "ROIPooling" bottom: "x" bottom: "rois" top: "y" roi_pooling_param { '
+    path = write_net(tmp_path, {"x": (1, 2, 3, 4), "rois": (1, 4)}, text + "pooled_h: 2 pooled_w: 2 } }")
+    assert caffeconv.inspect(path).blobs["y"] == (1, 2, 2, 2)
+    with pytest.raises(caffeconv.CaffeconvError, match=r"holds the place of R×5.*`shapes=\{'rois': \(1, 5\)\}`"):
+        caffeconv.convert(path)
+    assert caffeconv.convert(path, shapes={"rois": (1, 5)}).graph.output[0].name == "y"

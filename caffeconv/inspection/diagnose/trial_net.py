@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
-from caffeconv.errors import DialectError, LayerError, OutsideError
+from caffeconv.errors import LayerError, OutsideError
 from caffeconv.frontend.bind import shape_fits
 from caffeconv.frontend.build import infer_tops, parse_layer
 from caffeconv.ir.definition import LayerDef, NetDef
@@ -23,8 +23,6 @@ class Misfit:
     text: str
     stored: tuple[Shape, ...] = ()
     """What the file holds for the layer, where that does not fit; empty where the layer cannot be built."""
-    is_curable: bool = True
-    """Whether an edit of the net may help."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +150,7 @@ class TrialNet:
             tops = infer_tops(definition, layer, bottoms, self.context.input_shapes, None)
             weight_shapes = layer.weight_shapes(bottoms)
         except LayerError as error:
-            return (
-                layer,
-                unknown,
-                Misfit(index, str(error), is_curable=not isinstance(error, (DialectError, OutsideError))),
-            )
+            return layer, unknown, Misfit(index, str(error), is_curable=not isinstance(error, OutsideError))
         top_shapes: dict[str, Shape | None] = dict(zip(definition.top_values, tops, strict=False))
         return layer, top_shapes, self._misfit(index, definition.name, layer, tuple(weight_shapes.values()))
 
