@@ -93,7 +93,7 @@ def convert_command(
         convert_weights(net, weights, out, options, quiet=quiet, verbose=verbose)
         return
     if writes_weight_arrays(out):
-        convert_weight_arrays(net, weights, out, forms.layout or "nhwc", options, quiet=quiet, verbose=verbose)
+        convert_weight_arrays(net, weights, out, forms.layout, options, quiet=quiet, verbose=verbose)
         return
     framework = FRAMEWORKS.get(out.suffix.lower())
     if framework is not None:

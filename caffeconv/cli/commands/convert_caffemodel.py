@@ -18,11 +18,19 @@ def convert_weights(
     """Writes the parameters, and prints a summary and the notes on them."""
     from caffeconv.cli.show.written_files import saved_summary
     from caffeconv.conversion.load import load
-    from caffeconv.emit.weights.caffe_weights import save_weights
+    from caffeconv.conversion.stored_weights import is_weights_alone, stored_arrays
+    from caffeconv.emit.weights.caffe_weights import save_stored, save_weights
     from caffeconv.errors import CaffeconvError
     from caffeconv.frontend.open_files import weights_files
 
     refuse_other_options(ARGUMENTS, f"is for ONNX models, and {out.name} holds weights as Caffe saves them")
+    if out.suffix.lower() == ".caffemodel" and is_weights_alone(net, weights):
+        content = stored_arrays(net)
+        assert content is not None
+        save_stored(out, content)
+        if not quiet:
+            click.echo(f"{out}: {len(content.arrays)} blobs, {out.stat().st_size / 1e6:.2f} MB")
+        return
     if not weights_files(net, weights):
         raise CaffeconvError(f"{out}: no weights were given, so there are none to save; give WEIGHTS after NET")
     loaded = load(net, weights, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
 from caffeconv.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
+from caffeconv.emit.weights.weight_arrays import WeightsContent
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import whole_file
 from caffeconv.ir.graph import Graph
@@ -55,6 +57,14 @@ def save_caffemodel(path: Path, graph: Graph) -> None:
         file.write(head)
         for definition, blobs in layers:
             write_layer(file, definition, blobs)
+
+
+def save_stored(path: Path, content: WeightsContent) -> None:
+    """Writes blobs that stand alone, each in a layer of its own name and without a type."""
+    with whole_file(path) as file:
+        for name, arrays in groupby(content.arrays, lambda array: array.group):
+            blobs = [WrittenBlob.streamed(array.weight_array.shape, array.parts) for array in arrays]
+            write_layer(file, LayerParameter(name=name).SerializeToString(), blobs)
 
 
 def _blob(param: Param) -> WrittenBlob:
