@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
-from caffeconv.caffe_format.hdf5 import is_hdf5
 from caffeconv.conversion.upgrade_file import todays_shape
 from caffeconv.emit.weights.weight_arrays import Array, WeightsContent
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike
+from caffeconv.files.hdf5 import is_hdf5
 from caffeconv.frontend.bind import with_stored_shapes
 from caffeconv.frontend.build import build_partial_graph
 from caffeconv.frontend.netdef import define_net

@@ -162,8 +162,7 @@ def inspect(
     choices = [replace(choice, severity="warning") for choice in partial_graph.undecided]
     problems = (*dropped_warnings, *faults, *choices, *partial_graph.summary, *for_built_layers(partial_graph, binding))
     diagnosis = diagnose(definition, files, problems, shapes)
-    value_warnings = tuple(check_values(binding.graph.nodes)) if values else ()
-    diagnostics = (*diagnosis.diagnostics, *value_warnings)
+    diagnostics = (*diagnosis.diagnostics, *(check_values(binding.graph.nodes) if values else ()))
     sized = replace(options, shapes=shapes or {})
     deploy_command = "" if deploy else deploy_options(upgraded, sized, partial_graph.unbuilt, files)
     fixed = with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None

@@ -8,6 +8,7 @@ import pytest
 
 from caffeconv.caffe_format.prototxt import parse_text
 from caffeconv.caffe_pb2 import LayerParameter
+from caffeconv.files.net_folders import NetFolders
 from caffeconv.ir.definition import LayerDef
 from caffeconv.layers.detection_head import detection_head
 
@@ -21,7 +22,7 @@ def layer_def(text: str) -> LayerDef:
     proto = LayerParameter()
     parse_text(text, proto, "layer")
     bottoms, tops = tuple(proto.bottom), tuple(proto.top)
-    return LayerDef(proto.name, proto.type, bottoms, tops, bottoms, tops, proto, "TEST", Path())
+    return LayerDef(proto.name, proto.type, bottoms, tops, bottoms, tops, proto, "TEST", NetFolders(Path()))
 
 
 def head(bottoms: str = "", options: str = "", others: tuple[str, ...] = ()) -> list[LayerParameter]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from caffeconv.caffe_pb2 import LayerParameter
+from caffeconv.files.net_folders import NetFolders
 from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS, PYTHON_LAYERS
 from caffeconv.layers.training_only import (
@@ -26,7 +27,7 @@ def layer_def(kind: str, bottoms: tuple[str, ...] = ("x",), tops: tuple[str, ...
     proto = LayerParameter(type="Python" if "." in kind else kind)
     if "." in kind:
         proto.python_param.module, proto.python_param.layer = kind.rsplit(".", 1)
-    return LayerDef("l", proto.type, bottoms, tops, bottoms, tops, proto, "TEST", Path())
+    return LayerDef("l", proto.type, bottoms, tops, bottoms, tops, proto, "TEST", NetFolders(Path()))
 
 
 def test_no_known_type_is_a_training_only_one() -> None:

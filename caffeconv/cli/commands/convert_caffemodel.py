@@ -29,7 +29,7 @@ def convert_weights(
         assert content is not None
         save_stored(out, content)
         if not quiet:
-            click.echo(f"{out}: {len(content.arrays)} blobs, {out.stat().st_size / 1e6:.2f} MB")
+            echo(f"{out}: {len(content.arrays)} blobs, {out.stat().st_size / 1e6:.2f} MB")
         return
     if not weights_files(net, weights):
         raise CaffeconvError(f"{out}: no weights were given, so there are none to save; give WEIGHTS after NET")

@@ -20,7 +20,7 @@ from caffeconv.inspection.diagnose.size_trace import (
     factorings,
     of_item,
 )
-from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet
+from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet, fitting_bottoms
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Layer
 from caffeconv.layers import LAYERS
@@ -342,7 +342,7 @@ def _agree(trial: TrialNet, definition: LayerDef, bottoms: Sequence[Shape]) -> b
     """Whether the bottoms' planes are of one size, and nothing but these could be asked to be alike."""
     sizes = [bottom[2:] for bottom in bottoms if len(bottom) > 3]
     layer = next((trial.layers[i] for i, each in enumerate(trial.net.layers) if each is definition), None)
-    joins = layer is not None and bool(layer.fitting_bottoms(tuple(bottoms)))
+    joins = layer is not None and bool(fitting_bottoms(layer, tuple(bottoms)))
     return len(sizes) > 1 and len(set(sizes)) == 1 and not joins
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from caffeconv.errors import LayerError
 from caffeconv.inspection.diagnose.edit import resized, with_settings, with_shapes
-from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet
+from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet, fitting_bottoms
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Settings
 from caffeconv.layers import LAYERS
@@ -28,12 +27,8 @@ def for_bottoms(trial: TrialNet, misfit: Misfit) -> Iterator[Definitions]:
     layer, bottoms = trial.layers[misfit.index], trial.bottoms(misfit.index)
     if layer is None or not bottoms or misfit.stored:
         return
-    try:
-        memo = layer.fitting_bottoms(bottoms)
-    except LayerError:
-        return
     values = trial.net.layers[misfit.index].bottom_values
-    for target in memo:
+    for target in fitting_bottoms(layer, bottoms):
         yield from _merged([edits_for_shape(trial, values[i], shape) for i, shape in target.items()])
 
 

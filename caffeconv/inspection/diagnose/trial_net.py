@@ -12,7 +12,7 @@ from caffeconv.frontend.bind import shape_fits
 from caffeconv.frontend.build import infer_tops, parse_layer
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.layer import Layer
-from caffeconv.tensor.shape import Shape
+from caffeconv.tensor.shape import Shape, Shapes
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Misfit:
     text: str
     stored: tuple[Shape, ...] = ()
     """What the file holds for the layer, where that does not fit; empty where the layer cannot be built."""
+    is_curable: bool = True
+    """Whether an edit of the net may help."""
 
 
 @dataclass(frozen=True)
@@ -236,3 +238,11 @@ class TrialNet:
                         heapq.heappush(queue, reader)
         self.memo.update(dict.fromkeys(trail, result))
         return result
+
+
+def fitting_bottoms(layer: Layer, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+    """What the layer would take instead of its bottoms; nothing where one of its own settings is wrong."""
+    try:
+        return layer.fitting_bottoms(bottoms)
+    except LayerError:
+        return ()
