@@ -35,7 +35,8 @@ FLOORS = (
     ("passes", "emit", "inspection"),
     ("runtime", "conversion"),
     ("net", "verify"),
-    ("inference", "pycaffe"),
+    ("inference", "training"),
+    ("pycaffe",),
     ("cli",),
 )
 """Two modules that everyone may import, and the rooms above them. A file imports from its own room and lower floors."""

@@ -121,16 +121,16 @@ def _similar(path: Path) -> str:
     return f". Did you mean {parent / close[0]}?" if close else ""
 
 
-def read_text(path: Path) -> str:
-    """The text of a net definition; CaffeconvError where the file is something else."""
-    content = read_bytes(path, "a net definition (prototxt)")
-    what, advice = foreign_file(content[:HEAD])
-    if what:
-        raise CaffeconvError(f"{path}: this is {what}; a net definition (prototxt) was needed: {advice}")
+def read_text(path: Path, what: str = "a net definition") -> str:
+    """The text of a prototxt, a net definition or another; CaffeconvError where the file is something else."""
+    content = read_bytes(path, f"{what} (prototxt)")
+    foreign, advice = foreign_file(content[:HEAD])
+    if foreign:
+        raise CaffeconvError(f"{path}: this is {foreign}; {what} (prototxt) was needed: {advice}")
     text = decoded(content)
     if "\0" in text:
         hint = " It looks like a caffemodel: give the prototxt first, then the weights." if b"\0" in content else ""
-        raise CaffeconvError(f"{path}: binary data; a net definition in text form (prototxt) was needed.{hint}")
+        raise CaffeconvError(f"{path}: binary data; {what} in text form (prototxt) was needed.{hint}")
     return text
 
 
@@ -147,6 +147,7 @@ def read_prototxt(
     net = caffe_pb2.NetParameter()
     parser = _Parser(text, str(path))
     parser.read(net)
+    _refuse_solver(text, net, parser, path)
     known_fields = extra_fields or {}
     unknown = [
         u for u in parser.unknown
@@ -156,6 +157,52 @@ def read_prototxt(
     if not ignore_unknown_fields:
         refuse_unknown_fields(unknown, path)
     return NetSource(net, tuple(parser.layer_lines), path, path.parent, tuple(unknown), parser.extra)
+
+
+@dataclass(frozen=True)
+class SolverSource:
+    """A solver as read. ``lines``: field → the line of each of its values, in order."""
+
+    solver: caffe_pb2.SolverParameter
+    lines: Mapping[str, tuple[int, ...]]
+    path: Path
+
+
+def read_solver_prototxt(path: Path) -> SolverSource:
+    """Reads a solver's file; raises CaffeconvError where it is none, and that lists every field the schema lacks."""
+    text = read_text(path, "a solver's file")
+    solver = caffe_pb2.SolverParameter()
+    parser = _Parser(text, str(path))
+    parser.read(solver)
+    if parser.unknown and not solver.ListFields() and _is_net(text):
+        raise CaffeconvError(f"{path}: this is a net; the solver's file that names it as its `net` was needed")
+    if parser.unknown:
+        lines = "\n  ".join(unknown_field_lines(parser.unknown))
+        raise CaffeconvError(f"{path}: fields that the schema does not have:\n  {lines}")
+    return SolverSource(solver, {name: tuple(lines) for name, lines in parser.field_lines.items()}, path)
+
+
+def _is_net(text: str) -> bool:
+    return re.search(r"^\s*layers?\s*\{", text, re.MULTILINE) is not None
+
+
+def _refuse_solver(text: str, net: caffe_pb2.NetParameter, parser: _Parser, path: Path) -> None:
+    """Raises CaffeconvError for a solver's file where a net was needed, and points to its net."""
+    fields = caffe_pb2.SolverParameter.DESCRIPTOR.fields_by_name
+    solver_fields = [u for u in parser.unknown if u.message == "NetParameter" and u.field in fields]
+    if net.layer or net.layers or not solver_fields:
+        return
+    solver = caffe_pb2.SolverParameter()
+    try:
+        _Parser(text, str(path)).read(solver)
+    except CaffeconvError:
+        return
+    names = [name for name in (solver.net or solver.train_net, *solver.test_net) if name]
+    where = f"it trains {' and '.join(names)}: give that file instead" if names else "the net that it trains was needed"
+    raise CaffeconvError(
+        f"{path}: this is a solver's file, not a net; {where}. `caffeconv train` takes the solver's file itself, and "
+        "`caffeconv inspect` explains it"
+    )
 
 
 def parse_text(text: str, message: Message, where: str) -> None:
@@ -172,6 +219,8 @@ class _Parser:
         self.where = where
         self.unknown: list[UnknownField] = []
         self.layer_lines: list[int] = []
+        self.field_lines: dict[str, list[int]] = {}
+        """Field of the outermost message → the line of each of its values."""
         self._line_starts = [0, *(match.end() for match in re.finditer("\n", text))]
         self._position = 0
         self._kind = ""
@@ -311,6 +360,8 @@ class _Parser:
 
     def _field(self, message: Message, descriptor: FieldDescriptor, start: int, depth: int) -> None:
         name, repeated = descriptor.name, is_repeated(descriptor)
+        if depth == 0:
+            self.field_lines.setdefault(name, []).append(self._line(start))
         if not repeated and message.HasField(name):
             self._start = start
             self._token = name

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from caffeconv.caffe_format.prototxt import UnknownField
+from caffeconv.caffe_format.prototxt import NetSource, UnknownField
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.sha256 import Hashes, digest_of
@@ -55,8 +55,11 @@ def load(net: PathLike, weights: Weights = None, options: NetOptions | None = No
     options = options or NetOptions()
     if options.fully_convolutional:
         return _load_fully_convolutional(net, weights, options)
-    source = read_source(net, options)
-    paths = weights_files(net, weights)
+    return load_source(read_source(net, options), weights_files(net, weights), options, Path(net))
+
+
+def load_source(source: NetSource, paths: Sequence[Path], options: NetOptions, net: Path) -> Loaded:
+    """As `load`, of a net that has been read already. paths: weights files. net: the file that it was read from."""
     files = [read_weights(path) for path in paths]
     definition = with_stored_shapes(define_net(source, options), files)
     partial_graph = build_partial_graph(definition, options.shapes)
@@ -68,7 +71,7 @@ def load(net: PathLike, weights: Weights = None, options: NetOptions | None = No
         from caffeconv.inspection.diagnose import QUICK, diagnose
 
         raise InvalidNetError(diagnose(definition, files, errors, options.shapes, effort=QUICK).with_advice)
-    return Loaded(definition, bound, (Path(net), *paths), source.dropped)
+    return Loaded(definition, bound, (net, *paths), source.dropped)
 
 
 def load_cropped(

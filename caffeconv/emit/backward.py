@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from caffeconv.errors import CaffeconvError, LayerError
@@ -11,14 +11,12 @@ from caffeconv.frontend.open_axes import fixed_dims
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Gradients, Node
 from caffeconv.layers.gradient_ops import filled_like
-from caffeconv.tensor.shape import Dims
+from caffeconv.tensor.param import ParamKey
+from caffeconv.tensor.shape import Dims, Shape
 
 if TYPE_CHECKING:
     from caffeconv.emit.lazy_model import LazyModel
     from caffeconv.ir.onnx_builder import OnnxBuilder
-
-ParamKey = tuple[str, str]
-"""A parameter: the layer that owns it, and its name there."""
 
 
 # -- which diffs -------------------------------------------------------------------------------------------------------
@@ -140,27 +138,33 @@ class BackwardModel:
     """Parameter → the output that holds its diff; what sharing layers add is in it."""
     reached: frozenset[str]
     """Every blob whose diff a layer makes."""
+    overwritten: frozenset[ParamKey] = frozenset()
+    """Parameters whose diff takes the place of what was added up before."""
+    param_inputs: Mapping[str, ParamKey] = field(default_factory=dict)
+    """Where parameters are open: the model's input → the parameter that it holds."""
+    noise: Mapping[str, Shape] = field(default_factory=dict)
+    """The model's input → its shape, for numbers in [0, 1) that were drawn for the forward pass."""
 
 
-def emit_backward(graph: Graph, span: slice, *, seeded: Collection[str], wanted: Collection[str]) -> BackwardModel:
+def emit_backward(
+    graph: Graph, span: slice, *, seeded: Collection[str], wanted: Collection[str], open_params: bool = False
+) -> BackwardModel:
     """The model that gives the diffs of the blobs `wanted`, and of all parameters of which Caffe computes one.
 
     graph: bound, no pass run over it. span: the layers that run backward. seeded: blobs among `open_tops` whose diff is
     an input, shaped as the blob; the others' is their loss weight, or 0. Raises CaffeconvError where a layer that must
-    run has no rule for its gradient, or Caffe refuses it.
+    run has no rule for its gradient, or Caffe refuses it. open_params: see OnnxBuilder.
     """
     from caffeconv.emit.check import check_model
     from caffeconv.emit.model import finish_model, lower_graph
 
     graph = replace(graph, dims=fixed_dims(graph))
     steps = plan_backward(graph)[span]
-    builder = lower_graph(graph, stateful=True)
-    backward = _BackwardWriter(
+    builder = lower_graph(graph, stateful=True, open_params=open_params)
+    backward = BackwardWriter(
         graph, builder, {blob: value for blob, value in open_tops(steps).items() if blob in seeded}
     )
-    for step in reversed(steps):
-        if step.runs:
-            backward.run(step)
+    backward.run_all(steps)
     outputs: dict[str, Dims] = {}
     diffs = backward.blob_diffs()
     blobs = {blob: builder.as_output(diffs[blob], f"diff/{blob}") for blob in diffs if blob in wanted}
@@ -168,16 +172,26 @@ def emit_backward(graph: Graph, span: slice, *, seeded: Collection[str], wanted:
     params = {key: builder.as_output(value, f"diff/{key[0]}/{key[1]}") for key, value in backward.param_diffs().items()}
     outputs |= {name: backward.owned_shapes[key] for key, name in params.items()}
     model = check_model(finish_model(graph, builder, outputs, more_inputs=backward.seed_dims))
-    return BackwardModel(model, backward.seeds, blobs, params, frozenset(diffs))
+    return BackwardModel(
+        model, backward.seeds, blobs, params, frozenset(diffs), frozenset(backward.overwritten),
+        open_inputs(model, builder), builder.noise,
+    )  # fmt: skip
 
 
-class _BackwardWriter:
+def open_inputs(model: LazyModel, builder: OnnxBuilder) -> dict[str, ParamKey]:
+    """The model's inputs that hold parameters, each with its parameter; none where these are not open."""
+    names = {value.name for value in model.model.graph.input}
+    return {name: key for name, key in builder.param_keys.items() if name in names}
+
+
+class BackwardWriter:
     """The diffs of values and parameters, while the layers run backward one after another."""
 
     def __init__(self, graph: Graph, builder: OnnxBuilder, seeded: Mapping[str, str]) -> None:
         self.builder = builder
         self.params: dict[ParamKey, list[str]] = {}
-        self.seeds = {blob: builder.new_input(f"seed/{blob}") for blob in seeded}
+        self.overwritten: set[ParamKey] = set()
+        self.seeds = {blob: builder.new_name(f"seed/{blob}") for blob in seeded}
         self.seed_dims = {self.seeds[blob]: graph.dims[value] for blob, value in seeded.items()}
         self.owned_shapes = {
             (node.name, param.name): param.shape for node in graph.nodes[::-1] for param in node.params
@@ -189,6 +203,12 @@ class _BackwardWriter:
         self._total: dict[str, str] = {}
         last = graph.net.last_value
         self._last_values = {value: last.get(blob, value) for node in graph.nodes for blob, value in _tops(node)}
+
+    def run_all(self, steps: Sequence[BackwardStep]) -> None:
+        """Writes the nodes of the layers that run, the last one first."""
+        for step in reversed(steps):
+            if step.runs:
+                self.run(step)
 
     def run(self, step: BackwardStep) -> None:
         """Writes the nodes of one layer; one that no diff arrives at adds nothing to those below."""
@@ -234,6 +254,9 @@ class _BackwardWriter:
             diff, owned = gradients.params[param.name], self.owned_shapes[key]
             if owned != param.shape:  # caffe: PERMISSIVE sharing takes the same numbers in another shape
                 diff = self.builder.reshape(diff, owned, what="shared_diff")
+            if param.name in gradients.overwritten:
+                self.params.pop(key, None)
+                self.overwritten.add(key)
             self.params.setdefault(key, []).append(diff)
 
     def param_diffs(self) -> dict[ParamKey, str]:

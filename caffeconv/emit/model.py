@@ -53,10 +53,10 @@ def emit_lazy(
 
 
 def lower_graph(
-    graph: Graph, *, opset: int = DEFAULT_OPSET, stateful: bool = False, unroll: bool = False
+    graph: Graph, *, opset: int = DEFAULT_OPSET, stateful: bool = False, unroll: bool = False, open_params: bool = False
 ) -> OnnxBuilder:
-    """Every layer as ONNX nodes; raises as `emit_model`."""
-    builder = OnnxBuilder(opset, graph.dims, stateful=stateful, unroll=unroll)
+    """Every layer as ONNX nodes; raises as `emit_model`. open_params: see OnnxBuilder."""
+    builder = OnnxBuilder(opset, graph.dims, stateful=stateful, unroll=unroll, open_params=open_params)
     for node in graph.nodes:
         builder.enter(node.name, node.tops, node.params)
         try:
@@ -101,19 +101,24 @@ def finish_model(
 ) -> LazyModel:  # fmt: skip
     """The model of the nodes that `outputs` (name → dims) need.
 
-    Its inputs are the graph's, `more_inputs`, and the states that those nodes read.
+    Its inputs are the graph's, `more_inputs`, and the states, noise and open parameters that those nodes read.
     """
     nodes = _needed_nodes(builder, outputs)
     names = {name for node in nodes for name in _reads(node)}
-    states = {value: shape for value, (_, shape) in builder.states.items() if value in names}
-    inputs = {**{value: graph.dims[value] for value in graph.inputs}, **(more_inputs or {}), **states}
+    own_inputs = {value: shape for value, (_, shape) in builder.states.items()} | builder.noise
+    initializers = {name: value for name, value in builder.initializers.items() if name in names}
+    if builder.open_params:
+        own_inputs |= {name: value.shape for name, value in initializers.items() if isinstance(value, Param)}
+        initializers = {name: value for name, value in initializers.items() if name not in own_inputs}
+    inputs: dict[str, Dims] = {value: graph.dims[value] for value in graph.inputs}
+    inputs |= more_inputs or {}
+    inputs |= {value: shape for value, shape in own_inputs.items() if value in names}
     proto = helper.make_graph(
         nodes,
         graph.net.name or "net",
         [_value_info(value, dims, graph) for value, dims in inputs.items()],
         [_value_info(value, dims, graph) for value, dims in outputs.items()],
     )
-    initializers = {name: value for name, value in builder.initializers.items() if name in names}
     proto.initializer.extend(_tensor(name, value) for name, value in initializers.items())
     functions = [f for f in builder.functions.values() if _calls(proto, f)]
     entries = {**_kinds(graph, outputs), **_labels(graph), PRECISION_KEY: precision_of(graph, builder.makers, nodes)}

@@ -125,10 +125,12 @@ class Gradients:
     """What a layer's backward pass makes, as ONNX values.
 
     bottoms: the diff of each bottom, shaped as it; None where there is none. params: parameter → its diff.
+    overwritten: those of them that Caffe puts in the place of what earlier passes and layers added up.
     """
 
     bottoms: Sequence[str | None]
     params: Mapping[str, str] = field(default_factory=dict)
+    overwritten: frozenset[str] = frozenset()
 
 
 class Dialects(Essentials):
@@ -151,6 +153,8 @@ class Backward(Essentials):
     """Bottoms that `force_backward` leaves without a diff (caffe: AllowForceBackward)."""
     propagates_always: ClassVar[bool] = False
     """Whether Caffe's Backward writes every diff it can, asked for or not."""
+    running_statistics: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that forward passes change, and no solver (lr_mult 0)."""
     keeps_bottoms: ClassVar[bool] = False
     """Whether Caffe's layer keeps what its bottoms held; others find in place what later layers wrote there."""
 

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from onnx import FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.param import Param
-from caffeconv.tensor.shape import Dims, FloatArray, Shape, unique_name
+from caffeconv.ir.scopes import Scopes
+from caffeconv.tensor.param import Param, ParamKey
+from caffeconv.tensor.shape import Dims, FloatArray, Shape
 
 OUR_DOMAIN = "caffeconv"
 Attribute = int | float | str | Sequence[int] | Sequence[float] | TensorProto | GraphProto
@@ -24,7 +25,7 @@ class NeedsFixedBatchError(CaffeconvError):
     """A layer can be written only for a known batch size; the message says why."""
 
 
-class OnnxBuilder:
+class OnnxBuilder(Scopes):
     """What a layer's `lower` writes to.
 
     Values are named by strings. `emit` writes a node that makes the layer's tops; `op` one that makes something in
@@ -32,53 +33,34 @@ class OnnxBuilder:
 
     stateful: states that a layer keeps from pass to pass become graph inputs ``layer/name_in`` and outputs
     ``layer/name_out``; otherwise every pass starts from zeros. unroll: a loop is written out step by step where the
-    number of steps is known, so that no node has a body.
+    number of steps is known, so that no node has a body. open_params: parameters become graph inputs, so layers look at no
+    values of theirs, and a forward pass may change them.
     """
 
-    def __init__(self, opset: int, dims: Mapping[str, Dims], *, stateful: bool = False, unroll: bool = False) -> None:
+    def __init__(
+        self, opset: int, dims: Mapping[str, Dims], *, stateful: bool = False, unroll: bool = False,
+        open_params: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(dims)
         self.opset = opset
         self.stateful = stateful
         self.unroll = unroll
+        self.open_params = open_params
         self.states: dict[str, tuple[str, Shape]] = {}
         """Where `stateful`: graph input of a state → the value that leaves it, and its shape."""
         self.nodes: list[NodeProto] = []
         self.functions: dict[tuple[str, str], FunctionProto] = {}
         self.initializers: dict[str, Array | Param] = {}
+        self.param_keys: dict[str, ParamKey] = {}
+        """Initializer that holds a parameter → which; one parameter may stand there in several shapes."""
+        self.changed_params: dict[ParamKey, str] = {}
+        """Where `open_params`: parameter that the forward pass itself changes → its new value."""
+        self.noise: dict[str, Shape] = {}
+        """Where `stateful`: graph input → its shape; float32, uniform in [0, 1), drawn anew for each pass."""
         self.makers: dict[str, str] = {}
         """Node of the model → the name of the layer that it belongs to."""
         self._bodies: dict[str, dict[str, str]] = {}
         self._dims = dict(dims)
-        self._names: set[str] = set(dims)
-        self._node_names: set[str] = set()
-        self._layer: str | None = None
-        self._params: dict[str, Param] = {}
-        self._scope_key: tuple[str, ...] = ()
-        self._scopes: dict[tuple[str, ...], str] = {}
-        self._kept: dict[tuple[str, str], str] = {}
-        self._scope = ""
-        self._scope_used = False
-
-    def enter(self, layer: str, tops: Sequence[str], params: Sequence[Param]) -> None:
-        """Starts a layer, of that name and those tops and parameters: names from here on lie in its scope."""
-        self._take_layer(layer, tops, params)
-        self._scope = self._scopes[self._scope_key] = unique_name(layer, self._node_names)
-        self._scope_used = False
-
-    def resume(self, layer: str, tops: Sequence[str], params: Sequence[Param]) -> None:
-        """Goes back into the scope of a layer that was entered before, for its gradient."""
-        self._take_layer(layer, tops, params)
-        self._scope = self._scopes[self._scope_key]
-
-    def _take_layer(self, layer: str, tops: Sequence[str], params: Sequence[Param]) -> None:
-        self._layer, self._scope_key = layer, (layer, *tops)
-        self._params = {param.name: param for param in params}
-
-    def keep(self, what: str, value: str) -> None:
-        """Notes a value of the layer's forward pass for its gradient, which finds it by `kept`."""
-        self._kept[self._scope, what] = value
-
-    def kept(self, what: str) -> str:
-        return self._kept[self._scope, what]
 
     # -- shapes ---------------------------------------------------------------------------------------------------
 
@@ -172,10 +154,6 @@ class OnnxBuilder:
         if self._layer is not None:
             self.makers[name] = self._layer
 
-    def new_input(self, name: str) -> str:
-        """A free name, `name` where that is one, for an input of the model that is no blob of the net."""
-        return self._free(name)
-
     def as_output(self, value: str, name: str) -> str:
         """`value` under a free name, `name` where that is one, for an output that is no blob of the net."""
         output = self._free(name)
@@ -234,6 +212,19 @@ class OnnxBuilder:
             collected.append([self.op("Unsqueeze", [output, axis], what="output") for output in outputs])
         return states, [self.op("Concat", stacked, axis=0, what="outputs") for stacked in zip(*collected, strict=True)]
 
+    def uniform_noise(self, name: str, shape: Shape) -> str:
+        """Numbers in [0, 1) that whoever runs the model draws for each pass; only where `stateful`."""
+        value = self._fresh(f"{name}_in")
+        self.noise[value] = shape
+        return value
+
+    def change_param(self, name: str, value: str) -> None:
+        """Leaves `value`, shaped as it, in the layer's parameter; only where `open_params`."""
+        self.changed_params[self._key(name)] = value
+
+    def _key(self, name: str) -> ParamKey:
+        return self._params[name].owner or (self._layer or "", name)
+
     # -- values ---------------------------------------------------------------------------------------------------
 
     def weight(self, name: str, shape: Shape | None = None) -> str:
@@ -241,9 +232,13 @@ class OnnxBuilder:
         param = self._params[name]
         param = param if shape is None else replace(param, shape=shape)
         if param.owner is None:
-            return self._initializer(f"{self._scope}/{name}", param)
+            initializer = self._initializer(f"{self._scope}/{name}", param)
+            self.param_keys[initializer] = self._key(name)
+            return initializer
         owned = "/".join(param.owner)
         first = self.initializers.setdefault(owned, param)
+        self._names.add(owned)
+        self.param_keys[owned] = param.owner
         if first.shape != param.shape:  # caffe: PERMISSIVE sharing takes the same numbers in another shape
             return self.op("Reshape", [owned, self.ints(f"{name}_shape", param.shape)], what=name)
         return owned
@@ -275,23 +270,6 @@ class OnnxBuilder:
         self._names.add(name)
         self.initializers[name] = value
         return name
-
-    def _fresh(self, what: str) -> str:
-        return self._free(f"{self._scope}/{what}")
-
-    def _free(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self._names or name in self.initializers:
-            number += 1
-            name = f"{wanted}_{number}"
-        self._names.add(name)
-        return name
-
-    def _fresh_node_name(self, what: str) -> str:
-        if not what and not self._scope_used:
-            self._scope_used = True
-            return self._scope
-        return unique_name(f"{self._scope}/{what}" if what else self._scope, self._node_names)
 
     # -- what many layers need --------------------------------------------------------------------------------------
 

@@ -471,14 +471,24 @@ class Dropout(Elementwise):
         if self.phase == "TEST":
             onnx.emit("Mul", [x, share], node.tops)
             return
-        inputs = [x, onnx.floats("ratio", self.ratio), onnx.bools("training", True)]
         onnx.keep("mask", f"{node.tops[0]}/mask")
+        if onnx.stateful:
+            self._lower_by_noise(node, onnx)
+            return
+        inputs = [x, onnx.floats("ratio", self.ratio), onnx.bools("training", True)]
         if self.scale_train:
             onnx.emit("Dropout", inputs, [*node.tops, onnx.kept("mask")])
         else:
             dropped = f"{node.tops[0]}/dropped"
             onnx.emit("Dropout", inputs, [dropped, onnx.kept("mask")])
             onnx.emit("Mul", [dropped, share], node.tops)
+
+    def _lower_by_noise(self, node: Node, onnx: OnnxBuilder) -> None:
+        """As ONNX's Dropout, whose generator nobody can set back: forward and backward pass need the same mask."""
+        noise = onnx.uniform_noise("noise", node.top_shapes[0])
+        onnx.emit("GreaterOrEqual", [noise, onnx.floats("ratio", self.ratio)], [onnx.kept("mask")])
+        grown = times(onnx, node.bottoms[0], 1 / (1 - self.ratio) if self.scale_train else 1, "grown")
+        onnx.emit("Where", [onnx.kept("mask"), grown, onnx.floats("dropped", 0)], node.tops)
 
     def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
         if self.phase == "TEST":

@@ -42,6 +42,7 @@ class BatchNorm(Layer):
     """
 
     propagates_always: ClassVar[bool] = True
+    running_statistics: ClassVar[frozenset[str]] = frozenset(("mean", "variance", "scale_factor"))
     keeps_bottoms: ClassVar[bool] = True
     computes_in_float32: ClassVar[bool] = True
     is_pointwise: ClassVar[bool] = True
@@ -58,6 +59,8 @@ class BatchNorm(Layer):
     scale_bias: bool
     scale_filler: Filler
     bias_filler: Filler
+    average_fraction: float = 0.999
+    """By what the averages are multiplied before a batch's statistics are added."""
     scale_first: bool = False
     """Whether the parameters stand in the order of NVIDIA's 0.15."""
     eps_after_root: bool = False
@@ -74,7 +77,7 @@ class BatchNorm(Layer):
                 raise LayerError("add_eps_before_sqrt is of Synopsys' BatchNorm, scale and bias are of NVIDIA's")
             if len(layer.param_specs) > 5:
                 raise LayerError(f"{len(layer.param_specs)} param given; BatchNorm with scale_bias has 5 parameters")
-            return cls(max(p.eps, NVIDIA_LEAST_EPS), layer.phase == "TEST", True, *fillers, scale_first)
+            return cls(max(p.eps, NVIDIA_LEAST_EPS), layer.phase == "TEST", True, *fillers, scale_first=scale_first)
         for spec in layer.param_specs:
             lr_mult = 1.0 if spec.lr_mult is None else spec.lr_mult
             if lr_mult != 0:
@@ -85,7 +88,8 @@ class BatchNorm(Layer):
         if len(layer.param_specs) > 3:
             raise LayerError(f"{len(layer.param_specs)} param given; BatchNorm has 3 parameters")
         global_stats = p.use_global_stats if p.HasField("use_global_stats") else layer.phase == "TEST"
-        return cls(p.eps, global_stats, False, *fillers, eps_after_root=not p.add_eps_before_sqrt)
+        fraction = p.moving_average_fraction
+        return cls(p.eps, global_stats, False, *fillers, fraction, eps_after_root=not p.add_eps_before_sqrt)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if not bottoms[0]:
@@ -114,24 +118,64 @@ class BatchNorm(Layer):
             normalized = f"{node.tops[0]}/normalized" if self.scale_bias else node.tops[0]
             parts = centred_and_deviation(onnx, node.bottoms[0], axes, self.eps, eps_after_root=self.eps_after_root)
             onnx.emit("Div", parts, [normalized])
+            if onnx.open_params and not self.scale_bias:
+                self._move_averages(node, onnx, axes)
             if self.scale_bias:
                 spread = (node.bottom_shapes[0][1], *([1] * (rank - 2)))
                 scaled = onnx.op("Mul", [normalized, onnx.weight("scale", spread)], what="scaled")
                 onnx.emit("Add", [scaled, onnx.weight("bias", spread)], node.tops)
             return
-        mean, variance = self.statistics(node)
         if rank == 1 or self.eps_after_root:
-            spread = (-1, *([1] * (rank - 2))) if rank > 1 else (1,)
-            centred = onnx.op("Sub", [node.bottoms[0], onnx.floats("mean", mean.reshape(spread))], what="centred")
-            deviation = self._stored_deviation(variance).reshape(spread)
-            onnx.emit("Div", [centred, onnx.floats("deviation", deviation)], node.tops)
+            mean, deviation = self._mean_and_deviation(node, onnx)
+            centred = onnx.op("Sub", [node.bottoms[0], mean], what="centred")
+            onnx.emit("Div", [centred, deviation], node.tops)
             return
         if self.scale_bias:
             affine = [onnx.weight("scale"), onnx.weight("bias")]
         else:
-            affine = [onnx.floats("ones", np.ones_like(mean)), onnx.floats("zeros", np.zeros_like(mean))]
-        statistics = [onnx.floats("mean", mean), onnx.floats("variance", variance)]
+            channels = node.params[0].shape
+            affine = [onnx.floats("ones", np.ones(channels)), onnx.floats("zeros", np.zeros(channels))]
+        statistics = self._stored_statistics(node, onnx)
         onnx.emit("BatchNormalization", [node.bottoms[0], *affine, *statistics], node.tops, epsilon=self.eps)
+
+    def _move_averages(self, node: Node, onnx: OnnxBuilder, axes: list[int]) -> None:
+        """Adds the batch's statistics to the running ones (caffe: BatchNormLayer::Forward_cpu)."""
+        bottom, channels = node.bottom_shapes[0], node.param("mean").shape
+        items = count(bottom) // count(channels)
+        mean, square = batch_statistics(onnx, node.bottoms[0], axes)
+        # the stored variance is the unbiased one
+        variance = times(onnx, square, items / (items - 1) if items > 1 else 1.0, "unbiased")
+        for name, added in (("mean", mean), ("variance", variance), ("scale_factor", onnx.floats("one_batch", [1]))):
+            aged = times(onnx, onnx.weight(name), self.average_fraction, f"aged_{name}")
+            value = added if name == "scale_factor" else onnx.reshape(added, channels, what=f"batch_{name}")
+            onnx.change_param(name, onnx.op("Add", [aged, value], what=f"moved_{name}"))
+
+    def _stored_statistics(self, node: Node, onnx: OnnxBuilder) -> tuple[str, str]:
+        """Mean and variance, C each, with the scale factor applied."""
+        if not onnx.open_params:
+            mean, variance = self.statistics(node)
+            return onnx.floats("mean", mean), onnx.floats("variance", variance)
+        if self.scale_bias:
+            return onnx.weight("mean"), onnx.weight("variance")
+        factor, zero = onnx.weight("scale_factor"), onnx.floats("no_statistics", 0)
+        inverse = onnx.op("Div", [onnx.floats("one", 1), factor], what="inverse_factor")
+        is_empty = onnx.op("Equal", [factor, zero], what="is_empty")
+        share = onnx.op("Where", [is_empty, zero, inverse], what="share")
+        return times(onnx, onnx.weight("mean"), share, "mean"), times(onnx, onnx.weight("variance"), share, "variance")
+
+    def _mean_and_deviation(self, node: Node, onnx: OnnxBuilder) -> tuple[str, str]:
+        """The stored mean, and that by which x - mean is divided, in a shape that broadcasts."""
+        rank = len(node.bottom_shapes[0])
+        spread = (-1, *([1] * (rank - 2))) if rank > 1 else (1,)
+        if not onnx.open_params:
+            stored_mean, stored_variance = self.statistics(node)
+            deviation = self._stored_deviation(stored_variance).reshape(spread)
+            return onnx.floats("means", stored_mean.reshape(spread)), onnx.floats("deviations", deviation)
+        mean, variance = (onnx.reshape(value, spread) for value in self._stored_statistics(node, onnx))
+        eps = onnx.floats("eps", self.eps)
+        if self.eps_after_root:
+            return mean, onnx.op("Add", [onnx.op("Sqrt", [variance], what="root"), eps], what="deviation")
+        return mean, onnx.op("Sqrt", [onnx.op("Add", [variance, eps], what="guarded")], what="deviation")
 
     def _stored_deviation(self, variance: FloatArray) -> FloatArray:
         """By what x - mean is divided, per channel."""
@@ -159,11 +203,8 @@ class BatchNorm(Layer):
             params = self._affine_diffs(node, onnx, diff, spread)
             diff = onnx.op("Mul", [diff, onnx.weight("scale", (*channels, *spread[1:]))], what="scaled_diff")
         if self.use_global_stats:
-            _, variance = self.statistics(node)
-            deviation = self._stored_deviation(variance).reshape(spread)
-            return Gradients(
-                (onnx.op("Div", [diff, onnx.floats("deviations", deviation)], what="bottom_diff"),), params
-            )
+            _, deviation = self._mean_and_deviation(node, onnx)
+            return Gradients((onnx.op("Div", [diff, deviation], what="bottom_diff"),), params)
         normalized, deviation_value, axes = self._normalized(node, onnx)
         diff = centred_diff(onnx, diff, normalized, deviation_value, axes)
         return Gradients((diff,), params)
@@ -180,9 +221,8 @@ class BatchNorm(Layer):
     def _affine_diffs(self, node: Node, onnx: OnnxBuilder, diff: str, spread: Sequence[int]) -> dict[str, str]:
         rank = len(node.bottom_shapes[0])
         if self.use_global_stats:
-            mean, variance = self.statistics(node)
-            centred = onnx.op("Sub", [node.bottoms[0], onnx.floats("means", mean.reshape(spread))], what="centred")
-            deviation = onnx.floats("deviations", self._stored_deviation(variance).reshape(spread))
+            mean, deviation = self._mean_and_deviation(node, onnx)
+            centred = onnx.op("Sub", [node.bottoms[0], mean], what="centred")
             normalized = onnx.op("Div", [centred, deviation], what="normalized")
         else:
             normalized, _, _ = self._normalized(node, onnx)
@@ -253,6 +293,14 @@ def _is_scale_first(stored: Shapes, *, has_fillers: bool) -> bool:
         return False
     sizes = [count(shape) for shape in stored]
     return sizes[0] == sizes[1] == sizes[2] == sizes[3] and sizes[4] == 1 and (sizes[2] != 1 or not has_fillers)
+
+
+def batch_statistics(onnx: OnnxBuilder, x: str, axes: list[int]) -> tuple[str, str]:
+    """Mean and biased variance over `axes`, which stay as axes of 1."""
+    mean = onnx.reduce("ReduceMean", x, axes, keepdims=True, what="mean")
+    centred = onnx.op("Sub", [x, mean], what="centred")
+    square = onnx.op("Mul", [centred, centred], what="square")
+    return mean, onnx.reduce("ReduceMean", square, axes, keepdims=True, what="variance")
 
 
 def centred_and_deviation(

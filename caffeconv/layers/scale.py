@@ -197,7 +197,15 @@ class Scale(_AlongAxes):
         params = {"bias": self.operand_diff(node, onnx, top_diffs[0], "bias_diff")} if self.bias else {}
         if self.second_bottom:
             return Gradients((diff, scale_diff), params)
-        return Gradients((diff,), {"scale": scale_diff, **params})
+        overwritten = frozenset(("scale",) if self._overwrites(node) else ())
+        return Gradients((diff,), {"scale": scale_diff, **params}, overwritten)
+
+    def _overwrites(self, node: Node) -> bool:
+        """Whether Caffe forgets the diff that the scale has had before: it is written to directly then."""
+        bottom, operand = node.bottom_shapes[0], self.operand_shape(node.bottom_shapes)
+        start = self.start(node.bottom_shapes)
+        outer, inner = count(bottom, 0, start), count(bottom, start + len(operand))
+        return count(bottom) == count(operand) or (outer == 1 and inner > 1 and count(operand) > 1)
 
     def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
         if self.second_bottom or not self.is_per_channel(node):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from caffeconv.emit.backward import ParamKey, goes_backward, loss_weights, open_tops, plan_backward
+from caffeconv.emit.backward import BackwardModel, goes_backward, loss_weights, open_tops, plan_backward
 from caffeconv.errors import CaffeconvError
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
@@ -16,6 +16,7 @@ from caffeconv.net.params import ParamStore
 from caffeconv.net.pass_state import BackwardPass, ForwardPass, initial_state
 from caffeconv.net.sessions import SessionPool, Values
 from caffeconv.passes.subgraph import last_writes
+from caffeconv.tensor.param import ParamKey
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
 
@@ -76,11 +77,19 @@ class Backward:
         if self._last is not None and is_partial and not self._is_outdated(self._last):
             for blob in self._last.reached:  # those that this pass does not come to stay as they are
                 self.diff_of(blob)
-        backward = BackwardPass(span, forward.feeds, forward.states, seeds, self._sessions.params_version)
-        blobs, params, reached = self._compute(graph, backward, self._blobs if self._computes_all else wanted)
-        self._params.add_diffs(params)
+        backward = BackwardPass(
+            span, forward.feeds, forward.states, seeds, self._sessions.params_version, noise=forward.noise
+        )
+        blobs, params, model = self._compute(graph, backward, self._blobs if self._computes_all else wanted)
+        reached = model.reached
+        self._params.add_diffs(params, model.overwritten)
         self._diffs = {blob: diff for blob, diff in self._diffs.items() if blob not in reached} | blobs
         self._last = replace(backward, reached=reached, params_version=self._sessions.params_version)
+
+    def take_over(self, backward: BackwardPass) -> None:
+        """Makes a pass over the whole net that a solver has run the last one; diffs are computed when they are read."""
+        self._last = backward
+        self._diffs.clear()
 
     def diff_of(self, blob: str) -> FloatArray:
         """A blob's gradient; one that the last pass did not compute is computed now, and from then on each time.
@@ -107,7 +116,7 @@ class Backward:
 
     def _is_outdated(self, backward: BackwardPass) -> bool:
         """Whether parameters have been changed since."""
-        return backward.params_version != self._sessions.params_version
+        return backward.params is None and backward.params_version != self._sessions.params_version
 
     def _first_diff(self, blob: str) -> float:
         # caffe: Layer::SetLossWeights
@@ -132,15 +141,17 @@ class Backward:
 
     def _compute(
         self, graph: Graph, backward: BackwardPass, wanted: Collection[str]
-    ) -> tuple[Values, Mapping[ParamKey, FloatArray], frozenset[str]]:
-        """The diffs of the blobs `wanted`, as far as there are any, and of the parameters; and which blobs get one."""
-        session, model = self._sessions.backward_session(backward.span, backward.seeds.keys(), wanted)
+    ) -> tuple[Values, Mapping[ParamKey, FloatArray], BackwardModel]:
+        """The diffs of the blobs `wanted`, as far as there are any, and of the parameters; and what gave them."""
+        entry = self._sessions.backward_session(backward.span, backward.seeds.keys(), wanted)
+        session, model = entry.session, entry.model
         if session is None:
-            return {}, {}, model.reached
+            return {}, {}, model
         feeds = {
             name: backward.feeds[name] for name in session.inputs if name in backward.feeds and name in graph.inputs
         }
         feeds |= {name: backward.seeds[blob] for blob, name in model.seeds.items() if name in session.inputs}
+        feeds |= entry.inputs.feeds(session, self._params, backward.params, backward.noise)
         feeds |= {
             name: initial_state(backward.states, name, dims)
             for name, dims in session.inputs.items()
@@ -148,4 +159,4 @@ class Backward:
         }
         outputs = session.run(feeds, same_pass=True)
         blobs = {blob: outputs[name] for blob, name in model.blobs.items()}
-        return blobs, {key: outputs[name] for key, name in model.params.items()}, model.reached
+        return blobs, {key: outputs[name] for key, name in model.params.items()}, model

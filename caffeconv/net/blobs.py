@@ -101,9 +101,17 @@ class NetBlob(_Sized):
 class ParamBlob(_Sized):
     """One parameter blob, float32: `data` may be assigned into (net surgery); `diff` is what backward passes added."""
 
-    def __init__(self, values: FloatArray, diff: FloatArray) -> None:
+    def __init__(
+        self, values: FloatArray, diff: FloatArray, before_diff: Callable[[], None] | None = None
+    ) -> None:  # fmt: skip
+        """before_diff: called before the diff is handed out, which it may compute only then."""
         self._values = values
         self._diff = diff
+        self._before_diff = before_diff
+
+    def reshaped(self, shape: Shape) -> ParamBlob:
+        """The same values and diff in another shape."""
+        return ParamBlob(self._values.reshape(shape), self._diff.reshape(shape), self._before_diff)
 
     @property
     def data(self) -> FloatArray:
@@ -111,6 +119,8 @@ class ParamBlob(_Sized):
 
     @property
     def diff(self) -> FloatArray:
+        if self._before_diff is not None:
+            self._before_diff()
         return self._diff
 
     @property

@@ -41,6 +41,11 @@ class DataLayers:
         self.sources.pop(layer, None)
         self.sources[layer] = source
 
+    def seek_passes(self, number: int) -> None:
+        """Goes to where `number` passes leave all sources."""
+        for source in self.sources.values():
+            source.seek(number * source.batch_size)
+
     def set_arrays(self, layer: str, data: FloatArray, labels: FloatArray) -> None:
         """Gives a MemoryData layer its items; CaffeconvError where the layer is another, or they do not fit."""
         if layer not in self.sources:

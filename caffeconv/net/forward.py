@@ -11,7 +11,7 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.reshape import input_shapes
 from caffeconv.ir.layer import Node
 from caffeconv.net.data_layers import DataLayers
-from caffeconv.net.pass_state import ForwardPass
+from caffeconv.net.pass_state import ForwardPass, Noise
 from caffeconv.net.sessions import SessionPool, Values
 from caffeconv.passes.subgraph import external_inputs, last_writes
 from caffeconv.runtime.session import Session
@@ -25,13 +25,15 @@ class Forward:
     A pass computes what was wanted of it; what else it wrote is computed when it is read, and from then on by each pass.
     """
 
-    def __init__(self, sessions: SessionPool, data: DataLayers) -> None:
+    def __init__(self, sessions: SessionPool, data: DataLayers, seed: int = 0) -> None:
         graph = sessions.graph
         self.states: Values = {}
         """What recurrent layers left after the last pass: the model's input for it → values."""
         self.before_layer: list[Callable[[int], object]] = []
         """Called with a layer's index before it runs; where there are any, layers run one at a time."""
         self.after_layer: list[Callable[[int], object]] = []
+        self.noise = Noise(seed)
+        """What the next pass draws its random numbers from."""
         self._sessions = sessions
         self._data = data
         self._nodes: Sequence[Node] = graph.nodes
@@ -87,12 +89,12 @@ class Forward:
 
     def _compute(self, forward: ForwardPass, blobs: Sequence[str]) -> None:
         self._sessions.drop_outdated()
-        if forward.params_version != self._sessions.params_version:
+        if forward.params is None and forward.params_version != self._sessions.params_version:
             raise CaffeconvError(
                 f"blob '{blobs[0]}' was not computed by the last forward(), and parameters have been changed since. "
                 f"Ask for it: forward(blobs=['{blobs[0]}'])"
             )
-        values, _ = self._sessions.run(forward, blobs)
+        values, _ = self._sessions.run(forward, blobs, again=True)
         self._values |= values
         read = replace(forward, was_read=True)
         self._pending = {
@@ -169,16 +171,27 @@ class Forward:
                 call(place)
 
     def _run(self, span: slice, wanted: Sequence[str], inputs: Mapping[str, FloatArray]) -> None:
+        forward, blobs = self.begin(span, wanted, inputs)
+        self.finish(span, forward, *self._sessions.run(forward, blobs))
+
+    def begin(
+        self, span: slice, wanted: Sequence[str], inputs: Mapping[str, FloatArray]
+    ) -> tuple[ForwardPass, list[str]]:
+        """Fills the inputs of a pass: what it starts from, and the blobs that it has to give. Raises as `run`."""
         layers = [node.name for node in self._nodes[span]]
         always = [*self._data.sink_bottoms(layers), *_tops_of_code(self._nodes[span])]
         self._fill(inputs, layers, [*wanted, *always])
         forward = self._begin_pass(span)
         in_place = [blob for blob in forward.values if blob in self._buffers and forward.writes(blob)]
         requested = [blob for blob in (*wanted, *always, *sorted(self._requested)) if blob in forward.values]
-        values, self.states = self._sessions.run(forward, list(dict.fromkeys([*requested, *in_place])))
+        return forward, list(dict.fromkeys([*requested, *in_place]))
+
+    def finish(self, span: slice, forward: ForwardPass, values: Mapping[str, FloatArray], states: Values) -> None:
+        """Takes over what a pass left: the blobs that it was asked for, and states."""
+        self.states = states
         self._last = forward
         self._store(forward, values)
-        self._data.write(layers, self.value_of)
+        self._data.write([node.name for node in self._nodes[span]], self.value_of)
 
     def _store(self, forward: ForwardPass, values: Mapping[str, FloatArray]) -> None:
         for blob in forward.values:
@@ -204,14 +217,16 @@ class Forward:
         self._sessions.drop_outdated()
         nodes = graph.nodes[span]
         values, version = last_writes(nodes), self._sessions.params_version
+        noise = self.noise
+        self.noise = replace(noise, number=noise.number + 1)
         if all(node.layer.is_input for node in graph.nodes[: span.start]):
             feeds = {blob: buffer.copy() for blob, buffer in self._buffers.items()}
-            return ForwardPass(None, values, feeds, self.states, version)
+            return ForwardPass(None, values, feeds, self.states, version, noise=noise)
         feeds = {value: self.value_of(blob).copy() for value, blob in external_inputs(nodes).items()}
         feeds |= {
             top: self._buffers[top].copy() for node in nodes if node.layer.is_input for top in node.definition.tops
         }
-        return ForwardPass(span, values, feeds, self.states, version)
+        return ForwardPass(span, values, feeds, self.states, version, noise=noise)
 
     def run_alone(self, feeds: Mapping[str, FloatArray], blobs: Sequence[str]) -> Values:
         """The blobs of one pass over the whole net, which leaves nothing but its states.
@@ -228,8 +243,10 @@ class Forward:
         if graph.net.python_host is not None:
             graph.net.python_host.begin_pass()
         forward = ForwardPass(
-            None, self._last_values, {**self._buffers, **feeds}, self.states, self._sessions.params_version
+            None, self._last_values, {**self._buffers, **feeds}, self.states, self._sessions.params_version,
+            noise=self.noise,
         )  # fmt: skip
+        self.noise = replace(self.noise, number=self.noise.number + 1)
         results, self.states = self._sessions.run(forward, self._wanted_alone(blobs))
         self._data.write(self._data.sinks, results.__getitem__)
         return {blob: results[blob] for blob in blobs}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -46,6 +46,10 @@ class LruCache(Generic[Value]):
         """Keeps `value`, of about `size` bytes, under `key`."""
         self.evict_for(size)
         self._entries[key] = _Entry(value, size)
+
+    def keep(self, still_good: Callable[[Value], bool]) -> None:
+        """Lets go of everything else."""
+        self._entries = {key: entry for key, entry in self._entries.items() if still_good(entry.value)}
 
     def clear(self) -> None:
         self._entries.clear()

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from caffeconv.caffe_format.hdf5 import read_hdf5_weights
+from caffeconv.caffe_format.hdf5 import is_hdf5, read_hdf5_weights
+from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.caffe_format.terms import Phase
-from caffeconv.conversion.load import Loaded, load, source_metadata
+from caffeconv.conversion.load import Loaded, load, load_source, source_metadata
 from caffeconv.data.source import DataSource
 from caffeconv.emit.weights.caffe_weights import save_caffemodel, save_hdf5
 from caffeconv.errors import CaffeconvError, Diagnostic
@@ -30,17 +31,20 @@ from caffeconv.net.params import ParamStore
 from caffeconv.net.sessions import SessionPool
 from caffeconv.net.snapshot import with_copied_weights
 from caffeconv.net.topology import blob_kinds, blob_loss_weights, layer_objects, order_reasons
+from caffeconv.net.trainable import Trainable
 from caffeconv.passes.subgraph import last_writes
 from caffeconv.python_layers.host import AllowPython
 from caffeconv.runtime.providers import ComputeOptions, Provider
 from caffeconv.tensor.shape import FloatArray, Shape
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from caffeconv.caffe_format.caffemodel import WeightsFile
     from caffeconv.runtime.session import Session
 
 
-class Net:
+class Net(Trainable):
     """A Caffe net that runs on onnxruntime.
 
     Args:
@@ -76,6 +80,14 @@ class Net:
         self.allow_python = allow_python
         self._open(loaded, ComputeOptions(provider, threads, nhwc, half), seed)
 
+    @classmethod
+    def of_source(cls, source: NetSource, options: NetOptions, compute: ComputeOptions) -> Self:
+        """A net that has been read already, without weights; raises as the constructor."""
+        net = cls.__new__(cls)
+        net.allow_python = options.allow_python
+        net._open(load_source(source, (), options, source.path or source.directory), compute, options.seed)
+        return net
+
     def _open(self, loaded: Loaded, compute: ComputeOptions, seed: int) -> None:
         definition, graph = loaded.net, loaded.graph
         self.name = definition.name
@@ -85,7 +97,7 @@ class Net:
         self._params = ParamStore(graph.nodes)
         self._sessions = SessionPool(loaded, self._params, compute)
         self._data = DataLayers(graph.nodes, seed)
-        self._forward = Forward(self._sessions, self._data)
+        self._forward = Forward(self._sessions, self._data, seed)
         self._backward = Backward(self._sessions, self._params, self.shape_of)
         self.params: Mapping[str, list[ParamBlob]] = self._params
         access = self.shape_of, self.value_of, self.diff_of, self.reshape_input
@@ -353,13 +365,6 @@ class Net:
     def _copy_from(self, file: WeightsFile) -> None:
         self.diagnostics += self._params.copy_from(file, self._loaded.graph)
         self._sessions.drop_outdated()
-
-    def share_with(self, other: Net) -> None:
-        """From now on the layers that both nets have hold the other's parameters: what changes in one does in both.
-
-        Raises CaffeconvError where those of a layer differ in number or shape; nothing is shared then.
-        """
-        self._params.share_with(other._params)
 
 
 def _copied(values: Mapping[str, FloatArray]) -> dict[str, FloatArray]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caffeconv.emit.backward import ParamKey
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, UnknownNameError
 from caffeconv.frontend.bind import copied_from
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 from caffeconv.net.blobs import ParamBlob
 from caffeconv.net.snapshot import with_copied_values
-from caffeconv.tensor.param import Param
-from caffeconv.tensor.param_values import ArrayValues
+from caffeconv.tensor.param import Param, ParamKey
+from caffeconv.tensor.param_values import ArrayValues, ObservedValues
 from caffeconv.tensor.shape import FloatArray, format_shape, shape_string
 
 if TYPE_CHECKING:
@@ -30,11 +29,21 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
     def __init__(self, nodes: Sequence[Node]) -> None:
         self.version = 0
         """Another number whenever parameters have been seen to change; `refresh` looks."""
+        self.diffs_were_read = False
+        """Whether somebody has looked at the diff of a parameter, and may hold its array."""
         self._params: dict[str, tuple[Param, ...]] = {node.name: node.params for node in nodes if node.params}
+        self._values: dict[ParamKey, FloatArray] = {}
+        """Those that were needed so far, by their owners."""
+        self._lenders: dict[ParamKey, tuple[ParamStore, ParamKey]] = {}
+        """Parameter that holds the values of another net's → that net's parameters, and which of them."""
         self._blobs: dict[ParamKey, ParamBlob] = {}
         """Those that were handed out, by their owners."""
+        self._handed_out: set[ParamKey] = set()
+        """Parameters whose values' arrays somebody may hold, so that they stay where they are."""
         self._diffs: dict[ParamKey, FloatArray] = {}
-        self._marks: dict[ParamKey, int] = {}
+        self._late_diffs: Callable[[], Mapping[ParamKey, FloatArray]] | None = None
+        """What gives the diffs, where they are to be computed when they are read."""
+        self._marks: dict[object, int] = {}
         """Of the values that the blobs had at the last look."""
 
     def __getitem__(self, layer: str) -> list[ParamBlob]:
@@ -59,51 +68,125 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
 
     def _blob(self, key: ParamKey, param: Param) -> ParamBlob:
         if key not in self._blobs:
-            values = np.array(param.array())
+            values = self._hand_out(key)
             diff = self._diffs.setdefault(key, np.zeros(values.shape, np.float32))
-            self._blobs[key] = ParamBlob(values, diff.reshape(values.shape))
+            self._blobs[key] = ParamBlob(values, diff.reshape(values.shape), self._read_diffs)
             self._marks[key] = _mark(values)
         blob = self._blobs[key]
         # caffe: PERMISSIVE sharing takes the same numbers in another shape
-        if blob.shape == param.shape:
-            return blob
-        return ParamBlob(blob.data.reshape(param.shape), blob.diff.reshape(param.shape))
+        return blob if blob.shape == param.shape else blob.reshaped(param.shape)
 
     # -- diffs -----------------------------------------------------------------------------------------------------
 
-    def add_diffs(self, diffs: Mapping[ParamKey, FloatArray]) -> None:
+    def add_diffs(self, diffs: Mapping[ParamKey, FloatArray], overwritten: Collection[ParamKey] = ()) -> None:
+        """Adds to what earlier passes left; those that are `overwritten` take its place."""
+        self._compute_late_diffs()
         for key, diff in diffs.items():
-            if key in self._diffs:
-                self._diffs[key] += diff.reshape(self._diffs[key].shape)
-            else:
+            if key not in self._diffs:
                 self._diffs[key] = diff
+            elif key in overwritten:
+                self._diffs[key][...] = diff.reshape(self._diffs[key].shape)
+            else:
+                self._diffs[key] += diff.reshape(self._diffs[key].shape)
 
     def clear_diffs(self) -> None:
+        self._late_diffs = None
         for diff in self._diffs.values():
             diff[...] = 0
 
+    def set_diffs(self, diffs: Mapping[ParamKey, FloatArray]) -> None:
+        """Puts these in the place of all there were; 0 for parameters that are not among them."""
+        self.clear_diffs()
+        self.add_diffs(diffs)
+
+    def set_diffs_late(self, compute: Callable[[], Mapping[ParamKey, FloatArray]]) -> None:
+        """As `set_diffs` with what `compute` gives, when somebody reads one."""
+        self._late_diffs = compute
+
+    def diff_of(self, key: ParamKey) -> FloatArray:
+        """The diff, shaped as the parameter's owner has it."""
+        self._compute_late_diffs()
+        values = self.values_of(key)
+        return self._diffs.setdefault(key, np.zeros(values.shape, np.float32)).reshape(values.shape)
+
+    def _read_diffs(self) -> None:
+        self.diffs_were_read = True
+        self._compute_late_diffs()
+
+    def _compute_late_diffs(self) -> None:
+        compute, self._late_diffs = self._late_diffs, None
+        if compute is not None:
+            self.set_diffs(compute())
+
     # -- values ----------------------------------------------------------------------------------------------------
+
+    def values_of(self, key: ParamKey) -> FloatArray:
+        """What a parameter holds now, shaped as its owner has it; not a copy."""
+        if key in self._lenders:
+            lender, lent = self._lenders[key]
+            return lender.values_of(lent)
+        if key not in self._values:
+            self._values[key] = np.array(self._owned(key).array(), np.float32)
+        return self._values[key]
+
+    def _hand_out(self, key: ParamKey) -> FloatArray:
+        """As `values_of`, for somebody who may hold the array: it stays the one that the parameter's values are in."""
+        if key in self._lenders:
+            lender, lent = self._lenders[key]
+            return lender._hand_out(lent)
+        self._handed_out.add(key)
+        return self.values_of(key)
+
+    def is_handed_out(self, key: ParamKey) -> bool:
+        """Whether somebody may hold the array of the values."""
+        if key in self._lenders:
+            lender, lent = self._lenders[key]
+            return lender.is_handed_out(lent)
+        return key in self._handed_out
+
+    def move_to(self, key: ParamKey, values: FloatArray) -> None:
+        """Makes another array the one that the parameter's values are in; it must not have been handed out."""
+        if key in self._lenders:
+            lender, lent = self._lenders[key]
+            lender.move_to(lent, values)
+        else:
+            self._values[key] = values
+
+    def _owned(self, key: ParamKey) -> Param:
+        return next(param for param in self._params[key[0]] if param.name == key[1])
 
     def refresh(self) -> None:
         """Makes `version` another number if blobs that were handed out have other values than at the last call."""
-        marks = {key: _mark(blob.data) for key, blob in self._blobs.items()}
+        marks: dict[object, int] = {key: _mark(blob.data) for key, blob in self._blobs.items()}
+        for key, (lender, lent) in self._lenders.items():
+            marks[id(lender)] = lender.version
+            if key not in marks and lender.is_handed_out(lent):
+                marks[key] = _mark(self.values_of(key))
         if marks != self._marks:
             self._marks = marks
             self.version += 1
 
-    def apply(self, graph: Graph) -> Graph:
-        """The graph, of this net's layers and others without parameters, with the values that parameters have now."""
+    def apply(self, graph: Graph, on_read: Callable[[ParamKey], object] | None = None) -> Graph:
+        """The graph, of this net's layers and others without parameters, with the values that parameters have now.
+
+        on_read: called with the parameter whose values somebody reads.
+        """
+
+        def now(layer: str, param: Param) -> Param:
+            key = _key(layer, param)
+            if on_read is not None:
+                return replace(param, values=ObservedValues(lambda: self.values_of(key), lambda: on_read(key)))
+            if key in self._values or key in self._lenders:
+                return replace(param, values=ArrayValues(self.values_of(key)))
+            return param
+
         nodes = tuple(
-            replace(node, params=tuple(self._now(_key(node.name, param), param) for param in self._params[node.name]))
+            replace(node, params=tuple(now(node.name, param) for param in self._params[node.name]))
             if node.params
             else node
             for node in graph.nodes
         )
         return replace(graph, nodes=nodes)
-
-    def _now(self, key: ParamKey, param: Param) -> Param:
-        blob = self._blobs.get(key)
-        return param if blob is None else replace(param, values=ArrayValues(blob.data))
 
     def copy_from(self, file: WeightsFile, graph: Graph) -> tuple[Diagnostic, ...]:
         """Takes over the parameters of those layers of the graph that a file has, and returns what is to be said of it.
@@ -121,9 +204,10 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
                 else param
                 for param in params
             )
-        for key in values.keys() & self._blobs.keys():
-            data = self._blobs[key].data
-            data[...] = values[key].array().reshape(data.shape)
+        for key in values:
+            if key in self._values or key in self._lenders:
+                data = self.values_of(key)
+                data[...] = values[key].array().reshape(data.shape)
         self.version += 1
         return diagnostics
 
@@ -134,10 +218,21 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
         """
         both = [layer for layer in other if layer in self]
         for layer in both:
-            _check_alike(layer, self[layer], other[layer])
+            _check_alike(layer, self._params[layer], other._params[layer])
         for layer in both:
-            for param, mine, theirs in zip(self._params[layer], self[layer], other[layer], strict=True):
-                self._blobs[_key(layer, param)] = ParamBlob(theirs.data, mine.diff)
+            for mine, theirs in zip(self._params[layer], other._params[layer], strict=True):
+                self._share(_key(layer, mine), other, _key(layer, theirs))
+
+    def _share(self, key: ParamKey, other: ParamStore, theirs: ParamKey) -> None:
+        lender, lent = other, theirs
+        while lent in lender._lenders:
+            lender, lent = lender._lenders[lent]
+        if (lender is self and lent == key) or self._lenders.get(key) == (lender, lent):
+            return
+        self.version += 1
+        self._lenders[key] = lender, lent
+        self._blobs.pop(key, None)
+        self._values.pop(key, None)
 
 
 def _key(layer: str, param: Param) -> ParamKey:
@@ -148,7 +243,7 @@ def _mark(values: FloatArray) -> int:
     return zlib.crc32(np.ascontiguousarray(values).view(np.uint8).data)
 
 
-def _check_alike(layer: str, blobs: Sequence[ParamBlob], others: Sequence[ParamBlob]) -> None:
+def _check_alike(layer: str, blobs: Sequence[Param], others: Sequence[Param]) -> None:
     if len(blobs) != len(others):
         raise CaffeconvError(f"Incompatible number of blobs for layer {layer}: {len(others)} and {len(blobs)}")
     for i, (mine, theirs) in enumerate(zip(blobs, others, strict=True)):

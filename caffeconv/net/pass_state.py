@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from caffeconv.tensor.param import ParamKey
 from caffeconv.tensor.shape import FloatArray
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What the random numbers of a pass follow from."""
+
+    seed: int = 0
+    number: int = 0
+    """How many passes there were before it."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,9 @@ class ForwardPass:
     """`ParamStore.version` when it ran."""
     was_read: bool = False
     """Whether a blob was read that nobody had asked for beforehand."""
+    noise: Noise = Noise()
+    params: Mapping[ParamKey, FloatArray] | None = None
+    """The parameters that it ran with, where a solver has changed them since."""
 
     def writes(self, blob: str) -> bool:
         """Whether one of the layers computed what the blob holds: the pass did not start from it."""
@@ -46,6 +59,9 @@ class BackwardPass:
     """`ParamStore.version` when it ran."""
     reached: frozenset[str] = frozenset()
     """The blobs whose diff a layer makes."""
+    noise: Noise = Noise()
+    params: Mapping[ParamKey, FloatArray] | None = None
+    """As of the forward pass."""
 
 
 def initial_state(states: Mapping[str, FloatArray], name: str, dims: Sequence[int | str]) -> FloatArray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from caffeconv.conversion.load import Loaded
 from caffeconv.emit.backward import BackwardModel, emit_backward
@@ -11,6 +12,7 @@ from caffeconv.frontend.reshape import input_shapes, reshape_graph
 from caffeconv.inspection.costs import session_bytes
 from caffeconv.ir.graph import Graph
 from caffeconv.net.lru import LruCache
+from caffeconv.net.open_params import NO_INPUTS, OpenForward, OpenInputs, open_forward
 from caffeconv.net.open_session import open_session
 from caffeconv.net.params import ParamStore
 from caffeconv.net.pass_state import ForwardPass, initial_state
@@ -25,10 +27,26 @@ from caffeconv.net.planned_session import (
 from caffeconv.passes.subgraph import extract_subgraph
 from caffeconv.runtime.providers import ComputeOptions
 from caffeconv.runtime.session import Session
+from caffeconv.tensor.param import ParamKey
 from caffeconv.tensor.shape import FloatArray, Shape
 
 Values = dict[str, FloatArray]
 """Blob, or value → float32."""
+
+
+Result = TypeVar("Result")
+MOST_CHANGES = 4
+"""After how many changes of parameters these become inputs: fewer are surgery, after which kernels that pack them are
+faster; who changes them again and again is training."""
+
+
+@dataclass(frozen=True)
+class BackwardSession:
+    """A model that runs backward, and a session for it unless it has nothing to give."""
+
+    session: Session | None
+    model: BackwardModel
+    inputs: OpenInputs
 
 
 class SessionPool:
@@ -45,14 +63,23 @@ class SessionPool:
         self._params_version = params.version
         self._compute = compute
         self._forward = GraphSessions(loaded, compute, stateful=True)
-        self._backward: LruCache[tuple[Session | None, BackwardModel]] = LruCache(MAX_SESSIONS, MAX_SESSION_BYTES)
+        self._open_forward: LruCache[OpenForward] = LruCache(MAX_SESSIONS, MAX_SESSION_BYTES)
+        self._backward: LruCache[BackwardSession] = LruCache(MAX_SESSIONS, MAX_SESSION_BYTES)
+        self._opens_params = loaded.graph.net.phase == "TRAIN" and not compute.half
+        self._changes = 0
+        """How often parameters have changed after sessions had been made of them."""
 
     def __iter__(self) -> Iterator[Hashable]:
         """(values, span, …) of each session for forward passes, the one used longest ago first."""
         return iter(self._forward)
 
     def __len__(self) -> int:
-        return len(self._forward)
+        return len(self._forward) + len(self._open_forward)
+
+    @property
+    def compute(self) -> ComputeOptions:
+        """Where and how to compute."""
+        return self._compute
 
     # -- shapes ----------------------------------------------------------------------------------------------------
 
@@ -91,36 +118,71 @@ class SessionPool:
     def drop_outdated(self) -> None:
         """Forgets the sessions that hold other parameters than the net does now."""
         self._params.refresh()
-        if self._params.version != self._params_version:
-            self._params_version = self._params.version
+        if self._params.version == self._params_version:
+            return
+        self._params_version = self._params.version
+        if not self._opens_params:
+            self._changes += bool(len(self._forward) or len(self._backward))
+            self._forward.clear()
+            self._backward.clear()
+            if self._changes >= MOST_CHANGES:
+                self.open_params()
+        else:
+            self._open_forward.keep(lambda entry: not entry.inputs.fixed)
+            self._backward.keep(lambda entry: not entry.inputs.fixed)
+
+    @property
+    def opens_params(self) -> bool:
+        """Whether parameters are inputs of all sessions."""
+        return self._opens_params
+
+    def open_params(self) -> None:
+        """From now on parameters are inputs of all sessions, so that none has to be made again when they change."""
+        if not self._opens_params and not self._compute.half:
+            self._opens_params = True
             self._forward.clear()
             self._backward.clear()
 
     # -- running ---------------------------------------------------------------------------------------------------
 
-    def run(self, forward: ForwardPass, blobs: Sequence[str]) -> tuple[Values, Values]:
-        """The blobs, and the states that this pass leaves, by the input that takes them in the next one."""
+    def run(self, forward: ForwardPass, blobs: Sequence[str], *, again: bool = False) -> tuple[Values, Values]:
+        """The blobs, and the states that this pass leaves, by the input that takes them in the next one.
+
+        again: whether the pass has been run before, and changes no parameters now.
+        """
         graph = self.graph_of(forward)
         inputs = set(graph.inputs)
-        if all(forward.values[blob] in inputs for blob in blobs):
+        if all(forward.values[blob] in inputs for blob in blobs) and (again or not self._opens_params):
             return {blob: forward.feeds[forward.values[blob]] for blob in blobs}, dict(forward.states)
+        return self.replanning(lambda: self._run(forward, self.graph_of(forward), blobs, again=again))
 
-        def replan_and_run() -> tuple[Values, Values]:
+    def replanning(self, run: Callable[[], Result]) -> Result:
+        """What `run` gives; it is called again with another graph where Python layers make other shapes than planned."""
+
+        def replan_and_run() -> Result:
             self._graph = replan(self._graph, self._input_shapes)
             for call in self.on_replan:
                 call()
-            return self._run(forward, self.graph_of(forward), blobs)
+            return run()
 
-        return run_replanning(lambda: self._run(forward, graph, blobs), replan_and_run, len(graph.nodes))
+        return run_replanning(run, replan_and_run, len(self._graph.nodes))
 
-    def _run(self, forward: ForwardPass, graph: Graph, blobs: Sequence[str]) -> tuple[Values, Values]:
+    def _run(
+        self, forward: ForwardPass, graph: Graph, blobs: Sequence[str], *, again: bool
+    ) -> tuple[Values, Values]:  # fmt: skip
         inputs = set(graph.inputs)
         values = {blob: forward.values[blob] for blob in blobs if forward.values[blob] not in inputs}
-        session = self.forward_session(graph, tuple(values.values()), forward.span)
-        states = {name: f"{name.removesuffix('_in')}_out" for name in session.inputs if name not in inputs}
+        entry = self._forward_entry(graph, tuple(values.values()), forward.span)
+        session, own = entry.session, {*inputs, *entry.inputs.params, *entry.inputs.noise}
+        states = {name: f"{name.removesuffix('_in')}_out" for name in session.inputs if name not in own}
         feeds = {name: forward.feeds[name] for name in session.inputs if name in inputs}
         feeds |= {name: initial_state(forward.states, name, session.inputs[name]) for name in states}
-        outputs = session.run(feeds, [*values.values(), *states.values()], same_pass=True)
+        feeds |= entry.inputs.feeds(session, self._params, forward.params, forward.noise)
+        changed = {} if again else entry.changed
+        names = [*values.values(), *states.values(), *changed.values()]
+        outputs = session.run(feeds, names, same_pass=True) if names else {}
+        for key, output in changed.items():
+            self._params.values_of(key)[...] = outputs[output]
         results = {
             blob: outputs[values[blob]] if blob in values else forward.feeds[forward.values[blob]] for blob in blobs
         }
@@ -128,11 +190,21 @@ class SessionPool:
 
     def forward_session(self, graph: Graph, values: tuple[str, ...], span: slice | None = None) -> Session:
         """What computes the values of the net's layers, or of those in `span`, which the graph consists of."""
-        return self._forward.get(graph, values, span, self._params.apply)
+        return self._forward_entry(graph, values, span).session
 
-    def backward_session(
-        self, span: slice, seeds: Collection[str], blobs: Collection[str]
-    ) -> tuple[Session | None, BackwardModel]:
+    def _forward_entry(self, graph: Graph, values: tuple[str, ...], span: slice | None) -> OpenForward:
+        if not self._opens_params:
+            return OpenForward(self._forward.get(graph, values, span, self._params.apply), NO_INPUTS, {})
+        key = (values, span and (span.start, span.stop), session_key(graph))
+        entry = self._open_forward.get(key)
+        if entry is None:
+            size = session_bytes(graph)
+            self._open_forward.evict_for(size)
+            entry = open_forward(graph, values, self._params, self._compute)
+            self._open_forward.put(key, entry, size)
+        return entry
+
+    def backward_session(self, span: slice, seeds: Collection[str], blobs: Collection[str]) -> BackwardSession:
         """The model that runs the layers `span` backward, and a session for it unless it has nothing to give.
 
         seeds: blobs whose diffs are fed. blobs: whose diffs are wanted, as far as they get any. Raises CaffeconvError as
@@ -145,11 +217,19 @@ class SessionPool:
         if entry is None:
             size = 2 * session_bytes(graph)  # values and diffs
             self._backward.evict_for(size)
-            model = emit_backward(self._params.apply(graph), span, seeded=seeds, wanted=blobs)
-            session = None
-            if model.blobs or model.params:
-                compute = replace(self._compute, half=False)
-                session = open_session(model.model, compute, python_host=graph.net.python_host)
-            entry = session, model
+            entry = self._make_backward(graph, span, seeds, blobs)
             self._backward.put(key, entry, size)
         return entry
+
+    def _make_backward(
+        self, graph: Graph, span: slice, seeds: Collection[str], blobs: Collection[str]
+    ) -> BackwardSession:  # fmt: skip
+        read: set[ParamKey] = set()
+        bound = self._params.apply(graph, read.add if self._opens_params else None)
+        model = emit_backward(bound, span, seeded=seeds, wanted=blobs, open_params=self._opens_params)
+        session = None
+        if model.blobs or model.params:
+            compute = replace(self._compute, half=False)
+            session = open_session(model.model, compute, python_host=graph.net.python_host)
+        noise = {name: shape for name, shape in model.noise.items() if session is not None and name in session.inputs}
+        return BackwardSession(session, model, OpenInputs(model.param_inputs, noise, frozenset(read)))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,7 @@ class SharedModel:
     initializers: Mapping[str, NDArray[np.generic]]
 
 
+Result = TypeVar("Result")
 SessionModel: TypeAlias = "ModelProto | SharedModel | Path"
 
 
@@ -150,23 +151,38 @@ class Session:
         other shapes than the model was made for.
         """
         feeds = {**self._constants, **feeds}
-        for check in self._label_checks:
-            check.apply(feeds)
+        self.check_labels(feeds)
         typed = self._in_their_types(feeds)
         names = list(outputs if outputs is not None else self.outputs)
+        values: list[FloatArray] = self._run(lambda session: session.run(names, typed), same_pass=same_pass)
+        return {name: _widened(value) for name, value in zip(names, values, strict=True)}
+
+    def check_labels(self, feeds: Mapping[str, Feed]) -> None:
+        """Raises CaffeconvError for a label out of range."""
+        for check in self._label_checks:
+            check.apply(feeds)
+
+    def binding(self) -> onnxruntime.IOBinding:
+        """For `run_bound`: which memory the inputs and outputs are in."""
+        return self._session.io_binding()
+
+    def run_bound(self, binding: onnxruntime.IOBinding, *, same_pass: bool = False) -> None:
+        """As `run`, on float32 values where a binding says that they are; labels are checked by the caller."""
+        self._run(lambda session: session.run_with_iobinding(binding), same_pass=same_pass)
+
+    def _run(self, call: Callable[[onnxruntime.InferenceSession], Result], *, same_pass: bool) -> Result:
         if self._python is not None:
             self._python.begin_run(same_pass=same_pass)
         failure: Exception | None = None
-        values: list[FloatArray] = []
         try:
-            values = self._session.run(names, typed)
+            result = call(self._session)
         except Exception as error:  # onnxruntime's exceptions share no base class
             failure = error
         if self._python is not None:
             self._python.end_run()  # what went wrong in the user's code goes before what onnxruntime makes of it
         if failure is not None:
             raise CaffeconvError(_explain(failure)) from failure
-        return {name: _widened(value) for name, value in zip(names, values, strict=True)}
+        return result
 
     def _in_their_types(self, feeds: Mapping[str, Feed]) -> dict[str, NDArray[np.generic]]:
         """What the session takes: float32, float16, or uint8 pictures."""

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from caffeconv.tensor.param_values import ParamValues
 from caffeconv.tensor.shape import FloatArray, Shape
 
+ParamKey = tuple[str, str]
+"""A parameter: the layer that owns it, and its name there."""
+
 
 @dataclass(frozen=True)
 class Param:

@@ -85,6 +85,18 @@ class ArrayValues(ParamValues):
 
 
 @dataclass(frozen=True, eq=False)
+class ObservedValues(ParamValues):
+    """Values that may change later: whoever reads them is told of."""
+
+    current: Callable[[], FloatArray]
+    on_read: Callable[[], object]
+
+    def array(self) -> FloatArray:
+        self.on_read()
+        return self.current()
+
+
+@dataclass(frozen=True, eq=False)
 class DerivedValues(ParamValues):
     """Values computed from those of other parameters each time that they are read, so that few lie in memory at once."""
 

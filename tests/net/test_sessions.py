@@ -73,13 +73,13 @@ def test_inputs_alone_need_no_session(net: NetObjects) -> None:
 
 
 def test_backward_models_without_anything_to_give_have_no_session(net: NetObjects) -> None:
-    session, model = net.sessions.backward_session(slice(3, 4), (), ["ip"])
-    assert session is None
-    assert model.reached == {"double"}
-    session, model = net.sessions.backward_session(slice(0, 4), (), ["ip"])
-    assert session is not None
-    assert list(model.blobs) == ["ip"]
-    assert net.sessions.backward_session(slice(0, 4), (), ["ip"])[0] is session
+    entry = net.sessions.backward_session(slice(3, 4), (), ["ip"])
+    assert entry.session is None
+    assert entry.model.reached == {"double"}
+    entry = net.sessions.backward_session(slice(0, 4), (), ["ip"])
+    assert entry.session is not None
+    assert list(entry.model.blobs) == ["ip"]
+    assert net.sessions.backward_session(slice(0, 4), (), ["ip"]) is entry
 
 
 def test_shapes_that_python_layers_make_are_planned_anew(tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""A solver's state in files, as Caffe writes and reads it (caffe: sgd_solver.cpp)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+import caffeconv.caffe_pb2 as caffe_pb2
+from caffeconv.caffe_format.caffemodel_writer import WrittenBlob
+from caffeconv.caffe_format.hdf5 import is_hdf5
+from caffeconv.caffe_format.prototxt import read_bytes
+from caffeconv.errors import CaffeconvError
+from caffeconv.files.atomic import whole_file
+from caffeconv.files.wire import BYTES, VARINT, encode_varint, tag
+from caffeconv.tensor.shape import FloatArray, Shape
+
+STATE_SUFFIX = ".solverstate"
+_ITER, _LEARNED_NET, _HISTORY, _CURRENT_STEP = 1, 2, 3, 4
+"""Fields of SolverState."""
+
+
+@dataclass(frozen=True)
+class SolverState:
+    """What a solver goes on from."""
+
+    iteration: int
+    learned_net: str
+    """The weights file, as the state names it; empty where it names none."""
+    current_step: int
+    history: tuple[FloatArray, ...]
+
+
+def write_state(path: Path, state: SolverState) -> None:
+    """Writes a .solverstate whole or not at all; HDF5 where the name ends in ``.h5``. CaffeconvError where it cannot be."""
+    write = _write_hdf5 if path.suffix == ".h5" else _write_proto
+    write(path, state)
+
+
+def _write_proto(path: Path, state: SolverState) -> None:
+    name = state.learned_net.encode()
+    with whole_file(path) as file:
+        file.write(tag(_ITER, VARINT) + encode_varint(state.iteration))
+        file.write(tag(_LEARNED_NET, BYTES) + encode_varint(len(name)) + name)
+        for values in state.history:
+            blob = WrittenBlob.of(values.shape, values)
+            file.write(tag(_HISTORY, BYTES) + encode_varint(len(blob)))
+            blob.write(file)
+        file.write(tag(_CURRENT_STEP, VARINT) + encode_varint(state.current_step))
+
+
+def _write_hdf5(path: Path, state: SolverState) -> None:
+    import h5py
+
+    with whole_file(path) as part, h5py.File(part, "w") as file:
+        file.create_dataset("iter", data=np.array([state.iteration], np.int32))
+        file.create_dataset("current_step", data=np.array([state.current_step], np.int32))
+        name = state.learned_net.encode()
+        file.create_dataset("learned_net", data=np.array(name, f"S{len(name) + 1}"))
+        group = file.create_group("history")
+        for i, values in enumerate(state.history):
+            group.create_dataset(str(i), data=np.ascontiguousarray(values, "<f4").reshape(values.shape))
+
+
+def read_state(path: Path) -> SolverState:
+    """A .solverstate of either form; CaffeconvError where it is missing, damaged, or something else."""
+    return _read_hdf5(path) if is_hdf5(path) else _read_proto(path)
+
+
+def _read_proto(path: Path) -> SolverState:
+    message = caffe_pb2.SolverState()
+    try:
+        message.ParseFromString(read_bytes(path, "a solver's state (.solverstate)"))
+    except DecodeError:
+        raise CaffeconvError(f"{path}: not readable; a whole .solverstate that Caffe wrote was needed") from None
+    if not message.HasField("iter"):
+        raise CaffeconvError(f"{path}: it names no iteration; a solver's state (.solverstate) was needed")
+    history = tuple(np.array(blob.data, np.float32).reshape(_shape(blob)) for blob in message.history)
+    return SolverState(message.iter, message.learned_net, message.current_step, history)
+
+
+def _shape(blob: caffe_pb2.BlobProto) -> Shape:
+    shape = (blob.num, blob.channels, blob.height, blob.width) if blob.HasField("num") else tuple(blob.shape.dim)
+    return shape if int(np.prod(shape)) == len(blob.data) else (len(blob.data),)
+
+
+def _read_hdf5(path: Path) -> SolverState:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            missing = [name for name in ("iter", "current_step", "history") if name not in file]
+            if missing:
+                raise CaffeconvError(
+                    f"{path}: /{missing[0]} is not in it; a solver's state (.solverstate.h5) was needed"
+                )
+            history = file["history"]
+            arrays = tuple(np.asarray(history[str(i)], np.float32) for i in range(len(history)))
+            return SolverState(_number(file["iter"]), _text(file), _number(file["current_step"]), arrays)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise CaffeconvError(f"{path}: not readable as a solver's state in HDF5: {error}") from None
+
+
+def _number(dataset: object) -> int:
+    return int(np.ravel(np.asarray(dataset))[0])
+
+
+def _text(file: object) -> str:
+    import h5py
+
+    assert isinstance(file, h5py.File)
+    if "learned_net" not in file:
+        return ""
+    value = file["learned_net"][()]
+    text: str = value.decode() if isinstance(value, bytes) else str(value)
+    return text.rstrip("\0")
+
+
+def check_history(path: Path, state: SolverState, shapes: Sequence[Shape]) -> None:
+    """Raises CaffeconvError where a state does not fit a solver whose histories have these shapes.
+
+    Another shape with as many values is taken, as Caffe does.
+    """
+    if len(state.history) != len(shapes):
+        raise CaffeconvError(
+            f"{path}: it holds {len(state.history)} history blobs, the solver has {len(shapes)}. Incorrect length of "
+            "history blobs. It was written for another net, or another type of solver"
+        )
+    for i, (values, shape) in enumerate(zip(state.history, shapes, strict=True)):
+        if values.size != int(np.prod(shape)):
+            raise CaffeconvError(
+                f"{path}: history blob {i} has {values.size} values, the solver's parameter {int(np.prod(shape))}; it was "
+                "written for another net"
+            )
