@@ -25,6 +25,7 @@ COMMANDS = {
     "convert": "write a net as ONNX",
     "inspect": "check every shape and parameter, and whether weights fit",
     "run": "run a net on pictures or arrays",
+    "train": "train a net by Caffe's solver file",
     "make-h": "write the matrix H of an InfogainLoss layer",
     "upgrade": "write an old prototxt or caffemodel in today's form",
 }

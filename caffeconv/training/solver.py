@@ -12,6 +12,7 @@ import numpy as np
 
 from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.emit.training_step import Learning
+from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.options import NetOptions
 from caffeconv.net.net import Net
 from caffeconv.tensor.shape import FloatArray
@@ -90,6 +91,8 @@ class Solver(Generic[NetType]):
         made = self._make_net(*open_net(net, self.file.path))
         for name in self.file.weights:
             self._say("solver.cpp:65", f"Finetuning from {name}")
+            if not Path(name).exists():
+                raise CaffeconvError(f"{self.file.where('weights')}: Couldn't open {name}: there is no such file")
             made.copy_from(name)
         return made
 
@@ -108,8 +111,11 @@ class Solver(Generic[NetType]):
 
     # -- iterations ----------------------------------------------------------------------------------------------------
 
-    def solve(self, resume_file: str | None = None) -> None:
-        """Trains from here to max_iter, or until somebody requests a stop, with tests and snapshots as the file says."""
+    def solve(self, resume_file: str | None = None, *, last: int | None = None) -> None:
+        """Trains from here to max_iter, or until somebody requests a stop, with tests and snapshots as the file says.
+
+        last: the iteration to end at, instead of max_iter. Raises CaffeconvError as `step`, `restore` and `snapshot`.
+        """
         self._say("solver.cpp:272", f"Solving {self.net.name}")
         self._say("solver.cpp:273", f"Learning Rate Policy: {self.file.lr_policy}")
         self.stopped = False
@@ -117,7 +123,7 @@ class Solver(Generic[NetType]):
             self._say("solver.cpp:278", f"Restoring previous solver status from {resume_file}")
             self.restore(resume_file)
         start = self.iter
-        self.step(self.file.max_iter - self.iter)
+        self.step((self.file.max_iter if last is None else last) - self.iter)
         if self.file.snapshot_after_train and (not self.file.snapshot or self.iter % self.file.snapshot):
             self.snapshot()
         if self.stopped:

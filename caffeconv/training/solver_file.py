@@ -10,7 +10,7 @@ from typing import Literal
 from caffeconv.caffe_format.prototxt import NetSource, SolverSource, read_solver_prototxt
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_pb2 import NetParameter, NetState, SolverParameter
-from caffeconv.errors import Diagnostic, InvalidNetError, near_name
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, near_name
 from caffeconv.files.atomic import PathLike
 from caffeconv.frontend.open_files import read_net
 from caffeconv.frontend.options import NetOptions
@@ -77,8 +77,8 @@ class SolverFile:
     test_compute_loss: bool
     random_seed: int
     """-1: none."""
-    gpu: int | None
-    """The GPU that solver_mode and device_id name; None: the CPU, or nothing is said."""
+    computes_on_cpu: bool
+    """Whether solver_mode says so."""
     weights: tuple[str, ...]
     debug_info: bool
     layer_wise_reduce: bool
@@ -114,13 +114,13 @@ def read_solver(path: PathLike, *, kind: str | None = None) -> SolverFile:
 
 
 def _solver_file(p: SolverParameter, source: SolverSource) -> SolverFile:
-    gpu = p.device_id if p.HasField("solver_mode") and p.solver_mode == p.GPU else None
+    on_cpu = p.HasField("solver_mode") and p.solver_mode == p.CPU
     return SolverFile(
         source.path, p.type, _train_net(p), tuple(_test_nets(p)), p.base_lr, p.lr_policy, p.gamma, p.power,
         p.stepsize, tuple(p.stepvalue), p.max_iter, p.momentum, p.momentum2, p.rms_decay, p.delta, p.weight_decay,
         "L1" if p.regularization_type == "L1" else "L2", p.clip_gradients, p.iter_size, p.display, p.average_loss,
         p.snapshot, _snapshot_prefix(p, source.path), p.snapshot_format == p.HDF5, p.snapshot_diff,
-        p.snapshot_after_train, p.test_interval, p.test_initialization, p.test_compute_loss, p.random_seed, gpu,
+        p.snapshot_after_train, p.test_interval, p.test_initialization, p.test_compute_loss, p.random_seed, on_cpu,
         tuple(name.strip() for names in p.weights for name in names.split(",")), p.debug_info, p.layer_wise_reduce,
         source.lines,
     )  # fmt: skip
@@ -198,10 +198,28 @@ def open_net(net: SolverNet, solver: Path) -> tuple[NetSource, NetOptions]:
     else:
         path = Path(net.file or "")
         beside = solver.parent / path
-        source = read_net(beside if not path.exists() and beside.exists() else path, is_built=True)
+        if not path.exists() and not beside.exists():
+            raise CaffeconvError(
+                f"{solver}: File not found: {net.file}, neither from here nor beside the solver's file"
+            )
+        source = read_net(path if path.exists() else beside, is_built=True)
     own = source.net.state
     level = net.level if net.level is not None else own.level
     return source, NetOptions(net.phase, level, net.stages)
+
+
+def check_snapshot_folder(file: SolverFile) -> None:
+    """Raises CaffeconvError where the snapshot at the end could not be written, which Caffe notices only then."""
+    folder = Path(file.snapshot_prefix).parent
+    if file.snapshot_after_train and not folder.is_dir():
+        raise CaffeconvError(f"{file.where('snapshot_prefix')}: {_no_folder(folder, file.snapshot_prefix)}")
+
+
+def _no_folder(folder: Path, prefix: str) -> str:
+    return (
+        f"there is no folder {folder}. Cannot write to snapshot prefix '{prefix}'.  Make sure that the directory exists "
+        "and is writable."
+    )
 
 
 # -- what is wrong -----------------------------------------------------------------------------------------------------
@@ -316,10 +334,4 @@ def _snapshot_faults(p: SolverParameter) -> Iterator[tuple[str, str]]:
         return
     folder = Path(p.snapshot_prefix) if Path(p.snapshot_prefix).is_dir() else Path(p.snapshot_prefix).parent
     if not folder.is_dir():
-        yield (
-            "snapshot_prefix",
-            (
-                f"there is no folder {folder}. Cannot write to snapshot prefix '{p.snapshot_prefix}'.  Make sure that the "
-                "directory exists and is writable."
-            ),
-        )
+        yield "snapshot_prefix", _no_folder(folder, p.snapshot_prefix)

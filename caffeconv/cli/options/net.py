@@ -88,7 +88,7 @@ def compute_options(command: Callable[..., None]) -> Callable[..., None]:
 
     decorators = (
         click.option("--provider", metavar="auto|cpu|cuda[:N]", default="auto", show_default=True,
-                     callback=lambda _, __, value: _checked_provider(value),
+                     callback=lambda _, __, value: checked_provider(value),
                      help="Where to compute: the CPU, or the N-th GPU. auto: a GPU where onnxruntime has CUDA."),
         click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime."),
         click.option("--nhwc", is_flag=True, help="On CUDA, prefer kernels that keep channels last."),
@@ -101,7 +101,8 @@ def compute_options(command: Callable[..., None]) -> Callable[..., None]:
     return decorated
 
 
-def _checked_provider(value: str) -> Provider:
+def checked_provider(value: str) -> Provider:
+    """The value of --provider; a usage error where it is none."""
     try:
         parse_provider(value)
     except CaffeconvError as error:
