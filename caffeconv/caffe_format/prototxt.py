@@ -159,6 +159,12 @@ def read_prototxt(
     return NetSource(net, tuple(parser.layer_lines), path, path.parent, tuple(unknown), parser.extra)
 
 
+_SOLVER_FIELDS = (
+    "net", "train_net", "net_param", "train_net_param", "test_net", "base_lr", "lr_policy", "max_iter", "solver_mode"
+)  # fmt: skip
+"""Of these a solver's file has at least one, and a net none."""
+
+
 @dataclass(frozen=True)
 class SolverSource:
     """A solver as read. ``lines``: field → the line of each of its values, in order."""
@@ -180,6 +186,19 @@ def read_solver_prototxt(path: Path) -> SolverSource:
         lines = "\n  ".join(unknown_field_lines(parser.unknown))
         raise CaffeconvError(f"{path}: fields that the schema does not have:\n  {lines}")
     return SolverSource(solver, {name: tuple(lines) for name, lines in parser.field_lines.items()}, path)
+
+
+def is_solver(path: Path) -> bool:
+    """Whether a file is a solver's: text that has a solver's fields and no layers of a net."""
+    solver = caffe_pb2.SolverParameter()
+    try:
+        parser = _Parser(_text_of(path, "", ""), str(path))
+        parser.read(solver)
+    except CaffeconvError:
+        return False
+    fields = {descriptor.name for descriptor, _ in solver.ListFields()}
+    has_net_fields = any(unknown.field in ("layer", "layers", "input") for unknown in parser.unknown)
+    return not has_net_fields and not fields.isdisjoint(_SOLVER_FIELDS)
 
 
 def _is_net(text: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from caffeconv.caffe_format.hdf5 import is_hdf5, read_hdf5_weights
+from caffeconv.caffe_format.hdf5 import read_hdf5_weights
 from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.conversion.load import Loaded, load, load_source, source_metadata

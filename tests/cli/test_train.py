@@ -102,9 +102,8 @@ def test_ctrl_c_ends_with_a_snapshot(folder: Path) -> None:
     assert "Optimization stopped early." in errors
 
 
-def test_a_solver_where_a_net_was_needed_points_to_its_net(folder: Path) -> None:
-    for command in ("inspect", "run"):
-        result = CliRunner().invoke(main, [command, "solver.prototxt"])
-        if command == "run":
-            assert result.exit_code == 1
-            assert "solver.prototxt: this is a solver's file, not a net; it trains net.prototxt" in result.stderr
+@pytest.mark.parametrize("command", [["run"], ["convert", "-o", "net.onnx"]])
+def test_a_solver_where_a_net_was_needed_points_to_its_net(folder: Path, command: list[str]) -> None:
+    result = CliRunner().invoke(main, [*command, "solver.prototxt"])
+    assert result.exit_code == 1
+    assert "solver.prototxt: this is a solver's file, not a net; it trains net.prototxt" in result.stderr

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from caffeconv.caffe_format.prototxt import is_solver
 from caffeconv.cli.commands.inspect_files import compare_weights_files, inspect_file, is_weights
 from caffeconv.cli.options.net import net_argument, net_options, note, talk_options, weights_argument
 from caffeconv.cli.shell_words import in_shell_words
@@ -64,15 +65,18 @@ def inspect_command(
     """Shows every layer of NET with its shapes, parameters and costs, and says whether WEIGHTS fit.
 
     Where they do not, says why, and which edits of NET would mend it. Exit code 0 where they fit, 1 where they do not.
-    With a second prototxt in place of WEIGHTS: what differs between the two nets, layer by layer.
-    NET may also be weights, an LMDB or LevelDB folder, HDF5 data, or a mean or H in a binaryproto, which are listed;
-    two weights files are compared.
+    With a second prototxt in place of WEIGHTS: what differs between the two nets, layer by layer. Of a solver's file: its
+    nets, its learning rates, and how many iterations go through the data once. NET may also be weights, an LMDB or LevelDB
+    folder, HDF5 data, or a mean or H in a binaryproto, which are listed; two weights files are compared.
 
     Example, from the project's folder:
 
     \b
         caffeconv inspect fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel
     """
+    if is_prototxt(net) and is_solver(net):
+        _explain_solver(net, as_json=as_json)
+        return
     if len(weights) == 1 and is_prototxt(net) and is_prototxt(weights[0]):
         _compare(_report(net, (), options, batch), _report(weights[0], (), options, batch), as_json=as_json)
         return
@@ -118,6 +122,18 @@ def _verdict(report: Report) -> str:
     names = ", ".join(report.unfilled[:MOST_NAMES]) + (", …" if number > MOST_NAMES else "")
     layers = "1 layer stays at its fillers" if number == 1 else f"{number} layers stay at their fillers"
     return f"The weights fit, but {layers}: {names}"
+
+
+def _explain_solver(path: Path, *, as_json: bool) -> None:
+    from caffeconv.cli.show.solver import solver_lines, to_json
+    from caffeconv.training.explanation import explain_solver
+
+    explanation = explain_solver(path)
+    if as_json:
+        echo(to_json(explanation))
+        return
+    for line in solver_lines(explanation):
+        echo(line)
 
 
 def is_prototxt(path: Path) -> bool:
