@@ -192,7 +192,7 @@ def is_solver(path: Path) -> bool:
     """Whether a file is a solver's: text that has a solver's fields and no layers of a net."""
     solver = caffe_pb2.SolverParameter()
     try:
-        parser = _Parser(_text_of(path, "", ""), str(path))
+        parser = _Parser(read_text(path), str(path))
         parser.read(solver)
     except CaffeconvError:
         return False

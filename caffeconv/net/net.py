@@ -93,8 +93,7 @@ class Net(Trainable):
         self.name = definition.name
         self.diagnostics: tuple[Diagnostic, ...] = loaded.remarks
         """What might not be meant: layers without weights, probabilities where scores belong, …"""
-        self._loaded = loaded
-        self._params = ParamStore(graph.nodes)
+        self._loaded, self._params = loaded, ParamStore(graph.nodes)
         self._sessions = SessionPool(loaded, self._params, compute)
         self._data = DataLayers(graph.nodes, seed)
         self._forward = Forward(self._sessions, self._data, seed)

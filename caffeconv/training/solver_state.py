@@ -11,10 +11,10 @@ from google.protobuf.message import DecodeError
 
 import caffeconv.caffe_pb2 as caffe_pb2
 from caffeconv.caffe_format.caffemodel_writer import WrittenBlob
-from caffeconv.caffe_format.hdf5 import is_hdf5
 from caffeconv.caffe_format.prototxt import read_bytes
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import whole_file
+from caffeconv.files.hdf5 import is_hdf5
 from caffeconv.files.wire import BYTES, VARINT, encode_varint, tag
 from caffeconv.tensor.shape import FloatArray, Shape
 

@@ -13,6 +13,7 @@ import click
 
 from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.cli.options.net import checked_provider, note, talk_options
+from caffeconv.cli.show.console import echo
 from caffeconv.cli.show.training import CaffeLog, Format, Print, Table, progress_bar
 from caffeconv.frontend.options import NetOptions
 from caffeconv.net.net import Net
@@ -188,7 +189,7 @@ def _lines(outputs: Outputs, above: Print) -> list[Callable[[Event], None]]:
         return []
     if outputs.form == "caffe":
         return [CaffeLog(above).report]
-    return [Table(click.echo).report]
+    return [Table(echo).report]
 
 
 def _metrics(outputs: Outputs, solver: Solver[Net], stack: ExitStack) -> Callable[[Event], None]:
@@ -212,8 +213,8 @@ def _counts(net: Net) -> dict[str, int]:
 
 def _print_snapshots(event: Event) -> None:
     if isinstance(event, Snapshot):
-        click.echo(event.weights)
-        click.echo(event.state)
+        echo(event.weights)
+        echo(event.state)
 
 
 @contextmanager

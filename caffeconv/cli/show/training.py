@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Literal
 
-import click
-
+from caffeconv.cli.show.console import echo
 from caffeconv.training.events import Event, Iteration, LogLine, NetTest, Output, log_lines, number
 
 Format = Literal["caffe", "table"]
@@ -59,7 +58,7 @@ class Table:
 def progress_bar(first: int, last: int, *, quiet: bool) -> Iterator[tuple[Callable[[Event], None], Print]]:
     """Yields what moves a bar on stderr by iterations, and what prints lines above it; no bar where stderr is no terminal."""
     if quiet or not sys.stderr.isatty():
-        yield lambda event: None, lambda line: click.echo(line, err=True)
+        yield lambda event: None, lambda line: echo(line, err=True)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
