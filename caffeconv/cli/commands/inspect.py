@@ -18,12 +18,9 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.options import NetOptions
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from caffeconv.inspection.report import LayerReport, Report
+    from caffeconv.inspection.report import Report
 
 MOST_NAMES = 10
-UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 @click.command("inspect")
@@ -190,6 +187,8 @@ def _compare(a: Report, b: Report, *, as_json: bool) -> None:
         echo(f"{change.name} ({change.kind})")
         for line in change.changes:
             echo(f"  {line}")
+    from caffeconv.cli.show.layer_table import short
+
     for what, old, new in (
         ("parameters", a.parameter_count, b.parameter_count), ("multiply-adds", a.multiply_adds, b.multiply_adds),
     ):  # fmt: skip
@@ -258,56 +257,12 @@ def _write_weights(report: Report, out: Path, inputs: Sequence[Path], *, quiet: 
 
 def print_table(report: Report) -> None:
     """Prints one row a layer, and totals, on stdout."""
-    from caffeconv.cli.show.console import make_console
+    from caffeconv.cli.show.layer_table import print_layers, short, short_bytes
 
-    console = make_console()
-    console.print(_table(report.layers), soft_wrap=False)
+    print_layers(report.layers)
     echo(
         f"{report.net or 'net'}: {len(report.layers)} layers, {short(report.parameter_count) or 0} parameters "
         f"({short_bytes(report.parameter_count * 4) or '0 B'}), {short(report.multiply_adds) or 0} multiply-adds, "
         f"{short_bytes(report.activation_bytes) or '0 B'} activations, "
-        f"{short_bytes(report.peak_bytes) or '0 B'} at once at most"
+        f"peak memory {short_bytes(report.peak_bytes) or '0 B'}"
     )
-
-
-def _table(layers: Sequence[LayerReport]) -> Table:
-    from rich.table import Table
-
-    from caffeconv.cli.show.console import cell
-    from caffeconv.tensor.shape import format_shape
-
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("layer", "type", "bottoms", "tops", "parameters"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("params", "mult-adds", "memory", "sees"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for layer in layers:
-        tops = "\n".join(f"{name} {format_shape(shape)}" for name, shape in layer.tops) or "–"
-        params = "\n".join(f"{name} {format_shape(shape)}" for name, shape in layer.params)
-        table.add_row(
-            cell(layer.name), cell(layer.type), cell("\n".join(layer.bottoms)), cell(tops), cell(params),
-            short(layer.parameter_count), short(layer.multiply_adds), short_bytes(layer.activation_bytes),
-            _sees(layer), style="red" if layer.problems else None,
-        )  # fmt: skip
-    return table
-
-
-def _sees(layer: LayerReport) -> str:
-    """The receptive field's height and width."""
-    return "×".join(map(str, layer.receptive_field.size)) if layer.receptive_field else ""
-
-
-def short(number: int) -> str:
-    """``1.23M``; empty for 0."""
-    for size, unit in UNITS:
-        if number >= size:
-            return f"{number / size:.3g}{unit}" if number < 1000 * size else f"{number / size:.0f}{unit}"
-    return str(number) if number else ""
-
-
-def short_bytes(number: int) -> str:
-    """``1.23 MB``; empty for 0."""
-    for size, unit in UNITS:
-        if number >= size:
-            return f"{number / size:.3g} {unit}B"
-    return f"{number} B" if number else ""

@@ -1,0 +1,141 @@
+"""The layers of a net as a table that fits the terminal: no word is broken, and every shape stays whole."""
+
+from __future__ import annotations
+
+import bisect
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from caffeconv.cli.show.console import visible
+from caffeconv.tensor.shape import format_shape
+
+if TYPE_CHECKING:
+    from caffeconv.inspection.report import LayerReport
+
+UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
+GAP = "  "
+SHORTEST = 8
+"""Characters that a name keeps at least."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, and for each layer its lines. rank: the columns of the highest give way first; 0: never."""
+
+    heading: str
+    cells: Sequence[Sequence[str]]
+    rank: int = 0
+    right: bool = False
+
+    @property
+    def width(self) -> int:
+        return max(len(line) for cell in (*self.cells, [self.heading]) for line in cell or [""])
+
+
+def print_layers(layers: Sequence[LayerReport]) -> None:
+    """Prints one row a layer on stdout: in a terminal as wide as that allows, else whole."""
+    import shutil
+
+    on_terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if on_terminal else None
+    for line, is_faulty in zip(table_lines(layers, width), _faults(layers), strict=True):
+        click.echo(click.style(line, fg="red") if is_faulty and on_terminal else line)
+
+
+def table_lines(layers: Sequence[LayerReport], width: int | None = None) -> list[str]:
+    """The table's lines, headings first, of at most `width` characters where names and costs can give way to it.
+
+    First columns go, those of costs before the bottoms; then long names lose their middle.
+    """
+    columns = _columns(layers, None)
+    if width is not None:
+        while _width(columns) > width and any(column.rank for column in columns):
+            rank = max(column.rank for column in columns)
+            columns = [column for column in columns if column.rank != rank]
+        if _width(columns) > width:
+            columns = _elided(layers, {column.heading for column in columns}, width)
+    return [line for row in range(-1, len(layers)) for line in _row(columns, row)]
+
+
+def _elided(layers: Sequence[LayerReport], headings: Collection[str], width: int) -> list[Column]:
+    """The columns of these headings, with names as long as the width allows."""
+    names = (name for layer in layers for name in (layer.name, layer.type, *layer.bottoms, *dict(layer.tops)))
+    lengths = range(SHORTEST, max(SHORTEST, *map(len, names)) + 1)
+
+    def columns(length: int) -> list[Column]:
+        return [column for column in _columns(layers, length) if column.heading in headings]
+
+    fitting = bisect.bisect_right(lengths, width, key=lambda length: _width(columns(length)))
+    return columns(lengths[max(0, fitting - 1)])
+
+
+def elided(name: str, length: int | None) -> str:
+    """The name, shortened to so many characters by its middle where it is longer."""
+    if length is None or len(name) <= length:
+        return name
+    tail = (length - 1) // 2
+    return f"{name[: length - 1 - tail]}…{name[len(name) - tail :]}"
+
+
+def short(number: int) -> str:
+    """``1.23M``; empty for 0."""
+    for size, unit in UNITS:
+        if number >= size:
+            return f"{number / size:.3g}{unit}" if number < 1000 * size else f"{number / size:.0f}{unit}"
+    return str(number) if number else ""
+
+
+def short_bytes(number: int) -> str:
+    """``1.23 MB``; empty for 0."""
+    for size, unit in UNITS:
+        if number >= size:
+            return f"{number / size:.3g} {unit}B"
+    return f"{number} B" if number else ""
+
+
+def _columns(layers: Sequence[LayerReport], longest: int | None) -> list[Column]:
+    def name(text: str) -> str:
+        return elided(visible(text), longest)
+
+    tops = [[f"{name(blob)} {format_shape(shape)}" for blob, shape in layer.tops] or ["–"] for layer in layers]
+    params = [[f"{visible(param)} {format_shape(shape)}" for param, shape in layer.params] for layer in layers]
+    fields = [layer.receptive_field for layer in layers]
+    return [
+        Column("layer", [[name(layer.name)] for layer in layers]),
+        Column("type", [[name(layer.type)] for layer in layers]),
+        Column("bottoms", [[*map(name, layer.bottoms)] for layer in layers], 1),
+        Column("tops", tops),
+        Column("parameters", params),
+        Column("params", [[short(layer.parameter_count)] for layer in layers], 2, right=True),
+        Column("mult-adds", [[short(layer.multiply_adds)] for layer in layers], 3, right=True),
+        Column("memory", [[short_bytes(layer.activation_bytes)] for layer in layers], 4, right=True),
+        Column("sees", [["×".join(map(str, field.size))] if field else [] for field in fields], 5, right=True),
+    ]
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return sum(column.width for column in columns) + len(GAP) * (len(columns) - 1)
+
+
+def _row(columns: Sequence[Column], row: int) -> list[str]:
+    """One layer's lines, or for -1 the headings."""
+    cells = [[column.heading] if row < 0 else column.cells[row] for column in columns]
+    lines = []
+    for i in range(max(1, *map(len, cells))):
+        texts = [cell[i] if i < len(cell) else "" for cell in cells]
+        padded = [
+            text.rjust(column.width) if column.right else text.ljust(column.width)
+            for text, column in zip(texts, columns, strict=True)
+        ]
+        lines.append(GAP.join(padded).rstrip())
+    return lines
+
+
+def _faults(layers: Sequence[LayerReport]) -> list[bool]:
+    """For every line of the table, whether its layer has a problem."""
+    lines = [(bool(layer.problems), max(1, len(layer.bottoms), len(layer.tops), len(layer.params))) for layer in layers]
+    return [False, *(faulty for faulty, number in lines for _ in range(number))]
