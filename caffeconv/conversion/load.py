@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from caffeconv.caffe_format.ignored_fields import IgnoredField, ignored_fields
 from caffeconv.caffe_format.prototxt import NetSource, UnknownField
+from caffeconv.caffe_format.upgrade import upgrade_net
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.sha256 import Hashes, digest_of
@@ -30,6 +32,7 @@ class Loaded:
     bound: BoundGraph
     files: tuple[Path, ...]
     dropped: tuple[UnknownField, ...] = ()
+    ignored: tuple[IgnoredField, ...] = ()
 
     @property
     def graph(self) -> Graph:
@@ -38,7 +41,8 @@ class Loaded:
     @property
     def remarks(self) -> tuple[Diagnostic, ...]:
         """What whoever converts or runs the net should know of it."""
-        return (*self.bound.diagnostics, *self._missing_weights())
+        ignored = [Diagnostic("note", "", str(field)) for field in self.ignored]
+        return (*self.bound.diagnostics, *self._missing_weights(), *ignored)
 
     def _missing_weights(self) -> Iterator[Diagnostic]:
         unfilled = at_fillers(self.graph)
@@ -71,7 +75,8 @@ def load_source(source: NetSource, paths: Sequence[Path], options: NetOptions, n
         from caffeconv.inspection.diagnose import QUICK, diagnose
 
         raise InvalidNetError(diagnose(definition, files, errors, options.shapes, effort=QUICK).with_advice)
-    return Loaded(definition, bound, (net, *paths), source.dropped)
+    ignored = tuple(ignored_fields(upgrade_net(source).net))
+    return Loaded(definition, bound, (net, *paths), source.dropped, ignored)
 
 
 def load_cropped(
