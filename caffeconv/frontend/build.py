@@ -13,6 +13,7 @@ from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Layer, Node
 from caffeconv.layers import LAYERS, PYTHON_LAYERS
 from caffeconv.layers.layer_types import OTHER_NAMES
+from caffeconv.layers.training_only import is_training_only
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.shape import Shape, count, format_shape
 from caffeconv.tensor.window import INT_MAX
@@ -200,7 +201,13 @@ def _unknown_type(layers: Sequence[LayerDef]) -> Diagnostic:
     """One problem for all layers of one unknown type."""
     first, *others = layers
     number = f" ({len(layers)} layers)" if others else ""
-    return Diagnostic("error", first.where, _unknown_words(first.type) + number, layer=first.name)
+    if is_training_only(first):
+        message = f"Unknown layer type: {first.type}{number}; only training has it: `deploy=True` takes it out"
+    elif not first.bottoms and first.tops:
+        message = f"Unknown layer type: {first.type}{number}; as data, it becomes an input with `deploy=True`"
+    else:
+        message = _unknown_words(first.type) + number
+    return Diagnostic("error", first.where, message, layer=first.name)
 
 
 def _check_arity(definition: LayerDef, kind: type[Layer]) -> None:

@@ -220,6 +220,9 @@ def _unknown_bottom(layer: LayerDef, bottom: str, index: int, known: dict[str, t
     near = difflib.get_close_matches(bottom, known, 1)
     hint = f"Did you mean '{near[0]}'? " if near else ""
     hint += "No layer above makes this blob in this phase; an input needs a shape (`input_shape`, or an Input layer)."
+    kind = LAYERS.get(layer.type)
+    if kind is not None and index in kind.label_bottoms:
+        hint += f" It holds labels: a net for use has no layer '{layer.name}', and `deploy=True` takes it out."
     message = f"Unknown bottom blob '{bottom}' (layer '{layer.name}', bottom index {index})"
     return Diagnostic("error", layer.where, message, hint, layer.name)
 

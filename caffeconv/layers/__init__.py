@@ -169,7 +169,12 @@ LAYERS = LayerTypes(
     }
 )
 
-PYTHON_LAYERS = LayerTypes({"rpn.proposal_layer.ProposalLayer": "proposals.PythonProposal"})
+PYTHON_LAYERS = LayerTypes(
+    {
+        "rpn.proposal_layer.ProposalLayer": "proposals.PythonProposal",
+        "spatial_dropout.SpatialDropoutLayer": "spatial_dropout.PythonSpatialDropout",
+    }
+)
 """Module and class of layers in Python whose published code has a rule here, so that nobody's code has to run."""
 
 

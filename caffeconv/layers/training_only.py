@@ -62,13 +62,13 @@ def name_of(layer: LayerDef) -> str:
 
 
 def known_type(layer: LayerDef) -> type[Layer] | None:
-    """The class that builds a layer; None where its type is not known, and for code in Python without a rule here.
+    """The class that a deploy net's layer has; None where its type is not known, and for Python without a rule there.
 
     Of Python code that the caller allows, what fills its tops by itself and what only trains has none either.
     """
     if layer.type != "Python":
         return LAYERS.get(layer.type)
-    rule = PYTHON_LAYERS.get(name_of(layer))
+    rule = PYTHON_LAYERS.get(name_of(layer)) if name_of(layer) not in PASSING else None
     own = LAYERS["Python"] if layer.python_host is not None and layer.bottoms and not is_training_only(layer) else None
     return rule or own
 
