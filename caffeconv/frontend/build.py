@@ -14,6 +14,7 @@ from caffeconv.ir.layer import Layer, Node
 from caffeconv.layers import LAYERS, PYTHON_LAYERS
 from caffeconv.layers.layer_types import OTHER_NAMES
 from caffeconv.layers.training_only import is_training_only
+from caffeconv.layers.unknown_type import UnknownType
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.shape import Shape, count, format_shape
 from caffeconv.tensor.window import INT_MAX
@@ -27,6 +28,8 @@ class PartialGraph:
     shapes: dict[str, Shape] = field(default_factory=dict)
     problems: list[Diagnostic] = field(default_factory=list)
     unbuilt: list[LayerDef] = field(default_factory=list)
+    unknown: list[LayerDef] = field(default_factory=list)
+    """Layers of unknown types whose shapes are known all the same."""
     undecided: list[Diagnostic] = field(default_factory=list)
     """Layers whose rule only the caller can choose: such a graph has all its shapes, but is not for running."""
 
@@ -34,7 +37,7 @@ class PartialGraph:
     def summary(self) -> list[Diagnostic]:
         """The problems, but each unknown type once: where it stands first and in how many layers, and the ways on."""
         unknown: dict[str, list[LayerDef]] = {}
-        for layer in self.unbuilt:
+        for layer in (*self.unknown, *self.unbuilt):
             if layer.type and layer.type not in LAYERS:
                 unknown.setdefault(layer.type, []).append(layer)
         names = {layer.name for layers in unknown.values() for layer in layers}
@@ -61,7 +64,7 @@ def build(
     InvalidNetError with every problem: unknown types, faulty parameters, shapes that do not go together.
     """
     draft = build_partial_graph(net, input_shapes, data_size=data_size)
-    if draft.problems or draft.undecided:
+    if draft.problems or draft.unknown or draft.undecided:
         raise InvalidNetError([*draft.summary, *draft.undecided])
     return finish(net, draft)
 
@@ -91,6 +94,8 @@ def build_partial_graph(
             draft.unbuilt.append(definition)
             continue
         draft.nodes.append(node)
+        if node.layer.is_unknown:
+            draft.unknown.append(definition)
         choice = definition.undecided or node.layer.undecided(node.bottom_shapes)
         if choice:
             draft.undecided.append(Diagnostic("error", definition.where, choice, layer=definition.name))
@@ -138,7 +143,7 @@ def _node(
 
 def parse_layer(definition: LayerDef, requested: Mapping[str, Shape]) -> tuple[LayerDef, Layer]:
     """The definition with the shapes that the caller asks for, and what it says; raises LayerError."""
-    kind = _known_python(definition, requested) or layer_class(definition)
+    kind = _known_python(definition, requested) or layer_class(definition, requested)
     _check_arity(definition, kind)
     definition = kind.with_requested_shapes(definition, requested)
     return definition, kind.parse(definition).with_tops(definition.tops, requested)
@@ -181,13 +186,18 @@ def _automatic_tops(definition: LayerDef, shapes: Mapping[str, Shape], missing: 
     return tuple(names)
 
 
-def layer_class(definition: LayerDef) -> type[Layer]:
-    """The class of a layer's type; raises LayerError with the nearest known name."""
+def layer_class(definition: LayerDef, requested: Mapping[str, Shape]) -> type[Layer]:
+    """The class of a layer's type; raises LayerError with the nearest known name.
+
+    An unknown type has one too where the shapes of its tops are known: the layer works in place, or the caller says them.
+    """
     if not definition.type:
         raise LayerError('the layer has no type; add `type: "…"` (Unknown layer type: )')
     kind = LAYERS.get(definition.type)
     if kind is not None:
         return kind
+    if UnknownType.has_shapes(definition, requested):
+        return UnknownType
     raise LayerError(f"{_unknown_words(definition.type)}. {WAYS_ON}")
 
 

@@ -29,7 +29,7 @@ def without_obstacles(source: NetSource, options: NetOptions) -> NetSource:
     obstacles = {fault.layer for fault in faults} | {layer.name for layer in net.layers if layer.line in field_lines}
     if not obstacles - names:
         partial_graph = build_partial_graph(net, options.shapes)
-        obstacles = {layer.name for layer in partial_graph.unbuilt}
+        obstacles = {layer.name for layer in (*partial_graph.unbuilt, *partial_graph.unknown)}
     if not obstacles - names:
         return source
     cut = NetParameter()

@@ -67,6 +67,8 @@ class Essentials(ABC):
     """Whether a top that the prototxt leaves out is made all the same (caffe: AutoTopBlobs, for losses)."""
     in_place: ClassVar[bool] = True
     """Whether Caffe lets the layer write into its own bottom."""
+    is_unknown: ClassVar[bool] = False
+    """Whether it stands for a type that nobody knows, so that the net can be looked at, and not run."""
     is_input: ClassVar[bool] = False
     """Whether the tops come from outside the net, and so become graph inputs."""
     is_loss: ClassVar[bool] = False

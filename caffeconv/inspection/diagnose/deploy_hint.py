@@ -48,6 +48,6 @@ def _is_whole(source: NetSource, options: NetOptions, files: Sequence[WeightsFil
     except CaffeconvError:
         return False
     partial_graph = build_partial_graph(net)
-    if partial_graph.problems or partial_graph.unbuilt:
+    if partial_graph.problems or partial_graph.unbuilt or partial_graph.unknown:
         return False
     return not any(d.severity == "error" for d in bind(finish(net, partial_graph), files).diagnostics)
