@@ -102,9 +102,8 @@ def test_tops_that_losses_make_by_themselves(tmp_path: Path) -> None:
 )
 def test_names_of_other_frameworks(kind: str, meant: str) -> None:
     with pytest.raises(LayerError, match=rf"Unknown layer type: {kind}; did you mean {meant}\?"):
-        layer_class(
-            LayerDef("l", kind, (), (), (), (), LayerParameter(name="l", type=kind), "TEST", NetFolders(Path()))
-        )
+        proto = LayerParameter(name="l", type=kind)
+        layer_class(LayerDef("l", kind, ("x",), ("y",), ("x",), ("y",), proto, "TEST", NetFolders(Path())), {})
 
 
 def test_other_names_lead_to_types_that_there_are() -> None:
