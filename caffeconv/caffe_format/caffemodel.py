@@ -30,6 +30,7 @@ _FIRST_PARAM, _LAST_BVLC_PARAM = 100, 148
 _V1_PARAM_NAMES = (1001, 1002)
 _LEGACY_DIMS = {1: 0, 2: 1, 3: 2, 4: 3}  # num, channels, height, width
 _DATA, _SHAPE, _DOUBLE_DATA, _RAW_TYPE, _RAW_DATA = 5, 7, 8, 10, 12
+_DIFF, _DOUBLE_DIFF = 6, 9
 # C3D 1.0's BlobProto: num, channels, length, height, width, and data where BVLC has diff
 _C3D_DIMS, _C3D_DATA = range(1, 6), 6
 # NVIDIA Caffe's Type enum in BlobProto.raw_data_type
@@ -64,6 +65,8 @@ class StoredBlob:
     """Where the numbers lie, all of that dtype."""
     is_raw: bool = False
     """Whether the values are raw bytes of a type that the blob names, as NVIDIA Caffe writes them."""
+    diff: StoredBlob | None = None
+    """The gradient that a snapshot with `snapshot_diff: true` keeps beside the values."""
 
     @property
     def count(self) -> int:
@@ -227,7 +230,7 @@ def _read_blob(scan: Scan, start: int, end: int, layer: str) -> StoredBlob:
     legacy = [0, 0, 0, 0]  # what Caffe's schema gives for one that is not set
     shape: Shape | None = None
     has_legacy, raw_type = False, 1
-    runs: dict[int, list[FixedRun]] = {_DATA: [], _DOUBLE_DATA: [], _RAW_DATA: []}
+    runs: dict[int, list[FixedRun]] = {_DATA: [], _DOUBLE_DATA: [], _RAW_DATA: [], _DIFF: [], _DOUBLE_DIFF: []}
     for number, wire, tag, value_start, value_end in scan.fields(start, end):
         if number in _LEGACY_DIMS and wire == VARINT:
             legacy[_LEGACY_DIMS[number]] = scan.varint(value_start, value_end)[0]
@@ -240,14 +243,21 @@ def _read_blob(scan: Scan, start: int, end: int, layer: str) -> StoredBlob:
             runs[_RAW_DATA].append(scan.packed_run(1, value_start, value_end))
         elif number in (_DATA, _DOUBLE_DATA):
             runs[number].append(_run(scan, number, wire, tag, value_start, value_end))
+        elif number in (_DIFF, _DOUBLE_DIFF):
+            kind = _DATA if number == _DIFF else _DOUBLE_DATA
+            runs[number].append(_run(scan, kind, wire, tag, value_start, value_end))
     # caffe: Blob::FromProto — the four old fields win over `shape` where both are given
     own_shape = tuple(legacy) if has_legacy else shape or ()
     if any(run.count for run in runs[_RAW_DATA]):
         raw_dtype, raw_runs = _raw_runs(scan, runs[_RAW_DATA], raw_type, layer)
         return StoredBlob(own_shape, has_legacy, scan.source, raw_dtype, raw_runs, is_raw=True)
-    # caffe: Blob::FromProto prefers double_data
+    # caffe: Blob::FromProto prefers double_data, and double_diff
     dtype, number = ("<f8", _DOUBLE_DATA) if runs[_DOUBLE_DATA] else ("<f4", _DATA)
-    return StoredBlob(own_shape, has_legacy, scan.source, dtype, tuple(runs[number]))
+    diff_dtype, diff_number = ("<f8", _DOUBLE_DIFF) if runs[_DOUBLE_DIFF] else ("<f4", _DIFF)
+    diff = StoredBlob(own_shape, has_legacy, scan.source, diff_dtype, tuple(runs[diff_number]))
+    return StoredBlob(
+        own_shape, has_legacy, scan.source, dtype, tuple(runs[number]), diff=diff if runs[diff_number] else None
+    )  # fmt: skip
 
 
 def _read_shape(scan: Scan, start: int, end: int) -> Shape:

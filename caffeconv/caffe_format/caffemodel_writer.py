@@ -7,7 +7,7 @@ are written by hand. Wire format: protobuf's encoding guide; field numbers: prot
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -17,7 +17,7 @@ from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.files.wire import BYTES, VARINT, encode_varint, tag
 from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape
 
-_NET_LAYER, _LAYER_BLOBS, _BLOB_DATA, _BLOB_SHAPE, _SHAPE_DIM = 100, 7, 5, 7, 1
+_NET_LAYER, _LAYER_BLOBS, _BLOB_DATA, _BLOB_DIFF, _BLOB_SHAPE, _SHAPE_DIM = 100, 7, 5, 6, 7, 1
 _LEGACY_DIMS = (1, 2, 3, 4)  # num, channels, height, width
 
 
@@ -51,6 +51,13 @@ class WrittenBlob:
             return cls(head, size, blocks, _shape(shape))
         dims = zip(_LEGACY_DIMS, shape, strict=True)
         return cls(b"".join(tag(number, VARINT) + encode_varint(dim) for number, dim in dims) + head, size, blocks, b"")
+
+    def with_diff(self, diff: FloatArray | None) -> WrittenBlob:
+        """The blob with a gradient behind its numbers, where there is one; it is copied."""
+        if diff is None or not diff.size:
+            return self
+        numbers = np.ascontiguousarray(diff, "<f4").tobytes()
+        return replace(self, after=tag(_BLOB_DIFF, BYTES) + encode_varint(len(numbers)) + numbers + self.after)
 
     def __len__(self) -> int:
         return len(self.before) + self.size + len(self.after)

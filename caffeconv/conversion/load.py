@@ -22,6 +22,7 @@ from caffeconv.frontend.reshape import checked_shapes, input_shapes, reshape_gra
 from caffeconv.ir.definition import NetDef
 from caffeconv.ir.graph import Graph
 from caffeconv.passes.fully_convolutional import fully_convolutional
+from caffeconv.passes.shared_memory import follow_shared_memory
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def load_source(source: NetSource, paths: Sequence[Path], options: NetOptions, n
 
         raise InvalidNetError(diagnose(definition, files, errors, options.shapes, effort=QUICK).with_advice)
     ignored = tuple(ignored_fields(upgrade_net(source).net))
-    return Loaded(definition, bound, (net, *paths), source.dropped, ignored)
+    graph = follow_shared_memory(bound.graph)
+    return Loaded(graph.net, replace(bound, graph=graph), (net, *paths), source.dropped, ignored)
 
 
 def load_cropped(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from caffeconv.caffe_format.caffemodel import WeightsFile, read_caffemodel
+from caffeconv.caffe_format.caffemodel import StoredBlob, WeightsFile, read_caffemodel
 from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
 from caffeconv.caffe_format.prototxt import NetSource, read_bytes, read_prototxt, unknown_field_lines
 from caffeconv.caffe_format.prototxt_writer import net_to_text
@@ -163,7 +163,9 @@ def _written_blob(file: WeightsFile, layer: str, kind: str, index: int, blob: Bl
             f"{shape_string(blob.shape)}; the file is damaged: copy or download it again"
         )
     shape = todays_shape(kind, index, blob.shape) if blob.legacy else blob.shape
-    return WrittenBlob.of(shape or blob.shape, blob.array(), legacy=shape is None)
+    written = WrittenBlob.of(shape or blob.shape, blob.array(), legacy=shape is None)
+    diff = blob.diff if isinstance(blob, StoredBlob) else None
+    return written.with_diff(diff.array() if diff is not None and diff.count == blob.count else None)
 
 
 def todays_shape(kind: str, index: int, legacy: Shape) -> Shape | None:

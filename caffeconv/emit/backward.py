@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from caffeconv.emit.held_values import graph_of_held_values, held_value
 from caffeconv.errors import CaffeconvError, LayerError
 from caffeconv.frontend.open_axes import fixed_dims
 from caffeconv.ir.graph import Graph
@@ -60,7 +61,10 @@ def plan_backward(graph: Graph) -> tuple[BackwardStep, ...]:
     return tuple(
         replace(
             step, runs=True, params=(True,) * len(step.params),
-            bottoms=tuple(propagates or i not in step.node.layer.never_forced for i, propagates in enumerate(step.bottoms)),
+            bottoms=tuple(
+                propagates or i not in (*step.node.layer.never_forced, *step.node.layer.without_diff)
+                for i, propagates in enumerate(step.bottoms)
+            ),
         )
         for step in steps
     )  # fmt: skip
@@ -74,7 +78,7 @@ def _what_learns(graph: Graph) -> list[BackwardStep]:
         specs = node.definition.param_specs
         # caffe: looks at the prototxt only, so BatchNorm's statistics count as learnt unless it says `lr_mult: 0`
         params = tuple(i >= len(specs) or specs[i].lr_mult != 0 for i in range(len(node.params)))
-        below = tuple(value in diff_values for value in node.bottoms)
+        below = tuple(value in diff_values and i not in node.layer.without_diff for i, value in enumerate(node.bottoms))
         runs = any(params) or any(below)
         if runs:
             diff_values.update(node.tops)
@@ -98,7 +102,7 @@ def _without_detours(steps: Sequence[BackwardStep]) -> tuple[BackwardStep, ...]:
         if not contributes or (step.runs and refused):
             step = replace(step, runs=False, bottoms=(False,) * len(step.bottoms))
         if contributes:
-            under_loss.update(node.bottoms)
+            under_loss.update(value for i, value in enumerate(node.bottoms) if i not in node.layer.without_diff)
         read_values.update(node.bottoms)
         diff_values.update(value for value, propagates in zip(node.bottoms, step.bottoms, strict=True) if propagates)
         result.append(step)
@@ -107,7 +111,7 @@ def _without_detours(steps: Sequence[BackwardStep]) -> tuple[BackwardStep, ...]:
 
 def open_tops(steps: Iterable[BackwardStep]) -> dict[str, str]:
     """Blob → value of those tops whose diff no layer makes: the caller does, or it is the loss weight."""
-    running = [step for step in steps if step.runs]
+    running = [step for step in steps if step.runs and step.node.layer.stands_in_net]
     diff_values = {
         value
         for step in running
@@ -147,12 +151,19 @@ class BackwardModel:
 
 
 def emit_backward(
-    graph: Graph, span: slice, *, seeded: Collection[str], wanted: Collection[str], open_params: bool = False
+    graph: Graph,
+    span: slice,
+    *,
+    seeded: Collection[str],
+    wanted: Collection[str],
+    open_params: bool = False,
+    held: bool = False,
 ) -> BackwardModel:
     """The model that gives the diffs of the blobs `wanted`, and of all parameters of which Caffe computes one.
 
     graph: bound, no pass run over it. span: the layers that run backward. seeded: blobs among `open_tops` whose diff is
-    an input, shaped as the blob; the others' is their loss weight, or 0. Raises CaffeconvError where a layer that must
+    an input, shaped as the blob; the others' is their loss weight, or 0. held: every value is an input too, `held_value`,
+    and no layer runs forward but for what its own gradient needs. Raises CaffeconvError where a layer that must
     run has no rule for its gradient, or Caffe refuses it. open_params: see OnnxBuilder.
     """
     from caffeconv.emit.check import check_model
@@ -160,10 +171,10 @@ def emit_backward(
 
     graph = replace(graph, dims=fixed_dims(graph))
     steps = plan_backward(graph)[span]
-    builder = lower_graph(graph, stateful=True, open_params=open_params)
-    backward = BackwardWriter(
-        graph, builder, {blob: value for blob, value in open_tops(steps).items() if blob in seeded}
-    )
+    forward = graph_of_held_values(graph) if held else graph
+    builder = lower_graph(forward, stateful=True, open_params=open_params)
+    seeds = {blob: value for blob, value in open_tops(steps).items() if blob in seeded}
+    backward = BackwardWriter(graph, builder, seeds, held=held)
     backward.run_all(steps)
     outputs: dict[str, Dims] = {}
     diffs = backward.blob_diffs()
@@ -171,7 +182,7 @@ def emit_backward(
     outputs |= {name: graph.dims[graph.net.last_value.get(blob, blob)] for blob, name in blobs.items()}
     params = {key: builder.as_output(value, f"diff/{key[0]}/{key[1]}") for key, value in backward.param_diffs().items()}
     outputs |= {name: backward.owned_shapes[key] for key, name in params.items()}
-    model = check_model(finish_model(graph, builder, outputs, more_inputs=backward.seed_dims))
+    model = check_model(finish_model(forward, builder, outputs, more_inputs=backward.seed_dims))
     return BackwardModel(
         model, backward.seeds, blobs, params, frozenset(diffs), frozenset(backward.overwritten),
         open_inputs(model, builder), builder.noise,
@@ -187,7 +198,7 @@ def open_inputs(model: LazyModel, builder: OnnxBuilder) -> dict[str, ParamKey]:
 class BackwardWriter:
     """The diffs of values and parameters, while the layers run backward one after another."""
 
-    def __init__(self, graph: Graph, builder: OnnxBuilder, seeded: Mapping[str, str]) -> None:
+    def __init__(self, graph: Graph, builder: OnnxBuilder, seeded: Mapping[str, str], *, held: bool = False) -> None:
         self.builder = builder
         self.params: dict[ParamKey, list[str]] = {}
         self.overwritten: set[ParamKey] = set()
@@ -202,7 +213,10 @@ class BackwardWriter:
         """Value → the diffs from its readers, the last one first."""
         self._total: dict[str, str] = {}
         last = graph.net.last_value
-        self._last_values = {value: last.get(blob, value) for node in graph.nodes for blob, value in _tops(node)}
+        values = [(blob, value) for node in graph.nodes for blob, value in _tops(node)]
+        self._own_values = {value: held_value(value) if held else value for _, value in values}
+        """Value → what holds it in this model."""
+        self._last_values = {value: self._own_values[last.get(blob, value)] for blob, value in values}
 
     def run_all(self, steps: Sequence[BackwardStep]) -> None:
         """Writes the nodes of the layers that run, the last one first."""
@@ -215,7 +229,8 @@ class BackwardWriter:
         node = step.node
         self.builder.resume(node.name, node.tops, node.params)
         tops = [self._top_diff(node, i) for i in range(len(node.tops))]
-        if not any(tops) or not (node.bottoms or node.params):
+        # code of the user's may make diffs of nothing
+        if not (any(tops) or node.layer.has_dynamic_shapes) or not (node.bottoms or node.params):
             return
         diffs = [
             diff or filled_like(self.builder, top, 0, "no_diff") for diff, top in zip(tops, node.tops, strict=True)
@@ -238,9 +253,8 @@ class BackwardWriter:
 
     def _with_last_values(self, node: Node) -> Node:
         """The node with the values that Caffe's Backward finds in its blobs: what the last write in place left there."""
-        bottoms = (
-            node.bottoms if node.layer.keeps_bottoms else tuple(self._last_values[value] for value in node.bottoms)
-        )
+        found = self._own_values if node.layer.keeps_bottoms else self._last_values
+        bottoms = tuple(found[value] for value in node.bottoms)
         return replace(node, bottoms=bottoms, tops=tuple(self._last_values[value] for value in node.tops))
 
     def _collect(self, step: BackwardStep, gradients: Gradients) -> None:

@@ -132,7 +132,19 @@ def _node(
         top_values = (*top_values, *_automatic_tops(definition, shapes, len(tops) - len(top_values)))
     if len(tops) != len(top_values):
         raise LayerError(f"{len(top_values)} tops; {len(tops)} were needed")
+    if data_size is None and not kind.has_dynamic_shapes:
+        _refuse_empty(definition, tops)
+    if definition.is_in_place and (fault := layer.in_place_fault(bottoms, tops)):
+        raise LayerError(
+            f"top '{definition.tops[0]}' is its own bottom; {definition.type} does not work in place: {fault}. Give it a "
+            "top of its own"
+        )
     params = tuple(Param(name, tuple(shape)) for name, shape in layer.weight_shapes(bottoms).items())
+    if len(definition.param_specs) > len(params):
+        raise LayerError(
+            f"{len(definition.param_specs)} param given, and the layer has {len(params)} parameters; Too many params "
+            f"specified for layer {definition.name}"
+        )
     for param in params:
         if count(param.shape) > INT_MAX:
             raise LayerError(
@@ -241,6 +253,16 @@ def _check_arity(definition: LayerDef, kind: type[Layer]) -> None:
     flags = len(definition.propagate_down)
     if flags and flags != len(definition.bottoms):
         raise LayerError("propagate_down param must be specified either 0 or bottom_size times")
+
+
+def _refuse_empty(definition: LayerDef, tops: Sequence[Shape]) -> None:
+    # caffe: SyncedMemory is only there once a blob had a value; later it may be reshaped to none
+    for blob, shape in zip(definition.tops, tops, strict=False):
+        if not count(shape):
+            raise LayerError(
+                f"blob '{blob}' would be {format_shape(shape)}, without any values, and nothing can be read of it "
+                "(Check failed: data_). Use a larger input or a smaller window"
+            )
 
 
 def _check_sizes(definition: LayerDef, tops: Sequence[Shape], *, limited: bool) -> None:

@@ -123,6 +123,11 @@ class LayerDef:
         )  # fmt: skip
 
     @property
+    def is_in_place(self) -> bool:
+        """Whether the first top is the first bottom's blob."""
+        return bool(self.bottoms) and self.bottoms[:1] == self.tops[:1]
+
+    @property
     def where(self) -> str:
         """``conv2 (Convolution), line 12``."""
         return f"{self.name} ({self.type})" + (f", line {self.line}" if self.line else "")

@@ -66,7 +66,9 @@ class Essentials(ABC):
     makes_missing_tops: ClassVar[bool] = False
     """Whether a top that the prototxt leaves out is made all the same (caffe: AutoTopBlobs, for losses)."""
     in_place: ClassVar[bool] = True
-    """Whether Caffe lets the layer write into its own bottom."""
+    """Whether Caffe lets the layer write into its own bottom, and does right there; `in_place_fault` may say more."""
+    stands_in_net: ClassVar[bool] = True
+    """Whether a prototxt may have such a layer; False for one that a pass of ours puts in."""
     is_unknown: ClassVar[bool] = False
     """Whether it stands for a type that nobody knows, so that the net can be looked at, and not run."""
     is_input: ClassVar[bool] = False
@@ -109,6 +111,15 @@ class Essentials(ABC):
         without a rule of its own, always.
         """
         raise LayerError(NO_GRADIENT)
+
+    def in_place_fault(self, bottoms: Shapes, tops: Shapes) -> str:
+        """What goes wrong in Caffe where the first top is the first bottom's blob, as a sentence; empty: nothing."""
+        if tops[0] == bottoms[0]:
+            return ""
+        return (
+            f"its top would be {format_shape(tops[0])} and its bottom is {format_shape(bottoms[0])}, which are one blob "
+            "there, so that the one overwrites the other's shape"
+        )
 
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
         """What might not be meant; `sources` are the layers that make the bottoms, layers that only pass them on aside."""
@@ -153,6 +164,8 @@ class Backward(Essentials):
 
     never_forced: ClassVar[tuple[int, ...]] = ()
     """Bottoms that `force_backward` leaves without a diff (caffe: AllowForceBackward)."""
+    without_diff: ClassVar[tuple[int, ...]] = ()
+    """Bottoms that no diff goes to, whatever learns below them."""
     propagates_always: ClassVar[bool] = False
     """Whether Caffe's Backward writes every diff it can, asked for or not."""
     running_statistics: ClassVar[frozenset[str]] = frozenset()
@@ -228,6 +241,10 @@ class Folding:
     def repeats_bottom(self, node: Node) -> bool:
         """Whether every top is always the only bottom."""
         return self.is_identity(node)
+
+    def shares_memory(self, node: Node) -> bool:
+        """Whether the tops are the first bottom's memory in Caffe, so that a layer in place behind one changes all."""
+        return False
 
     def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
         """(a, b), a value per channel (axis 1) each, where the layer is y = a·x + b; None where it is something else."""
@@ -513,6 +530,11 @@ class Node:
     @property
     def type(self) -> str:
         return self.definition.type
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the first top is the first bottom's blob."""
+        return self.definition.is_in_place
 
     def param(self, name: str) -> Param:
         """The parameter of that name; KeyError when the layer has none."""

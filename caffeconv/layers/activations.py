@@ -14,7 +14,7 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import NO_GRADIENT, Gradients, Layer, Node, Settings
-from caffeconv.layers.gradient_ops import class_sums, filled_like, refuse_all, sum_over, times
+from caffeconv.layers.gradient_ops import class_sums, filled_like, refuse_all, squared, sum_over, times
 from caffeconv.layers.weight_layouts import along
 from caffeconv.tensor.axis_order import AxisOrder
 from caffeconv.tensor.shape import Shape, Shapes, count, format_shape
@@ -306,7 +306,10 @@ class Log(Elementwise):
 
     def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
         x = scaled_and_shifted(onnx, node.bottoms[0], self.scale, self.shift)
-        return onnx.op("Div", [times(onnx, diff, self.scale * self.base_scale, "scaled_diff"), x], what="bottom_diff")
+        factor = self.scale * self.base_scale
+        if node.is_in_place:
+            return squared(onnx, onnx.op("Div", [onnx.floats("factor", factor), x], what="slope"))
+        return onnx.op("Div", [times(onnx, diff, factor, "scaled_diff"), x], what="bottom_diff")
 
 
 def _log_base(base: float) -> float:
@@ -360,10 +363,12 @@ class Power(Elementwise):
         if factor == 0:
             return filled_like(onnx, diff, 0, "bottom_diff")
         if self.power == 1:
-            return times(onnx, diff, factor)
+            return filled_like(onnx, diff, factor**2, "bottom_diff") if node.is_in_place else times(onnx, diff, factor)
         x = scaled_and_shifted(onnx, node.bottoms[0], self.scale, self.shift)
         # caffe: y / (shift + scale · x) for the power less one, so NaN where that is 0
         slope = x if self.power == 2 else onnx.op("Div", [node.tops[0], x], what="slope")
+        if node.is_in_place:
+            return squared(onnx, times(onnx, slope, factor, "factor_slope"))
         return times(onnx, times(onnx, diff, slope, "diff_slope"), factor)
 
 
@@ -388,7 +393,11 @@ class Clip(Elementwise):
         return cls(p.min, p.max)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        onnx.emit("Clip", [node.bottoms[0], onnx.floats("min", self.low), onnx.floats("max", self.high)], node.tops)
+        low, high = onnx.floats("min", self.low), onnx.floats("max", self.high)
+        if self.low <= self.high:
+            onnx.emit("Clip", [node.bottoms[0], low, high], node.tops)
+        else:  # caffe: the min is taken last, and so is what comes out; ONNX's Clip gives the max
+            onnx.emit("Max", [onnx.op("Min", [node.bottoms[0], high], what="below_max"), low], node.tops)
 
     def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
         above = onnx.op("GreaterOrEqual", [node.bottoms[0], onnx.floats("min", self.low)], what="above_min")
@@ -458,9 +467,8 @@ class Dropout(Elementwise):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         ratio = layer.proto.dropout_param.dropout_ratio
-        # caffe: only a debug build checks that it lies between
-        if not 0 <= ratio <= 1:
-            raise LayerError(f"dropout_ratio is {ratio:g}; a value from 0 to 1 was needed")
+        if layer.phase == "TRAIN" and not 0 <= ratio <= 1:
+            raise LayerError(f"dropout_ratio is {ratio:g}; a value from 0 to 1 was needed (p >= 0, p <= 1)")
         return cls(ratio, layer.phase, layer.proto.dropout_param.scale_train)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
@@ -470,6 +478,9 @@ class Dropout(Elementwise):
         x, share = node.bottoms[0], onnx.floats("kept_share", 1 - self.ratio)
         if self.phase == "TEST":
             onnx.emit("Mul", [x, share], node.tops)
+            return
+        if self.ratio == 1:
+            onnx.emit("Mul", [x, onnx.floats("factor", self._whole_factor)], node.tops)
             return
         onnx.keep("mask", f"{node.tops[0]}/mask")
         if onnx.stateful:
@@ -493,8 +504,15 @@ class Dropout(Elementwise):
     def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
         if self.phase == "TEST":
             return diff if self.scale_train else times(onnx, diff, 1 - self.ratio)
+        if self.ratio == 1:
+            return times(onnx, diff, self._whole_factor)
         grown = times(onnx, diff, 1 / (1 - self.ratio), "grown_diff") if self.scale_train else diff
         return onnx.op("Where", [onnx.kept("mask"), grown, onnx.floats("zero", 0)], what="bottom_diff")
+
+    @property
+    def _whole_factor(self) -> float:
+        """By what all elements are multiplied where none is kept; caffe: 0 times 1/0, so NaN."""
+        return math.nan if self.scale_train else 0.0
 
     def is_identity(self, node: Node) -> bool:
         return self.phase == "TEST" and self.scale_train

@@ -52,6 +52,9 @@ class Split(Layer):
     def repeats_bottom(self, node: Node) -> bool:
         return True
 
+    def shares_memory(self, node: Node) -> bool:
+        return True
+
     def is_spatially_uniform(self, node: Node) -> bool:
         return True
 
@@ -91,7 +94,6 @@ class Concat(Layer):
     """
 
     bottoms: ClassVar[Arity] = at_least(1)
-    in_place: ClassVar[bool] = False
     only_moves_data: ClassVar[bool] = True
 
     axis: int
@@ -125,6 +127,9 @@ class Concat(Layer):
                     f"bottom[0] is {format_shape(first)}, bottom[{i}] is {format_shape(bottom)}, axis {axis}"
                 )
         return [(*first[:axis], sum(bottom[axis] for bottom in bottoms), *first[axis + 1 :])]
+
+    def shares_memory(self, node: Node) -> bool:
+        return len(node.bottoms) == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         bottoms = [self._row(onnx, bottom) for bottom in node.bottoms] if self.flattens else node.bottoms
@@ -188,7 +193,6 @@ class Slice(Layer):
     """Cuts the bottom into its tops along an axis, evenly or at `slice_point`s (caffe: slice_layer.cpp)."""
 
     tops: ClassVar[Arity] = at_least(1)
-    in_place: ClassVar[bool] = False
     only_moves_data: ClassVar[bool] = True
     settings: ClassVar[str] = "slice_param"
 
@@ -228,6 +232,9 @@ class Slice(Layer):
         if any(part <= 0 for part in sizes):
             raise LayerError(f"slice_point {list(self.points)} must rise, and end below the axis's size {size}")
         return sizes
+
+    def shares_memory(self, node: Node) -> bool:
+        return self.parts == 1
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))

@@ -13,7 +13,7 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Setting, Settings, at_least
-from caffeconv.layers.gradient_ops import class_sums, filter_diff, spread_windows
+from caffeconv.layers.gradient_ops import class_sums, filled_like, filter_diff, spread_windows
 from caffeconv.layers.weight_layouts import convolution_kernel, flattened, transposed
 from caffeconv.tensor.axis_order import AxisOrder, channels_last
 from caffeconv.tensor.param import Param
@@ -106,6 +106,12 @@ class Convolution(Layer):
             )
         return [(*bottoms[0][:axis], self.num_output, *sizes)] * len(bottoms)
 
+    def in_place_fault(self, bottoms: Shapes, tops: Shapes) -> str:
+        window = self.window_over(bottoms[0])
+        if {*window.kernel, *window.stride} <= {1} and not any(window.pads):
+            return "with a 1×1 window Caffe multiplies the bottom as it lies, and writes over it meanwhile"
+        return super().in_place_fault(bottoms, tops)
+
     def channel_axis(self, bottom: Shape) -> int:
         return canonical_axis(self.axis, len(bottom), bottom)
 
@@ -136,6 +142,7 @@ class Convolution(Layer):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         axis = self.channel_axis(node.bottom_shapes[0])
         window, weight = self._window_and_weight(node, onnx)
+        pads = window.pads if self.transposed else window.pads_over(node.bottom_shapes[0][axis + 1 :] or (1,))
         # not `self.bias`: a pass may have folded a bias into a layer without one
         weights = [weight, self.parameter(onnx, "bias")] if node.has_param("bias") else [weight]
         plain = axis == 1 and len(node.bottom_shapes[0]) > 2
@@ -144,7 +151,7 @@ class Convolution(Layer):
             y = top if plain else f"{top}/as_batch"
             onnx.emit(
                 "ConvTranspose" if self.transposed else "Conv", [x, *weights], [y], kernel_shape=window.kernel,
-                strides=window.stride, dilations=window.dilation, pads=window.pads, group=self.group,
+                strides=window.stride, dilations=window.dilation, pads=pads, group=self.group,
             )  # fmt: skip
             if not plain:
                 onnx.reshape(y, onnx.dims(top), to=top, what="back")
@@ -152,7 +159,7 @@ class Convolution(Layer):
     def _window_and_weight(self, node: Node, onnx: OnnxBuilder) -> tuple[Window, str]:
         window = self.window_over(node.bottom_shapes[0])
         if window.kernel:
-            return window, self.parameter(onnx, "weight")
+            return window.apart, summed_at_dilation_0(onnx, window, self.parameter(onnx, "weight"))
         # no spatial axis: a product over the channels alone, written as a 1×1 window
         weight = onnx.reshape(self.parameter(onnx, "weight"), (*node.params[0].shape, 1), what="weight_1d")
         return Window((1,), (1,), (0,), (1,)), weight
@@ -179,8 +186,13 @@ class Convolution(Layer):
             weight_diffs.append(weight_diff)
             bias_diffs.append(class_sums(onnx, y_diff, len(dims), 1, "bias_diff"))
         params = {"weight": _sum(onnx, weight_diffs, "weight_diff")}
-        if len(node.params[0].shape) == 2:
-            params["weight"] = onnx.reshape(params["weight"], node.params[0].shape, what="weight_diff")
+        shape = node.params[0].shape
+        if len(shape) == 2:
+            params["weight"] = onnx.reshape(params["weight"], shape, what="weight_diff")
+        elif window.kernel != shape[2:]:  # places that a dilation of 0 lays upon each other
+            params["weight"] = onnx.op(
+                "Expand", [params["weight"], onnx.ints("weight_shape", shape)], what="weight_diff"
+            )
         return Gradients(bottoms, {**params, "bias": _sum(onnx, bias_diffs, "bias_diff")} if self.bias else params)
 
     def _diffs(
@@ -410,7 +422,6 @@ class Deconvolution(Convolution):
 class Im2col(Layer):
     """Every window as a column: N×C×H×W → N×(C·kernel_h·kernel_w)×H'×W' (caffe: im2col_layer.cpp)."""
 
-    in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
 
     axis: int
@@ -425,6 +436,11 @@ class Im2col(Layer):
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
+        if axis + 1 == len(bottoms[0]):
+            raise LayerError(
+                f"the bottom is {format_shape(bottoms[0])} with the channels on axis {axis}; at least one axis after them was "
+                "needed (num_spatial_axes_ >= 1)"
+            )
         window = self.window_over(bottoms[0])
         sizes = window.conv_size(bottoms[0][axis + 1 :])
         if any(size < 1 for size in sizes):
@@ -436,23 +452,25 @@ class Im2col(Layer):
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         channels = node.bottom_shapes[0][axis]
         window = self.window_over(node.bottom_shapes[0])
-        weight = picks(onnx, window, channels)
-        x = onnx.reshape(node.bottoms[0], _as_batch(onnx, node.bottoms[0], axis))
+        weight, window = picks(onnx, window, channels), window.apart
+        dims = _as_batch(onnx, node.bottoms[0], axis)
         y = onnx.op(
-            "Conv", [x, weight], kernel_shape=window.kernel, strides=window.stride, dilations=window.dilation,
-            pads=window.pads, group=channels,
+            "Conv", [onnx.reshape(node.bottoms[0], dims), weight], kernel_shape=window.kernel, strides=window.stride,
+            dilations=window.dilation, pads=window.pads_over(dims[2:]), group=channels,
         )  # fmt: skip
         onnx.reshape(y, onnx.dims(node.tops[0]), to=node.tops[0], what="back")
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
+        if node.is_in_place:  # caffe: the bottom's diff is made 0 first, and is the top's
+            return Gradients((filled_like(onnx, top_diffs[0], 0, "bottom_diff"),))
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         window, channels = self.window_over(node.bottom_shapes[0]), node.bottom_shapes[0][axis]
         dims, top_dims = _as_batch(onnx, node.bottoms[0], axis), _as_batch(onnx, node.tops[0], axis)
         why = "the gradient of Im2col needs to know the sizes of its input"
         diff = spread_windows(
-            onnx, onnx.reshape(top_diffs[0], top_dims, what="columns_diff"), picks(onnx, window, channels), window,
+            onnx, onnx.reshape(top_diffs[0], top_dims, what="columns_diff"), picks(onnx, window, channels), window.apart,
             channels, positions=onnx.fixed(top_dims[2:], why), size=onnx.fixed(dims[2:], why), what="bottom_diff",
         )  # fmt: skip
         return Gradients((onnx.reshape(diff, onnx.dims(node.bottoms[0]), what="bottom_diff"),))
@@ -464,7 +482,14 @@ class Im2col(Layer):
 def picks(onnx: OnnxBuilder, window: Window, channels: int) -> str:
     """A filter for each element of the window and each channel that picks it."""
     filters = np.eye(count(window.kernel), dtype=np.float32).reshape(-1, 1, *window.kernel)
+    filters = filters.sum(tuple(axis + 2 for axis in window.axes_at_dilation_0), keepdims=True)
     return onnx.floats("picks", np.tile(filters, (channels, 1, *([1] * len(window.kernel)))))
+
+
+def summed_at_dilation_0(onnx: OnnxBuilder, window: Window, weight: str) -> str:
+    """The weight for `window.apart`: elements that a dilation of 0 lays upon one place are added up."""
+    axes = [axis + 2 for axis in window.axes_at_dilation_0]
+    return onnx.reduce("ReduceSum", weight, axes, keepdims=True, what="summed_weight") if axes else weight
 
 
 C3D_FIELDS = ("kernel_depth", "temporal_stride", "temporal_pad", "filter_group")

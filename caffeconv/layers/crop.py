@@ -11,6 +11,7 @@ import numpy as np
 from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
+from caffeconv.layers.gradient_ops import filled_like
 from caffeconv.tensor.axis_order import AxisOrder, as_caffe
 from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, format_shape
 
@@ -25,7 +26,6 @@ class Crop(Layer):
     """Cuts the first bottom to the second's size from `axis` on, at `offset` (caffe: crop_layer.cpp)."""
 
     bottoms: ClassVar[Arity] = exactly(2)
-    in_place: ClassVar[bool] = False
     only_moves_data: ClassVar[bool] = True
     settings: ClassVar[str] = "crop_param"
 
@@ -77,6 +77,8 @@ class Crop(Layer):
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
+        if node.is_in_place:  # caffe: the bottom's diff is made 0 first, and is the top's
+            return Gradients((filled_like(onnx, top_diffs[0], 0, "bottom_diff"), None))
         start = self.start(node.bottom_shapes[0])
         why = "the gradient of a Crop needs to know the sizes of its bottoms"
         whole, window = (onnx.fixed(onnx.dims(value)[start:], why) for value in (node.bottoms[0], node.tops[0]))

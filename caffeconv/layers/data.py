@@ -106,6 +106,8 @@ class DummyData(Layer):
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.dummy_data_param
         number = len(layer.tops)
+        if p.shape and any((p.num, p.channels, p.height, p.width)):
+            raise LayerError("Both shape and legacy fields were specified; shape, or num, channels, height and width")
         if p.shape:
             shapes = [tuple(shape.dim) for shape in p.shape]
         else:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from caffeconv.errors import LayerError
+from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, at_least
-from caffeconv.layers.gradient_ops import times
+from caffeconv.layers.gradient_ops import squared, times
 from caffeconv.tensor.shape import Shape, Shapes, shape_string
 
 if TYPE_CHECKING:
@@ -51,13 +51,26 @@ class Eltwise(Layer):
                 )
         return [bottoms[0]]
 
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        if not (node.is_in_place and self.operation == "SUM"):
+            return ()
+        blob = node.definition.tops[0]
+        message = (
+            f"its sum is written into its own bottom '{blob}', which Caffe makes 0 first: '{blob}' is left out of it"
+        )
+        return [Diagnostic("warning", node.definition.where, message, "Give the sum a top of its own.", node.name)]
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        for i, bottom in enumerate(node.bottoms):
+            onnx.keep(f"bottom{i}", bottom)
         if self.operation == "MAX":
             onnx.emit("Max", node.bottoms, node.tops)
         elif self.operation == "PROD":
             self._fold("Mul", node.bottoms, node, onnx)
         else:
-            self._fold("Add", [self._term(i, onnx, bottom) for i, bottom in enumerate(node.bottoms)], node, onnx)
+            terms = [self._term(i, onnx, bottom) for i, bottom in enumerate(node.bottoms)]
+            # caffe: the top is made 0 before anything is added, and in place it is the first bottom
+            self._fold("Add", terms[1:] if node.is_in_place else terms, node, onnx)
 
     def _term(self, index: int, onnx: OnnxBuilder, bottom: str) -> str:
         coefficient = self.coefficients[index]
@@ -65,7 +78,10 @@ class Eltwise(Layer):
             return bottom
         return onnx.op("Mul", [bottom, onnx.floats(f"coeff{index}", coefficient)], what=f"term{index}")
 
-    def _fold(self, op_type: str, terms: list[str] | tuple[str, ...], node: Node, onnx: OnnxBuilder) -> None:
+    def _fold(self, op_type: str, terms: Sequence[str], node: Node, onnx: OnnxBuilder) -> None:
+        if len(terms) == 1:
+            onnx.emit("Identity", terms, node.tops)
+            return
         total = terms[0]
         for term in terms[1:-1]:
             total = onnx.op(op_type, [total, term], what="partial")
@@ -74,17 +90,28 @@ class Eltwise(Layer):
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
-        diff = top_diffs[0]
-        if self.operation == "SUM":
-            return Gradients([times(onnx, diff, coefficient) for coefficient in self.coefficients])
-        if self.operation == "PROD":
-            return Gradients([times(onnx, diff, factor) for factor in self._factors(node, onnx)])
-        zero = onnx.floats("zero", 0)
-        return Gradients(
-            [onnx.op("Where", [greatest, diff, zero], what="bottom_diff") for greatest in self._greatest(node, onnx)]
-        )
+        diff, factors = top_diffs[0], self._factors(node, onnx)
+        diffs = []
+        for i, factor in enumerate(factors):
+            # caffe: in place the first bottom's diff is the top's, so that a product meets itself there …
+            if i == 0 and node.is_in_place and self.operation == "PROD":
+                diffs.append(squared(onnx, str(factor)))
+            else:
+                diffs.append(times(onnx, diff, factor))
+            if node.is_in_place and propagate_down[0]:  # … and the other bottoms find it in place of the top's
+                diff = diffs[0]
+        return Gradients(diffs)
 
-    def _factors(self, node: Node, onnx: OnnxBuilder) -> list[str]:
+    def _factors(self, node: Node, onnx: OnnxBuilder) -> Sequence[str | float]:
+        """By what the top's diff is multiplied for each bottom's."""
+        if self.operation == "SUM":
+            return self.coefficients
+        if self.operation == "PROD":
+            return self._others(node, onnx)
+        bottoms = [onnx.kept(f"bottom{i}") for i in range(len(node.bottoms))]
+        return [onnx.op("Cast", [wins], what="wins", to=1) for wins in self._greatest(bottoms, onnx)]
+
+    def _others(self, node: Node, onnx: OnnxBuilder) -> list[str]:
         """By what each bottom was multiplied."""
         if not self.stable_prod_grad:
             return [onnx.op("Div", [node.tops[0], bottom], what="others") for bottom in node.bottoms]
@@ -96,9 +123,9 @@ class Eltwise(Layer):
             factors.append(first)
         return factors
 
-    def _greatest(self, node: Node, onnx: OnnxBuilder) -> list[str]:
+    def _greatest(self, bottoms: Sequence[str], onnx: OnnxBuilder) -> list[str]:
         """Where each bottom is the greatest, boolean; of equal ones, the second of the first two, else the earliest."""
-        first, second, *rest = node.bottoms
+        first, second, *rest = bottoms
         wins = [onnx.op("Greater", [first, second], what="wins")]  # caffe: only a greater first bottom wins
         wins.append(onnx.op("Not", wins, what="wins"))
         greatest = onnx.op("Max", [first, second], what="greatest")

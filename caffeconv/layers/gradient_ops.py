@@ -76,6 +76,11 @@ def times(onnx: OnnxBuilder, a: str, b: str | float, what: str = "bottom_diff") 
     return onnx.op("Mul", [a, b if isinstance(b, str) else onnx.floats(f"{what}_factor", b)], what=what)
 
 
+def squared(onnx: OnnxBuilder, slope: str) -> str:
+    """What some of Caffe's layers leave as their bottom's diff in place: the slope goes over the top's, and meets itself."""
+    return onnx.op("Mul", [slope, slope], what="bottom_diff")
+
+
 # -- windows -----------------------------------------------------------------------------------------------------------
 
 

@@ -68,6 +68,9 @@ class InnerProduct(Layer):
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
         return [(*bottoms[0][:axis], self.num_output)]
 
+    def in_place_fault(self, bottoms: Shapes, tops: Shapes) -> str:
+        return "Caffe multiplies the bottom as it lies, and writes over it meanwhile"
+
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         k = count(bottoms[0], canonical_axis(self.axis, len(bottoms[0])))
         weight = (k, self.num_output) if self.transpose else (self.num_output, k)

@@ -75,8 +75,6 @@ class BatchNorm(Layer):
         if p.scale_bias or has_fillers or scale_first:
             if not p.add_eps_before_sqrt:
                 raise LayerError("add_eps_before_sqrt is of Synopsys' BatchNorm, scale and bias are of NVIDIA's")
-            if len(layer.param_specs) > 5:
-                raise LayerError(f"{len(layer.param_specs)} param given; BatchNorm with scale_bias has 5 parameters")
             return cls(max(p.eps, NVIDIA_LEAST_EPS), layer.phase == "TEST", True, *fillers, scale_first=scale_first)
         for spec in layer.param_specs:
             lr_mult = 1.0 if spec.lr_mult is None else spec.lr_mult
@@ -85,8 +83,6 @@ class BatchNorm(Layer):
                     f"lr_mult is {lr_mult:g}; Cannot configure batch normalization statistics as layer parameters. "
                     "Set `lr_mult: 0`, or leave `param` out."
                 )
-        if len(layer.param_specs) > 3:
-            raise LayerError(f"{len(layer.param_specs)} param given; BatchNorm has 3 parameters")
         global_stats = p.use_global_stats if p.HasField("use_global_stats") else layer.phase == "TEST"
         fraction = p.moving_average_fraction
         return cls(p.eps, global_stats, False, *fillers, fraction, eps_after_root=not p.add_eps_before_sqrt)
@@ -336,7 +332,6 @@ class LRN(Layer):
     average is that of its AVE pooling.
     """
 
-    in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
     computes_in_float32: ClassVar[bool] = True
     is_pointwise: ClassVar[bool] = True
@@ -362,8 +357,14 @@ class LRN(Layer):
             )
         return [bottoms[0]]
 
+    def in_place_fault(self, bottoms: Shapes, tops: Shapes) -> str:
+        if self.within:
+            return super().in_place_fault(bottoms, tops)
+        return "Caffe multiplies its power of the sum with itself there, and not with the bottom, which is gone by then"
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         x, scale = node.bottoms[0], self._scale(node, onnx)
+        onnx.keep("scale", scale)
         if self.beta == 0.75:
             # onnxruntime's Pow is slow, and so is its LRN
             root = onnx.op("Sqrt", [scale], what="root")
@@ -421,7 +422,7 @@ class LRN(Layer):
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
-        x, diff, scale, shape = node.bottoms[0], top_diffs[0], self._scale(node, onnx), node.bottom_shapes[0]
+        x, diff, scale, shape = node.bottoms[0], top_diffs[0], onnx.kept("scale"), node.bottom_shapes[0]
         power = onnx.op("Pow", [scale, onnx.floats("minus_beta", -self.beta)], what="power")
         direct = onnx.op("Mul", [diff, power], what="direct_diff")
         if self.within:
@@ -452,7 +453,6 @@ class MVN(Layer):
     Synopsys' `add_eps_before_sqrt` divides by √(variance + eps).
     """
 
-    in_place: ClassVar[bool] = False
     propagates_always: ClassVar[bool] = True
     computes_in_float32: ClassVar[bool] = True
     is_pointwise: ClassVar[bool] = True
@@ -467,6 +467,9 @@ class MVN(Layer):
         p = layer.proto.mvn_param
         return cls(p.normalize_variance, p.across_channels, p.eps, p.add_eps_before_sqrt)
 
+    def in_place_fault(self, bottoms: Shapes, tops: Shapes) -> str:
+        return ""  # the axes that the top has more are of size 1, and change nothing when it is the bottom again
+
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if len(bottoms[0]) > 4:
             raise LayerError(
@@ -477,7 +480,8 @@ class MVN(Layer):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         centred = self._centred(node, onnx, node.tops[0] if not self.normalize_variance else None)
         if self.normalize_variance:
-            onnx.emit("Div", [centred, self._deviation(onnx, centred)], node.tops)
+            onnx.keep("deviation", self._deviation(onnx, centred))
+            onnx.emit("Div", [centred, onnx.kept("deviation")], node.tops)
 
     @property
     def _axes(self) -> list[int]:
@@ -507,12 +511,24 @@ class MVN(Layer):
     ) -> Gradients:
         if self.normalize_variance:
             # caffe: as if eps were 0, but for the divisor
-            deviation = self._deviation(onnx, self._centred(node, onnx))
-            diff = centred_diff(onnx, top_diffs[0], node.tops[0], deviation, self._axes)
+            rule = self._diff_in_place if node.is_in_place else centred_diff
+            diff = rule(onnx, top_diffs[0], node.tops[0], onnx.kept("deviation"), self._axes)
         else:
             level = onnx.reduce("ReduceMean", top_diffs[0], self._axes, keepdims=True, what="mean_diff")
             diff = onnx.op("Sub", [top_diffs[0], level], what="level_diff")
         return Gradients((like_bottom(onnx, node, diff),))
+
+    @staticmethod
+    def _diff_in_place(onnx: OnnxBuilder, diff: str, y: str, deviation: str, axes: list[int]) -> str:
+        """What Caffe leaves in place, where it reads the top's diff after having written over it.
+
+        With m = y · mean(d · y) it is -2 · (m + Σ m) / deviation.
+        """
+        product = onnx.op("Mul", [diff, y], what="diff_y")
+        slant = onnx.op("Mul", [y, onnx.reduce("ReduceMean", product, axes, keepdims=True, what="slope")], what="slant")
+        level = onnx.reduce("ReduceSum", slant, axes, keepdims=True, what="slant_sum")
+        own = times(onnx, onnx.op("Add", [slant, level], what="own_diff"), -2.0, "own_diff")
+        return onnx.op("Div", [own, deviation], what="bottom_diff")
 
     @property
     def mixes_positions(self) -> bool:

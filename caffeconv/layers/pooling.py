@@ -81,10 +81,7 @@ class Pooling(Layer):
         if len(layer.tops) > 1 and p.pool != p.MAX:
             raise LayerError("a second top (the mask) is made by `pool: MAX` only")
         ceil = p.round_mode == p.CEIL if p.HasField("round_mode") else p.ceil_mode
-        pad = (p.pad_h, p.pad_w) if p.HasField("pad_h") or p.HasField("pad_w") else (p.pad, p.pad)
-        by_axis = p.HasField("stride_h") or p.HasField("stride_w")
-        stride = (p.stride_h, p.stride_w) if by_axis else (p.stride, p.stride)
-        kernel = _pool_kernel(p)
+        kernel, pad, stride = _pool_kernel(p), _either(p, "pad"), _either(p, "stride")
         sides = parse_sides(p, [name for name in ("pad", "pad_h", "pad_w") if p.HasField(name)])
         end_pad = None
         if sides is not None:
@@ -206,9 +203,9 @@ class Pooling(Layer):
 
 
 def _pool_kernel(p: PoolingParameter) -> tuple[int, int] | None:
-    by_axis = p.HasField("kernel_h") or p.HasField("kernel_w")
+    by_axis = p.HasField("kernel_h") and p.HasField("kernel_w")
     if p.global_pooling:
-        if p.HasField("kernel_size") or by_axis:
+        if any(p.HasField(name) for name in ("kernel_size", "kernel_h", "kernel_w")):
             raise LayerError("With Global_pooling: true Filter size cannot specified")
         return None
     if p.HasField("kernel_size") == by_axis:
@@ -217,6 +214,17 @@ def _pool_kernel(p: PoolingParameter) -> tuple[int, int] | None:
     if min(kernel) < 1:
         raise LayerError("Filter dimensions cannot be zero.")
     return kernel
+
+
+def _either(p: PoolingParameter, name: str) -> tuple[int, int]:
+    """`pad`, or `pad_h` and `pad_w`; the same for `stride`."""
+    height, width = f"{name}_h", f"{name}_w"
+    by_axis = [p.HasField(height), p.HasField(width)]
+    if any(by_axis) and (p.HasField(name) or not all(by_axis)):
+        raise LayerError(
+            f"{name.capitalize() if name == 'stride' else name} is {name} OR {height} and {width} are required."
+        )
+    return (getattr(p, height), getattr(p, width)) if any(by_axis) else (getattr(p, name),) * 2
 
 
 def _depth_window(p: PoolingParameter) -> Window:
@@ -386,10 +394,14 @@ class SPP(Layer):
         bottom = bottoms[0]
         if len(bottom) != 4:
             raise LayerError(_not_4d(bottom))
-        if 2 ** (self.pyramid_height - 1) > min(bottom[2:]):
-            raise LayerError(
-                f"a pyramid of {self.pyramid_height} levels needs more than {format_shape(bottom[2:])} places"
-            )
+        for level in range(self.pyramid_height):
+            window = self.level_window(level, bottom[2:])
+            if any(window.pad) and any(pad >= size for pad, size in zip(window.pad, window.kernel, strict=True)):
+                raise LayerError(
+                    f"a pyramid of {self.pyramid_height} levels over {format_shape(bottom[2:])} places: level {level} has pad "
+                    f"{format_shape(window.pad)}, which must be smaller than its kernel {format_shape(window.kernel)} "
+                    "(pad_h_ < kernel_h_). Use a smaller pyramid_height"
+                )
         if self.pyramid_height == 1:
             return [(*bottom[:2], *self.level_window(0, bottom[2:]).pool_size(bottom[2:]))]
         cells = sum(count(self.level_window(i, bottom[2:]).pool_size(bottom[2:])) for i in range(self.pyramid_height))

@@ -33,6 +33,9 @@ class _SameValues(Layer):
     propagates_always: ClassVar[bool] = True
     only_moves_data: ClassVar[bool] = True
 
+    def shares_memory(self, node: Node) -> bool:
+        return True
+
     def only_flattens(self, node: Node) -> bool:
         return _makes_rows(node)
 
@@ -136,6 +139,9 @@ class Reshape(_SameValues):
             move = self._move(node, onnx)
             return Gradients((moved_back(onnx, top_diffs[0], move, onnx.dims(node.bottoms[0])),))
         return Gradients((like_bottom(onnx, node, top_diffs[0]),))
+
+    def shares_memory(self, node: Node) -> bool:
+        return self.pixelshuffler == 1
 
     def only_flattens(self, node: Node) -> bool:
         return self.pixelshuffler == 1 and super().only_flattens(node)
@@ -328,7 +334,6 @@ class Reverse(Layer):
 class Tile(Layer):
     """Repeats the bottom along an axis (caffe: tile_layer.cpp)."""
 
-    in_place: ClassVar[bool] = False
     only_moves_data: ClassVar[bool] = True
 
     axis: int

@@ -91,7 +91,7 @@ class Convolution3D(Layer):
             node.tops,
             kernel_shape=self.window.kernel,
             strides=self.window.stride,
-            pads=self.window.pads,
+            pads=self.window.pads if self.transposed else self.window.pads_over(onnx.dims(node.bottoms[0])[2:]),
         )
 
     def lower_gradient(

@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike
 
 from caffeconv.emit.backward import BackwardModel, goes_backward, loss_weights, open_tops, plan_backward
 from caffeconv.errors import CaffeconvError
-from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 from caffeconv.net.params import ParamStore
 from caffeconv.net.pass_state import BackwardPass, ForwardPass, initial_state
 from caffeconv.net.sessions import SessionPool, Values
+from caffeconv.passes.shared_memory import shared_diffs
 from caffeconv.passes.subgraph import last_writes
 from caffeconv.tensor.param import ParamKey
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
@@ -35,6 +35,8 @@ class Backward:
         self._blob_of = {value: blob for blob, value in last_writes(graph.nodes).items()}
         self._blobs = tuple(self._blob_of.values())
         self._outputs = [self._blob_of[value] for value in graph.outputs]
+        self._holder = shared_diffs(graph.nodes, [step.node for step in plan_backward(graph) if step.runs])
+        """Blob → the one whose diff's memory it shares."""
         self._diffs: Values = {}
         self._last: BackwardPass | None = None
         self._computes_all = False
@@ -78,9 +80,16 @@ class Backward:
             for blob in self._last.reached:  # those that this pass does not come to stay as they are
                 self.diff_of(blob)
         backward = BackwardPass(
-            span, forward.feeds, forward.states, seeds, self._sessions.params_version, noise=forward.noise
+            span,
+            forward.feeds,
+            forward.states,
+            seeds,
+            self._sessions.params_version,
+            noise=forward.noise,
+            held=forward.held,
         )
-        blobs, params, model = self._compute(graph, backward, self._blobs if self._computes_all else wanted)
+        wanted = [self._root(blob) for blob in (self._blobs if self._computes_all else wanted)]
+        blobs, params, model = self._compute(backward, wanted)
         reached = model.reached
         self._params.add_diffs(params, model.overwritten)
         self._diffs = {blob: diff for blob, diff in self._diffs.items() if blob not in reached} | blobs
@@ -96,9 +105,11 @@ class Backward:
 
         Where no layer makes one it is 0, or the blob's loss weight, until it is assigned into.
         """
+        if blob in self._holder:
+            return self.diff_of(self._holder[blob]).reshape(self._shape_of(blob))
         if blob in self._diffs:
             return self._diffs[blob]
-        graph = self._sessions.graph  # at other shapes than it ran at, the last pass is forgotten
+        self._sessions.update_shapes()  # at other shapes than it ran at, the last pass is forgotten
         last = self._last
         if last is None or blob not in last.reached:
             self._diffs[blob] = np.full(self._shape_of(blob), self._first_diff(blob), np.float32)
@@ -110,9 +121,15 @@ class Backward:
                 f"since. Ask for it: backward(diffs=['{blob}'])"
             )
         self._computes_all = True
-        blobs, _, _ = self._compute(graph, last, self._blobs)
+        with self._params.unchanged_diffs():
+            blobs, _, _ = self._compute(last, self._blobs)
         self._diffs = {**blobs, **self._diffs}
         return self._diffs[blob]
+
+    def _root(self, blob: str) -> str:
+        while blob in self._holder:
+            blob = self._holder[blob]
+        return blob
 
     def _is_outdated(self, backward: BackwardPass) -> bool:
         """Whether parameters have been changed since."""
@@ -140,16 +157,14 @@ class Backward:
             self._diffs[blob] = diff
 
     def _compute(
-        self, graph: Graph, backward: BackwardPass, wanted: Collection[str]
+        self, backward: BackwardPass, wanted: Collection[str]
     ) -> tuple[Values, Mapping[ParamKey, FloatArray], BackwardModel]:
         """The diffs of the blobs `wanted`, as far as there are any, and of the parameters; and what gave them."""
-        entry = self._sessions.backward_session(backward.span, backward.seeds.keys(), wanted)
+        entry = self._sessions.backward_session(backward.span, backward.seeds.keys(), wanted, held=backward.held)
         session, model = entry.session, entry.model
         if session is None:
             return {}, {}, model
-        feeds = {
-            name: backward.feeds[name] for name in session.inputs if name in backward.feeds and name in graph.inputs
-        }
+        feeds = {name: backward.feeds[name] for name in session.inputs if name in backward.feeds}
         feeds |= {name: backward.seeds[blob] for blob, name in model.seeds.items() if name in session.inputs}
         feeds |= entry.inputs.feeds(session, self._params, backward.params, backward.noise)
         feeds |= {

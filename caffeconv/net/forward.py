@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from caffeconv.emit.held_values import held_value
 from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.reshape import input_shapes
 from caffeconv.ir.layer import Node
 from caffeconv.net.data_layers import DataLayers
 from caffeconv.net.pass_state import ForwardPass, Noise
 from caffeconv.net.sessions import SessionPool, Values
+from caffeconv.passes.shared_memory import shared_blobs
 from caffeconv.passes.subgraph import external_inputs, last_writes
 from caffeconv.runtime.session import Session
 from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape
@@ -43,6 +45,9 @@ class Forward:
         self._buffers = {blob: np.zeros(shape, np.float32) for blob, shape in input_shapes(graph).items()}
         self._values: dict[str, FloatArray] = {}
         """Blob → what a pass computed."""
+        self._groups = shared_blobs(graph.nodes)
+        self._holder: dict[str, str] = {}
+        """Blob → the one whose memory it shares, which the last pass that wrote into either computed."""
         self._pending: dict[str, ForwardPass] = {}
         """Blobs that a pass wrote but nobody asked for yet → that pass, which computes them when they are read."""
         self._requested: set[str] = set()
@@ -61,6 +66,8 @@ class Forward:
 
     def shape_of(self, blob: str) -> Shape:
         """The shape that a blob has, or will have after the next pass."""
+        if blob in self._holder:
+            return self._sessions.graph.shapes[self._last_values[blob]]
         if blob in self._values:
             return self._values[blob].shape
         if blob in self._buffers:
@@ -72,6 +79,8 @@ class Forward:
 
     def value_of(self, blob: str) -> FloatArray:
         """A blob's values; one that the last pass did not compute is computed now."""
+        if blob in self._holder:
+            return self.value_of(self._holder[blob]).reshape(self.shape_of(blob))
         if blob in self._buffers:
             return self._buffers[blob]
         if blob in self._pending and blob not in self._values:
@@ -121,6 +130,7 @@ class Forward:
     def _forget(self) -> None:
         self._values.clear()
         self._pending.clear()
+        self._holder.clear()
         self._last = None
 
     def check_known(self, blobs: Iterable[str]) -> None:
@@ -129,16 +139,25 @@ class Forward:
             if blob not in self._last_values:
                 raise CaffeconvError(f"the net has no blob '{blob}'; it has {', '.join(self.blobs)}")
 
-    def whole_pass(self) -> ForwardPass:
-        """The last pass, for a backward pass; CaffeconvError where it ran a part of the net, or there was none."""
-        if self._last is None:
-            raise CaffeconvError("backward() needs a forward() before it, whose gradients it computes")
-        if self._last.span is not None:
-            raise CaffeconvError(
-                f"backward() after forward(start='{self._nodes[self._last.span.start].name}') is not supported: "
-                "the gradients of a whole forward() are computed. Run that first"
+    def pass_to_go_back(self) -> ForwardPass:
+        """The pass whose gradients a backward pass computes: the last one, or, where that ran a part of the net or there
+        was none, what the blobs hold."""
+        if self._last is not None and self._last.span is None:
+            return self._last
+        graph = self._sessions.graph
+        self._sessions.drop_outdated()
+        blob_of = {
+            value: blob
+            for node in graph.nodes
+            for blob, value in zip(
+                (*node.definition.tops, *node.tops[len(node.definition.tops) :]), node.tops, strict=True
             )
-        return self._last
+        }
+        feeds = {
+            held_value(value): self.value_of(blob).reshape(graph.shapes[value]).copy()
+            for value, blob in blob_of.items()
+        }
+        return ForwardPass(None, self._last_values, feeds, self.states, self._sessions.params_version, held=True)
 
     # -- passes ----------------------------------------------------------------------------------------------------
 
@@ -157,9 +176,11 @@ class Forward:
         place_of = {top: i for i, node in enumerate(self._nodes) for top in node.definition.tops[::-1]}
         place_of |= {top: i for i, node in enumerate(self._nodes) if node.layer.is_input for top in node.tops}
         self.check_known(inputs)
+        layer = sum(node.layer.stands_in_net for node in self._nodes[: span.start])
         for place in range(span.start, span.stop):
-            for call in self.before_layer:
-                call(place)
+            is_own = self._nodes[place].layer.stands_in_net
+            for call in self.before_layer if is_own else ():
+                call(layer)
             first = place == span.start
             own = {
                 blob: values
@@ -167,8 +188,9 @@ class Forward:
                 if place_of[blob] == place or (first and not span.start <= place_of[blob] < span.stop)
             }
             self._run(slice(place, place + 1), self._nodes[place].definition.tops, own)
-            for call in self.after_layer:
-                call(place)
+            for call in self.after_layer if is_own else ():
+                call(layer)
+            layer += is_own
 
     def _run(self, span: slice, wanted: Sequence[str], inputs: Mapping[str, FloatArray]) -> None:
         forward, blobs = self.begin(span, wanted, inputs)
@@ -204,6 +226,22 @@ class Forward:
                 self._values[blob] = array
             elif forward.writes(blob):  # caffe: a layer in place overwrites the input itself
                 self._buffers[blob][...] = array
+
+        self._share_memory(forward)
+
+    def _share_memory(self, forward: ForwardPass) -> None:
+        """Lets blobs that are one memory be one, whichever of them the pass wrote; an input, where there is one."""
+        for group in {self._groups[blob] for blob in forward.values if blob in self._groups}:
+            written = [blob for blob in self.blobs if blob in group and blob in forward.values]
+            computed = [
+                blob for blob in self.blobs if blob in group and (blob in self._buffers or blob in self._values)
+            ]
+            holder = next((blob for blob in computed if blob in written or blob in self._buffers), written[0])
+            self._holder.pop(holder, None)
+            for blob in group - {holder} - self._buffers.keys():
+                self._values.pop(blob, None)
+                self._pending.pop(blob, None)
+                self._holder[blob] = holder
 
     def _begin_pass(self, span: slice) -> ForwardPass:
         """A pass over some layers, with what its inputs hold now."""

@@ -30,7 +30,15 @@ from caffeconv.net.forward import Forward
 from caffeconv.net.params import ParamStore
 from caffeconv.net.sessions import SessionPool
 from caffeconv.net.snapshot import with_copied_weights
-from caffeconv.net.topology import blob_kinds, blob_loss_weights, layer_objects, order_reasons
+from caffeconv.net.topology import (
+    blob_kinds,
+    blob_loss_weights,
+    check_names,
+    layer_objects,
+    layer_span,
+    order_reasons,
+    place_of,
+)
 from caffeconv.net.trainable import Trainable
 from caffeconv.passes.subgraph import last_writes
 from caffeconv.python_layers.host import AllowPython
@@ -163,22 +171,12 @@ class Net(Trainable):
         Raises:
             CaffeconvError: an unknown blob, a wrong shape, a label out of range, a source that is missing or damaged.
         """
-        span = self._span(start, end)
+        check_names(blobs, "forward(blobs=[…])", "forward(data=array)")
+        span = layer_span(self._loaded.graph.nodes, start, end)
         wanted = list(dict.fromkeys([*(self.outputs if end is None else self.top_names[end]), *(blobs or ())]))
         self.check_known(wanted)
         self._forward.run(span, wanted, {blob: np.asarray(values, np.float32) for blob, values in inputs.items()})
         return {blob: self.value_of(blob) for blob in wanted}
-
-    def _span(self, first: str | None, last: str | None) -> slice:
-        """The layers from `first` to `last`, both included; None: to the net's end."""
-        start = 0 if first is None else self._place_of(first)
-        stop = len(self.layer_names) if last is None else self._place_of(last) + 1
-        return slice(start, max(start, stop))
-
-    def _place_of(self, layer: str) -> int:
-        if layer not in self.top_names:
-            raise CaffeconvError(f"the net has no layer '{layer}'; it has {', '.join(self.layer_names)}")
-        return self.layer_names.index(layer)
 
     def before_forward(self, call: Callable[[int], object]) -> None:
         """From now on `call` is called before each layer of a forward pass, with the layer's index.
@@ -222,7 +220,7 @@ class Net(Trainable):
         Gradients are those that Caffe computes: of what lies between a loss and something that learns (lr_mult other
         than 0), or of everything with `force_backward: true` in the net. They are then in ``blobs[…].diff``, 0
         elsewhere; in ``params[…][i].diff`` they add up from pass to pass until `clear_param_diffs`. The pass belongs to
-        the last forward, its inputs and states.
+        the last forward, its inputs and states; where that ran a part of the layers, or none did, to what the blobs hold.
 
         Args:
             diffs: further blobs to return.
@@ -231,11 +229,12 @@ class Net(Trainable):
             top_diffs: output=gradient to start from, shaped as the blob, instead of its loss weight.
 
         Raises:
-            CaffeconvError: no forward before, an unknown blob or layer, a wrong shape, a layer whose gradient is not
+            CaffeconvError: an unknown blob or layer, a wrong shape, a layer whose gradient is not
                 known, a gradient that Caffe refuses (of labels), a net in which nothing goes backward.
         """
-        forward = self._forward.whole_pass()
-        span = self._span(end, start)
+        check_names(diffs, "backward(diffs=[…])", "backward(prob=array)")
+        forward = self._forward.pass_to_go_back()
+        span = layer_span(self._loaded.graph.nodes, end, start)
         self._backward.check()
         wanted = list(dict.fromkeys([*(self.inputs if end is None else self.bottom_names[end]), *(diffs or ())]))
         self.check_known(wanted)
@@ -314,7 +313,7 @@ class Net(Trainable):
 
     def definition_of(self, layer: str) -> LayerDef:
         """What the prototxt says of a layer."""
-        return self._loaded.net.layers[self._place_of(layer)]
+        return self._loaded.graph.nodes[place_of(self._loaded.graph.nodes, layer)].definition
 
     @property
     def user_layers(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 from caffeconv.net.blobs import ParamBlob
 from caffeconv.net.snapshot import with_copied_values
+from caffeconv.python_layers.blobs import Layer
 from caffeconv.tensor.param import Param, ParamKey
 from caffeconv.tensor.param_values import ArrayValues, ObservedValues
 from caffeconv.tensor.shape import FloatArray, format_shape, shape_string
@@ -45,6 +47,11 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
         """What gives the diffs, where they are to be computed when they are read."""
         self._marks: dict[object, int] = {}
         """Of the values that the blobs had at the last look."""
+        self._of_code: frozenset[ParamKey] = frozenset()
+        """Those of the user's own layers, which write into their diffs themselves: nothing is added up there."""
+        for node in nodes:
+            if isinstance(node.layer.user_object, Layer):
+                self._take_blobs(node, node.layer.user_object)
 
     def __getitem__(self, layer: str) -> list[ParamBlob]:
         if layer not in self._params:
@@ -76,18 +83,40 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
         # caffe: PERMISSIVE sharing takes the same numbers in another shape
         return blob if blob.shape == param.shape else blob.reshaped(param.shape)
 
+    def _take_blobs(self, node: Node, code: Layer) -> None:
+        """Makes a Python layer's own blobs those of the net, as they are in Caffe."""
+        own = [(param, blob) for param, blob in zip(node.params, code.blobs, strict=True) if param.owner is None]
+        for param, blob in own:
+            blob.data[...] = param.array().reshape(blob.shape)
+            key = node.name, param.name
+            self._blobs[key], self._diffs[key] = ParamBlob(blob.data, blob.diff), blob.diff
+            self._marks[key] = _mark(blob.data)
+        self._of_code |= {(node.name, param.name) for param, _ in own}
+
     # -- diffs -----------------------------------------------------------------------------------------------------
 
     def add_diffs(self, diffs: Mapping[ParamKey, FloatArray], overwritten: Collection[ParamKey] = ()) -> None:
         """Adds to what earlier passes left; those that are `overwritten` take its place."""
         self._compute_late_diffs()
         for key, diff in diffs.items():
+            if key in self._of_code:
+                continue
             if key not in self._diffs:
                 self._diffs[key] = diff
             elif key in overwritten:
                 self._diffs[key][...] = diff.reshape(self._diffs[key].shape)
             else:
                 self._diffs[key] += diff.reshape(self._diffs[key].shape)
+
+    @contextmanager
+    def unchanged_diffs(self) -> Iterator[None]:
+        """Where the user's layers may write into their diffs, and these are afterwards as they were."""
+        before = {key: self._diffs[key].copy() for key in self._of_code}
+        try:
+            yield
+        finally:
+            for key, diff in before.items():
+                self._diffs[key][...] = diff
 
     def clear_diffs(self) -> None:
         self._late_diffs = None

@@ -34,6 +34,8 @@ class ForwardPass:
     """What recurrent layers started from."""
     params_version: int
     """`ParamStore.version` when it ran."""
+    held: bool = False
+    """Whether nothing ran: `feeds` are what the blobs hold, by `held_value` (emit.held_values)."""
     was_read: bool = False
     """Whether a blob was read that nobody had asked for beforehand."""
     noise: Noise = Noise()
@@ -61,6 +63,8 @@ class BackwardPass:
     """The blobs whose diff a layer makes."""
     noise: Noise = Noise()
     params: Mapping[ParamKey, FloatArray] | None = None
+    """As of the forward pass."""
+    held: bool = False
     """As of the forward pass."""
 
 

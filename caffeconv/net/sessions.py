@@ -204,29 +204,31 @@ class SessionPool:
             self._open_forward.put(key, entry, size)
         return entry
 
-    def backward_session(self, span: slice, seeds: Collection[str], blobs: Collection[str]) -> BackwardSession:
+    def backward_session(
+        self, span: slice, seeds: Collection[str], blobs: Collection[str], *, held: bool = False
+    ) -> BackwardSession:
         """The model that runs the layers `span` backward, and a session for it unless it has nothing to give.
 
-        seeds: blobs whose diffs are fed. blobs: whose diffs are wanted, as far as they get any. Raises CaffeconvError as
-        `emit_backward`.
+        seeds: blobs whose diffs are fed. held: whether all values are. blobs: whose diffs are wanted, as far as they get
+        any. Raises CaffeconvError as `emit_backward`.
         """
         self.drop_outdated()
         graph = self.graph
-        key = (span.start, span.stop, tuple(sorted(seeds)), tuple(sorted(blobs)), session_key(graph))
+        key = (span.start, span.stop, tuple(sorted(seeds)), tuple(sorted(blobs)), held, session_key(graph))
         entry = self._backward.get(key)
         if entry is None:
             size = 2 * session_bytes(graph)  # values and diffs
             self._backward.evict_for(size)
-            entry = self._make_backward(graph, span, seeds, blobs)
+            entry = self._make_backward(graph, span, seeds, blobs, held=held)
             self._backward.put(key, entry, size)
         return entry
 
     def _make_backward(
-        self, graph: Graph, span: slice, seeds: Collection[str], blobs: Collection[str]
-    ) -> BackwardSession:  # fmt: skip
+        self, graph: Graph, span: slice, seeds: Collection[str], blobs: Collection[str], *, held: bool
+    ) -> BackwardSession:
         read: set[ParamKey] = set()
         bound = self._params.apply(graph, read.add if self._opens_params else None)
-        model = emit_backward(bound, span, seeded=seeds, wanted=blobs, open_params=self._opens_params)
+        model = emit_backward(bound, span, seeded=seeds, wanted=blobs, open_params=self._opens_params, held=held)
         session = None
         if model.blobs or model.params:
             compute = replace(self._compute, half=False)

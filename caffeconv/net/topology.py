@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
 from caffeconv.emit.backward import loss_weights
+from caffeconv.errors import CaffeconvError
 from caffeconv.ir.layer import Node
 from caffeconv.net.blobs import NetLayer, ParamBlob
 from caffeconv.passes.subgraph import last_writes
@@ -14,6 +17,8 @@ def layer_objects(nodes: Sequence[Node], params: Mapping[str, Sequence[ParamBlob
     """Layer → a `NetLayer`; for a Python layer the user's own object."""
     layers: dict[str, object] = {}
     for node in nodes:
+        if not node.layer.stands_in_net:
+            continue
         own = node.layer.user_object
         layers[node.name] = NetLayer(node.type, params.get(node.name, [])) if own is None else own
     return layers
@@ -48,3 +53,31 @@ def order_reasons(nodes: Sequence[Node], sinks: Iterable[str]) -> dict[str, str]
         elif node.layer.has_dynamic_shapes and not node.bottoms:
             reasons[node.name] = "is the user's code and makes data of its own"
     return reasons
+
+
+def check_names(blobs: object, names: str, arrays: str) -> None:
+    """Raises CaffeconvError where something else than blobs' names is given by position, such as an array."""
+    if blobs is None or (isinstance(blobs, Iterable) and not isinstance(blobs, (str, Mapping, np.ndarray))):
+        return
+    what = repr(blobs) if isinstance(blobs, str) else type(blobs).__name__
+    raise CaffeconvError(
+        f"{what} is given by position, where a list of further blobs to return belongs: {names}. Arrays are given by "
+        f"their blobs' names: {arrays}"
+    )
+
+
+def layer_span(nodes: Sequence[Node], first: str | None, last: str | None) -> slice:
+    """The layers from `first` to `last`, both included, and what these leave in shared memory; None: to the net's end."""
+    start = 0 if first is None else place_of(nodes, first)
+    stop = len(nodes) if last is None else place_of(nodes, last) + 1
+    while stop < len(nodes) and not nodes[stop].layer.stands_in_net:
+        stop += 1
+    return slice(start, max(start, stop))
+
+
+def place_of(nodes: Sequence[Node], layer: str) -> int:
+    """Where a layer stands; CaffeconvError where it is none of the net's."""
+    names = [node.name if node.layer.stands_in_net else "" for node in nodes]
+    if layer not in names:
+        raise CaffeconvError(f"the net has no layer '{layer}'; it has {', '.join(filter(None, names))}")
+    return names.index(layer)

@@ -9,10 +9,11 @@ from caffeconv.errors import Diagnostic
 from caffeconv.ir.graph import Graph
 from caffeconv.passes.drop_identities import drop_identities
 from caffeconv.passes.fold_affine import fold_affine
+from caffeconv.passes.shared_memory import drop_unread_views
 
 GraphPass = Callable[[Graph, list[Diagnostic]], Graph]
-PASSES: tuple[GraphPass, ...] = (drop_identities, fold_affine)
-LINKING_PASSES: tuple[GraphPass, ...] = (drop_identities, partial(fold_affine, keep_linkable=True))
+PASSES: tuple[GraphPass, ...] = (drop_unread_views, drop_identities, fold_affine)
+LINKING_PASSES: tuple[GraphPass, ...] = (drop_unread_views, drop_identities, partial(fold_affine, keep_linkable=True))
 """Those that leave alone what a model can point to in a weights file."""
 
 

@@ -31,7 +31,7 @@ __version__ = "1.0.0"
 
 __all__ = [
     "TEST", "TRAIN", "AdaDeltaSolver", "AdaGradSolver", "AdamSolver", "Blob", "Classifier", "Detector", "Layer",
-    "NesterovSolver", "Net", "NetSpec", "RMSPropSolver", "SGDSolver", "coord_map", "get_solver", "init_log", "io",
+    "NesterovSolver", "Net", "NetSpec", "RMSPropSolver", "SGDSolver", "coord_map", "get_solver", "has_nccl", "init_log", "io",
     "layer_type_list", "layers", "log", "params", "proto", "set_device", "set_mode_cpu", "set_mode_gpu",
     "set_random_seed", "to_proto",
 ]  # fmt: skip
@@ -40,6 +40,11 @@ __all__ = [
 def layer_type_list() -> list[str]:
     """The layer types that are known, in order."""
     return sorted(LAYERS)
+
+
+def has_nccl() -> bool:
+    """False: there are no several GPUs to exchange gradients between."""
+    return False
 
 
 def init_log(level: int = 0) -> None:

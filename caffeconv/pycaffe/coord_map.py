@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.errors import CaffeconvError
+from caffeconv.pycaffe.errors import PycaffeAssertionError, PycaffeRuntimeError
 from caffeconv.pycaffe.net_spec import Function, Top
 
 PASS_THROUGH_LAYERS = (
@@ -27,13 +28,15 @@ class AxisMismatchException(CaffeconvError):  # noqa: N818 - pycaffe's name
     """Two maps that concern other axes."""
 
 
-@dataclass(frozen=True)
-class CoordMap:
-    """Pixel x of one blob lies at scale·x + shift of another, along the axes after `axis`; None: along any."""
+class CoordMap(NamedTuple):
+    """Pixel x of one blob lies at scale·x + shift of another, along the axes after `axis`; None: along any.
+
+    pycaffe's tuple: ``axis, a, b = coord_map_from_to(…)``.
+    """
 
     axis: int | None = None
-    scale: Doubles = field(default_factory=lambda: np.ones(1))
-    shift: Doubles = field(default_factory=lambda: np.zeros(1))
+    scale: Doubles = np.ones(1)
+    shift: Doubles = np.zeros(1)
 
     def then(self, other: CoordMap) -> CoordMap:
         """This map of what `other` gives; AxisMismatchException where they concern other axes."""
@@ -70,7 +73,7 @@ def _window(fn: Function) -> tuple[int, Doubles, Doubles, Doubles]:
     per_axis_fields = _PER_AXIS.intersection(fields)
     if per_axis_fields or "kernel_size" not in fields:
         what = f"{', '.join(sorted(per_axis_fields))}" if per_axis_fields else "no kernel_size"
-        raise CaffeconvError(
+        raise PycaffeAssertionError(
             f"{fn.type_name}: {what}; a map needs kernel_size, and stride and pad where they are not 1 and 0"
         )
     kernel = (_numbers(fields, "kernel_size", 1) - 1) * _numbers(fields, "dilation", 1) + 1
@@ -89,13 +92,13 @@ def _numbers(fields: Mapping[str, object], name: str, default: float) -> Doubles
 def coord_map_from_to(top_from: Top, top_to: Top) -> CoordMap:
     """Where the pixels of `top_to` lie in `top_from`, over a blob that both come from.
 
-    Raises CaffeconvError where there is none, or layers between of which nothing is known.
+    Raises CaffeconvError, a RuntimeError, where there is none, or layers between of which nothing is known.
     """
     from_maps = dict(_maps_down(top_from))
     for top, to_map in _maps_down(top_to):
         if top in from_maps:
             return to_map.then(from_maps[top].inverse())
-    raise CaffeconvError("Could not compute map between tops; are they connected by spatial layers?")
+    raise PycaffeRuntimeError("Could not compute map between tops; are they connected by spatial layers?")
 
 
 def _maps_down(top: Top) -> Iterator[tuple[Top, CoordMap]]:
@@ -119,14 +122,14 @@ def _maps_down(top: Top) -> Iterator[tuple[Top, CoordMap]]:
 def crop(top_from: Top, top_to: Top) -> Top:
     """A Crop layer's top: `top_from` cropped to where `top_to` lies in it.
 
-    Raises CaffeconvError where the two differ in scale, or by less than whole pixels.
+    Raises CaffeconvError, an AssertionError, where the two differ in scale, or by less than whole pixels.
     """
     mapping = coord_map_from_to(top_from, top_to)
     if not (mapping.scale == 1).all():
-        raise CaffeconvError(f"scale mismatch on crop (a = {mapping.scale})")
+        raise PycaffeAssertionError(f"scale mismatch on crop (a = {mapping.scale})")
     if not (mapping.shift <= 0).all():
-        raise CaffeconvError(f"cannot crop negative offset (b = {mapping.shift})")
+        raise PycaffeAssertionError(f"cannot crop negative offset (b = {mapping.shift})")
     if not (np.round(mapping.shift) == mapping.shift).all():
-        raise CaffeconvError(f"cannot crop noninteger offset (b = {mapping.shift})")
+        raise PycaffeAssertionError(f"cannot crop noninteger offset (b = {mapping.shift})")
     param = {"axis": (mapping.axis or 0) + 1, "offset": [int(-shift) for shift in mapping.shift]}
     return Function("Crop", (top_from, top_to), {"crop_param": param}).tops[0]

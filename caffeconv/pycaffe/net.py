@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from caffeconv.caffe_format.terms import Phase
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, InvalidNetError
 from caffeconv.files.atomic import PathLike
 from caffeconv.net import net as caffeconv_net
 from caffeconv.net.blobs import NetBlob
 from caffeconv.pycaffe import mode
-from caffeconv.pycaffe.errors import PycaffeRuntimeError, PycaffeTypeError
+from caffeconv.pycaffe.errors import PycaffeNetError, PycaffeRuntimeError, PycaffeTypeError
 from caffeconv.python_layers.host import AllowPython
 from caffeconv.tensor.shape import FloatArray
 
@@ -39,7 +39,8 @@ class Net(caffeconv_net.Net):
     Raises:
         RuntimeError: a file is not there.
         TypeError: no phase, or arguments of other kinds.
-        CaffeconvError: whatever is wrong with the net or the weights; it is the base of those raised for the above.
+        CaffeconvError: whatever is wrong with the net or the weights; it is the base of those raised for the above. What
+            a Python layer raises in its `setup` is a RuntimeError too, as any fault of the net.
     """
 
     @overload
@@ -70,10 +71,13 @@ class Net(caffeconv_net.Net):
             if path is not None and not Path(path).is_file():
                 raise PycaffeRuntimeError(f"Could not open file {path}; it is not there, seen from {Path.cwd()}")
         current = mode.current()
-        super().__init__(
-            network_file, arguments.weights, arguments.phase, level=arguments.level, stages=arguments.stages,
-            allow_python=allow_python, provider=current.provider, seed=current.seed,
-        )  # fmt: skip
+        try:
+            super().__init__(
+                network_file, arguments.weights, arguments.phase, level=arguments.level, stages=arguments.stages,
+                allow_python=allow_python, provider=current.provider, seed=current.seed,
+            )  # fmt: skip
+        except InvalidNetError as error:
+            raise PycaffeNetError(error.diagnostics) from error
 
     def forward(
         self, blobs: Sequence[str] | None = None, start: str | None = None, end: str | None = None, **inputs: ArrayLike

@@ -297,12 +297,10 @@ class PythonLayer:
         return [top.data for top in self._tops]
 
     def backward(self, top_diffs: Sequence[FloatArray], propagate_down: Sequence[bool]) -> list[FloatArray]:
-        """The diffs of all bottoms, then of all parameters."""
+        """The diffs of all bottoms, then of all parameters, which hold what earlier passes left until the code writes there."""
         assert self.object is not None
         for top, diff in zip(self._tops, top_diffs, strict=True):
             top.diff[...] = diff
-        for blob in self.object.blobs:
-            blob.diff[...] = 0
         with self._code.running():
             self._call("backward", self.object, self._tops, list(propagate_down), self._bottoms)
         return [blob.diff for blob in (*self._bottoms, *self.object.blobs)]

@@ -55,6 +55,31 @@ class Window:
         """The padding as ONNX wants it: all starts, then all ends."""
         return (*self.pad, *self.ends)
 
+    def pads_over(self, spatial: Sequence[int | None]) -> tuple[int, ...]:
+        """As `pads`, with as much more at the end as a window needs that is larger than its input.
+
+        Caffe has one output then, where the division truncates to 0; ONNX wants windows that fit. None: a size that is
+        not known, and taken to be large enough.
+        """
+        ends = [
+            end if size is None else max(end, self.extent(axis) - size - self.pad[axis])
+            for axis, (size, end) in enumerate(zip(spatial, self.ends, strict=True))
+        ]
+        return (*self.pad, *ends)
+
+    @property
+    def axes_at_dilation_0(self) -> tuple[int, ...]:
+        """The axes along which a dilation of 0 lays all elements upon one place."""
+        return tuple(axis for axis, dilation in enumerate(self.dilation) if dilation == 0)
+
+    @property
+    def apart(self) -> Window:
+        """The window with one element for those that a dilation of 0 lays upon one place: ONNX knows no such dilation."""
+        if not self.axes_at_dilation_0:
+            return self
+        kernel = tuple(size if dilation else 1 for size, dilation in zip(self.kernel, self.dilation, strict=True))
+        return replace(self, kernel=kernel, dilation=tuple(dilation or 1 for dilation in self.dilation))
+
     def padded(self, size: int, axis: int) -> int:
         """The size of a spatial axis with its padding."""
         return size + self.pad[axis] + self.ends[axis]
@@ -84,7 +109,8 @@ class Window:
         sizes = []
         for i, size in enumerate(spatial):
             span = self.padded(size, i) - self.kernel[i]
-            steps = -(-span // self.stride[i]) if ceil else _truncated_division(span, self.stride[i])
+            # caffe: ceil and floor of a float, which do not truncate
+            steps = -(-span // self.stride[i]) if ceil else span // self.stride[i]
             pooled = steps + 1
             if any(self.pads) and (pooled - 1) * self.stride[i] >= size + self.pad[i]:
                 pooled -= 1
@@ -224,11 +250,12 @@ class WindowSpec:
         dilation = self.dilation.over(axes)
         if self.fault:
             raise LayerError(self.fault)
-        for name, values in (("kernel_size", kernel), ("stride", stride), ("dilation", dilation)):
+        for name, values in (("kernel_size", kernel), ("stride", stride)):
             if not all(1 <= value <= INT_MAX for value in values):
                 raise LayerError(f"{name} is {list(values)}; each must be at least 1, and fit an int")
-        if any(value > INT_MAX for value in pad):
-            raise LayerError(f"pad is {list(pad)}; each must fit an int")
+        for name, values in (("pad", pad), ("dilation", dilation)):  # caffe: a dilation of 0 is not refused
+            if any(value > INT_MAX for value in values):
+                raise LayerError(f"{name} is {list(values)}; each must fit an int")
         if self.sides is None:
             return Window(kernel, stride, pad, dilation)
         if axes != len(self.sides):

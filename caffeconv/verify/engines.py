@@ -109,7 +109,7 @@ def _run_opencv(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[s
         raise EngineUnfitError("it reads one caffemodel, no more and nothing else")
     if not weights and any(node.params for node in subject.graph.nodes):
         raise EngineUnfitError("it needs a caffemodel beside the net")
-    tops = {node.name: node.tops for node in subject.graph.nodes}
+    tops = {node.name: node.tops for node in subject.graph.nodes if node.layer.stands_in_net}
     blobs = _run_in_child("opencv_child.py", subject, inputs)
     return {tops[layer][i]: values for (layer, i), values in blobs.items() if layer in tops and i < len(tops[layer])}
 
@@ -126,7 +126,9 @@ def _run_in_child(
             "phase": subject.loaded.net.phase,
             "weights": [str(path) for path in subject.loaded.files[1:]],
             "names": list(inputs),
-            "layers": [node.name for node in subject.graph.nodes if not node.layer.is_input],
+            "layers": [
+                node.name for node in subject.graph.nodes if node.layer.stands_in_net and not node.layer.is_input
+            ],
             "inputs": str(folder / "inputs.npz"),
             "outputs": str(folder / "outputs.npz"),
         }
@@ -165,7 +167,9 @@ def _net_for_others(subject: Subject, folder: Path) -> Path:
         return source
     net = NetParameter(name=subject.loaded.net.name)
     net.layer.extend(
-        _input_layer(node) if node.layer.is_input else _without_rules(node) for node in subject.graph.nodes
+        _input_layer(node) if node.layer.is_input else _without_rules(node)
+        for node in subject.graph.nodes
+        if node.layer.stands_in_net
     )
     path = folder / "net.prototxt"
     path.write_text(net_to_text(net), encoding="utf-8")

@@ -14,7 +14,7 @@ from caffeconv import CaffeconvError
 from caffeconv.caffe_format.caffemodel import read_caffemodel
 from caffeconv.caffe_format.prototxt import read_prototxt
 from caffeconv.caffe_format.upgrade import upgrade_net
-from caffeconv.caffe_pb2 import BlobProto, LayerParameter, NetParameter
+from caffeconv.caffe_pb2 import BlobProto, BlobShape, LayerParameter, NetParameter
 from caffeconv.conversion.upgrade_file import todays_shape, upgrade_file
 from caffeconv.frontend.options import NetOptions
 
@@ -259,3 +259,18 @@ def test_deploy_net_of_unknown_size(tmp_path: Path) -> None:
     with pytest.raises(CaffeconvError, match=r"`shapes=\{'data': "):
         upgrade_file(old, tmp_path / "deploy.prototxt", DEPLOY)
     assert list(tmp_path.iterdir()) == [old]
+
+
+def test_stored_gradients_are_kept(tmp_path: Path) -> None:
+    shape = BlobShape(dim=[2, 2])
+    blobs = [
+        BlobProto(shape=shape, data=[1, 2, 3, 4], diff=[5, 6, 7, 8]),
+        BlobProto(num=1, channels=1, height=1, width=2, double_data=[1, 2], double_diff=[3, 4]),
+        BlobProto(shape=shape, data=[1, 2, 3, 4]),
+    ]
+    net = NetParameter(layer=[LayerParameter(name="a", type="Scale", blobs=blobs)])
+    (tmp_path / "old.caffemodel").write_bytes(net.SerializeToString())
+    upgrade_file(tmp_path / "old.caffemodel", tmp_path / "new.caffemodel")
+    new = NetParameter.FromString((tmp_path / "new.caffemodel").read_bytes())
+    assert [list(blob.diff) for blob in new.layer[0].blobs] == [[5, 6, 7, 8], [3, 4], []]
+    assert [list(blob.data) for blob in new.layer[0].blobs] == [[1, 2, 3, 4], [1, 2], [1, 2, 3, 4]]

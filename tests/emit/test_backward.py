@@ -214,13 +214,6 @@ def test_infogain_runs_with_and_without_the_library(tmp_path: Path) -> None:
 # -- what cannot be ----------------------------------------------------------------------------------------------------
 
 
-def test_needs_a_forward(tmp_path: Path) -> None:
-    net = caffeconv.Net(write_net(tmp_path, {"x": (4, 3), "y": (4,)}, CHAIN))
-    assert not net.blobs["a"].diff.any()
-    with pytest.raises(caffeconv.CaffeconvError, match="needs a forward"):
-        net.backward()
-
-
 def test_a_net_without_loss_needs_force_backward(tmp_path: Path) -> None:
     net = net_of(tmp_path, product("b", "x", "b"), x=SCORES)
     with pytest.raises(caffeconv.CaffeconvError, match="force_backward: true"):

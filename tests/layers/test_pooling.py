@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,29 @@ def test_same(folder: Path, method: str, kernel: int, stride: int) -> None:
 def test_refusals(folder: Path, said: str, complaint: str) -> None:
     with pytest.raises(caffeconv.CaffeconvError, match=complaint):
         run(folder, said, np.zeros((1, 1, 6, 6), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ("kernel_size: 2 pad_h: 1", "pad is pad OR pad_h and pad_w are required."),
+        ("kernel_size: 2 pad: 1 pad_h: 1 pad_w: 1", "pad is pad OR pad_h and pad_w are required."),
+        ("kernel_size: 2 stride: 2 stride_h: 1 stride_w: 1", "Stride is stride OR stride_h and stride_w are required."),
+        ("kernel_h: 2", "Filter size is kernel_size OR kernel_h and kernel_w; not both"),
+        ("kernel_h: 2 kernel_w: 4 stride: 3 round_mode: FLOOR", "without any values, and nothing can be read of it"),
+    ],
+)
+def test_what_caffe_refuses(folder: Path, said: str, fault: str) -> None:
+    with pytest.raises(caffeconv.CaffeconvError, match=re.escape(fault)):
+        run(folder, said, np.zeros((1, 1, 8, 2), np.float32))
+
+
+def test_one_of_two_sizes_beside_kernel_size_is_not_read(folder: Path) -> None:
+    x = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
+    np.testing.assert_array_equal(run(folder, "kernel_size: 2 kernel_h: 3 stride: 2", x)[0, 0], [[5, 7], [13, 15]])
+
+
+def test_a_pyramid_too_high(folder: Path) -> None:
+    text = 'layer { name: "l" type: "SPP" bottom: "x" top: "y" spp_param { pyramid_height: 4 } }'
+    with pytest.raises(caffeconv.CaffeconvError, match=r"level 3 has pad 4×4, .* \(pad_h_ < kernel_h_\)"):
+        caffeconv.convert(write_net(folder, {"x": (1, 1, 9, 9)}, text))

@@ -23,7 +23,7 @@ def net(tmp_path: Path) -> NetObjects:
 
 
 def run(net: NetObjects, *wanted: str, span: slice = ALL, **top_diffs: float) -> None:
-    net.backward.run(span, net.forward.whole_pass(), wanted, top_diffs)
+    net.backward.run(span, net.forward.pass_to_go_back(), wanted, top_diffs)
 
 
 def test_before_any_pass_a_diff_is_the_loss_weight(net: NetObjects) -> None:
@@ -45,7 +45,7 @@ def test_a_gradient_to_start_from(net: NetObjects) -> None:
     with pytest.raises(CaffeconvError, match=r"backward\(ip=…\): a gradient can be given of loss; 'ip' is no output"):
         run(net, ip=1)
     with pytest.raises(CaffeconvError, match=r"backward\(loss=…\): the array is 2, the blob scalar"):
-        net.backward.run(ALL, net.forward.whole_pass(), (), {"loss": [1, 2]})
+        net.backward.run(ALL, net.forward.pass_to_go_back(), (), {"loss": [1, 2]})
 
 
 def test_a_diff_that_was_not_wanted_is_computed_when_it_is_read(net: NetObjects) -> None:

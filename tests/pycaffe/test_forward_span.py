@@ -130,8 +130,38 @@ def test_start_at_the_first_layer_that_is_no_input_goes_backward(tmp_path: Path)
     net.forward(start="a")
     np.testing.assert_array_equal(net.backward(c=np.ones((2, 3)))["x"], np.full((2, 3), 20))
     net.forward(start="b")
-    with pytest.raises(caffeconv.CaffeconvError, match=r"backward\(\) after forward\(start='b'\) is not supported"):
-        net.backward(c=np.ones((2, 3)))
+    np.testing.assert_array_equal(net.backward(c=np.ones((2, 3)))["x"], np.full((2, 3), 20))
+
+
+SQUARE = """
+layer { name: "h" type: "Power" bottom: "x" top: "h" power_param { scale: 3 } }
+layer { name: "y" type: "Power" bottom: "h" top: "y" power_param { power: 2 } }
+"""
+
+
+def test_backward_before_any_forward_runs_on_what_the_blobs_hold(tmp_path: Path) -> None:
+    net = Net(write_net(tmp_path, {"x": (2, 3)}, SQUARE, "force_backward: true\n"))
+    net.blobs["x"].data[...] = X
+    net.blobs["y"].diff[...] = 1
+    np.testing.assert_array_equal(net.backward()["x"], np.zeros((2, 3)))  # h holds 0 until something runs
+    net.blobs["h"].data[...] = 5
+    np.testing.assert_array_equal(net.backward()["x"], np.full((2, 3), 30))
+
+
+def test_backward_after_a_part_runs_on_what_the_blobs_hold(tmp_path: Path) -> None:
+    net = Net(write_net(tmp_path, {"x": (2, 3)}, SQUARE, "force_backward: true\n"))
+    net.forward(x=X)
+    net.blobs["h"].data[...] = 7
+    net.forward(start="y")
+    np.testing.assert_array_equal(net.backward(y=np.ones((2, 3)))["x"], np.full((2, 3), 42))
+    assert net.blobs["y"].data.item(0) == 49
+
+
+@pytest.mark.parametrize("given", [X, "prob", {"x": X}])
+def test_arrays_by_position_are_told_where_they_belong(tmp_path: Path, given: object) -> None:
+    net = net_of(tmp_path, CHAIN)
+    with pytest.raises(caffeconv.CaffeconvError, match=r"given by their blobs' names: forward\(data=array\)"):
+        net.forward(given)  # type: ignore[arg-type]
 
 
 def test_start_with_another_shape_of_what_lies_before(tmp_path: Path) -> None:

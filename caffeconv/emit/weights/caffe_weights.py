@@ -45,7 +45,7 @@ def save_caffemodel(path: Path, graph: Graph) -> None:
     or the file would be too large for Caffe.
     """
     head = NetParameter(name=graph.net.name or None).SerializeToString()
-    layers = [(_definition(node), [_blob(param) for param in node.params]) for node in graph.nodes]
+    layers = [(_definition(node), [_blob(param) for param in node.params]) for node in _own_layers(graph)]
     # each length before a blob or layer takes at most six bytes
     size = len(head) + sum(len(it) + 6 + sum(len(blob) + 6 for blob in blobs) for it, blobs in layers)
     if size > MOST_BYTES:
@@ -67,6 +67,10 @@ def save_stored(path: Path, content: WeightsContent) -> None:
             write_layer(file, LayerParameter(name=name).SerializeToString(), blobs)
 
 
+def _own_layers(graph: Graph) -> list[Node]:
+    return [node for node in graph.nodes if node.layer.stands_in_net]
+
+
 def _blob(param: Param) -> WrittenBlob:
     return WrittenBlob.streamed(param.shape, param.blocks)
 
@@ -86,7 +90,7 @@ def save_hdf5(path: Path, graph: Graph) -> None:
 
     Raises CaffeconvError where `path` cannot be written, and for a layer whose name holds a slash, as Caffe does.
     """
-    slashed = [node.name for node in graph.nodes if "/" in node.name or node.name in ("", ".")]
+    slashed = [node.name for node in _own_layers(graph) if "/" in node.name or node.name in ("", ".")]
     if slashed:
         raise CaffeconvError(
             f"{path}: layer '{slashed[0]}' cannot be a group in HDF5, where a slash parts groups (Caffe refuses it too); "
@@ -97,7 +101,7 @@ def save_hdf5(path: Path, graph: Graph) -> None:
     with whole_file(path) as part:
         with h5py.File(part, "w") as file:
             data = file.create_group("data")
-            places = [place for node in graph.nodes for place in _reserve(data.create_group(node.name), node)]
+            places = [place for node in _own_layers(graph) for place in _reserve(data.create_group(node.name), node)]
         for offset, param in places:
             part.seek(offset)
             for block in param.blocks():
