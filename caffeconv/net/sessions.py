@@ -152,7 +152,8 @@ class SessionPool:
         """
         graph = self.graph_of(forward)
         inputs = set(graph.inputs)
-        if all(forward.values[blob] in inputs for blob in blobs) and (again or not self._opens_params):
+        learns = self._opens_params and not again and any(not node.layer.is_input for node in graph.nodes)
+        if not learns and all(forward.values[blob] in inputs for blob in blobs):
             return {blob: forward.feeds[forward.values[blob]] for blob in blobs}, dict(forward.states)
         return self.replanning(lambda: self._run(forward, self.graph_of(forward), blobs, again=again))
 

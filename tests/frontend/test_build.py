@@ -105,8 +105,8 @@ def test_tops_that_losses_make_by_themselves(tmp_path: Path) -> None:
     [("Maxpool", "Pooling"), ("Conv", "Convolution"), ("Batch_Normalization", "BatchNorm"), ("SOFTMAX", "Softmax")],
 )
 def test_names_of_other_frameworks(kind: str, meant: str) -> None:
+    proto = LayerParameter(name="l", type=kind)
     with pytest.raises(LayerError, match=rf"Unknown layer type: {kind}; did you mean {meant}\?"):
-        proto = LayerParameter(name="l", type=kind)
         layer_class(LayerDef("l", kind, ("x",), ("y",), ("x",), ("y",), proto, "TEST", NetFolders(Path())), {})
 
 
