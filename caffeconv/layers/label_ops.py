@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,7 +70,45 @@ def why_labels_are_refused(scores: Shape, labels: Shape, axis: int) -> Sequence[
     return [
         f"The scores {format_shape(scores)} are {scores[axis]} classes at {product} places, one label each: "
         f"shape {format_shape(wanted)} "
-        f"was needed, or another of {count(places)} numbers; the labels have {count(labels)}."
+        f"was needed, or another of {count(places)} numbers; the labels have {count(labels)}.",
+        *_other_labels(scores, labels, places, axis),
+    ]
+
+
+def _other_labels(scores: Shape, labels: Shape, places: Shape, axis: int) -> Iterator[str]:
+    """What labels of another number of values seem to be, and what takes them."""
+    factor = count(labels) // count(places) if count(places) and count(labels) % count(places) == 0 else 0
+    if factor == scores[axis]:
+        yield (
+            "They have a number for every class: one-hot, or several labels at once. One-hot labels become class numbers "
+            "where they are made (the place of the 1); where several classes may hold at once, SigmoidCrossEntropyLoss "
+            "takes them as they are."
+        )
+    elif factor == 3 and len(labels) == 4 and labels[1] == 3:
+        yield (
+            "They have 3 channels, a picture in colour: class numbers are a picture of one channel, which ImageData reads "
+            "with `is_color: false`."
+        )
+    elif factor > 1 and len(labels) > 1 and labels[1] == factor:
+        yield (
+            f"They are {factor} labels for each place: a Slice along axis 1 gives each loss its own, and for "
+            "several labels at once SigmoidCrossEntropyLoss takes a 0 or 1 for every class."
+        )
+    elif len(labels) == 4 and len(scores) == 4 and labels[2:] != scores[2:]:
+        yield (
+            f"The labels are maps of {format_shape(labels[2:])}, the scores of {format_shape(scores[2:])}: crop or resize "
+            "the labels where they are made, or bring the scores to their size (Deconvolution or Interp, then Crop)."
+        )
+
+
+def why_targets_are_refused(scores: Shape, targets: Shape) -> Sequence[str]:
+    """What is to be said where a loss wants a number for each score and is given class numbers."""
+    classes = scores[1] if len(scores) > 1 else 0
+    if classes < 2 or count(targets) * classes != count(scores):
+        return ()
+    return [
+        f"There is one label for each place, which seems to be the number of its class, and {classes} scores: this loss wants "
+        "a target for every score (0 or 1 for each class). SoftmaxWithLoss takes class numbers."
     ]
 
 

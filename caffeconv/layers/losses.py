@@ -37,6 +37,7 @@ from caffeconv.layers.label_ops import (
     unflattened,
     weighted,
     why_labels_are_refused,
+    why_targets_are_refused,
 )
 from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, count, format_shape
 
@@ -371,6 +372,12 @@ class SigmoidCrossEntropyLoss(Loss):
     @classmethod
     def prediction_layer(cls, layer: LayerDef) -> LayerParameter:
         return LayerParameter(type="Sigmoid", bottom=layer.bottoms[:1])
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        return [{1: bottoms[0]}]
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        return why_targets_are_refused(bottoms[0], bottoms[1])
 
 
 @dataclass(frozen=True)

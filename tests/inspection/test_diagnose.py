@@ -399,6 +399,17 @@ CASES: dict[str, Broken] = {
         + pool("b", "data", "kernel_size: 3 pad: 1 stride: 16")
         + plain("p", "Python", "a b", 'python_param { module: "a_module_that_nobody_has" layer: "Layer" }'),
     ),
+    "one_hot_labels": Broken(
+        {"data": (2, 6), "label": (2, 5)}, product("fc", "data", "num_output: 5") + plain("loss", "SoftmaxWithLoss", "fc label")
+    ),
+    "labels_of_a_colour_picture": Broken(
+        {"data": (2, 3, 6, 6), "label": (2, 3, 6, 6)}, conv("score", "data", "num_output: 5 kernel_size: 1")
+        + plain("loss", "SoftmaxWithLoss", "score label"),
+    ),
+    "class_numbers_for_a_target_each": Broken(
+        {"data": (2, 6), "label": (2, 1)},
+        product("fc", "data", "num_output: 5") + plain("loss", "SigmoidCrossEntropyLoss", "fc label"),
+    ),
     "weights_of_another_type": Broken(
         {"data": (1, 8, 4, 4)}, plain("scale", "Bias", "data"), {"scale": [(8,)]},
         net_text({"data": (1, 8, 4, 4)}, plain("scale", "Scale", "data")),

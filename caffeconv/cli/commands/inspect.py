@@ -14,6 +14,7 @@ from caffeconv.cli.commands.inspect_files import compare_weights_files, inspect_
 from caffeconv.cli.options.net import net_argument, net_options, note, talk_options, weights_argument
 from caffeconv.cli.shell_words import in_shell_words
 from caffeconv.cli.show.console import echo
+from caffeconv.cli.show.problems import problem_lines
 from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.options import NetOptions
 
@@ -92,10 +93,8 @@ def inspect_command(
         echo(to_json(report))
     elif not quiet and str(fix) != "-":
         print_table(report)
-    severities = ("error", "warning", "note") if verbose else ("error", "warning")
-    for diagnostic in report.diagnostics:
-        if diagnostic.severity in severities:
-            echo(f"{diagnostic.severity}: {diagnostic}", err=True)
+    for line in problem_lines(report.diagnostics, verbose=verbose):
+        echo(line, err=True)
     if report.advice:
         echo(report.advice, err=True)
     if page is not None:

@@ -220,14 +220,18 @@ def _reference(net: NetDef, files: Sequence[WeightsFile], trial: TrialNet) -> Tr
 
 
 def _with_explanations(comparison: Comparison, diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
-    """The diagnostics, the first error of each layer that does not fit with its explanation."""
+    """The diagnostics, one error of each layer that does not fit, with the explanation of all its parameters."""
     misfits = {comparison.trial.net.layers[i].name: misfit for i, misfit in comparison.trial.misfits.items()}
     result = []
+    explained: set[str] = set()
     for diagnostic in diagnostics:
+        if diagnostic.severity == "error" and diagnostic.layer in explained:
+            continue
         misfit = misfits.pop(diagnostic.layer, None) if diagnostic.severity == "error" else None
         if misfit is not None:
             words = misfit_words(comparison, misfit) if misfit.stored else shape_words(comparison, misfit)
             hints = [diagnostic.hint] if diagnostic.hint and not words else []
+            explained |= {diagnostic.layer} if words and misfit.stored else set()
             diagnostic = replace(diagnostic, hint="\n  ".join([*hints, *words]))
         result.append(diagnostic)
     return result
