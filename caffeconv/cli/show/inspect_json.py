@@ -30,6 +30,8 @@ class ReportJson(TypedDict):
     version: int
     net: str
     ok: bool
+    verdict: str
+    unfilled: list[str]
     inputs: dict[str, list[int]]
     outputs: dict[str, list[int]]
     parameters: int
@@ -39,6 +41,7 @@ class ReportJson(TypedDict):
     layers: list[Json]
     diagnostics: list[Json]
     cures: list[Json]
+    weights_fix: Json | None
 
 
 def report_json(report: Report) -> ReportJson:
@@ -47,6 +50,8 @@ def report_json(report: Report) -> ReportJson:
         "version": VERSION,
         "net": report.net,
         "ok": report.ok,
+        "verdict": report.verdict,
+        "unfilled": list(report.unfilled),
         "inputs": {name: list(shape) for name, shape in report.inputs.items()},
         "outputs": {name: list(shape) for name, shape in report.outputs.items()},
         "parameters": report.parameter_count,
@@ -59,7 +64,10 @@ def report_json(report: Report) -> ReportJson:
             for d in report.diagnostics
         ],
         "cures": [_cure(cure) for cure in report.cures],
-    }
+        "weights_fix": None if report.weights_fix is None else {
+            "changes": list(report.weights_fix.changes), "keeps_numbers": report.weights_fix.keeps_numbers,
+        },
+    }  # fmt: skip
 
 
 def _layer(layer: LayerReport) -> Json:
@@ -85,6 +93,8 @@ def _cure(cure: Cure) -> Json:
     return {
         "text": str(cure),
         "source": cure.source,
+        "unfilled": list(cure.unfilled),
+        "unused": list(cure.unused),
         "edits": [
             {"layer": edit.layer, "field": name, "from": field_text(name, old), "to": field_text(name, new)}
             for edit in cure.edits
