@@ -5,29 +5,49 @@ kernel_size, num_output, stride or group) of one layer was changed so that its w
 net inside the weights file and without: how many mutants some offered edit mends, how often the field's old value is
 offered first, and how long that takes.
 
+Then mistakes that span layers, or are the file's: another number of classes, another size of the pictures, sizes of
+Upsample layers, one-hot labels, files under other names, BatchNorm as NVIDIA or BVLC has it. Nets for these are those of
+$CAFFECONV_PROTOTXTS too, with weights of the right shapes.
+
     python benchmarks/inspect_mutants.py [NUMBER]
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from caffeconv.caffe_format.caffemodel import WeightsFile
+import numpy as np
+
+from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
+from caffeconv.caffe_pb2 import LayerParameter
+from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.build import build_partial_graph
 from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.open_files import read_net, read_weights
 from caffeconv.frontend.options import NetOptions
 from caffeconv.inspection.diagnose import Diagnosis, diagnose
-from caffeconv.inspection.diagnose.edit import Edit, edit_between, edited, settings_of, with_settings
+from caffeconv.inspection.diagnose.edit import (
+    Edit,
+    edit_between,
+    edited,
+    image_size,
+    resized,
+    settings_of,
+    with_name,
+    with_settings,
+)
 from caffeconv.inspection.diagnose.trial_net import Budget, SearchContext, TrialNet, stored_layers
-from caffeconv.ir.definition import NetDef
+from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.layer import Setting
+from caffeconv.tensor.shape import FloatArray, Shape
 
 ROOT = Path(__file__).resolve().parent.parent
 FIELDS = ("pad", "kernel_size", "num_output", "stride", "group")
@@ -124,6 +144,195 @@ def other_value(name: str, value: Setting, chance: random.Random) -> Setting:
     return chance.choice((value * 2, max(1, value // 2), value + 1, value + 16, max(1, value - 1)))
 
 
+# -- mistakes that span layers -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A net and a file that do not go together, and the net that would."""
+
+    net: NetDef
+    file: WeightsFile
+    meant: NetDef
+
+
+@dataclass(frozen=True)
+class ShapeBlob:
+    """A blob of zeros."""
+
+    shape: Shape
+    legacy: bool = False
+    offset: int | None = None
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    def array(self) -> FloatArray:
+        return np.zeros(self.count, np.float32)
+
+    def blocks(self) -> Iterator[FloatArray]:
+        yield self.array()
+
+
+def published_nets() -> Iterator[Good]:
+    """Nets without weights that build, with a file of zeros in the shapes that they need."""
+    folder = Path(os.environ.get("CAFFECONV_PROTOTXTS", ROOT.parent / "shared" / "prototxts" / "files"))
+    for path in sorted(folder.glob("*.prototxt")):
+        try:
+            net = define_net(read_net(path, is_built=True), NetOptions())
+        except CaffeconvError:
+            continue
+        trial = TrialNet.of(net, SearchContext({}, {}, Budget(1 << 30)))
+        if trial.misfits or not all(trial.layers):
+            continue
+        file = WeightsFile(Path("weights.caffemodel"), tuple(zero_layers(trial)))
+        if is_whole(net, file):
+            yield Good(path.name, net, file)
+
+
+def zero_layers(trial: TrialNet) -> Iterator[StoredLayer]:
+    for i, (layer, definition) in enumerate(zip(trial.layers, trial.net.layers, strict=True)):
+        shapes = layer.weight_shapes(trial.bottoms(i) or ()).values() if layer is not None else ()
+        if shapes:
+            yield StoredLayer(definition.name, definition.type, tuple(map(ShapeBlob, shapes)))
+
+
+def changed(good: Good, settings: Mapping[int, Mapping[str, Setting]]) -> NetDef:
+    return edited(good.net, {i: with_settings(good.net.layers[i], each) for i, each in settings.items() if each})
+
+
+def other_classes(good: Good, chance: random.Random) -> NetDef | None:
+    """Another number of classes in the scores of an SSD or Faster R-CNN, and in what counts them."""
+    layers = good.net.layers
+    declared = {settings_of(layer).get("num_classes") for layer in layers if layer.type == "DetectionOutput"}
+    scores = {"cls_score": 1, "bbox_pred": 4}
+    is_ssd = bool(declared)
+    if not is_ssd and not any(layer.name == "cls_score" for layer in layers):
+        return None
+    outputs = {layer.name: settings_of(layer).get("num_output") for layer in layers}
+    old = declared.pop() if declared else outputs.get("cls_score")
+    if not isinstance(old, int) or old < 2:
+        return None
+    new = old + chance.choice((1, 3, 20, -1))
+    settings: dict[int, dict[str, Setting]] = {}
+    for i, layer in enumerate(layers):
+        own = settings_of(layer)
+        number, dims = own.get("num_output"), own.get("dim")
+        is_score = is_ssd and "conf" in layer.name
+        if isinstance(number, int) and number % old == 0 and (is_score or scores.get(layer.name) == number // old):
+            settings[i] = {"num_output": number // old * new}
+        elif isinstance(dims, tuple) and old in dims:
+            settings[i] = {"dim": tuple(new if dim == old else dim for dim in dims)}
+        elif own.get("num_classes") == old:
+            settings[i] = {"num_classes": new}
+    return changed(good, settings)
+
+
+def other_pictures(good: Good, chance: random.Random) -> NetDef | None:
+    """Pictures of another of the usual sizes."""
+    inputs = [(i, size) for i, layer in enumerate(good.net.layers) if (size := image_size(layer))]
+    if not inputs:
+        return None
+    new = chance.choice([size for size in (224, 227, 256, 299, 32, 28) if size != inputs[0][1][0]])
+    resized_layer = resized(good.net.layers[inputs[0][0]], new, new)
+    return edited(good.net, {inputs[0][0]: resized_layer}) if resized_layer else None
+
+
+def other_upsampling(good: Good, chance: random.Random) -> NetDef | None:
+    """An Upsample layer of another size."""
+    places = [i for i, layer in enumerate(good.net.layers) if settings_of(layer).get("upsample_h")]
+    if not places:
+        return None
+    i = chance.choice(places)
+    height = settings_of(good.net.layers[i])["upsample_h"]
+    return changed(good, {i: {"upsample_h": int(str(height)) + chance.choice((-1, 1))}})
+
+
+def other_names(good: Good, chance: random.Random) -> WeightsFile:
+    """The file under other names, all changed in one way."""
+    rename = chance.choice((
+        lambda name, _: f"my_{name}", lambda name, _: f"{name}_v2", lambda name, _: name.upper(),
+        lambda name, _: name.replace("_", "-").replace("/", "."), lambda _, i: f"layer{i}",
+    ))  # fmt: skip
+    layers = (replace(each, name=rename(each.name, i)) for i, each in enumerate(good.file.layers) if each.blobs)
+    return replace(good.file, layers=tuple(layers), net_bytes=b"")
+
+
+def nvidia_net(good: Good) -> NetDef | None:
+    """The net with NVIDIA's BatchNorm in place of BatchNorm and Scale, where each Scale works in place."""
+    layers = list(good.net.layers)
+    pairs = [
+        (a, b) for a, b in itertools.pairwise(range(len(layers)))
+        if layers[a].type == "BatchNorm" and layers[b].type == "Scale" and layers[b].bottoms == layers[b].tops
+        and len(settings_of(layers[b])) and settings_of(layers[b]).get("bias_term") and layers[b].bottoms == layers[a].tops
+    ]  # fmt: skip
+    if not pairs:
+        return None
+    for a, b in pairs:
+        proto = LayerParameter()
+        proto.CopyFrom(layers[a].proto)
+        proto.batch_norm_param.scale_bias = True
+        layers[a] = replace(layers[a].with_proto(proto), top_values=layers[b].top_values)
+    gone = {b for _, b in pairs}
+    return replace(good.net, layers=tuple(layer for i, layer in enumerate(layers) if i not in gone))
+
+
+def mistakes(goods: Sequence[Good], chance: random.Random) -> Mapping[str, list[Mistake]]:
+    """Mistakes by kind."""
+    kinds: dict[str, list[Mistake]] = {}
+    net_changes = {"classes": other_classes, "pictures": other_pictures, "upsampling": other_upsampling}
+    for good in goods:
+        for kind, change in net_changes.items():
+            net = change(good, chance)
+            if net is not None and not is_whole(net, good.file):
+                bare = replace(good.file, net_bytes=b"")
+                kinds.setdefault(kind, []).append(Mistake(net, bare, good.net))
+        renamed = other_names(good, chance)
+        learning = [layer.name for layer in good.file.layers if layer.blobs]
+        names = dict(zip(learning, (layer.name for layer in renamed.layers), strict=True))
+        if any(old != new for old, new in names.items()):
+            layers = [with_name(layer, names.get(layer.name, layer.name)) for layer in good.net.layers]
+            kinds.setdefault("names", []).append(Mistake(good.net, renamed, replace(good.net, layers=tuple(layers))))
+        nvidia = nvidia_net(good)
+        if nvidia is not None and is_whole(good.net, good.file):
+            bare = replace(good.file, net_bytes=b"")
+            kinds.setdefault("NVIDIA's net", []).append(Mistake(nvidia, bare, good.net))
+    return kinds
+
+
+def is_first(mistake: Mistake, diagnosis: Diagnosis) -> bool:
+    """Whether the first cure makes the net that was meant."""
+    if not diagnosis.cures:
+        return False
+    nets = (diagnosis.cures[0].net, mistake.meant)
+    return len({tuple(text_of(layer) for layer in net.layers) for net in nets}) == 1
+
+
+def text_of(layer: LayerDef) -> tuple[str, str, tuple[str, ...], str]:
+    return layer.name, layer.type, layer.bottoms, str(sorted(settings_of(layer).items())) + str(image_size(layer))
+
+
+def score_mistakes(goods: Sequence[Good], chance: random.Random, most: int) -> None:
+    """Prints for each kind how many are mended, and how often by what was meant."""
+    for kind, found in mistakes(goods, chance).items():
+        cases = chance.sample(found, min(most, len(found)))
+        mended = first = 0
+        seconds, slowest = 0.0, 0.0
+        for mistake in cases:
+            start = time.perf_counter()
+            diagnosis = diagnose(mistake.net, [mistake.file], build_partial_graph(mistake.net).problems)
+            elapsed = time.perf_counter() - start
+            seconds, slowest = seconds + elapsed, max(slowest, elapsed)
+            mended += bool(diagnosis.cures)
+            first += is_first(mistake, diagnosis)
+        number = len(cases)
+        print(
+            f"  {kind}: {number} nets: mended {100 * mended / number:.1f} %, what was meant first "
+            f"{100 * first / number:.1f} %; {seconds / number:.3f} s each, {slowest:.2f} s at most"
+        )
+
+
 def main(number: int) -> None:
     goods = list(good_nets())
     print(f"{len(goods)} nets, {sum(len(good.net.layers) for good in goods)} layers")
@@ -144,6 +353,9 @@ def main(number: int) -> None:
         print(f"{title}\n  all: {whole}")
         for name, score in by_field.items():
             print(f"  {name}: {score}")
+    published = list(published_nets())
+    print(f"mistakes that span layers, without the net inside the file; {len(published)} published nets besides")
+    score_mistakes([*goods, *published], random.Random(2016), number // 4)
 
 
 if __name__ == "__main__":

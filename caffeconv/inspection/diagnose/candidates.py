@@ -47,8 +47,9 @@ def candidates(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     if not misfit.is_curable:
         return
     class_candidates = list(_classes(trial, misfit))
-    yield from class_candidates
-    if class_candidates:
+    same_candidates = [] if class_candidates else list(_same_everywhere(trial, misfit))
+    yield from (*class_candidates, *same_candidates)
+    if class_candidates or same_candidates:
         return
     yield from _own_fields(trial, misfit)
     yield from _channels(trial, misfit)
@@ -67,6 +68,33 @@ def _classes(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
         candidate = Candidate(definitions, frozenset((edit.index, name) for edit in edits for name in edit.after))
         if _mends(trial, candidate, misfit):
             yield candidate
+
+
+def _same_everywhere(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
+    """One change of the same fields that the file proves for several layers: every BatchNorm's `scale_bias`."""
+    if not misfit.stored:
+        return
+    for candidate in implied(trial, misfit):
+        edit = edit_between(misfit.index, trial.net.layers[misfit.index], candidate.definitions[misfit.index])
+        parts = [candidate, *_alike(trial, misfit, edit.after)]
+        if len(parts) > 1:
+            joint = Candidate(
+                {i: layer for part in parts for i, layer in part.definitions.items()},
+                frozenset().union(*(part.proven for part in parts)),
+            )
+            if _mends(trial, joint, misfit):
+                yield joint
+
+
+def _alike(trial: TrialNet, misfit: Misfit, after: Mapping[str, Setting | str]) -> Iterator[Candidate]:
+    """What the file proves for the other misfits, where that is the same change."""
+    for i, other in trial.misfits.items():
+        if i == misfit.index or not other.stored:
+            continue
+        for candidate in implied(trial, other):
+            if edit_between(i, trial.net.layers[i], candidate.definitions[i]).after == after:
+                yield candidate
+                break
 
 
 def ancestors(trial: TrialNet, index: int) -> list[int]:

@@ -14,6 +14,10 @@ from caffeconv.layers import LAYERS
 
 _FLOOR = 0.3
 """Below this, a cost falls off more slowly, so that it stays above 0."""
+MOST_TIMES = 8
+"""How many times as many channels a layer may be meant to have."""
+UNPADDED = 0.5
+"""How much likelier than by its windows it is that a 1×1 convolution was not to be padded: nobody pads one on purpose."""
 PROVEN = 0.3
 """The cost of a field that the shapes in the file prove."""
 _KERNELS = {1: 0.0, 3: 0.0, 2: 0.1, 5: 0.1, 7: 0.1, 4: 0.4, 11: 0.3}
@@ -72,7 +76,18 @@ def cost(statistics: WindowStatistics, edit: Edit, after: LayerDef, proven: froz
             total += _roundness(value) - _roundness(edit.before[name]) if name == "num_output" else 0
     if set(edit.after) - proven - {NAME}:
         total += oddness(statistics, edit.index, after) - oddness(statistics, edit.index, before)
+    kernels = [settings_of(layer).get("kernel_size") for layer in (before, after)]
+    if edit.after.get("pad") == (0,) and kernels == [(1,), (1,)]:
+        total -= UNPADDED
     return total if total > _FLOOR else _FLOOR * math.exp(total / _FLOOR - 1)
+
+
+def is_odd(edit: Edit) -> bool:
+    """Whether no published net has the like: another window that fits with a strange number of channels only."""
+    kernel, before, after = edit.after.get("kernel_size"), edit.before.get("num_output"), edit.after.get("num_output")
+    if not isinstance(kernel, tuple) or not isinstance(before, int) or not isinstance(after, int):
+        return False
+    return any(size % 2 == 0 for size in kernel) or after > MOST_TIMES * before
 
 
 def _shape_cost(before: Setting | str, value: Setting | str) -> float:
@@ -80,7 +95,7 @@ def _shape_cost(before: Setting | str, value: Setting | str) -> float:
     if not isinstance(old, int) or not isinstance(new, int) or min(old, new) < 1:
         return 2.5
     distance = abs(math.log(new / old))
-    return distance + (1.0 if new in SIZES else 1.2 if new % 16 == 0 else 1.5)
+    return 0.7 * distance + (1.0 if new in SIZES else 1.2 if new % 16 == 0 else 1.5)
 
 
 def _roundness(value: Setting | str) -> float:
@@ -102,7 +117,7 @@ def oddness(statistics: WindowStatistics, index: int, definition: LayerDef) -> f
     total += 0.0 if pad == 0 and kernel <= 2 else 0.05 if 2 * pad + 1 == span else 0.15 if pad == 0 else 0.8
     total += 1.0 if pad >= span else 0.0
     total += 0.3 if span > kernel else 0.0
-    total += 0.5 if stride > kernel else 0.0
+    total += 0.5 + 0.5 * math.log2(stride / kernel) if stride > kernel else 0.0
     return total - 0.5 * statistics.like(index, definition, settings)
 
 

@@ -53,7 +53,7 @@ def _whole_match(trial: TrialNet, indices: Sequence[int], names: Sequence[str]) 
     for matches in (_by_letters(own_names, names), _by_affix(own_names, names)):
         if len(set(matches.values())) == len(indices) and all(_fits(trial, i, name) for i, name in matches.items()):
             return matches
-    return _by_order(trial, own_names, names) if len(indices) > 1 else {}
+    return _by_order(trial, own_names, names) if len(indices) > 1 or len(names) == 1 else {}
 
 
 def _by_letters(own_names: Mapping[int, str], names: Sequence[str]) -> Mapping[int, str]:

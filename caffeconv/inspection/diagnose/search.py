@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.inspection.diagnose.candidates import Candidate, candidates
 from caffeconv.inspection.diagnose.edit import Edit, edit_between, settings_of, with_settings, with_shapes
-from caffeconv.inspection.diagnose.ranking import WindowStatistics, cost
+from caffeconv.inspection.diagnose.ranking import WindowStatistics, cost, is_odd
 from caffeconv.inspection.diagnose.trial_net import TrialNet
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.layers import LAYERS
@@ -18,6 +18,8 @@ from caffeconv.tensor.shape import Shape
 MOST_CURES = 3
 FAR = 2.0
 """How much dearer than the best cure another one may be."""
+REPEATED = 0.1
+"""What the same change in one more layer costs, against the first one, where the file proves it."""
 MOST_STATES = 60
 MOST_CHILDREN = 12
 MISFIT_WEIGHT = 0.4
@@ -67,7 +69,7 @@ def _search(trial: TrialNet) -> Iterator[Cure]:
     while queue and states < MOST_STATES and not trial.context.budget.empty:
         state = heapq.heappop(queue)
         misfit = state.trial.first
-        if misfit is None or (cure_count >= MOST_CURES and state.priority > best + 1.5):
+        if misfit is None or state.priority > best + FAR or (cure_count >= MOST_CURES and state.priority > best + 1.5):
             continue
         states += 1
         children = []
@@ -114,9 +116,14 @@ def _cost(
     statistics: WindowStatistics, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]
 ) -> float:
     total = 0.0
+    changes: set[str] = set()
     for edit in edits_of(statistics.net, definitions):
         fields = frozenset(name for i, name in proven if i == edit.index)
-        total += cost(statistics, edit, definitions[edit.index], fields)
+        change = str(edit).removeprefix(edit.layer)
+        total += cost(statistics, edit, definitions[edit.index], fields) * (
+            REPEATED if change in changes and fields else 1.0
+        )
+        changes.add(change)
     return total
 
 
@@ -150,6 +157,8 @@ def _distinct(cures: list[Cure]) -> list[Cure]:
         if distinct and cure.cost > distinct[0].cost + FAR:
             break
         parts = {str(edit) for edit in cure.edits}
+        if distinct and any(is_odd(edit) for edit in cure.edits):
+            continue
         if not any({str(edit) for edit in other.edits} <= parts for other in distinct):
             distinct.append(cure)
     return distinct[:MOST_CURES]
