@@ -13,7 +13,7 @@ import numpy as np
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
-from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
 from caffeconv.layers.gradient_ops import filled_like, like_bottom, refuse_to, sum_over
 from caffeconv.layers.weight_layouts import dense_kernel, flattened
 from caffeconv.tensor.axis_order import AxisOrder, Segment, as_caffe
@@ -46,6 +46,9 @@ class Recurrent(Layer):
     never_forced: ClassVar[tuple[int, ...]] = (1,)
     propagates_always: ClassVar[bool] = True
     tops_as_caffe: ClassVar[bool] = True
+    settings: ClassVar[str] = "recurrent_param"
+    gates: ClassVar[int] = 1
+    """As many rows of the inputs' weight stand for one number of the output."""
     states: ClassVar[tuple[str, ...]] = ()
     """Names of the states, in the order of their bottoms and tops."""
 
@@ -98,6 +101,11 @@ class Recurrent(Layer):
                     f"bottom[{i}] shape must match hidden state input shape: {format_shape(state)}"
                 )
         return [(*x[:2], self.num_output), *([state] * len(self.states) if self.expose_hidden else [])]
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        rows = stored[0][0] if stored and stored[0] else 0
+        return ({"num_output": rows // cls.gates},) if rows and rows % cls.gates == 0 else ()
 
     def _check_static(self, x_static: Shape, streams: int) -> None:
         if not x_static or x_static[0] != streams:
@@ -266,6 +274,7 @@ class LSTM(Recurrent):
     Parameters: W_xc 4D×K, b_c 4D, W_xc_static 4D×K_static (only with x_static), W_hc 4D×D; D is num_output.
     """
 
+    gates: ClassVar[int] = 4
     states: ClassVar[tuple[str, ...]] = ("h", "c")
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:

@@ -410,6 +410,10 @@ CASES: dict[str, Broken] = {
         {"data": (2, 6), "label": (2, 1)},
         product("fc", "data", "num_output: 5") + plain("loss", "SigmoidCrossEntropyLoss", "fc label"),
     ),
+    "gates_of_an_lstm": Broken(
+        {"x": (4, 1, 10), "cont": (4, 1)}, plain("lstm", "LSTM", "x cont", "recurrent_param { num_output: 6 }"),
+        {"lstm": [(32, 10), (32,), (32, 8)]},
+    ),
     "weights_of_another_type": Broken(
         {"data": (1, 8, 4, 4)}, plain("scale", "Bias", "data"), {"scale": [(8,)]},
         net_text({"data": (1, 8, 4, 4)}, plain("scale", "Scale", "data")),

@@ -48,6 +48,8 @@ def class_words(trial: TrialNet, misfit: Misfit) -> Iterator[str]:
     if counts is None or misfit.index not in counts.outputs:
         return
     own = _outputs(trial.net.layers[misfit.index])
+    if not _is_declared(trial, counts):
+        return
     each = own // counts.net if own is not None and own % counts.net == 0 else 0
     if not each or own is None:
         return
@@ -158,6 +160,21 @@ def _scaled(trial: TrialNet, index: int, counts: ClassCount) -> dict[str, Settin
     if kind is not None and layer.name not in trial.context.stored and _outputs(layer) == counts.net:
         scaled |= {name: counts.file for name in (kind.channel_setting, "group") if settings.get(name) == counts.net}
     return scaled
+
+
+def _is_declared(trial: TrialNet, counts: ClassCount) -> bool:
+    """Whether a layer behind the scores tells that the number is one of classes: it says so, or makes probabilities."""
+    return any(
+        counts.net in _class_settings(trial.net.layers[i]).values() or _makes_probabilities(trial, i, counts.net)
+        for i in _descendants(trial, counts.outputs)
+    )
+
+
+def _makes_probabilities(trial: TrialNet, index: int, classes: int) -> bool:
+    layer, bottoms = trial.layers[index], trial.bottoms(index)
+    if layer is None or not bottoms or "probabilities" not in layer.top_kinds:
+        return False
+    return classes in bottoms[0][1:2]
 
 
 def _is_for_priors(trial: TrialNet, counts: ClassCount) -> bool:

@@ -93,7 +93,7 @@ def _sides(
             continue
         axes = layer.param_axes.get(name, "")
         axes_text = f" ({axes})" if axes else ""
-        if len(shape) == 2 and len(stored[i]) == 2:
+        if len(shape) == 2 and len(stored[i]) == 2 and i == 0:
             column = 0 if getattr(layer, "transpose", False) else 1
             net_factors = f", {shape[column]} = {of_item(bottom)}" if len(bottom) > 2 else ""
             factors = _factors_text(stored[i][column], shape[column], bottom, reference_bottom, links)
@@ -193,7 +193,10 @@ def _classics(
     elif len(net_shape) == 2 and file_shape == net_shape[::-1]:
         yield "The file's weight is the net's turned round, N×K against K×N: see `transpose`."
     elif len(net_shape) == 2 and len(file_shape) == 2:
-        yield from _product_words(net_shape, file_shape, bottom, reference_bottom, _resolution_words(comparison))
+        if net_shape[1] == file_shape[1]:
+            yield from _output_words(definition, misfit, bottom, file_shape[0], net_shape[0])
+        else:
+            yield from _product_words(file_shape, bottom, reference_bottom, _resolution_words(comparison))
     elif len(net_shape) >= 3 and len(file_shape) == len(net_shape):
         yield from _convolution_words(comparison, misfit, net_shape, file_shape, bottom)
     elif len(net_shape) >= 3 and len(file_shape) == 2:
@@ -224,15 +227,23 @@ def _resolution_words(comparison: Comparison) -> str:
     return ""
 
 
-def _product_words(
-    net_shape: Shape, file_shape: Shape, bottom: Shape, reference_bottom: Shape | None, resolution: str
-) -> Iterator[str]:
-    if net_shape[1] == file_shape[1]:
-        yield (
-            f"Only the number of outputs differs: {file_shape[0]} in the file, {net_shape[0]} in the net. To fine-tune for "
-            f"{net_shape[0]} classes, rename the layer; to use the file as it is, `num_output: {file_shape[0]}`."
-        )
-    elif resolution:
+def _output_words(definition: LayerDef, misfit: Misfit, bottom: Shape, file: int, net: int) -> Iterator[str]:
+    """That a layer has another number of outputs; of LSTM's, each counts for four rows."""
+    implied = LAYERS[definition.type].implied_settings(definition, (bottom,), misfit.stored)
+    outputs = next((settings.get("num_output") for settings in implied), None)
+    if isinstance(outputs, int) and outputs != file:
+        each = file // outputs
+        rows = f"The file's {file} rows are {each} × {outputs}, the net's {net} are {each} × {net // each}"
+        yield f"{rows}: `num_output: {outputs}`."
+        return
+    yield (
+        f"Only the number of outputs differs: {file} in the file, {net} in the net. To fine-tune for "
+        f"{net} classes, rename the layer; to use the file as it is, `num_output: {file}`."
+    )
+
+
+def _product_words(file_shape: Shape, bottom: Shape, reference_bottom: Shape | None, resolution: str) -> Iterator[str]:
+    if resolution:
         yield resolution
     elif (
         reference_bottom is not None and len(reference_bottom) == len(bottom) == 4 and reference_bottom[1] == bottom[1]
