@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -139,6 +139,15 @@ class DetectionOutput(Layer):
                 "confidence predictions."
             )
         return [(1, 1, 1, 7 + POLYGON if polygons else 7)]
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        # locations and confidences agree, the prior boxes do not: these are of the wrong number
+        if not self.bottoms.fits(len(bottoms)):
+            return ()
+        locations, confidences = (count(bottom, 1) for bottom in bottoms[:2])
+        priors = locations // (4 if self.share_location else 4 * self.num_classes)
+        agree = confidences == priors * self.num_classes and len(bottoms[2]) == 3
+        return ({2: (*bottoms[2][:2], priors * 4)},) if agree else ()
 
     @classmethod
     def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:

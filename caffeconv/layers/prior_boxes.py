@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from caffeconv.caffe_pb2 import PriorBoxParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
-from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
 from caffeconv.layers.detection import legacy_shape
-from caffeconv.tensor.shape import FloatArray, Shapes, format_shape
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Boxes = NDArray[np.float64]
 """A row for each box of a place: how far its centre lies from the place's, x and y, and its width and height; pixels."""
+USUAL_RATIOS: tuple[tuple[int, ...], ...] = ((2,), (2, 3), ())
+"""The aspect ratios of SSD's layers."""
 FACEBOXES_GRIDS = {32: (4, 8), 64: (2, 16)}
 """FaceBoxes: min_size → how many squares of it stand along each side of a place, and their distance in pixels."""
 
@@ -134,6 +136,8 @@ class PriorBox(PriorLayer):
     `denser_prior_boxes` each box stands a second time, half a place lower where `offset` is 0.5.
     """
 
+    settings: ClassVar[str] = "prior_box_param"
+
     min_sizes: tuple[float, ...]
     max_sizes: tuple[float, ...]
     aspect_ratios: tuple[float, ...]
@@ -178,6 +182,10 @@ class PriorBox(PriorLayer):
         return cls(
             min_sizes, max_sizes, ratios, box_sizes, Grid.parse(p), faceboxes, p.tf, p.yx_order, p.denser_prior_boxes
         )
+
+    @classmethod
+    def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
+        return (*({"aspect_ratio": ratios} for ratios in USUAL_RATIOS), {"flip": not layer.proto.prior_box_param.flip})
 
     @classmethod
     def dialect_of_net(cls, layer: LayerDef, layers: Sequence[LayerDef]) -> str | None:

@@ -373,6 +373,9 @@ CASES: dict[str, Broken] = {
     ),
     "classes_of_an_ssd": Broken(PICTURE, SSD % CLASSES[9], SSD_WEIGHTS),
     "classes_of_detections_alone": Broken(PICTURE, SSD % {**CLASSES[21], "classes": 9}, SSD_WEIGHTS),
+    "ratios_of_prior_boxes": Broken(
+        PICTURE, (SSD % CLASSES[21]).replace("aspect_ratio: 2", "aspect_ratio: [2, 3]", 1), SSD_WEIGHTS
+    ),
     "classes_of_faster_rcnn": Broken(
         {"pool5": (5, 8, 3, 3)}, product("cls_score", "pool5", "num_output: 2")
         + product("bbox_pred", "pool5", "num_output: 8") + plain("prob", "Softmax", "cls_score")
