@@ -11,6 +11,7 @@ from caffeconv.caffe_pb2 import LayerParameter, V1LayerParameter
 
 _CURLY = "\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"
 _TEMPLATE = re.compile(r"\$\{?\w*|\{\{|\{%|%\(|%[ds]|<[A-Z_]+>|@\w+@")
+_TRANSFORM = "transform_param"
 _LAYER = re.compile(r"\blayers?\s*:?\s*\{")
 
 
@@ -102,11 +103,14 @@ def _layer_fields() -> dict[str, FieldDescriptor]:
 
 def blocks_with(field: str) -> dict[str, str]:
     """The blocks of a layer that have a field of this name, by the type that each is for: convolution → convolution_param."""
-    return {
-        name.removesuffix("_param").replace("_", ""): name
+    fields = (
+        (name, block)
         for name, block in _layer_fields().items()
         if block.message_type is not None and field in block.message_type.fields_by_name
-    }
+    )
+    # forks added fields to the block of every data layer, which nobody means who misplaces a layer's own
+    ordered = sorted(fields, key=lambda each: (each[0] == _TRANSFORM, each[1].number))
+    return {name.removesuffix("_param").replace("_", ""): name for name, _ in ordered}
 
 
 def place_hint(message: str, field: str, layer_type: str) -> str:
