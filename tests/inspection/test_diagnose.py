@@ -566,6 +566,18 @@ def test_the_search_in_a_net_of_many_joins_is_bounded(tmp_path: Path, evaluated:
     assert len(evaluated) < 1.1 * THOROUGH
 
 
+def test_a_cure_of_many_layers_is_told_in_part(tmp_path: Path) -> None:
+    names = [f"fc{i}" for i in range(20)]
+    layers = "".join(
+        product(name, before, "num_output: 4") for name, before in zip(names, ["data", *names], strict=False)
+    )
+    weights = {f"my_{name}": [(4, 4 if i else 3 * 32 * 32), (4,)] for i, name in enumerate(names)}
+    report = caffeconv.inspect(*Broken(PICTURE, layers, weights).write(tmp_path))
+    assert len(report.cures[0].edits) == 20
+    assert 'fc11 { name: "fc11" → "my_fc11" }; and 8 more edits\n' in report.advice
+    assert "fc12 {" not in report.advice
+
+
 def main() -> None:
     TEXTS.mkdir(exist_ok=True)
     for name in GOLDEN:

@@ -221,7 +221,7 @@ def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool
     is_windows_text = not is_weights(inputs[0]) and b"\r\n" in inputs[0].read_bytes()
     with whole_file(out) as file:
         file.write((report.fixed_text.replace("\n", "\r\n") if is_windows_text else report.fixed_text).encode())
-    note(f"{out}: written, with {report.cures[0]}", quiet=quiet)
+    note(f"{out}: written, with {report.cures[0].text(MOST_NAMES)}", quiet=quiet)
 
 
 def _unified_diff(report: Report, net: Path) -> str:

@@ -30,6 +30,8 @@ from caffeconv.tensor.shape import Shape, count
 
 __all__ = ["QUICK", "Cure", "Diagnosis", "Edit", "diagnose"]
 
+MOST_EDITS = 12
+"""Edits of one cure that the advice shows."""
 MOST_LISTED = 8
 """Layers that a line names."""
 THOROUGH, QUICK = 150_000, 30_000
@@ -65,7 +67,7 @@ class Diagnosis:
             prices = [_price(cure) for cure in self.cures]
             lines.append(f"to mend it (checked: {'all shapes fit' if any(prices) else 'everything fits'} then):")
             for i, (cure, price) in enumerate(zip(self.cures, prices, strict=True), 1):
-                lines.append(f"  {i}. {cure}" + (f"   ({cure.source})" if cure.source else ""))
+                lines.append(f"  {i}. {cure.text(MOST_EDITS)}" + (f"   ({cure.source})" if cure.source else ""))
                 if price and len(set(prices)) > 1:
                     lines.append(f"     {price}")
             if len(set(prices)) == 1 and prices[0]:
@@ -79,7 +81,9 @@ class Diagnosis:
             lines += [f"  {change}" for change in self.weights_fix.changes[:MOST_LISTED]]
             lines += [f"  and {number - MOST_LISTED} more"] if number > MOST_LISTED else []
         if self.renaming is not None:
-            lines.append(f"{'or learn' if self.cures else 'to learn'} anew what does not fit: {self.renaming}")
+            lines.append(
+                f"{'or learn' if self.cures else 'to learn'} anew what does not fit: {self.renaming.text(MOST_EDITS)}"
+            )
             lines.append(f"  {self.lost}")
         return "\n".join(lines)
 

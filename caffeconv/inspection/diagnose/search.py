@@ -43,7 +43,12 @@ class Cure:
     """Layers of the file that the net does not have then either."""
 
     def __str__(self) -> str:
-        texts = [str(edit) for edit in self.edits]
+        return self.text(len(self.edits))
+
+    def text(self, most: int) -> str:
+        """The edits; of more than `most` the first ones, and how many follow."""
+        texts = [str(edit) for edit in self.edits[:most]]
+        texts += [f"and {len(self.edits) - most} more edits"] if len(self.edits) > most else []
         return ("\n     " if any("\n" in text for text in texts) else "; ").join(texts)
 
 
