@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 import shlex
@@ -104,7 +105,8 @@ def test_pycaffe_python() -> None:
 
 @pytest.mark.usefixtures("project")
 def test_pycaffe_names() -> None:
-    """What the page lists is there."""
+    """What the page lists is there; `draw` once it is imported, as in Caffe."""
+    importlib.import_module("caffeconv.pycaffe.draw")
     rows = re.findall(r"^\| (`.*?) \|", PYCAFFE, re.MULTILINE)
     listed = [re.split(r"[.(]", name)[0] for row in rows for name in re.findall(r"`([^`]+)`", row)]
     net = caffe.Net("fixtures/digits/deploy.prototxt", caffe.TEST)

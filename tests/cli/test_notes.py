@@ -60,7 +60,7 @@ def test_a_net_without_layers(tmp_path: Path, text: str, command: str) -> None:
 
 def test_quiet_prints_results() -> None:
     result = call("run", NET, WEIGHTS, "--input", DIGITS / "7.png", "--top-k", "1", "-q")
-    assert result.stdout.split()[-2:] == ["0.9998", "7"]
+    assert result.stdout.split()[-2:] == ["1.0000", "7"]
     assert not result.stderr
 
 

@@ -331,10 +331,10 @@ def test_a_net_without_parameters(tmp_path: Path) -> None:
 
 
 def test_a_suffix_that_is_none(tmp_path: Path) -> None:
-    result = convert(*DIGITS, "-o", tmp_path / "w.pb")
+    result = convert(*DIGITS, "-o", tmp_path / "w.bin")
     assert result.exit_code == 1
     assert (
-        "w.pb: a name that ends in .onnx was needed for a model; in .safetensors, .npz or .h5 for weights alone"
+        "w.bin: a name that ends in .onnx was needed for a model; in .safetensors, .npz or .h5 for weights alone"
         in result.stderr
     )
 
@@ -347,7 +347,7 @@ def test_a_name_that_keras_takes_for_something_else(tmp_path: Path) -> None:
 
 def test_without_weights_it_says_so(tmp_path: Path) -> None:
     result = convert(DIGITS[0], "-o", tmp_path / "w.npz")
-    assert "no weights were given: all 6 parameters, of 3 layers, are at their fillers" in result.stderr
+    assert "no weights were given: all 8 parameters, of 4 layers, are at their fillers" in result.stderr
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:

@@ -271,7 +271,7 @@ def _other_values(old: tuple[int, ...], choices: Sequence[int]) -> Iterator[tupl
         return
     if len(old) == 1:
         values = dict.fromkeys((*choices, old[0] + 1, old[0] - 1))
-        yield from ((value,) for value in values if value != old[0] and value >= 0)
+        yield from ((value,) for value in values if value != old[0] and value >= min(choices))
         return
     for axis, current in enumerate(old):
         for value in dict.fromkeys((*choices, *old)):
