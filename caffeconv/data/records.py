@@ -1,19 +1,20 @@
 """Records of a database in the order of their keys: LMDB and LevelDB (caffe: db_lmdb.cpp, db_leveldb.cpp).
 
-Nothing is ever written into the user's database. LMDB takes part in its locks where there is a lock file already, so
-that another process may go on writing; it makes none. LevelDB has no way of reading only: opening one replays its log
-and rewrites its manifest. So a view is opened instead, a folder of our own with links to the tables, which LevelDB
-never changes once they are written, and copies of the small files that it does change.
+Nothing is ever written into the user's database. The pages of an LMDB are read here; its library takes part in its locks
+where there is a lock file already, so that another process may go on writing, and makes none. LevelDB has no way of
+reading only: opening one replays its log and rewrites its manifest. So a view is opened instead, a folder of our own with
+links to the tables, which LevelDB never changes once they are written, and copies of the small files that it does change.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -21,16 +22,15 @@ from typing import TYPE_CHECKING, Literal
 from weakref import WeakValueDictionary, finalize
 
 from caffeconv.data.errors import SourceUnavailableError
+from caffeconv.data.lmdb_pages import LmdbFile, LmdbPages, Record, Snapshot
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.plain_file import require_plain
 
 if TYPE_CHECKING:
     import lmdb
     import plyvel
 
 Backend = Literal["LMDB", "LEVELDB"]
-Record = tuple[bytes, bytes]
-"""A key and its value."""
-
 # LMDB's rule: a process opens a file once. Whoever reads a database that is open already shares what is there.
 _OPEN: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
 _OPENING = Lock()
@@ -82,82 +82,93 @@ def open_records(path: Path, backend: Backend) -> Records:
 _KINDS = {"LMDB": "an LMDB (a folder with data.mdb)", "LEVELDB": "a LevelDB (a folder with a file CURRENT)"}
 
 
+class LmdbRecords(Records):
+    """An LMDB, read as it stood when the iteration began."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        if not (path / "data.mdb").exists():
+            hint = " It is a LevelDB: write `backend: LEVELDB`." if (path / "CURRENT").exists() else ""
+            raise CaffeconvError(f"{path}: no data.mdb in this folder; {_KINDS['LMDB']} was needed.{hint}")
+        try:
+            self._file = LmdbFile(path / "data.mdb")
+        except OSError as error:
+            raise _unreadable(path, "LMDB", error) from None
+        self._environment = _shared_environment(path)
+        self._pages: tuple[int, LmdbPages] | None = None
+        """A transaction, and the pages as it left them."""
+
+    def starting_at(self, index: int) -> Iterator[Record]:
+        with self._snapshot() as snapshot:
+            if self._pages is None or self._pages[0] != snapshot.transaction:
+                self._pages = snapshot.transaction, self._file.pages(snapshot)
+            yield from self._pages[1].starting_at(index)
+
+    def count(self) -> int:
+        with self._snapshot() as snapshot:
+            return snapshot.entries
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Snapshot]:
+        """The database as it stands; where it has locks, nobody writes over it while the block runs."""
+        if self._environment is None:
+            snapshot = self._file.snapshot()
+            assert snapshot is not None
+            yield snapshot
+            return
+        while True:
+            with self._begin(self._environment) as transaction:
+                snapshot = self._file.snapshot(transaction.id())
+                if snapshot is not None:  # else others have written twice since then
+                    yield snapshot
+                    return
+
+    def _begin(self, environment: lmdb.Environment) -> lmdb.Transaction:
+        import lmdb
+
+        try:
+            try:
+                return environment.begin()
+            except lmdb.MapResizedError:
+                environment.set_mapsize(0)  # as large as the writer has made it
+                return environment.begin()
+        except lmdb.Error as error:
+            raise _unreadable(self.path, "LMDB", error) from None
+
+
+def _shared_environment(path: Path) -> lmdb.Environment | None:
+    """LMDB's own view of a database that has a lock file; None where there is none to take part in."""
+    import lmdb
+
+    lock = path / "lock.mdb"
+    if not os.access(lock, os.W_OK):
+        return None
+    require_plain(lock)
+    with _OPENING:
+        status = (path / "data.mdb").stat()
+        environment = _OPEN.get((status.st_dev, status.st_ino))
+        if environment is None:
+            try:
+                environment = lmdb.open(str(path), readonly=True, create=False, max_readers=126)
+            except lmdb.Error as error:
+                if "already open" in str(error):
+                    raise _unreadable(path, "LMDB", error) from None
+                # a lock file of another version, or on a disk without locks, is no reason not to read
+                return None
+            _OPEN[status.st_dev, status.st_ino] = environment
+        return environment
+
+
 @dataclass(frozen=True)
 class _Mark:
     """A record that was gone to: whoever goes on to a later one need not step over all those before it."""
 
     index: int
     key: bytes
-    version: int = 0
-    """Of the database; another one may have further records before this one."""
 
-    def before(self, index: int, version: int = 0) -> _Mark:
+    def before(self, index: int) -> _Mark:
         """This mark where it helps, else the first record."""
-        return self if self.index <= index and self.version == version else _Mark(0, b"", version)
-
-
-class LmdbRecords(Records):
-    """An LMDB, read as it stood when the iteration began."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self._mark = _Mark(0, b"", 0)
-        if not (path / "data.mdb").exists():
-            hint = " It is a LevelDB: write `backend: LEVELDB`." if (path / "CURRENT").exists() else ""
-            raise CaffeconvError(f"{path}: no data.mdb in this folder; {_KINDS['LMDB']} was needed.{hint}")
-        self._environment = _shared_environment(path)
-
-    def starting_at(self, index: int) -> Iterator[Record]:
-        import lmdb
-
-        try:
-            with self._environment.begin() as transaction, transaction.cursor() as cursor:
-                near = self._mark.before(index, transaction.id())
-                if cursor.set_range(near.key) and all(cursor.next() for _ in range(index - near.index)):
-                    self._mark = _Mark(index, bytes(cursor.key()), transaction.id())
-                    yield from cursor.iternext()
-        except lmdb.Error as error:
-            raise _unreadable(self.path, "LMDB", error) from None
-
-    def count(self) -> int:
-        return int(self._environment.stat()["entries"])
-
-
-def _shared_environment(path: Path) -> lmdb.Environment:
-    import lmdb
-
-    with _OPENING:
-        status = (path / "data.mdb").stat()
-        environment = _OPEN.get((status.st_dev, status.st_ino))
-        if environment is None:
-            try:
-                environment = _open_environment(path)
-            except lmdb.Error as error:
-                raise _unreadable(path, "LMDB", error) from None
-            _check_whole(path, environment)
-            _OPEN[status.st_dev, status.st_ino] = environment
-        return environment
-
-
-def _open_environment(path: Path) -> lmdb.Environment:
-    import lmdb
-
-    def opened(*, lock: bool) -> lmdb.Environment:
-        return lmdb.open(str(path), readonly=True, create=False, lock=lock, max_readers=126)
-
-    if os.access(path / "lock.mdb", os.W_OK):
-        # a lock file of another version, or on a disk without locks, is no reason not to read
-        with suppress(lmdb.Error):
-            return opened(lock=True)
-    return opened(lock=False)
-
-
-def _check_whole(path: Path, environment: lmdb.Environment) -> None:
-    # LMDB maps the file: touching a page beyond its end would kill the process
-    size = (path / "data.mdb").stat().st_size
-    minimum = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if size < minimum:
-        raise CaffeconvError(f"{path / 'data.mdb'}: {size} bytes, {minimum} were needed: it is cut off. Copy it again")
+        return self if self.index <= index else _Mark(0, b"")
 
 
 class LevelDbRecords(Records):
@@ -184,6 +195,9 @@ class LevelDbRecords(Records):
         except (plyvel.Error, OSError) as error:
             shutil.rmtree(view, ignore_errors=True)
             raise _unreadable(path, "LevelDB", error) from None
+        except CaffeconvError:
+            shutil.rmtree(view, ignore_errors=True)
+            raise
         # LevelDB crashes where a cursor outlives its database, and the garbage collector knows no order
         self._cursors: set[plyvel.RawIterator] = set()
         finalize(self, _discard, self._database, self._cursors, view)
@@ -226,10 +240,18 @@ def _discard(database: plyvel.DB, cursors: set[plyvel.RawIterator], view: Path) 
 
 def _fill_view(path: Path, view: Path) -> None:
     for file in path.iterdir():
+        if _is_of_leveldb(file):
+            require_plain(file)
+        if file.name == "CURRENT" and not re.fullmatch(rb"MANIFEST-\d+\n", file.read_bytes()):
+            raise CaffeconvError(f"{file}: the name of a MANIFEST in this folder was needed; copy the database again")
         if file.suffix in (".ldb", ".sst"):
             _link(file.resolve(), view / file.name)
-        elif file.name == "CURRENT" or file.name.startswith("MANIFEST-") or file.suffix == ".log":
+        elif _is_of_leveldb(file):
             shutil.copyfile(file, view / file.name)
+
+
+def _is_of_leveldb(file: Path) -> bool:
+    return file.suffix in (".ldb", ".sst", ".log") or file.name == "CURRENT" or file.name.startswith("MANIFEST-")
 
 
 def _link(file: Path, place: Path) -> None:

@@ -21,6 +21,8 @@ from caffeconv.errors import CaffeconvError
 MAX_WHOLE = 1 << 30
 """Bytes of a list, table or picture that are read at once, at most."""
 _WINDOW = 1 << 14
+_HAS_PREAD = hasattr(os, "preadv")  # not on Windows
+_AT_ONCE = 1 << 30
 _LONGEST = 10
 """Bytes of a number in protobuf's wire format, at most."""
 
@@ -81,6 +83,10 @@ class PlainFile:
         return self._length
 
     def read(self, start: int, end: int) -> bytes:
+        if _HAS_PREAD and end - start < _AT_ONCE:
+            content = os.pread(self._descriptor, end - start, start)
+            if len(content) == end - start:
+                return content
         return self.array(start, end).tobytes()
 
     def window(self, position: int) -> tuple[bytes, int]:
@@ -162,9 +168,9 @@ def _not_plain(path: Path, mode: int) -> NotPlainFileError:
 
 
 def _read_at(descriptor: int, into: memoryview, position: int) -> int:
-    if hasattr(os, "preadv"):
-        return os.preadv(descriptor, [into[: 1 << 30]], position)
+    if _HAS_PREAD:
+        return os.preadv(descriptor, [into[:_AT_ONCE]], position)
     os.lseek(descriptor, position, os.SEEK_SET)
-    content = os.read(descriptor, min(len(into), 1 << 30))
+    content = os.read(descriptor, min(len(into), _AT_ONCE))
     into[: len(content)] = content
     return len(content)
