@@ -11,7 +11,7 @@ from types import FrameType
 def main() -> None:
     """Runs the command line: exit code 130 on Ctrl-C, from the first import on."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _end)
+        signal.signal(signal.SIGINT, _end)  # until a command runs, which may have something to say
     _open_closed_streams()
     from caffeconv.cli import main as run
 

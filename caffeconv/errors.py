@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 NEAR = 0.85
 """How alike a name has to be to one that is offered in its place, from 0 to 1 (difflib's ratio): Convolution is not near
 Correlation, pad_h is not near pad_l."""
+_LONGEST, _MOST = 100, 3000
+MOST_TOLD = 100
+"""Problems that one message lists."""
 Severity = Literal["error", "warning", "note"]
 
 
@@ -22,12 +25,24 @@ def near_name(name: str, names: Iterable[str]) -> str:
     by_lower_case: dict[str, str] = {}
     for known in names:
         by_lower_case.setdefault(known.lower(), known)
-    near = difflib.get_close_matches(name.lower(), by_lower_case, 1, NEAR)
+    near = close_names(name.lower(), list(by_lower_case), 1, NEAR)
     return by_lower_case[near[0]] if near else ""
 
 
 MOST_NAMES = 20
 """How many names a message lists."""
+
+
+def close_names(name: str, names: Sequence[str], number: int = 1, cutoff: float = 0.6) -> list[str]:
+    """difflib's close matches, best first; none where comparing would take long."""
+    if len(name) > _LONGEST or len(names) > _MOST:
+        return []
+    return difflib.get_close_matches(name, [known for known in names if len(known) <= _LONGEST], number, cutoff)
+
+
+def shortened(text: str) -> str:
+    """A name as it stands in a message: of one that nobody would read to its end, the beginning."""
+    return text if len(text) <= 2 * _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
 
 
 class CaffeconvWarning(RuntimeWarning):
@@ -58,7 +73,9 @@ class InvalidNetError(CaffeconvError):
 
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
-        super().__init__("\n".join(str(d) for d in self.diagnostics))
+        left_out = len(self.diagnostics) - MOST_TOLD
+        more = [f"… and {left_out} more problems"] if left_out > 0 else []
+        super().__init__("\n".join([*map(str, self.diagnostics[:MOST_TOLD]), *more]))
 
 
 class UnknownNameError(CaffeconvError, KeyError):

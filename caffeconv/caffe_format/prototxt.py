@@ -20,7 +20,7 @@ import caffeconv.caffe_pb2 as caffe_pb2
 from caffeconv.caffe_format.foreign_files import HEAD, decoded, foreign_file
 from caffeconv.caffe_format.syntax_hints import next_layer, place_hint, token_hint, value_hint
 from caffeconv.caffe_format.terms import ExtraValue
-from caffeconv.errors import CaffeconvError, near_name
+from caffeconv.errors import MOST_TOLD, CaffeconvError, near_name
 
 MAX_BYTES = 256 << 20
 MAX_DEPTH = 64
@@ -38,6 +38,8 @@ TOKEN = re.compile(
 CLOSING = {"{": "}", "<": ">"}
 _ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|(.))", re.DOTALL)
 _ESCAPED = dict(zip(b"abfnrtv\\'\"?", b"\a\b\f\n\r\t\v\\'\"?", strict=True))
+MOST_SUGGESTIONS = 100
+_DIGITS = re.compile("[0-9]{1,10}")
 _INT_RANGE = {
     FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),
     FieldDescriptor.CPPTYPE_UINT32: (0, (1 << 32) - 1),
@@ -74,7 +76,11 @@ def unknown_field_lines(fields: Iterable[UnknownField]) -> list[str]:
     places: dict[tuple[str, str], list[UnknownField]] = {}
     for unknown in fields:
         places.setdefault((unknown.message, unknown.field), []).append(unknown)
-    return [f"{first}" + (f"; the first of {len(more) + 1} places" if more else "") for first, *more in places.values()]
+    lines = [
+        f"{first}" + (f"; the first of {len(more) + 1} places" if more else "") for first, *more in places.values()
+    ]
+    left_out = len(lines) - MOST_TOLD
+    return [*lines[:MOST_TOLD], f"… and {left_out} more fields"] if left_out > 0 else lines
 
 
 def refuse_unknown_fields(fields: Collection[UnknownField], path: Path | None) -> None:
@@ -371,7 +377,8 @@ class _Parser:
         return self._fail("expected a field name", hint)
 
     def _note_unknown(self, message: str, fields: Iterable[str], start: int, name: str, depth: int) -> None:
-        entry = (self._line(start), message, name, near_name(name, fields))
+        is_early = len(self.unknown) + len(self._layer_unknown) < MOST_SUGGESTIONS
+        entry = (self._line(start), message, name, near_name(name, fields) if is_early else "")
         if depth == 0:
             self.unknown.append(UnknownField(entry[0], "", *entry[1:]))
         else:
@@ -391,10 +398,13 @@ class _Parser:
             return
         self._expect(":")
         values = self._elements(repeated, lambda: self._scalar(descriptor))
-        if repeated:
-            getattr(message, name).extend(values)
-        else:
-            setattr(message, name, values[0])
+        try:
+            if repeated:
+                getattr(message, name).extend(values)
+            else:
+                setattr(message, name, values[0])
+        except ValueError as error:  # protobuf's own limits
+            raise self._fail(f"{name}: {error}") from None
 
     def _elements(self, repeated: bool, one: Callable[[], Scalar]) -> list[Scalar]:
         if not (repeated and self._take("[")):
@@ -453,7 +463,11 @@ class _Parser:
     def _enum(self, field: FieldDescriptor) -> int:
         assert field.enum_type is not None
         values = field.enum_type.values_by_name
-        if self._kind == "number" and self._token.isdigit() and int(self._token) in field.enum_type.values_by_number:
+        if (
+            self._kind == "number"
+            and _DIGITS.fullmatch(self._token)
+            and int(self._token) in field.enum_type.values_by_number
+        ):
             return int(self._advance())
         if self._token not in values:
             near = near_name(self._token, values)
@@ -538,7 +552,7 @@ class _Parser:
         text = self._advance()
         try:
             return sign * int(text, 0)
-        except ValueError:
+        except ValueError:  # one with a point, or with more digits than Python takes
             return sign * float(text.rstrip("fF"))
 
 
@@ -548,10 +562,11 @@ def _add(fields: dict[str, ExtraValue], name: str, value: ExtraValue) -> None:
         fields[name] = value
         return
     current = fields[name]
-    fields[name] = [
-        *(current if isinstance(current, list) else [current]),
-        *(value if isinstance(value, list) else [value]),
-    ]
+    more = value if isinstance(value, list) else [value]
+    if isinstance(current, list):
+        current += more
+    else:
+        fields[name] = [current, *more]
 
 
 def is_repeated(field: FieldDescriptor) -> bool:

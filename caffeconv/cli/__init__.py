@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
@@ -75,6 +76,9 @@ class _Commands(click.Group):
             sys.stderr.close()
             ctx.exit(1)
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                echo(f"caffeconv: error: {str(error.filename)[:40]}…: {error.strerror}; choose a shorter one", err=True)
+                ctx.exit(1)
             if error.errno not in OUT_OF_SPACE:
                 raise
             # files that are written whole explain this themselves, so it was stdout

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from caffeconv.conversion.load import Loaded
-from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, close_names
 from caffeconv.files import arguments
 from caffeconv.frontend.open_axes import dynamic_candidates, fixed_dims
 from caffeconv.frontend.reshape import for_any_batch, grown, input_shapes, reshape_graph, with_batch
@@ -140,9 +140,7 @@ def choose_outputs(graph: Graph, outputs: Sequence[str] | Literal["all"] | None)
     wanted = arguments.names("outputs", outputs)
     missing = [name for name in wanted if name not in last]
     if missing:
-        import difflib
-
-        matches = difflib.get_close_matches(missing[0], last, 3)
+        matches = close_names(missing[0], list(last), 3)
         hint = f" Did you mean {' or '.join(matches)}?" if matches else f" Blobs: {', '.join(list(last)[:20])}"
         raise CaffeconvError(f"the net has no blob '{missing[0]}'.{hint}")
     values = dict.fromkeys(last[name] for name in wanted)

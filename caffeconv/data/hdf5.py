@@ -109,6 +109,10 @@ class HDF5Source(DataSource):
     def name(self) -> str:
         return str(self._files.source)
 
+    @property
+    def files(self) -> Sequence[Path]:
+        return [self._files.source, *self._files.paths()]
+
     def count_items(self) -> int:
         return sum(self._rows(path) for path in self._files.paths())
 

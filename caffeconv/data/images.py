@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.data.errors import SourceUnavailableError
+from caffeconv.data.image_headers import is_known, refuse_claims
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.plain_file import read_plain
 
@@ -25,10 +26,11 @@ def decode_image(content: bytes, where: str, *, color: bool | None) -> Image:
 
     if _is_cut_off(content):
         raise CaffeconvError(f"{where}: the picture is cut off after {len(content)} bytes; a whole one was needed")
+    refuse_claims(content, where)
     flag = cv2.IMREAD_UNCHANGED if color is None else cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
-    except cv2.error:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flag) if is_known(content) else None
+    except (cv2.error, MemoryError):
         image = None
     if image is None:
         raise CaffeconvError(f"{where}: not a readable picture ({len(content)} bytes); {_KINDS} was needed")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import zipfile
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 
-import numpy as np
-
-from caffeconv.caffe_format.caffemodel import read_binaryproto
 from caffeconv.data.image_transform import CROPS, ImageTransform
 from caffeconv.data.images import Image, read_image
 from caffeconv.data.input_images import ImageFiles
@@ -200,33 +196,6 @@ def check_counts(sources: Mapping[str, InputSource], inputs: Sequence[str]) -> N
         )
     if 0 in counts.values():
         raise CaffeconvError(f"input '{next(iter(counts))}' holds no item")
-
-
-def read_array(path: Path, blob: str) -> FloatArray:
-    """A float32 array from .npy, from .npz (the array called `blob`, ``in/blob``, or the only one), or a binaryproto."""
-    if path.suffix.lower() == ".binaryproto":
-        blob_proto = read_binaryproto(path)
-        return blob_proto.array().reshape(blob_proto.shape)
-    try:
-        content = np.load(path, allow_pickle=False)
-        array = content if isinstance(content, np.ndarray) else _from_archive(path, blob, content)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise CaffeconvError(f"{path}: no such file; an array (.npy, .npz) was needed") from None
-        raise CaffeconvError(f"{path}: not a readable array file: {str(error).splitlines()[0]}") from None
-    if array.dtype.kind not in "fiub":
-        raise CaffeconvError(f"{path}: holds {array.dtype}; numbers were needed")
-    with np.errstate(over="ignore"):  # what no float32 holds is infinite
-        return np.asarray(array, np.float32)
-
-
-def _from_archive(path: Path, blob: str, archive: np.lib.npyio.NpzFile) -> FloatArray:
-    names = archive.files
-    for name in (blob, f"in/{blob}", *(names if len(names) == 1 else ())):
-        if name in names:
-            array: FloatArray = archive[name]
-            return array
-    raise CaffeconvError(f"{path}: no array called '{blob}'; it has {', '.join(names[:10]) or 'none'}")
 
 
 def fit_array(array: FloatArray, shape: list[int | str], name: str) -> FloatArray:

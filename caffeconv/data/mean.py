@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from caffeconv.caffe_format.caffemodel import read_binaryproto
-from caffeconv.data.input_items import read_array
+from caffeconv.data.array_files import read_array
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray
 

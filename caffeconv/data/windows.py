@@ -17,6 +17,7 @@ from caffeconv.data.source import DataSource, ItemBlock
 from caffeconv.data.transform import Transform, read_mean
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.net_folders import NetFolders
+from caffeconv.files.plain_file import read_plain
 from caffeconv.tensor.shape import FloatArray, format_shape
 
 CropMode = Literal["warp", "square"]
@@ -313,5 +314,5 @@ class WindowSource(DataSource):
         except SourceUnavailableError as error:
             raise CaffeconvError(str(error)) from None
         if sampling.cache_images:
-            self._cached[name] = path.read_bytes()
+            self._cached[name] = read_plain(path)
         return image

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import h5py
 
 _NEEDED = "a whole HDF5 file was needed"
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _DENSEST = 1100
 """A byte of a compressed dataset stands for so many at most, as deflate packs zeros."""
 _SMALL = 1 << 26
@@ -22,12 +23,12 @@ _SMALL = 1 << 26
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file starts with HDF5's signature."""
+    """Whether a file has HDF5's signature: at its start, or behind a block of 512 bytes, as MATLAB writes it."""
     try:
         file = PlainFile(path)
     except (OSError, CaffeconvError):
         return False
-    return len(file) > 8 and file.read(0, 8) == b"\x89HDF\r\n\x1a\n"
+    return any(len(file) > start + 8 and file.read(start, start + 8) == _SIGNATURE for start in (0, 512))
 
 
 @contextmanager

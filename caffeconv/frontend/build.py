@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from caffeconv.errors import Diagnostic, InvalidNetError, LayerError, near_name
+from caffeconv.errors import Diagnostic, InvalidNetError, LayerError, close_names, near_name, shortened
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Layer, Node
@@ -72,9 +71,10 @@ def build(
 def finish(net: NetDef, draft: PartialGraph) -> Graph:
     """A draft without problems as a graph, with its inputs and outputs."""
     inputs = tuple(top for node in draft.nodes if node.layer.is_input for top in node.tops)
+    own = set(inputs)
     read = {value for node in draft.nodes for value in node.bottoms}
     # caffe: net outputs are what no layer reads, in the order of their names
-    outputs = sorted(value for node in draft.nodes for value in node.tops if value not in read and value not in inputs)
+    outputs = sorted(value for node in draft.nodes for value in node.tops if value not in read and value not in own)
     return Graph(net, tuple(draft.nodes), inputs, tuple(outputs), draft.shapes)
 
 
@@ -110,7 +110,7 @@ def build_partial_graph(
 
 
 def _no_such_input(name: str, inputs: list[str]) -> Diagnostic:
-    near = difflib.get_close_matches(name, inputs, 1)
+    near = close_names(name, inputs)
     hint = f"Did you mean '{near[0]}'?" if near else ""
     return Diagnostic(
         "error", "", f"shape given for '{name}', which is no input of the net; inputs: {', '.join(inputs)}", hint
@@ -216,7 +216,7 @@ def layer_class(definition: LayerDef, requested: Mapping[str, Shape]) -> type[La
 def _unknown_words(kind: str) -> str:
     bare = re.sub(r"[^a-z0-9]", "", kind.lower())
     near = near_name(kind, LAYERS) or OTHER_NAMES.get(bare, "")
-    return f"Unknown layer type: {kind}" + (f"; did you mean {near}?" if near else "")
+    return f"Unknown layer type: {shortened(kind)}" + (f"; did you mean {near}?" if near else "")
 
 
 def _unknown_type(layers: Sequence[LayerDef]) -> Diagnostic:

@@ -5,7 +5,6 @@ caffe: Net::FilterNet, Net::StateMeetsRule, InsertSplits, Net::AppendTop.
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from caffeconv.caffe_format.crop_offset import UndecidedCrop, align_crops
 from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
-from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, close_names
 from caffeconv.files.net_folders import NetFolders
 from caffeconv.frontend.dialects import checked_dialect
 from caffeconv.frontend.options import NetOptions
@@ -24,6 +23,9 @@ from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.layers import LAYERS
 from caffeconv.python_layers.host import PythonLayerHost
 from caffeconv.tensor.shape import unique_name
+
+MOST_SUGGESTIONS = 20
+"""Unknown blobs for which a known one is looked for that may be meant."""
 
 
 def define_net(source: NetSource, options: NetOptions) -> NetDef:
@@ -203,21 +205,22 @@ def _count_uses(layers: Sequence[LayerDef]) -> tuple[Counter[tuple[int, int]], l
     """How many layers read each write of a blob; a loss weight on it counts as one more (caffe: InsertSplits)."""
     uses: Counter[tuple[int, int]] = Counter()
     current: dict[str, tuple[int, int]] = {}
-    problems = []
+    problems: list[Diagnostic] = []
     for i, layer in enumerate(layers):
         for j, bottom in enumerate(layer.bottoms):
             if bottom in current:
                 uses[current[bottom]] += 1
             else:
-                problems.append(_unknown_bottom(layer, bottom, j, current))
+                known = list(current) if len(problems) < MOST_SUGGESTIONS else []
+                problems.append(_unknown_bottom(layer, bottom, j, known))
         current.update((top, (i, j)) for j, top in enumerate(layer.tops))
         for weight, top in zip(layer.loss_weights, layer.tops, strict=False):
             uses[current[top]] += bool(weight)
     return uses, problems
 
 
-def _unknown_bottom(layer: LayerDef, bottom: str, index: int, known: dict[str, tuple[int, int]]) -> Diagnostic:
-    near = difflib.get_close_matches(bottom, known, 1)
+def _unknown_bottom(layer: LayerDef, bottom: str, index: int, known: Sequence[str]) -> Diagnostic:
+    near = close_names(bottom, known)
     hint = f"Did you mean '{near[0]}'? " if near else ""
     hint += "No layer above makes this blob in this phase; an input needs a shape (`input_shape`, or an Input layer)."
     kind = LAYERS.get(layer.type)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caffeconv.data.array_files import read_array
 from caffeconv.data.image_transform import Size
 from caffeconv.data.input_images import ImageFiles, find_images, image_transform
 from caffeconv.data.input_items import (
@@ -20,10 +20,9 @@ from caffeconv.data.input_items import (
     check_counts,
     constants_among,
     fit_array,
-    read_array,
 )
 from caffeconv.emit.metadata import ImagePreprocessing, image_preprocessing, layouts
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, close_names
 from caffeconv.inference.engine import Say
 from caffeconv.inference.request import ImageOptions
 from caffeconv.runtime.session import Session
@@ -96,7 +95,7 @@ def bindings(values: Sequence[str], inputs: Mapping[str, Dims]) -> Iterator[Bind
                 )
             blob, place = next(iter(inputs)), value
         if blob not in inputs:
-            near = difflib.get_close_matches(blob, inputs, 1)
+            near = close_names(blob, list(inputs))
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise CaffeconvError(f"`input={value}`: the net has no input '{blob}'; {hint}inputs: {', '.join(inputs)}")
         yield Binding(blob, Path(place), value)

@@ -33,7 +33,6 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.infogain.matrices import MAX_CLASSES
 from caffeconv.tensor.shape import FloatArray
 
-_LINE = re.compile(r"(?P<indent>\s*)(?P<name>.*?)(?:\s*=\s*(?P<label>\d+))?\s*")
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _NO_CLASS = "no class in it"
 _SHAPE = "a tree of labels was needed: a class or group a line, members indented below their group"
@@ -172,18 +171,30 @@ def _read_text(text: str, path: Path) -> Iterator[_Leaf]:
         members.add(member)
         groups.append(line)
         if next_line is None or len(next_line.indent) <= len(line.indent):
-            label = None if line.label is None else int(line.label)
+            label = None if line.label is None else _label(line.label, where)
             yield _Leaf(line.name, tuple(group.number for group in groups), label, where)
         elif line.label is not None:
             raise CaffeconvError(f"{where}: '{line.name}' has a label, but members too; only classes have labels")
 
 
+def _label(text: str, where: str) -> int:
+    if len(text) > len(str(MAX_CLASSES)):
+        raise CaffeconvError(f"{where}: label {text[:10]}…; 0 to {MAX_CLASSES - 1} are possible")
+    return int(text)
+
+
 def _lines(text: str) -> Iterator[_Line]:
     for number, content in enumerate(text.splitlines(), 1):
         content = _COMMENT.sub("", content).rstrip()
-        match = _LINE.fullmatch(content)
-        if content and match is not None:
-            yield _Line(number, match["indent"], match["name"], match["label"])
+        if not content:
+            continue
+        name = content.lstrip()
+        indent = content[: len(content) - len(name)]
+        before, equals, label = name.rpartition("=")
+        if equals and label.strip().isdecimal():
+            yield _Line(number, indent, before.rstrip(), label.strip())
+        else:
+            yield _Line(number, indent, name, None)
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from caffeconv.data.records import Records, open_records
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.hdf5 import hdf5_faults, open_hdf5
 from caffeconv.files.net_folders import NetFolders
+from caffeconv.files.plain_file import read_plain
 from caffeconv.infogain.reading import HDF5, TABLES, find_dataset
 from caffeconv.tensor.shape import format_shape
 
@@ -172,7 +173,7 @@ class _Array(LabelSource):
     """An array file."""
 
     def __init__(self, path: Path, name: str) -> None:
-        from caffeconv.data.input_items import read_array
+        from caffeconv.data.array_files import read_array
 
         self._array = np.atleast_1d(read_array(path, name))
         self._path = path
@@ -219,7 +220,7 @@ class _LabelImages(LabelSource):
     def __iter__(self) -> Iterator[Labels]:
         for path, where in self._images:
             try:
-                content = path.read_bytes()
+                content = read_plain(path)
             except OSError as error:
                 needed = "a label picture was needed"
                 raise CaffeconvError(f"{where}: {path} cannot be read: {error.strerror}; {needed}") from None

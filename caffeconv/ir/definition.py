@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from caffeconv.caffe_format.terms import ExtraValue, Phase
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, shortened
 from caffeconv.files.net_folders import NetFolders
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes
 
@@ -130,7 +130,7 @@ class LayerDef:
     @property
     def where(self) -> str:
         """``conv2 (Convolution), line 12``."""
-        return f"{self.name} ({self.type})" + (f", line {self.line}" if self.line else "")
+        return f"{shortened(self.name)} ({shortened(self.type)})" + (f", line {self.line}" if self.line else "")
 
     def find_file(self, source: str) -> Path:
         """A file that the layer names, which may be missing: as Caffe looks it up (from here), else beside the prototxt.

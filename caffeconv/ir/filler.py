@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from caffeconv.caffe_pb2 import FillerParameter
 from caffeconv.errors import LayerError
@@ -15,6 +17,9 @@ from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape
 if TYPE_CHECKING:
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
+MOST_VALUES = 1 << 28
+"""Values that one filler makes, at most: a gigabyte, more than twice what VGG's largest layer has."""
+_TOGETHER = 1 << 20
 TYPES = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
 
 
@@ -43,12 +48,16 @@ class Filler:
 
     def fill(self, shape: Shape, rng: np.random.Generator) -> FloatArray:
         """float32 values of that shape; raises LayerError for a shape that it cannot fill."""
+        if count(shape) > MOST_VALUES:
+            raise LayerError(
+                f"a filler for {format_shape(shape)} = {count(shape)} values; {MOST_VALUES} at most are made"
+            )
         if self.type == "constant":
             return np.full(shape, self.value, np.float32)
         if self.type == "bilinear":
             return _bilinear(shape)
         if self.type == "uniform":
-            return rng.uniform(self.low, self.high, shape).astype(np.float32)
+            return _drawn(lambda number: rng.uniform(self.low, self.high, number), shape)
         if self.type == "gaussian":
             return self._gaussian(shape, rng)
         if self.type == "positive_unitball":
@@ -61,17 +70,17 @@ class Filler:
         raise LayerError(f"Unknown filler name: {self.type}")
 
     def _gaussian(self, shape: Shape, rng: np.random.Generator) -> FloatArray:
-        values = rng.normal(self.mean, self.std, shape)
+        values = _drawn(lambda number: rng.normal(self.mean, self.std, number), shape)
         if self.sparse >= 0 and shape:
             # caffe: GaussianFiller — each weight is kept with probability sparse / num_outputs
             values *= rng.random(shape) < self.sparse / shape[0]
-        drawn: FloatArray = values.astype(np.float32)
-        return drawn
+        return values
 
     def _scaled(self, shape: Shape, rng: np.random.Generator) -> FloatArray:
         spread = self._spread(shape)
-        values = rng.uniform(-spread, spread, shape) if self.type == "xavier" else rng.normal(0, spread, shape)
-        return values.astype(np.float32)
+        if self.type == "xavier":
+            return _drawn(lambda number: rng.uniform(-spread, spread, number), shape)
+        return _drawn(lambda number: rng.normal(0, spread, number), shape)
 
     def _spread(self, shape: Shape) -> float:
         """xavier's bound √(3/n), msra's deviation √(2/n); n is fan-in, fan-out or their mean."""
@@ -105,6 +114,14 @@ class Filler:
             axes = list(range(1, len(shape))) if len(shape) > 1 else None
             total = drawn if len(shape) == 1 else onnx.reduce("ReduceSum", drawn, axes, keepdims=True, what="total")
             onnx.emit("Div", [drawn, total], [top])
+
+
+def _drawn(draw: Callable[[int], NDArray[np.float64]], shape: Shape) -> FloatArray:
+    """Random numbers as float32, drawn some at a time: they are the same as drawn at once, in a third of the memory."""
+    values = np.empty(count(shape), np.float32)
+    for start in range(0, values.size, _TOGETHER):
+        values[start : start + _TOGETHER] = draw(min(_TOGETHER, values.size - start))
+    return values.reshape(shape)
 
 
 def _bilinear(shape: Shape) -> FloatArray:

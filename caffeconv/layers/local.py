@@ -101,7 +101,7 @@ class ConvolutionDepthwise(Layer):
 
     @classmethod
     def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
-        return stored[0][0] if stored else None
+        return stored[0][0] if stored and stored[0] else None
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,16 @@ class LabelCheck:
 def label_checks(metadata: Mapping[str, str]) -> tuple[LabelCheck, ...]:
     """The checks that a model of ours carries; none where its metadata is something else."""
     try:
-        return tuple(LabelCheck(**rule) for rule in json.loads(metadata.get("caffeconv.labels", "[]")))
-    except (ValueError, TypeError):
+        rules = json.loads(metadata.get("caffeconv.labels", "[]"))
+        return tuple(_check(**rule) for rule in rules)
+    except (ValueError, TypeError, RecursionError):
         return ()
+
+
+def _check(where: object, input: object, classes: object, ignore_label: object) -> LabelCheck:  # noqa: A002 - its name
+    """Raises TypeError for values of other types than ours have."""
+    if not (isinstance(where, str) and isinstance(input, str) and type(classes) is int):
+        raise TypeError("no check of labels")
+    if ignore_label is not None and type(ignore_label) is not int:
+        raise TypeError("no check of labels")
+    return LabelCheck(where, input, classes, ignore_label)

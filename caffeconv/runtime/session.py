@@ -58,6 +58,7 @@ class SharedModel:
 
 
 Result = TypeVar("Result")
+Dims: TypeAlias = "dict[str, list[int | str]]"
 SessionModel: TypeAlias = "ModelProto | SharedModel | Path"
 
 
@@ -104,10 +105,9 @@ class Session:
             why = failure or why_not_started(ort)
             report_fallback(provider, why, allowed=device.kind == "auto" and not (nhwc or needs_cuda))
         self._may_take_cuda = device.kind == "auto" and has_cuda(ort)
-        self.inputs: dict[str, list[int | str]] = {i.name: i.shape for i in self._session.get_inputs()}
-        self.outputs: dict[str, list[int | str]] = {o.name: o.shape for o in self._session.get_outputs()}
-        self._types: dict[str, str] = {i.name: i.type for i in self._session.get_inputs()}
-        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        self._types, self.inputs = _described(self._session.get_inputs, "inputs")
+        _, self.outputs = _described(self._session.get_outputs, "outputs")
+        self.metadata: dict[str, str] = _metadata(self._session)
         self._label_checks = label_checks(self.metadata)
         self._constants: Mapping[str, FloatArray] = {}
 
@@ -140,7 +140,11 @@ class Session:
 
     def kind(self, output: str) -> str:
         """What an output means, as the model says: probabilities, detections, loss, accuracy; empty where it does not."""
-        return self.metadata.get(f"caffeconv.kind.{output}", "")
+        kind = self.metadata.get(f"caffeconv.kind.{output}", "")
+        dims = self.outputs.get(output, [])
+        if kind == "detections" and (len(dims) != 4 or dims[3] not in (7, str(dims[3]))):
+            return ""
+        return kind
 
     def run(
         self, feeds: Mapping[str, Feed], outputs: Sequence[str] | None = None, *, same_pass: bool = False
@@ -246,6 +250,30 @@ def _start(
         session = ort.InferenceSession(content, options, providers=providers[1:], enable_fallback=0)
         reason = _CUDA_FAILURE.search(str(error))
         return session, reason.group() if reason else _first_line(error)
+
+
+def _described(values: Callable[[], Sequence[onnxruntime.NodeArg]], what: str) -> tuple[dict[str, str], Dims]:
+    """Types and dims by name; CaffeconvError for what is no tensor, or of a name that is no text."""
+    try:
+        arguments = [(value.name, str(value.type), list(value.shape)) for value in values()]
+    except UnicodeDecodeError:
+        raise CaffeconvError(
+            f"the model's {what} have names that are no UTF-8; a whole ONNX model was needed"
+        ) from None
+    for name, kind, _ in arguments:
+        if not kind.startswith("tensor("):
+            raise CaffeconvError(f"the model's {what}: '{name}' is a {kind}; a tensor was needed")
+    for name, _, dims in arguments if what == "inputs" else ():
+        if 0 in dims:
+            raise CaffeconvError(f"the model's {what}: '{name}' is {dims}; sizes of at least 1 were needed")
+    return {name: kind for name, kind, _ in arguments}, {name: dims for name, _, dims in arguments}
+
+
+def _metadata(session: onnxruntime.InferenceSession) -> dict[str, str]:
+    try:
+        return dict(session.get_modelmeta().custom_metadata_map)
+    except UnicodeDecodeError:
+        raise CaffeconvError("the model's metadata is no UTF-8; a whole ONNX model was needed") from None
 
 
 def _widened(value: NDArray[np.generic]) -> FloatArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +48,25 @@ def unique_name(name: str, taken: set[str], between: str = "_") -> str:
     while free in taken:
         number += 1
         free = f"{name}{between}{number}"
+        if number == _COUNTED:
+            free = f"{name}{between}{_free_number(lambda i: f'{name}{between}{i}' in taken)}"
     taken.add(free)
     return free
+
+
+_COUNTED = 100
+"""Up to here numbers are tried one by one."""
+
+
+def _free_number(is_taken: Callable[[int], bool]) -> int:
+    """A number that is free, the one before it taken; the first one where none before those taken is free."""
+    low, high = _COUNTED - 1, _COUNTED
+    while is_taken(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_taken(middle) else (low, middle)
+    return high
 
 
 def canonical_axis(axis: int, rank: int, shape: Shape | None = None) -> int:

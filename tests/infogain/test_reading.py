@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import h5py
@@ -155,7 +154,8 @@ def test_file_without_h(tmp_path: Path) -> None:
 
 def test_old_mat_without_scipy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scipy.io.savemat(tmp_path / "H.mat", {"H": H})
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    (tmp_path / "scipy.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(
         CaffeconvError, match=r"only scipy reads; `pip install scipy`, or save it with save\(…, '-v7.3'\)"
     ):

@@ -15,7 +15,7 @@ from caffeconv.cli.options.net import net_argument, net_options, note, talk_opti
 from caffeconv.cli.shell_words import in_shell_words
 from caffeconv.cli.show.console import echo
 from caffeconv.cli.show.problems import problem_lines
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, close_names
 from caffeconv.frontend.options import NetOptions
 
 if TYPE_CHECKING:
@@ -155,7 +155,6 @@ def _report(
 
 
 def _explain(report: Report, layer: str) -> None:
-    import difflib
 
     from caffeconv.inspection.explain import explain
 
@@ -165,7 +164,7 @@ def _explain(report: Report, layer: str) -> None:
         for diagnostic in report.diagnostics:
             if diagnostic.layer == layer and diagnostic.severity == "error":
                 raise CaffeconvError(str(diagnostic)) from None
-        matches = difflib.get_close_matches(layer, [other.name for other in report.layers], 3)
+        matches = close_names(layer, [other.name for other in report.layers], 3)
         hint = f" Did you mean {' or '.join(matches)}?" if matches else ""
         raise CaffeconvError(f"the net has no layer '{layer}' that could be built.{hint}") from None
 
@@ -254,11 +253,17 @@ def _write_weights(report: Report, out: Path, inputs: Sequence[Path], *, quiet: 
     note(f"{out}: written; {len(fix.changes)} of {len(fix.file.layers)} layers changed", quiet=quiet)
 
 
+MOST_ROWS = 2000
+"""Layers that the table shows: laying out more takes long, and nobody reads them."""
+
+
 def print_table(report: Report) -> None:
     """Prints one row a layer, and totals, on stdout."""
     from caffeconv.cli.show.layer_table import print_layers, short, short_bytes
 
-    print_layers(report.layers)
+    print_layers(report.layers[:MOST_ROWS])
+    if len(report.layers) > MOST_ROWS:
+        echo(f"… and {len(report.layers) - MOST_ROWS} more layers, which --json and --html show too")
     echo(
         f"{report.net or 'net'}: {len(report.layers)} layers, {short(report.parameter_count) or 0} parameters "
         f"({short_bytes(report.parameter_count * 4) or '0 B'}), {short(report.multiply_adds) or 0} multiply-adds, "

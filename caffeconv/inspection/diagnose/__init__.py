@@ -99,6 +99,10 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
+TOO_MANY = 1000
+"""More problems than one or a few edits make."""
+
+
 def diagnose(
     net: NetDef, files: Sequence[WeightsFile], diagnostics: Sequence[Diagnostic],
     input_shapes: Mapping[str, Sequence[int]] | None = None, *, effort: int = THOROUGH,
@@ -107,6 +111,8 @@ def diagnose(
 
     `input_shapes`: those that the caller gives. `effort`: how many layers may be evaluated in the search.
     """
+    if len(diagnostics) > TOO_MANY:
+        return Diagnosis(tuple(diagnostics))
     shapes = {blob: tuple(shape) for blob, shape in (input_shapes or {}).items()}
     context = SearchContext(shapes, stored_layers(files), Budget(effort))
     trial = TrialNet.of(net, context)

@@ -165,6 +165,8 @@ def with_settings(definition: LayerDef, settings: Mapping[str, Setting]) -> Laye
 def _set_window(message: Message, name: str, value: tuple[int, ...]) -> None:
     short, value = _WINDOW[name], collapsed(value)
     names = _fields(message)
+    if not value:
+        return
     by_axis = f"{short}_h" in names and (message.HasField(f"{short}_h") or message.HasField(f"{short}_w"))
     for other in (name, f"{short}_h", f"{short}_w"):
         if other in names:
@@ -174,7 +176,7 @@ def _set_window(message: Message, name: str, value: tuple[int, ...]) -> None:
         setattr(message, f"{short}_w", value[-1])
     elif is_repeated(names[name]):
         getattr(message, name).extend(value)
-    elif value:
+    else:
         setattr(message, name, value[0])
 
 

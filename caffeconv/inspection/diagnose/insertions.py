@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from google.protobuf import text_format
 
 from caffeconv.caffe_pb2 import LayerParameter
-from caffeconv.errors import LayerError
+from caffeconv.errors import LayerError, close_names
 from caffeconv.inspection.diagnose.edit import LAYERS_INSTEAD, Edit
 from caffeconv.inspection.diagnose.search import Cure
 from caffeconv.inspection.diagnose.trial_net import TrialNet
@@ -53,7 +52,7 @@ def with_bottoms(trial: TrialNet) -> Rewriting:
         values_by_name = {
             top: value for other in layers[:i] for top, value in zip(other.tops, other.top_values, strict=True)
         }
-        matches = difflib.get_close_matches(layer.bottoms[j], values_by_name, 1)
+        matches = close_names(layer.bottoms[j], list(values_by_name))
         if not matches:
             continue
         proto = LayerParameter()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 
+from caffeconv.errors import close_names
 from caffeconv.inspection.diagnose.edit import with_name
 from caffeconv.inspection.diagnose.trial_net import SearchContext, TrialNet, stored_shapes
 from caffeconv.ir.definition import LayerDef
@@ -154,7 +154,7 @@ def _same_letters(name: str, names: Iterable[str]) -> str | None:
 
 
 def _nearest(name: str, names: Iterable[str]) -> str | None:
-    matches = difflib.get_close_matches(name, list(names), 1, NEAR)
+    matches = close_names(name, list(names), 1, NEAR)
     return matches[0] if matches else None
 
 
