@@ -1,0 +1,97 @@
+"""Every file that once ended badly ends well: with a result, or with an error of exit code 1, and nothing half written."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from caffeconv.cli import main
+from caffeconv.data.datum import read_datum
+from caffeconv.errors import CaffeconvError
+
+ROOT = Path(__file__).resolve().parents[1]
+HOSTILE = ROOT / "fixtures" / "hostile"
+DIGITS = ROOT / "fixtures" / "digits"
+SECONDS = 10
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "arrays": ("make-h FILE -o H.binaryproto",),
+    "hdf5_weights": ("convert NET FILE -o o.onnx", "inspect NET FILE --values"),
+    "misfits": ("inspect NET FILE --html r.html",),
+    "onnx": ("run FILE --input x4.npy",),
+    "pictures": (f"run {DIGITS}/deploy.prototxt {DIGITS}/digits.caffemodel --input FILE",),
+    "prototxt": ("inspect FILE", "upgrade FILE --deploy -o up.prototxt"),
+    "trees": ("make-h --hierarchy FILE -o H.binaryproto",),
+    "weights": ("convert NET FILE -o o.onnx",),
+}
+"""Folder of fixtures → what is run over each of its files; NET: the prototxt of that name, the folder's own, or of digits."""
+NETS = ("net.prototxt", "x4.npy")
+CASES = [
+    (kind, path, command)
+    for kind, commands in COMMANDS.items()
+    for path in sorted((HOSTILE / kind).iterdir())
+    if path.name not in NETS and path.suffix not in (".txt", ".datum")
+    and not (kind == "misfits" and path.suffix == ".prototxt")
+    for command in commands
+]  # fmt: skip
+
+
+def net_of(path: Path) -> Path:
+    own = (path.with_suffix(".prototxt"), path.with_name("net.prototxt"))
+    if re.match(r"[A-Z]\w+Error_\d+\.h5", path.name):  # damaged copies of digits' weights
+        return DIGITS / "deploy.prototxt"
+    return next((net for net in own if net.exists()), DIGITS / "deploy.prototxt")
+
+
+def run(command: str, folder: Path) -> None:
+    """Runs a command in a folder, and holds its end against what a good one is."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    start = time.process_time()
+    result = CliRunner().invoke(main, command.split())
+    assert time.process_time() - start < SECONDS
+    assert result.exit_code in (0, 1), result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", result.output)
+    assert result.exit_code == 0 or "error: " in result.output
+    if result.exit_code == 1 and "inspect" not in command:
+        assert {path for path in folder.rglob("*") if path.is_file()} == set(before)
+    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in before.items())
+
+
+@pytest.mark.parametrize(("kind", "path", "command"), CASES, ids=[f"{c.split()[0]}-{k}-{p.name}" for k, p, c in CASES])
+def test_a_hostile_file_ends_well(
+    kind: str, path: Path, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    for file in [path, *path.parent.glob("*.txt"), *path.parent.glob("x4.npy")]:
+        shutil.copyfile(file, folder / file.name)
+    os.mkfifo(folder / "pipe")
+    monkeypatch.chdir(folder)
+    words = {"FILE": path.name, "NET": str(net_of(path))}
+    run(re.sub("FILE|NET", lambda match: words[match[0]], command), folder)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_damaged_lmdb_ends_well(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(HOSTILE / "lmdb" / str(number), tmp_path / "db")
+    data = 'data_param { source: "db" backend: LMDB batch_size: 1 }'
+    (tmp_path / "net.prototxt").write_text(f'layer {{ name: "d" type: "Data" top: "data" top: "label" {data} }}')
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        "run net.prototxt",
+        "inspect net.prototxt",
+        "make-h --balance median-frequency --count-labels db -o H",
+    ):
+        run(command, tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted((HOSTILE / "pictures").glob("*.datum")), ids=lambda path: path.name)
+def test_a_hostile_datum_is_refused(path: Path) -> None:
+    with pytest.raises(CaffeconvError, match="a PNG with a chunk of"):
+        read_datum(path.read_bytes(), "a record")
