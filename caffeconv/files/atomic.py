@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import re
 import secrets
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,8 +16,14 @@ from typing import BinaryIO
 
 from caffeconv.errors import CaffeconvError
 
+if sys.platform != "win32":
+    import fcntl
+
 PathLike = str | os.PathLike[str]
 """A path as callers give it."""
+_SHOWN = 50
+"""Characters of a file's name that its part's name has."""
+_PART = re.compile(r"\.[0-9a-f]{12}\.part")
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -85,9 +94,17 @@ class Pair:
 class _Part:
     """A file that is being written, under a temporary name."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.file: BinaryIO = path.open("x+b")
+    def __init__(self, target: Path) -> None:
+        remove_leftovers(target)
+        while True:
+            # a name of its own instead of tempfile's, whose files only their owner can read
+            self.path = target.with_name(_part_name(target))
+            self.file: BinaryIO = self.path.open("x+b")
+            with suppress(OSError):
+                _lock(self.file.fileno())
+            if self.path.exists():  # else somebody took it for a leftover in between
+                return
+            self.file.close()
 
     def replace(self, target: Path) -> None:
         """Closes it, and puts it in the place of `target`, with the rights that this had."""
@@ -100,8 +117,7 @@ class _Part:
 @contextmanager
 def _part(target: Path) -> Iterator[_Part]:
     """A part of `target`; gone when the block ends, unless it has taken its name."""
-    # a name of its own instead of tempfile's, whose files only their owner can read
-    part = _Part(target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}.part"))
+    part = _Part(target)
     try:
         yield part
     finally:
@@ -122,14 +138,55 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
     with _as_caffeconv_error(user_path):
         refuse_filled_folder(user_path)
         _refuse_folderless(target, user_path)
-        part = target.with_name(f".{target.name[:50]}.{secrets.token_hex(6)}.part")
+        remove_leftovers(target)
+        part = target.with_name(_part_name(target))
         part.mkdir()
+        descriptor = os.open(part, os.O_RDONLY) if sys.platform != "win32" else None
         try:
+            with suppress(OSError):
+                _lock(-1 if descriptor is None else descriptor)
             yield part
             part.replace(target)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Removes what processes that were killed while they wrote `target` have left behind.
+
+    Whoever writes holds a lock, so what is not locked is nobody's any more. Without such locks (Windows) all stays.
+    """
+    if sys.platform == "win32" or not target.parent.is_dir():
+        return
+    for part in target.parent.glob(f".{glob.escape(target.name[:_SHOWN])}.*.part"):
+        if not _PART.fullmatch(part.name.removeprefix(f".{target.name[:_SHOWN]}")) or part.is_symlink():
+            continue
+        with suppress(OSError):
+            descriptor = os.open(part, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                if _lock(descriptor):
+                    shutil.rmtree(part) if part.is_dir() else part.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _part_name(target: Path) -> str:
+    return f".{target.name[:_SHOWN]}.{secrets.token_hex(6)}.part"
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether this process now holds the file's lock, not another one; raises OSError on a disk without locks."""
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def refuse_filled_folder(path: PathLike) -> None:

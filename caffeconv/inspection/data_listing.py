@@ -16,6 +16,7 @@ from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.datum import read_datum
 from caffeconv.data.records import backend_of, open_records
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.hdf5 import hdf5_faults, numbers_in, open_hdf5
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
 MOST_RECORDS = 1000
@@ -92,10 +93,8 @@ class DatasetListing:
 
 def list_hdf5_data(path: Path) -> tuple[DatasetListing, ...]:
     """The datasets at the top of an HDF5 file, as HDF5Data reads them; empty where there are none."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        sets = [(name, file[name]) for name in file if isinstance(file.get(name), h5py.Dataset)]
+    with open_hdf5(path) as file, hdf5_faults(path):
+        sets = [(name, data) for name in file if (data := numbers_in(file, name, path, "fiubSOUV")) is not None]
         return tuple(DatasetListing(name, tuple(data.shape), str(data.dtype), _labels(data)) for name, data in sets)
 
 

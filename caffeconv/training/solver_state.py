@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -14,9 +15,12 @@ from caffeconv.caffe_format.caffemodel_writer import WrittenBlob
 from caffeconv.caffe_format.prototxt import read_bytes
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import whole_file
-from caffeconv.files.hdf5 import is_hdf5
+from caffeconv.files.hdf5 import hdf5_faults, is_hdf5, numbers_in, open_hdf5
 from caffeconv.files.wire import BYTES, VARINT, encode_varint, tag
 from caffeconv.tensor.shape import FloatArray, Shape
+
+if TYPE_CHECKING:
+    import h5py
 
 STATE_SUFFIX = ".solverstate"
 _ITER, _LEARNED_NET, _HISTORY, _CURRENT_STEP = 1, 2, 3, 4
@@ -88,20 +92,26 @@ def _shape(blob: caffe_pb2.BlobProto) -> Shape:
 
 
 def _read_hdf5(path: Path) -> SolverState:
-    import h5py
-
     try:
-        with h5py.File(path, "r") as file:
+        with open_hdf5(path) as file, hdf5_faults(path):
             missing = [name for name in ("iter", "current_step", "history") if name not in file]
             if missing:
                 raise CaffeconvError(
                     f"{path}: /{missing[0]} is not in it; a solver's state (.solverstate.h5) was needed"
                 )
             history = file["history"]
-            arrays = tuple(np.asarray(history[str(i)], np.float32) for i in range(len(history)))
-            return SolverState(_number(file["iter"]), _text(file), _number(file["current_step"]), arrays)
+            arrays = tuple(np.asarray(_numbers(history, str(i), path), np.float32) for i in range(len(history)))
+            iteration, step = (_number(_numbers(file, name, path)) for name in ("iter", "current_step"))
+            return SolverState(iteration, _text(file), step, arrays)
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise CaffeconvError(f"{path}: not readable as a solver's state in HDF5: {error}") from None
+
+
+def _numbers(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:
+    dataset = numbers_in(group, name, path)
+    if dataset is None:
+        raise CaffeconvError(f"{path}: {name} holds no numbers; a solver's state (.solverstate.h5) was needed")
+    return dataset
 
 
 def _number(dataset: object) -> int:

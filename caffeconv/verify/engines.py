@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from caffeconv.ir.layer import Node
 from caffeconv.tensor.shape import FloatArray
 
 EngineName = Literal["caffe", "opencv", "self"]
+PYTHON_VARIABLE = "CAFFECONV_VERIFY_PYTHON"
+"""Names the Python that has Caffe or OpenCV, in the environment."""
 SECONDS = 900
 """How long another engine may take."""
 
@@ -87,8 +90,8 @@ def _run_self(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[str
 
 
 def _run_caffe(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
-    if importlib.util.find_spec("caffe") is None:
-        raise EngineUnfitError("there is no module caffe")
+    if other_python() is None and importlib.util.find_spec("caffe") is None:
+        raise EngineUnfitError(f"there is no module caffe here; {PYTHON_VARIABLE}=PATH names the Python that has it")
     loaded = subject.loaded
     if loaded.net.python_host is None and any(node.layer.has_dynamic_shapes for node in subject.graph.nodes):
         raise EngineUnfitError("it would run the net's Python layers, which `allow_python=True` has not allowed")
@@ -98,12 +101,8 @@ def _run_caffe(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[st
 
 
 def _run_opencv(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
-    if importlib.util.find_spec("cv2") is None:
-        raise EngineUnfitError("there is no module cv2")
-    import cv2
-
-    if not hasattr(cv2.dnn, "readNetFromCaffe"):
-        raise EngineUnfitError(f"OpenCV {cv2.__version__} has no importer for Caffe any more; 4.x has")
+    if other_python() is None:
+        _require_importer()
     weights = subject.loaded.files[1:]
     if len(weights) > 1 or any(path.suffix != ".caffemodel" for path in weights):
         raise EngineUnfitError("it reads one caffemodel, no more and nothing else")
@@ -112,6 +111,26 @@ def _run_opencv(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[s
     tops = {node.name: node.tops for node in subject.graph.nodes if node.layer.stands_in_net}
     blobs = _run_in_child("opencv_child.py", subject, inputs)
     return {tops[layer][i]: values for (layer, i), values in blobs.items() if layer in tops and i < len(tops[layer])}
+
+
+def _require_importer() -> None:
+    """EngineUnfitError where this Python's OpenCV cannot read Caffe's nets."""
+    if importlib.util.find_spec("cv2") is None:
+        raise EngineUnfitError(
+            "there is no module cv2; `pip install caffeconv[verify]` brings one that reads Caffe's nets"
+        )
+    import cv2
+
+    if not hasattr(cv2.dnn, "readNetFromCaffe"):
+        raise EngineUnfitError(
+            f"OpenCV {cv2.__version__} has no importer for Caffe any more; `pip install caffeconv[verify]` brings 4.x, or "
+            f"{PYTHON_VARIABLE}=PATH names a Python that has it"
+        )
+
+
+def other_python() -> str | None:
+    """The Python that the environment names for other engines; None where this one is meant."""
+    return os.environ.get(PYTHON_VARIABLE) or None
 
 
 def _run_in_child(
@@ -140,9 +159,11 @@ def _run_in_child(
 def _run_script(script: str, request: str) -> str:
     """The last line that a script writes; EngineUnfitError with its complaint where it fails."""
     source = Path(__file__).with_name(script).read_text(encoding="utf-8")
-    command = [sys.executable, "-c", source]
+    command = [other_python() or sys.executable, "-c", source]
     try:
         child = subprocess.run(command, input=request, capture_output=True, text=True, timeout=SECONDS, check=False)
+    except OSError as error:
+        raise EngineUnfitError(f"{command[0]} cannot be run: {error.strerror}; a Python was needed") from None
     except subprocess.TimeoutExpired:
         raise EngineUnfitError(f"it was not done after {SECONDS} seconds") from None
     if child.returncode or not child.stdout.strip():

@@ -1,6 +1,7 @@
 """Runs a net in pycaffe, in a process of its own: Caffe ends the process where something is wrong.
 
-Standard input: JSON {"net", "weights", "inputs", "outputs"}. Standard output: JSON of the blobs' names, or nothing.
+Standard input: JSON {"net", "weights", "inputs", "outputs"}. Standard output: JSON of the blobs' names, or nothing. Written
+for Python 2.7 and 3.5 on, which Caffe was built for.
 """
 
 import json
@@ -10,18 +11,23 @@ sys.path[:] = [folder for folder in sys.path if folder]  # not the current folde
 import numpy as np  # noqa: E402
 
 
-def main() -> None:
+def text(value):  # type: ignore[no-untyped-def]
+    """A name as this Python's Caffe takes it."""
+    return value.encode("utf-8") if sys.version_info[0] == 2 else value
+
+
+def main():  # type: ignore[no-untyped-def]
     request = json.load(sys.stdin)
     import caffe  # type: ignore[import-not-found,unused-ignore]
 
     if not hasattr(caffe, "_caffe") or "caffeconv" in sys.modules:
-        sys.exit(f"{getattr(caffe, '__file__', 'caffe')} is not the pycaffe that comes with Caffe")
+        sys.exit("%s is not the pycaffe that comes with Caffe" % getattr(caffe, "__file__", "caffe"))
     caffe.set_mode_cpu()
-    net = caffe.Net(request["net"], caffe.TRAIN if request["phase"] == "TRAIN" else caffe.TEST)
+    net = caffe.Net(text(request["net"]), caffe.TRAIN if request["phase"] == "TRAIN" else caffe.TEST)
     for path in request["weights"]:
-        net.copy_from(path)
-    with np.load(request["inputs"]) as inputs:
-        arrays = {name: inputs[f"arr_{i}"] for i, name in enumerate(request["names"])}
+        net.copy_from(text(path))
+    inputs = np.load(request["inputs"])
+    arrays = {text(name): inputs["arr_%d" % i] for i, name in enumerate(request["names"])}
     for name, array in arrays.items():
         net.blobs[name].reshape(*array.shape)
     net.reshape()
@@ -29,7 +35,7 @@ def main() -> None:
         net.blobs[name].data[...] = array
     net.forward()
     names = list(net.blobs)
-    np.savez(request["outputs"], *(net.blobs[name].data for name in names))
+    np.savez(request["outputs"], *[net.blobs[name].data for name in names])
     json.dump([[name, -1] for name in names], sys.stdout)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,3 +167,26 @@ def test_folders_that_cannot_be(tmp_path: Path, name: str, message: str) -> None
     with pytest.raises(CaffeconvError, match=message):
         fill_half(tmp_path / name)
     assert (tmp_path / "full" / "inside").read_text() == "x"
+
+
+def test_leftovers_of_a_kill_are_removed_and_a_writer_s_part_is_not(tmp_path: Path) -> None:
+    script = "import os, sys; from caffeconv.files.atomic import whole_file\nwith whole_file(sys.argv[1]): os._exit(9)"
+    target = tmp_path / "out.onnx"
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", script, str(target)], check=False)
+    (tmp_path / ".out.onnx.of-the-user.part").touch()
+    (tmp_path / ".other.0123456789ab.part").touch()
+    with whole_file(target) as first:
+        (own,) = tmp_path.glob(".out.onnx.????????????.part")
+        with whole_file(target) as second:
+            assert own.exists()
+            second.write(b"second")
+        first.write(b"first")
+    assert target.read_bytes() == b"first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".other.0123456789ab.part", ".out.onnx.of-the-user.part", "out.onnx",
+    ]  # fmt: skip
+    (tmp_path / ".folder.0123456789ab.part").mkdir()
+    with whole_folder(tmp_path / "folder"):
+        pass
+    assert not (tmp_path / ".folder.0123456789ab.part").exists()

@@ -63,7 +63,6 @@ WITHOUT_TEST_FILE: dict[str, str] = {
     "python_layers/host.py": "layers/test_python.py",
     "runtime/python_callback.py": "layers/test_python.py, net/test_planned_session.py",
     "tensor/weight_array.py": "records alone: emit/test_weight_arrays.py",
-    "verify/engines.py": "verify/test_check.py",
     "verify/opencv_child.py": "in a process of its own, where OpenCV still imports Caffe's nets: verify/test_check.py",
     "verify/pycaffe_child.py": "in a process of its own: verify/test_check.py",
 }

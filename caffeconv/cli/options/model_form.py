@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,6 +127,9 @@ def form_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--input-layout", type=layouts, help="Axis order of the pictures.  [default: nhwc]"),
         click.option("--verify", is_flag=True,
                      help="Compare every blob with another engine, and write nothing where one differs."),
+        click.option("--verify-python", type=click.Path(exists=True, dir_okay=False), metavar="PATH", expose_value=False,
+                     callback=_set_verify_python,
+                     help="The Python that has Caffe or OpenCV, from 2.7 on; also $CAFFECONV_VERIFY_PYTHON.  [default: this]"),
         click.option("--verify-with", type=click.Choice(["caffe", "opencv", "self"]),
                      help="As --verify, with this engine.  [default: the first of these that runs the net]"),
     )  # fmt: skip
@@ -133,6 +137,13 @@ def form_options(command: Callable[..., None]) -> Callable[..., None]:
     for decorator in reversed(decorators):
         decorated = decorator(decorated)
     return decorated
+
+
+def _set_verify_python(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    from caffeconv.verify.engines import PYTHON_VARIABLE
+
+    if value is not None:
+        os.environ[PYTHON_VARIABLE] = value
 
 
 def show_verification(verification: Verification, *, quiet: bool) -> None:
