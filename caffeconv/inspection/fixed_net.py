@@ -50,6 +50,7 @@ def _says(text: str, net: NetParameter, source: NetSource) -> bool:
     parsed = NetParameter()
     try:
         parse_text(text, parsed, "the edited net")
-        return list(upgrade_net(replace(source, net=parsed)).net.layer) == list(net.layer)
+        lines = (0,) * len(parsed.layer or parsed.layers)
+        return list(upgrade_net(replace(source, net=parsed, lines=lines)).net.layer) == list(net.layer)
     except CaffeconvError:
         return False
