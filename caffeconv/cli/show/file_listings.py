@@ -20,10 +20,9 @@ MOST_LABELS = 20
 
 def print_weights(listing: WeightsListing) -> None:
     """A row for each blob, then what the file is."""
-    from rich.markup import escape
     from rich.table import Table
 
-    from caffeconv.cli.show.console import make_console
+    from caffeconv.cli.show.console import cell, make_console
 
     has_statistics = any(blob.statistics for layer in listing.layers for blob in layer.blobs)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
@@ -33,7 +32,7 @@ def print_weights(listing: WeightsListing) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for layer in listing.layers:
         for i, blob in enumerate(layer.blobs):
-            name, kind = (escape(layer.name), layer.type) if i == 0 else ("", "")
+            name, kind = (cell(layer.name), cell(layer.type)) if i == 0 else ("", "")
             table.add_row(name, kind, _blob_text(blob), str(blob.count), *_statistics(blob))
     make_console().print(table, soft_wrap=False)
     layers = [layer for layer in listing.layers if layer.blobs]

@@ -43,7 +43,8 @@ def print_layers(layers: Sequence[LayerReport]) -> None:
     on_terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if on_terminal else None
     for line, is_faulty in zip(table_lines(layers, width), _faults(layers), strict=True):
-        click.echo(click.style(line, fg="red") if is_faulty and on_terminal else line)
+        shown = visible(line)
+        click.echo(click.style(shown, fg="red") if is_faulty and on_terminal else shown)
 
 
 def table_lines(layers: Sequence[LayerReport], width: int | None = None) -> list[str]:
