@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Column:
     rank: int = 0
     right: bool = False
 
-    @property
+    @functools.cached_property
     def width(self) -> int:
         return max(len(line) for cell in (*self.cells, [self.heading]) for line in cell or [""])
 
