@@ -85,19 +85,18 @@ class Net(Trainable):
         )  # fmt: skip
         with unchanged([Path(net), *weight_paths(weights)]):
             loaded = with_copied_weights(load(net, weights, options))
-        self.allow_python = allow_python
-        self._open(loaded, ComputeOptions(provider, threads, nhwc, half), seed)
+        self._open(loaded, ComputeOptions(provider, threads, nhwc, half), options)
 
     @classmethod
     def of_source(cls, source: NetSource, options: NetOptions, compute: ComputeOptions) -> Self:
         """A net that has been read already, without weights; raises as the constructor."""
         net = cls.__new__(cls)
-        net.allow_python = options.allow_python
-        net._open(load_source(source, (), options, source.path or source.directory), compute, options.seed)
+        net._open(load_source(source, (), options, source.path or source.directory), compute, options)
         return net
 
-    def _open(self, loaded: Loaded, compute: ComputeOptions, seed: int) -> None:
-        definition, graph = loaded.net, loaded.graph
+    def _open(self, loaded: Loaded, compute: ComputeOptions, options: NetOptions) -> None:
+        definition, graph, seed = loaded.net, loaded.graph, options.seed
+        self.allow_python = options.allow_python
         self.name = definition.name
         self.diagnostics: tuple[Diagnostic, ...] = loaded.remarks
         """What might not be meant: layers without weights, probabilities where scores belong, …"""

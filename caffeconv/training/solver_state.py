@@ -12,10 +12,10 @@ from google.protobuf.message import DecodeError
 
 import caffeconv.caffe_pb2 as caffe_pb2
 from caffeconv.caffe_format.caffemodel_writer import WrittenBlob
-from caffeconv.caffe_format.prototxt import read_bytes
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import whole_file
 from caffeconv.files.hdf5 import hdf5_faults, is_hdf5, numbers_in, open_hdf5
+from caffeconv.files.plain_file import require_plain
 from caffeconv.files.wire import BYTES, VARINT, encode_varint, tag
 from caffeconv.tensor.shape import FloatArray, Shape
 
@@ -77,13 +77,23 @@ def read_state(path: Path) -> SolverState:
 def _read_proto(path: Path) -> SolverState:
     message = caffe_pb2.SolverState()
     try:
-        message.ParseFromString(read_bytes(path, "a solver's state (.solverstate)"))
+        message.ParseFromString(_bytes_of(path))
     except DecodeError:
         raise CaffeconvError(f"{path}: not readable; a whole .solverstate that Caffe wrote was needed") from None
     if not message.HasField("iter"):
         raise CaffeconvError(f"{path}: it names no iteration; a solver's state (.solverstate) was needed")
     history = tuple(np.array(blob.data, np.float32).reshape(_shape(blob)) for blob in message.history)
     return SolverState(message.iter, message.learned_net, message.current_step, history)
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        require_plain(path)
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise CaffeconvError(f"{path}: no such file; a solver's state (.solverstate) was needed") from None
+    except OSError as error:
+        raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; a solver's state was needed") from None
 
 
 def _shape(blob: caffe_pb2.BlobProto) -> Shape:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Literal
 
-from caffeconv.cli.show.console import echo
+from caffeconv.cli.show.console import echo, visible
 from caffeconv.training.events import Event, Iteration, LogLine, NetTest, Output, log_lines, number
 
 Format = Literal["caffe", "table"]
@@ -78,4 +78,4 @@ def progress_bar(first: int, last: int, *, quiet: bool) -> Iterator[tuple[Callab
                     task, completed=event.number + 1, loss=number(event.smoothed_loss), lr=number(event.rate), rate=rate
                 )
 
-        yield report, lambda line: console.print(line, markup=False)
+        yield report, lambda line: console.print(visible(line), markup=False)
