@@ -151,20 +151,15 @@ class BackwardModel:
 
 
 def emit_backward(
-    graph: Graph,
-    span: slice,
-    *,
-    seeded: Collection[str],
-    wanted: Collection[str],
-    open_params: bool = False,
-    held: bool = False,
-) -> BackwardModel:
+    graph: Graph, span: slice, *, seeded: Collection[str], wanted: Collection[str], open_params: bool = False,
+    held: bool = False, training_ops: bool = False,
+) -> BackwardModel:  # fmt: skip
     """The model that gives the diffs of the blobs `wanted`, and of all parameters of which Caffe computes one.
 
     graph: bound, no pass run over it. span: the layers that run backward. seeded: blobs among `open_tops` whose diff is
     an input, shaped as the blob; the others' is their loss weight, or 0. held: every value is an input too, `held_value`,
-    and no layer runs forward but for what its own gradient needs. Raises CaffeconvError where a layer that must
-    run has no rule for its gradient, or Caffe refuses it. open_params: see OnnxBuilder.
+    and no layer runs forward but for what its own gradient needs. open_params, training_ops: see OnnxBuilder. Raises
+    CaffeconvError where a layer that must run has no rule for its gradient, or Caffe refuses it.
     """
     from caffeconv.emit.check import check_model
     from caffeconv.emit.model import finish_model, lower_graph
@@ -172,7 +167,7 @@ def emit_backward(
     graph = replace(graph, dims=fixed_dims(graph))
     steps = plan_backward(graph)[span]
     forward = graph_of_held_values(graph) if held else graph
-    builder = lower_graph(forward, stateful=True, open_params=open_params)
+    builder = lower_graph(forward, stateful=True, open_params=open_params, training_ops=training_ops)
     seeds = {blob: value for blob, value in open_tops(steps).items() if blob in seeded}
     backward = BackwardWriter(graph, builder, seeds, held=held)
     backward.run_all(steps)

@@ -53,10 +53,13 @@ def emit_lazy(
 
 
 def lower_graph(
-    graph: Graph, *, opset: int = DEFAULT_OPSET, stateful: bool = False, unroll: bool = False, open_params: bool = False
-) -> OnnxBuilder:
-    """Every layer as ONNX nodes; raises as `emit_model`. open_params: see OnnxBuilder."""
-    builder = OnnxBuilder(opset, graph.dims, stateful=stateful, unroll=unroll, open_params=open_params)
+    graph: Graph, *, opset: int = DEFAULT_OPSET, stateful: bool = False, unroll: bool = False,
+    open_params: bool = False, training_ops: bool = False,
+) -> OnnxBuilder:  # fmt: skip
+    """Every layer as ONNX nodes; raises as `emit_model`. open_params, training_ops: see OnnxBuilder."""
+    builder = OnnxBuilder(
+        opset, graph.dims, stateful=stateful, unroll=unroll, open_params=open_params, training_ops=training_ops
+    )
     for node in graph.nodes:
         builder.enter(node.name, node.tops, node.params)
         try:

@@ -104,6 +104,15 @@ class UpdateRule(Protocol):
         gradient: None where it is 0. rate: the parameter's own learning rate, a scalar; None where it is 0.
         """
 
+    @property
+    def is_one_operator(self) -> bool:
+        """Whether our library has an operator that does all of an update, for `lower_whole`."""
+
+    def lower_whole(
+        self, onnx: OnnxBuilder, value: str, gradient: str, histories: Sequence[str], rate: str, decay: float
+    ) -> tuple[str, Update]:
+        """Writes decay (L2), update and subtraction as one operator of our library: the new value, and the update."""
+
 
 @dataclass(frozen=True)
 class Learning:
@@ -161,7 +170,7 @@ class StepKind:
 
 def emit_step(
     graph: Graph, learning: Learning, kind: StepKind, *, values: Sequence[str] = (),
-    resting: frozenset[ParamKey] = frozenset(), tells_updates: bool = False,
+    resting: frozenset[ParamKey] = frozenset(), tells_updates: bool = False, training_ops: bool = False,
 ) -> StepModel:  # fmt: skip
     """The model of one pass of an iteration, of the whole net.
 
@@ -170,6 +179,7 @@ def emit_step(
         values: values of the forward pass that are outputs too.
         resting: parameters whose histories are all zero: where they get no gradient either, nothing is computed.
         tells_updates: whether what is subtracted is an output too.
+        training_ops: see OnnxBuilder.
 
     Raises CaffeconvError as `emit_backward`.
     """
@@ -177,7 +187,7 @@ def emit_step(
     from caffeconv.emit.model import finish_model, lower_graph
 
     graph = replace(graph, dims=fixed_dims(graph))
-    builder = lower_graph(graph, stateful=True, open_params=True)
+    builder = lower_graph(graph, stateful=True, open_params=True, training_ops=training_ops)
     writer = _StepWriter(graph, builder, learning)
     gradients = writer.gradients(kind)
     outputs: dict[str, Dims] = {value: graph.dims[value] for value in values}
@@ -273,6 +283,8 @@ class _StepWriter:
         for key, param in self._learned.items():
             self._resume(key)
             value = self._onnx.changed_params.get(key) or self._onnx.weight(key[1])
+            if self._update_whole(param, value, gradients.get(key), rate, factor):
+                continue
             gradient = self._regularized(param, value, gradients.get(key), factor)
             if param.lr_mult == 0 and not self._learning.rule.remembers_unmoved:
                 gradient = None
@@ -286,17 +298,41 @@ class _StepWriter:
     ) -> None:  # fmt: skip
         key, name = param.key, param.key[1]
         own_rate = times(self._onnx, rate, param.lr_mult, f"{name}_rate") if param.lr_mult else None
-        histories = [
-            self._input(f"history/{i}/{key[0]}/{name}", param.shape) for i in range(self._learning.rule.histories)
-        ]
-        self.history_inputs |= {(key, i): history for i, history in enumerate(histories)}
+        histories = self._new_histories(param)
         update = self._learning.rule.lower(self._onnx, gradient, histories, own_rate, scalars)
-        self.histories |= {(key, i): new for i, new in enumerate(update.histories) if new is not None}
+        self._take(param, histories, update)
         if update.subtrahend is not None:
-            self.updates[key] = update.subtrahend
             self.params[key] = self._onnx.op("Sub", [value, update.subtrahend], what=f"next_{name}")
         elif key in self._onnx.changed_params:
             self.params[key] = value
+
+    def _update_whole(
+        self, param: LearnedParam, value: str, gradient: str | None, rate: str, factor: str | float
+    ) -> bool:
+        """Writes the update as one operator, and says so, where our library has one for it."""
+        onnx, learning, name = self._onnx, self._learning, param.key[1]
+        if not (onnx.training_ops and learning.rule.is_one_operator and learning.regularization == "L2"):
+            return False
+        if gradient is None or not param.lr_mult:
+            return False
+        own_rate = times(onnx, rate, param.lr_mult, f"{name}_rate")
+        gradient = times(onnx, gradient, factor, f"{name}_gradient")
+        histories = self._new_histories(param)
+        decay = learning.decay * param.decay_mult
+        whole = learning.rule.lower_whole(onnx, value, gradient, histories, own_rate, decay)
+        self.params[param.key], update = whole
+        self._take(param, histories, update)
+        return True
+
+    def _new_histories(self, param: LearnedParam) -> list[str]:
+        layer, name = param.key
+        return [self._input(f"history/{i}/{layer}/{name}", param.shape) for i in range(self._learning.rule.histories)]
+
+    def _take(self, param: LearnedParam, histories: Sequence[str], update: Update) -> None:
+        self.history_inputs |= {(param.key, i): history for i, history in enumerate(histories)}
+        self.histories |= {(param.key, i): new for i, new in enumerate(update.histories) if new is not None}
+        if update.subtrahend is not None:
+            self.updates[param.key] = update.subtrahend
 
     def _factor(self, gradients: Mapping[ParamKey, str]) -> str | float:
         """What each gradient is multiplied by: clipped by their common length first, then divided by the passes."""

@@ -34,18 +34,20 @@ class OnnxBuilder(Scopes):
     stateful: states that a layer keeps from pass to pass become graph inputs ``layer/name_in`` and outputs
     ``layer/name_out``; otherwise every pass starts from zeros. unroll: a loop is written out step by step where the
     number of steps is known, so that no node has a body. open_params: parameters become graph inputs, so layers look at no
-    values of theirs, and a forward pass may change them.
+    values of theirs, and a forward pass may change them. training_ops: our library runs the model, so that its operators
+    for training (ops/training.h) may stand in it.
     """
 
     def __init__(
         self, opset: int, dims: Mapping[str, Dims], *, stateful: bool = False, unroll: bool = False,
-        open_params: bool = False,
+        open_params: bool = False, training_ops: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(dims)
         self.opset = opset
         self.stateful = stateful
         self.unroll = unroll
         self.open_params = open_params
+        self.training_ops = training_ops
         self.states: dict[str, tuple[str, Shape]] = {}
         """Where `stateful`: graph input of a state → the value that leaves it, and its shape."""
         self.nodes: list[NodeProto] = []

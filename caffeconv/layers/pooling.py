@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
 Method = Literal["MAX", "AVE", "STOCHASTIC", "AVE_EXC_PAD"]
+_FIELDS = ("kernel", "stride", "pad")
 METHODS: tuple[Method, ...] = ("MAX", "AVE", "STOCHASTIC", "AVE_EXC_PAD")
 AVERAGES = frozenset(("AVE", "AVE_EXC_PAD"))
 LOWEST = float(np.finfo(np.float32).min)
@@ -321,6 +322,10 @@ def pooling_diff(
             onnx, times(onnx, top_diff, onnx.floats("shares", share), "shared_diff"), ones, window, shape[1],
             positions=pooled, size=shape[2:], what="bottom_diff",
         )  # fmt: skip
+    if onnx.training_ops and len(window.kernel) == 2:
+        sizes = zip("hw", window.kernel, window.stride, window.pad, strict=True)
+        fields = {f"{name}_{axis}": size for axis, *own in sizes for name, size in zip(_FIELDS, own, strict=True)}
+        return onnx.library_values("MaxPoolGrad", [bottom, top_diff], 1, what="bottom_diff", **fields)[0]
     x, padded, attributes = _padded(onnx, method, window, shape, pooled, bottom)
     greatest, indices = onnx.ops("MaxPool", [x], 2, what="winner", **attributes)
     place = _places(onnx, window, shape, padded, greatest, indices)

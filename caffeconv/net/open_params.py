@@ -15,7 +15,8 @@ from caffeconv.ir.graph import Graph
 from caffeconv.net.open_session import open_session
 from caffeconv.net.params import ParamStore
 from caffeconv.net.pass_state import Noise
-from caffeconv.runtime.providers import ComputeOptions
+from caffeconv.runtime.install import choose_providers, import_onnxruntime
+from caffeconv.runtime.providers import CPU, ComputeOptions
 from caffeconv.runtime.session import Session
 from caffeconv.tensor.param import ParamKey
 from caffeconv.tensor.shape import FloatArray, Shape
@@ -91,6 +92,13 @@ def open_forward(
     session = learning_session(model, graph, compute)
     inputs = OpenInputs(open_inputs(model, builder), _noise_of(session, builder.noise), frozenset(read))
     return OpenForward(session, inputs, dict(builder.changed_params))
+
+
+def takes_training_ops(compute: ComputeOptions) -> bool:
+    """Whether our library's operators for training may stand in models: it has them, and the CPU computes."""
+    from caffeconv.ops import has_training_ops
+
+    return choose_providers(compute.provider, import_onnxruntime())[0] == CPU and has_training_ops()
 
 
 def learning_session(model: LazyModel, graph: Graph, compute: ComputeOptions) -> Session:

@@ -12,7 +12,7 @@ from caffeconv.frontend.reshape import input_shapes, reshape_graph
 from caffeconv.inspection.costs import session_bytes
 from caffeconv.ir.graph import Graph
 from caffeconv.net.lru import LruCache
-from caffeconv.net.open_params import NO_INPUTS, OpenForward, OpenInputs, open_forward
+from caffeconv.net.open_params import NO_INPUTS, OpenForward, OpenInputs, open_forward, takes_training_ops
 from caffeconv.net.open_session import open_session
 from caffeconv.net.params import ParamStore
 from caffeconv.net.pass_state import ForwardPass, initial_state
@@ -229,7 +229,10 @@ class SessionPool:
     ) -> BackwardSession:
         read: set[ParamKey] = set()
         bound = self._params.apply(graph, read.add if self._opens_params else None)
-        model = emit_backward(bound, span, seeded=seeds, wanted=blobs, open_params=self._opens_params, held=held)
+        model = emit_backward(
+            bound, span, seeded=seeds, wanted=blobs, open_params=self._opens_params, held=held,
+            training_ops=takes_training_ops(self._compute),
+        )  # fmt: skip
         session = None
         if model.blobs or model.params:
             compute = replace(self._compute, half=False)

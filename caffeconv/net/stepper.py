@@ -12,7 +12,7 @@ from caffeconv.emit.training_step import Learning, StepKind, StepModel, emit_ste
 from caffeconv.net.backward import Backward
 from caffeconv.net.bound_arrays import BoundRun, SwappedArrays
 from caffeconv.net.forward import Forward
-from caffeconv.net.open_params import OpenInputs, draw, learning_session
+from caffeconv.net.open_params import OpenInputs, draw, learning_session, takes_training_ops
 from caffeconv.net.params import ParamStore
 from caffeconv.net.pass_state import BackwardPass, ForwardPass, initial_state
 from caffeconv.net.planned_session import session_key
@@ -180,7 +180,7 @@ class Stepper:
             read: set[ParamKey] = set()
             model = emit_step(
                 self._params.apply(graph, read.add), self._learning, kind, values=values, resting=self._resting,
-                tells_updates=tells_updates,
+                tells_updates=tells_updates, training_ops=takes_training_ops(self._sessions.compute),
             )  # fmt: skip
             session = learning_session(model.model, graph, self._sessions.compute)
             noise = {name: shape for name, shape in model.noise.items() if name in session.inputs}

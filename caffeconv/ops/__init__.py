@@ -6,12 +6,13 @@ carries the operators it uses as model-local functions in standard ONNX (``funct
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from pathlib import Path
 
 from caffeconv.errors import CaffeconvError
 
-__all__ = ["cuda_library_path", "library_path"]
+__all__ = ["cuda_library_path", "has_training_ops", "library_path"]
 
 _PREFIX, _SUFFIX = {"win32": ("", ".dll"), "darwin": ("lib", ".dylib")}.get(sys.platform, ("lib", ".so"))
 
@@ -34,6 +35,12 @@ def library_path() -> str:
             "caffeconv is installed. Run `pip install .` in the source tree, and start Python from another folder"
         )
     return str(path)
+
+
+def has_training_ops() -> bool:
+    """Whether the library is there and has the operators of training.h."""
+    path = _find("caffeconv_ops")
+    return path is not None and hasattr(ctypes.CDLL(str(path)), "caffeconv_has_training_ops")
 
 
 def cuda_library_path() -> str | None:

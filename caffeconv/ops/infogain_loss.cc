@@ -16,6 +16,7 @@
 #include "infogain_loss_cuda.h"
 #include "ort_abi.h"
 #include "python_layer.h"
+#include "training.h"
 
 namespace caffeconv {
 namespace {
@@ -475,6 +476,7 @@ extern "C" ORT_EXPORT OrtStatus* ORT_CALL RegisterCustomOps(OrtSessionOptions* o
       caffeconv::check(ort::CreateCustomOpDomain::call(api, "caffeconv", &made));
       caffeconv::add_ops<caffeconv::CpuDevice>(api, made);
       caffeconv::check(caffeconv::add_python_ops(api, made));
+      caffeconv::check(caffeconv::add_training_ops(api, made));
 #if defined(CAFFECONV_WITH_CUDA)
       caffeconv::add_ops<caffeconv::CudaDevice>(api, made);
 #endif

@@ -28,6 +28,7 @@ class Rule(ABC):
 
     histories: ClassVar[int] = 1
     remembers_unmoved: ClassVar[bool] = True
+    is_one_operator: ClassVar[bool] = False
     scalars: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
@@ -36,6 +37,12 @@ class Rule(ABC):
         scalars: Mapping[str, str],
     ) -> Update:  # fmt: skip
         """As UpdateRule.lower."""
+
+    def lower_whole(
+        self, onnx: OnnxBuilder, value: str, gradient: str, histories: Sequence[str], rate: str, decay: float
+    ) -> tuple[str, Update]:
+        """As UpdateRule.lower_whole."""
+        raise NotImplementedError(f"{type(self).__name__} has no operator of its own")
 
     def scalars_at(self, iteration: int) -> dict[str, float]:
         """The values of `scalars` in an iteration, from 0."""
@@ -47,6 +54,7 @@ class SGD(Rule):
     """h = momentum·h + r·g; u = h."""
 
     remembers_unmoved: ClassVar[bool] = False
+    is_one_operator: ClassVar[bool] = True
 
     momentum: float
 
@@ -56,6 +64,14 @@ class SGD(Rule):
     ) -> Update:  # fmt: skip
         speed = _weighted(onnx, (self.momentum, histories[0]), (rate, gradient), "speed")
         return Update(speed, (speed,))
+
+    def lower_whole(
+        self, onnx: OnnxBuilder, value: str, gradient: str, histories: Sequence[str], rate: str, decay: float
+    ) -> tuple[str, Update]:
+        scalars = [rate, onnx.floats("momentum", self.momentum), onnx.floats("decay", decay)]
+        inputs = [value, gradient, histories[0], *scalars]
+        following, speed = onnx.library_values("SGDUpdate", inputs, 2, what="sgd")
+        return following, Update(speed, (speed,))
 
 
 @dataclass(frozen=True)

@@ -93,3 +93,11 @@ def test_clipping_leaves_the_direction(graph: Graph) -> None:
     factor = 0.25 / np.sqrt(12 * 4)
     np.testing.assert_allclose(clipped_weight, weight * factor, 1e-5)
     np.testing.assert_allclose(clipped_bias, bias * factor, 1e-5)
+
+
+def test_our_library_does_an_update_as_one_operator(graph: Graph) -> None:
+    resting = frozenset(("n", name) for name in ("mean", "variance", "scale_factor"))
+    step = emit_step(graph, Learning(SGD(0.5), decay=0.1), StepKind(), resting=resting, training_ops=True)
+    kinds = [node.op_type for node in step.model.model.graph.node if node.domain == "caffeconv"]
+    assert kinds == ["SGDUpdate", "SGDUpdate"]
+    assert set(step.histories) == set(step.history_inputs) == {(WEIGHT, 0), (BIAS, 0)}

@@ -1,0 +1,102 @@
+"""MaxPoolGrad and SGDUpdate: the kernels against what they are short for."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from support.small_nets import Array
+
+import caffeconv.ops
+
+FIELDS = ("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w")
+
+
+def run_op(op: str, inputs: dict[str, Array], outputs: int, **attributes: int) -> list[Array]:
+    names = [f"y{i}" for i in range(outputs)]
+    node = helper.make_node(op, list(inputs), names, domain="caffeconv")
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+    graph = helper.make_graph(
+        [node], "op",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, values.shape) for name, values in inputs.items()],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("caffeconv", 1)])
+    model.ir_version = 8
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 2
+    options.register_custom_ops_library(caffeconv.ops.library_path())
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    results: list[Array] = session.run(names, inputs)
+    return results
+
+
+def first_winners(x: Array, dy: Array, window: dict[str, int]) -> Array:
+    """Each window's diff at the first of its greatest values, as Caffe's loops find it."""
+    dx = np.zeros(x.shape)
+    for n, c, i, j in np.ndindex(*dy.shape):
+        top, left = i * window["stride_h"] - window["pad_h"], j * window["stride_w"] - window["pad_w"]
+        rows = slice(max(top, 0), max(top + window["kernel_h"], 0))
+        columns = slice(max(left, 0), max(left + window["kernel_w"], 0))
+        part = x[n, c, rows, columns]
+        if part.size:
+            row, column = np.unravel_index(part.argmax(), part.shape)
+            dx[n, c, rows.start + row, columns.start + column] += dy[n, c, i, j]
+    return dx.astype(np.float32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    sizes=st.tuples(*[st.integers(1, 3)] * 2, *[st.integers(3, 8)] * 2, *[st.integers(1, 4)] * 2),
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    pad=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    seed=st.integers(0, 1000),
+)
+def test_max_pool_grad(
+    sizes: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 3, sizes[:4]).astype(np.float32)  # ties are common
+    dy = rng.normal(size=(*sizes[:2], *sizes[4:])).astype(np.float32)
+    window = dict(zip(FIELDS, (*kernel, *stride, *pad), strict=True))
+    (dx,) = run_op("MaxPoolGrad", {"x": x, "dy": dy}, 1, **window)
+    np.testing.assert_allclose(dx, first_winners(x, dy, window), 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (50, 1001)])
+def test_sgd_update(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    value, gradient, history = (np.asarray(rng.normal(size=shape), np.float32) for _ in range(3))
+    scalars = {
+        "rate": np.array(0.1, np.float32),
+        "momentum": np.array(0.9, np.float32),
+        "decay": np.array(0.01, np.float32),
+    }
+    inputs = {"value": value, "gradient": gradient, "history": history, **scalars}
+    following, speed = run_op("SGDUpdate", inputs, 2)
+    expected = 0.9 * history + 0.1 * (gradient + 0.01 * value)
+    np.testing.assert_allclose(speed, expected, 1e-4, 1e-6)
+    np.testing.assert_allclose(following, value - expected, 1e-4, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("x", "dy", "stride", "message"),
+    [
+        ((1, 2, 3, 3), (1, 2, 1, 1), 0, "strides from 1 on"),
+        ((1, 2, 3, 3), (1, 1, 1, 1), 1, "bottom N×C×H×W and a diff"),
+        ((2, 3, 3), (1, 1, 1, 1), 1, "bottom N×C×H×W and a diff"),
+    ],
+)
+def test_what_does_not_fit_is_refused(x: tuple[int, ...], dy: tuple[int, ...], stride: int, message: str) -> None:
+    window = dict(zip(FIELDS, (1, 1, stride, stride, 0, 0), strict=True))
+    with pytest.raises(Exception, match=message):
+        run_op("MaxPoolGrad", {"x": np.zeros(x, np.float32), "dy": np.zeros(dy, np.float32)}, 1, **window)
+
+
+def test_the_library_says_that_it_has_them() -> None:
+    assert caffeconv.ops.has_training_ops()
