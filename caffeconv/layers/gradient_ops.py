@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from caffeconv.errors import LayerError
 from caffeconv.ir.layer import Gradients, Node
-from caffeconv.tensor.shape import Dims, Shape
+from caffeconv.tensor.shape import Dims, Shape, count
 from caffeconv.tensor.window import Window
 
 if TYPE_CHECKING:
@@ -96,6 +98,11 @@ def spread_windows(
     )  # fmt: skip
 
 
+LEAST_CHANNELS, MOST_TAPS = 24, 49
+"""From so many channels on, and for so many elements of a window at most, a product for each of these is faster than one
+convolution for all of them, whose matrices have no more columns than the window has elements."""
+
+
 def filter_diff(
     onnx: OnnxBuilder, image: str, places: str, window: Window, group: int, *, image_dims: Dims, places_dims: Dims,
     what: str,
@@ -109,6 +116,8 @@ def filter_diff(
     size, positions = image_dims[2:], places_dims[2:]
     positions = onnx.fixed(positions, "the gradient of a weight needs to know the sizes of the output")
     channels = onnx.fixed(image_dims[1:2], "a convolution's number of channels")[0] // group
+    if channels >= LEAST_CHANNELS and count(window.kernel) <= MOST_TAPS and None not in (image_dims[0], places_dims[1]):
+        return _filter_diff_by_taps(onnx, image, places, window, group, image_dims, places_dims, what)
     items = None if image_dims[0] is None else image_dims[0] * group
     if group > 1:
         image = onnx.reshape(image, (image_dims[0], group, channels, *size), what="image_groups")
@@ -127,3 +136,39 @@ def filter_diff(
         bounds = [onnx.ints("first_tap", [0] * axes), onnx.ints("taps", window.kernel), onnx.ints("spatial", spatial)]
         taps = onnx.op("Slice", [taps, *bounds], what="filter_taps")
     return onnx.op("Transpose", [taps], what=what, perm=[1, 0, *range(2, axes + 2)])
+
+
+def _filter_diff_by_taps(
+    onnx: OnnxBuilder, image: str, places: str, window: Window, group: int, image_dims: Dims, places_dims: Dims, what: str
+) -> str:  # fmt: skip
+    """As `filter_diff`: for each element of the window, a product of the places and of what it saw of the image."""
+    axes, why = len(window.kernel), "the gradient of a weight needs to know all sizes"
+    items, channels, *size = onnx.fixed(image_dims, why)
+    _, outputs, *positions = onnx.fixed(places_dims, why)
+    swapped = [1, 0, *range(2, axes + 2)]
+    needed = [(p - 1) * s + (k - 1) * d + 1 for p, s, k, d in zip(
+        positions, window.stride, window.kernel, window.dilation, strict=True
+    )]  # fmt: skip
+    ends = [max(n - s - p, 0) for n, s, p in zip(needed, size, window.pad, strict=True)]
+    if any((*window.pad, *ends)):
+        image = onnx.op("Pad", [image, onnx.ints("image_pads", [0, 0, *window.pad, 0, 0, *ends])], what="padded_image")
+    image = onnx.op("Transpose", [image], what="image_by_channel", perm=swapped)
+    flat = items * count(positions)
+    rows = onnx.op("Transpose", [places], what="places_by_output", perm=swapped)
+    rows = onnx.reshape(rows, (group, outputs // group, flat), what="place_rows")
+    spatial, steps = onnx.ints("spatial", list(range(2, axes + 2))), onnx.ints("steps", window.stride)
+    taps = []
+    for tap in np.ndindex(*window.kernel):
+        starts = [t * d for t, d in zip(tap, window.dilation, strict=True)]
+        stops = [start + (p - 1) * s + 1 for start, p, s in zip(starts, positions, window.stride, strict=True)]
+        bounds = [onnx.ints("tap_start", starts), onnx.ints("tap_stop", stops), spatial, steps]
+        seen = onnx.op("Slice", [image, *bounds], what="tap") if count(window.kernel) > 1 or any(
+            s > 1 for s in window.stride
+        ) else image  # fmt: skip
+        columns = onnx.reshape(seen, (group, channels // group, flat), what="tap_rows")
+        columns = onnx.op("Transpose", [columns], what="tap_columns", perm=[0, 2, 1])
+        product = onnx.op("MatMul", [rows, columns], what="tap_diff")
+        taps.append(onnx.reshape(product, (1, outputs, channels // group), what="tap_diff"))
+    stacked = taps[0] if len(taps) == 1 else onnx.op("Concat", taps, what="tap_diffs", axis=0)
+    last = onnx.op("Transpose", [stacked], what="taps_last", perm=[1, 2, 0])
+    return onnx.reshape(last, (outputs, channels // group, *window.kernel), what=what)

@@ -45,7 +45,6 @@ WITHOUT_TEST_FILE: dict[str, str] = {
     "layers/accuracy.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/contrastive_loss.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/eltwise.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
-    "layers/gradient_ops.py": "layers/test_layer_gradients.py, layers/test_loss_gradients.py",
     "layers/infogain_loss.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/inner_product.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/label_ops.py": "layers/test_losses.py, layers/test_loss_gradients.py",

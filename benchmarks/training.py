@@ -1,0 +1,286 @@
+"""How long an iteration of training takes, data in memory, and what of it is not onnxruntime's.
+
+    python benchmarks/training.py [--threads 2] [--seconds 5] [--nets lenet cifar caffenet squeezenet]
+
+SGD with momentum and weight decay; medians. Where PyTorch is installed, the same layers, loss and update in it, on as many
+threads, in turns with ours. The last lines are the nodes on which onnxruntime spends most of the iteration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from caffeconv.caffe_format.prototxt import NetSource
+from caffeconv.frontend.options import NetOptions
+from caffeconv.net.net import Net
+from caffeconv.runtime.providers import ComputeOptions
+from caffeconv.training.solver import Solver
+from caffeconv.training.solver_file import read_solver
+
+RATE, MOMENTUM, DECAY = 0.001, 0.9, 0.0005
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a chain: conv, max, ave, relu, lrn, fc, drop or fire, with its sizes."""
+
+    kind: str
+    outputs: int = 0
+    kernel: int = 0
+    stride: int = 1
+    pad: int = 0
+    group: int = 1
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A net: its input, its classes, and its layers."""
+
+    shape: tuple[int, int, int, int]
+    classes: int
+    layers: tuple[Layer, ...]
+
+
+def conv(outputs: int, kernel: int, stride: int = 1, pad: int = 0, group: int = 1) -> Layer:
+    return Layer("conv", outputs, kernel, stride, pad, group)
+
+
+def pool(kind: str, kernel: int, stride: int) -> Layer:
+    return Layer(kind, kernel=kernel, stride=stride)
+
+
+RELU, LRN, DROP = Layer("relu"), Layer("lrn"), Layer("drop")
+FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))
+CHAINS = {
+    "lenet": Chain((64, 1, 28, 28), 10, (
+        conv(20, 5), pool("max", 2, 2), conv(50, 5), pool("max", 2, 2), Layer("fc", 500), RELU, Layer("fc", 10),
+    )),
+    "cifar": Chain((100, 3, 32, 32), 10, (
+        conv(32, 5, pad=2), pool("max", 3, 2), RELU, conv(32, 5, pad=2), RELU, pool("ave", 3, 2), conv(64, 5, pad=2), RELU,
+        pool("ave", 3, 2), Layer("fc", 64), Layer("fc", 10),
+    )),
+    "caffenet": Chain((16, 3, 227, 227), 1000, (
+        conv(96, 11, 4), RELU, pool("max", 3, 2), LRN, conv(256, 5, pad=2, group=2), RELU, pool("max", 3, 2), LRN,
+        conv(384, 3, pad=1), RELU, conv(384, 3, pad=1, group=2), RELU, conv(256, 3, pad=1, group=2), RELU,
+        pool("max", 3, 2), Layer("fc", 4096), RELU, DROP, Layer("fc", 4096), RELU, DROP, Layer("fc", 1000),
+    )),
+    "squeezenet": Chain((16, 3, 227, 227), 1000, (
+        conv(64, 3, 2), RELU, pool("max", 3, 2), *(Layer("fire", o, s) for s, o in FIRES[:2]), pool("max", 3, 2),
+        *(Layer("fire", o, s) for s, o in FIRES[2:4]), pool("max", 3, 2), *(Layer("fire", o, s) for s, o in FIRES[4:]),
+        DROP, conv(1000, 1), RELU, Layer("mean"),
+    )),
+}  # fmt: skip
+
+
+# -- ours --------------------------------------------------------------------------------------------------------------
+
+
+def prototxt(chain: Chain) -> str:
+    """The chain as a net with SoftmaxWithLoss."""
+    dims = " ".join(f"dim: {dim}" for dim in chain.shape)
+    text = [
+        f'layer {{ name: "data" type: "Input" top: "data" input_param {{ shape {{ {dims} }} }} }}',
+        f'layer {{ name: "label" type: "Input" top: "label" input_param {{ shape {{ dim: {chain.shape[0]} }} }} }}',
+    ]
+    last = "data"
+    for number, layer in enumerate(chain.layers):
+        last = _write(text, layer, f"{layer.kind}{number}", last)
+    text.append(f'layer {{ name: "loss" type: "SoftmaxWithLoss" bottom: "{last}" bottom: "label" top: "loss" }}')
+    return "\n".join(text)
+
+
+def _write(text: list[str], layer: Layer, name: str, bottom: str) -> str:
+    filler = 'weight_filler { type: "xavier" }'
+
+    def add(kind: str, top: str, fields: str, below: str = "") -> str:
+        below = below or f'bottom: "{bottom}"'
+        text.append(f'layer {{ name: "{top}" type: "{kind}" {below} top: "{top}" {fields} }}')
+        return top
+
+    def convolve(top: str, below: str, sizes: Layer) -> str:
+        fields = f"num_output: {sizes.outputs} kernel_size: {sizes.kernel} stride: {sizes.stride} pad: {sizes.pad}"
+        made = add(
+            "Convolution", top, f"convolution_param {{ {fields} group: {sizes.group} {filler} }}", f'bottom: "{below}"'
+        )
+        return made if sizes is layer else add("ReLU", f"{top}_relu", "", f'bottom: "{made}"')
+
+    if layer.kind == "conv":
+        return convolve(name, bottom, layer)
+    if layer.kind == "fire":
+        squeezed = convolve(f"{name}_s", bottom, conv(layer.kernel, 1))
+        parts = [convolve(f"{name}_{k}", squeezed, conv(layer.outputs, k, pad=k // 2)) for k in (1, 3)]
+        return add("Concat", name, "", " ".join(f'bottom: "{part}"' for part in parts))
+    sizes = f"kernel_size: {layer.kernel} stride: {layer.stride}"
+    return {
+        "max": lambda: add("Pooling", name, f"pooling_param {{ pool: MAX {sizes} }}"),
+        "ave": lambda: add("Pooling", name, f"pooling_param {{ pool: AVE {sizes} }}"),
+        "mean": lambda: add("Pooling", name, "pooling_param { pool: AVE global_pooling: true }"),
+        "relu": lambda: add("ReLU", name, ""),
+        "lrn": lambda: add("LRN", name, "lrn_param { local_size: 5 alpha: 0.0001 beta: 0.75 }"),
+        "drop": lambda: add("Dropout", name, ""),
+        "fc": lambda: add("InnerProduct", name, f"inner_product_param {{ num_output: {layer.outputs} {filler} }}"),
+    }[layer.kind]()
+
+
+def ours(chain: Chain, threads: int, folder: Path) -> Solver[Net]:
+    """A solver over the chain, its inputs filled."""
+    (folder / "net.prototxt").write_text(prototxt(chain))
+    (folder / "solver.prototxt").write_text(
+        f'net: "{folder / "net.prototxt"}" base_lr: {RATE} momentum: {MOMENTUM} weight_decay: {DECAY} lr_policy: "fixed"'
+    )
+    compute = ComputeOptions("cpu", threads, nhwc=False, half=False)
+
+    def make_net(source: NetSource, options: NetOptions) -> Net:
+        return Net.of_source(source, options, compute)
+
+    solver = Solver(read_solver(folder / "solver.prototxt"), make_net)
+    random = np.random.default_rng(0)
+    solver.net.blobs["data"].data[...] = random.random(chain.shape, np.float32)
+    solver.net.blobs["label"].data[...] = random.integers(0, chain.classes, chain.shape[0])
+    return solver
+
+
+# -- PyTorch -----------------------------------------------------------------------------------------------------------
+
+
+def torch_step(chain: Chain, threads: int) -> Callable[[], object] | None:
+    """One iteration in PyTorch; None where it is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+    from torch import nn
+
+    class Fire(nn.Module):  # type: ignore[misc] # PyTorch has no types here
+        def __init__(self, inputs: int, squeezed: int, outputs: int) -> None:
+            super().__init__()
+            self.squeeze = nn.Conv2d(inputs, squeezed, 1)
+            self.expand = nn.ModuleList(nn.Conv2d(squeezed, outputs, k, padding=k // 2) for k in (1, 3))
+
+        def forward(self, x: object) -> object:
+            squeezed = torch.relu(self.squeeze(x))
+            return torch.cat([torch.relu(expand(squeezed)) for expand in self.expand], 1)
+
+    def modules() -> Iterator[object]:
+        channels, is_flat = chain.shape[1], False
+        for layer in chain.layers:
+            if layer.kind == "conv":
+                sizes = (layer.kernel, layer.stride, layer.pad)
+                yield nn.Conv2d(channels, layer.outputs, *sizes, groups=layer.group)
+                channels = layer.outputs
+            elif layer.kind == "fire":
+                yield Fire(channels, layer.kernel, layer.outputs)
+                channels = 2 * layer.outputs
+            elif layer.kind == "fc":
+                if not is_flat:
+                    yield nn.Flatten()
+                is_flat = True
+                yield nn.LazyLinear(layer.outputs)
+            elif layer.kind == "mean":
+                yield nn.AdaptiveAvgPool2d(1)
+                yield nn.Flatten()
+            else:
+                yield {
+                    "max": lambda at=layer: nn.MaxPool2d(at.kernel, at.stride, ceil_mode=True),
+                    "ave": lambda at=layer: nn.AvgPool2d(at.kernel, at.stride, ceil_mode=True),
+                    "relu": nn.ReLU, "lrn": lambda: nn.LocalResponseNorm(5, 1e-4, 0.75), "drop": nn.Dropout,
+                }[layer.kind]()  # fmt: skip
+
+    torch.set_num_threads(threads)
+    net = nn.Sequential(*modules())
+    x, labels = torch.rand(chain.shape), torch.randint(0, chain.classes, chain.shape[:1])
+    net(x)
+    optimizer = torch.optim.SGD(net.parameters(), RATE, MOMENTUM, weight_decay=DECAY)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+
+def timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def slowest_nodes(solver: Solver[Net], threads: int) -> list[str]:
+    """The nodes that take most of an iteration, in milliseconds."""
+    import onnxruntime
+
+    import caffeconv.ops
+
+    (entry,) = solver._stepper._entries.values()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_profiling = True
+    options.profile_file_prefix = str(Path(tempfile.mkdtemp()) / "step")
+    options.register_custom_ops_library(caffeconv.ops.library_path())
+    model = entry.model.model.model.SerializeToString()
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    runs = 5
+    feeds = {it.name: np.zeros(it.shape, np.float32) for it in session.get_inputs()}
+    for _ in range(runs):
+        session.run(None, feeds)
+    times: Counter[str] = Counter()
+    for event in json.loads(Path(session.end_profiling()).read_text()):
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+            times[f"{event['name'].removesuffix('_kernel_time')} ({event['args']['op_name']})"] += event["dur"]
+    return [f"{microseconds / runs / 1000:8.2f} ms  {name}" for name, microseconds in times.most_common(6)]
+
+
+def measure(name: str, threads: int, seconds: float) -> None:
+    chain = CHAINS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        solver = ours(chain, threads, Path(folder))
+        theirs = torch_step(chain, threads)
+        solver.step(2)
+        (entry,) = solver._stepper._entries.values()
+        mine: list[float] = []
+        bare: list[float] = []
+        rival: list[float] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end or len(mine) < 3:
+            mine.append(timed(lambda: solver.step(1)))
+            bare.append(timed(entry.run.run))
+            if theirs is not None:
+                rival.append(timed(theirs))
+        step, alone = statistics.median(mine), statistics.median(bare)
+        outside = max(0.0, step - alone) / step
+        line = f"{name}, batch {chain.shape[0]}: {step * 1e3:.1f} ms, {chain.shape[0] / step:.0f} images/s"
+        line += f", {outside:.1%} outside onnxruntime"
+        if rival:
+            other = statistics.median(rival)
+            line += f"; PyTorch {other * 1e3:.1f} ms, so {step / other:.2f} times its time"
+        print(line)
+        for node in slowest_nodes(solver, threads):
+            print(node)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--nets", nargs="+", choices=list(CHAINS), default=list(CHAINS))
+    arguments = parser.parse_args()
+    for name in arguments.nets:
+        measure(name, arguments.threads, arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()
