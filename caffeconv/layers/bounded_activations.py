@@ -145,16 +145,29 @@ def _between(onnx: OnnxBuilder, x: str, low: float, high: float, diff: str) -> s
 
 @dataclass(frozen=True)
 class Sparsify(Elementwise):
-    """y = x nearer to 0 by `thre`, and 0 where |x| is at most that (wenwei202's SSL: sparsify_layer.cpp)."""
+    """y = x nearer to 0 by `thre`, and 0 where |x| is at most that (wenwei202's SSL: sparsify_layer.cpp).
+
+    Backward adds `coef` · sign(y) to the diff, the slope of an L1 norm that no loss has.
+    """
 
     threshold: float
+    coefficient: float
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.sparsify_param
         if p.thre < 0 or p.coef < 0:
             raise LayerError(f"thre is {p.thre:g}, coef {p.coef:g}; at least 0 was needed")
-        return cls(p.thre)
+        return cls(p.thre, p.coef)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Shrink", node.bottoms, node.tops, lambd=self.threshold, bias=self.threshold)
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        sign = onnx.op("Sign", [node.tops[0]], what="sign")
+        if self.coefficient:
+            slope = onnx.op("Mul", [sign, onnx.floats("coef", self.coefficient)], what="norm_slope")
+            diff = onnx.op("Add", [diff, slope], what="regularized_diff")
+        if self.threshold == 0:
+            return onnx.op("Identity", [diff], what="bottom_diff")
+        return onnx.op("Mul", [diff, onnx.op("Abs", [sign], what="is_kept")], what="bottom_diff")

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
-from caffeconv.ir.layer import Layer, Node
+from caffeconv.ir.layer import Gradients, Layer, Node
 from caffeconv.layers.gradient_ops import times
 from caffeconv.tensor.axis_order import AxisOrder, as_caffe
 from caffeconv.tensor.shape import Shapes, canonical_axis, count, format_shape
@@ -148,6 +150,18 @@ class Gram(Layer):
         products = onnx.op("MatMul", [x, turned], what="products")
         mean = times(onnx, products, self._share(node), "mean_product")
         onnx.reshape(mean, onnx.dims(node.tops[0]), to=node.tops[0])
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        """As the fork has it: right for the derivative of a loss that looks at each pair of channels once."""
+        x, _ = self._planes(node, onnx)
+        batch, channels = onnx.dims(node.tops[0])[0], node.top_shapes[0][1]
+        diff = onnx.reshape(top_diffs[0], (batch, channels, channels), what="pair_diff")
+        twice = onnx.floats("diagonal_twice", 1 + np.eye(channels, dtype=np.float32))
+        diff = onnx.op("Mul", [diff, twice], what="diagonal_doubled")
+        diff = times(onnx, onnx.op("MatMul", [diff, x], what="plane_diff"), self._share(node), "mean_diff")
+        return Gradients((onnx.reshape(diff, onnx.dims(node.bottoms[0]), what="bottom_diff"),))
 
     def _planes(self, node: Node, onnx: OnnxBuilder) -> tuple[str, str]:
         """The bottom as N×C×places, and as N×places×C."""

@@ -276,7 +276,6 @@ WITHOUT_GRADIENT = {
     "DenseBlock",
     "Downsample",
     "FlowWarp",
-    "Gram",
     "ImResize",
     "Lstm",
     "Mean",
@@ -294,7 +293,6 @@ WITHOUT_GRADIENT = {
     "ResizeBilinear",
     "ResizeNearestNeighbor",
     "SpaceToBatchND",
-    "Sparsify",
 }
 """Types of forks whose gradient is not written yet; the set may only shrink."""
 

@@ -38,3 +38,11 @@ def test_formulas(tmp_path: Path, layer: str, want: Array) -> None:
 def test_a_threshold_is_not_negative(tmp_path: Path) -> None:
     with pytest.raises(caffeconv.CaffeconvError, match="thre is -1"):
         run(tmp_path, 'type: "Sparsify" sparsify_param { thre: -1 }')
+
+
+def test_the_norm_that_sparsify_adds_to_the_diff(tmp_path: Path) -> None:
+    text = 'layer { name: "l" type: "Sparsify" bottom: "x" top: "y" sparsify_param { thre: 1.6 coef: 0.25 } }\n'
+    net = caffeconv.Net(write_net(tmp_path, {"x": X.shape}, text, "force_backward: true\n"))
+    y = net.forward(x=X)["y"]
+    diff = np.random.default_rng(1).normal(size=X.shape).astype(np.float32)
+    np.testing.assert_allclose(net.backward(y=diff)["x"], (diff + 0.25 * np.sign(y)) * (y != 0), rtol=1e-6)

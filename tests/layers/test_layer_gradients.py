@@ -282,6 +282,8 @@ RULES = {
     "hard sigmoid": Rule("HardSigmoid", X, "hard_sigmoid_param { alpha: 0.31 beta: 0.4 }", spread),
     "hard swish": Rule("HardSwish", ((2, 3, 5, 5),), made=spread),
     "truncation": Rule("Truncation", X, "truncation_param { lower_bound: -1.02 upper_bound: 2.03 }", spread),
+    "sparsify": Rule("Sparsify", X, "sparsify_param { thre: 0.52 }", spread),
+    "sparsify nothing": Rule("Sparsify", X, "sparsify_param { thre: 0 }", spread),
     "cosine": Rule("Cosine", X),
     "selu dropout": Rule("SeLuDropout", X),
     "add": Rule("Add", ((2, 1, 4), (3, 1))),
