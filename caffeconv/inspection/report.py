@@ -136,7 +136,7 @@ def inspect(
     Arguments as for `convert`. Problems of the net and of the weights are in the report (`ok`, `diagnostics`).
 
     Args:
-        batch: the batch size to reckon costs for; None: the net's own.
+        batch: the batch size to compute costs for; None: the net's own.
         values: whether to look at the weights' values too (NaN, ∞, all zero); otherwise they are not read.
 
     Raises:

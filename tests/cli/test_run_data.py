@@ -88,7 +88,7 @@ def test_scores(here: Path) -> None:
 def test_a_whole_round_and_what_is_said_of_it(here: Path) -> None:
     result = run("net.prototxt")
     assert "db: 10 items, 3 batches of 4" in result.stderr
-    assert "the last batch went on with the first 2 items again, as Caffe's does: they count twice" in result.stderr
+    assert "the last batch was filled up with the first 2 items again, as Caffe does: they count twice" in result.stderr
     assert result.stdout == run("net.prototxt", "--iterations", 3, "-q").stdout
 
 
@@ -442,7 +442,7 @@ def test_each_damaged_item_is_listed_once(here: Path) -> None:
     good = {str(i): raw(pixels(1, 28, 28, seed=i), i) for i in (1, 2, 3)}
     write_lmdb(here / "bad", {"0": b"\xff\xff", **good})
     (here / "net.prototxt").write_text(data_layer("bad", 2) + LOSS)
-    assert "went on with the first 1 items again" in run("net.prototxt", "--skip-bad").stderr
+    assert "was filled up with the first 1 items again" in run("net.prototxt", "--skip-bad").stderr
     for more in ((), ("--iterations", 7), ("--blobs", "ip", "-o", "f.npy")):
         said = run("net.prototxt", "--skip-bad", *more).stderr
         assert "1 damaged items were passed over" in said

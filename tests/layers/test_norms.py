@@ -38,7 +38,7 @@ def test_l2norm_of_maps_is_refused_where_nothing_tells_the_fork(tmp_path: Path) 
         normed(tmp_path, 'type: "L2Norm"', x)
     for choice in ("2×3×7×7, 49 places", "`dialect='ultinous'`", "`dialect='akrit2013'`", "`dialect='retrieval'`"):
         assert choice in str(refusal.value)
-    assert "to mend it" not in str(refusal.value)
+    assert "to fix it" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (3, 5, 1, 1)])

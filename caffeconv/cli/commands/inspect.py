@@ -52,7 +52,7 @@ MOST_NAMES = 10
 @click.option(
     "--layer", "layer", metavar="NAME", help="Explain one layer instead: blobs, sizes, learning rates, TensorFlow."
 )
-@click.option("--batch", type=int, metavar="N", help="Reckon memory and multiply-adds for this batch size.")
+@click.option("--batch", type=int, metavar="N", help="Compute memory and multiply-adds for this batch size.")
 @click.option("--values", is_flag=True, help="Look at the weights' values too: NaN, infinite, all zero.")
 @net_options
 @talk_options
@@ -62,7 +62,7 @@ def inspect_command(
 ) -> None:  # fmt: skip
     """Shows every layer of NET with its shapes, parameters and costs, and says whether WEIGHTS fit.
 
-    Where they do not, says why, and which edits of NET would mend it. Exit code 0 where they fit, 1 where they do not.
+    Where they do not, says why, and which edits of NET would fix it. Exit code 0 where they fit, 1 where they do not.
     With a second prototxt in place of WEIGHTS: what differs between the two nets, layer by layer. Of a solver's file: its
     nets, its learning rates, and how many iterations go through the data once. NET may also be weights, an LMDB or LevelDB
     folder, HDF5 data, or a mean or H in a binaryproto, which are listed; two weights files are compared.
@@ -210,7 +210,7 @@ def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool
 
     if report.fixed is None:
         if report.ok:
-            note(f"nothing to mend; {out} is not written", quiet=quiet)
+            note(f"nothing to fix; {out} is not written", quiet=quiet)
             return
         raise CaffeconvError(f"{out}: not written: no edits were found after which everything fits")
     if str(out) == "-":

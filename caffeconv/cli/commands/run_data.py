@@ -67,7 +67,7 @@ def _test(request: RunRequest, verbosity: Verbosity) -> None:
         batches = passing(corrupt.collect(runner), lambda batch: non_finite.add(batch.blobs))
         twice = _add_all(runner, batches, scores, per_batch, quiet=verbosity.quiet)
     if twice:
-        say(f"the last batch went on with the first {twice} items again, as Caffe's does: they count twice")
+        say(f"the last batch was filled up with the first {twice} items again, as Caffe does: they count twice")
     say_corrupt(corrupt.messages)
     say_non_finite(non_finite)
     for line in ([f"Loss: {scores.loss:.6g}"] if scores.weights else []) + [str(score) for score in scores.means()]:

@@ -1,4 +1,4 @@
-"""Why a net cannot be built or does not take its weights, and which edits, each of them tried, would mend it."""
+"""Why a net cannot be built or does not take its weights, and which edits, each of them tried, would fix it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Diagnosis:
         lines = [self.doubt] if self.doubt else []
         if self.cures:
             prices = [_price(cure) for cure in self.cures]
-            lines.append(f"to mend it (checked: {'all shapes fit' if any(prices) else 'everything fits'} then):")
+            lines.append(f"to fix it (checked: {'all shapes fit' if any(prices) else 'everything fits'} then):")
             for i, (cure, price) in enumerate(zip(self.cures, prices, strict=True), 1):
                 lines.append(f"  {i}. {cure.text(MOST_EDITS)}" + (f"   ({cure.source})" if cure.source else ""))
                 if price and len(set(prices)) > 1:
@@ -76,13 +76,13 @@ class Diagnosis:
             number = len(self.weights_fix.changes)
             head = "the net stays as it is" if self.weights_fix.keeps_numbers else "another net than the trained one"
             lines.append(
-                f"{'or write' if self.cures else 'to mend it, write'} other weights (inspect's `fix_weights=…`; {head}):"
+                f"{'or write' if self.cures else 'to fix it, write'} other weights (inspect's `fix_weights=…`; {head}):"
             )
             lines += [f"  {change}" for change in self.weights_fix.changes[:MOST_LISTED]]
             lines += [f"  and {number - MOST_LISTED} more"] if number > MOST_LISTED else []
         if self.renaming is not None:
             lines.append(
-                f"{'or learn' if self.cures else 'to learn'} anew what does not fit: {self.renaming.text(MOST_EDITS)}"
+                f"{'or learn' if self.cures else 'to learn'} from scratch what does not fit: {self.renaming.text(MOST_EDITS)}"
             )
             lines.append(f"  {self.lost}")
         return "\n".join(lines)
