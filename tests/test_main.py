@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,15 +24,19 @@ main()
 
 
 @pytest.mark.parametrize("where", ["caffeconv.cli", "click", "caffeconv.cli.commands.inspect", "numpy"])
-def test_ctrl_c_while_importing_ends_with_130_and_says_nothing(where: str) -> None:
+def test_ctrl_c_while_importing_ends_with_130_and_says_nothing(where: str, tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED.replace("WHERE", where)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", INTERRUPTED.replace("WHERE", where)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
-def test_a_closed_stream_is_no_error(closed: str) -> None:
+def test_a_closed_stream_is_no_error(closed: str, tmp_path: Path) -> None:
     command = f"{sys.executable} -m caffeconv --version {closed}"
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    result = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (result.returncode, "Traceback" in result.stderr) == (0, False)

@@ -104,8 +104,9 @@ def convert_to(
     from caffeconv.emit.onnx_writer import choose_storage, write_model
     from caffeconv.files.atomic import refuse_input_as_output
 
-    out = _model_path(out)
+    out = arguments.path("out", out)
     refuse_input_as_output(out, (net, *weight_paths(weights)))
+    _refuse_other_files(out)
     if storage is not None:
         arguments.one_of("storage", storage, ("embed", "external", "link"))
     options = NetOptions(
@@ -122,15 +123,13 @@ def convert_to(
         return write_model(model, out, choose_storage(model, storage), hashes, metadata)
 
 
-def _model_path(out: PathLike) -> Path:
-    """`out`; CaffeconvError where its name says that it is to hold something else than a model."""
-    path = arguments.path("out", out)
+def _refuse_other_files(path: Path) -> None:
+    """Raises CaffeconvError where a file's name says that it is to hold something else than a model."""
     if path.suffix.lower() in OTHER_FILES:
         raise CaffeconvError(
             f"{path}: this writes ONNX models, and {path.suffix} files hold weights; a name that ends in .onnx was needed. "
             "`caffeconv convert` in a shell writes weights too"
         )
-    return path
 
 
 def _blobs(outputs: Sequence[str] | Literal["all"] | None) -> tuple[str, ...]:

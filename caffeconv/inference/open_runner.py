@@ -212,7 +212,13 @@ def open_model(
     with unchanged(files.all):
         if files.is_onnx:
             _check_model(request)
-            return OpenedModel(open_session(files.net, compute, profile_to=profile_to), files)
+            session = open_session(files.net, compute, profile_to=profile_to)
+            for name, dims in session.inputs.items():
+                if 0 in dims:
+                    raise CaffeconvError(
+                        f"{files.net}: input '{name}' is {list(dims)}; sizes of at least 1 were needed"
+                    )
+            return OpenedModel(session, files)
         loaded = load_cropped(files.net, files.weights, request.net, request.images.crop)
         for diagnostic in loaded.remarks:
             if diagnostic.severity == "warning":

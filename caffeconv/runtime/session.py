@@ -263,9 +263,6 @@ def _described(values: Callable[[], Sequence[onnxruntime.NodeArg]], what: str) -
     for name, kind, _ in arguments:
         if not kind.startswith("tensor("):
             raise CaffeconvError(f"the model's {what}: '{name}' is a {kind}; a tensor was needed")
-    for name, _, dims in arguments if what == "inputs" else ():
-        if 0 in dims:
-            raise CaffeconvError(f"the model's {what}: '{name}' is {dims}; sizes of at least 1 were needed")
     return {name: kind for name, kind, _ in arguments}, {name: dims for name, _, dims in arguments}
 
 

@@ -373,7 +373,7 @@ def test_ctrl_c_leaves_what_can_be_gone_on_with(here: Path) -> None:
     wait_for(lambda: journal.exists() and json.loads(journal.read_text())["items"], process)
     os.killpg(process.pid, signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert stdout == ""
     assert "Traceback" not in stderr
     assert "items are in f.npy.partial; the same command with --resume goes on" in stderr
