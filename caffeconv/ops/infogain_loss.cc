@@ -8,10 +8,10 @@
 // elements. loss, loss_diff: float32 scalars. prob, scores_diff: as scores. The gradient's loss is InfogainLoss's: both
 // at once cost little more than one.
 #include <cstdio>
-#include <new>
 #include <string>
 #include <vector>
 
+#include "guarded.h"
 #include "infogain_loss_cpu.h"
 #include "infogain_loss_cuda.h"
 #include "ort_abi.h"
@@ -20,34 +20,6 @@
 
 namespace caffeconv {
 namespace {
-
-// A status that unwinds to the callback, which hands it to onnxruntime.
-struct Failure {
-  OrtStatus* status;
-};
-
-void check(OrtStatus* status) {
-  if (status != nullptr) throw Failure{status};
-}
-
-[[noreturn]] void refuse(const OrtApi* api, const std::string& message) {
-  throw Failure{ort::CreateStatus::call(api, int{ort::kInvalidArgument}, message.c_str())};
-}
-
-// No exception crosses into onnxruntime.
-template <typename F>
-OrtStatus* guarded(const OrtApi* api, F f) {
-  try {
-    f();
-    return nullptr;
-  } catch (const Failure& failure) {
-    return failure.status;
-  } catch (const std::bad_alloc&) {
-    return ort::CreateStatus::call(api, int{ort::kFail}, "caffeconv: out of memory");
-  } catch (...) {
-    return ort::CreateStatus::call(api, int{ort::kFail}, "caffeconv: unexpected exception");
-  }
-}
 
 std::string text_of(int64_t value) { return std::to_string(value); }
 

@@ -2,38 +2,14 @@
 
 #include <algorithm>
 #include <cfloat>
-#include <new>
 #include <vector>
+
+#include "guarded.h"
 
 extern "C" ORT_EXPORT int caffeconv_has_training_ops() { return 1; }
 
 namespace caffeconv {
 namespace {
-
-struct Failure {
-  OrtStatus* status;
-};
-
-void check(OrtStatus* status) {
-  if (status != nullptr) throw Failure{status};
-}
-
-[[noreturn]] void refuse(const OrtApi* api, const char* message) {
-  throw Failure{ort::CreateStatus::call(api, int{ort::kInvalidArgument}, message)};
-}
-
-// No exception crosses into onnxruntime.
-template <typename F>
-OrtStatus* guarded(const OrtApi* api, F f) {
-  try {
-    f();
-    return nullptr;
-  } catch (const Failure& failure) {
-    return failure.status;
-  } catch (const std::bad_alloc&) {
-    return ort::CreateStatus::call(api, int{ort::kFail}, "caffeconv: out of memory");
-  }
-}
 
 struct Floats {
   float* data;

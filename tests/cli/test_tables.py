@@ -71,7 +71,7 @@ def test_each_blob_is_printed_as_what_it_is(capsys: pytest.CaptureFixture[str]) 
     }
     kinds = {"other": "loss", "map": "probabilities"}
     rule = ClassRule(lambda name: kinds.get(name, ""))
-    print_blobs(blobs, rule.kind_of, rule.gives_classes, ["a[b]", "c"], [], 1, 0.5)
+    print_blobs(blobs, rule.kind, ["a[b]", "c"], [], 1, 0.5)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[:3] == [["item", "prob", "class"], ["a[b]", "0.7000", "1"], ["c", "0.5000", "0"]]
     assert [line[0] for line in lines if line[1:2] in (["score"], ["boxes"], ["shape"])] == ["item", "other", "map"]

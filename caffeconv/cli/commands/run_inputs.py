@@ -258,17 +258,15 @@ def _keep_all(
         rule = _class_rule(run, request, names)
         if output.path is None and output.per_item:
             _refuse_if_nothing_fits(rule, results, total)
-        print_blobs(results, model.kind, rule.gives_classes, items, names, output.top_k, output.threshold)
+        print_blobs(results, rule.kind, items, names, output.top_k, output.threshold)
 
 
 def _refuse_if_nothing_fits(rule: ClassRule, results: Mapping[str, FloatArray], items: int) -> None:
     """Raises CaffeconvError where neither classes nor boxes are among the results."""
-    from caffeconv.cli.show.tables import guess_kind
     from caffeconv.tensor.shape import format_shape
 
-    for name, values in results.items():
-        if rule.gives_classes(name, values, items) or (rule.kind_of(name) or guess_kind(values, items)) == "detections":
-            return
+    if any(rule.kind(name, values, items) for name, values in results.items()):
+        return
     shapes = ", ".join(f"'{name}' is {format_shape(values.shape)}" for name, values in results.items())
     names = f"{len(rule.labels)} names, and " if rule.labels else ""
     raise CaffeconvError(

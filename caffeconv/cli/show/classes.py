@@ -117,6 +117,12 @@ class ClassRule:
         number = int(values.shape[1])
         return number == len(self.labels) if self.labels else number > 1
 
+    def kind(self, name: str, values: NDArray[np.float32], items: int) -> str:
+        """What a blob is shown as: "classes", "detections", or empty for a summary; raises as `gives_classes`."""
+        if self.gives_classes(name, values, items):
+            return "classes"
+        return "detections" if (self.kind_of(name) or guess_kind(values, items)) == "detections" else ""
+
     def is_classification(self, batch: OutputBatch) -> bool:
         """Whether every output is a score for each class of each item."""
         return all(self.gives_classes(name, values, batch.size) for name, values in batch.blobs.items())

@@ -71,15 +71,16 @@ def summary(name: str, values: Array) -> Table:
 
 
 def print_blobs(
-    results: Mapping[str, Array], kind_of: Callable[[str], str], gives_classes: Callable[[str, Array, int], bool],
-    items: Sequence[str], labels: Sequence[str], top_k: int, threshold: float,
+    results: Mapping[str, Array], kind_of: Callable[[str, Array, int], str], items: Sequence[str], labels: Sequence[str],
+    top_k: int, threshold: float,
 ) -> None:  # fmt: skip
     """Prints each blob as what it is: classes, detections, or a summary."""
     console = make_console()
     for name, values in results.items():
-        if gives_classes(name, values, len(items)):
+        kind = kind_of(name, values, len(items))
+        if kind == "classes":
             console.print(classes(name, values, items, labels, top_k))
-        elif (kind_of(name) or guess_kind(values, len(items))) == "detections":
+        elif kind == "detections":
             console.print(detections(name, values, items, labels, threshold))
         else:
             console.print(summary(name, values))
