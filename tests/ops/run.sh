@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Builds and runs the kernels' own C++ tests under AddressSanitizer and UndefinedBehaviorSanitizer; with --valgrind, also a
-# shorter round of a plain build under valgrind. Usage: tests/ops/run.sh [--valgrind]. One minute, or a minute and a half,
-# on two cores.
+# shorter round of a plain build under valgrind. Usage: tests/ops/run.sh [--valgrind]. One minute, or two, on two cores.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
 build="$(mktemp -d)"

@@ -28,7 +28,7 @@
 namespace cuda_on_cpu {
 
 constexpr int kWarp = 32;
-constexpr size_t kStack = 256 * 1024;
+constexpr size_t kStack = 64 * 1024;  // AddressSanitizer clears its shadow at every switch
 
 struct Index {
   unsigned x;
@@ -39,19 +39,33 @@ struct Meeting {
   int round = 0;
 };
 
+// Where a coroutine goes on. swapcontext would cost a system call at every switch, longjmp under AddressSanitizer too.
+struct Place {
+  void* registers[5];
+};
+
+// AddressSanitizer would clear a whole stack's shadow before each call of what does not return.
+#define CAFFECONV_SWITCHES __attribute__((noinline, no_sanitize_address))
+
+CAFFECONV_SWITCHES inline void go_on(Place& place) {
+  __builtin_longjmp(place.registers, 1);
+}
+
 struct Thread {
-  ucontext_t context;
-  std::unique_ptr<char[]> stack;
+  ucontext_t context;  // where it begins; from then on `place`
+  Place place;
   void* fake_stack = nullptr;
+  bool started = false;
   bool finished = false;
 };
 
 inline Index block_index, thread_index, grid_size;
 inline std::vector<Thread> threads;
+inline std::vector<std::unique_ptr<char[]>> stacks;  // a thread's, kept from launch to launch
 inline std::vector<Meeting> warps;
 inline std::vector<std::vector<uint64_t>> exchanged;
 inline Meeting everyone;
-inline ucontext_t scheduler;
+inline Place scheduler;
 inline void* scheduler_fake_stack = nullptr;
 inline const void* scheduler_stack = nullptr;
 inline size_t scheduler_stack_size = 0;
@@ -72,10 +86,10 @@ inline void leaving([[maybe_unused]] void** fake_stack, [[maybe_unused]] const v
 #endif
 }
 
-inline void yield() {
+CAFFECONV_SWITCHES inline void yield() {
   Thread& self = threads[thread_index.x];
   leaving(self.finished ? nullptr : &self.fake_stack, scheduler_stack, scheduler_stack_size);
-  swapcontext(&self.context, &scheduler);
+  if (__builtin_setjmp(self.place.registers) == 0) go_on(scheduler);
   entered(self.fake_stack, true);
 }
 
@@ -98,34 +112,39 @@ inline void thread_main() {
   yield();
 }
 
-inline void resume(unsigned t) {
+CAFFECONV_SWITCHES inline void resume(unsigned t) {
   thread_index.x = t;
-  leaving(&scheduler_fake_stack, threads[t].stack.get(), kStack);
-  swapcontext(&scheduler, &threads[t].context);
+  Thread& thread = threads[t];
+  leaving(&scheduler_fake_stack, stacks[t].get(), kStack);
+  if (__builtin_setjmp(scheduler.registers) == 0) {
+    if (thread.started) go_on(thread.place);
+    thread.started = true;
+    setcontext(&thread.context);
+  }
   entered(scheduler_fake_stack, false);
+}
+
+inline void make_ready(unsigned t) {
+  threads[t] = {};
+  ucontext_t& context = threads[t].context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = stacks[t].get();
+  context.uc_stack.ss_size = kStack;
+  context.uc_link = nullptr;
+  makecontext(&context, thread_main, 0);
 }
 
 inline void run(int blocks, int count, std::function<void()> kernel) {
   body = std::move(kernel);
   grid_size.x = static_cast<unsigned>(blocks);
-  if (threads.size() != static_cast<size_t>(count)) {
-    threads = std::vector<Thread>(static_cast<size_t>(count));
-    for (Thread& thread : threads) thread.stack = std::make_unique<char[]>(kStack);
-  }
+  threads.resize(static_cast<size_t>(count));
+  while (stacks.size() < threads.size()) stacks.emplace_back(new char[kStack]);
   for (int b = 0; b < blocks; ++b) {
     block_index.x = static_cast<unsigned>(b);
     everyone = {};
     warps.assign(static_cast<size_t>(count / kWarp), {});
     exchanged.assign(static_cast<size_t>(count / kWarp), std::vector<uint64_t>(kWarp));
-    for (Thread& thread : threads) {
-      thread.finished = false;
-      thread.fake_stack = nullptr;
-      getcontext(&thread.context);
-      thread.context.uc_stack.ss_sp = thread.stack.get();
-      thread.context.uc_stack.ss_size = kStack;
-      thread.context.uc_link = nullptr;
-      makecontext(&thread.context, thread_main, 0);
-    }
+    for (unsigned t = 0; t < threads.size(); ++t) make_ready(t);
     for (bool running = true; running;) {
       running = progress = false;
       for (unsigned t = 0; t < threads.size(); ++t) {
