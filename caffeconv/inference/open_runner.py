@@ -225,6 +225,11 @@ def open_model(
                 say(str(diagnostic))
         graph = with_batch(loaded.graph, batch) if isinstance(batch, int) else loaded.graph
         values = _values_of(loaded.graph, request.blobs)
+        if not values:
+            raise CaffeconvError(
+                f"{files.net}: the net has no output, as each blob is the bottom of a layer; name those that you want: "
+                '`blobs=[…]`, or all of them: `blobs="all"`'
+            )
         if profile_to is None and any(node.layer.has_dynamic_shapes for node in graph.nodes):
             return OpenedModel(PlannedSession(loaded, values, compute, batch=batch), files, loaded, graph)
         model, host = to_onnx(loaded, values, batch=batch), loaded.net.python_host

@@ -52,7 +52,8 @@ NO_INPUTS = OpenInputs({}, {})
 class OpenForward:
     """A session for forward passes with open parameters."""
 
-    session: Session
+    session: Session | None
+    """None where the pass computes nothing: neither values nor states nor parameters."""
     inputs: OpenInputs
     changed: Mapping[ParamKey, str]
     """Parameter that the pass itself changes → the output that holds its new values."""
@@ -88,6 +89,8 @@ def open_forward(
     outputs = {value: observed.dims[value] for value in values}
     outputs |= dict(builder.states.values())
     outputs |= {output: params.values_of(key).shape for key, output in builder.changed_params.items()}
+    if not outputs:
+        return OpenForward(None, NO_INPUTS, {})
     model = check_model(finish_model(observed, builder, outputs))
     session = learning_session(model, graph, compute)
     inputs = OpenInputs(open_inputs(model, builder), _noise_of(session, builder.noise), frozenset(read))

@@ -175,6 +175,8 @@ class SessionPool:
         values = {blob: forward.values[blob] for blob in blobs if forward.values[blob] not in inputs}
         entry = self._forward_entry(graph, tuple(values.values()), forward.span)
         session, own = entry.session, {*inputs, *entry.inputs.params, *entry.inputs.noise}
+        if session is None:
+            return {blob: forward.feeds[forward.values[blob]] for blob in blobs}, dict(forward.states)
         states = {name: f"{name.removesuffix('_in')}_out" for name in session.inputs if name not in own}
         feeds = {name: forward.feeds[name] for name in session.inputs if name in inputs}
         feeds |= {name: initial_state(forward.states, name, session.inputs[name]) for name in states}
@@ -189,8 +191,11 @@ class SessionPool:
         }
         return results, {**forward.states, **{name: outputs[output] for name, output in states.items()}}
 
-    def forward_session(self, graph: Graph, values: tuple[str, ...], span: slice | None = None) -> Session:
-        """What computes the values of the net's layers, or of those in `span`, which the graph consists of."""
+    def forward_session(self, graph: Graph, values: tuple[str, ...], span: slice | None = None) -> Session | None:
+        """What computes the values of the net's layers, or of those in `span`, which the graph consists of.
+
+        None where that is nothing.
+        """
         return self._forward_entry(graph, values, span).session
 
     def _forward_entry(self, graph: Graph, values: tuple[str, ...], span: slice | None) -> OpenForward:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.databases import pixels, raw, refused, write_lmdb
 from support.golden_cases import ROOT
+from support.small_nets import write_net
 
 import caffeconv
 from caffeconv.frontend.options import NetOptions
@@ -47,6 +48,15 @@ def test_what_an_onnx_model_has_settled(tmp_path: Path) -> None:
     ):
         with refused(message):
             open_model(more, silent)
+
+
+def test_a_net_without_outputs(tmp_path: Path) -> None:
+    layers = 'layer { name: "a" type: "AbsVal" bottom: "x" top: "y" } layer { name: "s" type: "Silence" bottom: "y" }'
+    plain = request(write_net(tmp_path, {"x": (2, 3)}, layers))
+    with refused("the net has no output, as each blob is the bottom of a layer"):
+        open_model(plain, silent)
+    for blobs in (("y",), ("all",)):
+        assert list(open_model(replace(plain, blobs=blobs), silent).session.outputs) == ["y"]
 
 
 def test_blobs_are_given_besides_the_outputs() -> None:

@@ -9,6 +9,7 @@ import pytest
 from support.small_nets import write_net
 
 import caffeconv
+from caffeconv.caffe_format.terms import Phase
 from caffeconv.net.open_params import draw
 from caffeconv.net.pass_state import Noise
 
@@ -86,3 +87,11 @@ def test_a_scales_diff_is_overwritten_where_caffe_does_so(tmp_path: Path, shape:
         net.backward()
         diffs.append(net.params["s"][0].diff.copy())
     np.testing.assert_allclose(diffs[1], diffs[0] * (1 if shape[0] == 1 else 2))
+
+
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_a_pass_that_computes_nothing(tmp_path: Path, phase: Phase) -> None:
+    layers = 'layer { name: "a" type: "AbsVal" bottom: "x" top: "y" } layer { name: "s" type: "Silence" bottom: "y" }'
+    net = caffeconv.Net(write_net(tmp_path, {"x": (2, 3)}, layers), phase=phase)
+    assert net.forward(x=np.full((2, 3), -4)) == {}
+    np.testing.assert_array_equal(net.blobs["y"].data, np.full((2, 3), 4))
