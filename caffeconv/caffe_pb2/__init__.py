@@ -13,6 +13,7 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from google.protobuf.message import Message
 
 
 def _compiled_schema() -> bytes:
@@ -38,9 +39,20 @@ def _load_schema() -> FileDescriptor:
 
 DESCRIPTOR = _load_schema()
 
-# All of them at once, and held: before 4.25, protobuf crashed where a field's class had been made and let go of.
-for _message in DESCRIPTOR.message_types_by_name.values():
-    globals()[_message.name] = message_factory.GetMessageClass(_message)
 for _enum in DESCRIPTOR.enum_types_by_name.values():
     globals()[_enum.name] = EnumTypeWrapper(_enum)
     globals().update((_value.name, _value.number) for _value in _enum.values)
+
+
+def __getattr__(name: str) -> type[Message]:
+    """The class of a message, made when somebody first asks for it: all 300 take longer than a small net."""
+    message = DESCRIPTOR.message_types_by_name.get(name)
+    if message is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    made = message_factory.GetMessageClass(message)
+    globals()[name] = made
+    return made
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *DESCRIPTOR.message_types_by_name})

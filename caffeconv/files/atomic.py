@@ -6,7 +6,6 @@ import errno
 import glob
 import os
 import re
-import secrets
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -175,7 +174,7 @@ def remove_leftovers(target: Path) -> None:
 
 
 def _part_name(target: Path) -> str:
-    return f".{target.name[:_SHOWN]}.{secrets.token_hex(6)}.part"
+    return f".{target.name[:_SHOWN]}.{os.urandom(6).hex()}.part"
 
 
 def _lock(descriptor: int) -> bool:

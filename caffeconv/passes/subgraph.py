@@ -11,7 +11,7 @@ from caffeconv.frontend.reshape import reshape_graph
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
-from caffeconv.layers.data import Input
+from caffeconv.layers.input import Input
 from caffeconv.tensor.shape import Shape
 
 

@@ -199,7 +199,10 @@ def test_enum_values_are_module_and_class_attributes() -> None:
 def test_every_message_of_the_schema_is_an_attribute() -> None:
     assert len(declarations()) > 100
     for name in declarations():
+        assert name in dir(caffe_pb2)
         assert getattr(caffe_pb2, name)().DESCRIPTOR.full_name == f"caffe.{name}"
+    with pytest.raises(AttributeError, match="has no attribute 'NetParameters'"):
+        caffe_pb2.NetParameters  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_only_fields_of_forks_have_numbers_of_our_own() -> None:

@@ -11,7 +11,7 @@ from caffeconv.caffe_format.prototxt import read_prototxt
 from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.options import NetOptions
 from caffeconv.layers import LAYERS
-from caffeconv.layers.data import Input
+from caffeconv.layers.input import Input
 
 RELU = 'layer { name: "relu" type: "ReLU" bottom: "x" top: "x" }'
 

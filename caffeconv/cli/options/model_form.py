@@ -140,9 +140,9 @@ def form_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _set_verify_python(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    from caffeconv.verify.engines import PYTHON_VARIABLE
-
     if value is not None:
+        from caffeconv.verify.engines import PYTHON_VARIABLE
+
         os.environ[PYTHON_VARIABLE] = value
 
 
