@@ -338,13 +338,16 @@ class Net(Trainable):
         """Name and SHA-256 of the net's and the weights' files, and the phase."""
         return source_metadata(self._loaded)
 
-    def save(self, path: PathLike) -> None:
-        """Writes net and parameters, as they are now, as a caffemodel; CaffeconvError where that cannot be."""
-        save_caffemodel(Path(path), self._params.apply(self._loaded.graph))
+    def save(self, path: PathLike, *, diffs: bool = False) -> None:
+        """Writes net and parameters, as they are now, as a caffemodel; CaffeconvError where that cannot be.
 
-    def save_hdf5(self, path: PathLike) -> None:
-        """Writes the parameters as Caffe's HDF5; CaffeconvError where that cannot be (a slash in a layer's name)."""
-        save_hdf5(Path(path), self._params.apply(self._loaded.graph))
+        diffs: write the parameters' diffs too.
+        """
+        save_caffemodel(Path(path), self._params.apply(self._loaded.graph), self._params.diff_of if diffs else None)
+
+    def save_hdf5(self, path: PathLike, *, diffs: bool = False) -> None:
+        """As `save`, as Caffe's HDF5; CaffeconvError where that cannot be (a slash in a layer's name)."""
+        save_hdf5(Path(path), self._params.apply(self._loaded.graph), self._params.diff_of if diffs else None)
 
     def copy_from(self, path: PathLike) -> None:
         """Takes over the parameters of those layers that a caffemodel, or Caffe's HDF5, has; the others stay.

@@ -260,10 +260,8 @@ class Solver(Generic[NetType]):
         state = self.file.snapshot_name(self.iter, f"{STATE_SUFFIX}{ending}")
         kind = "HDF5 file" if ending else "binary proto file"
         self._say("solver.cpp:457" if ending else "solver.cpp:447", f"Snapshotting to {kind} {weights}")
-        if ending:
-            self.net.save_hdf5(weights)
-        else:
-            self.net.save(weights)
+        save = self.net.save_hdf5 if ending else self.net.save
+        save(weights, diffs=self.file.snapshot_diff)
         source = "sgd_solver.cpp:283" if ending else "sgd_solver.cpp:273"
         self._say(source, f"Snapshotting solver state to {kind} {state}")
         write_state(state, SolverState(self.iter, str(weights), self._current_step, tuple(self._stepper.histories)))

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from support.small_nets import Array
 
+from caffeconv import caffe_pb2
 from caffeconv.errors import CaffeconvError
 from caffeconv.net.net import Net
 from caffeconv.runtime.providers import ComputeOptions
@@ -186,6 +188,26 @@ def test_a_stop_ends_after_the_iteration_with_a_snapshot(case: Callable[[str], P
     assert solver.iter == 4
     assert solver.stopped
     assert (folder / "snap_iter_4.solverstate").exists()
+
+
+@pytest.mark.parametrize("name", ["sgd_momentum_decay", "shared_params", "adam"])
+def test_a_snapshot_with_diffs_holds_the_last_update(name: str, case: Callable[[str], Path]) -> None:
+    folder = case(name)
+    with (folder / "solver.prototxt").open("a") as file:
+        file.write("snapshot_diff: true")
+    solver = solver_of(folder)
+    solver.solve()
+    weights = caffe_pb2.NetParameter.FromString((folder / f"snap_iter_{solver.iter}.caffemodel").read_bytes())
+    layers = {layer.name: layer.blobs for layer in weights.layer}
+    solver.net.save_hdf5("diffs.caffemodel.h5", diffs=True)
+    updates = list(params_in(dict(np.load(folder / "trace.npz")), f"update/{solver.iter}/"))
+    assert updates
+    with h5py.File("diffs.caffemodel.h5") as file:
+        for layer, index, update in updates:
+            blob = layers[layer][index]
+            assert_close(np.reshape(blob.diff, blob.shape.dim), update, f"{layer} {index}")
+            assert_close(file[f"diff/{layer}/{index}"][()], update, f"{layer} {index}")
+    Net("net.prototxt", "diffs.caffemodel.h5")
 
 
 def test_callbacks_may_change_gradients(case: Callable[[str], Path]) -> None:

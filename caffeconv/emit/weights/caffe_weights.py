@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -17,11 +17,13 @@ from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import whole_file
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
-from caffeconv.tensor.param import Param
+from caffeconv.tensor.param import Param, ParamKey
+from caffeconv.tensor.shape import FloatArray
 
 if TYPE_CHECKING:
     import h5py
 
+DiffOf: TypeAlias = "Callable[[ParamKey], FloatArray]"
 HDF5_SUFFIX = ".caffemodel.h5"
 MOST_BYTES = (1 << 31) - 1
 """protobuf, and so Caffe, reads no larger message."""
@@ -38,14 +40,15 @@ def save_weights(path: Path, graph: Graph) -> None:
     save(path, graph)
 
 
-def save_caffemodel(path: Path, graph: Graph) -> None:
+def save_caffemodel(path: Path, graph: Graph, diff_of: DiffOf | None = None) -> None:
     """Writes every layer, as its prototxt has it, with its parameters; a shared one stands in each layer that uses it.
 
+    diff_of: gives what is written as each parameter's diff, float32, with as many elements; None: no diffs.
     The Split layers that Caffe adds to its own files are left out. Raises CaffeconvError where `path` cannot be written,
     or the file would be too large for Caffe.
     """
     head = NetParameter(name=graph.net.name or None).SerializeToString()
-    layers = [(_definition(node), [_blob(param) for param in node.params]) for node in _own_layers(graph)]
+    layers = [(_definition(node), [_blob(node, p, diff_of) for p in node.params]) for node in _own_layers(graph)]
     # each length before a blob or layer takes at most six bytes
     size = len(head) + sum(len(it) + 6 + sum(len(blob) + 6 for blob in blobs) for it, blobs in layers)
     if size > MOST_BYTES:
@@ -71,8 +74,9 @@ def _own_layers(graph: Graph) -> list[Node]:
     return [node for node in graph.nodes if node.layer.stands_in_net]
 
 
-def _blob(param: Param) -> WrittenBlob:
-    return WrittenBlob.streamed(param.shape, param.blocks)
+def _blob(node: Node, param: Param, diff_of: DiffOf | None) -> WrittenBlob:
+    blob = WrittenBlob.streamed(param.shape, param.blocks)
+    return blob if diff_of is None else blob.with_diff(diff_of(param.owner or (node.name, param.name)))
 
 
 def _definition(node: Node) -> bytes:
@@ -85,9 +89,10 @@ def _definition(node: Node) -> bytes:
     return proto.SerializeToString()
 
 
-def save_hdf5(path: Path, graph: Graph) -> None:
+def save_hdf5(path: Path, graph: Graph, diff_of: DiffOf | None = None) -> None:
     """Writes the parameters as /data/<layer>/<index>, float32; a shared one stands in its owner's layer only.
 
+    diff_of: gives what is written as /diff/<layer>/<index>, in each layer that uses it, as of `save_caffemodel`.
     Raises CaffeconvError where `path` cannot be written, and for a layer whose name holds a slash, as Caffe does.
     """
     slashed = [node.name for node in _own_layers(graph) if "/" in node.name or node.name in ("", ".")]
@@ -102,6 +107,8 @@ def save_hdf5(path: Path, graph: Graph) -> None:
         with h5py.File(part, "w") as file:
             data = file.create_group("data")
             places = [place for node in _own_layers(graph) for place in _reserve(data.create_group(node.name), node)]
+            if diff_of is not None:
+                _write_diffs(file.create_group("diff"), graph, diff_of)
         for offset, param in places:
             part.seek(offset)
             for block in param.blocks():
@@ -126,3 +133,11 @@ def _reserve(group: h5py.Group, node: Node) -> Iterator[tuple[int, Param]]:
         dataset = h5py.h5d.create(group.id, str(index).encode(), h5py.h5t.IEEE_F32LE, space, properties)
         if math.prod(param.shape):
             yield dataset.get_offset(), param
+
+
+def _write_diffs(group: h5py.Group, graph: Graph, diff_of: DiffOf) -> None:
+    for node in _own_layers(graph):
+        layer = group.create_group(node.name)
+        for index, param in enumerate(node.params):
+            diff = diff_of(param.owner or (node.name, param.name))
+            layer.create_dataset(str(index), data=np.ascontiguousarray(diff, "<f4").reshape(param.shape))
