@@ -90,6 +90,8 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
             blob.data[...] = param.array().reshape(blob.shape)
             key = node.name, param.name
             self._blobs[key], self._diffs[key] = ParamBlob(blob.data, blob.diff), blob.diff
+            self._values[key] = blob.data
+            self._handed_out.add(key)
             self._marks[key] = _mark(blob.data)
         self._of_code |= {(node.name, param.name) for param, _ in own}
 

@@ -438,6 +438,9 @@ def test_parameters(tmp_path: Path) -> None:
     bad = write_weights(tmp_path / "bad.caffemodel", "p", [np.ones(4, np.float32), np.ones(1, np.float32)])
     with pytest.raises(caffeconv.CaffeconvError, match="shape mismatch"):
         Net(path, bad, allow_python=True)
+    net.copy_from(weights)
+    np.testing.assert_array_equal(net.params["p"][0].data, factors)
+    np.testing.assert_array_equal(net.forward(x=X)["y"], X * factors + 1)
 
 
 # -- backward ----------------------------------------------------------------------------------------------------------
