@@ -60,7 +60,7 @@ class Net(Trainable):
         weights: caffemodel or Caffe's HDF5, or several, applied in order.
         phase, level, stages: Caffe's NetState.
         allow_python: import and run the module of a `type: "Python"` layer; "path": only one that Python itself finds.
-        provider: "auto", "cpu", "cuda" or "cuda:N"; auto takes CUDA where onnxruntime has it.
+        provider: "auto", "cpu", "openvino", "cuda" or "cuda:N"; auto takes CUDA, else OpenVINO, where onnxruntime has it.
         threads: of onnxruntime, for one pass. nhwc: on CUDA, prefer kernels that keep channels last.
         half: forward passes in half precision, but for losses and statistics; on CUDA only.
         seed: for fillers that draw at random.

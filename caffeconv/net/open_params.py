@@ -15,7 +15,7 @@ from caffeconv.ir.graph import Graph
 from caffeconv.net.open_session import open_session
 from caffeconv.net.params import ParamStore
 from caffeconv.net.pass_state import Noise
-from caffeconv.runtime.install import choose_providers, import_onnxruntime
+from caffeconv.runtime.install import choose_providers, for_gradients, import_onnxruntime
 from caffeconv.runtime.providers import CPU, ComputeOptions
 from caffeconv.runtime.session import Session
 from caffeconv.tensor.param import ParamKey
@@ -101,14 +101,14 @@ def takes_training_ops(compute: ComputeOptions) -> bool:
     """Whether our library's operators for training may stand in models: it has them, and the CPU computes."""
     from caffeconv.ops import has_training_ops
 
-    return choose_providers(compute.provider, import_onnxruntime())[0] == CPU and has_training_ops()
+    return choose_providers(for_gradients(compute).provider, import_onnxruntime())[0] == CPU and has_training_ops()
 
 
 def learning_session(model: LazyModel, graph: Graph, compute: ComputeOptions) -> Session:
     """A session of a model with open parameters, in float32."""
     if model.params:
         raise CaffeconvError(f"parameters stand in the model: {', '.join(model.params)}")
-    return open_session(model, replace(compute, half=False), python_host=graph.net.python_host)
+    return open_session(model, for_gradients(compute), python_host=graph.net.python_host)
 
 
 def _noise_of(session: Session, noise: Mapping[str, Shape]) -> dict[str, Shape]:

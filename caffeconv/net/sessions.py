@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from caffeconv.conversion.load import Loaded
@@ -25,6 +25,7 @@ from caffeconv.net.planned_session import (
     session_key,
 )
 from caffeconv.passes.subgraph import extract_subgraph
+from caffeconv.runtime.install import for_gradients
 from caffeconv.runtime.providers import ComputeOptions
 from caffeconv.runtime.session import Session
 from caffeconv.tensor.param import ParamKey
@@ -240,7 +241,6 @@ class SessionPool:
         )  # fmt: skip
         session = None
         if model.blobs or model.params:
-            compute = replace(self._compute, half=False)
-            session = open_session(model.model, compute, python_host=graph.net.python_host)
+            session = open_session(model.model, for_gradients(self._compute), python_host=graph.net.python_host)
         noise = {name: shape for name, shape in model.noise.items() if session is not None and name in session.inputs}
         return BackwardSession(session, model, OpenInputs(model.param_inputs, noise, frozenset(read)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import warnings
+from dataclasses import replace
 from types import ModuleType
 
 from caffeconv.errors import CaffeconvError, CaffeconvWarning
@@ -11,9 +12,14 @@ from caffeconv.runtime.cuda import missing_gpu
 from caffeconv.runtime.providers import (
     CPU,
     CUDA,
+    OPENVINO,
+    ComputeOptions,
     Provider,
     parse_provider,
 )  # fmt: skip
+
+DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino")
+"""The builds of onnxruntime, all of which are the module `onnxruntime`."""
 
 
 def import_onnxruntime() -> ModuleType:
@@ -23,7 +29,8 @@ def import_onnxruntime() -> ModuleType:
     except ImportError as error:
         raise CaffeconvError(
             f"onnxruntime cannot be imported ({error}); it is needed to run nets. "
-            "Install one: pip install 'caffeconv[cpu]', or for an NVIDIA GPU: pip install 'caffeconv[gpu]'"
+            "Install one: pip install 'caffeconv[cpu]', or for an NVIDIA GPU: pip install 'caffeconv[gpu]', or with OpenVINO: "
+            "pip install 'caffeconv[openvino]'"
         ) from None
     if not hasattr(onnxruntime, "InferenceSession"):
         raise CaffeconvError(f"onnxruntime is broken.{both_installed() or ' Install it again.'}")
@@ -34,13 +41,14 @@ def import_onnxruntime() -> ModuleType:
 
 
 def both_installed() -> str:
-    """What to do where onnxruntime and onnxruntime-gpu, which overwrite each other's files, are both installed."""
-    distributions = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
-    if len(distributions) < 2:
+    """What to do where several builds of onnxruntime, which overwrite each other's files, are installed."""
+    installed = [name for name in DISTRIBUTIONS if _version(name)]
+    if len(installed) < 2:
         return ""
+    names = f"{', '.join(installed[:-1])} and {installed[-1]}"
     return (
-        " onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files. Keep one: "
-        "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu (or onnxruntime)"
+        f" {names} are {'both' if len(installed) == 2 else 'all'} installed and overwrite each other's files. Keep one: "
+        f"pip uninstall -y {' '.join(installed)} && pip install {installed[-1]} (or {' or '.join(installed[:-1])})"
     )
 
 
@@ -52,14 +60,26 @@ def _version(distribution: str) -> str:
 
 
 def choose_providers(provider: Provider, ort: ModuleType) -> list[str]:
-    """onnxruntime's provider names, first choice first; CaffeconvError where CUDA is requested and missing."""
+    """onnxruntime's provider names, first choice first; CaffeconvError where one is requested and missing."""
     device = parse_provider(provider)
     if device.kind == "cpu":
         return [CPU]
+    if device.kind == "openvino":
+        if not _has(ort, OPENVINO):
+            raise CaffeconvError(f"`provider={provider!r}`: {_missing(ort, 'OpenVINO', 'openvino')}")
+        return [OPENVINO, CPU]
     reason = missing_cuda(ort, device.index)
     if reason and device.kind == "cuda":
         raise CaffeconvError(f"`provider={provider!r}`: {reason}")
-    return [CPU] if reason else [CUDA, CPU]
+    if not reason:
+        return [CUDA, CPU]
+    return [OPENVINO, CPU] if _has(ort, OPENVINO) else [CPU]
+
+
+def for_gradients(compute: ComputeOptions) -> ComputeOptions:
+    """How models with gradients compute: in float32, and with onnxruntime's own kernels in place of OpenVINO."""
+    uses_openvino = choose_providers(compute.provider, import_onnxruntime())[0] == OPENVINO
+    return replace(compute, half=False, provider="cpu" if uses_openvino else compute.provider)
 
 
 def check_half(provider: Provider) -> None:
@@ -75,12 +95,23 @@ def missing_cuda(ort: ModuleType, index: int | None) -> str:
     """What keeps a net from running on the GPU of that number, and what to do; empty where nothing is known to."""
     if has_cuda(ort):
         return missing_gpu(index)
-    return (
-        f"this onnxruntime {_version('onnxruntime') or _version('onnxruntime-gpu')} has no CUDA provider "
-        f"(it has {', '.join(ort.get_available_providers())}).{both_installed()} Install the GPU build: "
-        "pip uninstall -y onnxruntime && pip install 'caffeconv[gpu]'"
-    )
+    return _missing(ort, "CUDA", "gpu")
 
 
 def has_cuda(ort: ModuleType) -> bool:
-    return CUDA in ort.get_available_providers()
+    return _has(ort, CUDA)
+
+
+def _has(ort: ModuleType, name: str) -> bool:
+    return name in ort.get_available_providers()
+
+
+def _missing(ort: ModuleType, title: str, extra: str) -> str:
+    """That this onnxruntime lacks a provider, and how to install the build that has it."""
+    version = next((version for name in DISTRIBUTIONS if (version := _version(name))), "")
+    installed = " ".join(name for name in DISTRIBUTIONS if _version(name)) or "onnxruntime"
+    return (
+        f"this onnxruntime {version} has no {title} provider "
+        f"(it has {', '.join(ort.get_available_providers())}).{both_installed()} Install the build that has it: "
+        f"pip uninstall -y {installed} && pip install 'caffeconv[{extra}]'"
+    )

@@ -11,18 +11,21 @@ from typing import Literal
 from caffeconv.errors import CaffeconvError, CaffeconvWarning
 from caffeconv.files import arguments
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+CPU, CUDA, OPENVINO = "CPUExecutionProvider", "CUDAExecutionProvider", "OpenVINOExecutionProvider"
 Provider = str
-"""``auto``, ``cpu``, ``cuda`` or ``cuda:N``, the N-th GPU."""
+"""``auto``, ``cpu``, ``openvino``, ``cuda`` or ``cuda:N``, the N-th GPU."""
+PROVIDERS = "auto, cpu, openvino, cuda or cuda:N"
 Providers = Sequence[tuple[str, Mapping[str, str]]]
 """onnxruntime's names, first choice first, with their options."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """A provider as the user names it. auto: CUDA where this onnxruntime has it, else the CPU."""
+    """A provider as the user names it. auto: CUDA where there is a GPU, else OpenVINO where this onnxruntime has it, else
+    onnxruntime's own kernels for the CPU.
+    """
 
-    kind: Literal["auto", "cpu", "cuda"]
+    kind: Literal["auto", "cpu", "openvino", "cuda"]
     index: int | None = None
 
 
@@ -41,25 +44,31 @@ def parse_provider(text: Provider) -> Device:
         return Device("auto")
     if text == "cpu":
         return Device("cpu")
+    if text == "openvino":
+        return Device("openvino")
     match = re.fullmatch(r"cuda(?::(\d{1,4}))?", text)
     if match is None:
-        raise CaffeconvError(f"provider {text!r}: auto, cpu, cuda or cuda:N (the N-th GPU, from 0) was needed")
+        raise CaffeconvError(f"provider {text!r}: {PROVIDERS} (the N-th GPU, from 0) was needed")
     return Device("cuda", int(match[1]) if match[1] else None)
 
 
-def with_options(names: Sequence[str], device: Device, *, nhwc: bool) -> Providers:
+def with_options(names: Sequence[str], device: Device, threads: int | None, *, nhwc: bool) -> Providers:
     """onnxruntime's providers with their options; CaffeconvError where NHWC is requested and CUDA is not used."""
     if nhwc and CUDA not in names:
         raise CaffeconvError(
             "`nhwc=True`: the layout is chosen for CUDA alone, and this run computes on the CPU, where onnxruntime has a "
             "layout of its own; leave `nhwc=True` out"
         )
-    options = {"use_tf32": "0"}  # on by default, it computes with 10 bits of mantissa where Caffe has 23
+    cuda = {"use_tf32": "0"}  # on by default, it computes with 10 bits of mantissa where Caffe has 23
     if device.index is not None:
-        options["device_id"] = str(device.index)
+        cuda["device_id"] = str(device.index)
     if nhwc:
-        options["prefer_nhwc"] = "1"
-    return [(name, options if name == CUDA else {}) for name in names]
+        cuda["prefer_nhwc"] = "1"
+    openvino = {"device_type": "CPU", "precision": "FP32"}  # by default it computes with bfloat16 where there is AMX
+    if threads is not None:
+        openvino["num_of_threads"] = str(threads)
+    options = {CUDA: cuda, OPENVINO: openvino}
+    return [(name, options.get(name, {})) for name in names]
 
 
 def report_fallback(provider: Provider, why: str, *, allowed: bool) -> None:
@@ -120,6 +129,6 @@ class ComputeOptions:
 
     def __post_init__(self) -> None:
         if not isinstance(self.provider, str):
-            raise CaffeconvError(f"`provider={self.provider!r}`: auto, cpu, cuda or cuda:N was needed")
+            raise CaffeconvError(f"`provider={self.provider!r}`: {PROVIDERS} was needed")
         if self.threads is not None:
             arguments.whole_number("threads", self.threads, 1)

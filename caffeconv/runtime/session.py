@@ -69,7 +69,7 @@ class Session:
 
     Args:
         model: the ONNX model as it shall run; a `SharedModel` computes with its initializers where they lie.
-        provider: "auto", "cpu", "cuda" or "cuda:N". threads: of onnxruntime, for one run.
+        provider: "auto", "cpu", "openvino", "cuda" or "cuda:N". threads: of onnxruntime, for one run.
         python_host: runs the model's Python layers.
         nhwc: on CUDA, prefer kernels that keep channels last.
         needs_cuda: refuse the CPU where CUDA does not start, also with "auto".
@@ -97,10 +97,11 @@ class Session:
             options.register_custom_ops_library(library)
         if names[0] == CUDA:
             load_libraries(ort)
+        if names[0] != CPU:
             options.add_session_config_entry(_RECORD_PLACEMENT, "1")
         self._python = _python_nodes(model, python_host, library)
         with self._python.called_by_new_kernels() if self._python is not None else nullcontext():
-            self._session, failure = _open(ort, model, options, with_options(names, device, nhwc=nhwc))
+            self._session, failure = _open(ort, model, options, with_options(names, device, threads, nhwc=nhwc))
         if names[0] == CUDA and CUDA not in self.providers:
             why = failure or why_not_started(ort)
             report_fallback(provider, why, allowed=device.kind == "auto" and not (nhwc or needs_cuda))
@@ -128,7 +129,7 @@ class Session:
         return missing_gpu(None) if self._may_take_cuda and self.providers[0] == CPU else ""
 
     def placements(self) -> list[Placement] | None:
-        """Where onnxruntime put each node, where that may be told: with CUDA, by an onnxruntime that is new enough."""
+        """Where onnxruntime put each node; None with the CPU alone, and where an onnxruntime is too old to tell."""
         if self.providers[0] == CPU or not hasattr(self._session, "get_provider_graph_assignment_info"):
             return None
         parts = self._session.get_provider_graph_assignment_info()

@@ -17,7 +17,17 @@ from support.small_nets import write_net
 import caffeconv
 from caffeconv.cli import main
 from caffeconv.runtime import install, session
-from caffeconv.runtime.providers import CPU, CUDA, Device, Placement, Providers, layer_of, parse_provider, report_lines
+from caffeconv.runtime.providers import (
+    CPU,
+    CUDA,
+    OPENVINO,
+    Device,
+    Placement,
+    Providers,
+    layer_of,
+    parse_provider,
+    report_lines,
+)
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel"
@@ -87,19 +97,27 @@ def asked(provider: str, *, nhwc: bool = False, threads: int | None = None) -> F
 
 @pytest.mark.parametrize(
     ("text", "device"),
-    [("auto", Device("auto")), ("cpu", Device("cpu")), ("cuda", Device("cuda")), ("cuda:3", Device("cuda", 3))],
+    [
+        ("auto", Device("auto")),
+        ("cpu", Device("cpu")),
+        ("openvino", Device("openvino")),
+        ("cuda", Device("cuda")),
+        ("cuda:3", Device("cuda", 3)),
+    ],
 )
 def test_providers_as_users_write_them(text: str, device: Device) -> None:
     assert parse_provider(text) == device
 
 
-@pytest.mark.parametrize("text", ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", "cuda:99999"])
+@pytest.mark.parametrize(
+    "text", ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", "cuda:99999", "OpenVINO", "openvino:1"]
+)
 def test_what_is_no_provider(text: str) -> None:
-    with pytest.raises(caffeconv.CaffeconvError, match="auto, cpu, cuda or cuda:N"):
+    with pytest.raises(caffeconv.CaffeconvError, match="auto, cpu, openvino, cuda or cuda:N"):
         parse_provider(text)
     result = CliRunner().invoke(main, ["run", str(NET), "--provider", text])
     assert result.exit_code == 2
-    assert "auto, cpu, cuda or cuda:N" in result.stderr
+    assert "auto, cpu, openvino, cuda or cuda:N" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -116,6 +134,28 @@ def test_what_onnxruntime_is_told(cuda: type[FakeSession], provider: str, nhwc: 
     assert made.asked == expected
     assert made.options.intra_op_num_threads == 3
     assert made.options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
+
+
+@pytest.mark.parametrize("provider", ["auto", "openvino"])
+def test_openvino_computes_in_float32(cuda: type[FakeSession], provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
+    monkeypatch.setattr(cuda, "starts", (OPENVINO, CPU))
+    options = {"device_type": "CPU", "precision": "FP32"}
+    assert asked(provider).asked == [(OPENVINO, options), (CPU, {})]
+    made = asked(provider, threads=3)
+    assert made.asked == [(OPENVINO, {**options, "num_of_threads": "3"}), (CPU, {})]
+    assert made.options.get_session_config_entry("session.record_ep_graph_assignment_info") == "1"
+    assert asked("cpu").asked == [(CPU, {})]
+
+
+@pytest.mark.skipif(OPENVINO not in onnxruntime.get_available_providers(), reason="onnxruntime without OpenVINO")
+def test_openvino_gives_the_same_numbers() -> None:
+    pictures = np.random.default_rng(0).integers(0, 255, (3, 1, 28, 28)).astype(np.float32)
+    nets = [caffeconv.Net(NET, WEIGHTS, provider=provider) for provider in ("cpu", "openvino")]
+    for net in nets:
+        net.forward(data=pictures)
+    for blob in nets[0].blobs:
+        np.testing.assert_allclose(nets[1].blobs[blob].data, nets[0].blobs[blob].data, 1e-4, 1e-4, err_msg=blob)
 
 
 def test_the_cpu_where_it_is_asked_for(cuda: type[FakeSession], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +267,7 @@ def test_what_fell_back_is_said(cuda: type[FakeSession]) -> None:
 def test_threads_and_providers_of_a_net() -> None:
     net = caffeconv.Net(NET, WEIGHTS, provider="cpu", threads=1)
     assert net.forward(data=np.zeros((1, 1, 28, 28), np.float32))["prob"].shape == (1, 10)
-    with pytest.raises(caffeconv.CaffeconvError, match="auto, cpu, cuda or cuda:N"):
+    with pytest.raises(caffeconv.CaffeconvError, match="auto, cpu, openvino, cuda or cuda:N"):
         caffeconv.Net(NET, WEIGHTS, provider="gpu")
 
 

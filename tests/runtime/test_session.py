@@ -27,13 +27,16 @@ def test_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_distributions_that_broke_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.31.1")
     monkeypatch.delattr(onnxruntime, "InferenceSession")
-    with pytest.raises(caffeconv.CaffeconvError, match="are both installed and overwrite each other"):
+    with pytest.raises(
+        caffeconv.CaffeconvError,
+        match="are all installed and overwrite",
+    ):
         install.import_onnxruntime()
 
 
 def test_two_distributions_that_still_work_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.31.1")
-    with pytest.warns(RuntimeWarning, match="onnxruntime and onnxruntime-gpu are both installed"):
+    with pytest.warns(RuntimeWarning, match="onnxruntime, onnxruntime-gpu and onnxruntime-openvino are all installed"):
         install.import_onnxruntime()
 
 
@@ -41,7 +44,9 @@ def test_the_program_shows_a_warning_as_its_own_line(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.31.1")
     digits = ROOT / "fixtures" / "digits"
     result = CliRunner().invoke(main, ["run", str(digits / "deploy.prototxt"), "--input", str(digits / "3.png")])
-    assert "caffeconv: warning: onnxruntime and onnxruntime-gpu are both installed" in result.stderr
+    assert (
+        "caffeconv: warning: onnxruntime, onnxruntime-gpu and onnxruntime-openvino are all installed" in result.stderr
+    )
     assert ".py:" not in result.stderr
 
 
