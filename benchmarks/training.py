@@ -3,7 +3,9 @@
     python benchmarks/training.py [--threads 2] [--seconds 5] [--nets lenet cifar caffenet squeezenet]
 
 SGD with momentum and weight decay; medians. Where PyTorch is installed, the same layers, loss and update in it, on as many
-threads, in turns with ours. The last lines are the nodes on which onnxruntime spends most of the iteration.
+threads; and a script's own loop, which runs forward and backward and changes the parameters with numpy. All in turns of a few
+iterations, of which the first does not count: threads of the one before may still spin. The last lines are the nodes on
+which onnxruntime spends most of the iteration.
 """
 
 from __future__ import annotations
@@ -213,10 +215,29 @@ def torch_step(chain: Chain, threads: int) -> Callable[[], object] | None:
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
 
-def timed(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def own_loop(solver: Solver[Net]) -> Callable[[], object]:
+    """An iteration as scripts write it themselves: backward, then plain SGD in numpy."""
+    net = solver.net
+
+    def step() -> None:
+        net.clear_param_diffs()
+        net.forward(["loss"])
+        net.backward()
+        for blobs in net.params.values():
+            for blob in blobs:
+                blob.data[...] -= RATE * blob.diff
+
+    return step
+
+
+def turn(call: Callable[[], object], runs: int = 4) -> list[float]:
+    """Seconds that calls take, without those of the first."""
+    times = []
+    for _ in range(runs + 1):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return times[1:]
 
 
 def slowest_nodes(solver: Solver[Net], threads: int) -> list[str]:
@@ -246,30 +267,31 @@ def slowest_nodes(solver: Solver[Net], threads: int) -> list[str]:
 
 def measure(name: str, threads: int, seconds: float) -> None:
     chain = CHAINS[name]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other_folder:
         solver = ours(chain, threads, Path(folder))
-        theirs = torch_step(chain, threads)
         solver.step(2)
         (entry,) = solver._stepper._entries.values()
-        mine: list[float] = []
-        bare: list[float] = []
-        rival: list[float] = []
+        nodes = slowest_nodes(solver, threads)
+        contestants: dict[str, Callable[[], object]] = {
+            "ours": lambda: solver.step(1),
+            "onnxruntime alone": entry.run.run,
+            "own loop": own_loop(ours(chain, threads, Path(other_folder))),
+        }
+        if (theirs := torch_step(chain, threads)) is not None:
+            contestants["PyTorch"] = theirs
+        times: dict[str, list[float]] = {contestant: [] for contestant in contestants}
         end = time.monotonic() + seconds
-        while time.monotonic() < end or len(mine) < 3:
-            mine.append(timed(lambda: solver.step(1)))
-            bare.append(timed(entry.run.run))
-            if theirs is not None:
-                rival.append(timed(theirs))
-        step, alone = statistics.median(mine), statistics.median(bare)
-        outside = max(0.0, step - alone) / step
-        line = f"{name}, batch {chain.shape[0]}: {step * 1e3:.1f} ms, {chain.shape[0] / step:.0f} images/s"
-        line += f", {outside:.1%} outside onnxruntime"
-        if rival:
-            other = statistics.median(rival)
-            line += f"; PyTorch {other * 1e3:.1f} ms, so {step / other:.2f} times its time"
-        print(line)
-        for node in slowest_nodes(solver, threads):
-            print(node)
+        while time.monotonic() < end or len(times["ours"]) < 8:
+            for contestant, call in contestants.items():
+                times[contestant] += turn(call)
+    medians = {contestant: statistics.median(values) for contestant, values in times.items()}
+    step = medians["ours"]
+    outside = max(0.0, step - medians["onnxruntime alone"]) / step
+    print(f"{name}, batch {chain.shape[0]}: {chain.shape[0] / step:.0f} images/s, {outside:.1%} outside onnxruntime")
+    for contestant, median in medians.items():
+        print(f"{median * 1e3:8.2f} ms  {contestant}, {median / step:.2f} times ours")
+    print("  of which:")
+    print("\n".join(nodes))
 
 
 def main() -> None:
