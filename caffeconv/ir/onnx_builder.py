@@ -304,6 +304,8 @@ class OnnxBuilder(Scopes):
         to: str | None = None,
     ) -> str:
         """A Reduce… node; `axes` are an attribute or an input, as the opset wants it; None: all axes."""
+        if op_type == "ReduceL1":  # onnxruntime-openvino 1.24 sums over all axes, whatever the attribute says
+            value, op_type = self.op("Abs", [value], what="magnitudes"), "ReduceSum"
         inputs = [value]
         attributes: dict[str, Attribute] = {"keepdims": int(keepdims)}
         if axes is not None and (

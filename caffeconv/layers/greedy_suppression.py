@@ -42,7 +42,7 @@ def best_first(onnx: OnnxBuilder, scores: str, boxes: str, most: int | None) -> 
     end, step = onnx.ints("before_first", [-(2**31)]), onnx.ints("backwards", [-1])
     start, axis = onnx.ints("last", [-1]), onnx.ints("candidate_axis", [1])
     scores, boxes = (onnx.op("Slice", [v, start, end, axis, step], what="backwards") for v in (scores, boxes))
-    number = onnx.op("Gather", [onnx.op("Shape", [scores]), onnx.ints("second", [1])], axis=0, what="candidates")
+    number = onnx.op("Shape", [scores], what="candidates", start=1, end=2)
     if most is not None:
         number = onnx.op("Min", [number, onnx.ints("most", [most])], what="most")
     scores, order = onnx.ops("TopK", [scores, number], 2, what="best", axis=1)

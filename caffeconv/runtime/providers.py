@@ -79,6 +79,13 @@ def report_fallback(provider: Provider, why: str, *, allowed: bool) -> None:
     warnings.warn(f"{text}. The CPU computes", CaffeconvWarning, stacklevel=3)
 
 
+def report_openvino_failure(why: str) -> None:
+    """Warns that onnxruntime's own kernels compute what OpenVINO could not load."""
+    warnings.warn(
+        f"OpenVINO cannot load this net ({why}); onnxruntime's own kernels compute it", CaffeconvWarning, stacklevel=3
+    )
+
+
 def report_lines(
     running: Sequence[str], placements: Sequence[Placement] | None, layers: Mapping[str, str], why_not_cuda: str = ""
 ) -> list[str]:

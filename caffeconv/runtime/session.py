@@ -21,11 +21,13 @@ from caffeconv.runtime.label_checks import label_checks
 from caffeconv.runtime.providers import (
     CPU,
     CUDA,
+    OPENVINO,
     Placement,
     Provider,
     Providers,
     parse_provider,
     report_fallback,
+    report_openvino_failure,
     with_options,
 )  # fmt: skip
 from caffeconv.tensor.shape import FloatArray
@@ -105,6 +107,8 @@ class Session:
         if names[0] == CUDA and CUDA not in self.providers:
             why = failure or why_not_started(ort)
             report_fallback(provider, why, allowed=device.kind == "auto" and not (nhwc or needs_cuda))
+        if failure and names[0] == OPENVINO:
+            report_openvino_failure(failure)
         self._may_take_cuda = device.kind == "auto" and has_cuda(ort)
         self._types, self.inputs = _described(self._session.get_inputs, "inputs")
         _, self.outputs = _described(self._session.get_outputs, "outputs")
@@ -228,7 +232,9 @@ def _share(
 def _open(
     ort: ModuleType, model: ModelProto | Path, options: onnxruntime.SessionOptions, providers: Providers
 ) -> tuple[onnxruntime.InferenceSession, str]:
-    """A session, and what CUDA said where it failed and the CPU took its place; CaffeconvError for a damaged model."""
+    """A session, and what another provider said where it failed and the CPU took its place; CaffeconvError for a damaged
+    model.
+    """
     try:
         with unchanged_files(model) if isinstance(model, Path) else nullcontext():
             return _start(ort, str(model) if isinstance(model, Path) else model.SerializeToString(), options, providers)
@@ -246,9 +252,11 @@ def _start(
         # onnxruntime's own way of falling back prints to standard output
         return ort.InferenceSession(content, options, providers=providers, enable_fallback=0), ""
     except Exception as error:  # onnxruntime's exceptions share no base class
-        if providers[0][0] != CUDA:
+        if providers[0][0] == CPU:
             raise
         session = ort.InferenceSession(content, options, providers=providers[1:], enable_fallback=0)
+        if providers[0][0] == OPENVINO:
+            return session, str(error).strip().splitlines()[-1]  # its own words come after onnxruntime's
         reason = _CUDA_FAILURE.search(str(error))
         return session, reason.group() if reason else _first_line(error)
 

@@ -148,6 +148,26 @@ def test_openvino_computes_in_float32(cuda: type[FakeSession], provider: str, mo
     assert asked("cpu").asked == [(CPU, {})]
 
 
+def test_what_openvino_cannot_load_runs_on_onnxruntimes_kernels(
+    cuda: type[FakeSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [OPENVINO, CPU])
+
+    def failing(*arguments: object, providers: Providers, **options: int) -> FakeSession:
+        if providers[0][0] == OPENVINO:
+            raise RuntimeError(
+                "[ONNXRuntimeError] Exception during initialization: basic_backend.cc:136\nno such rank\n\n"
+            )
+        return FakeSession(b"", arguments[1], providers, 0)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", failing)
+    monkeypatch.setattr(cuda, "starts", (CPU,))
+    with pytest.warns(
+        caffeconv.CaffeconvWarning, match=r"^OpenVINO cannot load this net \(no such rank\); onnxruntime's"
+    ):
+        assert asked("openvino").asked == [(CPU, {})]
+
+
 @pytest.mark.skipif(OPENVINO not in onnxruntime.get_available_providers(), reason="onnxruntime without OpenVINO")
 def test_openvino_gives_the_same_numbers() -> None:
     pictures = np.random.default_rng(0).integers(0, 255, (3, 1, 28, 28)).astype(np.float32)
