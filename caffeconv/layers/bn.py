@@ -13,8 +13,8 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node
-from caffeconv.layers.gradient_ops import class_sums, like_bottom
-from caffeconv.layers.normalization import centred_and_deviation, centred_diff
+from caffeconv.layers.gradient_ops import class_sums, like_bottom, times
+from caffeconv.layers.normalization import batch_statistics, centred_and_deviation, centred_diff
 from caffeconv.layers.weight_layouts import PerChannel, batch_normalization
 from caffeconv.tensor.axis_order import AxisOrder
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
@@ -51,6 +51,7 @@ class BN(Layer):
     keeps_bottoms: ClassVar[bool] = True
     computes_in_float32: ClassVar[bool] = True
     is_pointwise: ClassVar[bool] = True
+    running_statistics: ClassVar[frozenset[str]] = frozenset(("mean", "variance"))
 
     segnet: bool
     statistics: Literal["stored", "batch", "none"]
@@ -61,6 +62,8 @@ class BN(Layer):
     """What the stored variance starts from."""
     statistics_tops: int = 0
     """How many tops hold the batch's mean and variance."""
+    momentum: float | None = None
+    """How much of the stored mean and variance stays in a pass that takes those of its batch; None: they stay as they are."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -97,7 +100,8 @@ class BN(Layer):
             raise LayerError(f"{len(layer.tops)} tops; the BN that has 4 parameters produces 1 top blob(s) as output.")
         stored = p.frozen or layer.phase == "TEST"
         fillers = Filler.parse(p.slope_filler), Filler.parse(p.bias_filler)
-        return cls(False, "stored" if stored else "batch", p.eps, *fillers, 1.0 if p.frozen else 0.0)
+        variance = 1.0 if p.frozen else 0.0
+        return cls(False, "stored" if stored else "batch", p.eps, *fillers, variance, momentum=p.momentum)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
@@ -140,12 +144,21 @@ class BN(Layer):
         normalized = f"{node.tops[0]}/normalized"
         centred, deviation = centred_and_deviation(onnx, x, axes, self.eps)
         onnx.emit("Div", [centred, deviation], [normalized])
+        if onnx.open_params and self.momentum is not None:
+            self._move_averages(onnx, x, axes, self.momentum)
         if self.statistics_tops:
             onnx.reduce("ReduceMean", x, axes, keepdims=True, to=node.tops[1])
         if self.statistics_tops > 1:
             square = onnx.op("Mul", [centred, centred], what="square")
             onnx.reduce("ReduceMean", square, axes, keepdims=True, to=node.tops[2])
         return normalized
+
+    def _move_averages(self, onnx: OnnxBuilder, x: str, axes: list[int], momentum: float) -> None:
+        """momentum · stored + (1 - momentum) · the batch's, whose variance is the biased one."""
+        for name, value in zip(("mean", "variance"), batch_statistics(onnx, x, axes), strict=True):
+            aged = times(onnx, onnx.weight(name), momentum, f"aged_{name}")
+            added = times(onnx, onnx.reshape(value, (1, -1, 1, 1), what=f"batch_{name}"), 1 - momentum, f"added_{name}")
+            onnx.change_param(name, onnx.op("Add", [aged, added], what=f"moved_{name}"))
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]

@@ -67,6 +67,25 @@ def test_four_blobs_make_a_bn_without_fields_pspnets(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("fields", "momentum"), [("momentum: 0.75", 0.75), ("frozen: false", 0.9), ("frozen: true", 1)]
+)
+def test_training_moves_pspnets_averages(tmp_path: Path, fields: str, momentum: float) -> None:
+    x, vectors = drawn()
+    weights = write_weights(tmp_path / "w.caffemodel", "l", vectors)
+    text = f'layer {{ name: "l" type: "BN" bottom: "x" top: "y" bn_param {{ {fields} }} }}'
+    net = caffeconv.Net(write_net(tmp_path, {"x": x.shape}, text), weights, phase="TRAIN")
+    mean, variance = (vector.astype(np.float64) for vector in vectors[2:])
+    for number in (1, 2):
+        batch = number * x
+        net.forward(x=batch)
+        mean = momentum * mean + (1 - momentum) * batch.mean(axis=(0, 2, 3))
+        variance = momentum * variance + (1 - momentum) * batch.var(axis=(0, 2, 3))
+        for blob, expected_values in zip(net.params["l"], (*vectors[:2], mean, variance), strict=True):
+            np.testing.assert_allclose(blob.data.ravel(), expected_values, 1e-5)
+    assert net.params["l"][2].data.shape == (1, CHANNELS, 1, 1)
+
+
 def test_two_blobs_make_a_bn_without_fields_ndsbs(tmp_path: Path) -> None:
     x, vectors = drawn()
     statistics = [x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))]
