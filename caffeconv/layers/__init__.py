@@ -171,6 +171,8 @@ LAYERS = LayerTypes(
 
 PYTHON_LAYERS = LayerTypes(
     {
+        "SSH.layers.proposal_layer.ProposalLayer": "proposals.SSHProposal",
+        "pylayer.proposal_layer.ProposalLayer": "proposals.MNCProposal",
         "rpn.proposal_layer.ProposalLayer": "proposals.PythonProposal",
         "spatial_dropout.SpatialDropoutLayer": "spatial_dropout.PythonSpatialDropout",
     }

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_pb2 import ProposalParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
+from caffeconv.layers.gradient_ops import refuse_all
 from caffeconv.layers.pooling import LOWEST
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, format_shape
 
@@ -264,33 +266,88 @@ class Proposal(Layer):
 
 @dataclass(frozen=True)
 class PythonProposal(Proposal):
-    """py-faster-rcnn's `rpn.proposal_layer`, a layer in Python, by the rule of its code and of its configuration."""
+    """py-faster-rcnn's `rpn.proposal_layer`, a layer in Python, by the rule of its code and of its configuration.
+
+    PVANET's has `ratios` besides.
+    """
 
     settings: ClassVar[str] = ""
+    training: ClassVar[Suppression] = Suppression(12000, 2000, 0.7)  # py-faster-rcnn: config.py
+    testing: ClassVar[Suppression] = Suppression(6000, 300, 0.7)
+    least: ClassVar[Mapping[Phase, float]] = {"TRAIN": 16.0, "TEST": 16.0}
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
-        stride, scales = _python_parameters(layer.proto.python_param.param_str)
-        before, after = (12000, 2000) if layer.phase == "TRAIN" else (6000, 300)  # py-faster-rcnn: config.py
-        anchors = rounded_anchors(16, (0.5, 1.0, 2.0), scales)
-        rule = Suppression(before, after, 0.7)
-        return cls(_checked(anchors), stride, 16.0, rule, len(layer.tops), drops_small=True, score_columns=(1,))
+        p = _python_parameters(layer.proto.python_param.param_str)
+        rule = cls.training if layer.phase == "TRAIN" else cls.testing
+        return cls(
+            _checked(rounded_anchors(p.base_size, p.ratios, p.scales)), p.stride, cls.least[layer.phase], rule,
+            len(layer.tops), drops_small=True, score_columns=(1,),
+        )  # fmt: skip
 
 
-def _python_parameters(text: str) -> tuple[int, tuple[float, ...]]:
-    """feat_stride and scales of a `param_str` in YAML; LayerError for what says more, or less."""
-    stride = re.search(r"""['"]?feat_stride['"]?\s*:\s*(\d+)""", text)
-    if stride is None:
+@dataclass(frozen=True)
+class MNCProposal(PythonProposal):
+    """MNC's `pylayer.proposal_layer`: py-faster-rcnn's without the scores, and with a gradient that is not followed here.
+
+    Its second top, of training alone, says which anchors stayed.
+    """
+
+    tops: ClassVar[Arity] = exactly(1)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return refuse_all(propagate_down)
+
+
+@dataclass(frozen=True)
+class SSHProposal(PythonProposal):
+    """SSH's `SSH.layers.proposal_layer`: in TEST the 1000 best boxes of each of its three scales, none of them thinned."""
+
+    training: ClassVar[Suppression] = Suppression(1000, 300, 0.3)  # SSH: default_config.yml
+    testing: ClassVar[Suppression] = Suppression(1000, 1000, 1.0)  # no box overlaps another by more than all of it
+    least: ClassVar[Mapping[Phase, float]] = {"TRAIN": 4.0, "TEST": 0.0}
+
+
+@dataclass(frozen=True)
+class _PythonParameters:
+    stride: int
+    base_size: int
+    ratios: tuple[float, ...]
+    scales: tuple[float, ...]
+
+
+_ONE_NUMBER = r"""['"]?{name}['"]?\s*:\s*([\d.]+)"""
+_SEVERAL_NUMBERS = r"""['"]?{name}['"]?\s*:\s*(?:!!python/tuple\s*)?[\[(]([^\])]*)[\])]"""
+_OF_BACKWARD_PASS = ("gradient_scale", "use_clip", "clip_base")
+"""Parameters of MNC's layer that its forward pass does not read."""
+
+
+def _python_parameters(text: str) -> _PythonParameters:
+    """What a `param_str` in YAML says; LayerError for what says more, or less."""
+    rest = text
+
+    def take(pattern: str, name: str, default: str) -> tuple[float, ...]:
+        nonlocal rest
+        match = re.search(pattern.replace("{name}", name), rest)
+        rest = rest.replace(match[0], "") if match else rest
+        return tuple(map(float, re.findall(r"\d+\.?\d*|\.\d+", match[1] if match else default)))
+
+    stride = take(_ONE_NUMBER, "feat_stride", "")
+    if not stride:
         raise LayerError(f"param_str is {text!r}; 'feat_stride': 16 was needed")
-    scales = re.search(r"""['"]?scales['"]?\s*:\s*(?:!!python/tuple\s*)?[\[(]([^\])]*)[\])]""", text)
-    rest = text.replace(stride[0], "").replace(scales[0] if scales else "", "")
+    scales, ratios = take(_SEVERAL_NUMBERS, "scales", "8, 16, 32"), take(_SEVERAL_NUMBERS, "ratios", "0.5, 1, 2")
+    base_size = take(_ONE_NUMBER, "base_size", "16")
+    for name in _OF_BACKWARD_PASS:
+        take(_ONE_NUMBER, name, "")
     if rest.strip(" \t\r\n,{}"):
         raise LayerError(
-            f"param_str says {rest.strip()!r}, which the known rule of rpn.proposal_layer does not have; feat_stride and "
-            "scales: [8, 16, 32] were needed. With `allow_python=True` the module itself runs, where it can be found"
+            f"param_str says {rest.strip()!r}, which the known rule of this layer does not have; feat_stride, "
+            "scales: [8, 16, 32] and ratios: [0.5, 1, 2] were needed. With `allow_python=True` the module itself runs, "
+            "where it can be found"
         )
-    numbers = re.findall(r"[\d.]+", scales[1]) if scales else ("8", "16", "32")
-    return int(stride[1]), tuple(map(float, numbers))
+    return _PythonParameters(int(stride[0]), int(base_size[0]), ratios, scales)
 
 
 def rounded_anchors(base: int, ratios: Sequence[float], scales: Sequence[float]) -> Sequence[Sequence[float]]:

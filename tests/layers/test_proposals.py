@@ -20,9 +20,10 @@ def proposal(fields: str) -> str:
     return f'layer {{ name: "p" type: "Proposal" {bottoms} top: "rois" proposal_param {{ {fields} }} }}'
 
 
-def python_proposal(parameters: str) -> str:
+def python_proposal(parameters: str, module: str = "rpn.proposal_layer", tops: str = 'top: "rois"') -> str:
     bottoms = 'bottom: "scores" bottom: "offsets" bottom: "info"'
-    return f'layer {{ name: "p" type: "Python" {bottoms} top: "rois" {PYTHON.replace("PARAMETERS", parameters)} }}'
+    code = PYTHON.replace("PARAMETERS", parameters).replace("rpn.proposal_layer", module)
+    return f'layer {{ name: "p" type: "Python" {bottoms} {tops} {code} }}'
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,45 @@ def test_known_python_layer_runs_without_its_module(tmp_path: Path) -> None:
     assert caffeconv.inspect(path).blobs["rois"] == (300, 5)
 
 
+def test_anchors_of_python_parameters(tmp_path: Path) -> None:
+    """Where nothing is offset and little overlaps, the boxes are the anchors, clipped to the picture, the best first."""
+    inputs = {"scores": (1, 4, 1, 1), "offsets": (1, 8, 1, 1), "info": (1, 3)}
+    path = write_net(tmp_path, inputs, python_proposal("{'feat_stride': 16, 'ratios': [.25, 4], 'scales': [2]}"))
+    feeds = {name: np.zeros(shape, np.float32) for name, shape in inputs.items()}
+    feeds["info"][:] = (40, 90, 1)
+    feeds["scores"][0, 2:, 0, 0] = (0.2, 0.9)
+    rois = forward(caffeconv.Net(path), feeds)["rois"]
+    # 32×8 and 8×32 about 7.5, twice as large: half sizes 31.5 and 7.5
+    np.testing.assert_array_equal(rois, [(0, 0, 0, 16, 39), (0, 0, 0, 40, 16)])
+
+
+def test_ssh_thins_no_boxes_when_it_detects(tmp_path: Path) -> None:
+    inputs = {"scores": (1, 4, 1, 2), "offsets": (1, 8, 1, 2), "info": (1, 3)}
+    tops = 'top: "rois" top: "probabilities"'
+    path = write_net(
+        tmp_path, inputs,
+        python_proposal("{'feat_stride': 8,'scales': [1,2], 'ratios':[1,]}", "SSH.layers.proposal_layer", tops),
+    )  # fmt: skip
+    feeds = {name: np.zeros(shape, np.float32) for name, shape in inputs.items()}
+    feeds["info"][:] = (20, 30, 1)
+    feeds["scores"][0, 2:, 0] = [(0.1, 0.4), (0.3, 0.2)]
+    blobs = forward(caffeconv.Net(path), feeds)
+    np.testing.assert_array_equal(blobs["probabilities"], np.float32([[0.4], [0.3], [0.2], [0.1]]))
+    np.testing.assert_array_equal(
+        blobs["rois"][:, 1:], [(8, 0, 24, 16), (0, 0, 24, 19), (0, 0, 29, 19), (0, 0, 16, 16)]
+    )
+
+
+def test_mnc_has_no_scores(tmp_path: Path) -> None:
+    inputs = {"scores": (1, 18, 2, 2), "offsets": (1, 36, 2, 2), "info": (1, 3)}
+    parameters = "{'feat_stride': 16, 'gradient_scale': 1}"
+    path = write_net(tmp_path, inputs, python_proposal(parameters, "pylayer.proposal_layer"))
+    assert caffeconv.inspect(path).blobs["rois"] == (300, 5)
+    two_tops = python_proposal(parameters, "pylayer.proposal_layer", 'top: "rois" top: "index"')
+    with pytest.raises(caffeconv.CaffeconvError, match="Python Layer produces 1"):
+        caffeconv.convert(write_net(tmp_path, inputs, two_tops))
+
+
 def test_module_that_is_there_runs_where_allowed(tmp_path: Path) -> None:
     (tmp_path / "rpn").mkdir()
     (tmp_path / "rpn" / "__init__.py").write_text("")
@@ -81,7 +121,7 @@ def test_module_that_is_there_runs_where_allowed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("parameters", "complaint"),
-    [("'scales': [8]", "'feat_stride': 16 was needed"), ("'feat_stride': 16, 'ratios': [1]", "does not have")],
+    [("'scales': [8]", "'feat_stride': 16 was needed"), ("'feat_stride': 16, 'sizes': [1]", "does not have")],
 )
 def test_python_parameters_that_the_rule_lacks(tmp_path: Path, parameters: str, complaint: str) -> None:
     path = write_net(tmp_path, INPUTS, python_proposal(parameters))
