@@ -41,7 +41,7 @@ def to_deploy(source: NetSource, options: NetOptions) -> NetSource:
 
     Raises UnknownSizeError where an input's shape cannot be known.
     """
-    source = _with_data_of_other_phase(source, options)
+    source = _with_layers_of_other_phase(source, options)
     net, problems = draft_net(source, options)
     labels = _labels(net.layers) - options.shapes.keys()
     deploy = _DeployNet(net.layers, labels, options.shapes)
@@ -57,8 +57,12 @@ def to_deploy(source: NetSource, options: NetOptions) -> NetSource:
     return replace(source, net=deployed, lines=tuple(line for _, line in layers))
 
 
-def _with_data_of_other_phase(source: NetSource, options: NetOptions) -> NetSource:
-    """The net with data layers of the other phase for what none makes in this one: in two files, each has one phase's."""
+def _with_layers_of_other_phase(source: NetSource, options: NetOptions) -> NetSource:
+    """The net with layers of the other phase for what none makes in this one.
+
+    In two files, each has one phase's data layers, which come first. Target layers of detectors, and what passes their
+    regions on, stay at their places.
+    """
     source = upgrade_net(source)
     net, _ = draft_net(source, options)
     made: set[str] = set()
@@ -69,20 +73,23 @@ def _with_data_of_other_phase(source: NetSource, options: NetOptions) -> NetSour
     if not missing:
         return source
     other: Phase = "TRAIN" if options.phase == "TEST" else "TEST"
-    data_layers = [
+    lacking = [
         layer
         for layer in draft_net(source, replace(options, phase=other))[0].layers
-        if not layer.bottoms and missing.intersection(layer.tops) and not made.intersection(layer.tops)
+        if missing.intersection(layer.tops) and not (made - missing).intersection(layer.tops)
     ]
+    data_layers = [layer for layer in lacking if not layer.bottoms]
+    targets = {(layer.name, layer.line or 0) for layer in lacking if layer.bottoms and is_training_only(layer)}
     whole = NetParameter()
     whole.CopyFrom(source.net)
     del whole.layer[:]
-    for layer in data_layers:
-        whole.layer.add().CopyFrom(layer.proto)
-        for name in ("include", "exclude"):
-            whole.layer[-1].ClearField(name)
-    whole.layer.extend(source.net.layer)
-    return replace(source, net=whole, lines=(*(layer.line or 0 for layer in data_layers), *source.lines))
+    whole.layer.extend([*(layer.proto for layer in data_layers), *source.net.layer])
+    lines = (*(layer.line or 0 for layer in data_layers), *source.lines)
+    for i, (proto, line) in enumerate(zip(whole.layer, lines, strict=True)):
+        if i < len(data_layers) or (proto.name, line) in targets:
+            proto.ClearField("include")
+            proto.ClearField("exclude")
+    return replace(source, net=whole, lines=lines)
 
 
 def _labels(layers: Sequence[LayerDef]) -> set[str]:

@@ -200,6 +200,25 @@ def test_data_of_the_other_phase_alone(tmp_path: Path) -> None:
     assert [value.name for value in model.graph.output] == ["fc"]
 
 
+def test_data_of_the_other_phase_behind_a_layer_in_place(tmp_path: Path) -> None:
+    data = DATA.split("layer {")[1]
+    power = 'layer { name: "shift" type: "Power" bottom: "data" top: "data" power_param { shift: 1 } }'
+    layers = deployed(tmp_path, f"layer {{ {data} {power} {BODY}")
+    assert list(layers) == ["data", "shift", "fc"]
+
+
+def test_target_layers_of_training_pass_regions_on(tmp_path: Path) -> None:
+    """Cascade R-CNN's nets make the regions in TRAIN alone, where the data layer has both phases."""
+    target = """
+layer { name: "proposals" type: "Power" bottom: "data" top: "proposals" power_param { scale: 2 } }
+layer { name: "target" type: "ProposalTarget" bottom: "proposals" bottom: "label" top: "rois" top: "labels"
+  include { phase: TRAIN } }
+"""
+    layers = deployed(tmp_path, DATA + target + BODY.replace('bottom: "data"', 'bottom: "rois"'))
+    assert layers["fc"] == ("InnerProduct", ["proposals"], ["fc"])
+    assert "target" not in layers
+
+
 FRCNN = """
 layer { name: "input" type: "Python" top: "data" top: "im_info" top: "gt_boxes"
   python_param { module: "roi_data_layer.layer" layer: "RoIDataLayer" param_str: "'num_classes': 2" } }
