@@ -80,7 +80,10 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
         "InnerProductParameter": "weight_fixed dis_mode gen_mode",
         "LSTMParameter": "clipping_threshold",
         "LayerParameter": "decode_bbox_param selu_dropout_param spatial_dropout_param",
-        "MultiStageMeanfieldParameter": "compatibility_mode threshold spatial_filter_weight bilateral_filter_weight",
+        "MultiStageMeanfieldParameter": (
+            "compatibility_mode threshold spatial_filter_weight bilateral_filter_weight "
+            "spatial_filter_weights_str bilateral_filter_weights_str"
+        ),
         "NetParameter": "global_grad_scale global_grad_scale_adaptive bn_stats_batch_size richness",
         "ScaleParameter": "dis_mode gen_mode",
         "SeLuDropoutParameter": ALL,
@@ -89,9 +92,9 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
     _LOSS: {
         "LayerParameter": (
             "box_annotator_ohem_param center_loss_param detection_accuracy_param detection_evaluate_param "
-            "detection_group_loss_param detection_loss_param eval_detection_param focal_loss_param l1_loss_param "
-            "margin_inner_product_param proposal_target_param region_loss_param seg_accuracy_param triplet_loss_param "
-            "yolo_seg_param yolov3_param"
+            "detection_group_loss_param detection_loss_param eltwise_accuracy_param eval_detection_param "
+            "focal_loss_param l1_loss_param margin_inner_product_param proposal_target_param region_loss_param "
+            "seg_accuracy_param triplet_loss_param yolo_seg_param yolov3_param"
         ),
         "MultiBoxLossParameter": (
             "loc_loss_type loc_weight match_type overlap_threshold use_prior_for_matching use_difficult_gt do_neg_mining "
@@ -105,8 +108,8 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
             (
                 "BoxAnnotatorOHEMParameter", "CenterLossParameter", "DetectionAccuracyParameter",
                 "DetectionEvaluateParameter", "DetectionGroupLossParameter", "DetectionLossParameter",
-                "EvalDetectionParameter", "FocalLossParameter", "L1LossParameter", "MarginInnerProductParameter",
-                "ProposalTargetParameter", "RegionLossParameter", "SegAccuracyParameter", "TripletLossParameter",
+                "EltwiseAccuracyParameter", "EvalDetectionParameter", "FocalLossParameter", "L1LossParameter",
+                "MarginInnerProductParameter", "ProposalTargetParameter", "RegionLossParameter", "SegAccuracyParameter", "TripletLossParameter",
                 "YoloSegParameter", "Yolov3Parameter",
             ),
             ALL,

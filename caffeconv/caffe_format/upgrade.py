@@ -288,18 +288,22 @@ def _moved_fields(layer: V1LayerParameter) -> list[str]:
     if layer.type not in _DATA_PARAMS:
         return []
     param = getattr(layer, _DATA_PARAMS[layer.type])
-    return [field for field in _MOVED_TO_TRANSFORM if param.HasField(field)]
+    return [field for field in (*_MOVED_TO_TRANSFORM, "transform_param") if param.HasField(field)]
 
 
 def upgrade_data_transformation(source: NetSource) -> NetSource:
     """`data_param { scale mean_file crop_size mirror }` → `transform_param` (caffe: UpgradeNetDataTransformation).
 
-    Only in V1 layers: Caffe leaves these fields where they are, unread, in a `layer` of today's form.
+    In between, for some weeks of 2014, a `transform_param` stood in `data_param`. Only in V1 layers: Caffe leaves these
+    fields where they are, unread, in a `layer` of today's form.
     """
     for layer in source.net.layers:
         for field in _moved_fields(layer):
             param = getattr(layer, _DATA_PARAMS[layer.type])
-            setattr(layer.transform_param, field, getattr(param, field))
+            if field == "transform_param":
+                layer.transform_param.MergeFrom(param.transform_param)
+            else:
+                setattr(layer.transform_param, field, getattr(param, field))
             param.ClearField(field)
     return source
 
@@ -362,6 +366,14 @@ _V1_TYPES = {
     V1LayerParameter.UNPOOLING: "Unpooling",
     V1LayerParameter.MULTI_STAGE_MEANFIELD: "MultiStageMeanfield",
     V1LayerParameter.BN: "BN",
+    V1LayerParameter.INTERP: "Interp",
+    V1LayerParameter.SEG_ACCURACY: "SegAccuracy",
+    V1LayerParameter.MAT_READ: "MatRead",
+    V1LayerParameter.MAT_WRITE: "MatWrite",
+    V1LayerParameter.DENSE_CRF: "DenseCRF",
+    V1LayerParameter.WINDOW_SEG_DATA: "WindowSegData",
+    V1LayerParameter.ELTWISE_ACCURACY: "EltwiseAccuracy",
+    V1LayerParameter.LOCAL: "Local",
 }
 
 _V1_SAME = ("bottom", "top", "blobs", "include", "exclude", "loss_weight")

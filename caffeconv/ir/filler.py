@@ -35,12 +35,14 @@ class Filler:
     std: float = 1.0
     sparse: int = -1
     variance_norm: int = 0
+    alpha: float = 0.0
+    """happynear: the slope for x < 0 of the activation that follows, which msra then takes into account."""
 
     @classmethod
     def parse(cls, p: FillerParameter) -> Filler:
         if p.type not in TYPES:
             raise LayerError(f"Unknown filler name: {p.type} (in FillerParameter); {', '.join(TYPES)} are known")
-        return cls(p.type, p.value, p.min, p.max, p.mean, p.std, p.sparse, p.variance_norm)
+        return cls(p.type, p.value, p.min, p.max, p.mean, p.std, p.sparse, p.variance_norm, p.alpha)
 
     @property
     def is_random(self) -> bool:
@@ -83,13 +85,13 @@ class Filler:
         return _drawn(lambda number: rng.normal(0, spread, number), shape)
 
     def _spread(self, shape: Shape) -> float:
-        """xavier's bound √(3/n), msra's deviation √(2/n); n is fan-in, fan-out or their mean."""
+        """xavier's bound √(3/n), msra's deviation √(2/n/(1+α²)); n is fan-in, fan-out or their mean."""
         total = count(shape)
         fan_in = total / shape[0] if shape and shape[0] else 1
         # caffe: fan_out = count / channels, of a blob seen as num × channels × …
         fan_out = total / shape[1] if len(shape) > 1 and shape[1] else total
         n = (fan_in, fan_out, (fan_in + fan_out) / 2)[self.variance_norm]
-        return math.sqrt((3 if self.type == "xavier" else 2) / n)
+        return math.sqrt((3 if self.type == "xavier" else 2 / (1 + self.alpha * self.alpha)) / n)
 
     def lower(self, onnx: OnnxBuilder, shape: Shape, top: str) -> None:
         """Writes nodes that fill `top` anew in each pass; what is not random is a constant."""

@@ -458,18 +458,21 @@ class Dropout(Elementwise):
     """TEST: y = x. TRAIN: each element is kept, and grown by 1/(1-ratio), or made 0 (caffe: dropout_layer.cpp).
 
     `scale_train: false` (caffe-fast-rcnn) moves the factor: TEST: y = (1-ratio) · x; TRAIN: kept ones do not grow.
+    `sample_weights_test: true` (SegNet): TEST drops as TRAIN does, so that several passes show how sure the net is.
     """
 
     ratio: float
     phase: Phase
+    """The phase as which it acts."""
     scale_train: bool
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
-        ratio = layer.proto.dropout_param.dropout_ratio
-        if layer.phase == "TRAIN" and not 0 <= ratio <= 1:
-            raise LayerError(f"dropout_ratio is {ratio:g}; a value from 0 to 1 was needed (p >= 0, p <= 1)")
-        return cls(ratio, layer.phase, layer.proto.dropout_param.scale_train)
+        p = layer.proto.dropout_param
+        phase: Phase = "TRAIN" if p.sample_weights_test else layer.phase
+        if phase == "TRAIN" and not 0 <= p.dropout_ratio <= 1:
+            raise LayerError(f"dropout_ratio is {p.dropout_ratio:g}; a value from 0 to 1 was needed (p >= 0, p <= 1)")
+        return cls(p.dropout_ratio, phase, p.scale_train)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.is_identity(node):

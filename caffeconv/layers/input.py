@@ -122,21 +122,29 @@ class DummyData(Layer):
 
 @dataclass(frozen=True)
 class Parameter(Layer):
-    """A parameter as a blob (caffe: parameter_layer.hpp)."""
+    """A parameter as a blob (caffe: parameter_layer.hpp).
+
+    It begins as 0, or as the `filler` of openvinotoolkit's training_toolbox_caffe says.
+    """
 
     bottoms: ClassVar[Arity] = exactly(0)
 
     shape: Shape
+    filler: Filler
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
-        return cls(tuple(layer.proto.parameter_param.shape.dim))
+        p = layer.proto.parameter_param
+        return cls(tuple(p.shape.dim), Filler.parse(p.filler))
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return [self.shape]
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         return {"value": self.shape}
+
+    def fillers(self) -> Mapping[str, Filler]:
+        return {"value": self.filler}
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Identity", [onnx.weight("value")], node.tops)

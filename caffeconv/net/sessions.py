@@ -66,7 +66,9 @@ class SessionPool:
         self._forward = GraphSessions(loaded, compute, stateful=True)
         self._open_forward: LruCache[OpenForward] = LruCache(MAX_SESSIONS, MAX_SESSION_BYTES)
         self._backward: LruCache[BackwardSession] = LruCache(MAX_SESSIONS, MAX_SESSION_BYTES)
-        self._opens_params = loaded.graph.net.phase == "TRAIN" and not compute.half
+        # what is drawn anew has to be the same forward and backward, so it comes in as the parameters do
+        samples = any(node.layer.is_random and not node.layer.is_input for node in loaded.graph.nodes)
+        self._opens_params = samples or (loaded.graph.net.phase == "TRAIN" and not compute.half)
         self._changes = 0
         """How often parameters have changed after sessions had been made of them."""
 

@@ -215,6 +215,8 @@ V1_TYPES = {
     "MULTI_STAGE_MEANFIELD": "MultiStageMeanfield", "VIDEO_SEGMENTATION_DATA": "VideoSegmentationData",
     "VIDEO_WITH_VOXEL_TRUTH_DATA": "VideoWithVoxelTruthData", "VOXEL_SOFTMAX": "Softmax",
     "VOXEL_SOFTMAX_LOSS": "VoxelWiseSoftmaxLoss", "DECONVOLUTION3D": "Deconvolution3D", "AVG_PROBS": "AvgProbs",
+    "INTERP": "Interp", "SEG_ACCURACY": "SegAccuracy", "MAT_READ": "MatRead", "MAT_WRITE": "MatWrite",
+    "DENSE_CRF": "DenseCRF", "WINDOW_SEG_DATA": "WindowSegData", "ELTWISE_ACCURACY": "EltwiseAccuracy", "LOCAL": "Local",
 }  # fmt: skip
 
 
@@ -253,7 +255,11 @@ def test_v1_field(old: str, new: str) -> None:
 PARAMS = [field.name for field in V1LayerParameter.DESCRIPTOR.fields if field.name.endswith("_param")]
 
 
-REQUIRED = {"multi_stage_meanfield_param": "theta_alpha: 1 theta_beta: 2 theta_gamma: 3 num_iterations: 4"}
+REQUIRED = {
+    "multi_stage_meanfield_param": "theta_alpha: 1 theta_beta: 2 theta_gamma: 3 num_iterations: 4",
+    "mat_write_param": 'prefix: "p"',
+    "mat_read_param": 'prefix: "p"',
+}
 
 
 @pytest.mark.parametrize("param", PARAMS)
@@ -278,6 +284,16 @@ def test_data_transformation(kind: str) -> None:
     net = upgraded(f'layers {{ type: {old} {param}_param {{ source: "s" {moved} }} transform_param {{ scale: 2 }} }}')
     new = V1_TYPES[old]
     assert net == message(f'layer {{ type: "{new}" {param}_param {{ source: "s" }} transform_param {{ {moved} }} }}')
+
+
+@pytest.mark.parametrize("kind", ["DATA data", "IMAGE_DATA image_data", "WINDOW_DATA window_data"])
+def test_data_transformation_within_the_data_message(kind: str) -> None:
+    """Nets of spring 2014."""
+    old, param = kind.split()
+    inner = 'transform_param { crop_size: 3 mean_file: "m" }'
+    net = upgraded(f'layers {{ type: {old} {param}_param {{ source: "s" {inner} }} transform_param {{ scale: 2 }} }}')
+    whole = 'transform_param { scale: 2 crop_size: 3 mean_file: "m" }'
+    assert net == message(f'layer {{ type: "{V1_TYPES[old]}" {param}_param {{ source: "s" }} {whole} }}')
 
 
 def test_data_transformation_is_for_old_layers_only() -> None:

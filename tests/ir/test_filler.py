@@ -20,6 +20,7 @@ CASES = [
     ('type: "xavier"', 0, (1 / FAN_IN) ** 0.5, -((3 / FAN_IN) ** 0.5), (3 / FAN_IN) ** 0.5),
     ('type: "xavier" variance_norm: FAN_OUT', 0, (1 / FAN_OUT) ** 0.5, -((3 / FAN_OUT) ** 0.5), (3 / FAN_OUT) ** 0.5),
     ('type: "msra" variance_norm: AVERAGE', 0, (4 / (FAN_IN + FAN_OUT)) ** 0.5, None, None),
+    ('type: "msra" alpha: 0.5', 0, (2 / FAN_IN / 1.25) ** 0.5, None, None),
     ('type: "positive_unitball"', 1 / FAN_IN, (1 / 3) ** 0.5 / FAN_IN, 0, None),
 ]
 

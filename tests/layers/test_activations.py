@@ -40,6 +40,18 @@ def test_dropout_of_nothing_and_of_all_in_train(tmp_path: Path) -> None:
         passed(tmp_path, text, "TRAIN")
 
 
+def test_dropout_that_samples_in_test(tmp_path: Path) -> None:
+    """Bayesian SegNet: the same mask forward and backward, another in each pass."""
+    text = layer("y", "Dropout", "x", "dropout_param { dropout_ratio: 0.75 sample_weights_test: true }")
+    net = caffeconv.Net(write_net(tmp_path, {"x": (1, 400)}, text, "force_backward: true\n"))
+    x = np.ones((1, 400), np.float32)
+    first, second = net.forward(x=x)["y"].copy(), net.forward(x=x)["y"].copy()
+    assert set(np.unique(first)) == {0, 4}
+    assert 50 < (first == 4).sum() < 150
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(net.backward(y=x)["x"], second)
+
+
 def test_clip_with_min_above_max(tmp_path: Path) -> None:
     y, diff = passed(tmp_path, layer("y", "Clip", "x", "clip_param { min: 2 max: 1 }"))
     np.testing.assert_array_equal(y, np.full_like(X, 2))  # recorded from Caffe

@@ -62,6 +62,13 @@ def test_dummy_data_and_parameter(tmp_path: Path) -> None:
     np.testing.assert_array_equal(blobs["c"], [[1, 2], [3, 4]])
 
 
+def test_a_parameter_begins_as_its_filler_says(tmp_path: Path) -> None:
+    """training_toolbox_caffe's; BVLC's begins as 0."""
+    fields = "shape { dim: 2 } filler { value: 3 }"
+    net = net_of(tmp_path, f'layer {{ name: "p" type: "Parameter" top: "c" parameter_param {{ {fields} }} }}')
+    np.testing.assert_array_equal(net.forward()["c"], [3, 3])
+
+
 def test_a_net_without_data_layers_loads_no_readers(tmp_path: Path) -> None:
     code = "import sys, caffeconv; caffeconv.inspect(sys.argv[1]); print(*sys.modules)"
     net = ROOT / "fixtures" / "digits" / "deploy.prototxt"
