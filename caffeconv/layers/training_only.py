@@ -27,7 +27,7 @@ LOSSES = frozenset(
 EVALUATIONS = frozenset(
     (
         "AccuracyDecode", "AccuracyEncoding", "AvgProbs", "BboxAccuracy", "DetectionAccuracy", "DetectionEvaluate",
-        "DetectionGroupAccuracy", "EltwiseAccuracy", "EvalDetection", "LabelsequenceAccuracy", "SegAccuracy",
+        "DetectionGroupAccuracy", "EltwiseAccuracy", "EvalDetection", "LabelsequenceAccuracy", "MatWrite", "SegAccuracy",
         "SegmentationEvaluate", "caffe.layers.detectnet.clustering.ClusterGroundtruth",
         "caffe.layers.detectnet.mean_ap.ScoreDetections", "caffe.layers.detectnet.mean_ap.mAP",
         "rpn.anchor_target_layer.AnchorTargetLayer", "rpn.debug_layer.RPNDebugLayer",
@@ -74,11 +74,16 @@ def known_type(layer: LayerDef) -> type[Layer] | None:
 
 
 def is_training_only(layer: LayerDef) -> bool:
-    """Whether a layer, of a type that is not known otherwise, is none of a deploy net's."""
+    """Whether a layer, of a type that is not known otherwise, is none of a deploy net's.
+
+    That is so too for types which nobody here knows, and whose own name says that they are a loss or an accuracy.
+    """
     name = name_of(layer)
-    return (
-        name in LOSSES or name in EVALUATIONS or name in PASSING or (layer.type == "Python" and any(layer.loss_weights))
-    )
+    if name in LOSSES or name in EVALUATIONS or name in PASSING:
+        return True
+    if layer.type == "Python":
+        return any(layer.loss_weights)
+    return layer.type not in LAYERS and layer.type.endswith(("Loss", "LossLayer", "Accuracy"))
 
 
 def passed_on(layer: LayerDef) -> Mapping[str, str]:

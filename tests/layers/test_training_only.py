@@ -42,6 +42,9 @@ def test_is_training_only() -> None:
     assert is_training_only(layer_def("rpn.anchor_target_layer.AnchorTargetLayer"))
     assert not is_training_only(layer_def("DetectionOutput"))
     assert not is_training_only(layer_def("my.module.Layer"))
+    assert is_training_only(layer_def("SigmoidCrossEntropyBalanceLoss"))
+    assert not is_training_only(layer_def("SoftmaxWithLoss"))
+    assert not is_training_only(layer_def("Lossless"))
 
 
 def test_known_python_code() -> None:
