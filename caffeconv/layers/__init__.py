@@ -61,6 +61,7 @@ LAYERS = LayerTypes(
         "Flip": "rearranging.Flip",
         "FlowWarp": "optical_flow.FlowWarp",
         "FrcnnOutput": "box_output.FrcnnOutput",
+        "FrcnnProposal": "proposals.FrcnnProposal",
         "Gram": "reductions.Gram",
         "HDF5Data": "data.HDF5Data",
         "HDF5Output": "data.HDF5Output",

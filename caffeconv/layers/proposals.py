@@ -77,6 +77,8 @@ class Proposal(Layer):
     takes_batches: bool = False
     score_columns: tuple[int, ...] = ()
     """The axes of the scores after the rows."""
+    roi_columns: tuple[int, ...] = (5,)
+    """The axes of the regions after the rows."""
     doubt: str = ""
     """Why nobody can tell whose rule is meant; empty: it is known."""
 
@@ -145,7 +147,7 @@ class Proposal(Layer):
                 f"im_info is {format_shape(info)}; (height, width, scale) or (height, width, scale_h, scale_w) was needed"
             )
         rows = scores[0] * self.suppression.after
-        return [(rows, 5), (rows, *self.score_columns)][: self.number_of_tops]
+        return [(rows, *self.roi_columns), (rows, *self.score_columns)][: self.number_of_tops]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         count = len(self.anchors) * int(np.prod(node.bottom_shapes[0][2:]))
@@ -160,11 +162,18 @@ class Proposal(Layer):
         places = self._survivors(onnx, scores, boxes)
         number = onnx.op("Gather", [places, onnx.ints("first", [0])], axis=1, what="picture")
         number = onnx.op("Cast", [number], to=FLOAT, what="picture_number")
-        onnx.emit("Concat", [number, onnx.op("GatherND", [boxes, places], what="box")], node.tops[:1], axis=1)
+        regions = [number, onnx.op("GatherND", [boxes, places], what="box")]
+        if len(self.roi_columns) == 1:
+            onnx.emit("Concat", regions, node.tops[:1], axis=1)
+        else:
+            axes = range(2, 1 + len(self.roi_columns))
+            rows = onnx.op("Concat", regions, axis=1, what="regions")
+            onnx.emit("Unsqueeze", [rows, onnx.ints("region_axes", axes)], node.tops[:1])
         if len(node.tops) > 1:
             score = onnx.op("GatherND", [scores, places], what="score")
             if self.score_columns:
-                onnx.emit("Unsqueeze", [score, onnx.ints("column_axis", [1])], node.tops[1:])
+                axes = range(1, 1 + len(self.score_columns))
+                onnx.emit("Unsqueeze", [score, onnx.ints("column_axes", axes)], node.tops[1:])
             else:
                 onnx.emit("Identity", [score], node.tops[1:])
 
@@ -262,6 +271,28 @@ class Proposal(Layer):
         numbers = [height * self.stride, width * self.stride, *([1] * (_numbers_of(shapes[2]) - 2))]
         values: FloatArray = np.resize(np.array(numbers, np.float32), shapes[2])
         return values
+
+
+@dataclass(frozen=True)
+class FrcnnProposal(Proposal):
+    """Proposal of the Faster R-CNN in C++ (D-X-Y/caffe-faster-rcnn, makefile/frcnn: frcnn_proposal_layer.cpp).
+
+    The rule is py-faster-rcnn's. Anchors and limits stand in a file beside the net there; here they are those of
+    default_config.json, whose anchors reach a pixel further. Tops R×5×1×1 and R×1×1×1.
+    """
+
+    settings: ClassVar[str] = ""
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        stride = layer.proto.proposal_param.feat_stride or 16
+        rounded = rounded_anchors(16, (0.5, 1.0, 2.0), (8.0, 16.0, 32.0))
+        anchors = [(x1, y1, x2 + 1, y2 + 1) for x1, y1, x2, y2 in rounded]
+        rule = Suppression(12000, 2000, 0.7) if layer.phase == "TRAIN" else Suppression(6000, 300, 0.7)
+        return cls(
+            _checked(anchors), stride, 16.0, rule, len(layer.tops), drops_small=True, score_columns=(1, 1, 1),
+            roi_columns=(5, 1, 1),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,21 @@ def test_anchors_of_python_parameters(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rois, [(0, 0, 0, 16, 39), (0, 0, 0, 40, 16)])
 
 
+def test_frcnn_in_cpp_has_four_axes(tmp_path: Path) -> None:
+    inputs = {"scores": (1, 18, 1, 1), "offsets": (1, 36, 1, 1), "info": (1, 3)}
+    text = (
+        proposal("").replace('"Proposal"', '"FrcnnProposal"').replace('top: "rois"', 'top: "rois" top: "probabilities"')
+    )
+    feeds = {name: np.zeros(shape, np.float32) for name, shape in inputs.items()}
+    feeds["info"][:] = (1000, 1000, 1)
+    feeds["scores"][0, 9 + 3] = 0.5
+    blobs = forward(caffeconv.Net(write_net(tmp_path, inputs, text)), feeds)
+    # default_config.json's fourth anchor, -56 -56 72 72, grown from its first corner by its width of 129
+    np.testing.assert_array_equal(blobs["rois"][0].ravel(), (0, 0, 0, 73, 73))
+    assert blobs["probabilities"][0].shape == (1, 1, 1)
+    assert blobs["probabilities"][0].item() == 0.5
+
+
 def test_ssh_thins_no_boxes_when_it_detects(tmp_path: Path) -> None:
     inputs = {"scores": (1, 4, 1, 2), "offsets": (1, 8, 1, 2), "info": (1, 3)}
     tops = 'top: "rois" top: "probabilities"'
@@ -86,7 +101,7 @@ def test_ssh_thins_no_boxes_when_it_detects(tmp_path: Path) -> None:
     feeds["info"][:] = (20, 30, 1)
     feeds["scores"][0, 2:, 0] = [(0.1, 0.4), (0.3, 0.2)]
     blobs = forward(caffeconv.Net(path), feeds)
-    np.testing.assert_array_equal(blobs["probabilities"], np.float32([[0.4], [0.3], [0.2], [0.1]]))
+    np.testing.assert_array_equal(blobs["probabilities"], np.array([[0.4], [0.3], [0.2], [0.1]], np.float32))
     np.testing.assert_array_equal(
         blobs["rois"][:, 1:], [(8, 0, 24, 16), (0, 0, 24, 19), (0, 0, 29, 19), (0, 0, 16, 16)]
     )
