@@ -55,6 +55,8 @@ class Accuracy(Layer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.accuracy_param
+        if p.min_is_better:
+            raise LayerError("min_is_better: true, happynear's, is not supported; the largest score is the best here")
         ignored = p.ignore_label if p.HasField("ignore_label") else None
         return cls(p.axis, p.top_k, ignored, len(layer.tops) == 2)
 

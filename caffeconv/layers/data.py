@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _LAST_BVLC_TRANSFORM = 7
 # NVIDIA's: how the work is done and shown, and what Caffe draws at random from
 _TRANSFORM_WITHOUT_EFFECT = frozenset(("display", "num_labels", "use_gpu_transform", "random_seed"))
-_FOREIGN_PICTURES = ("new_dim", "bicubic", "normalize", "new_length", "min_height", "min_width", "label_type")
+_FOREIGN_PICTURES = ("new_dim", "bicubic", "normalize", "new_length", "min_height", "min_width", "label_type", "label")
 """Fields of image_data_param in forks that would change what the layer reads."""
 _CROP_SIDES = (("crop_height", "crop_width"), ("crop_h", "crop_w"))
 
@@ -133,8 +133,8 @@ class Data(DataLayer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p, transform = layer.proto.data_param, _transform(layer)
-        # NVIDIA's and Cysu's, which read the records in another order
-        foreign = [name for name in ("shuffle", "shuffle_pool_size") if getattr(p, name)]
+        # NVIDIA's, Cysu's and jolibrain's, which read the records in another order
+        foreign = [name for name in ("shuffle", "shuffle_pool_size", "shuffle_buffer_size") if getattr(p, name)]
         transform = replace(transform, foreign=(*transform.foreign, *foreign))
         return cls(
             len(layer.tops), _batch_size(p.batch_size), layer.find_file(p.source),
@@ -237,6 +237,7 @@ class WindowData(DataLayer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p, transform = layer.proto.window_data_param, _transform(layer)
+        transform = replace(transform, foreign=(*transform.foreign, *(["shuffle"] if p.HasField("shuffle") else [])))
         crop_size = transform.crop_size
         if crop_size < 1:
             raise LayerError("crop_size is 0; transform_param { crop_size } of at least 1 was needed")

@@ -200,6 +200,10 @@ def test_handing_over_what_a_database_would_give(tmp_path: Path) -> None:
         (data_param() + 'transform_param { mean_file: "m" }', r"m: File not found; the mean image"),
         (data_param() + "transform_param { mean_value: [1, 2, 3] }", "3 mean_value; Specify either 1"),
         (data_param() + "transform_param { resize_param { height: 9 width: 9 } }", "resize_param belongs to a fork"),
+        (
+            'data_param { source: "db" batch_size: 1 backend: LMDB shuffle_buffer_size: 9 }',
+            "shuffle_buffer_size belongs to a fork",
+        ),
         ('data_param { source: "db" batch_size: 1 }', r"It is an LMDB: write `backend: LMDB`"),
     ],
 )  # fmt: skip
@@ -273,6 +277,15 @@ def test_list_without_labels(tmp_path: Path) -> None:
     write_list(tmp_path / "list.txt", ["12.png", "a.png"])
     # caffe: atoi of the whole line
     np.testing.assert_array_equal(batches(Net(net_of(tmp_path, "ImageData", image_param())), 1, "label")[0], [12, 0])
+
+
+def test_a_list_that_a_fork_reads_without_labels(tmp_path: Path) -> None:
+    write_pictures(tmp_path, {"a.png": pixels(2, 2, 3)})
+    write_list(tmp_path / "list.txt", ["a.png"])
+    path = net_of(tmp_path, "ImageData", image_param("batch_size: 1 label: false"))
+    assert caffeconv.inspect(path).blobs["data"] == (1, 3, 2, 2)
+    with refused("label belongs to a fork of Caffe and is not followed"):
+        Net(path).forward()
 
 
 @pytest.mark.parametrize(

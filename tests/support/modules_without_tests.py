@@ -42,7 +42,6 @@ WITHOUT_TEST_FILE: dict[str, str] = {
     "inspection/diagnose/size_trace.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/trial_net.py": "whole diagnoses: inspection/test_diagnose.py",
     "ir/graph.py": "a record alone: frontend/test_build.py, frontend/test_open_axes.py",
-    "layers/accuracy.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/contrastive_loss.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/eltwise.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/infogain_loss.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
