@@ -116,7 +116,7 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
         ),
     },
     _SHOW: {
-        "DetectionOutputParameter": "save_output_param visualize visualize_threshold save_file",
+        "DetectionOutputParameter": "save_output_param visualize visualize_threshold save_file label_map_file",
         "FrcnnOutputParameter": "save_output_param",
         "LayerParameter": "debug",
         "NetParameter": "debug_info",

@@ -10,7 +10,7 @@ from caffeconv.errors import Diagnostic, InvalidNetError, LayerError, close_name
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Layer, Node
-from caffeconv.layers import LAYERS, PYTHON_LAYERS
+from caffeconv.layers import LAYERS, PYTHON_LAYERS, TYPES_BY_FIELD
 from caffeconv.layers.layer_types import OTHER_NAMES
 from caffeconv.layers.training_only import is_training_only
 from caffeconv.layers.unknown_type import UnknownType
@@ -207,10 +207,17 @@ def layer_class(definition: LayerDef, requested: Mapping[str, Shape]) -> type[La
         raise LayerError('the layer has no type; add `type: "…"` (Unknown layer type: )')
     kind = LAYERS.get(definition.type)
     if kind is not None:
-        return kind
+        return _type_by_field(definition, kind) or kind
     if UnknownType.has_shapes(definition, requested):
         return UnknownType
     raise LayerError(f"{_unknown_words(definition.type)}. {WAYS_ON}")
+
+
+def _type_by_field(definition: LayerDef, kind: type[Layer]) -> type[Layer] | None:
+    settings = getattr(definition.proto, kind.settings) if kind.settings else None
+    fields = [] if settings is None else [field.name for field, _ in settings.ListFields()]
+    rules = (TYPES_BY_FIELD.get(f"{definition.type}.{field}") for field in fields)
+    return next((rule for rule in rules if rule is not None), None)
 
 
 def _unknown_words(kind: str) -> str:

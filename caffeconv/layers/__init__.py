@@ -180,6 +180,9 @@ PYTHON_LAYERS = LayerTypes(
 )
 """Module and class of layers in Python whose published code has a rule here, so that nobody's code has to run."""
 
+TYPES_BY_FIELD = LayerTypes({"DetectionOutput.biases": "yolo_output.RegionDetectionOutput"})
+"""Type and field of its settings: layers that have it follow the rule of a fork that took the name for another layer."""
+
 
 def register_layer(kind: type[Layer], name: str | None = None) -> type[Layer]:
     """Adds a layer type from outside, under its class's name or `name`; gives the class back, so it can decorate one.

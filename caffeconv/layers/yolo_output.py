@@ -12,7 +12,7 @@ import numpy as np
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT
-from caffeconv.ir.layer import Arity, Gradients, Layer, Node, at_least
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, at_least, exactly
 from caffeconv.layers.detection import emit_detections, length, no_detections
 from caffeconv.layers.gradient_ops import refuse_all
 from caffeconv.tensor.shape import Shape, Shapes, format_shape
@@ -43,6 +43,7 @@ class YoloOutput(Layer):
     float32_tops: ClassVar[tuple[int, ...]] = (0,)
     tops_as_caffe: ClassVar[bool] = True
     is_discontinuous: ClassVar[bool] = True
+    first_label: ClassVar[int] = 1
 
     num_classes: int
     num_box: int
@@ -63,6 +64,10 @@ class YoloOutput(Layer):
 
     def _maps(self, bottoms: Shapes) -> Shapes:
         return bottoms
+
+    def _shown(self, onnx: OnnxBuilder, boxes: str) -> str:
+        """What the rows say of boxes that are given by their edges, …×4."""
+        return boxes
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         channels = self.num_box * (5 + self.num_classes)
@@ -87,12 +92,12 @@ class YoloOutput(Layer):
 
         index = self._survivors(onnx, boxes, score)
         label = onnx.op("Cast", [onnx.op("Gather", [label, index], axis=0, what="class")], to=FLOAT, what="class")
-        label = onnx.op("Add", [label, onnx.floats("from_one", 1)], what="label")
+        label = onnx.op("Add", [label, onnx.floats("first_label", self.first_label)], what="label")
         score = onnx.op("Gather", [score, index], axis=0, what="score")
         score = onnx.op("Unsqueeze", [score, onnx.ints("column_axis", [1])], what="score")
         box = onnx.op("Gather", [onnx.reshape(boxes, (None, 4), what="box_rows"), index], axis=0, what="box")
         picture = onnx.op("Mul", [score, onnx.floats("picture", 0)], what="picture")
-        rows = onnx.op("Concat", [picture, label, score, box], axis=1, what="detections")
+        rows = onnx.op("Concat", [picture, label, score, self._shown(onnx, box)], axis=1, what="detections")
         pictures = length(onnx, node.bottoms[0])
         emit_detections(node, onnx, rows, no_detections(onnx, pictures, 7), pictures)
 
@@ -188,6 +193,59 @@ class YoloDetectionOutput(YoloOutput):
 
     def _least_confidence(self) -> float:
         return float(np.nextafter(np.float32(self.confidence_threshold), np.float32(-1)))  # the threshold itself counts
+
+
+@dataclass(frozen=True)
+class RegionDetectionOutput(YoloDetectionOutput):
+    """DetectionOutput of gklz1982/caffe-yolov2, the forerunner of YoloDetectionOutput, for one picture.
+
+    Rows (0, label from 0, confidence, x, y, w, h), x and y of the middle, in the order of the places, row by row, and of
+    the anchors at each. In that order, not by their confidence, boxes drop later ones that overlap them.
+    """
+
+    bottoms: ClassVar[Arity] = exactly(1)
+    settings: ClassVar[str] = "detection_output_param"
+    first_label: ClassVar[int] = 0
+
+    side: int
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.detection_output_param
+        anchors = _pairs(p.biases)
+        if p.coords != 4:
+            raise LayerError(f"coords is {p.coords}; 4 was needed")
+        if not p.HasField("num_classes") or p.num_classes < 1 or len(anchors) != p.num_box:
+            raise LayerError(
+                f"{len(p.biases)} biases for num_box {p.num_box} and num_classes {p.num_classes}; two biases for each box "
+                "and at least one class were needed"
+            )
+        confidence = p.confidence_threshold if p.HasField("confidence_threshold") else 0.01
+        return cls(p.num_classes, p.num_box, confidence, p.nms_threshold, anchors, p.side)
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        shapes = super().top_shapes(bottoms)
+        if bottoms[0][0] != 1 or bottoms[0][2] != self.side:
+            raise LayerError(
+                f"the bottom is {format_shape(bottoms[0])}; one picture of {self.side}×{self.side} places (side) was needed"
+            )
+        return shapes
+
+    def _shown(self, onnx: OnnxBuilder, boxes: str) -> str:
+        low, high = onnx.ops("Split", [boxes, onnx.ints("halves", [2, 2])], 2, what="corners", axis=1)
+        middle = onnx.op("Mul", [onnx.op("Add", [low, high]), onnx.floats("half", 0.5)], what="middle")
+        return onnx.op("Concat", [middle, onnx.op("Sub", [high, low], what="extent")], axis=1, what="shown")
+
+    def _survivors(self, onnx: OnnxBuilder, boxes: str, score: str) -> str:
+        places = self.side * self.side
+        counts = onnx.op("GreaterOrEqual", [score, onnx.floats("least", self.confidence_threshold)], what="counts")
+        # candidates run anchor by anchor
+        turns = np.arange(places * self.num_box).reshape(places, self.num_box).T.ravel()
+        ranks = onnx.floats("ranks", places * self.num_box - turns)
+        return super()._survivors(onnx, boxes, onnx.op("Where", [counts, ranks, onnx.floats("none", 0)], what="rank"))
+
+    def _least_confidence(self) -> float:
+        return 0.5  # ranks, from 1 on
 
 
 @dataclass(frozen=True)

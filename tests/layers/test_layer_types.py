@@ -8,12 +8,14 @@ import sys
 import pytest
 
 from caffeconv.ir.layer import Layer
-from caffeconv.layers import LAYERS, PYTHON_LAYERS
+from caffeconv.layers import LAYERS, PYTHON_LAYERS, TYPES_BY_FIELD
 from caffeconv.layers.activations import ReLU
 from caffeconv.layers.layer_types import LayerTypes
 
 
-@pytest.mark.parametrize("types", [LAYERS, PYTHON_LAYERS], ids=["LAYERS", "PYTHON_LAYERS"])
+@pytest.mark.parametrize(
+    "types", [LAYERS, PYTHON_LAYERS, TYPES_BY_FIELD], ids=["LAYERS", "PYTHON_LAYERS", "TYPES_BY_FIELD"]
+)
 def test_every_class_is_there(types: LayerTypes) -> None:
     for name, kind in types.items():
         assert issubclass(kind, Layer), name
