@@ -96,6 +96,7 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
             "focal_loss_param l1_loss_param margin_inner_product_param proposal_target_param region_loss_param "
             "seg_accuracy_param triplet_loss_param yolo_seg_param yolov3_param"
         ),
+        "LossParameter": "gamma min_weight max_weight max_entropy_weight",
         "MultiBoxLossParameter": (
             "loc_loss_type loc_weight match_type overlap_threshold use_prior_for_matching use_difficult_gt do_neg_mining "
             "neg_pos_ratio neg_overlap map_object_to_agnostic ignore_cross_boundary_bbox bp_inside mining_type sample_size "

@@ -62,6 +62,7 @@ LAYERS = LayerTypes(
         "FlowWarp": "optical_flow.FlowWarp",
         "FrcnnOutput": "box_output.FrcnnOutput",
         "FrcnnProposal": "proposals.FrcnnProposal",
+        "GRN": "norms.GRN",
         "Gram": "reductions.Gram",
         "HDF5Data": "data.HDF5Data",
         "HDF5Output": "data.HDF5Output",

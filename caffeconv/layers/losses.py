@@ -113,6 +113,11 @@ class SoftmaxWithLoss(Loss):
         p = layer.proto.loss_param
         if p.label_smoothing != 0:
             raise LayerError(f"label_smoothing is {p.label_smoothing:g}; only 0 can be converted. Leave it out.")
+        if p.adaptive_weighting or p.scale != 1:
+            raise LayerError(
+                "adaptive_weighting and scale of training_toolbox_caffe are not supported: only a loss that does not weigh "
+                "itself can be computed. Leave them out; `deploy=True` takes the loss out"
+            )
         weights = tuple(p.class_weighting) if p.weight_by_label_freqs else ()
         return cls(layer.proto.softmax_param.axis, Normalization.parse(p), weights)
 

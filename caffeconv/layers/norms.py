@@ -182,6 +182,30 @@ class L2Normalize(NormDivision):
 
 
 @dataclass(frozen=True)
+class GRN(NormDivision):
+    """y = x / √(Σ x² + bias), the sum over the channels of each place (training_toolbox_caffe: grn_layer.cpp).
+
+    With `dummy_backward` the bottom's diff is the top's.
+    """
+
+    dummy_backward: bool = False
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.grn_param
+        if p.bias < 0:
+            raise LayerError(f"bias is {p.bias:g}; Bias must be >=0.")
+        return cls(NormRule("place", sum_eps=p.bias), dummy_backward=p.dummy_backward)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        if self.dummy_backward:
+            return Gradients((top_diffs[0],))
+        return super().lower_gradient(node, onnx, top_diffs, propagate_down)
+
+
+@dataclass(frozen=True)
 class NormL2(NormDivision):
     """y = x / √(Σ x² + 1e-7), the sum over all of an item; the top has 4 axes (SeqFace: norm_l2_layer.cpp)."""
 

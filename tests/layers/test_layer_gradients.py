@@ -366,6 +366,7 @@ RULES = {
     "reverse time": Rule("ReverseTime", ((4, 2, 3), (2,)), held={1: rows(4, 2)}),
     "l2norm place": Rule("L2Norm", X, "l2norm_param { l2_length: 4 }"),
     "l2norm": Rule("L2Norm", ((3, 6),)),
+    "grn": Rule("GRN", ((2, 3, 2, 2),), "grn_param { bias: 0.1 }"),
     "l2normalize": Rule("L2Normalize", ((2, 3, 2, 2, 3),)),
     "norml2": Rule("NormL2", ((3, 6),)),
     "normalization": Rule("Normalization", X),

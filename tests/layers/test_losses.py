@@ -447,6 +447,9 @@ REFUSED = {
     "label count infogain": Refused("InfogainLoss", {"x": (2, 4), "y": (2, 3)}, "e.g., if infogain axis == 1", "H"),
     "label count accuracy": Refused("Accuracy", {"x": (2, 4, 3), "y": (2, 2)}, "e.g., if label axis == 1"),
     "softmax axis": Refused("SoftmaxWithLoss", PAIR, "axis 2 out of range for 2-D Blob", "softmax_param { axis: 2 }"),
+    "adaptive": Refused(
+        "SoftmaxWithLoss", PAIR, "adaptive_weighting and scale", "loss_param { adaptive_weighting: true gamma: 0.5 }"
+    ),
     "smoothing": Refused("SoftmaxWithLoss", PAIR, "label_smoothing is 0.1", "loss_param { label_smoothing: 0.1 }"),
     "weights": Refused(
         "SoftmaxWithLoss", PAIR, "1 class_weighting for 4",

@@ -32,6 +32,21 @@ def test_dialect_decides_what_l2norm_sums_over(tmp_path: Path, dialect: str, axe
     np.testing.assert_allclose(normed(tmp_path, 'type: "L2Norm"', x, dialect), over(x, axes), rtol=1e-5)
 
 
+def test_grn_divides_by_the_norm_of_each_place(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(F)
+    wanted = x / np.sqrt((x**2).sum(axis=1, keepdims=True) + F(0.5))
+    np.testing.assert_allclose(normed(tmp_path, 'type: "GRN" grn_param { bias: 0.5 }', x), wanted, rtol=1e-5)
+    with pytest.raises(caffeconv.CaffeconvError, match="Bias must be >=0"):
+        normed(tmp_path, 'type: "GRN" grn_param { bias: -1 }', x)
+
+
+def test_grn_may_pass_its_diff_on(tmp_path: Path) -> None:
+    text = 'layer { name: "n" type: "GRN" bottom: "x" top: "y" grn_param { dummy_backward: true } }'
+    net = caffeconv.Net(write_net(tmp_path, {"x": (1, 2)}, text, "force_backward: true\n"))
+    net.forward(x=np.array([[3, 4]], F))
+    np.testing.assert_array_equal(net.backward(y=np.array([[5, 7]], F))["x"], [[5, 7]])
+
+
 def test_l2norm_of_maps_is_refused_where_nothing_tells_the_fork(tmp_path: Path) -> None:
     x = np.ones((2, 3, 7, 7), F)
     with pytest.raises(caffeconv.CaffeconvError) as refusal:
