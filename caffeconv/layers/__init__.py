@@ -181,7 +181,12 @@ PYTHON_LAYERS = LayerTypes(
 )
 """Module and class of layers in Python whose published code has a rule here, so that nobody's code has to run."""
 
-TYPES_BY_FIELD = LayerTypes({"DetectionOutput.biases": "yolo_output.RegionDetectionOutput"})
+TYPES_BY_FIELD = LayerTypes(
+    {
+        "DetectionOutput.biases": "yolo_output.RegionDetectionOutput",
+        "PriorBox.fixed_size": "prior_boxes.DensePriorBox",
+    }
+)
 """Type and field of its settings: layers that have it follow the rule of a fork that took the name for another layer."""
 
 

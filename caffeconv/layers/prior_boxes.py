@@ -243,6 +243,65 @@ class PriorBox(PriorLayer):
 
 
 @dataclass(frozen=True)
+class DensePriorBox(PriorLayer):
+    """PriorBox of a port of FaceBoxes to SSD (zihaozhang9/FaceBoxes: prior_box_layer.cpp): boxes of `fixed_size`.
+
+    Of each size and shape, density × density boxes fill a square of the size about the place, row by row. The shapes are a
+    square and further aspect ratios, or in their place one `fixed_ratio`. No edge lies outside of the picture on its own
+    side.
+    """
+
+    settings: ClassVar[str] = "prior_box_param"
+
+    sizes: tuple[tuple[int, int], ...]
+    """size in pixels, density"""
+    ratios: tuple[float, ...]
+    """width by height of each shape"""
+    grid: Grid
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.prior_box_param
+        if p.min_size or p.max_size:
+            raise LayerError(
+                "min_size or max_size beside fixed_size is not supported; fixed_size and density were needed"
+            )
+        if len(p.density) != len(p.fixed_size) or min((*p.fixed_size, *p.density)) < 1:
+            raise LayerError(
+                f"fixed_size {list(p.fixed_size)}, density {list(p.density)}; a density for each size, and all at least 1, "
+                "were needed"
+            )
+        if len(p.fixed_ratio) > 1 or (p.fixed_ratio and p.aspect_ratio):
+            # the fork makes more boxes of several than it has room for
+            raise LayerError(
+                f"{len(p.fixed_ratio)} fixed_ratio, {len(p.aspect_ratio)} aspect_ratio; one fixed_ratio alone, or none, "
+                "was needed"
+            )
+        further = _aspect_ratios(p.aspect_ratio, flip=p.flip, flipped_last=False)
+        ratios = tuple(p.fixed_ratio) or (1.0, *further)
+        if min(ratios) <= 0:
+            raise LayerError(f"ratios {list(ratios)}; each must be above 0")
+        sizes = zip(map(int, p.fixed_size), map(int, p.density), strict=True)
+        return cls(tuple(sizes), ratios, Grid.parse(p))
+
+    @property
+    def priors(self) -> int:
+        return len(self.ratios) * sum(density**2 for _, density in self.sizes)
+
+    def boxes(self, bottoms: Shapes) -> FloatArray:
+        boxes: list[tuple[float, float, float, float]] = []
+        for size, density in self.sizes:
+            distance = size // density
+            moves = [distance / 2 + i * distance - size // 2 for i in range(density)]
+            roots = [float(np.sqrt(np.float32(ratio))) for ratio in self.ratios]
+            boxes += [(x, y, size * root, size / root) for root in roots for y in moves for x in moves]
+        edges = self.grid.edges(bottoms, np.array(boxes, np.float64))
+        edges[..., :2] = np.maximum(edges[..., :2], 0)
+        edges[..., 2:] = np.minimum(edges[..., 2:], 1)
+        return self.grid.top(edges)
+
+
+@dataclass(frozen=True)
 class PriorBoxClustered(PriorLayer):
     """The prior boxes of every place as pairs of `width` and `height` in pixels, as fractions of the picture.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support.small_nets import write_net
+from support.golden_cases import forward
+from support.small_nets import Array, write_net
 
 import caffeconv
 
@@ -30,6 +32,21 @@ import caffeconv
         ),
         (
             {"f": (1, 2, 2, 2), "d": (1, 3, 8, 8)},
+            'type: "PriorBox" prior_box_param { fixed_size: 32 fixed_size: 64 density: 2 }',
+            "a density for each size",
+        ),
+        (
+            {"f": (1, 2, 2, 2), "d": (1, 3, 8, 8)},
+            'type: "PriorBox" prior_box_param { fixed_size: 32 density: 2 fixed_ratio: 1 fixed_ratio: 2 }',
+            "one fixed_ratio alone",
+        ),
+        (
+            {"f": (1, 2, 2, 2), "d": (1, 3, 8, 8)},
+            'type: "PriorBox" prior_box_param { fixed_size: 32 density: 2 min_size: 8 }',
+            "min_size or max_size beside fixed_size",
+        ),
+        (
+            {"f": (1, 2, 2, 2), "d": (1, 3, 8, 8)},
             'type: "PriorBoxClustered" prior_box_param { min_size: 4 }',
             "a pair for each prior was needed",
         ),
@@ -46,3 +63,30 @@ def test_refused(tmp_path: Path, inputs: dict[str, tuple[int, ...]], layer: str,
     with pytest.raises(caffeconv.CaffeconvError) as error:
         caffeconv.convert(path)
     assert complaint in str(error.value)
+
+
+def dense_boxes(folder: Path, fields: str) -> Array:
+    """The edges in pixels of the boxes of one place in a picture of 64×64."""
+    layer = f'layer {{ name: "l" type: "PriorBox" bottom: "f" bottom: "d" top: "y" prior_box_param {{ {fields} }} }}'
+    inputs = {"f": (1, 2, 1, 1), "d": (1, 3, 64, 64)}
+    net = caffeconv.Net(write_net(folder, inputs, layer))
+    edges: Array = forward(net, {name: np.zeros(shape, np.float32) for name, shape in inputs.items()})["y"][0, 0]
+    return edges.reshape(-1, 4) * 64
+
+
+def test_dense_squares_fill_the_size_about_a_place(tmp_path: Path) -> None:
+    wanted = [(8, 8, 40, 40), (24, 8, 56, 40), (8, 24, 40, 56), (24, 24, 56, 56), (0, 0, 64, 64)]
+    fields = "fixed_size: 32 density: 2 fixed_size: 80 density: 1 variance: 0.1"
+    np.testing.assert_array_equal(dense_boxes(tmp_path, fields), wanted)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ("fixed_ratio: 4", [(0, 24, 64, 40)]),
+        ("aspect_ratio: 4 flip: false", [(16, 16, 48, 48), (0, 24, 64, 40)]),
+        ("aspect_ratio: 4", [(16, 16, 48, 48), (0, 24, 64, 40), (24, 0, 40, 64)]),
+    ],
+)
+def test_shapes_of_dense_boxes(tmp_path: Path, fields: str, wanted: list[tuple[int, ...]]) -> None:
+    np.testing.assert_array_equal(dense_boxes(tmp_path, f"fixed_size: 32 density: 1 {fields}"), wanted)
