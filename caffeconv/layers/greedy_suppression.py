@@ -42,7 +42,9 @@ def best_first(onnx: OnnxBuilder, scores: str, boxes: str, most: int | None) -> 
     end, step = onnx.ints("before_first", [-(2**31)]), onnx.ints("backwards", [-1])
     start, axis = onnx.ints("last", [-1]), onnx.ints("candidate_axis", [1])
     scores, boxes = (onnx.op("Slice", [v, start, end, axis, step], what="backwards") for v in (scores, boxes))
-    number = onnx.op("Shape", [scores], what="candidates", start=1, end=2)
+    # Slice, not Gather: of a gathered size onnxruntime 1.24 infers no shape
+    bounds = onnx.ints("second", [1]), onnx.ints("third", [2])
+    number = onnx.op("Slice", [onnx.op("Shape", [scores]), *bounds], what="candidates")
     if most is not None:
         number = onnx.op("Min", [number, onnx.ints("most", [most])], what="most")
     scores, order = onnx.ops("TopK", [scores, number], 2, what="best", axis=1)
