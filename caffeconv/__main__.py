@@ -14,7 +14,9 @@ def main() -> None:
         signal.signal(signal.SIGINT, _end)  # until a command runs, which may have something to say
     _open_closed_streams()
     from caffeconv.cli import main as run
+    from caffeconv.cli.show.console import accept_every_character
 
+    accept_every_character()
     run()
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.program import environment, program
 
 INTERRUPTED = """
 import os, signal, sys
@@ -40,3 +41,25 @@ def test_a_closed_stream_is_no_error(closed: str, tmp_path: Path) -> None:
     command = f"{sys.executable} -m caffeconv --version {closed}"
     result = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (result.returncode, "Traceback" in result.stderr) == (0, False)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-16"])
+def test_a_stdout_that_lacks_characters(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "n.prototxt").write_text(
+        'layer { name: "μ" type: "Input" top: "x" input_param { shape { dim: 1 dim: 2 } } }'
+    )
+    for arguments in (
+        ["inspect", "n.prototxt"],
+        ["convert", "n.prototxt", "-o", "→.onnx"],
+        ["run", "--help"],
+        ["run", "→"],
+    ):
+        result = subprocess.run(
+            [*program(), *arguments], cwd=tmp_path, capture_output=True, check=False,
+            env=environment(PYTHONIOENCODING=encoding),
+        )  # fmt: skip
+        shown = (result.stdout + result.stderr).decode(encoding, "replace")
+        assert "Traceback" not in shown
+        if encoding != "utf-16" and arguments[0] == "inspect":
+            assert "\\u03bc" in shown
+            assert ("1x2" in shown) == (encoding == "ascii")

@@ -11,13 +11,15 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
 import click
 
+from caffeconv.cli.help_sections import PlainContext, UsageMistake
 from caffeconv.cli.shell_words import in_shell_words
-from caffeconv.cli.show.console import echo
+from caffeconv.cli.show.console import say
 from caffeconv.errors import CaffeconvError, CaffeconvWarning, near_name
 from caffeconv.files.atomic import OUT_OF_SPACE
 from caffeconv.version import __version__
@@ -32,8 +34,27 @@ COMMANDS = {
 }
 
 
+NAMES_ELSEWHERE = {
+    "test": "run", "time": "run --profile", "classification": "run", "classify": "run", "extract_features": "run --blobs",
+    "device_query": "run --provider", "draw_net": "inspect --draw", "upgrade_net_proto_text": "upgrade",
+    "upgrade_net_proto_binary": "upgrade",
+}  # fmt: skip
+"""What Caffe's programs and scripts are called → what does the same here."""
+
+
+def _no_such_command(word: str) -> str:
+    if Path(word).suffix or Path(word).exists():
+        return f"{word} stands where a command was needed, such as `caffeconv inspect {word}`"
+    beginnings = [command for command in COMMANDS if command.startswith(word)]
+    near = NAMES_ELSEWHERE.get(word) or (beginnings[0] if len(beginnings) == 1 else near_name(word, COMMANDS))
+    hint = f"did you mean {near}?" if near else f"commands: {', '.join(COMMANDS)}"
+    return f"no such command: {word}; {hint}"
+
+
 class _Commands(click.Group):
     """Commands by name, each in a module of its own, imported only when it is asked for."""
+
+    context_class = PlainContext
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -44,32 +65,35 @@ class _Commands(click.Group):
         name = cmd_name.replace("-", "_")
         command = getattr(importlib.import_module(f"caffeconv.cli.commands.{name}"), f"{name}_command")
         assert isinstance(command, click.Command)
+        command.context_class = PlainContext
         return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:  # fmt: skip
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            near = near_name(args[0], COMMANDS)
-            hint = f"did you mean {near}?" if near else f"commands: {', '.join(COMMANDS)}"
-            ctx.fail(f"no such command: {args[0]}; {hint}")
+            ctx.fail(_no_such_command(args[0]))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _usage_mistakes():
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
-            with _ending_in_order(), _warnings_as_notes():
+            with _usage_mistakes(), _ending_in_order(), _warnings_as_notes():
                 return super().invoke(ctx)
         except CaffeconvError as error:
-            echo(f"caffeconv: error: {in_shell_words(str(error))}", err=True)
+            say(in_shell_words(str(error)), "error")
             ctx.exit(1)
         except KeyboardInterrupt:
             ctx.exit(128 + signal.SIGINT)
         except MemoryError:
-            echo("caffeconv: error: not enough memory for this", err=True)
+            say("not enough memory for this", "error")
             ctx.exit(1)
         except BrokenPipeError:
             # whoever read our output has gone; let the interpreter close stdout in silence
@@ -77,14 +101,25 @@ class _Commands(click.Group):
             ctx.exit(1)
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
-                echo(f"caffeconv: error: {str(error.filename)[:40]}…: {error.strerror}; choose a shorter one", err=True)
+                say(f"{str(error.filename)[:40]}…: {error.strerror}; choose a shorter one", "error")
                 ctx.exit(1)
             if error.errno not in OUT_OF_SPACE:
                 raise
             # files that are written whole explain this themselves, so it was stdout
             _give_up_stdout()
-            echo(f"caffeconv: error: stdout: {error.strerror}; what was printed is not all of it", err=True)
+            say(f"stdout: {error.strerror}; what was printed is not all of it", "error")
             ctx.exit(1)
+
+
+@contextmanager
+def _usage_mistakes() -> Iterator[None]:
+    """Has click's usage errors look as all others do."""
+    try:
+        yield
+    except (click.exceptions.NoArgsIsHelpError, UsageMistake):
+        raise
+    except click.UsageError as error:
+        raise UsageMistake(error) from None
 
 
 def _give_up_stdout() -> None:
@@ -129,7 +164,7 @@ def _warnings_as_notes() -> Iterator[None]:
         line: str | None = None,
     ) -> None:  # fmt: skip
         if issubclass(category, CaffeconvWarning):
-            echo(f"caffeconv: warning: {in_shell_words(str(message))}", err=True)
+            say(in_shell_words(str(message)), "warning")
         else:
             usual(message, category, filename, lineno, file, line)
 

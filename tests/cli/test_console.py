@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import pytest
 
-from caffeconv.cli.show.console import WIDE, cell, echo, make_console, visible
+from caffeconv.cli.show.console import WIDE, cell, echo, encodable, has_colour, make_console, say, visible
 
 
 def test_no_terminal_is_wide_and_without_colour(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,3 +49,44 @@ def test_control_characters_are_spelled_out(text: str, shown: str, capsys: pytes
     assert cell(f"[b]{text}") == f"\\[b]{shown}"
     echo(text, nl=False)
     assert capsys.readouterr().out == shown
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("utf-8", "1×2 → α… μ \\xff"),
+        ("cp1252", "1×2 -> alpha… μ \\xff".replace("μ", "\\u03bc")),
+        ("ascii", "1x2 -> alpha... \\u03bc \\xff"),
+    ],
+)
+def test_characters_that_a_stream_lacks(encoding: str, shown: str) -> None:
+    assert encodable("1×2 → α… μ \udcff", io.TextIOWrapper(io.BytesIO(), encoding=encoding)) == shown
+
+
+@pytest.mark.parametrize(
+    ("variables", "on_terminal", "elsewhere"),
+    [
+        ({}, True, False),
+        ({"NO_COLOR": "1"}, False, False),
+        ({"NO_COLOR": ""}, True, False),
+        ({"CLICOLOR": "0"}, False, False),
+        ({"TERM": "dumb"}, False, False),
+        ({"CLICOLOR_FORCE": "1"}, True, True),
+        ({"CLICOLOR_FORCE": "0"}, True, False),
+        ({"CLICOLOR_FORCE": "1", "NO_COLOR": "1"}, False, False),
+    ],
+)
+def test_colour(
+    variables: dict[str, str], on_terminal: bool, elsewhere: bool, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for name in ("NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for is_terminal, expected in ((True, on_terminal), (False, elsewhere)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        assert has_colour(sys.stderr) == expected
+        say("x\x1b[0m: no such file", "error")
+        label = "\x1b[31m\x1b[1merror:\x1b[0m" if expected else "error:"
+        assert capsys.readouterr().err == f"caffeconv: {label} x\\u001b[0m: no such file\n"

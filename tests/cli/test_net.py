@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from caffeconv.caffe_format.prototxt import UnknownField
+from caffeconv.cli import main
 from caffeconv.cli.options.net import (
     compute_options,
     net_argument,
@@ -121,3 +122,13 @@ def test_problems_are_told_as_far_as_wanted(capsys: pytest.CaptureFixture[str]) 
     assert lines[False, False] == [f"dropped: {dropped[0]}", "fc: is odd"]
     assert lines[False, True] == [*lines[False, False], "by the way"]
     assert lines[True, True] == []
+
+
+@pytest.mark.parametrize(("more", "lines"), [((), 7), (("-v",), 40)])
+def test_a_net_with_many_problems_of_a_kind(more: tuple[str, ...], lines: int, tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text("\n".join(f'layer {{ name: "l{i}" type: "ReLU" bottom: "b{i}" top: "t{i}" }}' for i in range(40)))
+    result = CliRunner().invoke(main, ["convert", str(net), "-o", str(tmp_path / "x.onnx"), *more])
+    assert result.exit_code == 1
+    assert len([line for line in result.stderr.splitlines() if not line.startswith("  ")]) == lines
+    assert ("… and 34 more of this kind; -v lists them" in result.stderr) == (not more)

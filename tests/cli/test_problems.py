@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from caffeconv.cli.show.problems import MOST_OF_A_KIND, problem_lines
+from caffeconv.cli.show.problems import MOST_OF_A_KIND, folded
 from caffeconv.errors import Diagnostic, Severity
 
 
@@ -14,7 +14,10 @@ def problems(number: int, severity: Severity = "warning") -> list[Diagnostic]:
 
 @pytest.mark.parametrize(("number", "lines"), [(MOST_OF_A_KIND, 6), (MOST_OF_A_KIND + 1, 7), (177, 7)])
 def test_many_of_a_kind(number: int, lines: int) -> None:
-    texts = list(problem_lines([*problems(number), Diagnostic("error", "f", "another")], verbose=False))
+    texts = [
+        f"{severity}: {text}"
+        for severity, text in folded([*problems(number), Diagnostic("error", "f", "another")], verbose=False)
+    ]
     assert len(texts) == lines + 1
     assert texts[-1] == "error: f: another"
     assert (texts[6] == "warning: … and 171 more of this kind; -v lists them") == (number == 177)
@@ -22,5 +25,5 @@ def test_many_of_a_kind(number: int, lines: int) -> None:
 
 def test_verbose_lists_all_and_notes() -> None:
     both = [*problems(20), *problems(1, "note")]
-    assert len(list(problem_lines(both, verbose=True))) == 21
-    assert not any(line.startswith("note") for line in problem_lines(both, verbose=False))
+    assert len(list(folded(both, verbose=True))) == 21
+    assert not any(severity == "note" for severity, _ in folded(both, verbose=False))

@@ -13,8 +13,8 @@ from caffeconv.caffe_format.prototxt import is_solver
 from caffeconv.cli.commands.inspect_files import compare_weights_files, inspect_file, is_weights
 from caffeconv.cli.options.net import net_argument, net_options, note, talk_options, weights_argument
 from caffeconv.cli.shell_words import in_shell_words
-from caffeconv.cli.show.console import echo
-from caffeconv.cli.show.problems import problem_lines
+from caffeconv.cli.show.console import echo, say
+from caffeconv.cli.show.problems import folded
 from caffeconv.errors import CaffeconvError, close_names
 from caffeconv.frontend.options import NetOptions
 
@@ -93,8 +93,8 @@ def inspect_command(
         echo(to_json(report))
     elif not quiet and str(fix) != "-":
         print_table(report)
-    for line in problem_lines(report.diagnostics, verbose=verbose):
-        echo(line, err=True)
+    for severity, text in folded(report.diagnostics, verbose=verbose):
+        say(text, severity)
     if report.advice:
         echo(report.advice, err=True)
     if page is not None:
@@ -176,7 +176,7 @@ def _compare(a: Report, b: Report, *, as_json: bool) -> None:
     for report in (a, b):
         for diagnostic in report.diagnostics:
             if diagnostic.severity == "error":
-                echo(f"error: {diagnostic}", err=True)
+                say(str(diagnostic), "error")
     changes = compare(a, b)
     if as_json:
         echo(changes_to_json(changes))

@@ -14,8 +14,9 @@ from click.core import ParameterSource
 from caffeconv.caffe_format.prototxt import UnknownField, unknown_field_lines
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.cli.shell_words import in_shell_words
-from caffeconv.cli.show.console import echo
-from caffeconv.errors import CaffeconvError, Diagnostic
+from caffeconv.cli.show.console import say
+from caffeconv.cli.show.problems import folded
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.frontend.dialects import DIALECTS
 from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import Infogain
@@ -120,10 +121,19 @@ def fully_convolutional_option(command: Command) -> Command:
     )(command)
 
 
-def talk_options(command: Command) -> Command:
-    """-q and -v."""
-    command = click.option("-v", "--verbose", is_flag=True, help="Say more, on stderr.")(command)
-    return click.option("-q", "--quiet", is_flag=True, help="Print results only.")(command)
+def talk_options(command: Callable[..., None]) -> Callable[..., None]:
+    """-q and -v; without -v, many problems of a kind in a net's error are folded."""
+
+    @functools.wraps(command)
+    def folding(*args: object, verbose: bool, **rest: object) -> None:
+        try:
+            command(*args, verbose=verbose, **rest)
+        except InvalidNetError as error:
+            lines = [text for _, text in folded(error.diagnostics, verbose=verbose)]
+            raise CaffeconvError("\n".join(lines)) from error
+
+    decorated = click.option("-v", "--verbose", is_flag=True, help="Say more, on stderr.")(folding)
+    return click.option("-q", "--quiet", is_flag=True, help="Print results only.")(decorated)
 
 
 def parse_shapes(values: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -148,9 +158,9 @@ def parse_size(value: str, option: str) -> tuple[int, int]:
 
 
 def note(message: str, *, quiet: bool = False) -> None:
-    """A line for people, on stderr."""
+    """A line for people, on stderr; the message names arguments as Python does."""
     if not quiet:
-        echo(f"caffeconv: {in_shell_words(message)}", err=True)
+        say(in_shell_words(message))
 
 
 def tell_problems(
@@ -159,9 +169,9 @@ def tell_problems(
     """Prints the notes on a net that could be used: fields dropped, warnings, and on -v all the rest."""
     for line in unknown_field_lines(dropped):
         note(f"dropped: {line}", quiet=quiet)
-    for diagnostic in diagnostics:
-        if verbose or diagnostic.severity == "warning":
-            note(str(diagnostic), quiet=quiet)
+    told = [d for d in diagnostics if verbose or d.severity == "warning"]
+    for _, text in folded(told, verbose=verbose):
+        note(text, quiet=quiet)
 
 
 NET_ARGUMENTS = frozenset(

@@ -9,9 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import click
-
-from caffeconv.cli.show.console import visible
+from caffeconv.cli.show.console import echo, visible
 from caffeconv.tensor.shape import format_shape
 
 if TYPE_CHECKING:
@@ -41,11 +39,9 @@ def print_layers(layers: Sequence[LayerReport]) -> None:
     """Prints one row a layer on stdout: in a terminal as wide as that allows, else whole."""
     import shutil
 
-    on_terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if on_terminal else None
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for line, is_faulty in zip(table_lines(layers, width), _faults(layers), strict=True):
-        shown = visible(line)
-        click.echo(click.style(shown, fg="red") if is_faulty and on_terminal else shown)
+        echo(line, colour="red" if is_faulty else None)
 
 
 def table_lines(layers: Sequence[LayerReport], width: int | None = None) -> list[str]:

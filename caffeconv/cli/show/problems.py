@@ -6,14 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from caffeconv.errors import Diagnostic
+from caffeconv.errors import Diagnostic, Severity
 
 MOST_OF_A_KIND = 6
 _OF_ONE_PLACE = re.compile(r"'[^']*'|\d+")
 
 
-def problem_lines(diagnostics: Sequence[Diagnostic], *, verbose: bool) -> Iterator[str]:
-    """A text for each problem, and one for those of a kind that are left out; all of them, and notes, with `verbose`.
+def folded(diagnostics: Sequence[Diagnostic], *, verbose: bool) -> Iterator[tuple[Severity, str]]:
+    """Severity and text of each problem, and one for those of a kind that are left out; all of them, and notes, with `verbose`.
 
     Problems are of one kind where they differ in names and numbers only.
     """
@@ -24,9 +24,9 @@ def problem_lines(diagnostics: Sequence[Diagnostic], *, verbose: bool) -> Iterat
         counts[kind] += 1
         more = totals[kind] - MOST_OF_A_KIND
         if verbose or more <= 1 or counts[kind] <= MOST_OF_A_KIND:
-            yield f"{diagnostic.severity}: {diagnostic}"
+            yield diagnostic.severity, str(diagnostic)
         elif counts[kind] == MOST_OF_A_KIND + 1:
-            yield f"{diagnostic.severity}: … and {more} more of this kind; -v lists them"
+            yield diagnostic.severity, f"… and {more} more of this kind; -v lists them"
 
 
 def _kind(diagnostic: Diagnostic) -> tuple[str, str]:
