@@ -1,4 +1,5 @@
-"""Writes the rows of a checkpoint: as .npy, .npz, .h5, or an LMDB of Datums as Caffe's extract_features writes it."""
+"""Writes the rows of a checkpoint, and the names of their items: as .npy, .npz, .h5, or an LMDB of Datums as Caffe's
+extract_features writes it."""
 
 from __future__ import annotations
 
@@ -7,10 +8,12 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
+from numpy.lib import format as npy
 
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.errors import CaffeconvError
@@ -23,15 +26,46 @@ _AT_ONCE = 1 << 24
 _FLOAT_DATA_TAG = 6 << 3 | 5
 _RECORDS_A_TRANSACTION = 1000
 _LMDB_PAGE = 4096
+NAMES_IN_FOLDER = "names.txt"
 
 
 ItemName = Callable[[int], str]
 """What to call an item."""
 
 
+def names_entry(blobs: Iterable[str]) -> str:
+    """The name under which a file of several arrays holds the items' names: ``items``, where no blob is called so."""
+    entry, taken = "items", set(blobs)
+    while entry in taken:
+        entry += "_"
+    return entry
+
+
+def names_file(out: Path) -> Path:
+    """The file beside a .npy that holds the items' names, one a line."""
+    return out.with_suffix(".names.txt")
+
+
+def names_text(names: Iterable[str]) -> bytes:
+    """A line for each name; bytes that are no characters stay, so that the lines name files."""
+    return "".join(f"{_one_line(name)}\n" for name in names).encode(errors="surrogateescape")
+
+
+def as_text(name: str) -> str:
+    """A name as UTF-8 can hold it: bytes of a file's name that are no characters are spelled out."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _one_line(name: str) -> str:
+    return re.sub(r"[\r\n]", lambda match: {"\r": "\\r", "\n": "\\n"}[match[0]], name)
+
+
 def write_npy(checkpoint: Checkpoint, item_name: ItemName | None) -> None:
-    """Lets the only blob's rows become the output."""
+    """Lets the only blob's rows become the output, after the file of the items' names where they have any."""
     (blob,) = checkpoint.journal.blobs
+    if item_name is not None:
+        with whole_file(names_file(checkpoint.out)) as file:
+            file.write(names_text(map(item_name, range(checkpoint.journal.items))))
     if checkpoint.part(blob).exists():  # otherwise it is there already, and the process was killed right after
         checkpoint.part(blob).replace(os.path.realpath(checkpoint.out))
 
@@ -43,13 +77,31 @@ def _blocks(rows: FloatArray) -> Iterator[FloatArray]:
 
 
 def write_npz(checkpoint: Checkpoint, item_name: ItemName | None) -> None:
-    """Every blob as an array of its name."""
+    """Every blob as an array of its name, and the items' names, where they have any, as `items`."""
+    blobs = checkpoint.journal.blobs
     with whole_file(checkpoint.out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for blob in checkpoint.journal.blobs:
-            # a fixed date, as numpy's: the same run gives the same bytes
-            member = zipfile.ZipInfo(f"{blob}.npy", (1980, 1, 1, 0, 0, 0))
-            with checkpoint.part(blob).open("rb") as part, archive.open(member, "w", force_zip64=True) as target:
+        for blob in blobs:
+            with checkpoint.part(blob).open("rb") as part, npz_member(archive, blob) as target:
                 shutil.copyfileobj(part, target, _AT_ONCE)
+        if item_name is not None:
+            with npz_member(archive, names_entry(blobs)) as target:
+                _write_names(target, checkpoint.journal.items, item_name)
+
+
+def npz_member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
+    """The file of an array in an .npz, open for writing."""
+    # a fixed date, as numpy's: the same run gives the same bytes
+    return archive.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True)
+
+
+def _write_names(target: IO[bytes], items: int, item_name: ItemName) -> None:
+    """An array of strings in the form of .npy, some of them at a time."""
+    width = max((len(item_name(i)) for i in range(items)), default=1)
+    names = np.dtype(f"<U{max(1, width)}")
+    npy.write_array_header_1_0(target, {"descr": names.str, "fortran_order": False, "shape": (items,)})
+    step = max(1, _AT_ONCE // names.itemsize)
+    for start in range(0, items, step):
+        target.write(np.array([item_name(i) for i in range(start, min(items, start + step))], names).tobytes())
 
 
 def write_h5(checkpoint: Checkpoint, item_name: ItemName | None) -> None:
@@ -65,16 +117,23 @@ def write_h5(checkpoint: Checkpoint, item_name: ItemName | None) -> None:
                 dataset[start : start + len(block)] = block
                 start += len(block)
         if item_name is not None:
-            target["items"] = [item_name(i) for i in range(checkpoint.journal.items)]
+            target[names_entry(checkpoint.journal.blobs)] = [
+                as_text(item_name(i)) for i in range(checkpoint.journal.items)
+            ]
 
 
 # -- LMDB --------------------------------------------------------------------------------------------------------------
 
 
 def write_lmdb(checkpoint: Checkpoint, item_name: ItemName | None) -> None:
-    """A folder with an LMDB; of several blobs, a folder with one for each."""
+    """A folder with an LMDB; of several blobs, a folder with one for each. Names of items stand in it, in `names.txt`.
+
+    Keys are Caffe's, which are numbers alone.
+    """
     with whole_folder(checkpoint.out) as folder:
         _fill_folder(checkpoint, folder)
+        if item_name is not None:
+            (folder / NAMES_IN_FOLDER).write_bytes(names_text(map(item_name, range(checkpoint.journal.items))))
         checkpoint.commit_folder(folder)
 
 
@@ -83,7 +142,7 @@ def _fill_folder(checkpoint: Checkpoint, folder: Path) -> None:
     if len(blobs) == 1:
         _write_lmdb(checkpoint.rows(blobs[0]), folder)
         return
-    names: set[str] = set()
+    names: set[str] = {NAMES_IN_FOLDER}
     for blob in blobs:
         # a blob's name is anything; a folder's is not
         name = re.sub(r"[^\w.-]|^\.", "_", blob)

@@ -29,6 +29,7 @@ from caffeconv.inference.engine import OpenedRun, Say
 from caffeconv.inference.fixed_batch import FixedBatch, batch_size_of, fixed_batch_size
 from caffeconv.inference.open_inputs import open_inputs, oversampled, set_batch_size
 from caffeconv.inference.request import NetFiles, RunRequest
+from caffeconv.inference.result_files import companions
 from caffeconv.inference.run_identity import reads_of, run_identity
 from caffeconv.inference.sharding import bytes_of_net, bytes_of_session
 from caffeconv.inspection.layer_facts import LayerFacts, facts_of_file, facts_of_graph
@@ -75,6 +76,8 @@ def _refuse_reads_as_outputs(request: RunRequest, sources: Iterable[DataSource])
     reads = [*request.files.all, *(path for path in (request.output.labels, mean) if path is not None)]
     for source in sources if outputs else ():
         reads += [Path(source.name), *source.files]
+    if request.output.path is not None:
+        outputs += companions(request.output.path)
     for output in outputs:
         refuse_input_as_output(output, reads)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +13,24 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import refuse_filled_folder, whole_file
 from caffeconv.inference.checkpoint import Checkpoint, NoSpaceError
-from caffeconv.inference.feature_files import ItemName, write_h5, write_lmdb, write_npy, write_npz
+from caffeconv.inference.feature_files import (
+    ItemName,
+    as_text,
+    names_entry,
+    names_file,
+    names_text,
+    npz_member,
+    write_h5,
+    write_lmdb,
+    write_npy,
+    write_npz,
+)
 from caffeconv.tensor.shape import FloatArray
 
 RecordFormat = Literal["csv", "jsonl", "json"]
@@ -44,6 +58,11 @@ class Format:
 def format_of(path: Path) -> Format:
     """What a file of that name can hold; nothing for an unknown suffix."""
     return FORMATS.get(path.suffix.lower(), Format())
+
+
+def companions(path: Path) -> list[Path]:
+    """The files that are written beside one of that name: of the items' names, where it cannot hold them itself."""
+    return [names_file(path)] if format_of(path).one_array else []
 
 
 def check_output(path: Path, blobs: Sequence[str]) -> None:
@@ -99,12 +118,15 @@ def write_results(path: Path, results: Mapping[str, FloatArray], items: Sequence
     write = format_of(path).whole
     assert write is not None, "check_output came first"
     content = write(results, items)
+    for companion in companions(path):
+        with whole_file(companion) as file:
+            file.write(names_text(items))
     with whole_file(path) as file:
         file.write(content)
 
 
 def make_feature_file(checkpoint: Checkpoint, item_name: ItemName | None = None) -> None:
-    """Makes the output of a checkpoint, whole or not at all, and then removes that; .h5 names the items.
+    """Makes the output of a checkpoint, whole or not at all, and then removes that; `item_name` names the rows.
 
     Raises NoSpaceError where the disk is full; the checkpoint stays then.
     """
@@ -128,7 +150,11 @@ def _rows_stay(checkpoint: Checkpoint) -> Iterator[None]:
 
 def _npz(results: Mapping[str, FloatArray], items: Sequence[str]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **results)
+    arrays: dict[str, NDArray[np.generic]] = {**results, names_entry(results): np.array(items, np.str_)}
+    with zipfile.ZipFile(buffer, "w") as archive:  # numpy.savez takes no array called `file`
+        for name, values in arrays.items():
+            with npz_member(archive, name) as member:
+                npy.write_array(member, values, allow_pickle=False)
     return buffer.getvalue()
 
 
@@ -145,7 +171,7 @@ def _h5(results: Mapping[str, FloatArray], items: Sequence[str]) -> bytes:
     with h5py.File(buffer, "w") as file:
         for name, values in results.items():
             file[name] = values
-        file["items"] = list(items)
+        file[names_entry(results)] = [*map(as_text, items)]
     return buffer.getvalue()
 
 
@@ -165,7 +191,7 @@ def _csv(results: Mapping[str, FloatArray], items: Sequence[str]) -> bytes:
     writer.writerow(map(csv_text, header))
     for i, item in enumerate(items):
         writer.writerow([csv_text(item), *(repr(float(value)) for rows in columns for value in rows[i])])
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="backslashreplace")
 
 
 def _json(results: Mapping[str, FloatArray], items: Sequence[str]) -> bytes:

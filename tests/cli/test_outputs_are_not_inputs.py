@@ -74,3 +74,10 @@ def test_another_file_is_written_over(folder: Path, monkeypatch: pytest.MonkeyPa
     (folder / "out.npy").write_bytes(b"old")
     assert run(folder, (*DEPLOY, "--input", "x.npy", "-o", "out.npy"), monkeypatch)[0] == 0
     assert np.load(folder / "out.npy").shape == (1, 10)
+
+
+def test_the_names_beside_an_array(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "x.names.txt").write_text("7.png\n")
+    code, errors = run(folder, (*DEPLOY, "--input", "x.names.txt", "-o", "x.npy"), monkeypatch)
+    assert (code, "x.names.txt: this is the input" in errors) == (1, True)
+    assert (folder / "x.names.txt").read_text() == "7.png\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -78,3 +79,25 @@ def test_names_of_blobs_that_are_none_of_folders(tmp_path: Path) -> None:
         "a_b_": 1,
         "_.": 2,
     }
+
+
+@pytest.mark.parametrize("suffix", ["npz", "npy", "h5", "lmdb"])
+def test_names_of_items(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_files, "_AT_ONCE", 50)
+    names = ["a.png", "ä b.png", "", "x" * 30, "two\nlines"]
+    blob = "x" if suffix == "npy" else "items"  # a name that is taken
+    out = tmp_path / f"x.{suffix}"
+    write = {"npz": write_npz, "npy": write_npy, "h5": write_h5, "lmdb": write_lmdb}[suffix]
+    run = checkpoint(out, **{blob: ROWS})
+    run.journal = replace(run.journal, items=len(names))
+    write(run, lambda i: names[i])
+    in_lines = [*names[:4], "two\\nlines"]
+    if suffix == "npz":
+        with np.load(out) as archive:
+            assert (archive.files, archive["items_"].tolist()) == (["items", "items_"], names)
+    elif suffix == "h5":
+        with h5py.File(out) as file:
+            assert [name.decode() for name in file["items_"]] == names
+    else:
+        lines = (tmp_path / "x.names.txt" if suffix == "npy" else out / "names.txt").read_text()
+        assert lines.split("\n") == [*in_lines, ""]

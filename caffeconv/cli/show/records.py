@@ -47,7 +47,7 @@ def write_lines(lines: Iterable[str], out: Path) -> None:
     from caffeconv.files.atomic import whole_file
 
     with whole_file(out) as file:
-        file.writelines(line.encode() for line in lines)
+        file.writelines(line.encode(errors="backslashreplace") for line in lines)
 
 
 def number_or_null(value: float) -> float | None:
