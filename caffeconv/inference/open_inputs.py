@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,20 +54,23 @@ class OpenedInputs:
 
 
 def open_inputs(
-    session: Session, inputs: Sequence[str], images: ImageOptions, faults: list[str] | None = None
-) -> OpenedInputs:
+    session: Session, inputs: Sequence[str], images: ImageOptions, faults: list[str] | None = None,
+    own: Callable[[Mapping[str, InputSource]], Mapping[str, InputSource]] | None = None,
+) -> OpenedInputs:  # fmt: skip
     """Opens what is handed over, ``BLOB=SOURCE`` or a source for the only input; the session holds constants from now on.
 
     Several sources for one input follow one another.
 
-    faults: takes what is wrong with lines of lists, which are left out then. Raises CaffeconvError for what is not there,
-    does not fit, or is not a source.
+    own: what the net itself reads for inputs that none of the sources is for. faults: takes what is wrong with lines of
+    lists, which are left out then. Raises CaffeconvError for what is not there, does not fit, or is not a source.
     """
     opener = _Opener(session, images, faults)
     bindings_by_input: dict[str, list[Binding]] = {}
     for binding in bindings(inputs, session.inputs):
         bindings_by_input.setdefault(binding.blob, []).append(binding)
     sources_by_input = {blob: opener.open(group) for blob, group in bindings_by_input.items()}
+    if own is not None:
+        sources_by_input |= own(sources_by_input)
     constants = constants_among(sources_by_input, session.inputs)
     session.bind_constants(constants)
     return OpenedInputs(

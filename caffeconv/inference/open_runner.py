@@ -28,6 +28,7 @@ from caffeconv.inference.data_passes import Dataset, Model, no_data_error, own_d
 from caffeconv.inference.engine import OpenedRun, Say
 from caffeconv.inference.fixed_batch import FixedBatch, batch_size_of, fixed_batch_size
 from caffeconv.inference.open_inputs import open_inputs, oversampled, set_batch_size
+from caffeconv.inference.own_items import own_items
 from caffeconv.inference.request import NetFiles, RunRequest
 from caffeconv.inference.result_files import companions
 from caffeconv.inference.run_identity import reads_of, run_identity
@@ -272,7 +273,8 @@ def open_input_run(
 ) -> OpenedRun:  # fmt: skip
     """A model over what is handed over for its inputs; `faults` as of `open_inputs`."""
     session = model.session
-    inputs = open_inputs(session, request.inputs, request.images, faults)
+    own = partial(own_items, model.graph.nodes if model.graph is not None else (), session.inputs, say=say)
+    inputs = open_inputs(session, request.inputs, request.images, faults, own)
     _refuse_reads_as_outputs(request, inputs.sources_by_input.values())
     size = batch_size_of(session, request.data.batch_size)
     set_batch_size(inputs, session, size)

@@ -90,3 +90,14 @@ def test_held_inputs_are_inputs_no_more() -> None:
     assert list(session.inputs) == ["score", "label"]
     feeds = {"score": np.load("score.npy"), "label": np.load("label.npy")}
     assert session.run(feeds)["loss"] == pytest.approx(expected(), rel=1e-5)
+
+
+def test_h_that_a_data_layer_reads() -> None:
+    assert CliRunner().invoke(main, ["make-h", "H.npy", "-q", "-o", "H_lmdb"]).exit_code == 0
+    lines = NET.splitlines()
+    lines[3] = 'layer { name: "h" type: "Data" top: "H" data_param { source: "H_lmdb" batch_size: 1 backend: LMDB } }'
+    Path("data.prototxt").write_text("\n".join(lines))
+    result = run("-o", "loss.npz", h=None, net="data.prototxt")
+    assert result.exit_code == 0, result.stderr
+    assert "caffeconv: H: 1×1×3×3 from H_lmdb, which layer 'h' reads\n" in result.stderr
+    assert np.load("loss.npz")["loss"] == pytest.approx(expected(), rel=1e-5)
