@@ -48,7 +48,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_examples(command: str, output: str) -> None:
     for content, name in FILE.findall(INFOGAIN):
         Path(name).write_text(content)
-    result = CliRunner().invoke(main, shlex.split(command)[1:])
+    command, _, stdin = command.partition(" < ")
+    given = Path(stdin).read_bytes() if stdin else None
+    result = CliRunner().invoke(main, shlex.split(command)[1:], input=given)
     assert result.exit_code == 0, result.stderr
     assert [line.rstrip() for line in result.stdout.splitlines()] == [line.rstrip() for line in output.splitlines()]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffeconv.inference.data_passes import Dataset, DatasetRunner
@@ -39,10 +40,13 @@ class OpenedRun:
     """Where it is a net over its own data layers."""
     main_input: InputSource | None = None
     """What names the items, where the inputs are handed over."""
+    stdin: Path | None = None
+    """The picture that came from stdin, which is called so."""
 
     def item_name(self, index: int) -> str:
         """What to call an item of the inputs."""
-        return self.main_input.item_name(index) if self.main_input is not None else "net"
+        name = self.main_input.item_name(index) if self.main_input is not None else "net"
+        return "stdin" if self.stdin is not None and name == str(self.stdin) else name
 
     @property
     def states(self) -> Mapping[str, FloatArray]:

@@ -284,7 +284,7 @@ def open_input_run(
         Dataset(_of_any_batch(session), sources), partial(_open_inputs_elsewhere, request, inputs.constants, sources),
         list(session.outputs), partial(bytes_of_session, session, size),
         lambda: run_identity(model.digests(), request.net, request.compute, reads_of(request, inputs.sources_by_input)),
-        main_input=main if main is not None else next(iter(inputs.sources_by_input.values()), None),
+        main_input=main if main is not None else next(iter(inputs.sources_by_input.values()), None), stdin=request.stdin,
     )  # fmt: skip
 
 

@@ -100,6 +100,8 @@ class RunRequest:
     files: NetFiles
     inputs: tuple[str, ...] = ()
     """``BLOB=SOURCE``, or a source for the only input."""
+    stdin: Path | None = None
+    """The file among these that holds what stdin gave."""
     blobs: tuple[str, ...] = ()
     """What to give besides the outputs; ``("all",)``: every blob."""
     images: ImageOptions = field(default_factory=ImageOptions)

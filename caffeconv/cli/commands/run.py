@@ -13,6 +13,7 @@ from caffeconv.cli.commands.run_profile import profile_net
 from caffeconv.cli.help_sections import SectionedCommand
 from caffeconv.cli.options.net import net_argument, weights_argument
 from caffeconv.cli.options.run import HEADINGS, Verbosity, run_options
+from caffeconv.cli.options.standard_input import standard_input
 from caffeconv.data.input_images import SUFFIXES
 from caffeconv.frontend.options import NetOptions
 from caffeconv.inference.request import (
@@ -44,11 +45,17 @@ def run_command(
         caffeconv run fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel --input fixtures/digits/3.png
     """
     weights, inputs = _without_items(weights, inputs)
-    request = RunRequest(
-        files=NetFiles(net=net, weights=weights), inputs=inputs, blobs=blobs, images=images, data=data, output=output,
-        net=replace(options, fully_convolutional=fully_convolutional, output_dir=output_dir), compute=compute, engine=engine,
-    )  # fmt: skip
-    verbosity = Verbosity(quiet, verbose)
+    with standard_input(inputs) as (inputs, stdin):
+        request = RunRequest(
+            files=NetFiles(net=net, weights=weights), inputs=inputs, stdin=stdin, blobs=blobs, images=images, data=data,
+            output=output, compute=compute, engine=engine,
+            net=replace(options, fully_convolutional=fully_convolutional, output_dir=output_dir),
+        )  # fmt: skip
+        _run(request, Verbosity(quiet, verbose), profile=profile)
+
+
+def _run(request: RunRequest, verbosity: Verbosity, *, profile: bool) -> None:
+    engine, compute = request.engine, request.compute
     if engine.name == "ray" and parse_provider(compute.provider).index is not None:
         raise click.UsageError(
             f"--provider {compute.provider} with --engine ray: Ray gives each worker a GPU of its own; write cuda"

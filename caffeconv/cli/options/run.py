@@ -152,8 +152,9 @@ HEADINGS = {
 _SUFFIXES = list(FORMATS)
 _ITEM_OPTIONS = (
     click.option("--input", "inputs", multiple=True, metavar="BLOB=SOURCE",
-                 help="A picture, a folder, pattern or list (.txt) of pictures, or an array (.npy, .npz, .binaryproto). May be "
-                 "repeated. One input needs no BLOB=. An array for an input of fixed size, such as H, serves all items."),
+                 help="A picture, a folder, pattern or list (.txt) of pictures, or an array (.npy, .npz, .binaryproto); "
+                 "`-`: a picture or array on stdin. May be repeated. One input needs no BLOB=. An array for an input of fixed "
+                 "size, such as H, serves all items."),
     click.option("--blobs", multiple=True, metavar="NAME",
                  help="Blobs to give besides the outputs; `all`: every one. May be repeated."),
     click.option("-o", "--out", type=click.Path(path_type=Path),
