@@ -53,7 +53,7 @@ class ShapesChangedError(CaffeconvError):
     """A Python layer made other shapes than the model was made for."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnostic:
     """One problem: where it is, what it is, and what to try."""
 
@@ -66,6 +66,9 @@ class Diagnostic:
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
         return f"{text}\n  {self.hint}" if self.hint else text
+
+    def __repr__(self) -> str:
+        return f"<{self.severity}: {shortened(str(self).partition(chr(10))[0])}>"
 
 
 class InvalidNetError(CaffeconvError):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
 from support.databases import refused
 from support.golden_cases import ROOT
 
 import caffeconv
+from caffeconv.cli import main
 
 convert: Callable[..., object] = caffeconv.convert
 net: Callable[..., object] = caffeconv.Net
@@ -35,6 +39,42 @@ def test_reprs_are_short() -> None:
     assert repr(net.params["ip2"]) == "[<parameter 10×64>, <parameter 10>]"
     assert repr(net.params).startswith("<parameters conv1: 8×1×5×5, 8; conv2: ")
     assert repr(report) == "<Report of 'digits': ok, 10 layers, 20522 parameters>"
+
+
+MISFIT = """
+name: "<b>net</b>" layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 1 dim: 1 dim: 28 dim: 28 } } }
+layer { name: "conv1" type: "Convolution" bottom: "data" top: "a" convolution_param { num_output: 7 kernel_size: 5 } }
+"""
+
+
+def test_a_net_that_does_not_fit_its_weights(tmp_path: Path) -> None:
+    """Problems and suggested fixes are short in print, whole as text, and safe in a notebook's HTML."""
+    path = tmp_path / "net.prototxt"
+    path.write_text(MISFIT)
+    report = caffeconv.inspect(path, WEIGHTS)
+    assert str(report.cures[0]) == "conv1 { num_output: 7 → 8 }"
+    assert repr(report.cures[0]) == "<Cure: conv1 { num_output: 7 → 8 }>"
+    assert repr(report.diagnostics[0]).startswith("<error: conv1 (Convolution), line 3 ")
+    page = report._repr_html_()
+    assert "&lt;b&gt;net&lt;/b&gt;" in page
+    assert "<b>net</b>" not in page
+    assert "<li><pre>conv1 { num_output: 7 → 8 }</pre></li>" in page
+    assert "error: conv1 (Convolution), line 3 " in page
+
+
+def test_a_report_in_a_notebook() -> None:
+    row = "<td style='text-align: left'>conv1</td><td style='text-align: left'>Convolution</td>"
+    page = caffeconv.inspect(NET, WEIGHTS)._repr_html_()
+    assert row in page
+    assert page.count("<tr>") == 11
+    assert "1×8×24×24" in page
+
+
+def test_a_report_as_json() -> None:
+    report = caffeconv.inspect(NET, WEIGHTS)
+    printed = CliRunner().invoke(main, ["inspect", str(NET), str(WEIGHTS), "--json"]).stdout
+    assert report.to_json() + "\n" == printed
+    assert json.loads(printed)["verdict"] == "fits"
 
 
 def test_names_that_a_net_lacks() -> None:
@@ -70,6 +110,8 @@ def test_what_means_the_same() -> None:
         (lambda: convert(NET, weights=5), "`weights=5`: a path was needed"),
         (lambda: convert(5), "`net=5`: a path was needed"),
         (lambda: convert(NET, preprocess="x"), "`preprocess='x'`: True or a caffeconv.Preprocess was needed"),
+        (lambda: net(NET).forward(data="a"), "data='a': an array of numbers was needed"),  # type: ignore[attr-defined]
+        (lambda: net(NET).forward(np.zeros(2)), "Arrays are given by their blobs' names: forward(data=array)"),  # type: ignore[attr-defined]
         (lambda: net(NET, WEIGHTS, threads=0), "`threads=0`: a whole number, at least 1, was needed"),
         (lambda: net(NET, WEIGHTS, provider=5), "`provider=5`: auto, cpu, cuda or cuda:N was needed"),
         (lambda: inspect(NET, stages=[1]), "`stages=[1]`: a name or a list of names was needed"),

@@ -36,7 +36,7 @@ COMMANDS = {
 
 NAMES_ELSEWHERE = {
     "test": "run", "time": "run --profile", "classification": "run", "classify": "run", "extract_features": "run --blobs",
-    "device_query": "run --provider", "draw_net": "inspect --draw", "upgrade_net_proto_text": "upgrade",
+    "device_query": "run --provider", "draw_net": "inspect --html", "upgrade_net_proto_text": "upgrade",
     "upgrade_net_proto_binary": "upgrade",
 }  # fmt: skip
 """What Caffe's programs and scripts are called → what does the same here."""

@@ -9,7 +9,8 @@ from typing import Literal
 from google.protobuf.message import Message
 
 from caffeconv.caffe_format.prototxt_writer import field_value
-from caffeconv.inspection.report import LayerReport, Report
+from caffeconv.inspection.layer_report import LayerReport
+from caffeconv.inspection.report import Report
 from caffeconv.tensor.shape import Shape, format_shape
 
 Kind = Literal["only in A", "only in B", "differs"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,40 +20,18 @@ from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.netdef import draft_net
 from caffeconv.frontend.open_files import Weights, read_net, read_weights, weight_paths
 from caffeconv.frontend.options import NetOptions
-from caffeconv.inspection.costs import FLOAT_BYTES, ReceptiveField, peak_bytes, receptive_fields
+from caffeconv.inspection.costs import FLOAT_BYTES, peak_bytes, receptive_fields
 from caffeconv.inspection.diagnose import Cure, diagnose
 from caffeconv.inspection.diagnose.deploy_hint import deploy_options
 from caffeconv.inspection.diagnose.weights_fix import WeightsFix
 from caffeconv.inspection.fixed_net import fixed_text, with_edits
+from caffeconv.inspection.layer_report import LayerReport, named_shapes
+from caffeconv.inspection.report_json import VERSION, ReportJson, cure_json, diagnostic_json, layer_json
 from caffeconv.inspection.weight_checks import check_values
-from caffeconv.ir.definition import Infogain, LayerDef, NetDef
+from caffeconv.ir.definition import Infogain, NetDef
 from caffeconv.ir.layer import Node
 from caffeconv.python_layers.host import AllowPython
 from caffeconv.tensor.shape import Shape, count
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """One layer: its blobs with their shapes (axis order as in Caffe), its parameters, and what it costs."""
-
-    name: str
-    type: str
-    line: int | None
-    bottoms: tuple[str, ...]
-    tops: tuple[tuple[str, Shape], ...]
-    params: tuple[tuple[str, Shape], ...]
-    parameter_count: int
-    """Numbers in parameters of the layer's own; shared ones count with their owner."""
-    multiply_adds: int
-    activation_bytes: int
-    """Bytes that its tops take, float32; 0 where it works in place."""
-    problems: tuple[Diagnostic, ...] = ()
-    receptive_field: ReceptiveField | None = None
-    """What a place of the first top sees of the input; None where it sees all of it, or that is no picture."""
-    definition: LayerDef | None = None
-    """The layer as the prototxt has it."""
-    formulas: tuple[str, ...] = ()
-    """How the first top's spatial sizes come about."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,6 +68,47 @@ class Report:
         errors = sum(diagnostic.severity == "error" for diagnostic in self.diagnostics)
         state = "ok" if self.ok else f"{errors} {'error' if errors == 1 else 'errors'}"
         return f"<Report of {self.net!r}: {state}, {len(self.layers)} layers, {self.parameter_count} parameters>"
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it: the layers, the problems, and what would mend them."""
+        from caffeconv.inspection.notebook import html_list, html_table
+
+        rows = [
+            (layer.name, layer.type, layer.bottoms, named_shapes(layer.tops), named_shapes(layer.params))
+            for layer in self.layers
+        ]
+        return (
+            f"<p><b>{html.escape(self.net or 'net')}</b>: {html.escape(self.verdict)}, {len(self.layers)} layers, "
+            f"{self.parameter_count:,} parameters, {self.multiply_adds:,} multiply-adds</p>"
+            + html_list("Problems", [f"{d.severity}: {d}" for d in self.diagnostics if d.severity != "note"])
+            + html_list("Suggested fixes", [str(cure) for cure in self.cures])
+            + html_table(("layer", "type", "bottoms", "tops", "parameters"), rows)
+        )
+
+    def to_json(self) -> str:
+        """The report as JSON, as `caffeconv inspect --json` prints it; docs/inspect.md describes it."""
+        return json.dumps({**self.as_json()}, indent=1)
+
+    def as_json(self) -> ReportJson:
+        """The report as what JSON knows: numbers, text, lists and objects."""
+        fix = self.weights_fix
+        return {
+            "version": VERSION,
+            "net": self.net,
+            "ok": self.ok,
+            "verdict": self.verdict,
+            "unfilled": list(self.unfilled),
+            "inputs": {name: list(shape) for name, shape in self.inputs.items()},
+            "outputs": {name: list(shape) for name, shape in self.outputs.items()},
+            "parameters": self.parameter_count,
+            "multiply_adds": self.multiply_adds,
+            "activation_bytes": self.activation_bytes,
+            "peak_bytes": self.peak_bytes,
+            "layers": [layer_json(layer) for layer in self.layers],
+            "diagnostics": [diagnostic_json(diagnostic) for diagnostic in self.diagnostics],
+            "cures": [cure_json(cure) for cure in self.cures],
+            "weights_fix": None if fix is None else {"changes": list(fix.changes), "keeps_numbers": fix.keeps_numbers},
+        }
 
     @property
     def ok(self) -> bool:

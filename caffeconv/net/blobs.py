@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from caffeconv.errors import UnknownNameError
+import numpy as np
+from numpy.typing import ArrayLike
+
+from caffeconv.errors import CaffeconvError, UnknownNameError, shortened
 from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape
 
 
@@ -40,6 +43,19 @@ class _Sized:
 def _legacy_axis(shape: Shape, axis: int) -> int:
     # caffe: Blob::LegacyShape — axes that a blob lacks count as 1
     return shape[axis] if axis < len(shape) else 1
+
+
+def float_arrays(arrays: Mapping[str, ArrayLike]) -> dict[str, FloatArray]:
+    """The arrays as float32; CaffeconvError for what is no array of numbers."""
+    return {blob: _float_array(blob, values) for blob, values in arrays.items()}
+
+
+def _float_array(blob: str, values: ArrayLike) -> FloatArray:
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CaffeconvError(f"{blob}={shortened(repr(values))}: an array of numbers was needed ({reason})") from None
 
 
 class NamedBlobs(dict[str, "NetBlob"]):

@@ -329,7 +329,7 @@ class Forward:
             if values.ndim != len(shape) or values.shape[1:] != shape[1:]:
                 raise CaffeconvError(
                     f"input '{blob}': the array is {format_shape(values.shape)}, the net needs {format_shape(shape)}; "
-                    f"for another size call net.blobs['{blob}'].reshape{values.shape} first"
+                    f"for another size call net.blobs['{blob}'].reshape({', '.join(map(str, values.shape))}) first"
                 )
             self.reshape_input(blob, values.shape)
         self._buffers[blob][...] = values

@@ -24,7 +24,7 @@ from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import Infogain, LayerDef
 from caffeconv.net.backward import Backward
 from caffeconv.net.batching import BatchSplitter
-from caffeconv.net.blobs import NamedBlobs, NetBlob, ParamBlob, with_shapes
+from caffeconv.net.blobs import NamedBlobs, NetBlob, ParamBlob, float_arrays, with_shapes
 from caffeconv.net.data_layers import DataLayers
 from caffeconv.net.forward import Forward
 from caffeconv.net.params import ParamStore
@@ -121,6 +121,12 @@ class Net(Trainable):
         inputs, outputs = (with_shapes(blobs, self.shape_of) for blobs in (self.inputs, self.outputs))
         return f"<Net {self.name!r}, {self._loaded.net.phase}: {len(self.layer_names)} layers, {inputs} → {outputs}>"
 
+    def _repr_html_(self) -> str:
+        """As notebooks show it: layers with their blobs and parameters."""
+        from caffeconv.net.notebook import net_html
+
+        return net_html(repr(self), self._loaded.net.layers, self.shape_of, self.params)
+
     # -- shapes and values -----------------------------------------------------------------------------------------
 
     @property
@@ -174,7 +180,7 @@ class Net(Trainable):
         span = layer_span(self._loaded.graph.nodes, start, end)
         wanted = list(dict.fromkeys([*(self.outputs if end is None else self.top_names[end]), *(blobs or ())]))
         self.check_known(wanted)
-        self._forward.run(span, wanted, {blob: np.asarray(values, np.float32) for blob, values in inputs.items()})
+        self._forward.run(span, wanted, float_arrays(inputs))
         return {blob: self.value_of(blob) for blob in wanted}
 
     def before_forward(self, call: Callable[[int], object]) -> None:
@@ -272,7 +278,7 @@ class Net(Trainable):
 
     def _batches(self, arrays: Mapping[str, ArrayLike]) -> BatchSplitter:
         size = next(iter(self.blobs.values())).num
-        return BatchSplitter({blob: np.asarray(values, np.float32) for blob, values in arrays.items()}, size)
+        return BatchSplitter(float_arrays(arrays), size)
 
     # -- data layers -----------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from support.golden_cases import ROOT
 
 import caffeconv
 from caffeconv.cli.show.layer_table import elided, table_lines
-from caffeconv.inspection.report import LayerReport
+from caffeconv.inspection.layer_report import LayerReport
 
 LAYERS = caffeconv.inspect(ROOT / "fixtures" / "digits" / "deploy.prototxt").layers
 

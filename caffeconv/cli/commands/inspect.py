@@ -88,9 +88,7 @@ def inspect_command(
         _explain(report, layer)
         return
     if as_json:
-        from caffeconv.cli.show.inspect_json import to_json
-
-        echo(to_json(report))
+        echo(report.to_json())
     elif not quiet and str(fix) != "-":
         print_table(report)
     for severity, text in folded(report.diagnostics, verbose=verbose):
@@ -170,8 +168,8 @@ def _explain(report: Report, layer: str) -> None:
 
 
 def _compare(a: Report, b: Report, *, as_json: bool) -> None:
-    from caffeconv.cli.show.inspect_json import changes_to_json
     from caffeconv.inspection.diff import compare
+    from caffeconv.inspection.report_json import changes_to_json
 
     for report in (a, b):
         for diagnostic in report.diagnostics:

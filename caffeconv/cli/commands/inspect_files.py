@@ -33,8 +33,8 @@ def inspect_file(path: Path, *, values: bool, as_json: bool) -> bool:
 def compare_weights_files(a: Path, b: Path, *, as_json: bool) -> None:
     """Shows in what two weights files differ."""
     from caffeconv.cli.show.file_listings import print_weights_changes
-    from caffeconv.cli.show.inspect_json import changes_to_json
     from caffeconv.frontend.open_files import read_weights
+    from caffeconv.inspection.report_json import changes_to_json
     from caffeconv.inspection.weights_listing import compare_weights
 
     changes = compare_weights(read_weights(a), read_weights(b))

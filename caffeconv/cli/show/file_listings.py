@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from caffeconv.cli.show.console import echo
-from caffeconv.cli.show.inspect_json import VERSION
+from caffeconv.inspection.report_json import VERSION
 from caffeconv.tensor.shape import format_shape
 
 if TYPE_CHECKING:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caffeconv.cli.show.inspect_json import Json, report_json
 from caffeconv.inspection.diagnose.edit import field_text, settings_of, written_fields
 from caffeconv.inspection.diagnose.size_trace import describe_layer
+from caffeconv.inspection.report_json import Json
 from caffeconv.layers import LAYERS
 
 if TYPE_CHECKING:
-    from caffeconv.inspection.report import LayerReport, Report
+    from caffeconv.inspection.layer_report import LayerReport
+    from caffeconv.inspection.report import Report
     from caffeconv.ir.layer import Node
     from caffeconv.tensor.param import Param
 
@@ -46,7 +47,7 @@ def to_html(report: Report, *, histograms: bool) -> str:
 
 
 def _data(report: Report, *, histograms: bool) -> Json:
-    data = report_json(report)
+    data = report.as_json()
     by_name = {node.name: node for node in report.nodes}
     layers = [
         {

@@ -13,7 +13,7 @@ from caffeconv.cli.show.console import echo, visible
 from caffeconv.tensor.shape import format_shape
 
 if TYPE_CHECKING:
-    from caffeconv.inspection.report import LayerReport
+    from caffeconv.inspection.layer_report import LayerReport
 
 UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 GAP = "  "

@@ -26,7 +26,7 @@ MISFIT_WEIGHT = 0.4
 """What a layer that still does not fit counts when choosing which edits to go on from."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cure:
     """Edits that were checked to make everything fit; `cost` orders them."""
 
@@ -44,6 +44,9 @@ class Cure:
 
     def __str__(self) -> str:
         return self.text(len(self.edits))
+
+    def __repr__(self) -> str:
+        return f"<Cure: {self.text(3)}>"
 
     def text(self, most: int) -> str:
         """The edits; of more than `most` the first ones, and how many follow."""

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypedDict
+from dataclasses import asdict
+from typing import Protocol, TypedDict
 
+from caffeconv.errors import Diagnostic
 from caffeconv.inspection.diagnose.edit import field_text
-
-if TYPE_CHECKING:
-    from caffeconv.inspection.diagnose import Cure
-    from caffeconv.inspection.diff import LayerChange
-    from caffeconv.inspection.report import LayerReport, Report
-    from caffeconv.inspection.weights_listing import WeightsChange
+from caffeconv.inspection.diagnose.search import Cure
+from caffeconv.inspection.layer_report import LayerReport
 
 VERSION = 1
 Json = dict[str, object]
-
-
-def to_json(report: Report) -> str:
-    """The report as JSON."""
-    import json
-
-    return json.dumps({**report_json(report)}, indent=1)
 
 
 class ReportJson(TypedDict):
@@ -44,33 +36,8 @@ class ReportJson(TypedDict):
     weights_fix: Json | None
 
 
-def report_json(report: Report) -> ReportJson:
-    """The report as what JSON knows: numbers, text, lists and objects."""
-    return {
-        "version": VERSION,
-        "net": report.net,
-        "ok": report.ok,
-        "verdict": report.verdict,
-        "unfilled": list(report.unfilled),
-        "inputs": {name: list(shape) for name, shape in report.inputs.items()},
-        "outputs": {name: list(shape) for name, shape in report.outputs.items()},
-        "parameters": report.parameter_count,
-        "multiply_adds": report.multiply_adds,
-        "activation_bytes": report.activation_bytes,
-        "peak_bytes": report.peak_bytes,
-        "layers": [_layer(layer) for layer in report.layers],
-        "diagnostics": [
-            {"severity": d.severity, "where": d.where, "message": d.message, "hint": d.hint, "layer": d.layer}
-            for d in report.diagnostics
-        ],
-        "cures": [_cure(cure) for cure in report.cures],
-        "weights_fix": None if report.weights_fix is None else {
-            "changes": list(report.weights_fix.changes), "keeps_numbers": report.weights_fix.keeps_numbers,
-        },
-    }  # fmt: skip
-
-
-def _layer(layer: LayerReport) -> Json:
+def layer_json(layer: LayerReport) -> Json:
+    """A layer."""
     field = layer.receptive_field
     return {
         "name": layer.name,
@@ -89,7 +56,13 @@ def _layer(layer: LayerReport) -> Json:
     }  # fmt: skip
 
 
-def _cure(cure: Cure) -> Json:
+def diagnostic_json(diagnostic: Diagnostic) -> Json:
+    """A problem."""
+    return asdict(diagnostic)
+
+
+def cure_json(cure: Cure) -> Json:
+    """A suggested fix."""
     return {
         "text": str(cure),
         "source": cure.source,
@@ -103,9 +76,20 @@ def _cure(cure: Cure) -> Json:
     }
 
 
-def changes_to_json(changes: Sequence[LayerChange] | Sequence[WeightsChange]) -> str:
-    """What differs between two nets or two weights files, as JSON."""
-    import json
+class Change(Protocol):
+    """What differs in one layer."""
 
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def changes(self) -> Sequence[str]: ...
+
+
+def changes_to_json(changes: Sequence[Change]) -> str:
+    """What differs between two nets or two weights files, as JSON."""
     layers = [{"layer": change.name, "kind": change.kind, "changes": list(change.changes)} for change in changes]
     return json.dumps({"version": VERSION, "same": not layers, "layers": layers}, indent=1)
