@@ -75,6 +75,8 @@ class OutputOptions:
     labels: Path | None = None
     top_k: int = 5
     threshold: float = 0.5
+    draw: Path | None = None
+    """The folder for pictures with what was found in them."""
     wants_classes: bool = False
     """Whether something was asked for that only makes sense for classes, or for boxes of classes."""
     wants_boxes: bool = False

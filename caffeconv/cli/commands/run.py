@@ -96,6 +96,8 @@ def _is_over_data(request: RunRequest) -> bool:
                 )
             return False
     images = request.images
+    if request.output.draw is not None:
+        raise click.UsageError("--draw is for the pictures of --input, and not for what data layers read")
     if images.resize or images.crop or images.rgb or images.oversample or request.output.format_is_asked:
         raise click.UsageError(
             "--resize, --crop, --rgb, --oversample and --format are for --input; a data layer has its transform_param"

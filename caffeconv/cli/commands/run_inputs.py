@@ -23,6 +23,7 @@ from caffeconv.inference.result_files import RecordFormat, format_of
 
 if TYPE_CHECKING:
     from caffeconv.cli.show.classes import Classified, ClassRule
+    from caffeconv.cli.show.drawings import Drawer
     from caffeconv.inference.corrupt_items import CorruptItems
     from caffeconv.inference.engine import OpenedRun
     from caffeconv.inference.output_batches import OutputBatch
@@ -59,6 +60,10 @@ def run_over_inputs(request: RunRequest, verbosity: Verbosity) -> None:
 def _is_in_rows(request: RunRequest, session: Session) -> Path | None:
     """The output, where it is written row by row; a usage error where that does not go with other options."""
     out, resume = request.output.path, request.data.resume
+    if request.output.draw is not None and request.images.oversample:
+        raise click.UsageError(
+            "--draw with --oversample: crops are averaged, and what is drawn is found in whole pictures"
+        )
     if out is None:
         if resume:
             raise click.UsageError("--resume goes on with an output; name it: -o FILE")
@@ -68,6 +73,8 @@ def _is_in_rows(request: RunRequest, session: Session) -> Path | None:
     streams = form.rows is not None and (not is_whole or (bool(request.blobs) and _has_rows(session)))
     if not streams and not resume:
         return None
+    if request.output.draw is not None:
+        raise click.UsageError(f"--draw with {out}: rows are kept of any number of items; draw in a run of its own")
     if request.output.records is not None:
         raise click.UsageError(f"--resume goes on with whole blobs, and {out} is to hold classes or boxes")
     if request.images.oversample:
@@ -144,12 +151,31 @@ def _predict(
         batches = averaged(runner, CROPS) if request.images.oversample else iter(runner)
         non_finite = NonFiniteValues()
         batches = passing(batches, lambda batch: non_finite.add(batch.blobs))
+        drawer = _drawer(run, request, names)
+        batches = batches if drawer is None else passing(batches, drawer.draw)
         _show(run, request, names, corrupt.collect(batches), verbosity)
     say_corrupt(corrupt.messages)
     say_non_finite(non_finite)
+    if drawer is not None:
+        number = f"{drawer.written} pictures" if drawer.written else "nothing to draw: no boxes, no maps of labels"
+        note(f"{request.output.draw}: {number}", quiet=verbosity.quiet and bool(drawer.written))
     if verbosity.verbose:
         size = next((source.batch_size for source in run.dataset.sources.values()), DEFAULT_BATCH)
         note(f"{_count_items(run)} items in batches of {size}")
+
+
+def _drawer(run: OpenedRun, request: RunRequest, names: Sequence[str]) -> Drawer | None:
+    """What draws; None where nobody asks for it. CaffeconvError where the inputs are no pictures."""
+    folder, pictures = request.output.draw, run.main_input
+    if folder is None:
+        return None
+    from caffeconv.cli.show.detections import Detected
+    from caffeconv.cli.show.drawings import Drawer
+    from caffeconv.data.input_items import ImageSource
+
+    if not isinstance(pictures, ImageSource):
+        raise CaffeconvError(f"--draw {folder}: the input is an array; pictures were needed, to draw on")
+    return Drawer(folder, pictures, Detected(run.item_name, names, request.output.threshold), run.dataset.model.kind)
 
 
 def _show(

@@ -62,11 +62,11 @@ def _gather_output(command: Command) -> Command:
     @functools.wraps(command)
     def gathered(
         *args: object, out: Path | None, form: PrintFormat, per_batch: Path | None, labels: Path | None, top_k: int,
-        threshold: float, **rest: object,
+        threshold: float, draw: Path | None, **rest: object,
     ) -> None:  # fmt: skip
         output = OutputOptions(
             path=out, records=_records_of(form, out), format_is_asked=form != "table", per_batch=per_batch, labels=labels,
-            top_k=top_k, threshold=threshold, wants_classes=_is_on_command_line("labels", "top_k"),
+            top_k=top_k, threshold=threshold, draw=draw, wants_classes=_is_on_command_line("labels", "top_k"),
             wants_boxes=_is_on_command_line("threshold"),
         )  # fmt: skip
         command(*args, output=output, **rest)
@@ -142,7 +142,8 @@ def _is_on_command_line(*parameters: str) -> bool:
 HEADINGS = {
     "Input": ("inputs", "input_db", "iterations", "batch_size", "skip_bad", "decoders"),
     "Pictures": ("mean", "scale", "resize", "crop", "rgb", "oversample"),
-    "Output": ("blobs", "out", "form", "top_k", "labels", "threshold", "per_batch", "resume", "profile", "quiet", "verbose"),
+    "Output": ("blobs", "out", "form", "top_k", "labels", "threshold", "draw", "per_batch", "resume", "profile",
+               "quiet", "verbose"),
     "Compute": ("provider", "threads", "nhwc", "half"),
     "Cluster": ("engine", "workers"),
     "Net": ("phase", "level", "stages", "shapes", "deploy", "fully_convolutional", "extended", "infogain", "dialect",
@@ -164,6 +165,8 @@ _ITEM_OPTIONS = (
     click.option("--labels", type=click.Path(path_type=Path), help="Class names, one a line."),
     click.option("--threshold", type=float, default=0.5, show_default=True,
                  help="Score from which detections are shown."),
+    click.option("--draw", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+                 help="Write the pictures of --input with what is found in them: boxes, or label maps as colours."),
     click.option("--mean", metavar="B,G,R|FILE", callback=lambda _, __, value: None if value is None else Mean(value),
                  help="Mean to subtract: values, or a .binaryproto or .npy."),
     click.option("--scale", metavar="FACTOR", default="1", show_default=True, callback=_factor,
