@@ -56,6 +56,11 @@ def layer_json(layer: LayerReport) -> Json:
     }  # fmt: skip
 
 
+def layer_to_json(layer: LayerReport, lines: Sequence[str]) -> str:
+    """A layer, with the lines that explain it, as JSON."""
+    return json.dumps({"version": VERSION, **layer_json(layer), "explanation": list(lines)}, indent=1)
+
+
 def diagnostic_json(diagnostic: Diagnostic) -> Json:
     """A problem."""
     return asdict(diagnostic)

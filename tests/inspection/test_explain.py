@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from support.golden_cases import GOLDENS
+from support.golden_cases import GOLDENS, ROOT
 from support.small_nets import write_net
 
 import caffeconv
@@ -76,3 +77,10 @@ def test_near_layer_name() -> None:
     result = call(ALEXNET / "net.prototxt", "--layer", "con1")
     assert result.exit_code == 1
     assert "no layer 'con1' that could be built. Did you mean conv1" in result.stderr
+
+
+def test_as_json() -> None:
+    net = ROOT / "fixtures/digits/deploy.prototxt"
+    layer = json.loads(call(net, "--layer", "conv1", "--json").stdout)
+    assert (layer["name"], layer["type"], layer["parameters"]) == ("conv1", "Convolution", 208)
+    assert layer["explanation"] == call(net, "--layer", "conv1").stdout.splitlines()

@@ -85,7 +85,7 @@ def inspect_command(
         return
     report = _report(net, weights, options, batch, values=values)
     if layer is not None:
-        _explain(report, layer)
+        _explain(report, layer, as_json=as_json)
         return
     if as_json:
         echo(report.to_json())
@@ -152,12 +152,14 @@ def _report(
     return replace(report, diagnostics=diagnostics, advice=in_shell_words(report.advice))
 
 
-def _explain(report: Report, layer: str) -> None:
-
+def _explain(report: Report, layer: str, *, as_json: bool) -> None:
     from caffeconv.inspection.explain import explain
+    from caffeconv.inspection.report_json import layer_to_json
 
     try:
-        echo("\n".join(explain(report.nodes, layer)))
+        lines = explain(report.nodes, layer)
+        reported = next(other for other in report.layers if other.name == layer)
+        echo(layer_to_json(reported, lines) if as_json else "\n".join(lines))
     except KeyError:
         for diagnostic in report.diagnostics:
             if diagnostic.layer == layer and diagnostic.severity == "error":
