@@ -17,7 +17,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 import caffeconv.caffe_pb2 as caffe_pb2
-from caffeconv.caffe_format.foreign_files import HEAD, foreign_file
+from caffeconv.caffe_format.foreign_files import HEAD, refuse_foreign
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.plain_file import ByteSource, MemoryBytes, PlainFile
 from caffeconv.files.wire import BYTES, FIXED32, FIXED64, VARINT, FixedRun, Scan, encode_varint, read_run
@@ -141,6 +141,7 @@ def read_caffemodel(path: Path) -> WeightsFile:
 def read_binaryproto(path: Path) -> StoredBlob:
     """Opens a file that holds one blob (a mean image, the H of InfogainLoss); CaffeconvError where it is none."""
     source = _open(path, "a blob (binaryproto)")
+    refuse_foreign(path, _head(source), "a blob (binaryproto)")
     if _is_text(_head(source).decode("utf-8", "replace")):
         raise CaffeconvError(f"{path}: this is text; a blob in binary form (binaryproto) was needed")
     blob = _read_blob(Scan(source, path, "binaryproto"), 0, len(source), "")
@@ -172,9 +173,7 @@ def _head(source: ByteSource) -> bytes:
 
 def _refuse_other_formats(source: ByteSource, path: Path) -> None:
     head = _head(source)
-    what, advice = foreign_file(head)
-    if what:
-        raise CaffeconvError(f"{path}: this is {what}; a caffemodel was needed: {advice}")
+    refuse_foreign(path, head, "a caffemodel")
     text = head.decode("utf-8", "replace")
     if _is_text(text):
         raise CaffeconvError(

@@ -17,7 +17,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 import caffeconv.caffe_pb2 as caffe_pb2
-from caffeconv.caffe_format.foreign_files import HEAD, decoded, foreign_file
+from caffeconv.caffe_format.foreign_files import HEAD, decoded, refuse_foreign
 from caffeconv.caffe_format.syntax_hints import next_layer, place_hint, token_hint, value_hint
 from caffeconv.caffe_format.terms import ExtraValue
 from caffeconv.errors import MOST_TOLD, CaffeconvError, near_name
@@ -122,21 +122,27 @@ def read_bytes(path: Path, what: str) -> bytes:
 
 def _similar(path: Path) -> str:
     parent = path.parent
-    names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, 1)
+    names = [entry.name for entry in parent.iterdir() if entry.is_file()] if parent.is_dir() else []
+    # a name without its suffix; else one that is near, of the same kind
+    stems = {Path(name).stem: name for name in sorted(names, reverse=True) if Path(name).suffix == path.suffix}
+    near = difflib.get_close_matches(path.stem, stems, 1)
+    close = [name for name in sorted(names) if Path(name).stem == path.name]
+    close += [stems[near[0]]] if near else difflib.get_close_matches(path.name, names, 1, 0.8)
     return f". Did you mean {parent / close[0]}?" if close else ""
 
 
 def read_text(path: Path, what: str = "a net definition") -> str:
     """The text of a prototxt, a net definition or another; CaffeconvError where the file is something else."""
     content = read_bytes(path, f"{what} (prototxt)")
-    foreign, advice = foreign_file(content[:HEAD])
-    if foreign:
-        raise CaffeconvError(f"{path}: this is {foreign}; {what} (prototxt) was needed: {advice}")
+    refuse_foreign(path, content[:HEAD], f"{what} (prototxt)")
     text = decoded(content)
     if "\0" in text:
         hint = " It looks like a caffemodel: give the prototxt first, then the weights." if b"\0" in content else ""
         raise CaffeconvError(f"{path}: binary data; {what} in text form (prototxt) was needed.{hint}")
+    if len(re.sub("#.*", "", text).split()) > 1 and not re.search("[{}:=<]", text):
+        raise CaffeconvError(
+            f"{path}: this is plain text; {what} (prototxt), made of `name: value` and `layer {{ … }}`, was needed"
+        )
     return text
 
 

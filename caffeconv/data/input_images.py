@@ -16,6 +16,14 @@ from caffeconv.files.net_folders import NetFolders
 from caffeconv.tensor.shape import FloatArray, format_shape
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp"))
+NO_ITEMS = {
+    ".prototxt": "this is a net, which stands before `input=…`",
+    ".caffemodel": "these are weights, which stand after the net and before `input=…`",
+    ".onnx": "this is a model, which stands before `input=…`",
+    ".h5": "this is HDF5, which HDF5Data layers read",
+    ".mdb": "this is a file of an LMDB, whose folder belongs to `input_db=…`",
+}
+"""Files that hold neither pictures nor an array, and where they belong."""
 LISTS = frozenset((".txt", ".lst", ".list"))
 """Files that list pictures, one a line."""
 
@@ -111,6 +119,8 @@ def _image_of(source: Path, number: int, name: str) -> Path:
 
 
 def _files_at(source: Path) -> list[Path]:
+    if source.suffix.lower() in NO_ITEMS and source.exists():
+        raise CaffeconvError(f"{source}: {NO_ITEMS[source.suffix.lower()]}; a picture, a list or an array was needed")
     if source.is_dir():
         files: Iterable[Path] = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
         images = sorted(path for path in files if path.is_file())

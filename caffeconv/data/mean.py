@@ -39,6 +39,10 @@ class Mean:
         path = self.file
         if path is None:
             return np.array(self.values, np.float32)
+        if not path.exists():
+            raise CaffeconvError(
+                f"{path}: no such file; for `mean=…` a .binaryproto or .npy, or numbers such as 104,117,123, were needed"
+            )
         if path.suffix.lower() in (".npy", ".npz"):
             array = read_array(path, "mean")
         else:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.golden_cases import GOLDENS
 
 from caffeconv.caffe_format.caffemodel import read_caffemodel
+from caffeconv.caffe_format.foreign_files import HEAD, foreign_file
 from caffeconv.caffe_format.prototxt import read_prototxt
 from caffeconv.errors import CaffeconvError
 
@@ -22,6 +24,17 @@ NET = 'name: "n" # a comment\nlayer { name: "ü" type: "ReLU" }\n'
         (b"\x89HDF\r\n\x1a\n\0\0", "an HDF5 file"),
         (b"\x1f\x8b\x08\0\0", "gzip data"),
         (b"PK\x03\x04\x14\0", "a zip or npz file"),
+        (b"PK\x03\x04" + bytes(26) + b"archive/data.pkl", "a PyTorch model"),
+        (b"PK\x03\x04" + bytes(26) + b"weight.npy", "NumPy arrays"),
+        (b"name.txt" + bytes(249) + b"ustar\0", "a tar archive"),
+        (b"\x08\x09\x12\x07pytorch\x3a\x05", "an ONNX model"),
+        (b"\x08\x05\x12\x13net_iter.caffemodel\x1a\x02", "a solver's state"),
+        (b"\x0a\x14\x0a\x05input\x12\x0bPlaceholder", "a frozen graph of TensorFlow"),
+        (b"\x08\x01\x12\x09\x0a\x07\x22\x00\x12\x05serve", "a SavedModel of TensorFlow"),
+        (b'node {\n  name: "x"\n  op: "Const"', "a graph of TensorFlow as text"),
+        (b"\x0a\x03net\x12\x18\x0a\x04data\x0a\x01w\x12\x03out\x1a\x00\x22\x04Conv", "a net of Caffe2"),
+        (b"\0\0\0\0\x02\0\0\0\x05\0\0\0", "weights of darknet"),
+        (b"GIF89a", "a picture"),
         (b"\x1c\0\0\0TFL3\0\0", "a TFLite model"),
         (b"7767517\n75 83\n", "a net of ncnn"),
         (b"[net]\nbatch=1\n", "a net of darknet"),
@@ -47,3 +60,31 @@ def test_text_of_any_encoding(tmp_path: Path, encoding: str, line_end: str) -> N
     source = read_prototxt(path)
     assert [layer.name for layer in source.net.layer] == ["ü"]
     assert source.lines == (2,)
+
+
+@pytest.mark.parametrize(
+    "kind", ["nets/lenet/weights.caffemodel", "nets/alexnet/weights.caffemodel", "nets/lenet/net.prototxt"]
+)
+def test_caffes_own_files_are_none(kind: str) -> None:
+    assert foreign_file((GOLDENS / kind).read_bytes()[:HEAD]) == ("", "")
+
+
+def test_words_are_no_net(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text("cat\ndog\n")
+    with pytest.raises(CaffeconvError, match=r"labels.txt: this is plain text; a net definition \(prototxt\), made of"):
+        read_prototxt(path)
+
+
+@pytest.mark.parametrize("name", ["net", "nte.prototxt", "net.protxt"])
+def test_what_was_perhaps_meant(tmp_path: Path, name: str) -> None:
+    (tmp_path / "net.prototxt").write_text(NET)
+    (tmp_path / "other.txt").write_text("")
+    with pytest.raises(CaffeconvError, match=r"no such file; .* Did you mean .*/net.prototxt\?$"):
+        read_prototxt(tmp_path / name)
+
+
+def test_nothing_near(tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("")
+    with pytest.raises(CaffeconvError, match=r"was needed$"):
+        read_prototxt(tmp_path / "nope.txt")
