@@ -17,9 +17,10 @@ from typing import TextIO
 
 import click
 
-from caffeconv.cli.help_sections import PlainContext, UsageMistake
+from caffeconv.cli.help_sections import PlainContext
 from caffeconv.cli.shell_words import in_shell_words
 from caffeconv.cli.show.console import say
+from caffeconv.cli.usage_mistakes import UsageMistake, refuse_arguments
 from caffeconv.errors import CaffeconvError, CaffeconvWarning, near_name
 from caffeconv.files.atomic import OUT_OF_SPACE
 from caffeconv.version import __version__
@@ -81,6 +82,7 @@ class _Commands(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with _usage_mistakes():
+            refuse_arguments(args)
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:

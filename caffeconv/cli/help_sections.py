@@ -1,15 +1,13 @@
-"""Help texts, those of many options under headings, and mistakes of usage, in the characters that the terminal has."""
+"""Help texts, those of many options under headings, in the characters that the terminal has."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import IO
 
 import click
 
-from caffeconv.cli.shell_words import in_shell_words
-from caffeconv.cli.show.console import echo, encodable, say
+from caffeconv.cli.show.console import encodable
 
 Headings = Mapping[str, Sequence[str]]
 """Heading → names of the parameters under it; those under none come last, with --help."""
@@ -24,20 +22,6 @@ class PlainContext(click.Context):
     """A context whose help stdout can show whatever its encoding is."""
 
     formatter_class = _PlainFormatter
-
-
-class UsageMistake(click.UsageError):
-    """A usage error of click's, shown with the prefix of all errors; exit code 2."""
-
-    def __init__(self, error: click.UsageError) -> None:
-        message = error.format_message()
-        is_own = type(error) is click.UsageError  # others are click's sentences
-        super().__init__(message if is_own else message[:1].lower() + message[1:].removesuffix("."), error.ctx)
-
-    def show(self, file: IO[str] | None = None) -> None:
-        if self.ctx is not None:
-            echo(f"{self.ctx.get_usage()}\nTry '{self.ctx.command_path} --help' for help.\n", err=True)
-        say(in_shell_words(self.message), "error")
 
 
 class SectionedCommand(click.Command):

@@ -122,7 +122,7 @@ def _checked_opset(opset: int) -> int:
 
     newest = onnx.defs.onnx_opset_version()
     if not LEAST_OPSET <= opset <= newest:
-        raise CaffeconvError(f"opset {opset}: {LEAST_OPSET} to {newest} can be written")
+        raise CaffeconvError(f"`opset={opset}`: {LEAST_OPSET} to {newest} can be written")
     return opset
 
 

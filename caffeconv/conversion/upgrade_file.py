@@ -23,6 +23,8 @@ from caffeconv.tensor.param_values import Blob
 from caffeconv.tensor.shape import Shape, count, format_shape, shape_string
 
 _TEXT_SUFFIXES = (".prototxt", ".pbtxt", ".pt", ".txt")
+_OTHER_SUFFIXES = (".onnx", ".npz", ".npy", ".h5", ".safetensors", ".binaryproto", ".json")
+"""What other commands write, or the other way round: no names of caffemodels."""
 _COMMENT = re.compile(r"""^(?:[^"'#\n]|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')*\#""", re.MULTILINE)
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
@@ -66,6 +68,11 @@ def upgrade_file(source: PathLike, out: PathLike, options: NetOptions | None = N
         return _extract_net(file, out, options)
     if options.deploy:
         raise CaffeconvError(f"{out}: a deploy net is written as text; a name that ends in .prototxt was needed")
+    if out.suffix.lower() in _OTHER_SUFFIXES:
+        raise CaffeconvError(
+            f"{out}: {source} is a caffemodel, and becomes one; a name that ends in .caffemodel was needed, or in "
+            ".prototxt for the net that it carries"
+        )
     return _upgrade_caffemodel(file, out)
 
 

@@ -70,7 +70,7 @@ def for_any_batch(graph: Graph) -> Graph:
 def with_batch(graph: Graph, batch: int) -> Graph:
     """The graph at a batch size: that of the first input, and of others as large as it."""
     if batch < 1:
-        raise CaffeconvError(f"batch {batch}: at least 1 was needed")
+        raise CaffeconvError(f"`batch={batch}`: at least 1 was needed")
     shapes = input_shapes(graph)
     main = next((shape[0] for shape in shapes.values() if shape), None)
     requested = {blob: (batch, *shape[1:]) for blob, shape in shapes.items() if shape and shape[0] == main}

@@ -101,6 +101,8 @@ def bindings(values: Sequence[str], inputs: Mapping[str, Dims]) -> Iterator[Bind
             near = close_names(blob, list(inputs))
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise CaffeconvError(f"`input={value}`: the net has no input '{blob}'; {hint}inputs: {', '.join(inputs)}")
+        if not place:
+            raise CaffeconvError(f"`input={value}`: nothing after the `=`; a picture, a list or an array was needed")
         yield Binding(blob, Path(place), value)
 
 

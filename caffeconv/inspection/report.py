@@ -226,7 +226,7 @@ def _deploy_advice(command: str) -> str:
 def _with_batch(definition: NetDef, shapes: Mapping[str, Sequence[int]] | None, batch: int) -> dict[str, Sequence[int]]:
     """The shapes of those inputs that have the first one's batch size, with another one."""
     if batch < 1:
-        raise CaffeconvError(f"batch {batch}: at least 1 was needed")
+        raise CaffeconvError(f"`batch={batch}`: at least 1 was needed")
     input_shapes = {
         blob: shape
         for node in build_partial_graph(definition, shapes).nodes if node.layer.is_input

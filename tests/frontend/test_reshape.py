@@ -55,7 +55,7 @@ def test_a_batch_is_that_of_inputs_as_large_as_the_first(tmp_path: Path) -> None
     graph = with_batch(graph_of(tmp_path, {**X, "label": (2,), "rois": (6, 5)}, POOL), 4)
     assert input_shapes(graph) == {"x": (4, 3, 8, 8), "label": (4,), "rois": (6, 5)}
     assert graph.shapes["pool"] == (4, 3, 4, 4)
-    with pytest.raises(CaffeconvError, match=r"^batch 0: at least 1 was needed$"):
+    with pytest.raises(CaffeconvError, match=r"^`batch=0`: at least 1 was needed$"):
         with_batch(graph, 0)
 
 

@@ -57,7 +57,7 @@ FRAMEWORKS = {
 @click.option(
     "--weights",
     "storage",
-    type=click.Choice(["embed", "external", "link"]),
+    type=click.Choice(["embed", "external", "link"], case_sensitive=False),
     help="Where the weights go: into OUT; beside it, to OUT.….data; or nowhere: OUT points into WEIGHTS, which must lie in "
     "its folder or below.  [default: embed; external where OUT would be over 2 GiB]",
 )

@@ -46,7 +46,7 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--from-distances",
     "decay",
-    type=click.Choice(["exp", "linear", "inverse"]),
+    type=click.Choice(["exp", "linear", "inverse"], case_sensitive=False),
     help="SOURCE holds distances D between classes; make exp(-D/σ), 1-D/σ or 1/(1+D/σ) of them.",
 )
 @click.option(
@@ -59,7 +59,9 @@ FILE = click.Path(path_type=Path)
     "--smooth", type=float, metavar="ε", help="Spread the share ε of each row over all classes: label smoothing."
 )
 @click.option(
-    "--normalize", type=click.Choice(["rows"]), help="Divide each row by its sum, before class weights are applied."
+    "--normalize",
+    type=click.Choice(["rows"], case_sensitive=False),
+    help="Divide each row by its sum, before class weights are applied.",
 )
 @click.option("--class-weights", metavar="W,W,…|FILE", help="Multiply each class's row by its weight.")
 @click.option("--counts", metavar="N,N,…|FILE", help="Weigh classes by how often they occur: numbers of labels.")
@@ -72,7 +74,7 @@ FILE = click.Path(path_type=Path)
 )
 @click.option(
     "--balance",
-    type=click.Choice(["median-frequency", "inverse-frequency", "effective-number"]),
+    type=click.Choice(["median-frequency", "inverse-frequency", "effective-number"], case_sensitive=False),
     help="How counts become weights.  [default: median-frequency]",
 )
 @click.option("--beta", type=float, metavar="β", help="For effective-number.  [default: 0.999]")

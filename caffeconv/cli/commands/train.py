@@ -88,7 +88,7 @@ class Outputs:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["caffe", "table"]),
+    type=click.Choice(["caffe", "table"], case_sensitive=False),
     default="caffe",
     show_default=True,
     help="Lines as Caffe's log has them, on stderr; or a table, on stdout.",

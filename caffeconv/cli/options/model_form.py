@@ -105,7 +105,7 @@ def form_options(command: Callable[..., None]) -> Callable[..., None]:
         )  # fmt: skip
         command(*args, forms=forms, **rest)
 
-    layouts = click.Choice(["nchw", "nhwc"])
+    layouts = click.Choice(["nchw", "nhwc"], case_sensitive=False)
     decorators = (
         click.option("--layout", type=layouts,
                      help="Axis order, nhwc: channels last; of a model's inputs and outputs of four axes and more, or of "
@@ -122,7 +122,7 @@ def form_options(command: Callable[..., None]) -> Callable[..., None]:
                      help="Size of the pictures before the centre crop: 256 or 256x340 (height×width)."),
         click.option("--crop", metavar="SIZE", help="Give the net's input this size."),
         click.option("--rgb", is_flag=True, help="As --preprocess; the net wants red first. Caffe's nets want blue first."),
-        click.option("--pictures", type=click.Choice(["rgb", "bgr"]), default="rgb", show_default=True,
+        click.option("--pictures", type=click.Choice(["rgb", "bgr"], case_sensitive=False), default="rgb", show_default=True,
                      help="How the pictures come: rgb as from PIL, bgr as from cv2."),
         click.option("--input-layout", type=layouts, help="Axis order of the pictures.  [default: nhwc]"),
         click.option("--verify", is_flag=True,
@@ -130,7 +130,7 @@ def form_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--verify-python", type=click.Path(exists=True, dir_okay=False), metavar="PATH", expose_value=False,
                      callback=_set_verify_python,
                      help="The Python that has Caffe or OpenCV, from 2.7 on; also $CAFFECONV_VERIFY_PYTHON.  [default: this]"),
-        click.option("--verify-with", type=click.Choice(["caffe", "opencv", "self"]),
+        click.option("--verify-with", type=click.Choice(["caffe", "opencv", "self"], case_sensitive=False),
                      help="As --verify, with this engine.  [default: the first of these that runs the net]"),
     )  # fmt: skip
     decorated: Callable[..., None] = wrapper

@@ -53,7 +53,7 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
         command(*args, options=options, **rest)
 
     decorators = (
-        click.option("--phase", type=click.Choice(["test", "train"]), default="test", show_default=True,
+        click.option("--phase", type=click.Choice(["test", "train"], case_sensitive=False), default="test", show_default=True,
                      help="Caffe's phase: which layers take part."),
         click.option("--level", type=int, default=0, help="NetState level."),
         click.option("--stage", "stages", multiple=True, metavar="NAME", help="NetState stage; may be repeated."),
@@ -62,12 +62,12 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--deploy", is_flag=True,
                      help="Turn a training net into a deploy net first: no data layers, labels and losses, but predictions."),
         click.option("--extended", is_flag=True, help="Let layers do what Caffe refuses: pooling of 5-D blobs."),
-        click.option("--infogain", type=click.Choice(["logits", "probabilities"]),
+        click.option("--infogain", type=click.Choice(["logits", "probabilities"], case_sensitive=False),
                      help="What InfogainLoss layers are given: scores, as in Caffe 1.0 (so by default), or probabilities, "
                      "as before April 2017."),
         click.option("--allow-python", is_flag=True,
                      help='Import and run the modules of `type: "Python"` layers: code that you have to trust.'),
-        click.option("--dialect", type=click.Choice(list(DIALECTS)), metavar="NAME",
+        click.option("--dialect", type=click.Choice(list(DIALECTS), case_sensitive=False), metavar="NAME",
                      help="The fork whose rules count where forks have several of one name (docs/forks.md lists them)."),
         click.option("--root", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
                      help="Read files that the net names only where they lie in this folder or below."),
