@@ -70,6 +70,86 @@ def test_run_page() -> None:
     assert np.load("features.npy").shape == (12, 64)
 
 
+def pages() -> dict[str, str]:
+    return {page.name: page.read_text() for page in sorted((ROOT / "docs").glob("*.md"))}
+
+
+def test_every_page_is_in_the_site_once() -> None:
+    listed = re.findall(r"^\s*- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(pages())
+
+
+def headings(text: str) -> set[str]:
+    """The anchors of a page, as mkdocs and GitHub make them of plain words."""
+    lines = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line.lower()).strip().replace(" ", "-") for line in lines}
+
+
+def test_every_link_leads_somewhere() -> None:
+    """Within the project; pages of the site link to each other alone, which mkdocs wants."""
+    documents = {f"docs/{name}": text for name, text in pages().items()}
+    documents |= {
+        name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+    }
+    broken = []
+    for name, text in documents.items():
+        for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)):
+            if re.match(r"[a-z]+:", target):
+                continue
+            place, _, anchor = target.partition("#")
+            path = (ROOT / name).parent / place if place else ROOT / name
+            is_on_site = not name.startswith("docs/") or path.resolve().parent == (ROOT / "docs").resolve()
+            if not path.exists() or not is_on_site or (anchor and anchor not in headings(path.read_text())):
+                broken.append(f"{name}: {target}")
+    assert broken == []
+
+
+@pytest.mark.parametrize("front", ["README.md", "docs/index.md"])
+def test_every_page_is_linked_from_the_front(front: str) -> None:
+    text = (ROOT / front).read_text()
+    linked = {Path(target).name for target in re.findall(r"\]\(([^)#\s]+\.md)", text)}
+    assert set(pages()) - linked - {"index.md"} == set()
+
+
+def test_the_changelog_keeps_its_form() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    releases = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert releases[0] == "[Unreleased]"
+    assert f"[{caffeconv.__version__}]" in [release.split(" ")[0] for release in releases]
+    kinds = set(re.findall(r"^### (.*)$", text, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str) -> None:
+    assert f"_CAFFECONV_COMPLETE={shell}_source caffeconv" in pages()["shell.md"]
+    script = CliRunner().invoke(main, [], prog_name="caffeconv", env={"_CAFFECONV_COMPLETE": f"{shell}_source"}).output
+    assert f"_CAFFECONV_COMPLETE={shell}_complete" in script
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("caffeconv con", ["convert"]),
+        ("caffeconv run --draw", ["--draw"]),
+        ("caffeconv convert --layout n", ["nchw", "nhwc"]),
+    ],
+)
+def test_what_is_completed(words: str, completed: list[str]) -> None:
+    variables = {"_CAFFECONV_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    lines = CliRunner().invoke(main, [], prog_name="caffeconv", env=variables).output.split()
+    assert [line.partition(",")[2] for line in lines] == completed
+
+
+@pytest.mark.usefixtures("project")
+def test_index_page() -> None:
+    (block,) = re.findall(r"```console\n(.*?)```", pages()["index.md"], re.DOTALL)
+    for command in re.findall(r"^\$ caffeconv (.*)$", block, re.MULTILINE):
+        result = CliRunner().invoke(main, shlex.split(command))
+        assert result.exit_code == 0, result.stderr
+    assert "seven" in result.stdout
+
+
 def test_every_command_has_an_example() -> None:
     assert {command.split()[1] for command, _ in EXAMPLE.findall(README)} == set(COMMANDS)
 
