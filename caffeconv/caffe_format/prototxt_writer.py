@@ -35,6 +35,11 @@ def field_value(field: FieldDescriptor, value: object) -> str:
     return "[" + ", ".join(field_value(field, one) for one in cast("Iterable[object]", value)) + "]"
 
 
+def message_text(name: str, message: Message) -> str:
+    """A field that is a message, as prototxt has it: ``name { … }``, a field a line."""
+    return "\n".join((f"{name} {{", *_lines(message, "  ", with_blobs=False), "}"))
+
+
 def _lines(message: Message, indent: str, with_blobs: bool) -> Iterator[str]:
     for field, value in message.ListFields():
         if field.name == "blobs" and not with_blobs:

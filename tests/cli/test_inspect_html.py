@@ -14,6 +14,7 @@ from support.golden_cases import GOLDENS
 
 from caffeconv.cli import main
 from caffeconv.cli.show.inspect_html import groups
+from caffeconv.net.net import Net
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -133,3 +134,58 @@ def test_a_broken_net(browser: Browser, width: int, height: int, tmp_path: Path)
     assert page.locator("#details h2").inner_text() == "fc6"
     assert "reduce { pad: 1 → 0, num_output: 4 → 16 }" in page.locator(".cures").inner_text()
     assert said == []
+
+
+FORK = """
+name: "a net" input: "x" input_shape { dim: 1 dim: 3 dim: 8 dim: 8 }
+layer { name: "conv" type: "Convolution" bottom: "x" top: "c" convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: "bn" type: "BatchNorm" bottom: "c" top: "b" }
+layer { name: "scale" type: "Scale" bottom: "b" top: "b" }
+layer { name: "relu" type: "ReLU" bottom: "b" top: "r" }
+layer { name: "left" type: "Sigmoid" bottom: "r" top: "left" }
+layer { name: "right" type: "Slice" bottom: "r" top: "r1" top: "r2" slice_param { axis: 1 slice_point: 1 } }
+"""
+
+
+@pytest.mark.browser
+def test_stacks_start_panel_and_files(browser: Browser, tmp_path: Path) -> None:
+    net, weights, out = tmp_path / "net.prototxt", tmp_path / "w.caffemodel", tmp_path / "page.html"
+    net.write_text(FORK)
+    Net(net).save(weights)
+    assert CliRunner().invoke(main, ["inspect", "-q", str(net), str(weights), "--html", str(out)]).exit_code == 0
+    page, said = opened(browser, out, 1400, 900)
+    boxes = ["|".join(node.locator("text").all_text_contents()) for node in page.locator(".node").all()]
+    assert boxes == [
+        "input|Input", "conv|Convolution 3×3|BatchNorm  bn|Scale  scale|ReLU  relu", "left|Sigmoid", "right|Slice",
+    ]  # fmt: skip
+    panel = page.locator("#details").inner_text()
+    assert "x 1×3×8×8" in panel
+    assert "left 1×4×6×6" in panel
+    assert page.locator("#details img").count() == 1
+    page.locator(".node").nth(3).click()
+    assert page.locator("#details pre").inner_text() == "slice_param {\n  slice_point: 1\n  axis: 1\n}"
+    page.keyboard.press("0")
+    frame, last = page.locator("#graph").bounding_box(), page.locator(".node").last.bounding_box()
+    assert frame is not None
+    assert last is not None
+    assert last["y"] + last["height"] <= frame["y"] + frame["height"]
+    for name, start in (("svg", b"<svg "), ("png", b"\x89PNG")):
+        with page.expect_download() as download:
+            page.locator(f"#{name}").click()
+        assert download.value.suggested_filename == f"a_net.{name}"
+        assert Path(download.value.path()).read_bytes().startswith(start)
+    assert [line for line in said if not line.startswith(("blob:", "data:"))] == []
+
+
+@pytest.mark.browser
+def test_problems_of_a_kind_are_folded_and_the_fix_copied(browser: Browser, tmp_path: Path) -> None:
+    net = tmp_path / "net.prototxt"
+    net.write_text("\n".join(f'layer {{ name: "l{i}" type: "ReLU" bottom: "b{i}" top: "t{i}" }}' for i in range(20)))
+    out = tmp_path / "page.html"
+    assert CliRunner().invoke(main, ["inspect", "-q", str(net), "--html", str(out)]).exit_code == 1
+    page, _ = opened(browser, out, 1400, 900)
+    assert page.locator("#problems > .problem").count() == 3
+    assert page.locator("#problems summary").inner_text() == "… and 17 more of this kind"
+    page, _ = opened(browser, write_page(tmp_path, BROKEN), 1400, 900)
+    page.get_by_role("button", name="copy the fix").click()
+    assert page.get_by_role("button", name="copied").count() == 1

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from caffeconv.caffe_format.prototxt_writer import message_text
+from caffeconv.cli.show.kernels import first_kernels
 from caffeconv.inspection.diagnose.edit import field_text, settings_of, written_fields
 from caffeconv.inspection.diagnose.size_trace import describe_layer
 from caffeconv.inspection.report_json import Json
@@ -57,13 +59,19 @@ def _data(report: Report, *, histograms: bool) -> Json:
             "problems": [{"message": d.message, "hint": d.hint.replace("\n  ", "\n")} for d in layer.problems],
             "summary": describe_layer(layer.definition) if layer.definition else layer.type,
             "settings": _settings(layer),
+            "written": _written(layer),
             "histograms": list(_histograms(by_name.get(layer.name))) if histograms else [],
         }
         for layer_json, layer in zip(data["layers"], report.layers, strict=True)
     ]  # fmt: skip
     diagnostics = [{**d, "hint": str(d["hint"]).replace("\n  ", "\n")} for d in data["diagnostics"]]
     blocks = groups([layer.name for layer in report.layers])
-    return {**data, "layers": layers, "diagnostics": diagnostics, "advice": report.advice, "groups": blocks}
+    kernels = first_kernels(report.nodes) if histograms else ("", "")
+    fix = report.fixed_text if report.cures else ""
+    return {
+        **data, "layers": layers, "diagnostics": diagnostics, "advice": report.advice, "groups": blocks,
+        "kernels": {"layer": kernels[0], "picture": kernels[1]}, "fixed_text": fix,
+    }  # fmt: skip
 
 
 def _tops(layer: LayerReport) -> tuple[str, ...]:
@@ -81,6 +89,14 @@ def _settings(layer: LayerReport) -> str:
         if name in names
     }  # fmt: skip
     return ", ".join(f"{name}: {field_text(name, value)}" for name, value in settings.items())
+
+
+def _written(layer: LayerReport) -> str:
+    """The messages of settings as the prototxt has them, a field a line."""
+    if layer.definition is None:
+        return ""
+    messages = ((field, value) for field, value in layer.definition.proto.ListFields() if field.name.endswith("_param"))
+    return "\n".join(message_text(field.name, value) for field, value in messages)
 
 
 def _histograms(node: Node | None) -> Iterator[Json]:

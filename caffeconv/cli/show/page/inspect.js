@@ -3,8 +3,13 @@ const report = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
 const W = 216, GAP_X = 34, GAP_Y = 46, ROW = 17;
-const COLOURS = { Convolution: "#4c8dff", Deconvolution: "#7a6cff", InnerProduct: "#b36bff", Pooling: "#20b2a6", BatchNorm: "#e0a52b",
-  Scale: "#e0a52b", ReLU: "#ef7d57", Concat: "#8a94a6", Eltwise: "#8a94a6", Softmax: "#35b36b", Input: "#35b36b" };
+// a colour for each family of types; the first that fits counts
+const FAMILIES = [[/loss|accuracy|softmax|argmax/i, "#35b36b"], [/prior|detection|roi|proposal|region|yolo|anchor|nms/i, "#d6497f"],
+  [/data$|^input|image/i, "#35b36b"], [/deconv|upsample|interp|resize|unpool/i, "#7a6cff"], [/conv|local|im2col/i, "#4c8dff"],
+  [/pool/i, "#20b2a6"], [/innerproduct|embed|lstm|rnn|gru|bilinear/i, "#b36bff"], [/norm|scale|bias|^bn|lrn|mvn/i, "#e0a52b"],
+  [/relu|sigmoid|tanh|elu|swish|mish|power|exp|log|abs|bnll|clip|threshold|dropout|maxout/i, "#ef7d57"]];
+const colour = (type) => (FAMILIES.find(([pattern]) => pattern.test(type)) || [0, "#8a94a6"])[1];
+const STACKED = /^(BatchNorm|BN|Scale|Bias|ReLU6?|PReLU|ELU|Sigmoid|TanH|Swish|Mish|Dropout|Power|HardSwish|HardSigmoid|LRN)$/;
 const layers = report.layers;
 const byName = new Map(layers.map((layer, i) => [layer.name, i]));
 const open = new Set(report.groups.length > 6 && layers.length > 60 ? [] : report.groups.map((_, i) => i));
@@ -37,7 +42,9 @@ function boxes() {
   const found = [], boxOf = new Array(layers.length);
   const groupOf = new Array(layers.length).fill(-1);
   report.groups.forEach((group, g) => { for (let i = group.first; i <= group.last; i++) groupOf[i] = g; });
-  const maker = new Map();
+  const maker = new Map(), readers = new Map();
+  layers.forEach((layer) => layer.bottoms.filter((bottom) => layer.tops.every((top) => top.name !== bottom))
+    .forEach((bottom) => readers.set(bottom, (readers.get(bottom) || 0) + 1)));
   layers.forEach((layer, i) => {
     const g = groupOf[i];
     let box;
@@ -47,7 +54,8 @@ function boxes() {
     } else {
       const before = layer.bottoms.length === 1 ? maker.get(layer.bottoms[0]) : undefined;
       const inPlace = layer.tops.length === 1 && layer.bottoms[0] === layer.tops[0].name;
-      if (inPlace && before !== undefined && found[before].group === undefined && found[before].open === g) box = found[before];
+      const alone = STACKED.test(layer.type) && layer.tops.length === 1 && readers.get(layer.bottoms[0]) === 1;
+      if ((inPlace || alone) && before !== undefined && found[before].group === undefined && found[before].open === g && (inPlace || found[before].layers.every((j) => layers[j].bottoms.length))) box = found[before];
       else { box = { layers: [], open: g }; found.push(box); }
     }
     boxOf[i] = found.indexOf(box);
@@ -124,6 +132,7 @@ function draw() {
   drawn = arrange(boxes());
   const root = $("world");
   root.replaceChildren();
+  const labels = [];
   drawn.edges.forEach((edge) => {
     const points = edge.path.map((p, i) => { const q = drawn.places[p]; return { x: q.x + q.w / 2, top: q.y, bottom: q.y + (q.box < 0 ? q.row : q.h), end: i === edge.path.length - 1 }; });
     let d = `M${points[0].x},${points[0].bottom}`;
@@ -133,7 +142,10 @@ function draw() {
       if (!b.end) d += `L${b.x},${b.bottom}`;
     }
     root.append(svg("path", { class: "edge", d, "marker-end": "url(#arrow)" }));
-    const a = points[0], b = points[1];
+    // edges that pass other layers by have no room for a shape
+    if (edge.path.length === 2) labels.push([edge, points[0], points[1]]);
+  });
+  labels.forEach(([edge, a, b]) => {
     const fork = drawn.edges.filter((other) => other.from === edge.from).length > 1;
     root.append(svg("text", { class: "shape", x: fork ? a.x * 0.15 + b.x * 0.85 : a.x * 0.7 + b.x * 0.3, y: fork ? b.top - 14 : a.bottom + 19 }, edge.label));
   });
@@ -150,7 +162,7 @@ function node(box, index) {
   if (box.group !== undefined) {
     group.append(svg("text", { x: 14, y: 20 }, "▸ " + clip(name, 24)), svg("text", { class: "type", x: 14, y: 37 }, `${box.layers.length} layers, ${short(sum(box.layers, "parameters"))} parameters`));
   } else {
-    group.append(svg("rect", { class: "stripe", x: 0, y: 8, width: 4, height: h - 16, rx: 2, style: `fill:${COLOURS[first.type] || "#8a94a6"}` }));
+    group.append(svg("rect", { class: "stripe", x: 0, y: 8, width: 4, height: h - 16, rx: 2, style: `fill:${colour(first.type)}` }));
     group.append(svg("text", { x: 14, y: 18 }, clip(first.name, 27)), svg("text", { class: "type", x: 14, y: 34 }, clip(first.summary, 33)));
     box.layers.slice(1, 5).forEach((i, at) => {
       const rest = box.layers.length - 5;
@@ -197,7 +209,7 @@ function fit(whole) {
   const k = Math.min(area.width / (b.w + 40), area.height / (b.h + 40), 1.1);
   view.k = whole ? k : Math.max(k, Math.min(0.8, area.width / (b.w + 40)), 0.35);
   view.x = area.width / 2 - (b.x + b.w / 2) * view.k;
-  view.y = 20;
+  view.y = 20 * Math.min(1, view.k);
   apply();
 }
 function zoom(factor, cx, cy) {
@@ -250,7 +262,8 @@ function choose(index, move) {
   add("multiply-adds", layer.multiply_adds ? short(layer.multiply_adds) : "");
   if (layer.built) add("memory", layer.activation_bytes ? bytes(layer.activation_bytes) : "in place");
   add("sees", layer.receptive_field ? `${by(layer.receptive_field.size)} pixels, ${by(layer.receptive_field.stride)} apart` : "");
-  panel.replaceChildren(el("h2", {}, layer.name), ...layer.problems.map((p) => el("div", { class: "problem" }, el("div", {}, p.message), el("pre", {}, p.hint))), list, ...layer.histograms.map(histogram));
+  panel.replaceChildren(el("h2", {}, layer.name), ...layer.problems.map((p) => el("div", { class: "problem" }, el("div", {}, p.message), el("pre", {}, p.hint))), list,
+    ...(layer.written ? [el("pre", {}, layer.written)] : []), ...(report.kernels.layer === layer.name ? [kernels()] : []), ...layer.histograms.map(histogram));
 }
 function histogram(h) {
   const most = Math.max(...h.counts, 1), chart = svg("svg", { class: "hist", viewBox: `0 0 ${h.counts.length * 8} 60`, preserveAspectRatio: "none", role: "img", "aria-label": `values of ${h.name}` });
@@ -290,16 +303,78 @@ function table() {
 }
 
 // ---- the page
+const MOST_OF_A_KIND = 3;
 function problems() {
-  const list = report.diagnostics.filter((d) => d.severity !== "note");
-  $("problems").replaceChildren(...list.map((d) => el("div", { class: `problem ${d.severity}` },
-    ...(byName.has(d.layer) ? [el("button", { onclick: () => choose(byName.get(d.layer), true) }, "show")] : []),
-    el("b", {}, d.where), el("div", {}, d.message), el("pre", {}, d.hint))));
-  if (report.advice) $("problems").append(el("div", { class: "cures" }, el("pre", {}, report.advice)));
+  const kinds = new Map();
+  report.diagnostics.filter((d) => d.severity !== "note").forEach((d) => {
+    const kind = d.severity + d.message.replace(/'[^']*'|\d+/g, "");
+    kinds.set(kind, [...(kinds.get(kind) || []), d]);
+  });
+  $("problems").replaceChildren(...[...kinds.values()].flatMap((list) => {
+    const rest = list.slice(MOST_OF_A_KIND).map(problem);
+    const more = rest.length > 1 ? [el("details", {}, el("summary", {}, `… and ${rest.length} more of this kind`), ...rest)] : rest;
+    return [...list.slice(0, MOST_OF_A_KIND).map(problem), ...more];
+  }));
+  if (!report.advice) return;
+  const copy = el("button", { onclick: () => copied(report.fixed_text, copy) }, "copy the fix");
+  $("problems").append(el("div", { class: "cures" }, ...(report.fixed_text ? [copy] : []), el("pre", {}, report.advice)));
 }
+function problem(d) {
+  return el("div", { class: `problem ${d.severity}` },
+    ...(byName.has(d.layer) ? [el("button", { onclick: () => choose(byName.get(d.layer), true) }, "show")] : []),
+    el("b", {}, d.where), el("div", {}, d.message), el("pre", {}, d.hint));
+}
+// a page from a file may not have the clipboard: then the text is chosen and copied as by hand
+function copied(text, button) {
+  const area = el("textarea", { style: "position:fixed;opacity:0" });
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  button.textContent = document.execCommand("copy") ? "copied" : "could not copy";
+  area.remove();
+}
+
+// ---- nothing chosen yet
+function overview() {
+  const blobs = (what, shapes) => [el("h3", {}, what), ...Object.entries(shapes).map(([name, shape]) => el("div", {}, `${name} ${by(shape)}`))];
+  const best = (field, unit) => layers.map((layer, i) => [layer, i]).filter(([layer]) => layer[field]).sort((a, b) => b[0][field] - a[0][field]).slice(0, 5)
+    .map(([layer, i]) => el("button", { class: "pick", onclick: () => choose(i, true) }, el("span", {}, layer.name), el("span", {}, short(layer[field]) + unit)));
+  const costly = (title, list) => list.length ? [el("h3", {}, title), ...list] : [];
+  $("details").replaceChildren(el("h2", {}, report.net || "net"), el("p", { class: "hint" }, "Click a box or a row of the table, or search. Keys: / searches, ↑ ↓ go from layer to layer, + − zoom, 0 shows the whole net."),
+    ...blobs("inputs", report.inputs), ...blobs("outputs", report.outputs), ...costly("most multiply-adds", best("multiply_adds", "")),
+    ...costly("most parameters", best("parameters", "")), ...(report.kernels.picture ? [kernels()] : []));
+}
+function kernels() {
+  return el("div", {}, el("h3", {}, `kernels of ${report.kernels.layer}`), el("img", { src: report.kernels.picture, alt: `kernels of ${report.kernels.layer}` }));
+}
+
+// ---- the drawing as a file
+function drawing() {
+  const copy = $("graph").cloneNode(true), b = bounds(), style = getComputedStyle(document.documentElement);
+  const colours = ["--bg", "--card", "--ink", "--soft", "--line", "--accent", "--bad", "--bad-bg", "--pill"].map((name) => `${name}:${style.getPropertyValue(name)}`).join(";");
+  copy.setAttribute("xmlns", SVG);
+  copy.setAttribute("viewBox", `${b.x - 20} -20 ${b.w + 40} ${b.h + 40}`);
+  copy.setAttribute("width", b.w + 40); copy.setAttribute("height", b.h + 40);
+  copy.setAttribute("style", `${colours};background:var(--card);font-family:system-ui,sans-serif`);
+  copy.querySelector("#world").removeAttribute("transform");
+  copy.prepend(svg("style", {}, document.querySelector("style").textContent.replace(/@media[^{]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}/g, "").replace(/:root[^{]*\{[^}]*\}/g, "").replace(/#graph[^{]*\{[^}]*\}/g, "")));
+  return { text: new XMLSerializer().serializeToString(copy), width: b.w + 40, height: b.h + 40 };
+}
+function save(blob, suffix) {
+  const link = el("a", { href: URL.createObjectURL(blob), download: `${(report.net || "net").replace(/[^\w.-]+/g, "_")}.${suffix}` });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+$("svg").addEventListener("click", () => save(new Blob([drawing().text], { type: "image/svg+xml" }), "svg"));
+$("png").addEventListener("click", () => {
+  const { text, width, height: tall } = drawing(), image = new Image();
+  const scale = Math.min(2, 16000 / Math.max(width, tall)), canvas = el("canvas", { width: Math.round(width * scale), height: Math.round(tall * scale) });
+  image.onload = () => { canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height); canvas.toBlob((blob) => save(blob, "png")); };
+  image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
+});
 function header() {
   $("stats").replaceChildren(...[["layers", layers.length], ["parameters", short(report.parameters)], ["multiply-adds", short(report.multiply_adds)],
-    ["activations", bytes(report.activation_bytes)], ["at once", bytes(report.peak_bytes)]].map(([what, n]) => el("span", {}, el("b", {}, String(n)), " " + what)));
+    ["activations", bytes(report.activation_bytes)], ["peak memory", bytes(report.peak_bytes)]].map(([what, n]) => el("span", {}, el("b", {}, String(n)), " " + what)));
 }
 $("search").addEventListener("input", (e) => {
   query = e.target.value.trim();
@@ -325,6 +400,6 @@ addEventListener("keydown", (e) => {
     choose(Math.min(layers.length - 1, Math.max(0, chosen + (e.key === "ArrowDown" ? 1 : -1))), true);
   }
 });
-header(); problems(); draw(); table(); fit(false);
+header(); problems(); overview(); draw(); table(); fit(false);
 const start = layers.findIndex((layer) => layer.problems.length);
 if (start >= 0) choose(start, true);
