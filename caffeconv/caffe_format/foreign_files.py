@@ -59,6 +59,11 @@ _PATTERNS: tuple[tuple[bytes, str, str], ...] = (
     (rb"\x0a.[ -~]+\x12.{1,2}\x0a.[ -~]+(\x0a.[ -~]+)*\x12.[ -~]+\x1a.?\x22", "a net of Caffe2", _CONVERT),
 )
 """Regular expressions at the start of a file."""
+_FOLDERS = {
+    "data.mdb": "an LMDB", "CURRENT": "a LevelDB", "saved_model.pb": "a SavedModel of TensorFlow",
+    "variables/variables.index": "a SavedModel of TensorFlow", "checkpoint": "a folder of checkpoints of TensorFlow",
+}  # fmt: skip
+"""File in a folder → what the folder is."""
 _TEXT_SIGNATURES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("<!doctype html", "<html", "<?xml", "<head"), "a web page", "download the file itself again (on GitHub: Raw)"),
     (("version https://git-lfs",), "a download pointer of Git LFS", "fetch the file itself with `git lfs pull`"),
@@ -84,6 +89,14 @@ def foreign_file(head: bytes) -> tuple[str, str]:
         if text.startswith(starts):
             return what, advice
     return "", ""
+
+
+def what_folder(path: Path) -> str:
+    """What a folder is: ``an LMDB``, where it holds what is known, else ``a folder``."""
+    for marker, what in _FOLDERS.items():
+        if (path / marker).exists():
+            return what
+    return "a folder"
 
 
 def refuse_foreign(path: Path, head: bytes, needed: str) -> None:

@@ -79,7 +79,12 @@ def read_hdf5_weights(path: Path) -> WeightsFile:
     with open_hdf5(path) as file, hdf5_faults(path):
         data = file.get("data")
         if not isinstance(data, h5py.Group):
-            raise CaffeconvError(f"{path}: no group /data in it; weights that Caffe saved as HDF5 were needed")
+            what = (
+                "this is a model of Keras"
+                if "keras_version" in file.attrs or "model_weights" in file
+                else "no group /data in it"
+            )
+            raise CaffeconvError(f"{path}: {what}; weights that Caffe saved as HDF5 were needed")
         return WeightsFile(path, tuple(_read_layer(path, name, data) for name in data.id))
 
 

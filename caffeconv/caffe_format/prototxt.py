@@ -17,7 +17,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 import caffeconv.caffe_pb2 as caffe_pb2
-from caffeconv.caffe_format.foreign_files import HEAD, decoded, refuse_foreign
+from caffeconv.caffe_format.foreign_files import HEAD, decoded, refuse_foreign, what_folder
 from caffeconv.caffe_format.syntax_hints import next_layer, place_hint, token_hint, value_hint
 from caffeconv.caffe_format.terms import ExtraValue
 from caffeconv.errors import MOST_TOLD, CaffeconvError, near_name
@@ -110,7 +110,7 @@ def read_bytes(path: Path, what: str) -> bytes:
     """A whole file's bytes; CaffeconvError with what to try where that fails."""
     try:
         if path.is_dir():
-            raise CaffeconvError(f"{path}: this is a folder; {what} was needed")
+            raise CaffeconvError(f"{path}: this is {what_folder(path)}; {what} was needed")
         if path.stat().st_size > MAX_BYTES:
             raise CaffeconvError(f"{path}: {path.stat().st_size} bytes are too many for {what}")
         return path.read_bytes()

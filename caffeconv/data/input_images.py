@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from caffeconv.caffe_format.foreign_files import what_folder
 from caffeconv.data.image_transform import ImageTransform, Size
 from caffeconv.data.lists import read_list
 from caffeconv.errors import CaffeconvError
@@ -124,6 +125,8 @@ def _files_at(source: Path) -> list[Path]:
     if source.is_dir():
         files: Iterable[Path] = (path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
         images = sorted(path for path in files if path.is_file())
+        if not images and what_folder(source) != "a folder":
+            raise CaffeconvError(f"{source}: this is {what_folder(source)}; a database belongs to `input_db={source}`")
         if not images:
             raise CaffeconvError(f"{source}: no picture in this folder ({', '.join(sorted(SUFFIXES))})")
         return images

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import pytest
 from support.golden_cases import GOLDENS
 
 from caffeconv.caffe_format.caffemodel import read_caffemodel
 from caffeconv.caffe_format.foreign_files import HEAD, foreign_file
+from caffeconv.caffe_format.hdf5 import read_hdf5_weights
 from caffeconv.caffe_format.prototxt import read_prototxt
 from caffeconv.errors import CaffeconvError
 
@@ -88,3 +90,28 @@ def test_nothing_near(tmp_path: Path) -> None:
     (tmp_path / "rows.txt").write_text("")
     with pytest.raises(CaffeconvError, match=r"was needed$"):
         read_prototxt(tmp_path / "nope.txt")
+
+
+@pytest.mark.parametrize(
+    ("marker", "what"),
+    [
+        ("data.mdb", "an LMDB"),
+        ("CURRENT", "a LevelDB"),
+        ("saved_model.pb", "a SavedModel of TensorFlow"),
+        ("x", "a folder"),
+    ],
+)
+def test_what_a_folder_is(tmp_path: Path, marker: str, what: str) -> None:
+    (tmp_path / marker).write_bytes(b"")
+    for read in (read_prototxt, read_caffemodel):
+        with pytest.raises(CaffeconvError, match=f"this is {what}; "):
+            read(tmp_path)
+
+
+def test_a_model_of_keras(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.attrs["keras_version"] = "2.4"
+    with pytest.raises(
+        CaffeconvError, match=r"m.h5: this is a model of Keras; weights that Caffe saved as HDF5 were needed"
+    ):
+        read_hdf5_weights(tmp_path / "m.h5")
