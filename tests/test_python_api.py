@@ -113,7 +113,7 @@ def test_what_means_the_same() -> None:
         (lambda: net(NET).forward(data="a"), "data='a': an array of numbers was needed"),  # type: ignore[attr-defined]
         (lambda: net(NET).forward(np.zeros(2)), "Arrays are given by their blobs' names: forward(data=array)"),  # type: ignore[attr-defined]
         (lambda: net(NET, WEIGHTS, threads=0), "`threads=0`: a whole number, at least 1, was needed"),
-        (lambda: net(NET, WEIGHTS, provider=5), "`provider=5`: auto, cpu, cuda or cuda:N was needed"),
+        (lambda: net(NET, WEIGHTS, provider=5), "`provider=5`: auto, cpu, openvino, cuda or cuda:N was needed"),
         (lambda: inspect(NET, stages=[1]), "`stages=[1]`: a name or a list of names was needed"),
     ],
 )  # fmt: skip
