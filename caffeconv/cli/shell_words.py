@@ -20,8 +20,8 @@ _SAME_NAMES = (
     "allow_python", "batch", "batch_size", "beta", "blobs", "crop", "deploy", "dialect", "engine", "extended",
     "from_distances", "fully_convolutional", "ignore_label", "ignore_unknown_fields", "infogain", "input", "input_db",
     "label_maps", "labels", "layout", "level", "mean", "nhwc", "normalize", "opset", "output_dir", "oversample", "phase",
-    "preprocess", "provider", "resize", "resume", "rgb", "root", "scale", "seed", "threads", "verify", "verify_with",
-    "workers",
+    "preprocess", "provider", "resize", "resume", "rgb", "root", "scale", "seed", "threads", "verify",
+    "verify_report", "verify_with", "workers",
 )  # fmt: skip
 OPTIONS: Mapping[str, str] = {**{name: f"--{name.replace('_', '-')}" for name in _SAME_NAMES}, **_OTHER_NAMES}
 """Argument → option. What is in none of the two lists is no argument of ours: Keras has `stateful=True`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +76,8 @@ class Verification:
     """Engines that were tried before: (title, why not)."""
     absent: int = 0
     """Blobs of the net that the model no longer has: folded into others, or cut."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of the programs that computed the engine's blobs, by their names."""
 
     @property
     def ok(self) -> bool:
@@ -104,12 +106,12 @@ def verify(
     unfit: list[tuple[str, str]] = []
     for candidate in engines(engine):
         try:
-            expected = candidate.run(subject, inputs.net)
+            computation = candidate.run(subject, inputs.net)
         except EngineUnfitError as error:
             unfit.append((candidate.title, str(error)))
             continue
-        comparison = _compare(subject, model, inputs, expected)
-        verification = Verification(candidate, comparison.tolerance, comparison.blobs, tuple(unfit), comparison.absent)
+        comparison = _compare(subject, model, inputs, computation.blobs)
+        verification = replace(comparison, engine=candidate, unfit=tuple(unfit), versions=computation.versions)
         return verification if verification.ok else _second_look(verification, subject, inputs)
     raise CaffeconvError("`verify=True`: " + "; ".join(f"{title}: {why}" for title, why in unfit))
 
@@ -270,8 +272,8 @@ def _steepness(subject: Subject, inputs: Probe, tolerance: Tolerance) -> dict[st
         for name, values in inputs.net.items()
     }
     (engine,) = engines("self")
-    before = engine.run(subject, inputs.net)
-    after = engine.run(subject, {name: values.astype(np.float32) for name, values in perturbed.items()})
+    before = engine.run(subject, inputs.net).blobs
+    after = engine.run(subject, {name: values.astype(np.float32) for name, values in perturbed.items()}).blobs
     same = (blob for blob in before if after[blob].shape == before[blob].shape)
     with np.errstate(invalid="ignore"):
         differences = {blob: np.abs(after[blob].astype(np.float64) - before[blob]) for blob in same}

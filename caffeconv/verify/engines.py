@@ -46,14 +46,24 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Computation:
+    """What an engine has computed."""
+
+    blobs: Mapping[str, FloatArray]
+    """Value of the graph → what it holds."""
+    versions: Mapping[str, str]
+    """Of the programs that took part, by their names."""
+
+
+@dataclass(frozen=True)
 class Engine:
     """Something that computes the blobs of a net."""
 
     name: EngineName
     title: str
     independence: str
-    run: Callable[[Subject, Mapping[str, FloatArray]], Mapping[str, FloatArray]]
-    """(net, inputs) → value of the graph → what it holds. EngineUnfitError where the engine cannot."""
+    run: Callable[[Subject, Mapping[str, FloatArray]], Computation]
+    """(net, inputs) → its blobs. EngineUnfitError where the engine cannot."""
     advice: str = ""
     """What to do where a model differs from it."""
 
@@ -77,7 +87,9 @@ def engines(name: EngineName | None = None) -> tuple[Engine, ...]:
     return tuple(engine for engine in all_engines if name in (None, engine.name))
 
 
-def _run_self(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+def _run_self(subject: Subject, inputs: Mapping[str, FloatArray]) -> Computation:
+    import onnxruntime
+
     from caffeconv.emit.model import emit_model
     from caffeconv.runtime.session import Session
 
@@ -86,21 +98,22 @@ def _run_self(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[str
     values = tuple(value for node in graph.nodes for value in node.tops if value not in input_names)
     model = emit_model(replace(graph, outputs=values, dims=fixed_dims(graph)), values)
     session = Session(model, "cpu", python_host=subject.loaded.net.python_host, optimise=False)
-    return session.run({name: inputs[name] for name in session.inputs})
+    blobs = session.run({name: inputs[name] for name in session.inputs})
+    return Computation(blobs, {"onnxruntime": onnxruntime.__version__})
 
 
-def _run_caffe(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+def _run_caffe(subject: Subject, inputs: Mapping[str, FloatArray]) -> Computation:
     if other_python() is None and importlib.util.find_spec("caffe") is None:
         raise EngineUnfitError(f"there is no module caffe here; {PYTHON_VARIABLE}=PATH names the Python that has it")
     loaded = subject.loaded
     if loaded.net.python_host is None and any(node.layer.has_dynamic_shapes for node in subject.graph.nodes):
         raise EngineUnfitError("it would run the net's Python layers, which `allow_python=True` has not allowed")
     last = loaded.net.last_value
-    blobs = _run_in_child("pycaffe_child.py", subject, inputs)
-    return {last[name]: values for (name, _), values in blobs.items() if name in last}
+    blobs, versions = _run_in_child("pycaffe_child.py", subject, inputs)
+    return Computation({last[name]: values for (name, _), values in blobs.items() if name in last}, versions)
 
 
-def _run_opencv(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+def _run_opencv(subject: Subject, inputs: Mapping[str, FloatArray]) -> Computation:
     if other_python() is None:
         _require_importer()
     weights = subject.loaded.files[1:]
@@ -109,8 +122,9 @@ def _run_opencv(subject: Subject, inputs: Mapping[str, FloatArray]) -> Mapping[s
     if not weights and any(node.params for node in subject.graph.nodes):
         raise EngineUnfitError("it needs a caffemodel beside the net")
     tops = {node.name: node.tops for node in subject.graph.nodes if node.layer.stands_in_net}
-    blobs = _run_in_child("opencv_child.py", subject, inputs)
-    return {tops[layer][i]: values for (layer, i), values in blobs.items() if layer in tops and i < len(tops[layer])}
+    blobs, versions = _run_in_child("opencv_child.py", subject, inputs)
+    of_net = {tops[layer][i]: values for (layer, i), values in blobs.items() if layer in tops and i < len(tops[layer])}
+    return Computation(of_net, versions)
 
 
 def _require_importer() -> None:
@@ -135,8 +149,11 @@ def other_python() -> str | None:
 
 def _run_in_child(
     script: str, subject: Subject, inputs: Mapping[str, FloatArray]
-) -> Mapping[tuple[str, int], FloatArray]:
-    """What a script beside this file makes of the net, in a Python of its own; EngineUnfitError where it does not."""
+) -> tuple[Mapping[tuple[str, int], FloatArray], Mapping[str, str]]:
+    """What a script beside this file makes of the net, in a Python of its own, and the versions of what took part.
+
+    Raises EngineUnfitError where it makes nothing of it.
+    """
     with tempfile.TemporaryDirectory(prefix="caffeconv-") as folder_name:
         folder = Path(folder_name)
         np.savez(folder / "inputs.npz", *inputs.values())
@@ -151,9 +168,12 @@ def _run_in_child(
             "inputs": str(folder / "inputs.npz"),
             "outputs": str(folder / "outputs.npz"),
         }
-        names = json.loads(_run_script(script, json.dumps(request)))
+        answer = json.loads(_run_script(script, json.dumps(request)))
         with np.load(folder / "outputs.npz") as arrays:
-            return {(layer, i): np.asarray(arrays[f"arr_{k}"], np.float32) for k, (layer, i) in enumerate(names)}
+            blobs = {
+                (layer, i): np.asarray(arrays[f"arr_{k}"], np.float32) for k, (layer, i) in enumerate(answer["names"])
+            }
+        return blobs, answer["versions"]
 
 
 def _run_script(script: str, request: str) -> str:

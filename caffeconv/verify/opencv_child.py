@@ -1,6 +1,6 @@
 """Runs a net in OpenCV's importer for Caffe, in a process of its own.
 
-Standard input: JSON as for pycaffe_child. Standard output: JSON of (layer, number of the top).
+Standard input: JSON as for pycaffe_child. Standard output: JSON {"names": [[layer, number of the top], …], "versions"}.
 """
 
 import json
@@ -27,7 +27,8 @@ def main():  # type: ignore[no-untyped-def]
     results = net.forwardAndRetrieve(layers)
     outputs = {(layer, i): blob for layer, blobs in zip(layers, results) for i, blob in enumerate(blobs)}
     np.savez(request["outputs"], *outputs.values())
-    json.dump(list(outputs), sys.stdout)
+    versions = {"python": sys.version.split()[0], "numpy": np.__version__, "opencv": cv2.__version__}
+    json.dump({"names": list(outputs), "versions": versions}, sys.stdout)
 
 
 main()

@@ -1,7 +1,7 @@
 """Runs a net in pycaffe, in a process of its own: Caffe ends the process where something is wrong.
 
-Standard input: JSON {"net", "weights", "inputs", "outputs"}. Standard output: JSON of the blobs' names, or nothing. Written
-for Python 2.7 and 3.5 on, which Caffe was built for.
+Standard input: JSON {"net", "weights", "inputs", "outputs"}. Standard output: JSON {"names": [[blob, -1], …],
+"versions"}, or nothing. Written for Python 2.7 and 3.5 on, which Caffe was built for.
 """
 
 import json
@@ -36,7 +36,12 @@ def main():  # type: ignore[no-untyped-def]
     net.forward()
     names = list(net.blobs)
     np.savez(request["outputs"], *[net.blobs[name].data for name in names])
-    json.dump([[name, -1] for name in names], sys.stdout)
+    versions = {
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "caffe": getattr(caffe, "__version__", "unknown"),
+    }
+    json.dump({"names": [[name, -1] for name in names], "versions": versions}, sys.stdout)
 
 
 main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections import Counter
@@ -139,8 +140,10 @@ def test_nothing_is_written_where_verification_fails(tmp_path: Path, monkeypatch
         return replace(done, params=before.params) if isinstance(done, Node) and before is not None else done
 
     monkeypatch.setattr(fold_affine, "_fold", forgets_the_shift)
-    result = invoke("convert", case / "net.prototxt", case / "weights.caffemodel", "-o", out, "--verify-with", "self")
+    result = invoke("convert", case / "net.prototxt", case / "weights.caffemodel", "-o", out, "--verify-report",
+                    tmp_path / "r.json", "--verify-with", "self")  # fmt: skip
     assert result.exit_code == 1
+    assert json.loads((tmp_path / "r.json").read_text())["ok"] is False
     assert "the first that differs, is off by" in result.stderr
     assert f"{out} is not written" in result.stderr
     assert out.read_bytes() == b"what was there"

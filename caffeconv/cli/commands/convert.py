@@ -88,6 +88,8 @@ def convert_command(
     from caffeconv.files.atomic import refuse_input_as_output
 
     refuse_input_as_output(out, (net, *weights))
+    if forms.verify_report is not None:
+        refuse_input_as_output(forms.verify_report, (net, *weights, out))
     options = replace(options, seed=seed)
     if is_weights_name(out):
         convert_weights(net, weights, out, options, quiet=quiet, verbose=verbose)

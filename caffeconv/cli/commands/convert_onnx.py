@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from caffeconv.cli.options.model_form import FormOptions, not_right, report_half, show_verification
+from caffeconv.cli.options.model_form import FormOptions
 from caffeconv.cli.options.net import note, tell_problems
 from caffeconv.cli.show.console import echo
+from caffeconv.cli.show.verification import not_right, report_half, show_verification, verified_metadata, write_report
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.frontend.options import NetOptions
 
 if TYPE_CHECKING:
     from caffeconv.conversion.load import Loaded
     from caffeconv.emit.lazy_model import LazyModel
+    from caffeconv.emit.model_options import ModelOptions
     from caffeconv.emit.onnx_writer import Storage
+    from caffeconv.verify import Verification
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,13 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
     notes: list[Diagnostic] = []
     with hashing(weights_files(request.net, request.weights)) as hashes:
         loaded = load_cropped(request.net, request.weights, request.options, request.forms.crop_size)
-        model = _build_model(request, loaded, notes, quiet=quiet)
+        model, verification = _build_model(request, loaded, notes, quiet=quiet)
         storage = choose_storage(model, request.storage)
-        metadata = functools.partial(source_metadata, loaded, hashes)
+        own = verified_metadata(verification) if verification is not None else {}
+
+        def metadata() -> dict[str, str]:
+            return {**source_metadata(loaded, hashes), **own}
+
         written = write_model(model, request.out, storage, hashes, metadata)
     tell_problems(
         loaded.dropped, [*loaded.remarks, *_of_training(loaded, request), *notes], quiet=quiet, verbose=verbose
@@ -64,7 +71,9 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
         echo(f"{request.out}: {size}; {inputs or 'no input'} → {results}")
 
 
-def _build_model(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, quiet: bool) -> LazyModel:
+def _build_model(
+    request: ModelRequest, loaded: Loaded, notes: list[Diagnostic], *, quiet: bool
+) -> tuple[LazyModel, Verification | None]:
     """The model in its form, verified where the options want that."""
     from caffeconv.conversion.convert import refuse_changed_links
     from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
@@ -80,22 +89,34 @@ def _build_model(request: ModelRequest, loaded: Loaded, notes: list[Diagnostic],
         notes=notes, any_size=options.fully_convolutional,
     )  # fmt: skip
     if model_options.is_plain and not forms.wants_verification:
-        return lazy_model
+        return lazy_model, None
     plain_model = lazy_model.materialize()
     model = run_onnx_passes(plain_model, model_options, notes)
+    verification = None
     if forms.wants_verification:
-        from caffeconv.verify import verify
-
-        typical = forms.typical(net, options)
-        verification = verify(loaded, model, model_options, options, typical=typical, engine=forms.verify_with)
-        show_verification(verification, quiet=quiet)
-        if not verification.ok:
-            raise CaffeconvError(not_right(verification, request.out))
+        verification = _verify(request, loaded, LazyModel(model, {}), model_options, quiet=quiet)
     elif model_options.half and not quiet:
         from caffeconv.verify import deviations
 
         report_half(functools.partial(deviations, loaded, plain_model, model, model_options))
-    return lazy_model if model_options.is_plain else LazyModel(model, {})
+    return lazy_model if model_options.is_plain else LazyModel(model, {}), verification
+
+
+def _verify(
+    request: ModelRequest, loaded: Loaded, model: LazyModel, model_options: ModelOptions, *, quiet: bool
+) -> Verification:
+    """How the model compares; shown, and written where a report is wanted. Raises CaffeconvError where it is not right."""
+    from caffeconv.verify import verify
+
+    forms, options = request.forms, request.options
+    typical = forms.typical(request.net, options)
+    verification = verify(loaded, model.model, model_options, options, typical=typical, engine=forms.verify_with)
+    show_verification(verification, quiet=quiet)
+    if forms.verify_report is not None:
+        write_report(verification, forms.verify_report, (request.net, *request.weights), request.out)
+    if not verification.ok:
+        raise CaffeconvError(not_right(verification, request.out))
+    return verification
 
 
 def _of_training(loaded: Loaded, request: ModelRequest) -> Iterator[Diagnostic]:

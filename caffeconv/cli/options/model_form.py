@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from caffeconv.cli.options.net import note, parse_size
-from caffeconv.cli.show.console import echo
+from caffeconv.cli.options.net import parse_size
 from caffeconv.data.mean import Mean
 from caffeconv.emit.metadata import ChannelOrder, Layout, Preprocess
 from caffeconv.emit.model_options import ModelOptions
@@ -21,7 +19,6 @@ from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.frontend.options import NetOptions
 
 if TYPE_CHECKING:
-    from caffeconv.verify import BlobCheck, Verification
     from caffeconv.verify.engines import EngineName
 
 
@@ -42,6 +39,7 @@ class FormOptions:
     input_layout: Layout | None
     verify: bool
     verify_with: EngineName | None
+    verify_report: Path | None
 
     @property
     def crop_size(self) -> tuple[int, int] | None:
@@ -49,7 +47,7 @@ class FormOptions:
 
     @property
     def wants_verification(self) -> bool:
-        return self.verify or self.verify_with is not None
+        return self.verify or self.verify_with is not None or self.verify_report is not None
 
     @property
     def _says_preprocessing(self) -> bool:
@@ -98,10 +96,12 @@ def form_options(command: Callable[..., None]) -> Callable[..., None]:
     def wrapper(
         *args: object, layout: Layout | None, half: bool, keep_io: bool, preprocess: bool, mean: str | None,
         scale: float | None, resize: str | None, crop: str | None, rgb: bool, pictures: ChannelOrder,
-        input_layout: Layout | None, verify: bool, verify_with: EngineName | None, **rest: object,
+        input_layout: Layout | None, verify: bool, verify_with: EngineName | None,
+        verify_report: Path | None, **rest: object,
     ) -> None:  # fmt: skip
         forms = FormOptions(
-            layout, half, keep_io, preprocess, mean, scale, resize, crop, rgb, pictures, input_layout, verify, verify_with
+            layout, half, keep_io, preprocess, mean, scale, resize, crop, rgb, pictures, input_layout, verify, verify_with,
+            verify_report,
         )  # fmt: skip
         command(*args, forms=forms, **rest)
 
@@ -130,6 +130,8 @@ def form_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--verify-python", type=click.Path(exists=True, dir_okay=False), metavar="PATH", expose_value=False,
                      callback=_set_verify_python,
                      help="The Python that has Caffe or OpenCV, from 2.7 on; also $CAFFECONV_VERIFY_PYTHON.  [default: this]"),
+        click.option("--verify-report", type=click.Path(path_type=Path), metavar="FILE.json|.html", callback=_checked_report,
+                     help="As --verify, and write how far each blob is off, from what, with which versions."),
         click.option("--verify-with", type=click.Choice(["caffe", "opencv", "self"], case_sensitive=False),
                      help="As --verify, with this engine.  [default: the first of these that runs the net]"),
     )  # fmt: skip
@@ -146,65 +148,7 @@ def _set_verify_python(context: click.Context, parameter: click.Parameter, value
         os.environ[PYTHON_VARIABLE] = value
 
 
-def show_verification(verification: Verification, *, quiet: bool) -> None:
-    """A table of all blobs on stdout, and on stderr with whom they were compared."""
-    for title, why in verification.unfit:
-        note(f"not compared with {title}: {why}", quiet=quiet)
-    note(f"compared with {verification.engine.title}: {verification.engine.independence}", quiet=quiet)
-    if not quiet:
-        _print_blobs(verification.blobs)
-        absent = (
-            f"; {verification.absent} blobs are not in the model (folded into others, or cut)"
-            if verification.absent
-            else ""
-        )
-        differing = sum(blob.verdict == "differs" for blob in verification.blobs)
-        verdict = f"{differing} differ" if differing else "all agree"
-        steep = any(blob.verdict == "ok: steep" for blob in verification.blobs)
-        absent += "; steep: inputs changed by a rounding move it as far" if steep else ""
-        echo(f"{len(verification.blobs)} blobs compared, {verdict}; tolerated: {verification.tolerance}{absent}")
-
-
-def not_right(verification: Verification, out: Path) -> str:
-    """The message of a verification that failed."""
-    from caffeconv.verify.check import HALF
-
-    first = verification.first_wrong
-    if first is None:
-        return f"{out}: no output could be compared, so nothing is known of the model, and nothing is written"
-    half = verification.tolerance == HALF
-    advice = "Half precision is too little for this net; leave --fp16 out" if half else verification.engine.advice
-    return (
-        f"{first.layer}: blob '{first.blob}', the first that differs, is off by {first.deviation:.3g}, where the greatest "
-        f"value is {first.magnitude:.3g}; {verification.tolerance} is tolerated. {out} is not written. {advice}".rstrip()
-    )
-
-
-def report_half(deviations: Callable[[], Iterable[BlobCheck]]) -> None:
-    """A line for each output, on stdout: how far half precision takes it from float32, on a probe input."""
-    try:
-        checks = deviations()
-    except CaffeconvError as error:
-        note(f"how far half precision is from float32 is not known: {error}")
-        return
-    for check in checks:
-        echo(f"{check.blob}: at most {check.deviation:.3g} from float32, whose greatest value is {check.magnitude:.3g}")
-        if math.isinf(check.deviation):
-            note(
-                f"{check.blob} leaves the range of half precision on a probe input; leave --fp16 out, or cut the net before"
-            )
-
-
-def _print_blobs(checks: Sequence[BlobCheck]) -> None:
-    from rich.table import Table
-
-    from caffeconv.cli.show.console import cell, make_console
-    from caffeconv.tensor.shape import format_shape
-
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("blob", "layer", "shape", "deviation", "of", "relative", ""):
-        table.add_column(heading, justify="right" if heading in ("deviation", "of", "relative") else "left")
-    for check in checks:
-        numbers = (f"{check.deviation:.2e}", f"{check.magnitude:.3g}", f"{check.relative:.1e}")
-        table.add_row(cell(check.blob), cell(check.layer), format_shape(check.shape), *numbers, check.verdict)
-    make_console().print(table)
+def _checked_report(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() not in (".json", ".html"):
+        raise click.UsageError(f"--verify-report {value}: a name that ends in .json or .html was needed")
+    return value
