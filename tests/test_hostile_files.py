@@ -95,3 +95,22 @@ def test_a_damaged_lmdb_ends_well(number: int, tmp_path: Path, monkeypatch: pyte
 def test_a_hostile_datum_is_refused(path: Path) -> None:
     with pytest.raises(CaffeconvError, match="a PNG with a chunk of"):
         read_datum(path.read_bytes(), "a record")
+
+
+@pytest.mark.parametrize("place", ["pipe", "/dev/zero", "/dev/full", "loop", ".", "nothing", "empty"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "inspect FILE", "convert FILE -o o.onnx", "run FILE", "upgrade FILE -o up.prototxt", "train FILE", "make-h FILE -o H",
+        f"convert {DIGITS}/deploy.prototxt FILE -o o.onnx", f"train {DIGITS}/solver.prototxt --snapshot FILE",
+        "inspect solver.prototxt", "train solver.prototxt", f"train {DIGITS}/solver.prototxt --weights FILE",
+    ],
+)  # fmt: skip
+def test_only_plain_files_are_read(command: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    Path("loop").symlink_to("loop")
+    Path("empty").touch()
+    solver = f'net: "{place}" base_lr: 0.1 lr_policy: "fixed" max_iter: 1 snapshot_after_train: false'
+    Path("solver.prototxt").write_text(solver)
+    run(command.replace("FILE", place), tmp_path)

@@ -21,6 +21,7 @@ from caffeconv.caffe_format.foreign_files import HEAD, decoded, refuse_foreign, 
 from caffeconv.caffe_format.syntax_hints import next_layer, place_hint, token_hint, value_hint
 from caffeconv.caffe_format.terms import ExtraValue
 from caffeconv.errors import MOST_TOLD, CaffeconvError, near_name
+from caffeconv.files.plain_file import PlainFile
 
 MAX_BYTES = 256 << 20
 MAX_DEPTH = 64
@@ -107,15 +108,16 @@ class NetSource:
 
 
 def read_bytes(path: Path, what: str) -> bytes:
-    """A whole file's bytes; CaffeconvError with what to try where that fails."""
+    """A whole plain file's bytes; CaffeconvError with what to try where that fails."""
     try:
-        if path.is_dir():
-            raise CaffeconvError(f"{path}: this is {what_folder(path)}; {what} was needed")
-        if path.stat().st_size > MAX_BYTES:
-            raise CaffeconvError(f"{path}: {path.stat().st_size} bytes are too many for {what}")
-        return path.read_bytes()
+        file = PlainFile(path)
+        if len(file) > MAX_BYTES:
+            raise CaffeconvError(f"{path}: {len(file)} bytes are too many for {what}")
+        return file.read(0, len(file))
     except FileNotFoundError:
         raise CaffeconvError(f"{path}: no such file; {what} was needed{_similar(path)}") from None
+    except IsADirectoryError:
+        raise CaffeconvError(f"{path}: this is {what_folder(path)}; {what} was needed") from None
     except OSError as error:
         raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; {what} was needed") from None
 

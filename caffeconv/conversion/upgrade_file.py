@@ -16,6 +16,7 @@ from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike, refuse_input_as_output, whole_file
 from caffeconv.files.hdf5 import is_hdf5
+from caffeconv.files.plain_file import PlainFile
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.options import NetOptions
 from caffeconv.layers import LAYERS
@@ -78,8 +79,8 @@ def upgrade_file(source: PathLike, out: PathLike, options: NetOptions | None = N
 
 def _is_binary(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return _BINARY.search(file.read(1 << 16)) is not None
+        file = PlainFile(path)
+        return _BINARY.search(file.read(0, min(len(file), 1 << 16))) is not None
     except FileNotFoundError:
         raise CaffeconvError(f"{path}: no such file; a prototxt or caffemodel was needed") from None
     except OSError as error:

@@ -24,7 +24,7 @@ from weakref import WeakValueDictionary, finalize
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.lmdb_pages import LmdbFile, LmdbPages, Record, Snapshot
 from caffeconv.errors import CaffeconvError
-from caffeconv.files.plain_file import require_plain
+from caffeconv.files.plain_file import read_plain, require_plain
 
 if TYPE_CHECKING:
     import lmdb
@@ -242,7 +242,7 @@ def _fill_view(path: Path, view: Path) -> None:
     for file in path.iterdir():
         if _is_of_leveldb(file):
             require_plain(file)
-        if file.name == "CURRENT" and not re.fullmatch(rb"MANIFEST-\d+\n", file.read_bytes()):
+        if file.name == "CURRENT" and not re.fullmatch(rb"MANIFEST-\d+\n", read_plain(file)):
             raise CaffeconvError(f"{file}: the name of a MANIFEST in this folder was needed; copy the database again")
         if file.suffix in (".ldb", ".sst"):
             _link(file.resolve(), view / file.name)

@@ -14,7 +14,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import OUT_OF_SPACE
+from caffeconv.files.plain_file import NotPlainFileError, read_plain
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
 _VERSION = 1
@@ -284,14 +285,54 @@ def partial_folder(out: Path) -> Path:
 
 def _read_journal(folder: Path, name: str = "journal.json") -> Journal:
     try:
-        journal = Journal(**json.loads((folder / name).read_text()))
-    except (OSError, ValueError, TypeError):
+        fields = json.loads(read_plain(folder / name))
+        journal = Journal(**fields) if _is_sound(fields) else Journal({}, (), version=0)
+    except (OSError, ValueError, TypeError, RecursionError, NotPlainFileError):
         journal = Journal({}, (), version=0)
     if journal.version != _VERSION:
         raise CaffeconvError(
             f"{folder / name}: not readable, or of another version of caffeconv; remove the folder, and begin anew"
         )
+    for file in folder.iterdir():
+        if _OURS.fullmatch(file.name) and (file.is_symlink() or not file.is_file()):
+            raise CaffeconvError(
+                f"{file}: a file of the run was needed, and no link; remove the folder, and begin anew"
+            )
     return journal
+
+
+def _is_sound(fields: object) -> bool:
+    """Whether what a journal says has the types that runs write, so that it names no other file and no wrong size."""
+    if not isinstance(fields, dict):
+        return False
+    numbers = _map_of(_is_number)
+    kinds: dict[str, Callable[[object], bool]] = {
+        "run": _map_of(_is_text), "blobs": _list_of(_is_text), "passes": _is_number, "items": _is_number,
+        "rows": numbers, "row_shapes": _map_of(_list_of(_is_number)), "positions": numbers, "skipped": _list_of(_is_text),
+        "states": lambda value: value == "" or (isinstance(value, str) and _OURS.fullmatch(value) is not None),
+        "done": lambda value: isinstance(value, bool), "made": _is_text, "version": _is_number,
+    }  # fmt: skip
+    return (
+        all(name in kinds and kinds[name](value) for name, value in fields.items())
+        and fields.get("rows", {}).keys() <= fields.get("row_shapes", {}).keys()
+        and {*fields.get("row_shapes", {})} <= {*fields.get("blobs", ())}
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 53
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _list_of(is_item: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and all(map(is_item, value))
+
+
+def _map_of(is_value: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, dict) and all(map(is_value, value.values()))
 
 
 def _npy_header(shape: Shape) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from caffeconv.caffe_format.caffemodel_writer import WrittenBlob
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import whole_file
 from caffeconv.files.hdf5 import hdf5_faults, is_hdf5, numbers_in, open_hdf5
-from caffeconv.files.plain_file import require_plain
+from caffeconv.files.plain_file import PlainFile
 from caffeconv.files.wire import BYTES, VARINT, encode_varint, tag
 from caffeconv.tensor.shape import FloatArray, Shape
 
@@ -88,8 +89,8 @@ def _read_proto(path: Path) -> SolverState:
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        require_plain(path)
-        return path.read_bytes()
+        file = PlainFile(path)
+        return file.read(0, len(file))
     except FileNotFoundError:
         raise CaffeconvError(f"{path}: no such file; a solver's state (.solverstate) was needed") from None
     except OSError as error:
@@ -98,7 +99,8 @@ def _bytes_of(path: Path) -> bytes:
 
 def _shape(blob: caffe_pb2.BlobProto) -> Shape:
     shape = (blob.num, blob.channels, blob.height, blob.width) if blob.HasField("num") else tuple(blob.shape.dim)
-    return shape if int(np.prod(shape)) == len(blob.data) else (len(blob.data),)
+    fits = math.prod(shape) == len(blob.data) and min(shape, default=0) >= 0
+    return shape if fits else (len(blob.data),)
 
 
 def _read_hdf5(path: Path) -> SolverState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +156,36 @@ def test_damaged_journal(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "f.h5.partial" / "journal.json").write_bytes(content)
     with refused("journal.json: not readable, or of another version of caffeconv; remove the folder"):
         Checkpoint.resume(tmp_path / "f.h5", RUN, ["x"])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"states": "../victim.npz"}, {"rows": {"x": -1}}, {"rows": {"x": 1}, "row_shapes": {}}, {"row_shapes": {"y": [1]}},
+        {"row_shapes": {"x": ["1"]}}, {"blobs": "x"}, {"skipped": 7}, {"other": 1}, {"run": {"net": 1}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_journal_of_wrong_types_is_none(tmp_path: Path, wrong: dict[str, object]) -> None:
+    parts = Checkpoint.create(tmp_path / "f.h5", RUN, ["x"])
+    parts.append({"x": ROWS[0]})
+    parts.commit(replace(parts.journal, items=1), {})
+    parts.close_files()
+    file = parts.folder / "journal.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **wrong}))
+    with refused("journal.json: not readable"):
+        Checkpoint.resume(tmp_path / "f.h5", RUN, ["x"])
+
+
+def test_a_run_follows_no_links(tmp_path: Path) -> None:
+    parts = Checkpoint.create(tmp_path / "f.h5", RUN, ["x"])
+    parts.close_files()
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    (parts.folder / "0.npy").symlink_to(victim)
+    with refused("0.npy: a file of the run was needed, and no link"):
+        Checkpoint.resume(tmp_path / "f.h5", RUN, ["x"])
+    assert victim.read_bytes() == b"precious"
 
 
 def test_rows_that_are_gone(tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ def _write_page(report: Report, out: Path, inputs: Sequence[Path], *, quiet: boo
 
 
 def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool) -> None:
+    from caffeconv.caffe_format.prototxt import read_bytes
     from caffeconv.files.atomic import refuse_input_as_output, whole_file
 
     if report.fixed is None:
@@ -217,7 +218,7 @@ def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool
         echo(_unified_diff(report, inputs[0]), nl=False)
         return
     refuse_input_as_output(out, inputs)
-    is_windows_text = not is_weights(inputs[0]) and b"\r\n" in inputs[0].read_bytes()
+    is_windows_text = not is_weights(inputs[0]) and b"\r\n" in read_bytes(inputs[0], "a net definition")
     with whole_file(out) as file:
         file.write((report.fixed_text.replace("\n", "\r\n") if is_windows_text else report.fixed_text).encode())
     note(f"{out}: written, with {report.cures[0].text(MOST_NAMES)}", quiet=quiet)
