@@ -249,7 +249,8 @@ class Solver(Generic[NetType]):
             loss += sum(np.float32(weights[blob]) * blobs[blob].sum() for blob in lossy)
         means = {blob: values / np.float32(spec.passes) for blob, values in sums.items()}
         mean_loss = float(loss / np.float32(max(spec.passes, 1))) if self.file.test_compute_loss else None
-        self._report(NetTest(self.iter, number, _outputs_of(net, outputs, means), mean_loss))
+        means_of = _outputs_of(net, outputs, means) if means else ()  # test_iter: 0
+        self._report(NetTest(self.iter, number, means_of, mean_loss))
 
     # -- state ---------------------------------------------------------------------------------------------------------
 

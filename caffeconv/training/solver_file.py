@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from caffeconv.caffe_format.prototxt import NetSource, SolverSource, read_solver
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_pb2 import NetParameter, NetState, SolverParameter
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, near_name
-from caffeconv.files.atomic import PathLike
+from caffeconv.files.atomic import PathLike, refuse_input_as_output
 from caffeconv.frontend.open_files import read_net
 from caffeconv.frontend.options import NetOptions
 
@@ -208,11 +209,36 @@ def open_net(net: SolverNet, solver: Path) -> tuple[NetSource, NetOptions]:
     return source, NetOptions(net.phase, level, net.stages)
 
 
-def check_snapshot_folder(file: SolverFile) -> None:
-    """Raises CaffeconvError where the snapshot at the end could not be written, which Caffe notices only then."""
+def check_snapshots(file: SolverFile, output_dir: Path | None = None) -> None:
+    """Raises CaffeconvError where a snapshot could not, or may not, be written, which Caffe notices only then, or never.
+
+    output_dir: the folder in which, or below which, snapshots may lie; None: the current folder, and the file's own.
+    """
+    if not file.snapshot_after_train and not file.snapshot:
+        return
     folder = Path(file.snapshot_prefix).parent
-    if file.snapshot_after_train and not folder.is_dir():
+    if not folder.is_dir():
         raise CaffeconvError(f"{file.where('snapshot_prefix')}: {_no_folder(folder, file.snapshot_prefix)}")
+    allowed = (Path(), file.path.parent) if output_dir is None else (output_dir,)
+    if not any(folder.resolve().is_relative_to(place.resolve()) for place in allowed):
+        places = "the current folder and the solver's" if output_dir is None else f"`output_dir={str(output_dir)!r}`"
+        raise CaffeconvError(
+            f"{file.where('snapshot_prefix')}: snapshot_prefix '{file.snapshot_prefix}' leads outside of {places}, where a "
+            f"file of somebody else's is not to write. `output_dir={str(folder)!r}` allows it"
+        )
+
+
+def refuse_replaced_inputs(file: SolverFile, inputs: Sequence[PathLike], first: int, last: int) -> None:
+    """Raises CaffeconvError where a snapshot behind iteration `first`, up to `last`, would replace one of `inputs`."""
+    for path in inputs:
+        match = re.fullmatch(r".*_iter_([0-9]{1,10})(\.(?:caffemodel|solverstate)(?:\.h5)?)", Path(path).resolve().name)
+        if match is None:
+            continue
+        iteration = int(match[1])
+        is_due = iteration == last or (file.snapshot and iteration % file.snapshot == 0)
+        if not first < iteration <= last or not is_due or match[2].endswith(".h5") != file.snapshot_hdf5:
+            continue
+        refuse_input_as_output(file.snapshot_name(iteration, match[2]), [path])
 
 
 def _no_folder(folder: Path, prefix: str) -> str:
@@ -329,6 +355,9 @@ def _number_faults(p: SolverParameter) -> Iterator[tuple[str, str]]:
 
 
 def _snapshot_faults(p: SolverParameter) -> Iterator[tuple[str, str]]:
+    if "\0" in p.snapshot_prefix:
+        yield "snapshot_prefix", f"snapshot_prefix is '{p.snapshot_prefix}', with a NUL in it, which no file's name has"
+        return
     # caffe: Solver::CheckSnapshotWritePermissions
     if not p.snapshot or not p.HasField("snapshot_prefix"):
         return

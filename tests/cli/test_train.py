@@ -107,3 +107,58 @@ def test_a_solver_where_a_net_was_needed_points_to_its_net(folder: Path, command
     result = CliRunner().invoke(main, [*command, "solver.prototxt"])
     assert result.exit_code == 1
     assert "solver.prototxt: this is a solver's file, not a net; it trains net.prototxt" in result.stderr
+
+
+def changed(folder: Path, old: str, new: str) -> None:
+    file = folder / "solver.prototxt"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new))
+
+
+def test_snapshots_lie_where_somebody_allows_it(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    changed(folder, 'snapshot_prefix: "snap"', f'snapshot_prefix: "{elsewhere}/snap"')
+    refused = train("-q", "--iterations", "1")
+    assert refused.exit_code == 1
+    assert f"--output-dir {elsewhere} allows it" in " ".join(refused.stderr.split())
+    assert not any(elsewhere.iterdir())
+    allowed = train("-q", "--iterations", "1", "--output-dir", str(elsewhere))
+    assert (allowed.exit_code, len([*elsewhere.iterdir()])) == (0, 2), allowed.output
+    assert train("-q", "--iterations", "1", "--output-dir", str(folder)).exit_code == 1
+
+
+def test_no_snapshot_replaces_what_is_read(folder: Path) -> None:
+    (folder / "init.caffemodel").rename(folder / "snap_iter_10.caffemodel")
+    before = (folder / "snap_iter_10.caffemodel").read_bytes()
+    result = train("-q", "--weights", "snap_iter_10.caffemodel")
+    assert result.exit_code == 1
+    assert "snap_iter_10.caffemodel: this is the input, and is not overwritten" in result.stderr
+    assert (folder / "snap_iter_10.caffemodel").read_bytes() == before
+    assert train("-q", "--weights", "snap_iter_10.caffemodel", "--iterations", "9").exit_code == 0
+    (folder / "w.csv").write_bytes(before)
+    assert "this is the input" in train("-q", "--weights", "w.csv", "--log", "w.csv").stderr
+
+
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_tests_without_passes_give_nothing(folder: Path, number: str) -> None:
+    with (folder / "solver.prototxt").open("a") as file:
+        file.write(f"test_iter: {number} test_interval: 1\n")
+    result = train("--iterations", "1", "--weights", "init.caffemodel")
+    assert result.exit_code == 0, result.output
+    assert "Testing net (#0)" in result.stderr
+    assert "Test net output" not in result.stderr
+
+
+def test_a_prefix_with_a_nul_is_refused(folder: Path) -> None:
+    changed(folder, 'snapshot_prefix: "snap"', 'snapshot_prefix: "a\\000b"')
+    result = train("--iterations", "1")
+    assert result.exit_code == 1
+    assert "with a NUL in it" in result.stderr
+
+
+def test_a_loss_that_is_no_number_is_told_once(folder: Path) -> None:
+    changed(folder, "base_lr: 0.1", "base_lr: nan")
+    result = train("--weights", "init.caffemodel")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("warning: the loss is nan in iteration 1,") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,8 @@ import click
 from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.cli.options.net import checked_provider, note, talk_options
 from caffeconv.cli.show.console import echo
-from caffeconv.cli.show.training import CaffeLog, Format, Print, Table, progress_bar
+from caffeconv.cli.show.training import CaffeLog, FirstNonFinite, Format, Print, Table, progress_bar
+from caffeconv.files.atomic import PathLike, refuse_input_as_output
 from caffeconv.frontend.options import NetOptions
 from caffeconv.net.net import Net
 from caffeconv.runtime.providers import ComputeOptions
@@ -23,7 +25,7 @@ from caffeconv.training.learning_rate import check_policy
 from caffeconv.training.metrics_log import Rows, RowWriter, check_suffix, columns_of, open_log
 from caffeconv.training.plot import Curves, check_plot
 from caffeconv.training.solver import Action, Solver
-from caffeconv.training.solver_file import SolverFile, check_snapshot_folder, read_solver
+from caffeconv.training.solver_file import SolverFile, check_snapshots, read_solver, refuse_replaced_inputs
 
 INTERRUPTED = 130
 
@@ -71,6 +73,12 @@ class Outputs:
     is_flag=True,
     help='Import and run the modules of `type: "Python"` layers: code that you have to trust.',
 )
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Let the solver's file place snapshots in this folder or below; without it, in the current folder, its own, or below.",
+)
 @click.option("--level", type=int, help="NetState level of the training net, instead of train_state's.")
 @click.option("--stage", "stages", multiple=True, metavar="NAME", help="Further NetState stage of the training net.")
 @click.option(
@@ -96,8 +104,9 @@ class Outputs:
 @talk_options
 def train_command(
     *, solver: Path, weights: tuple[str, ...], snapshot: Path | None, resume_data: bool, iterations: int | None,
-    provider: str | None, threads: int | None, seed: int | None, allow_python: bool, level: int | None,
-    stages: tuple[str, ...], log: Path | None, plot: Path | None, form: Format, quiet: bool, verbose: bool,
+    provider: str | None, threads: int | None, seed: int | None, allow_python: bool,
+    output_dir: Path | None, level: int | None, stages: tuple[str, ...], log: Path | None, plot: Path | None, form: Format,
+    quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Trains the net that SOLVER (Caffe's solver.prototxt) names, with Caffe's own solver, tests and snapshots.
 
@@ -116,7 +125,8 @@ def train_command(
             check(path)
     file = _with_options(read_solver(solver), weights, snapshot, level, stages)
     check_policy(file)
-    check_snapshot_folder(file)
+    ends_at = file.max_iter if iterations is None else iterations
+    check_snapshots(file, output_dir)
     kind = provider or ("cpu" if file.computes_on_cpu else "auto")
     compute = ComputeOptions(kind, threads, nhwc=False, half=False)
     file_seed = file.random_seed if file.random_seed >= 0 else 0
@@ -128,7 +138,10 @@ def train_command(
             note(str(diagnostic), quiet=quiet)
         return net
 
-    run = _Run(file, make_net, snapshot, iterations, resume_data=resume_data)
+    run = _Run(file, make_net, snapshot, ends_at, resume_data=resume_data)
+    for output in (log, plot):
+        if output is not None:
+            refuse_input_as_output(output, run.inputs)
     if run.train(Outputs(form, log, plot, quiet, goes_on=snapshot is not None)):
         raise SystemExit(INTERRUPTED)
 
@@ -148,12 +161,13 @@ class _Run:
 
     def __init__(
         self, file: SolverFile, make_net: Callable[[NetSource, NetOptions], Net], snapshot: Path | None,
-        iterations: int | None, *, resume_data: bool,
+        last: int, *, resume_data: bool,
     ) -> None:  # fmt: skip
         self._file = file
         self._make_net = make_net
         self._snapshot = snapshot
-        self._last = file.max_iter if iterations is None else iterations
+        self.inputs: tuple[PathLike, ...] = (file.path, *file.weights, *([snapshot] if snapshot is not None else []))
+        self._last = last
         self._resume_data = resume_data
         self._observers: list[Callable[[Event], None]] = []
 
@@ -166,12 +180,17 @@ class _Run:
         self._observers = [_print_snapshots]
         with ExitStack() as stack, _requests() as next_action:
             move, above = stack.enter_context(progress_bar(0, self._last, quiet=outputs.quiet))
-            self._observers += [move, *_lines(outputs, above)]
+            self._observers += [
+                move,
+                *_lines(outputs, above),
+                FirstNonFinite(functools.partial(note, quiet=outputs.quiet)).report,
+            ]
             self._say(f"Use {'CPU' if self._file.computes_on_cpu else 'what onnxruntime has'}.")
             solver = Solver(self._file, self._make_net, self._report, next_action)
             if self._snapshot is not None:
                 self._say(f"Resuming from {self._snapshot}")
                 solver.restore(self._snapshot)
+            refuse_replaced_inputs(self._file, self.inputs, solver.iter, self._last)
             if self._resume_data:
                 solver.seek_data()
             self._observers.append(_metrics(outputs, solver, stack))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,21 @@ class CaffeLog:
     def line(self, line: LogLine) -> None:
         now = datetime.now()
         self._write(f"I{now:%m%d %H:%M:%S.%f} {os.getpid():5d} {line.source}] {line.text}")
+
+
+class FirstNonFinite:
+    """Says once where the loss is no number any more: what is learned from there on is worth nothing."""
+
+    def __init__(self, write: Print) -> None:
+        self._write: Print | None = write
+
+    def report(self, event: Event) -> None:
+        if isinstance(event, Iteration) and self._write is not None and not math.isfinite(event.loss):
+            self._write(
+                f"warning: the loss is {number(event.loss)} in iteration {event.number}, and snapshots from there on are worth "
+                "nothing; a smaller base_lr, `clip_gradients`, or other data were needed"
+            )
+            self._write = None
 
 
 class Table:
