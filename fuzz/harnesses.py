@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import io
+import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import plyvel
+
 import caffeconv
 from caffeconv.caffe_format.caffemodel import read_binaryproto, read_caffemodel
 from caffeconv.caffe_format.hdf5 import read_hdf5_weights
+from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.array_files import read_array
 from caffeconv.data.datum import read_datum
 from caffeconv.data.lmdb_pages import LmdbFile
+from caffeconv.data.records import open_records
 from caffeconv.infogain.hierarchy import read_hierarchy
 from caffeconv.infogain.reading import read_matrix
 from caffeconv.runtime.session import Session
+from caffeconv.training.learning_rate import check_policy, rate_at
+from caffeconv.training.solver_file import check_snapshots, read_solver
+from caffeconv.training.solver_state import read_state
+from fuzz.mutate import mutated
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 200_000
@@ -59,6 +69,32 @@ def _lmdb(path: Path) -> None:
                 read_datum(value, "record")
 
 
+def _solver(path: Path) -> None:
+    file = read_solver(path)
+    check_policy(file)
+    check_snapshots(file)
+    for iteration in (0, 1, 1000, file.max_iter):
+        rate_at(file, iteration, 0)
+
+
+def _state(path: Path) -> None:
+    read_state(path)
+
+
+def _leveldb(path: Path) -> None:
+    """A small database, one file of which is damaged as the bytes of `path` draw it."""
+    folder, draw = path.with_name("leveldb"), random.Random(path.read_bytes())
+    shutil.rmtree(folder, ignore_errors=True)
+    with plyvel.DB(str(folder), create_if_missing=True, write_buffer_size=1 << 12) as database:
+        for i in range(200):
+            database.put(b"%08d" % i, Datum(channels=1, height=4, width=8, data=bytes(32)).SerializeToString())
+    damaged = draw.choice(sorted(file for file in folder.iterdir() if file.name not in ("LOCK", "LOG")))
+    damaged.write_bytes(mutated(damaged.read_bytes(), draw))
+    for _, value in open_records(folder, "LEVELDB"):
+        with contextlib.suppress(caffeconv.CaffeconvError):
+            read_datum(value, "record")
+
+
 def _command(*words: str) -> Callable[[Path], None]:
     from click.testing import CliRunner
 
@@ -80,9 +116,12 @@ HARNESSES = {
     "hdf5": Harness(_hdf5, ("fixtures/**/*.caffemodel.h5", "fixtures/hostile/hdf5_weights/*.h5")),
     "arrays": Harness(lambda path: read_array(path, "H"), _ARRAYS),
     "matrix": Harness(read_matrix, ("fixtures/hostile/arrays/*.np[yz]", "fixtures/digits/labels.txt")),
+    "solver": Harness(_solver, ("fixtures/solvers/*/solver.prototxt", "fixtures/digits/solver.prototxt")),
+    "solver_state": Harness(_state, ("fixtures/solvers/*/*.solverstate", "fixtures/solvers/*/*.solverstate.h5")),
     "tree": Harness(read_hierarchy, ("fixtures/hostile/trees/*.tree",)),
     "datum": Harness(lambda path: read_datum(path.read_bytes(), "record"), ("fixtures/hostile/pictures/*.datum",)),
     "lmdb": Harness(_lmdb, ("fixtures/**/data.mdb",)),
+    "leveldb": Harness(_leveldb, ("fixtures/digits/labels.txt",)),
     "onnx": Harness(lambda path: Session(path, "cpu"), ("fixtures/hostile/onnx/*.onnx",)),
     "prototxt": Harness(_command("inspect", "FILE", "-q"), _NETS),
     "upgrade": Harness(_command("upgrade", "FILE", "-o", "FILE.new.prototxt", "-q"), ("fixtures/goldens/*/*/net.prototxt",)),
