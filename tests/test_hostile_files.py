@@ -97,6 +97,39 @@ def test_a_hostile_datum_is_refused(path: Path) -> None:
         read_datum(path.read_bytes(), "a record")
 
 
+@pytest.mark.parametrize("place", ["null", "full", "loop", "folder", "nowhere", "labels.txt/o", "none/o", "x" * 300])
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"{net} {more} {option} OUT.{suffix}"
+        for net, more, option, suffixes in (
+            (f"convert {DIGITS}/deploy.prototxt {DIGITS}/digits.caffemodel", "", "-o", "npz h5 caffemodel.h5 caffemodel onnx"),
+            (f"convert {DIGITS}/deploy.prototxt {DIGITS}/digits.caffemodel", "--weights external", "-o", "onnx"),
+            (f"run {DIGITS}/deploy.prototxt {DIGITS}/digits.caffemodel", f"--input {DIGITS}/0.png", "-o", "npy npz h5 csv"),
+            ("make-h", "--identity 3", "-o", "h5 binaryproto"),
+            (f"inspect {DIGITS}/deploy.prototxt", "", "--html", "html"),
+            (f"upgrade {DIGITS}/deploy.prototxt", "", "-o", "prototxt"),
+        )
+        for suffix in suffixes.split()
+    ],
+)  # fmt: skip
+def test_an_output_anywhere_ends_well(
+    command: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    suffix = command.partition("OUT.")[2]
+    out = Path(f"{place}.{suffix}")
+    Path("labels.txt").touch()
+    targets = {"null": "/dev/null", "full": "/dev/full", "loop": out.name, "nowhere": f"none/x.{suffix}"}
+    if place in targets:
+        out.symlink_to(targets[place])
+    elif place == "folder":
+        out.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    run(command.replace("OUT.", f"{place}."), tmp_path)
+    assert place in ("null", "full") or sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize("place", ["pipe", "/dev/zero", "/dev/full", "loop", ".", "nothing", "empty"])
 @pytest.mark.parametrize(
     "command",

@@ -33,9 +33,7 @@ def whole_file(path: PathLike) -> Iterator[BinaryIO]:
     Where the block raises, what stood at `path` before stays as it was. A device or pipe (``/dev/stdout``) is written
     to as it is. Raises CaffeconvError where nothing can be written there, or where the space runs out.
     """
-    # a link stays a link: the file that it points to is the one that is replaced
-    target = Path(os.path.realpath(path))
-    user_path = Path(path)
+    target, user_path = _target(path), Path(path)
     with _as_caffeconv_error(user_path):
         _refuse_place(target, user_path)
         if target.exists() and not target.is_file():
@@ -48,33 +46,44 @@ def whole_file(path: PathLike) -> Iterator[BinaryIO]:
 
 
 @contextmanager
+def whole_file_in_parts(path: PathLike) -> Iterator[BinaryIO]:
+    """As `whole_file`, for a format whose writer goes back and forth in the file; a device or pipe is refused."""
+    refuse_stream(path, "this format is not written from the start to the end")
+    with whole_file(path) as file:
+        yield file
+
+
+def refuse_stream(path: PathLike, why: str) -> None:
+    """Raises CaffeconvError where no plain file can come to lie at `path`: for a pipe or a device, because of `why`."""
+    target, user_path = _target(path), Path(path)
+    with _as_caffeconv_error(user_path):
+        _refuse_place(target, user_path)
+        if target.exists() and not target.is_file():
+            raise CaffeconvError(f"{user_path}: this is no plain file; one was needed, for {why}")
+
+
+@contextmanager
 def whole_files(path: PathLike) -> Iterator[Pair]:
     """As `whole_file`, with a second file in the same folder that takes a name only if the block gives it one.
 
     That file comes first, so that `path` never names one that is not there yet: give it a name that says what it holds,
     and whatever is interrupted, the old `path` goes on naming the old file.
     """
-    target = Path(os.path.realpath(path))
-    user_path = Path(path)
-    with _as_caffeconv_error(user_path):
-        _refuse_place(target, user_path)
-        if target.exists() and not target.is_file():
-            raise CaffeconvError(
-                f"{user_path}: this is no plain file; one was needed, for a second file is to lie beside it"
-            )
-        with _part(target) as main, _part(target) as side:
-            pair = Pair(main.file, side.file)
-            yield pair
-            side_path = target.with_name(pair.side_name) if pair.side_name else None
-            is_new = side_path is not None and not side_path.exists()
-            if side_path is not None:
-                side.replace(side_path)
-            try:
-                main.replace(target)
-            except BaseException:
-                if side_path is not None and is_new:
-                    side_path.unlink()
-                raise
+    target, user_path = _target(path), Path(path)
+    refuse_stream(path, "a second file is to lie beside it")
+    with _as_caffeconv_error(user_path), _part(target) as main, _part(target) as side:
+        pair = Pair(main.file, side.file)
+        yield pair
+        side_path = target.with_name(pair.side_name) if pair.side_name else None
+        is_new = side_path is not None and not side_path.exists()
+        if side_path is not None:
+            side.replace(side_path)
+        try:
+            main.replace(target)
+        except BaseException:
+            if side_path is not None and is_new:
+                side_path.unlink()
+            raise
 
 
 class Pair:
@@ -132,8 +141,7 @@ def whole_folder(path: PathLike) -> Iterator[Path]:
 
     What is there already is never replaced, unless it is an empty folder: raises CaffeconvError.
     """
-    user_path = Path(path)
-    target = Path(os.path.realpath(path))
+    target, user_path = _target(path), Path(path)
     with _as_caffeconv_error(user_path):
         refuse_filled_folder(user_path)
         _refuse_folderless(target, user_path)
@@ -190,7 +198,7 @@ def _lock(descriptor: int) -> bool:
 
 def refuse_filled_folder(path: PathLike) -> None:
     """Raises CaffeconvError where something is at `path`, and be it a folder with something in it."""
-    target = Path(os.path.realpath(path))
+    target = _target(path)
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise CaffeconvError(f"{path}: this is there already, and is not replaced; choose another name, or remove it")
 
@@ -212,6 +220,16 @@ def _status(path: PathLike) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def _target(path: PathLike) -> Path:
+    """The file that is written to, links followed: a link stays a link, and what it points to is replaced.
+
+    Raises CaffeconvError for a name that no file can have.
+    """
+    if "\0" in os.fspath(path):
+        raise CaffeconvError(f"{path}: a name with a NUL in it, which no file has")
+    return Path(os.path.realpath(path))
+
+
 def _refuse_place(target: Path, user_path: Path) -> None:
     if target.is_dir():
         raise CaffeconvError(f"{user_path}: this is a folder; the name of a file to write was needed")
@@ -221,10 +239,11 @@ def _refuse_place(target: Path, user_path: Path) -> None:
 
 
 def _refuse_folderless(target: Path, user_path: Path) -> None:
+    if target.is_symlink():  # what is left of a link when all that can be followed are
+        raise CaffeconvError(f"{user_path}: a circle of links, which leads to no file; choose another name")
     if not target.parent.is_dir():
-        raise CaffeconvError(
-            f"{user_path}: there is no folder {user_path.parent}; make it first, or choose another place"
-        )
+        folder = target.parent if user_path.is_symlink() else user_path.parent
+        raise CaffeconvError(f"{user_path}: there is no folder {folder}; make it first, or choose another place")
 
 
 @contextmanager

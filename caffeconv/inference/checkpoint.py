@@ -23,7 +23,7 @@ from typing import BinaryIO
 import numpy as np
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.files.atomic import OUT_OF_SPACE
+from caffeconv.files.atomic import OUT_OF_SPACE, refuse_stream
 from caffeconv.files.plain_file import NotPlainFileError, read_plain
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
@@ -77,8 +77,8 @@ class Checkpoint:
     def create(cls, out: Path, run: Mapping[str, str], blobs: Sequence[str]) -> Checkpoint:
         """A new run; CaffeconvError where an interrupted one is there already."""
         folder = partial_folder(out)
-        if not out.parent.is_dir():
-            raise CaffeconvError(f"{out}: there is no folder {out.parent}; make it first, or choose another place")
+        if not out.is_dir():  # whoever writes folders says which ones
+            refuse_stream(out, "the rows lie beside it until it is whole")
         if folder.exists() and (folder / "journal.json").exists():
             journal = _read_journal(folder)
             raise CaffeconvError(

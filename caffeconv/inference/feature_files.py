@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.errors import CaffeconvError
-from caffeconv.files.atomic import whole_file, whole_folder
+from caffeconv.files.atomic import whole_file, whole_file_in_parts, whole_folder
 from caffeconv.inference.checkpoint import Checkpoint
 from caffeconv.tensor.shape import FloatArray
 
@@ -108,7 +108,7 @@ def write_h5(checkpoint: Checkpoint, item_name: ItemName | None) -> None:
     """Every blob as a dataset of its name, and the items' names, where they have any, as `items`."""
     import h5py
 
-    with whole_file(checkpoint.out) as file, h5py.File(file, "w") as target:
+    with whole_file_in_parts(checkpoint.out) as file, h5py.File(file, "w") as target:
         for blob in checkpoint.journal.blobs:
             rows = checkpoint.rows(blob)
             dataset = target.create_dataset(blob, rows.shape, np.float32)

@@ -18,7 +18,7 @@ from caffeconv.caffe_pb2 import (
     NetParameter,
 )
 from caffeconv.errors import CaffeconvError
-from caffeconv.files.atomic import PathLike, refuse_filled_folder, whole_file, whole_folder
+from caffeconv.files.atomic import PathLike, refuse_filled_folder, whole_file, whole_file_in_parts, whole_folder
 from caffeconv.infogain.reading import HDF5
 from caffeconv.tensor.shape import FloatArray
 
@@ -113,7 +113,7 @@ def _list_beside(path: Path) -> Path:
 def _write_hdf5(matrix: FloatArray, path: Path) -> None:
     import h5py
 
-    with whole_file(path) as file, whole_file(_list_beside(path)) as list_file:
+    with whole_file_in_parts(path) as file, whole_file(_list_beside(path)) as list_file:
         with h5py.File(file, "w") as h5:
             h5.create_dataset("H", data=matrix[None, None], dtype="<f4")
         # caffe: looked up from the current folder, as `source` is

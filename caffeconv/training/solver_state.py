@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 import caffeconv.caffe_pb2 as caffe_pb2
 from caffeconv.caffe_format.caffemodel_writer import WrittenBlob
 from caffeconv.errors import CaffeconvError
-from caffeconv.files.atomic import whole_file
+from caffeconv.files.atomic import whole_file, whole_file_in_parts
 from caffeconv.files.hdf5 import hdf5_faults, is_hdf5, numbers_in, open_hdf5
 from caffeconv.files.plain_file import PlainFile
 from caffeconv.files.wire import BYTES, VARINT, encode_varint, tag
@@ -60,7 +60,7 @@ def _write_proto(path: Path, state: SolverState) -> None:
 def _write_hdf5(path: Path, state: SolverState) -> None:
     import h5py
 
-    with whole_file(path) as part, h5py.File(part, "w") as file:
+    with whole_file_in_parts(path) as part, h5py.File(part, "w") as file:
         file.create_dataset("iter", data=np.array([state.iteration], np.int32))
         file.create_dataset("current_step", data=np.array([state.current_step], np.int32))
         name = state.learned_net.encode()

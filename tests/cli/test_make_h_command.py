@@ -300,3 +300,10 @@ def test_what_is_written_can_be_read_again(tmp_path: Path) -> None:
     make_h("--positions", "0,1,3", "-o", tmp_path / "H.h5")
     make_h(tmp_path / "H.h5", "-o", tmp_path / "H.binaryproto")
     np.testing.assert_array_equal(read_matrix(tmp_path / "H.h5"), read_matrix(tmp_path / "H.binaryproto"))
+
+
+def test_names_do_not_steer_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes(b"a\0b\n\x1b[2Jc\n")
+    shown = make_h("--identity", "2", "--labels", tmp_path / "names.txt", "--show", "-q").stdout
+    assert "a\\u0000b" in shown
+    assert "\\u001b[2Jc" in shown

@@ -81,3 +81,9 @@ def test_the_names_beside_an_array(folder: Path, monkeypatch: pytest.MonkeyPatch
     code, errors = run(folder, (*DEPLOY, "--input", "x.names.txt", "-o", "x.npy"), monkeypatch)
     assert (code, "x.names.txt: this is the input" in errors) == (1, True)
     assert (folder / "x.names.txt").read_text() == "7.png\n"
+
+
+def test_a_profile(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.link(folder / "x.npy", folder / "out.json")
+    code, errors = run(folder, (*DEPLOY, "--input", "x.npy", "--profile", "-o", "out.json"), monkeypatch)
+    assert (code, "out.json: this is the input" in errors) == (1, True)

@@ -138,6 +138,9 @@ def test_no_snapshot_replaces_what_is_read(folder: Path) -> None:
     assert train("-q", "--weights", "snap_iter_10.caffemodel", "--iterations", "9").exit_code == 0
     (folder / "w.csv").write_bytes(before)
     assert "this is the input" in train("-q", "--weights", "w.csv", "--log", "w.csv").stderr
+    (folder / "log.csv").symlink_to("data.h5")
+    assert "log.csv: this is the input" in train("-q", "--log", "log.csv").stderr
+    assert (folder / "data.h5").read_bytes() == (CASES / "resume" / "data.h5").read_bytes()
 
 
 @pytest.mark.parametrize("number", ["0", "-1"])

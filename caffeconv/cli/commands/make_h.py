@@ -188,9 +188,9 @@ def _check_names(names: Sequence[str], size: int, path: Path | None) -> None:
 
 
 def _show(matrix: FloatArray, names: Sequence[str]) -> None:
-    from caffeconv.cli.show.console import make_console
+    from caffeconv.cli.show.console import make_console, visible
     from caffeconv.infogain.picture import lines_of
 
     console = make_console()
-    for line in lines_of(matrix, names, console.width if console.is_terminal else None):
+    for line in lines_of(matrix, [visible(name) for name in names], console.width if console.is_terminal else None):
         console.print(line, soft_wrap=True)

@@ -40,6 +40,10 @@ def profile_net(request: RunRequest, verbosity: Verbosity) -> None:
             say_placement(session, lambda: [layer.name for layer in facts])
         sources = open_inputs(session, request.inputs, request.images).sources
         size = batch_size_of(session, batch_size)
+        if out is not None:
+            refuse_input_as_output(
+                out, [file for source in sources.values() for file in (Path(source.name), *source.files)]
+            )
         free = {name: dims for name, dims in session.inputs.items() if name not in sources}
         feeds = {name: _repeated(source, size) for name, source in sources.items()} | tables.noise_for(free, size)
         passes = request.data.passes or 10

@@ -193,6 +193,9 @@ class _Run:
             refuse_replaced_inputs(self._file, self.inputs, solver.iter, self._last)
             if self._resume_data:
                 solver.seek_data()
+            for output in (outputs.log, outputs.plot):
+                if output is not None:
+                    refuse_input_as_output(output, _data_files(solver))
             self._observers.append(_metrics(outputs, solver, stack))
             self._say("Starting Optimization")
             solver.solve(last=self._last)
@@ -224,6 +227,12 @@ def _metrics(outputs: Outputs, solver: Solver[Net], stack: ExitStack) -> Callabl
     rows = Rows(writers)
     stack.callback(rows.flush)
     return rows.report
+
+
+def _data_files(solver: Solver[Net]) -> Iterator[Path]:
+    for net in (solver.net, *solver.test_nets):
+        for source in net.sources.values():
+            yield from (Path(source.name), *source.files)
 
 
 def _counts(net: Net) -> dict[str, int]:

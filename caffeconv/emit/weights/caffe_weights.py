@@ -14,7 +14,7 @@ from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
 from caffeconv.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
 from caffeconv.emit.weights.weight_arrays import WeightsContent
 from caffeconv.errors import CaffeconvError
-from caffeconv.files.atomic import whole_file
+from caffeconv.files.atomic import whole_file, whole_file_in_parts
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 from caffeconv.tensor.param import Param, ParamKey
@@ -103,7 +103,7 @@ def save_hdf5(path: Path, graph: Graph, diff_of: DiffOf | None = None) -> None:
         )
     import h5py
 
-    with whole_file(path) as part:
+    with whole_file_in_parts(path) as part:
         with h5py.File(part, "w") as file:
             data = file.create_group("data")
             places = [place for node in _own_layers(graph) for place in _reserve(data.create_group(node.name), node)]

@@ -16,7 +16,7 @@ import numpy as np
 from caffeconv.emit.weights.block_stream import stream
 from caffeconv.emit.weights.weight_arrays import FORMAT, METADATA, Array, WeightsContent
 from caffeconv.errors import CaffeconvError
-from caffeconv.files.atomic import PathLike, whole_file
+from caffeconv.files.atomic import PathLike, whole_file, whole_file_in_parts
 
 if TYPE_CHECKING:
     import h5py
@@ -43,7 +43,7 @@ def write_weight_arrays(path: PathLike, content: WeightsContent, advance: Advanc
     writer = WRITERS.get(Path(path).suffix.lower())
     if writer is None:
         raise CaffeconvError(f"{path}: a name that ends in {', '.join(WRITERS)} was needed")
-    with whole_file(path) as file:
+    with (whole_file_in_parts if writer is write_keras_h5 else whole_file)(path) as file:
         writer(file, content, advance)
         return file.seek(0, os.SEEK_END) if file.seekable() else content.bytes
 
@@ -103,8 +103,6 @@ def write_keras_h5(file: BinaryIO, content: WeightsContent, advance: Advance) ->
     """
     import h5py
 
-    if not file.seekable():
-        raise CaffeconvError("HDF5 can be written to a file only, and not to a pipe; choose .safetensors")
     with h5py.File(file, "w") as h5:
         h5.attrs["format"] = FORMAT
         h5.attrs["layout"] = content.layout
