@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 import caffeconv
 from support.golden_cases import forward
-from support.random_nets import DrawnNet
+from support.random_nets import LABELLED, LOSSES, DrawnNet
 from support.small_nets import Array, run_model
 
 RTOL, ATOL = 2e-3, 2e-4
@@ -25,7 +25,7 @@ GRADIENT_TOLERANCE = 2e-2
 RANDOM = {"Dropout"}
 MIXING = {
     "BatchNorm", "Reduction", "Softmax", "Reshape", "Scale", "Bias", "EuclideanLoss", "SigmoidCrossEntropyLoss",
-    "Convolution", "Deconvolution", "PReLU",
+    "Convolution", "Deconvolution", "PReLU", *LABELLED,
 }  # fmt: skip
 """Types that may mix items, or whose parameters may lie along them; a batch of 1 is another net then."""
 NOT_THE_DERIVATIVE = {"MVN", "Threshold", "ArgMax", "SigmoidCrossEntropyLoss"}
@@ -48,7 +48,14 @@ def check_net(net: DrawnNet, folder: Path, *, all_forms: bool = True) -> list[st
     path = folder / "net.prototxt"
     path.write_text(net.text)
     random = np.random.default_rng(net.seed)
-    feeds = {name: random.normal(0, 1, shape).astype(np.float32) for name, shape in net.inputs.items()}
+    feeds = {
+        name: (
+            random.integers(0, net.whole_numbers[name], shape)
+            if name in net.whole_numbers
+            else random.normal(0, 1, shape)
+        ).astype(np.float32)
+        for name, shape in net.inputs.items()
+    }
     made = caffeconv.Net(path, phase=net.phase)
     weights = folder / "weights.caffemodel"
     _positive_statistics(made)
@@ -149,17 +156,20 @@ FORMS: dict[str, Callable[[DrawnNet, Path, dict[str, Array]], dict[str, Array]]]
 def _check_gradient(net: DrawnNet, made: caffeconv.Net, weights: Path, feeds: dict[str, Array]) -> list[str]:
     """The gradient of a random sum of the outputs along a random direction, against differences in float64."""
     read = {blob for layer in net.layers for blob in layer.bottoms}
-    weighted = {blob for layer in net.layers if layer.kind == "EuclideanLoss" for blob in layer.tops}
-    if read & weighted or net.kinds & NOT_THE_DERIVATIVE or not _is_true_in_place(net):
+    weighted = {blob for layer in net.layers if layer.kind in LOSSES for blob in layer.tops}
+    if not net.has_gradient or read & weighted or net.kinds & NOT_THE_DERIVATIVE or not _is_true_in_place(net):
         return []
     random = np.random.default_rng(net.seed + 1)
     seeds = {blob: random.normal(0, 1, made.blobs[blob].shape).astype(np.float32) for blob in made.outputs}
-    direction = {name: random.normal(0, 1, shape) for name, shape in net.inputs.items()}
+    learned = [name for name in net.inputs if name[0] in "xz"]  # Caffe has no gradients for labels and H
+    direction = {
+        name: random.normal(0, 1, shape) if name in learned else np.zeros(shape) for name, shape in net.inputs.items()
+    }
     try:
         diffs = made.backward(None, None, None, **seeds)
     except caffeconv.CaffeconvError:
         return []  # a gradient that Caffe refuses, or nothing that goes backward
-    want = sum(float((diffs[name].astype(np.float64) * direction[name]).sum()) for name in net.inputs)
+    want = sum(float((diffs[name].astype(np.float64) * direction[name]).sum()) for name in learned)
     model = _convert(net, weights, fold=False)
     double = ReferenceEvaluator(_in_float64(model))
     names = {value.name for value in model.graph.input}

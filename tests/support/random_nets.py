@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -41,6 +41,8 @@ class DrawnLayer:
     fields: str
     bottoms: tuple[str, ...]
     tops: tuple[str, ...]
+    params: tuple[str, ...] = ()
+    """Names of its parameters; layers with the same names share them."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class DrawnNet:
     phase: Phase
     seed: int
     is_v1: bool
+    whole_numbers: Mapping[str, int] = field(default_factory=dict)
+    """Inputs that hold whole numbers → how many: labels, and whether a sequence goes on."""
 
     @property
     def text(self) -> str:
@@ -62,9 +66,16 @@ class DrawnNet:
             blobs = " ".join(
                 [*(f'bottom: "{blob}"' for blob in layer.bottoms), *(f'top: "{blob}"' for blob in layer.tops)]
             )
+            names = "param: {}" if self.is_v1 else "param {{ name: {} }}"
+            blobs += " " + " ".join(names.format(f'"{name}"') for name in layer.params)
             word, kind = ("layers", V1_NAMES[layer.kind]) if self.is_v1 else ("layer", f'"{layer.kind}"')
             lines.append(f'{word} {{ name: "l{i}" type: {kind} {blobs} {layer.fields} }}\n')
-        return "force_backward: true\n" + "".join(lines)
+        return ("force_backward: true\n" if self.has_gradient else "") + "".join(lines)
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether every layer takes `force_backward`, which InfogainLoss does not for an H that is a bottom."""
+        return "InfogainLoss" not in self.kinds
 
     @property
     def kinds(self) -> set[str]:
@@ -210,6 +221,19 @@ KINDS: dict[str, tuple[int, int, Fields]] = {
     "Silence": (1, 0, choice()),
     "EuclideanLoss": (2, 1, choice()), "SigmoidCrossEntropyLoss": (2, 1, choice()),
 }  # fmt: skip
+LABELLED: dict[str, tuple[int, Fields]] = {
+    "SoftmaxWithLoss": (1, choice("loss_param", normalization=("FULL", "VALID", "BATCH_SIZE", "NONE"))),
+    "MultinomialLogisticLoss": (1, choice()),
+    "HingeLoss": (1, choice("hinge_loss_param", norm=("L1", "L2"))),
+    "InfogainLoss": (1, choice("loss_param", normalization=("FULL", "VALID", "BATCH_SIZE", "NONE"))),
+    "ContrastiveLoss": (2, choice("contrastive_loss_param", margin=(1, 3), legacy_version=BOTH)),
+    "Accuracy": (1, choice("accuracy_param", top_k=(1, 2))),
+    "LSTM": (1, choice("recurrent_param", num_output=(1, 3), weight_filler=(UNIFORM,), bias_filler=(UNIFORM,))),
+    "RNN": (1, choice("recurrent_param", num_output=(1, 3), weight_filler=(UNIFORM,), bias_filler=(UNIFORM,))),
+}
+"""Types whose last bottom is an input of whole numbers; the number of bottoms before it."""
+LOSSES = ("EuclideanLoss", "SigmoidCrossEntropyLoss", "SoftmaxWithLoss", "MultinomialLogisticLoss", "HingeLoss",
+          "InfogainLoss", "ContrastiveLoss")  # fmt: skip
 OFTEN = ("Convolution",) * 8 + (
     "Deconvolution",
     "Pooling",
@@ -233,19 +257,67 @@ def nets(draw: DrawFn, most_layers: int = 12) -> DrawnNet:
     blobs = {"x": shape, "z": shape}
     written_over: set[str] = {"x", "z"}
     layers: list[DrawnLayer] = []
+    sharing: dict[str, tuple[DrawnLayer, tuple[Shape, ...]]] = {}
+    inputs, whole_numbers = {"x": shape, "z": shape}, dict[str, int]()
     for step in range(draw(st.integers(min(4, most_layers), most_layers))):
         for _ in range(TRIES):
-            layer = draw(_layers(blobs, written_over, step))
-            tops = _top_shapes(layer, [blobs[blob] for blob in layer.bottoms], phase)
-            if tops is not None:
+            extra: dict[str, Shape] = {}
+            if number(draw, 0, 7) == 0:
+                layer, extra = draw(_labelled_layers(blobs, step))
+            else:
+                layer = draw(_layers(blobs, written_over, step))
+            built = _built(layer, [(blobs | extra)[blob] for blob in layer.bottoms], phase)
+            if built is not None:
                 break
         else:
             continue
+        tops, weights = built
+        layer = draw(_with_shared_params(layer, weights, sharing))
+        inputs |= extra
+        whole_numbers |= {name: _numbers_of(layer, blobs) for name in extra if not name.startswith("H")}
         layers.append(layer)
         written_over |= set(layer.bottoms) - set(layer.tops)
         blobs |= dict(zip(layer.tops, tops, strict=True))
     is_v1 = bool(layers) and all(layer.kind in V1_NAMES for layer in layers) and draw(st.booleans())
-    return DrawnNet({"x": shape, "z": shape}, tuple(layers), phase, draw(st.integers(0, 2**16)), is_v1)
+    return DrawnNet(inputs, tuple(layers), phase, draw(st.integers(0, 2**16)), is_v1, whole_numbers)
+
+
+def _numbers_of(layer: DrawnLayer, blobs: Mapping[str, Shape]) -> int:
+    """How many whole numbers the layer's labels may be."""
+    scores = blobs[layer.bottoms[0]]
+    return 2 if layer.kind in ("LSTM", "RNN", "ContrastiveLoss") else scores[1] if len(scores) > 1 else 1
+
+
+@st.composite
+def _labelled_layers(draw: DrawFn, blobs: dict[str, Shape], step: int) -> tuple[DrawnLayer, dict[str, Shape]]:
+    """A layer that takes labels, and the inputs that hold these."""
+    kind = draw(st.sampled_from([*LABELLED]))
+    bottoms, fields = LABELLED[kind]
+    first = draw(st.sampled_from([*blobs][::-1]))
+    shape = blobs[first]
+    fitting = [name for name in blobs if blobs[name] == shape]
+    chosen = (first, *(draw(st.sampled_from(fitting)) for _ in range(bottoms - 1)))
+    label = (*shape[:1], *shape[2:]) if kind in ("SoftmaxWithLoss", "InfogainLoss", "Accuracy") else shape[:1]
+    extra = {f"n{step}": shape[:2] if kind in ("LSTM", "RNN") else label}
+    if kind == "InfogainLoss" and len(shape) > 1:
+        extra[f"H{step}"] = (1, 1, shape[1], shape[1])
+    return DrawnLayer(kind, fields(draw, [shape]), (*chosen, *extra), (f"b{step}_0",)), extra
+
+
+@st.composite
+def _with_shared_params(
+    draw: DrawFn, layer: DrawnLayer, weights: tuple[Shape, ...],
+    sharing: dict[str, tuple[DrawnLayer, tuple[Shape, ...]]],
+) -> DrawnLayer:  # fmt: skip
+    """The layer, at times with names for its parameters: those of an earlier layer whose parameters have the same shapes."""
+    if not weights or layer.kind == "BatchNorm" or number(draw, 0, 2):
+        return layer
+    owners = [owner for owner, shapes in sharing.values() if shapes == weights]
+    if owners:
+        return replace(layer, params=draw(st.sampled_from(owners)).params)
+    named = replace(layer, params=tuple(f"{layer.tops[0]}_{i}" for i in range(len(weights))))
+    sharing[layer.tops[0]] = named, weights
+    return named
 
 
 @st.composite
@@ -262,8 +334,8 @@ def _layers(draw: DrawFn, blobs: dict[str, Shape], read: set[str], step: int) ->
     return DrawnLayer(kind, text, chosen, (first,) if in_place else tuple(f"b{step}_{i}" for i in range(tops)))
 
 
-def _top_shapes(layer: DrawnLayer, bottoms: Sequence[Shape], phase: Phase) -> list[Shape] | None:
-    """The tops' shapes; None where Caffe refuses the layer, or a blob would be empty or large."""
+def _built(layer: DrawnLayer, bottoms: Sequence[Shape], phase: Phase) -> tuple[list[Shape], tuple[Shape, ...]] | None:
+    """The shapes of its tops and of its parameters; None where Caffe refuses the layer, or a blob would be empty or large."""
     proto = text_format.Parse(layer.fields, LayerParameter(type=layer.kind, bottom=layer.bottoms, top=layer.tops))
     definition = LayerDef(
         "l", layer.kind, layer.bottoms, layer.tops, (), (), proto, phase, NetFolders(Path())
@@ -271,7 +343,7 @@ def _top_shapes(layer: DrawnLayer, bottoms: Sequence[Shape], phase: Phase) -> li
     try:
         parsed = LAYERS[layer.kind].parse(definition)
         tops = [tuple(shape) for shape in parsed.top_shapes(bottoms)]
-        params = parsed.weight_shapes(bottoms).values()
+        params = tuple(tuple(shape) for shape in parsed.weight_shapes(bottoms).values())
         if definition.is_in_place and parsed.in_place_fault(bottoms, tops):
             return None
     except LayerError:
@@ -279,7 +351,7 @@ def _top_shapes(layer: DrawnLayer, bottoms: Sequence[Shape], phase: Phase) -> li
     sizes = [count(shape) for shape in (*tops, *params)]
     if len(tops) != len(layer.tops) or any(not 0 < size <= MOST_VALUES for size in sizes):
         return None
-    return tops
+    return tops, params
 
 
 def drawn(most_layers: int = 12) -> SearchStrategy[DrawnNet]:
