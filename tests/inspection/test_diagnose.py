@@ -340,6 +340,9 @@ CASES: dict[str, Broken] = {
     "unknown_bottom_unlike_any": Broken(
         PICTURE, CONV1 + product("fc", "features", "num_output: 4"), {"conv1": [(8, 3, 5, 5), (8,)]},
     ),
+    "softmax_with_the_label_of_its_loss": Broken(
+        {"data": (1, 8)}, product("fc", "data", "num_output: 4") + plain("prob", "Softmax", "fc label"),
+    ),
     "top_made_twice": Broken(
         PICTURE, CONV1 + pool("pool1", "conv1", "kernel_size: 2 stride: 2")
         + plain("relu", "ReLU", "pool1").replace('top: "relu"', 'top: "conv1"'), {"conv1": [(8, 3, 5, 5), (8,)]},

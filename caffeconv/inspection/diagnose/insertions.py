@@ -13,6 +13,7 @@ from caffeconv.inspection.diagnose.edit import LAYERS_INSTEAD, Edit
 from caffeconv.inspection.diagnose.search import Cure
 from caffeconv.inspection.diagnose.trial_net import TrialNet
 from caffeconv.ir.definition import LayerDef, NetDef
+from caffeconv.ir.layer import Setting
 from caffeconv.layers import LAYERS
 from caffeconv.tensor.shape import unique_name
 
@@ -44,11 +45,16 @@ def missing_bottoms(net: NetDef) -> list[tuple[int, int]]:
 
 
 def with_bottoms(trial: TrialNet) -> Rewriting:
-    """The trial with every bottom that no layer makes taken to be the blob above of the likest name."""
+    """The trial with every bottom that no layer makes taken to be the blob above of the likest name, or taken out where
+    the layer's type has one bottom less: a Softmax with the label of the loss that it replaced."""
     layers = list(trial.net.layers)
     edits = []
     for i, j in missing_bottoms(trial.net):
         layer = layers[i]
+        if _is_one_too_many(layer) and layer is trial.net.layers[i]:
+            layers[i], edit = _without_bottom(i, layer, j)
+            edits.append(edit)
+            continue
         values_by_name = {
             top: value for other in layers[:i] for top, value in zip(other.tops, other.top_values, strict=True)
         }
@@ -64,6 +70,28 @@ def with_bottoms(trial: TrialNet) -> Rewriting:
     if not edits:
         return Rewriting(trial)
     return Rewriting(TrialNet.of(replace(trial.net, layers=tuple(layers)), trial.context), tuple(edits))
+
+
+def _is_one_too_many(layer: LayerDef) -> bool:
+    """Whether the layer has one bottom more than its type takes."""
+    kind, number = LAYERS.get(layer.type), len(layer.bottoms)
+    return kind is not None and number > 1 and not kind.bottoms.fits(number) and kind.bottoms.fits(number - 1)
+
+
+def _without_bottom(index: int, layer: LayerDef, position: int) -> tuple[LayerDef, Edit]:
+    """The layer with one bottom less, and with a top of its own name where it has none but needs one, as no loss does."""
+    proto = LayerParameter()
+    proto.CopyFrom(layer.proto)
+    del proto.bottom[position]
+    values = (*layer.bottom_values[:position], *layer.bottom_values[position + 1 :])
+    after = replace(layer.with_proto(proto), bottoms=tuple(proto.bottom), bottom_values=values)
+    was: dict[str, Setting | str] = {"bottom": layer.bottoms[position]}
+    now: dict[str, Setting | str] = {"bottom": ()}
+    if not layer.tops and not LAYERS[layer.type].tops.fits(0):
+        proto.top.append(layer.name)
+        after = replace(after.with_proto(proto), tops=(layer.name,), top_values=(layer.name,))
+        was, now = {**was, "top": ()}, {**now, "top": layer.name}
+    return after, Edit(layer.name, index, was, now)
 
 
 def with_recipes(before: Rewriting) -> Rewriting:
