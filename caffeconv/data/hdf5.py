@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     import h5py
 
 
+_HDF5_HEAD = "\udc89HDF"
+"""The first bytes of an HDF5 file, read as a list."""
+
+
 @dataclass(frozen=True)
 class HDF5Files:
     """An HDF5Data layer's list of files; every top is a dataset of that name in each of them."""
@@ -32,8 +36,14 @@ class HDF5Files:
 
     def paths(self) -> list[Path]:
         """The files that the list names, which may not exist; CaffeconvError where it names none."""
+        text = read_list(self.source)
+        if text.startswith(_HDF5_HEAD):
+            raise CaffeconvError(
+                f"{self.source}: this is an HDF5 file itself; `source` is a text file that lists HDF5 files, one a line. "
+                "Write its name into one, and give that as `source`"
+            )
         # caffe: names are what stands between spaces and line ends
-        paths = [self.folders.find(name) for name in read_list(self.source).split()]
+        paths = [self.folders.find(name) for name in text.split()]
         if not paths:
             raise CaffeconvError(f"{self.source}: Must have at least 1 HDF5 filename listed in {self.source}")
         return paths
@@ -49,7 +59,9 @@ class HDF5Files:
             rows = {top: int(dataset.shape[0]) for top, dataset in zip(self.tops, sets, strict=True)}
         if len(set(rows.values())) > 1 or not min(rows.values()):
             counts = ", ".join(f"{top}: {number}" for top, number in rows.items())
-            raise CaffeconvError(f"{where}: rows {counts}; the same number, at least 1, was needed in each dataset")
+            raise CaffeconvError(
+                f"{where}: rows {counts}; the same number, at least 1, was needed in each dataset{_last_axis_words(sets)}"
+            )
         return file, sets
 
     def row_shapes(self) -> list[Shape]:
@@ -57,6 +69,18 @@ class HDF5Files:
         file, sets = self.open(self.paths()[0])
         with file:
             return [dataset.shape[1:] for dataset in sets]
+
+
+def _last_axis_words(sets: Sequence[h5py.Dataset]) -> str:
+    """That the items lie on the last axis, as in files that MATLAB wrote, which turns the axes round; else empty."""
+    lengths = {int(dataset.shape[-1]) for dataset in sets}
+    if len(lengths) > 1 or not min(lengths) or len(sets) < 2:
+        return ""
+    shapes = " and ".join(format_shape(dataset.shape) for dataset in sets)
+    return (
+        f". The last axes of {shapes} agree: the {min(lengths)} items seem to lie there, as in files that MATLAB wrote, whose "
+        "axes come in reverse order. Caffe wants items on the first axis: write the file anew with the axes turned round"
+    )
 
 
 def _dataset(file: h5py.File, top: str, where: str) -> h5py.Dataset:

@@ -59,6 +59,10 @@ def test_shuffled_epochs_hold_every_row_once(tmp_path: Path) -> None:
             {"data": [[1]], "label": [1, 2]},
             r"rows data: 1, label: 2; the same number, at least 1, was needed in each dataset$",
         ),
+        (
+            {"data": np.zeros((8, 8, 1, 6)), "label": np.zeros((1, 6))},
+            "rows data: 8, label: 1; .* The last axes of 8×8×1×6 and 1×6 agree: the 6 items seem to lie there",
+        ),
         ({"data": np.zeros((0, 1)), "label": []}, "rows data: 0, label: 0; the same number, at least 1, was needed"),
     ],
 )
@@ -77,3 +81,9 @@ def test_lists_and_files_that_are_none(tmp_path: Path) -> None:
         listed.open(tmp_path / "a.h5")
     with refused("list.txt: Must have at least 1 HDF5 filename listed in "):
         HDF5Files(write_list(tmp_path / "list.txt", []), NetFolders(tmp_path), BOTH).paths()
+
+
+def test_a_file_in_place_of_the_list(tmp_path: Path) -> None:
+    path = write_hdf5(tmp_path / "a.h5", data=[[1]], label=[1])
+    with refused("a.h5: this is an HDF5 file itself; `source` is a text file that lists HDF5 files, one a line"):
+        HDF5Files(path, NetFolders(tmp_path), BOTH).paths()
