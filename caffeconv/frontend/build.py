@@ -222,7 +222,7 @@ def _type_by_field(definition: LayerDef, kind: type[Layer]) -> type[Layer] | Non
 
 def _unknown_words(kind: str) -> str:
     bare = re.sub(r"[^a-z0-9]", "", kind.lower())
-    near = near_name(kind, LAYERS) or OTHER_NAMES.get(bare, "")
+    near = OTHER_NAMES.get(bare) or near_name(kind, LAYERS)
     return f"Unknown layer type: {shortened(kind)}" + (f"; did you mean {near}?" if near else "")
 
 

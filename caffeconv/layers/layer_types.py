@@ -12,10 +12,11 @@ OTHER_NAMES: Mapping[str, str] = {
     "bn": "BatchNorm", "conv": "Convolution", "conv2d": "Convolution", "crossentropyloss": "SoftmaxWithLoss",
     "deconv": "Deconvolution", "dense": "InnerProduct", "depthwiseconv": "DepthwiseConvolution",
     "eltwiseproduct": "Eltwise", "euclidean": "EuclideanLoss", "fc": "InnerProduct", "flattening": "Flatten",
-    "fullyconnected": "InnerProduct", "hdf5": "HDF5Data", "innerprod": "InnerProduct", "leakyrelu": "ReLU",
+    "fullyconnected": "InnerProduct", "hdf5": "HDF5Data", "hsigmoid": "HardSigmoid", "hswish": "HardSwish",
+    "innerprod": "InnerProduct", "leakyrelu": "ReLU",
     "linear": "InnerProduct", "localresponsenormalization": "LRN", "maxpool": "Pooling", "maxpooling": "Pooling",
-    "norm": "LRN", "pool": "Pooling", "rectifiedlinear": "ReLU", "softmaxloss": "SoftmaxWithLoss",
-    "transposedconvolution": "Deconvolution",
+    "ndconvolution": "Convolution", "ndpooling": "Pooling", "norm": "LRN", "pool": "Pooling", "rectifiedlinear": "ReLU",
+    "softmaxloss": "SoftmaxWithLoss", "transposedconvolution": "Deconvolution",
 }  # fmt: skip
 """What layers of this kind are called elsewhere, in small letters and digits alone → Caffe's type."""
 

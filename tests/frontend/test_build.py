@@ -102,7 +102,14 @@ def test_tops_that_losses_make_by_themselves(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "meant"),
-    [("Maxpool", "Pooling"), ("Conv", "Convolution"), ("Batch_Normalization", "BatchNorm"), ("SOFTMAX", "Softmax")],
+    [
+        ("Maxpool", "Pooling"),
+        ("Conv", "Convolution"),
+        ("Batch_Normalization", "BatchNorm"),
+        ("SOFTMAX", "Softmax"),
+        ("NdConvolution", "Convolution"),
+        ("HSigmoid", "HardSigmoid"),
+    ],
 )
 def test_names_of_other_frameworks(kind: str, meant: str) -> None:
     proto = LayerParameter(name="l", type=kind)
