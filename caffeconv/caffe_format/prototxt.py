@@ -215,6 +215,17 @@ def is_solver(path: Path) -> bool:
     return not has_net_fields and not fields.isdisjoint(_SOLVER_FIELDS)
 
 
+def solver_nets(path: Path) -> list[str]:
+    """The nets that a solver's file names, as written there; CaffeconvError where its text cannot be read."""
+    solver = caffe_pb2.SolverParameter()
+    _Parser(read_text(path), str(path)).read(solver)
+    return _net_names(solver)
+
+
+def _net_names(solver: caffe_pb2.SolverParameter) -> list[str]:
+    return [name for name in (solver.net or solver.train_net, *solver.test_net) if name]
+
+
 def _is_net(text: str) -> bool:
     return re.search(r"^\s*layers?\s*\{", text, re.MULTILINE) is not None
 
@@ -230,7 +241,7 @@ def _refuse_solver(text: str, net: caffe_pb2.NetParameter, parser: _Parser, path
         _Parser(text, str(path)).read(solver)
     except CaffeconvError:
         return
-    names = [name for name in (solver.net or solver.train_net, *solver.test_net) if name]
+    names = _net_names(solver)
     where = f"it trains {' and '.join(names)}: give that file instead" if names else "the net that it trains was needed"
     raise CaffeconvError(
         f"{path}: this is a solver's file, not a net; {where}. `caffeconv train` takes the solver's file itself, and "

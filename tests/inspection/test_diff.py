@@ -38,6 +38,13 @@ def test_two_nets(tmp_path: Path) -> None:
     assert json.loads(call(ALEXNET / "net.prototxt", other, "--json").stdout)["layers"][0]["layer"] == "fc8"
 
 
+def test_a_net_that_cannot_be_built_is_compared_with_exit_code_1(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.prototxt"
+    broken.write_text((ALEXNET / "net.prototxt").read_text().replace('"InnerProduct"', '"Nothing"', 1))
+    for arguments in ((ALEXNET / "net.prototxt", broken), (broken, broken, "--json")):
+        assert call(*arguments).exit_code == 1
+
+
 def field_lines(a: str, b: str) -> list[str]:
     """The changes between two layers as text."""
     before, after = (text_format.Parse(text, LayerParameter()) for text in (a, b))

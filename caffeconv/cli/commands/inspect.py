@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from caffeconv.caffe_format.prototxt import is_solver
+from caffeconv.caffe_format.prototxt import is_solver, solver_nets
 from caffeconv.cli.commands.inspect_files import compare_weights_files, inspect_file, is_weights
 from caffeconv.cli.options.net import net_argument, net_options, note, talk_options, weights_argument
 from caffeconv.cli.shell_words import in_shell_words
@@ -122,7 +122,11 @@ def _explain_solver(path: Path, *, as_json: bool) -> None:
     from caffeconv.cli.show.solver import solver_lines, to_json
     from caffeconv.training.explanation import explain_solver
 
-    explanation = explain_solver(path)
+    try:
+        explanation = explain_solver(path)
+    except CaffeconvError as error:
+        nets = " and ".join(solver_nets(path))
+        raise CaffeconvError(f"{path}: a solver{f'; its net is {nets}' if nets else ''}\n{error}") from None
     if as_json:
         echo(to_json(explanation))
         return
@@ -180,6 +184,7 @@ def _compare(a: Report, b: Report, *, as_json: bool) -> None:
     changes = compare(a, b)
     if as_json:
         echo(changes_to_json(changes))
+        _exit_unless_built(a, b)
         return
     for change in changes:
         echo(f"{change.name} ({change.kind})")
@@ -193,6 +198,13 @@ def _compare(a: Report, b: Report, *, as_json: bool) -> None:
         echo(f"{what}: {short(old) or 0} → {short(new) or 0}")
     if not changes:
         echo("No layer differs.")
+    _exit_unless_built(a, b)
+
+
+def _exit_unless_built(*reports: Report) -> None:
+    """Exit code 1 where one of two nets that were compared cannot be built: what differs is then said in part."""
+    if not all(report.ok for report in reports):
+        raise SystemExit(1)
 
 
 def _write_page(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool) -> None:
