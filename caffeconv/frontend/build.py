@@ -133,7 +133,7 @@ def _node(
     if len(tops) != len(top_values):
         raise LayerError(f"{len(top_values)} tops; {len(tops)} were needed")
     if data_size is None and not kind.has_dynamic_shapes:
-        _refuse_empty(definition, tops)
+        refuse_empty(definition, tops)
     if definition.is_in_place and (fault := layer.in_place_fault(bottoms, tops)):
         raise LayerError(
             f"top '{definition.tops[0]}' is its own bottom; {definition.type} does not work in place: {fault}. Give it a "
@@ -262,7 +262,8 @@ def _check_arity(definition: LayerDef, kind: type[Layer]) -> None:
         raise LayerError("propagate_down param must be specified either 0 or bottom_size times")
 
 
-def _refuse_empty(definition: LayerDef, tops: Sequence[Shape]) -> None:
+def refuse_empty(definition: LayerDef, tops: Sequence[Shape]) -> None:
+    """Raises LayerError for tops without values."""
     # caffe: SyncedMemory is only there once a blob had a value; later it may be reshaped to none
     for blob, shape in zip(definition.tops, tops, strict=False):
         if not count(shape):

@@ -424,6 +424,12 @@ class Repairs:
     """The field of it that decides the channels of the tops."""
     crop_setting: ClassVar[str] = ""
     """The field of it that decides height and width of the pictures that the layer makes."""
+    source_settings: ClassVar[str] = ""
+    """The message that says more of these pictures: ``image_data_param``."""
+    picture_settings: ClassVar[tuple[str, ...]] = ()
+    """Fields of that one, of three kinds: the channels, or whether there is colour; the height; the width."""
+    shapes_message: ClassVar[str] = ""
+    """The message of which `shape` says what blobs an input makes: ``input_param``."""
     class_settings: ClassVar[tuple[str, ...]] = ()
     """Fields of it that say how many classes there are, background included."""
     completed_by: ClassVar[str] = ""

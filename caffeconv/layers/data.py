@@ -171,6 +171,8 @@ class ImageData(DataLayer):
 
     settings: ClassVar[str] = "transform_param"
     crop_setting: ClassVar[str] = "crop_size"
+    source_settings: ClassVar[str] = "image_data_param"
+    picture_settings: ClassVar[tuple[str, ...]] = ("is_color", "new_height", "new_width")
 
     pictures: ImageList
     transform: Transform
@@ -270,6 +272,9 @@ class MemoryData(DataLayer):
 
     top[0]: N×C×H×W; top[1]: N labels, N×1×1×1 once values were handed over.
     """
+
+    source_settings: ClassVar[str] = "memory_data_param"
+    picture_settings: ClassVar[tuple[str, ...]] = ("channels", "height", "width")
 
     shape: Shape
     """C×H×W."""

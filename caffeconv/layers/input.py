@@ -29,6 +29,7 @@ class Input(Layer):
     bottoms: ClassVar[Arity] = exactly(0)
     tops: ClassVar[Arity] = at_least(1)
     is_input: ClassVar[bool] = True
+    shapes_message: ClassVar[str] = "input_param"
 
     shapes: tuple[Shape, ...]
 
@@ -77,6 +78,7 @@ class DummyData(Layer):
 
     bottoms: ClassVar[Arity] = exactly(0)
     tops: ClassVar[Arity] = at_least(1)
+    shapes_message: ClassVar[str] = "dummy_data_param"
 
     shapes: tuple[Shape, ...]
     data_fillers: tuple[Filler, ...]

@@ -155,7 +155,9 @@ class Upsample(Layer):
 
     def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
         # the mask has the size of what its Pooling layer made, which is what this layer has to be given back
-        return ({0: (*bottoms[0][:2], *bottoms[1][2:])},) if len(bottoms) == 2 and len(bottoms[1]) == 4 else ()
+        if len(bottoms) != 2 or len(bottoms[0]) != 4 or len(bottoms[1]) != 4:
+            return ()
+        return {0: (*bottoms[0][:2], *bottoms[1][2:])}, {1: (*bottoms[1][:2], *bottoms[0][2:])}
 
 
 @dataclass(frozen=True)

@@ -294,6 +294,35 @@ CASES: dict[str, Broken] = {
         {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 1568), (10,)]},
         DATA % 28 + NET_32 + product("fc", "pool1", "num_output: 10"),
     ),
+    "resolution_of_alexnet": Broken(
+        {"data": (1, 3, 32, 32)}, conv("conv1", "data", "num_output: 8 kernel_size: 11 stride: 4")
+        + pool("pool1", "conv1", "kernel_size: 3 stride: 2") + pool("pool2", "pool1", "kernel_size: 3 stride: 2")
+        + pool("pool5", "pool2", "kernel_size: 3 stride: 2")
+        + product("fc6", "pool5", "num_output: 10"), {"conv1": [(8, 3, 11, 11), (8,)], "fc6": [(10, 8 * 6 * 6), (10,)]},
+    ),
+    "resolution_of_a_portrait": Broken(
+        PICTURE, NET_32 + pool("pool2", "pool1", "kernel_size: 2 stride: 2") + product("fc", "pool2", "num_output: 10"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 8 * 28 * 24), (10,)]},
+    ),
+    "new_height_of_a_list_of_pictures": Broken(
+        {}, 'layer { name: "data" type: "ImageData" top: "data" top: "label" image_data_param { source: "a.txt" '
+        "new_height: 32 new_width: 32 batch_size: 2 } }" + NET_32 + product("fc", "pool1", "num_output: 10"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 1568), (10,)]},
+    ),
+    "grey_pictures_of_a_list": Broken(
+        {}, 'layer { name: "data" type: "ImageData" top: "data" top: "label" image_data_param { source: "a.txt" '
+        "is_color: false new_height: 32 new_width: 32 batch_size: 2 } }" + NET_32, {"conv1": [(8, 3, 3, 3), (8,)]},
+    ),
+    "size_of_memory_data": Broken(
+        {}, 'layer { name: "data" type: "MemoryData" top: "data" top: "label" memory_data_param { batch_size: 1 channels: 1 '
+        "height: 32 width: 32 } }" + NET_32 + product("fc", "pool1", "num_output: 10"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 1568), (10,)]},
+    ),
+    "size_of_dummy_data": Broken(
+        {}, 'layer { name: "data" type: "DummyData" top: "data" dummy_data_param { num: 1 channels: 3 height: 32 width: 32 } }'
+        + NET_32 + product("fc", "pool1", "num_output: 10"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 1568), (10,)]},
+    ),
     "convolution_for_product": Broken(
         {"pool5": (1, 512, 7, 7)}, product("fc6", "pool5", "num_output: 4096")
         + product("fc7", "fc6", "num_output: 4096"),

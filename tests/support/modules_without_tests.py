@@ -35,6 +35,7 @@ WITHOUT_TEST_FILE: dict[str, str] = {
     "inspection/diagnose/explanations.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/insertions.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/joint_edits.py": "whole diagnoses: inspection/test_diagnose.py",
+    "inspection/diagnose/picture_sizes.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/ranking.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/renames.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/search.py": "whole diagnoses: inspection/test_diagnose.py",

@@ -12,18 +12,17 @@ from caffeconv.inspection.diagnose.edit import (
     collapsed,
     edit_between,
     image_size,
-    resized,
     settings_of,
+    with_picture_channels,
     with_settings,
-    with_shapes,
 )
 from caffeconv.inspection.diagnose.joint_edits import edits_for_shape, for_bottoms, for_sizes
-from caffeconv.inspection.diagnose.ranking import SIZES
+from caffeconv.inspection.diagnose.picture_sizes import likely_sizes, resized_inputs
 from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet, stored_shapes
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Setting, Settings
 from caffeconv.layers import LAYERS
-from caffeconv.tensor.shape import Shape, count
+from caffeconv.tensor.shape import Shape
 
 _KERNELS, _STRIDES, _PADS, _DILATIONS = (1, 2, 3, 4, 5, 6, 7, 11), (1, 2, 3, 4, 8, 16), (0, 1, 2, 3, 4, 5, 6), (1, 2, 4)
 _PAIRS: tuple[Settings, ...] = (
@@ -224,11 +223,10 @@ def channel_edits(trial: TrialNet, index: int, target: int, current: int) -> Ite
             for new in dict.fromkeys(option for option in options if option > 0 and option != outputs):
                 yield Candidate({j: with_settings(definition, {kind.channel_setting: new})})
             producers += 1
-        elif kind.is_input and definition.proto.HasField("input_param") and not _has_caller_shape(trial, definition):
-            shapes = [tuple(shape.dim) for shape in definition.proto.input_param.shape]
-            new_shapes = [(*s[:1], target, *s[2:]) if len(s) > 1 and s[1] == current else s for s in shapes]
-            if new_shapes != shapes:
-                yield Candidate({j: with_shapes(definition, new_shapes)})
+        elif not _has_caller_shape(trial, definition):
+            new_definition = with_picture_channels(definition, target, current)
+            if new_definition is not None:
+                yield Candidate({j: new_definition})
         if producers >= MOST_PRODUCERS:
             return
 
@@ -332,35 +330,9 @@ def _inputs(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     sizes = {j: size for j, size in pairs if size is not None}
     groups = [[j for j in sizes if sizes[j] == size] for size in dict.fromkeys(sizes.values())]
     for group in (*([j] for j in sizes), *(group for group in groups if len(group) > 1)):
-        height, width = sizes[group[0]]
-        for size in dict.fromkeys((*_bisected(trial, misfit, group), *_likely_sizes(height))):
-            if size < 1 or trial.context.budget.empty:
-                continue
-            candidate = Candidate(_resized(trial, group, size, size * width // height))
-            if candidate.definitions and _mends(trial, candidate, misfit):
-                yield candidate
-
-
-def _likely_sizes(height: int) -> tuple[int, ...]:
-    multiples = (height // step * step + more for step in (32, 16, 8, 4, 2) for more in (0, step))
-    return (*SIZES, *multiples, *(range(1, 33) if height <= 64 else ()), height + 1, height - 1)
-
-
-def _resized(trial: TrialNet, indices: Sequence[int], height: int, width: int) -> dict[int, LayerDef]:
-    definitions = {j: resized(trial.net.layers[j], height, width) for j in indices}
-    return {j: definition for j, definition in definitions.items() if definition is not None}
-
-
-def _bisected(trial: TrialNet, misfit: Misfit, indices: Sequence[int]) -> Iterator[int]:
-    """The pictures' size at which the misfit's layer sees as many values as its stored weight has columns."""
-    if not misfit.stored or len(misfit.stored[0]) != 2:
-        return
-    columns, low, high = misfit.stored[0][1], 1, 2048
-    while low < high:
-        middle = (low + high) // 2
-        bottoms = trial.edited(_resized(trial, indices, middle, middle)).bottoms(misfit.index)
-        if bottoms is None or count(bottoms[0], 1) < columns:
-            low = middle + 1
-        else:
-            high = middle
-    yield low
+        for alike in likely_sizes(trial, misfit, group):
+            sized = (Candidate(resized_inputs(trial, group, size)) for size in alike if not trial.context.budget.empty)
+            fitting = [each for each in sized if each.definitions and _mends(trial, each, misfit)]
+            yield from fitting
+            if any(trial.edited(each.definitions).first is None for each in fitting):
+                break

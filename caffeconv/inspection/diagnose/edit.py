@@ -16,7 +16,7 @@ from caffeconv.caffe_pb2 import BlobShape, LayerParameter, ReshapeParameter
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.layer import Setting
 from caffeconv.layers import LAYERS
-from caffeconv.tensor.shape import format_shape
+from caffeconv.tensor.shape import Shape, format_shape
 
 _WINDOW = {"kernel_size": "kernel", "stride": "stride", "pad": "pad", "dilation": "dilation"}
 """Fields that may be given once, per axis, or by height and width: name → what stands before ``_h`` and ``_w``."""
@@ -74,10 +74,13 @@ def field_text(name: str, value: Setting | str) -> str:
 def settings_of(definition: LayerDef) -> dict[str, Setting]:
     """The fields of a layer that may decide shapes, with defaults; windows as a number per axis, or one for all."""
     kind = LAYERS.get(definition.type)
-    if kind is None or not kind.settings:
+    if kind is None:
         return {}
+    source = getattr(definition.proto, kind.source_settings) if kind.source_settings else None
+    settings: dict[str, Setting] = {name: getattr(source, name) for name in kind.picture_settings}
+    if not kind.settings:
+        return settings
     message: Message = getattr(definition.proto, kind.settings)
-    settings: dict[str, Setting] = {}
     if _has_shape(message):
         settings[DIM] = tuple(message.shape.dim)
     for name, field in _fields(message).items():
@@ -97,10 +100,9 @@ def settings_of(definition: LayerDef) -> dict[str, Setting]:
 def written_fields(definition: LayerDef) -> frozenset[str]:
     """Those fields of the message that `settings_of` reads which the prototxt itself gives."""
     kind = LAYERS.get(definition.type)
-    if kind is None or not kind.settings:
-        return frozenset()
-    message: Message = getattr(definition.proto, kind.settings)
-    return frozenset(field.name for field, _ in message.ListFields())
+    names = (kind.settings, kind.source_settings) if kind is not None else ()
+    messages: list[Message] = [getattr(definition.proto, name) for name in names if name]
+    return frozenset(field.name for message in messages for field, _ in message.ListFields())
 
 
 def _has_shape(message: Message) -> TypeGuard[ReshapeParameter]:
@@ -146,8 +148,9 @@ def with_settings(definition: LayerDef, settings: Mapping[str, Setting]) -> Laye
     """The layer with these fields in place of its own."""
     proto = LayerParameter()
     proto.CopyFrom(definition.proto)
-    message: Message = getattr(proto, LAYERS[definition.type].settings)
+    kind = LAYERS[definition.type]
     for name, value in settings.items():
+        message: Message = getattr(proto, kind.source_settings if name in kind.picture_settings else kind.settings)
         if not _fits_field(value):  # what no prototxt can say mends nothing
             continue
         if name in _WINDOW and isinstance(value, tuple):
@@ -180,12 +183,28 @@ def _set_window(message: Message, name: str, value: tuple[int, ...]) -> None:
         setattr(message, name, value[0])
 
 
+def input_shapes(definition: LayerDef) -> list[Shape]:
+    """The shapes that an Input or DummyData layer gives its blobs; none for layers that say these in another way."""
+    kind = LAYERS.get(definition.type)
+    if kind is None or not kind.shapes_message:
+        return []
+    message = getattr(definition.proto, kind.shapes_message)
+    if message.shape or "num" not in _fields(message):
+        return [tuple(shape.dim) for shape in message.shape]
+    dims = (message.num, message.channels, message.height, message.width)  # caffe: one of each, or one for each top
+    number = max(map(len, dims))
+    return [tuple(dim[i % len(dim)] for dim in dims) for i in range(number)] if all(dims) else []
+
+
 def with_shapes(definition: LayerDef, shapes: Sequence[Sequence[int]]) -> LayerDef:
-    """An Input layer with these shapes."""
+    """An Input or DummyData layer with these shapes."""
     proto = LayerParameter()
     proto.CopyFrom(definition.proto)
-    del proto.input_param.shape[:]
-    proto.input_param.shape.extend(BlobShape(dim=shape) for shape in shapes)
+    message = getattr(proto, LAYERS[definition.type].shapes_message)
+    for name in ("shape", "num", "channels", "height", "width"):
+        if name in _fields(message):
+            message.ClearField(name)
+    message.shape.extend(BlobShape(dim=shape) for shape in shapes)
     return replace(definition, proto=proto)
 
 
@@ -197,22 +216,49 @@ def resized(definition: LayerDef, height: int, width: int) -> LayerDef | None:
     kind, size = LAYERS.get(definition.type), image_size(definition)
     if kind is None or size is None or (height, width) == size:
         return None
-    if kind.crop_setting:
-        return with_settings(definition, {kind.crop_setting: height}) if height == width else None
-    shapes = [tuple(shape.dim) for shape in definition.proto.input_param.shape]
-    return with_shapes(definition, [(*s[:2], height, width) if len(s) == 4 and s[2:] == size else s for s in shapes])
+    if kind.shapes_message:
+        shapes = [(*s[:2], height, width) if len(s) == 4 and s[2:] == size else s for s in input_shapes(definition)]
+        return with_shapes(definition, shapes)
+    settings, fields = settings_of(definition), kind.picture_settings[1:]
+    if not kind.crop_setting or not settings[kind.crop_setting]:
+        return with_settings(definition, dict(zip(fields, (height, width), strict=True)))
+    # a crop is square, and no larger than the pictures that it is taken from
+    small = [name for name in fields if 0 < int(str(settings[name])) < height]
+    crop = {kind.crop_setting: height, **dict.fromkeys(small, height)}
+    return with_settings(definition, crop) if height == width else None
 
 
 def image_size(definition: LayerDef) -> tuple[int, int] | None:
     """Height and width of the pictures that an input layer makes, where its fields say so."""
     kind = LAYERS.get(definition.type)
-    if kind is None or not kind.is_input:
+    if kind is None:
         return None
-    if kind.crop_setting:
-        crop = settings_of(definition).get(kind.crop_setting)
-        return (crop, crop) if isinstance(crop, int) and crop > 0 else None
-    shapes = [tuple(shape.dim) for shape in definition.proto.input_param.shape]
-    return next(((s[2], s[3]) for s in shapes if len(s) == 4 and min(s[2:]) > 0), None)
+    if kind.shapes_message:
+        return next(((s[2], s[3]) for s in input_shapes(definition) if len(s) == 4 and min(s[2:]) > 0), None)
+    settings = settings_of(definition)
+    crop = settings.get(kind.crop_setting) if kind.crop_setting else 0
+    if isinstance(crop, int) and crop > 0:
+        return crop, crop
+    height, width = (settings[name] for name in kind.picture_settings[1:]) if kind.picture_settings else (0, 0)
+    return (height, width) if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0 else None
+
+
+def with_picture_channels(definition: LayerDef, channels: int, current: int) -> LayerDef | None:
+    """An input layer that makes pictures of `channels` channels instead of `current`; None where its fields cannot."""
+    kind = LAYERS.get(definition.type)
+    if kind is None:
+        return None
+    if kind.shapes_message:
+        shapes = input_shapes(definition)
+        changed = [(*s[:1], channels, *s[2:]) if len(s) > 1 and s[1] == current else s for s in shapes]
+        return with_shapes(definition, changed) if changed != shapes else None
+    if not kind.picture_settings:
+        return None
+    name, value = kind.picture_settings[0], settings_of(definition)[kind.picture_settings[0]]
+    if isinstance(value, bool):  # whether in colour
+        fits = {channels, current} == {1, 3} and value == (current == 3)
+        return with_settings(definition, {name: not value}) if fits else None
+    return with_settings(definition, {name: channels}) if value == current else None
 
 
 def with_name(definition: LayerDef, name: str) -> LayerDef:
@@ -258,8 +304,7 @@ def edit_between(index: int, before: LayerDef, after: LayerDef) -> Edit:
         for name in names
     }
     now: dict[str, Setting | str] = {name: new[name] for name in names}
-    old_shapes = [tuple(shape.dim) for shape in before.proto.input_param.shape]
-    new_shapes = [tuple(shape.dim) for shape in after.proto.input_param.shape]
+    old_shapes, new_shapes = input_shapes(before), input_shapes(after)
     for i, (a, b) in enumerate(zip(old_shapes, new_shapes, strict=False)):
         if a != b:
             key = SHAPE if len(new_shapes) == 1 else f"{SHAPE}[{i}]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from caffeconv.inspection.diagnose.edit import resized, with_settings, with_shapes
+from caffeconv.inspection.diagnose.edit import input_shapes, resized, with_picture_channels, with_settings, with_shapes
 from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet, fitting_bottoms
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Settings
@@ -67,7 +67,7 @@ def _edits_for_shape(trial: TrialNet, value: str, target: Shape, memo: Memo, dep
     kind, top = LAYERS.get(definition.type), definition.top_values.index(value)
     if kind is None or bottoms is None:
         return
-    if kind.is_input:
+    if kind.is_input or kind.shapes_message:
         new_definition = (
             None
             if set(definition.tops) & trial.context.input_shapes.keys()
@@ -90,15 +90,15 @@ def _edits_for_shape(trial: TrialNet, value: str, target: Shape, memo: Memo, dep
 
 
 def _input_with_shape(definition: LayerDef, top: int, current: Shape, target: Shape) -> LayerDef | None:
-    shapes = [tuple(shape.dim) for shape in definition.proto.input_param.shape]
+    shapes = input_shapes(definition)
     if shapes:
         each = shapes if len(shapes) == len(definition.tops) else shapes * len(definition.tops)
         return with_shapes(definition, [target if i == top else shape for i, shape in enumerate(each)])
-    return (
-        resized(definition, target[2], target[3])
-        if len(target) == len(current) == 4 and target[:2] == current[:2]
-        else None
-    )
+    if len(target) != 4 or len(current) != 4 or target[0] != current[0]:
+        return None
+    if target[2:] == current[2:]:
+        return with_picture_channels(definition, target[1], current[1])
+    return resized(definition, target[2], target[3]) if target[1] == current[1] else None
 
 
 def _bottoms_for(trial: TrialNet, index: int, value: str, target: Shape) -> Iterator[Mapping[str, Shape]]:

@@ -18,6 +18,10 @@ MOST_TIMES = 8
 """How many times as many channels a layer may be meant to have."""
 UNPADDED = 0.5
 """How much likelier than by its windows it is that a 1×1 convolution was not to be padded: nobody pads one on purpose."""
+_DISTANT = 0.25
+"""What a picture costs that is e times as wide."""
+_OBLONG = 0.5
+"""What one costs that is no square any more."""
 PROVEN = 0.3
 """The cost of a field that the shapes in the file prove."""
 _KERNELS = {1: 0.0, 3: 0.0, 2: 0.1, 5: 0.1, 7: 0.1, 4: 0.4, 11: 0.3}
@@ -27,7 +31,10 @@ _DEAR = {
     "axis": 0.5, "offset": -0.3, "slice_point": -0.3, "dim": -0.3,
     "upsample_h": -0.7, "upsample_w": -0.7,
 }  # fmt: skip
-SIZES = (224, 227, 299, 300, 321, 256, 112, 128, 96, 64, 32, 28, 512, 384, 320, 416, 448, 500)
+SIZES = (
+    224, 227, 299, 300, 256, 28, 32, 321, 112, 128, 96, 64, 513, 512, 48, 24, 12, 384, 320, 416, 448, 500, 231, 368, 473,
+    713, 608, 600, 160, 192, 110, 144, 60, 40,
+)  # fmt: skip
 """Heights and widths that people choose for pictures, likeliest first."""
 
 
@@ -71,6 +78,8 @@ def cost(statistics: WindowStatistics, edit: Edit, after: LayerDef, proven: froz
             total += PROVEN
         elif name.startswith(SHAPE) or name == LAYERS[after.type].crop_setting:
             total += _shape_cost(edit.before[name], value)
+        elif name in LAYERS[after.type].picture_settings:
+            total += _shape_cost(edit.before[name], value) / len(edit.after)
         elif name != NAME:
             total += 1 + _DEAR.get(name, 0.0)
             total += _roundness(value) - _roundness(edit.before[name]) if name == "num_output" else 0
@@ -91,11 +100,15 @@ def is_odd(edit: Edit) -> bool:
 
 
 def _shape_cost(before: Setting | str, value: Setting | str) -> float:
-    old, new = (side[-1] if isinstance(side, tuple) and side else side for side in (before, value))
-    if not isinstance(old, int) or not isinstance(new, int) or min(old, new) < 1:
+    """What another shape of an input costs: people take pictures of a usual size for those of another usual size."""
+    old, new = ((side if isinstance(side, tuple) else (side,))[-2:] for side in (before, value))
+    if not all(isinstance(n, int) and n > 0 for n in (*old, *new)) or len(old) != len(new):
         return 2.5
-    distance = abs(math.log(new / old))
-    return 0.7 * distance + (1.0 if new in SIZES else 1.2 if new % 16 == 0 else 1.5)
+    if isinstance(before, tuple) and isinstance(value, tuple) and before[:-2] != value[:-2]:
+        return 2.5
+    distance = abs(math.log(int(new[-1]) / int(old[-1])))
+    usual = [0.85 + 0.01 * SIZES.index(n) if n in SIZES else 1.2 if n % 16 == 0 else 1.5 for n in map(int, new)]
+    return _DISTANT * distance + sum(usual) / len(usual) + (_OBLONG if len(set(new)) > len(set(old)) else 0.0)
 
 
 def _roundness(value: Setting | str) -> float:
@@ -116,6 +129,7 @@ def oddness(statistics: WindowStatistics, index: int, definition: LayerDef) -> f
     total = _KERNELS.get(kernel, 0.6) + _STRIDES.get(stride, 0.8)
     total += 0.0 if pad == 0 and kernel <= 2 else 0.05 if 2 * pad + 1 == span else 0.15 if pad == 0 else 0.8
     total += 1.0 if pad >= span else 0.0
+    total += 0.6 if pad and kernel > 5 and stride == 1 else 0.0
     total += 0.3 if span > kernel else 0.0
     total += 0.5 + 0.5 * math.log2(stride / kernel) if stride > kernel else 0.0
     return total - 0.5 * statistics.like(index, definition, settings)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.inspection.diagnose.candidates import Candidate, candidates
-from caffeconv.inspection.diagnose.edit import Edit, edit_between, settings_of, with_settings, with_shapes
+from caffeconv.inspection.diagnose.edit import Edit, edit_between, input_shapes, settings_of, with_settings, with_shapes
 from caffeconv.inspection.diagnose.ranking import WindowStatistics, cost, is_odd
 from caffeconv.inspection.diagnose.trial_net import TrialNet
 from caffeconv.ir.definition import LayerDef, NetDef
@@ -198,8 +198,8 @@ def _inputs_like(trial: TrialNet, reference: TrialNet) -> dict[int, LayerDef]:
     definitions: dict[int, LayerDef] = {}
     reference_shapes = _input_shapes(reference)
     for i, layer in enumerate(trial.net.layers):
-        shapes = [tuple(shape.dim) for shape in layer.proto.input_param.shape]
-        if len(shapes) != len(layer.tops) or set(layer.tops) & trial.context.input_shapes.keys():
+        shapes = input_shapes(layer)
+        if not shapes or len(shapes) != len(layer.tops) or set(layer.tops) & trial.context.input_shapes.keys():
             continue
         target_shapes = [(*s[:1], *reference_shapes.get(top, s)[1:]) for s, top in zip(shapes, layer.tops, strict=True)]
         if target_shapes != shapes:

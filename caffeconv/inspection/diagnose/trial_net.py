@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
 from caffeconv.errors import LayerError, OutsideError
 from caffeconv.frontend.bind import shape_fits
-from caffeconv.frontend.build import infer_tops, parse_layer
+from caffeconv.frontend.build import infer_tops, parse_layer, refuse_empty
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.layer import Layer
 from caffeconv.tensor.shape import Shape, Shapes
@@ -150,6 +150,8 @@ class TrialNet:
             if len(bottoms) != len(shapes):
                 return layer, unknown, None
             tops = infer_tops(definition, layer, bottoms, self.context.input_shapes, None)
+            if not layer.has_dynamic_shapes:
+                refuse_empty(definition, tops)
             weight_shapes = layer.weight_shapes(bottoms)
         except LayerError as error:
             return layer, unknown, Misfit(index, str(error), is_curable=not isinstance(error, OutsideError))
