@@ -435,6 +435,11 @@ class Repairs:
     completed_by: ClassVar[str] = ""
     """The layer type that has to follow where this one does half of what its name says: Scale after BatchNorm."""
 
+    @property
+    def boxes_at_each_place(self) -> int:
+        """How many boxes it makes for each place of its first bottom, for one that makes prior boxes."""
+        return 0
+
     @classmethod
     def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
         """Settings with which the parameters would have the shapes `stored`, as far as these tell; likeliest first."""

@@ -99,6 +99,10 @@ class PriorLayer(Layer):
     def priors(self) -> int:
         """How many boxes each place has."""
 
+    @property
+    def boxes_at_each_place(self) -> int:
+        return self.priors
+
     @abstractmethod
     def boxes(self, bottoms: Shapes) -> FloatArray:
         """The top: 1 × 2 × size."""
@@ -185,7 +189,12 @@ class PriorBox(PriorLayer):
 
     @classmethod
     def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
-        return (*({"aspect_ratio": ratios} for ratios in USUAL_RATIOS), {"flip": not layer.proto.prior_box_param.flip})
+        p = layer.proto.prior_box_param
+        fewer = tuple(map(round, p.min_size[:-1]))
+        return (
+            *({"aspect_ratio": ratios} for ratios in USUAL_RATIOS), {"flip": not p.flip}, {"max_size": ()},
+            {"min_size": fewer, **({"max_size": tuple(map(round, p.max_size[:-1]))} if p.max_size else {})},
+        )  # fmt: skip
 
     @classmethod
     def dialect_of_net(cls, layer: LayerDef, layers: Sequence[LayerDef]) -> str | None:

@@ -15,7 +15,7 @@ from caffeconv.caffe_pb2 import ProposalParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT
-from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
 from caffeconv.layers.gradient_ops import refuse_all
 from caffeconv.layers.pooling import LOWEST
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, format_shape
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
+USUAL_SCALES = ((8,), (8, 16), (8, 16, 32), (4, 8, 16, 32), (2, 4, 8, 16, 32))
+"""Scales of anchors that people choose, by how many."""
 SYNOPSYS_FIELDS = ("anchor_base_size", "anchor_scale", "anchor_ratio", "max_rois", "rpn_min_size", "rpn_nms_thresh")
 PVANET_FIELDS = ("base_size", "min_size", "post_nms_topn", "nms_thresh")
 XILINX_FIELDS = ("nms_input_num", "nms_output_num", "stride_h", "stride_w", "nms_iou_th", "min_width", "min_height")
@@ -128,6 +130,29 @@ class Proposal(Layer):
 
     def undecided(self, bottoms: Shapes) -> str:
         return self.doubt
+
+    @property
+    def boxes_at_each_place(self) -> int:
+        return len(self.anchors)
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        p, wanted = layer.proto.proposal_param, _anchors_of(bottoms)
+        if not cls.settings or not wanted:
+            return ()
+        if not p.ratio:
+            shapes = [(scales, ratios) for scales in (3, 1) for ratios in (3, 1) if scales * ratios == wanted]
+            return [{"anchor_scale": scales, "anchor_ratio": ratios} for scales, ratios in shapes]
+        return [{"scale": scales} for scales in USUAL_SCALES if len(scales) * len(p.ratio) == wanted]
+
+    def why_refused(self, bottoms: Shapes) -> Sequence[str]:
+        wanted = _anchors_of(bottoms)
+        if not wanted or wanted == len(self.anchors):
+            return ()
+        return [
+            f"The scores' {bottoms[0][1]} channels and the offsets' {bottoms[1][1]} are for {wanted} anchors; this layer has "
+            f"{len(self.anchors)}, one for each ratio and scale."
+        ]
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         scores, offsets, info = bottoms
@@ -379,6 +404,14 @@ def _python_parameters(text: str) -> _PythonParameters:
             "where it can be found"
         )
     return _PythonParameters(int(stride[0]), int(base_size[0]), ratios, scales)
+
+
+def _anchors_of(bottoms: Shapes) -> int:
+    """How many anchors scores and offsets are for, where both agree; else 0."""
+    if len(bottoms) < 2 or len(bottoms[0]) != 4 or len(bottoms[1]) != 4:
+        return 0
+    anchors = bottoms[0][1] // 2
+    return anchors if (bottoms[0][1], bottoms[1][1]) == (2 * anchors, 4 * anchors) else 0
 
 
 def rounded_anchors(base: int, ratios: Sequence[float], scales: Sequence[float]) -> Sequence[Sequence[float]]:

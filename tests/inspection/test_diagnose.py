@@ -98,6 +98,23 @@ SEGNET = (
     + plain("up2", "Upsample", "pool2 mask2", "upsample_param { %s }")
     + plain("up1", "Upsample", "up2 mask1", "upsample_param { upsample_h: 118 upsample_w: 120 }")
 )
+RPN_PICTURE = {"data": (1, 3, 14, 14), "im_info": (1, 3)}
+RPN = (
+    conv("rpn_cls_score", "data", "num_output: %(scores)d kernel_size: 1")
+    + conv("rpn_bbox_pred", "data", "num_output: %(offsets)d kernel_size: 1")
+    + plain("pairs", "Reshape", "rpn_cls_score", "reshape_param { shape { dim: [0, 2, -1, 0] } }")
+    + plain("rpn_cls_prob", "Softmax", "pairs")
+    + plain("scores", "Reshape", "rpn_cls_prob", "reshape_param { shape { dim: [0, %(rows)d, -1, 0] } }")
+    + plain(
+        "rois",
+        "Proposal",
+        "scores rpn_bbox_pred im_info",
+        "proposal_param { ratio: [0.5, 1, 2] scale: %(scales)s base_size: 16 feat_stride: 16 pre_nms_topn: 60 }",
+    )
+)
+NINE = {"scores": 18, "offsets": 36, "rows": 18, "scales": "[8, 16, 32]"}
+RPN_WEIGHTS = {number: {"rpn_cls_score": [(2 * number, 3, 1, 1), (2 * number,)],
+                        "rpn_bbox_pred": [(4 * number, 3, 1, 1), (4 * number,)]} for number in (9, 12)}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -408,6 +425,23 @@ CASES: dict[str, Broken] = {
     "ratios_of_prior_boxes": Broken(
         PICTURE, (SSD % CLASSES[21]).replace("aspect_ratio: 2", "aspect_ratio: [2, 3]", 1), SSD_WEIGHTS
     ),
+    "ratios_of_all_prior_boxes": Broken(
+        PICTURE, (SSD % CLASSES[21]).replace("aspect_ratio: 2", "aspect_ratio: [2, 3]"), SSD_WEIGHTS
+    ),
+    "prior_boxes_that_are_not_flipped": Broken(
+        PICTURE, (SSD % CLASSES[21]).replace("flip: true", "flip: false"), SSD_WEIGHTS
+    ),
+    "two_sizes_of_prior_boxes": Broken(
+        PICTURE, (SSD % CLASSES[21]).replace("min_size: 8 max_size: 16", "min_size: [8, 12] max_size: [16, 20]"), SSD_WEIGHTS
+    ),
+    "prior_boxes_without_a_size": Broken(PICTURE, (SSD % CLASSES[21]).replace("max_size: 16 ", ""), SSD_WEIGHTS),
+    "six_boxes_in_the_file": Broken(
+        PICTURE, SSD % CLASSES[21],
+        {f"{name}_{what}": [(outputs, 3, 3, 3), (outputs,)] for name in "ab" for what, outputs in (("loc", 24), ("conf", 126))},
+    ),
+    "anchors_of_the_file": Broken(RPN_PICTURE, RPN % NINE, RPN_WEIGHTS[12]),
+    "anchors_of_the_proposals_alone": Broken(RPN_PICTURE, RPN % {**NINE, "scales": "[4, 8, 16, 32]"}, RPN_WEIGHTS[9]),
+    "anchors_of_the_reshape_alone": Broken(RPN_PICTURE, RPN % {**NINE, "rows": 24}, RPN_WEIGHTS[9]),
     "classes_of_faster_rcnn": Broken(
         {"pool5": (5, 8, 3, 3)}, product("cls_score", "pool5", "num_output: 2")
         + product("bbox_pred", "pool5", "num_output: 8") + plain("prob", "Softmax", "cls_score")

@@ -36,6 +36,7 @@ WITHOUT_TEST_FILE: dict[str, str] = {
     "inspection/diagnose/insertions.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/joint_edits.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/picture_sizes.py": "whole diagnoses: inspection/test_diagnose.py",
+    "inspection/diagnose/prior_counts.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/ranking.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/renames.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/search.py": "whole diagnoses: inspection/test_diagnose.py",

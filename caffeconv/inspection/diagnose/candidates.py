@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from caffeconv.errors import LayerError
 from caffeconv.inspection.diagnose.class_counts import class_edits
 from caffeconv.inspection.diagnose.edit import (
+    DIM,
     TYPE,
     collapsed,
     edit_between,
@@ -18,6 +19,7 @@ from caffeconv.inspection.diagnose.edit import (
 )
 from caffeconv.inspection.diagnose.joint_edits import edits_for_shape, for_bottoms, for_sizes
 from caffeconv.inspection.diagnose.picture_sizes import likely_sizes, resized_inputs
+from caffeconv.inspection.diagnose.prior_counts import prior_edits
 from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet, stored_shapes
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Setting, Settings
@@ -31,6 +33,8 @@ _PAIRS: tuple[Settings, ...] = (
 )
 _COUNTED, _COUNTS = ("pooled_h", "pooled_w"), (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 MOST_PRODUCERS = 6
+MOST_MAKERS = 8
+"""Layers before a Reshape whose channels it may be meant to restore."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,11 @@ def candidates(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     yield from _channels(trial, misfit)
     yield from _sizes(trial, misfit)
     yield from _inputs(trial, misfit)
-    for definitions in (*for_bottoms(trial, misfit), *for_sizes(trial, misfit, lambda i: variants(trial, i))):
+    for definitions in (
+        *prior_edits(trial, misfit),
+        *for_bottoms(trial, misfit),
+        *for_sizes(trial, misfit, lambda i: variants(trial, i)),
+    ):
         candidate = Candidate(definitions)
         if _mends(trial, candidate, misfit):
             yield candidate
@@ -148,10 +156,23 @@ def _own_fields(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     kind, bottoms = LAYERS.get(definition.type), trial.bottoms(misfit.index)
     mendable = kind is not None and bottoms is not None and not misfit.stored and kind.bottoms.fits(len(bottoms))
     repairs = kind.repairs(definition, bottoms) if kind is not None and bottoms is not None and mendable else ()
-    for settings in (*repairs, *variants(trial, misfit.index)):
+    for settings in (*repairs, *_channels_as_dims(trial, misfit), *variants(trial, misfit.index)):
         candidate = Candidate({misfit.index: with_settings(definition, settings)})
         if _mends(trial, candidate, misfit):
             yield candidate
+
+
+def _channels_as_dims(trial: TrialNet, misfit: Misfit) -> Iterator[Settings]:
+    """A Reshape with one of its sizes that of the channels of a blob before it: what a softmax made rows of, put back."""
+    dims = settings_of(trial.net.layers[misfit.index]).get(DIM)
+    if misfit.stored or not isinstance(dims, tuple):
+        return
+    makers = [trial.net.layers[i] for i in ancestors(trial, misfit.index)[:MOST_MAKERS]]
+    shapes = (trial.shapes.get(layer.top_values[0], ()) for layer in makers if layer.top_values)
+    for channels in dict.fromkeys(shape[1] for shape in shapes if len(shape) > 1):
+        yield from (
+            {DIM: (*dims[:i], channels, *dims[i + 1 :])} for i, dim in enumerate(dims) if dim > 1 and dim != channels
+        )
 
 
 # -- the channels that it sees -----------------------------------------------------------------------------------------

@@ -63,6 +63,21 @@ def class_words(trial: TrialNet, misfit: Misfit) -> Iterator[str]:
     )
 
 
+def anchor_words(trial: TrialNet, misfit: Misfit) -> Iterator[str]:
+    """``The file's 24 outputs are 2 for each of 12 anchors, the net's 18 are 2 for each of 9.``"""
+    own, stored = _outputs(trial.net.layers[misfit.index]), _stored_outputs(trial, misfit)
+    if not own or not stored:
+        return
+    layers = [trial.layers[i] for i in _descendants(trial, {misfit.index: 0})]
+    for anchors in dict.fromkeys(layer.boxes_at_each_place for layer in layers if layer is not None):
+        if anchors and own % anchors == 0 and stored % (own // anchors) == 0:
+            each = own // anchors
+            yield (
+                f"The file's {stored} outputs are {each} for each of {stored // each} anchors, the net's {own} are {each} for "
+                f"each of {anchors}: another number of anchors."
+            )
+
+
 def class_count(trial: TrialNet, misfit: Misfit) -> ClassCount | None:
     """The numbers of classes that explain a misfit; None where they do not, or nothing in the net counts classes."""
     ratio = _ratio(trial, misfit)

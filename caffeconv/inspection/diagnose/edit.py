@@ -23,7 +23,7 @@ _WINDOW = {"kernel_size": "kernel", "stride": "stride", "pad": "pad", "dilation"
 _DEFAULTS: dict[str, tuple[int, ...]] = {"stride": (1,), "pad": (0,), "dilation": (1,)}
 DIM = "dim"
 """The sizes of a message's `shape`, which stand for a field of their own."""
-_RATIOS = frozenset(("aspect_ratio",))
+_COUNTED_NUMBERS = frozenset(("aspect_ratio", "min_size", "max_size", "scale"))
 """Fields of fractions that decide shapes by how many there are; edited where all are whole numbers."""
 _NO_MATTER = frozenset(("engine", "force_nd_im2col", "cudnn_math_override", "pool"))
 NAME, SHAPE, TYPE = "name", "shape", "type"
@@ -64,7 +64,7 @@ def field_text(name: str, value: Setting | str) -> str:
         return ("CEIL", "FLOOR")[value if isinstance(value, int) else 0]
     if name == DIM:
         return str(list(value)) if isinstance(value, tuple) else ""
-    if isinstance(value, tuple) and value and name in ("slice_point", "offset", *_RATIOS):
+    if isinstance(value, tuple) and value and name in ("slice_point", "offset", *_COUNTED_NUMBERS):
         return str(list(value))
     if isinstance(value, tuple):
         return format_shape(value) if value else "not given"
@@ -86,7 +86,9 @@ def settings_of(definition: LayerDef) -> dict[str, Setting]:
     for name, field in _fields(message).items():
         if name in _WINDOW:
             settings[name] = _window_value(message, name)
-        elif name in _RATIOS and all(value == round(value) for value in getattr(message, name)):
+        elif name in _COUNTED_NUMBERS and is_repeated(field):
+            if any(value != round(value) for value in getattr(message, name)):
+                continue
             settings[name] = tuple(map(round, getattr(message, name)))
         elif name[:-2] in _WINDOW.values() or name in _NO_MATTER or not _is_number(field):
             continue

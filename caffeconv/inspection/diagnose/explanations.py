@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.inspection.diagnose.candidates import ancestors
-from caffeconv.inspection.diagnose.class_counts import class_words, explains_all
+from caffeconv.inspection.diagnose.class_counts import anchor_words, class_words, explains_all
 from caffeconv.inspection.diagnose.edit import image_size, settings_of, type_words
+from caffeconv.inspection.diagnose.prior_counts import prior_words
 from caffeconv.inspection.diagnose.search import Cure
 from caffeconv.inspection.diagnose.size_trace import (
     Link,
@@ -51,7 +52,7 @@ def misfit_words(comparison: Comparison, misfit: Misfit) -> list[str]:
     links = chain(trial, definition.bottom_values[0], parting.index if parting else None)
     reference_bottom = _reference_bottom(comparison, definition.name)
     lines = list(_sides(layer, misfit.stored, weight_shapes, bottoms[0], reference_bottom, links))
-    lines += class_words(trial, misfit)
+    lines += (*class_words(trial, misfit), *anchor_words(trial, misfit))
     lines += _classics(comparison, misfit, weight_shapes, bottoms[0], reference_bottom)
     if weight_shapes and _depends_on_bottom(misfit, bottoms, weight_shapes) and (len(links) > 1 or parting is not None):
         lines += ["how the net comes to it:", *chain_lines(links, parting, _link_notes(comparison, links))]
@@ -315,7 +316,8 @@ def shape_words(comparison: Comparison, misfit: Misfit) -> list[str]:
         return []
     if kind is not None and kind.fills_itself:
         return ["This is a net for training: `deploy=True` makes of it the net that is used afterwards."]
-    return [*_refusal(trial, misfit.index), *_how_bottoms_came(trial, definition, bottoms or ())]
+    boxes = list(prior_words(trial, misfit))
+    return boxes or [*_refusal(trial, misfit.index), *_how_bottoms_came(trial, definition, bottoms or ())]
 
 
 def _refusal(trial: TrialNet, index: int) -> Sequence[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from caffeconv.inspection.diagnose.edit import image_size, resized, settings_of
 from caffeconv.inspection.diagnose.ranking import SIZES
 from caffeconv.inspection.diagnose.size_trace import chain
-from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet, fitting_bottoms, stored_shapes
+from caffeconv.inspection.diagnose.trial_net import MOST_STEPS, Misfit, TrialNet, fitting_bottoms, stored_shapes
 from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
 from caffeconv.tensor.shape import Shape, count
@@ -19,7 +19,6 @@ LEAST_LENGTH, MOST_LENGTH = 8, 2048
 MOST_ASPECT = 4
 """How many times as wide as high, or the reverse, what a layer sees may be."""
 MOST_TARGETS = 6
-MOST_STEPS = 16
 LARGE = 1024
 """What is taken for the other side of a picture: more than any window needs."""
 BESIDE = 3

@@ -18,6 +18,8 @@ MOST_TIMES = 8
 """How many times as many channels a layer may be meant to have."""
 UNPADDED = 0.5
 """How much likelier than by its windows it is that a 1×1 convolution was not to be padded: nobody pads one on purpose."""
+_UNUSUAL_BOXES = 0.6
+"""What prior boxes without flipped ratios, or of squares alone, cost: SSD's layers have both."""
 _DISTANT = 0.25
 """What a picture costs that is e times as wide."""
 _OBLONG = 0.5
@@ -28,7 +30,7 @@ _KERNELS = {1: 0.0, 3: 0.0, 2: 0.1, 5: 0.1, 7: 0.1, 4: 0.4, 11: 0.3}
 _STRIDES = {1: 0.0, 2: 0.05, 4: 0.4, 8: 0.5, 16: 0.5}
 _DEAR = {
     "kernel_size": 0.4, "group": 0.5, "dilation": 0.5, "transpose": 0.2, "round_mode": 0.4, "global_pooling": 0.3,
-    "axis": 0.5, "offset": -0.3, "slice_point": -0.3, "dim": -0.3,
+    "axis": 0.5, "offset": -0.3, "slice_point": -0.3, "dim": -0.3, "flip": -0.3, "min_size": -0.2, "max_size": -0.8,
     "upsample_h": -0.7, "upsample_w": -0.7,
 }  # fmt: skip
 SIZES = (
@@ -83,6 +85,7 @@ def cost(statistics: WindowStatistics, edit: Edit, after: LayerDef, proven: froz
         elif name != NAME:
             total += 1 + _DEAR.get(name, 0.0)
             total += _roundness(value) - _roundness(edit.before[name]) if name == "num_output" else 0
+            total += _UNUSUAL_BOXES if (name, value) in (("flip", False), ("aspect_ratio", ())) else 0
     if set(edit.after) - proven - {NAME}:
         total += oddness(statistics, edit.index, after) - oddness(statistics, edit.index, before)
     kernels = [settings_of(layer).get("kernel_size") for layer in (before, after)]

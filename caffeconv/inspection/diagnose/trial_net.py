@@ -14,6 +14,9 @@ from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.layer import Layer
 from caffeconv.tensor.shape import Shape, Shapes
 
+MOST_STEPS = 16
+"""Layers that are followed back from a blob to what it is made of."""
+
 
 @dataclass(frozen=True)
 class Misfit:
