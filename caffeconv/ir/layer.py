@@ -461,6 +461,16 @@ class Repairs:
         return ()
 
     @classmethod
+    def other_rules(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
+        """Layers of another type that take the bottoms as they are, where this one refuses them: another loss."""
+        return ()
+
+    @classmethod
+    def with_labels_made_over(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
+        """Layers for this one's place, of which the first make its labels into what it takes; none where none can."""
+        return ()
+
+    @classmethod
     def in_place_of(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
         """Layers that, one after the other, do what this one refuses to do for these bottoms; none where none can."""
         return ()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT
@@ -13,6 +14,7 @@ from caffeconv.ir.layer import Arity, Gradients, LabelRule, Layer, Node, exactly
 from caffeconv.layers.gradient_ops import refuse_all
 from caffeconv.layers.label_ops import (
     at_least_one,
+    behind_arg_max,
     check_label_count,
     count_not,
     emit_quotient,
@@ -118,3 +120,7 @@ class Accuracy(Layer):
 
     def why_refused(self, bottoms: Shapes) -> Sequence[str]:
         return why_labels_are_refused(bottoms[0], bottoms[1], self.axis)
+
+    @classmethod
+    def with_labels_made_over(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
+        return behind_arg_max(layer, bottoms, layer.proto.accuracy_param.axis)

@@ -13,7 +13,14 @@ from caffeconv.errors import CaffeconvError, Diagnostic, LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, LabelRule, Node
 from caffeconv.layers.gradient_ops import refuse_to
-from caffeconv.layers.label_ops import Normalization, check_label_count, label_rule, labels_for, why_labels_are_refused
+from caffeconv.layers.label_ops import (
+    Normalization,
+    behind_arg_max,
+    check_label_count,
+    label_rule,
+    labels_for,
+    why_labels_are_refused,
+)
 from caffeconv.layers.losses import Loss, softmax_over
 from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, count, shape_string
 
@@ -181,6 +188,10 @@ class InfogainLoss(Loss):
         if self.stored is None:
             known.append({2: (*((1, 1) if len(bottoms[2]) == 4 else ()), scores[axis], scores[axis]), **labels})
         return known
+
+    @classmethod
+    def with_labels_made_over(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
+        return behind_arg_max(layer, bottoms, layer.proto.infogain_loss_param.axis)
 
     def why_refused(self, bottoms: Shapes) -> Sequence[str]:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])

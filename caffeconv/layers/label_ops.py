@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import LayerError
+from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT, INT64
 from caffeconv.ir.layer import LabelRule, Node
 from caffeconv.layers.gradient_ops import like_bottom, times
@@ -75,14 +77,48 @@ def why_labels_are_refused(scores: Shape, labels: Shape, axis: int) -> Sequence[
     ]
 
 
+def is_one_hot(scores: Shape, labels: Shape, axis: int) -> bool:
+    """Whether labels have a number for each class of the scores, along the same axis."""
+    if not -len(scores) <= axis < len(scores):
+        return False
+    axis = canonical_axis(axis, len(scores), scores)
+    return count(scores) == count(labels) and len(labels) > axis and labels[axis] == scores[axis] > 1
+
+
+def with_another_loss(layer: LayerDef, loss: str) -> LayerParameter:
+    """A layer of another type over the same bottoms and tops, with what a loss of any type says."""
+    proto = LayerParameter(name=layer.name, type=loss, bottom=layer.bottoms, top=layer.proto.top)
+    proto.loss_weight.extend(layer.proto.loss_weight)
+    proto.include.extend(layer.proto.include)
+    proto.exclude.extend(layer.proto.exclude)
+    if layer.proto.HasField("loss_param"):
+        proto.loss_param.CopyFrom(layer.proto.loss_param)
+    return proto
+
+
+def behind_arg_max(layer: LayerDef, bottoms: Shapes, axis: int) -> Sequence[LayerParameter]:
+    """ArgMax over one-hot labels, and the layer over the class numbers that it makes; none for other labels."""
+    if len(bottoms) < 2 or not bottoms[0] or not is_one_hot(bottoms[0], bottoms[1], axis):
+        return ()
+    top = f"{layer.name}_{layer.bottoms[1]}"
+    numbers = LayerParameter(name=top, type="ArgMax", bottom=[layer.bottoms[1]], top=[top])
+    numbers.argmax_param.axis = canonical_axis(axis, len(bottoms[0]), bottoms[0])
+    numbers.include.extend(layer.proto.include)
+    numbers.exclude.extend(layer.proto.exclude)
+    proto = LayerParameter()
+    proto.CopyFrom(layer.proto)
+    proto.bottom[1] = top
+    return numbers, proto
+
+
 def _other_labels(scores: Shape, labels: Shape, places: Shape, axis: int) -> Iterator[str]:
     """What labels of another number of values seem to be, and what takes them."""
     factor = count(labels) // count(places) if count(places) and count(labels) % count(places) == 0 else 0
     if factor == scores[axis]:
         yield (
             "They have a number for every class: one-hot, or several labels at once. One-hot labels become class numbers "
-            "where they are made (the place of the 1); where several classes may hold at once, SigmoidCrossEntropyLoss "
-            "takes them as they are."
+            "(the place of the 1) where they are made, or by an ArgMax before the loss; where several classes may hold at "
+            "once, SigmoidCrossEntropyLoss takes them as they are."
         )
     elif factor == 3 and len(labels) == 4 and labels[1] == 3:
         yield (

@@ -19,6 +19,7 @@ from caffeconv.layers.label_ops import (
     Divisor,
     Labels,
     Normalization,
+    behind_arg_max,
     check_label_count,
     check_same_batch,
     class_numbers,
@@ -27,6 +28,7 @@ from caffeconv.layers.label_ops import (
     first_label_rule,
     first_labels,
     from_rows,
+    is_one_hot,
     label_rule,
     labels_for,
     legacy_shape,
@@ -38,6 +40,7 @@ from caffeconv.layers.label_ops import (
     weighted,
     why_labels_are_refused,
     why_targets_are_refused,
+    with_another_loss,
 )
 from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, count, format_shape
 
@@ -186,6 +189,15 @@ class SoftmaxWithLoss(Loss):
 
     def why_refused(self, bottoms: Shapes) -> Sequence[str]:
         return why_labels_are_refused(bottoms[0], bottoms[1], self.axis)
+
+    @classmethod
+    def other_rules(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
+        one_hot = len(bottoms) == 2 and is_one_hot(bottoms[0], bottoms[1], layer.proto.softmax_param.axis)
+        return [with_another_loss(layer, "SigmoidCrossEntropyLoss")] if one_hot else ()
+
+    @classmethod
+    def with_labels_made_over(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
+        return behind_arg_max(layer, bottoms, layer.proto.softmax_param.axis)
 
 
 @dataclass(frozen=True)
@@ -383,6 +395,11 @@ class SigmoidCrossEntropyLoss(Loss):
 
     def why_refused(self, bottoms: Shapes) -> Sequence[str]:
         return why_targets_are_refused(bottoms[0], bottoms[1])
+
+    @classmethod
+    def other_rules(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
+        refused = why_targets_are_refused(bottoms[0], bottoms[1]) if len(bottoms) == 2 else ()
+        return [with_another_loss(layer, "SoftmaxWithLoss")] if refused else ()
 
 
 @dataclass(frozen=True)

@@ -471,6 +471,10 @@ CASES: dict[str, Broken] = {
     "one_hot_labels": Broken(
         {"data": (2, 6), "label": (2, 5)}, product("fc", "data", "num_output: 5") + plain("loss", "SoftmaxWithLoss", "fc label")
     ),
+    "one_hot_labels_of_a_loss_and_its_accuracy": Broken(
+        {"data": (2, 3, 6, 6), "label": (2, 5, 6, 6)}, conv("score", "data", "num_output: 5 kernel_size: 1")
+        + plain("loss", "SoftmaxWithLoss", "score label") + plain("accuracy", "Accuracy", "score label"),
+    ),
     "labels_of_a_colour_picture": Broken(
         {"data": (2, 3, 6, 6), "label": (2, 3, 6, 6)}, conv("score", "data", "num_output: 5 kernel_size: 1")
         + plain("loss", "SoftmaxWithLoss", "score label"),

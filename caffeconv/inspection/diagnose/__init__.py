@@ -20,7 +20,13 @@ from caffeconv.inspection.diagnose.companion_layers import (
 )
 from caffeconv.inspection.diagnose.edit import Edit, edited
 from caffeconv.inspection.diagnose.explanations import Comparison, another_net, misfit_words, other_types, shape_words
-from caffeconv.inspection.diagnose.insertions import Rewriting, missing_bottoms, with_bottoms, with_recipes
+from caffeconv.inspection.diagnose.insertions import (
+    Rewriting,
+    missing_bottoms,
+    with_bottoms,
+    with_labels_made_over,
+    with_recipes,
+)
 from caffeconv.inspection.diagnose.renames import find_renames, free_name, without_weights
 from caffeconv.inspection.diagnose.search import MOST_CURES, Cure, cure_from, edits_of, find_cures
 from caffeconv.inspection.diagnose.trial_net import Budget, SearchContext, TrialNet, stored_layers
@@ -167,6 +173,8 @@ def _checked_cures(
     if reference_cure is not None:
         cures = [reference_cure, *(cure for cure in cures if str(cure) != str(reference_cure))]
     net_cures = [base.cure(cure) for cure in cures] if base.trial.misfits else [base.cure()]
+    labels = with_labels_made_over(base)
+    net_cures = [*([labels.cure()] if labels else []), *net_cures]
     return list(_checked(net_cures, files, input_shapes))[:MOST_CURES]
 
 

@@ -156,6 +156,11 @@ def _own_fields(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     kind, bottoms = LAYERS.get(definition.type), trial.bottoms(misfit.index)
     mendable = kind is not None and bottoms is not None and not misfit.stored and kind.bottoms.fits(len(bottoms))
     repairs = kind.repairs(definition, bottoms) if kind is not None and bottoms is not None and mendable else ()
+    rules = kind.other_rules(definition, bottoms) if kind is not None and bottoms is not None and mendable else ()
+    for proto in rules:
+        candidate = Candidate({misfit.index: definition.with_proto(proto)}, frozenset({(misfit.index, TYPE)}))
+        if _mends(trial, candidate, misfit):
+            yield candidate
     for settings in (*repairs, *_channels_as_dims(trial, misfit), *variants(trial, misfit.index)):
         candidate = Candidate({misfit.index: with_settings(definition, settings)})
         if _mends(trial, candidate, misfit):

@@ -108,6 +108,27 @@ def with_recipes(before: Rewriting) -> Rewriting:
     return replace(after, edits=(*before.edits, *after.edits))
 
 
+def with_labels_made_over(before: Rewriting) -> Rewriting | None:
+    """The net with layers that make the labels of its losses into what these take; None where that mends not all of it."""
+    trial = before.trial
+    recipes = {i: _label_recipe(trial, i) for i in trial.misfits}
+    if before.edits or not recipes or not all(recipes.values()):
+        return None
+    after = rewritten(trial, recipes)
+    return None if after.trial.misfits else after
+
+
+def _label_recipe(trial: TrialNet, index: int) -> Sequence[LayerParameter]:
+    definition, bottoms = trial.net.layers[index], trial.bottoms(index)
+    kind = LAYERS.get(definition.type)
+    if kind is None or not bottoms or trial.misfits[index].stored or not kind.bottoms.fits(len(bottoms)):
+        return ()
+    try:
+        return kind.with_labels_made_over(definition, bottoms)
+    except LayerError:
+        return ()
+
+
 def _recipe(trial: TrialNet, index: int) -> Sequence[LayerParameter]:
     definition, bottoms = trial.net.layers[index], trial.bottoms(index)
     kind = LAYERS.get(definition.type)
