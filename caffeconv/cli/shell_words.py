@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 _OTHER_NAMES = {
     "fix_weights": "--fix-weights",
+    "swap_channels": "--swap-channels",
     "half": "--fp16",
     "outputs": "--output",
     "passes": "--iterations",

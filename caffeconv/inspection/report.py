@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,14 +14,14 @@ from caffeconv.caffe_format.upgrade import upgrade_net
 from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.files.atomic import PathLike
-from caffeconv.frontend.bind import bind, for_built_layers, with_stored_shapes
+from caffeconv.frontend.bind import BoundGraph, bind, for_built_layers, with_stored_shapes
 from caffeconv.frontend.build import PartialGraph, build_partial_graph, finish
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.netdef import draft_net
 from caffeconv.frontend.open_files import Weights, read_net, read_weights, weight_paths
 from caffeconv.frontend.options import NetOptions
 from caffeconv.inspection.costs import FLOAT_BYTES, peak_bytes, receptive_fields
-from caffeconv.inspection.diagnose import Cure, diagnose
+from caffeconv.inspection.diagnose import Cure, diagnose, reversed_channels
 from caffeconv.inspection.diagnose.deploy_hint import deploy_options
 from caffeconv.inspection.diagnose.weights_fix import WeightsFix
 from caffeconv.inspection.fixed_net import fixed_text, with_edits
@@ -29,6 +29,7 @@ from caffeconv.inspection.layer_report import LayerReport, named_shapes
 from caffeconv.inspection.report_json import VERSION, ReportJson, cure_json, diagnostic_json, layer_json
 from caffeconv.inspection.weight_checks import check_values
 from caffeconv.ir.definition import Infogain, NetDef
+from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 from caffeconv.python_layers.host import AllowPython
 from caffeconv.tensor.shape import Shape, count
@@ -150,7 +151,7 @@ def inspect(
     shapes: Mapping[str, Sequence[int]] | None = None, deploy: bool = False, extended: bool = False,
     infogain: Infogain | None = None, ignore_unknown_fields: bool = False, batch: int | None = None,
     values: bool = False, allow_python: AllowPython = False, dialect: str | None = None,
-    root: PathLike | None = None,
+    root: PathLike | None = None, swap_channels: bool = False,
 ) -> Report:  # fmt: skip
     """Checks every shape and parameter of a net, and whether the weights fit it.
 
@@ -158,6 +159,7 @@ def inspect(
 
     Args:
         batch: the batch size to compute costs for; None: the net's own.
+        swap_channels: whether `weights_fix` is to be the weights for pictures with RGB in place of BGR, or the reverse.
         values: whether to look at the weights' values too (NaN, ∞, all zero); otherwise they are not read.
 
     Raises:
@@ -178,33 +180,53 @@ def inspect(
     definition = with_stored_shapes(definition, files)
     shapes = shapes if batch is None else {**_with_batch(definition, shapes, batch), **(shapes or {})}
     partial_graph = build_partial_graph(definition, shapes)
-    graph = finish(definition, partial_graph)
-    binding = bind(graph, files)
-    choices = [replace(choice, severity="warning") for choice in partial_graph.undecided]
-    problems = (*dropped_warnings, *faults, *choices, *partial_graph.summary, *for_built_layers(partial_graph, binding))
+    binding = bind(graph := finish(definition, partial_graph), files)
+    problems = (*dropped_warnings, *faults, *_problems(partial_graph, binding))
     diagnosis = diagnose(definition, files, problems, shapes)
+    own_fix = diagnosis.weights_fix
+    fix = reversed_channels(definition, files, own_fix, shapes) if swap_channels else own_fix
     diagnostics = (*diagnosis.diagnostics, *(check_values(binding.graph.nodes) if values else ()))
     sized = replace(options, shapes=shapes or {})
     deploy_command = "" if deploy else deploy_options(upgraded, sized, partial_graph.unbuilt, files)
-    fixed = with_edits(upgraded, definition, diagnosis.cures[0]) if diagnosis.cures else None
-    last = {value: blob for blob, value in definition.last_value.items()}
+    fixed, text = _fixed(upgraded, definition, diagnosis.cures)
     return Report(
         net=definition.name,
         layers=_layer_reports(definition, partial_graph, binding.graph.nodes, diagnostics),
         diagnostics=diagnostics,
         blobs=_blobs(definition, partial_graph),
         params={node.name: [param.shape for param in node.params] for node in binding.graph.nodes if node.params},
-        inputs={last.get(value, value): graph.shapes[value] for value in graph.inputs},
-        outputs={last.get(value, value): graph.shapes[value] for value in graph.outputs},
+        inputs=_named(definition, graph, graph.inputs),
+        outputs=_named(definition, graph, graph.outputs),
         peak_bytes=peak_bytes(graph.nodes, graph.outputs),
         nodes=binding.graph.nodes,
         cures=diagnosis.cures,
         fixed=fixed,
-        fixed_text=fixed_text(upgraded, definition, diagnosis.cures[0], fixed) if fixed is not None else "",
+        fixed_text=text,
         advice="\n".join(filter(None, (diagnosis.advice, _deploy_advice(deploy_command)))),
-        weights_fix=diagnosis.weights_fix,
+        weights_fix=fix,
         has_weights=bool(files),
     )  # fmt: skip
+
+
+def _named(definition: NetDef, graph: Graph, values: Iterable[str]) -> dict[str, Shape]:
+    """Shapes of values by the blobs that hold them in the end."""
+    last = {value: blob for blob, value in definition.last_value.items()}
+    return {last.get(value, value): graph.shapes[value] for value in values}
+
+
+def _problems(partial_graph: PartialGraph, binding: BoundGraph) -> Iterator[Diagnostic]:
+    """What is wrong with the layers and with their weights."""
+    yield from (replace(choice, severity="warning") for choice in partial_graph.undecided)
+    yield from partial_graph.summary
+    yield from for_built_layers(partial_graph, binding)
+
+
+def _fixed(source: NetSource, definition: NetDef, cures: Sequence[Cure]) -> tuple[NetParameter | None, str]:
+    """The net with the first cure, as a message and as text; None and empty where there is none."""
+    if not cures:
+        return None, ""
+    fixed = with_edits(source, definition, cures[0])
+    return fixed, fixed_text(source, definition, cures[0], fixed)
 
 
 def _blobs(definition: NetDef, partial_graph: PartialGraph) -> dict[str, Shape]:

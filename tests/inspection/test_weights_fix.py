@@ -101,6 +101,48 @@ def test_a_grey_first_layer_is_said_to_be_another_net(tmp_path: Path) -> None:
     )
 
 
+FIRST = "convolution_param { num_output: 2 kernel_size: 3 }"
+COLOUR = {
+    "filters": (layer("c", "Convolution", "data", FIRST), {"c": [random(2, 3, 3, 3), random(2)]}),
+    "a product": (IP, {"ip": [random(3, 75), random(3)]}),
+    "statistics before the filters": (
+        layer("bn", "BatchNorm", "data", "") + layer("p", "Power", "bn", "power_param { shift: 1 }")
+        + layer("c", "Convolution", "p", FIRST),
+        {"bn": [random(3), random(3) ** 2, np.ones(1, np.float32)], "c": [random(2, 3, 3, 3), random(2)]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COLOUR)
+def test_weights_for_pictures_of_the_other_order(name: str, tmp_path: Path) -> None:
+    text, blobs = COLOUR[name]
+    net, weights = write(tmp_path, "n", {"data": (1, 3, 5, 5)}, text, blobs)
+    x, fixed = random(1, 3, 5, 5), tmp_path / "fixed.caffemodel"
+    arguments = ["inspect", str(net), str(weights), "--fix-weights", str(fixed), "--swap-channels"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    np.testing.assert_allclose(
+        outputs(net, fixed, np.ascontiguousarray(x[:, ::-1])), outputs(net, weights, x), rtol=1e-5, atol=1e-6
+    )
+    report = caffeconv.inspect(net, weights, swap_channels=True)
+    assert report.weights_fix is not None
+    assert "in reverse order of the picture's channels" in report.weights_fix.changes[0]
+    assert not report.weights_fix.keeps_numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "channels", "message"),
+    [
+        (layer("c", "Convolution", "data", FIRST), 4, "no layer takes weights and reads pictures of three channels"),
+        (layer("r", "Reshape", "data", "reshape_param { shape { dim: 1 dim: 75 } }"), 3, "takes the pictures apart"),
+    ],
+)
+def test_channels_that_cannot_be_reversed(text: str, channels: int, message: str, tmp_path: Path) -> None:
+    blobs = {"c": [random(2, channels, 3, 3), random(2)]}
+    net, weights = write(tmp_path, "n", {"data": (1, channels, 5, 5)}, text, blobs)
+    with pytest.raises(caffeconv.CaffeconvError, match=message):
+        caffeconv.inspect(net, weights, swap_channels=True)
+
+
 def test_nothing_is_written_where_no_other_form_helps(tmp_path: Path) -> None:
     net, weights = write(tmp_path, "n", {"data": (1, 4, 5, 5)}, IP, {"ip": [random(5, 100), random(5)]})
     out = tmp_path / "out.caffemodel"

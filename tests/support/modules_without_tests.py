@@ -27,6 +27,7 @@ WITHOUT_TEST_FILE: dict[str, str] = {
     "emit/held_values.py": "pycaffe/test_forward_span.py, net/test_forward.py",
     "emit/model.py": "whole models: test_goldens.py, conversion/test_convert.py, conversion/test_to_onnx.py",
     "inference/request.py": "inference/test_engine.py, inference/test_open_runner.py",
+    "inspection/diagnose/channel_order.py": "weights in another form: inspection/test_weights_fix.py",
     "inspection/diagnose/candidates.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/class_counts.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/companion_layers.py": "whole diagnoses: inspection/test_diagnose.py",

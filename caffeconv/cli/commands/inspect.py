@@ -43,6 +43,11 @@ MOST_NAMES = 10
     help="Write the weights in the form that NET as it is takes: other names, axes or blobs.",
 )
 @click.option(
+    "--swap-channels",
+    is_flag=True,
+    help="With --fix-weights: write the weights for pictures with RGB in place of BGR, or the reverse.",
+)
+@click.option(
     "--html",
     "page",
     type=click.Path(path_type=Path),
@@ -58,7 +63,7 @@ MOST_NAMES = 10
 @talk_options
 def inspect_command(
     net: Path, weights: tuple[Path, ...], as_json: bool, fix: Path | None, fix_weights: Path | None, layer: str | None,
-    batch: int | None, values: bool, page: Path | None, options: NetOptions, quiet: bool, verbose: bool,
+    batch: int | None, values: bool, page: Path | None, options: NetOptions, swap_channels: bool, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Shows every layer of NET with its shapes, parameters and costs, and says whether WEIGHTS fit.
 
@@ -83,7 +88,9 @@ def inspect_command(
     if len(weights) == 1 and is_weights(net) and is_weights(weights[0]):
         compare_weights_files(net, weights[0], as_json=as_json)
         return
-    report = _report(net, weights, options, batch, values=values)
+    if swap_channels and fix_weights is None:
+        raise click.UsageError("--swap-channels goes with --fix-weights OUT.caffemodel, which it changes")
+    report = _report(net, weights, options, batch, values=values, swap_channels=swap_channels)
     if layer is not None:
         _explain(report, layer, as_json=as_json)
         return
@@ -140,15 +147,16 @@ def is_prototxt(path: Path) -> bool:
 
 
 def _report(
-    net: Path, weights: tuple[Path, ...], options: NetOptions, batch: int | None, *, values: bool = False
-) -> Report:
+    net: Path, weights: tuple[Path, ...], options: NetOptions, batch: int | None, *, values: bool = False,
+    swap_channels: bool = False,
+) -> Report:  # fmt: skip
     from caffeconv.inspection.report import inspect
 
     report = inspect(
         net, weights, phase=options.phase, level=options.level, stages=options.stages, shapes=options.shapes,
         deploy=options.deploy, extended=options.extended, infogain=options.infogain,
         allow_python=options.allow_python, dialect=options.dialect, root=options.root,
-        ignore_unknown_fields=options.ignore_unknown_fields, batch=batch, values=values,
+        ignore_unknown_fields=options.ignore_unknown_fields, batch=batch, values=values, swap_channels=swap_channels,
     )  # fmt: skip
     diagnostics = tuple(
         replace(d, message=in_shell_words(d.message), hint=in_shell_words(d.hint)) for d in report.diagnostics

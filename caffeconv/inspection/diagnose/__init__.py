@@ -12,6 +12,7 @@ from caffeconv.frontend.bind import bind
 from caffeconv.frontend.build import build_partial_graph, finish
 from caffeconv.frontend.netdef import blob_faults, define_net
 from caffeconv.frontend.options import NetOptions
+from caffeconv.inspection.diagnose.channel_order import with_reversed_channels
 from caffeconv.inspection.diagnose.companion_layers import (
     Companion,
     completed,
@@ -34,7 +35,7 @@ from caffeconv.inspection.diagnose.weights_fix import WeightsFix, find_weights_f
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.tensor.shape import Shape, count
 
-__all__ = ["QUICK", "Cure", "Diagnosis", "Edit", "diagnose"]
+__all__ = ["QUICK", "Cure", "Diagnosis", "Edit", "diagnose", "reversed_channels"]
 
 MOST_EDITS = 12
 """Edits of one cure that the advice shows."""
@@ -103,6 +104,26 @@ def _price(cure: Cure) -> str:
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - MOST_LISTED
     return ", ".join(names[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
+
+
+def reversed_channels(
+    net: NetDef,
+    files: Sequence[WeightsFile],
+    fix: WeightsFix | None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+) -> WeightsFix:
+    """The weights, or `fix` of them, for pictures with their channels in reverse order; CaffeconvError where they cannot be.
+
+    `input_shapes`: those that the caller gives.
+    """
+    if len(files) != 1:
+        raise CaffeconvError(f"{len(files)} weights files; one was needed to reverse the order of the channels in it")
+    fix = fix or WeightsFix((), files[0])
+    shapes = {blob: tuple(shape) for blob, shape in (input_shapes or {}).items()}
+    trial = TrialNet.of(net, SearchContext(shapes, stored_layers([fix.file]), Budget(THOROUGH)))
+    if trial.misfits:
+        raise CaffeconvError("the weights do not fit; what makes them fit comes before the order of the channels")
+    return with_reversed_channels(trial, fix)
 
 
 TOO_MANY = 1000
