@@ -6,7 +6,8 @@ net inside the weights file and without: how many mutants some offered edit mend
 offered first, and how long that takes.
 
 Then mistakes that span layers, or are the file's: another number of classes, another size of the pictures, sizes of
-Upsample layers, one-hot labels, files under other names, BatchNorm as NVIDIA or BVLC has it. Nets for these are those of
+Upsample layers, offsets of Crop layers, one-hot labels, labels of another size, files under other names, BatchNorm as NVIDIA or
+BVLC has it. Nets for these are those of
 $CAFFECONV_PROTOTXTS too, with weights of the right shapes.
 
     python benchmarks/inspect_mutants.py [NUMBER]
@@ -43,7 +44,9 @@ from caffeconv.inspection.diagnose.edit import (
     settings_of,
     with_name,
     with_settings,
+    with_shapes,
 )
+from caffeconv.inspection.diagnose.insertions import Rewriting, with_labels_made_over
 from caffeconv.inspection.diagnose.trial_net import Budget, SearchContext, TrialNet, stored_layers
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.layer import Setting
@@ -249,6 +252,60 @@ def other_upsampling(good: Good, chance: random.Random) -> NetDef | None:
     return changed(good, {i: {"upsample_h": int(str(height)) + chance.choice((-1, 1))}})
 
 
+def other_crop(good: Good, chance: random.Random) -> NetDef | None:
+    """A Crop layer that would reach beyond its bottom."""
+    places = [i for i, layer in enumerate(good.net.layers) if settings_of(layer).get("offset")]
+    if not places:
+        return None
+    i = chance.choice(places)
+    offsets = settings_of(good.net.layers[i])["offset"]
+    far = tuple(offset + chance.choice((20, 100)) for offset in offsets) if isinstance(offsets, tuple) else ()
+    return changed(good, {i: {"offset": far}})
+
+
+def one_hot_labels(good: Good, chance: random.Random) -> tuple[NetDef, NetDef] | None:
+    """The net with a loss whose labels have a number for each class, and the same with ArgMax before the loss."""
+    net, shape = with_loss(good)
+    if net is None or shape[1] < 2:
+        return None
+    wrong = edited(net, {len(net.layers) - 2: with_shapes(net.layers[-2], [shape])})
+    trial = TrialNet.of(wrong, SearchContext({}, {}, Budget(1 << 30)))
+    meant = with_labels_made_over(Rewriting(trial))
+    return (wrong, meant.trial.net) if meant is not None else None
+
+
+def label_sizes(good: Good, chance: random.Random) -> tuple[NetDef, NetDef] | None:
+    """The net with a loss whose label maps are larger than its scores, and the same with maps of their size."""
+    net, shape = with_loss(good)
+    if net is None or len(shape) != 4:
+        return None
+    more = chance.choice((1, 2, 8))
+    larger = (shape[0], 1, shape[2] + more, shape[3] + more)
+    return edited(net, {len(net.layers) - 2: with_shapes(net.layers[-2], [larger])}), net
+
+
+def with_loss(good: Good) -> tuple[NetDef | None, Shape]:
+    """The net with labels and a SoftmaxWithLoss in place of its last layer, a Softmax; and the shape of the scores."""
+    last = good.net.layers[-1]
+    trial = TrialNet.of(good.net, SearchContext({}, {}, Budget(1 << 30)))
+    shapes = trial.bottoms(len(good.net.layers) - 1) or ((),)
+    if last.type != "Softmax" or len(last.bottoms) != 1 or len(shapes[0]) < 2:
+        return None, ()
+    label = LayerParameter(name="the_label", type="Input", top=["the_label"])
+    label.input_param.shape.add(dim=(shapes[0][0], 1, *shapes[0][2:]) if len(shapes[0]) == 4 else shapes[0][:1])
+    loss = LayerParameter(
+        name="the_loss", type="SoftmaxWithLoss", bottom=[*last.bottoms, "the_label"], top=["the_loss"]
+    )
+    parts = (
+        replace(last.with_proto(label), name="the_label", bottoms=(), bottom_values=(), tops=("the_label",),
+                top_values=("the_label",)),
+        replace(last.with_proto(loss), name="the_loss", bottoms=tuple(loss.bottom), tops=("the_loss",),
+                bottom_values=(*last.bottom_values, "the_label"), top_values=("the_loss",)),
+    )  # fmt: skip
+    net = replace(good.net, layers=(*good.net.layers[:-1], *parts))
+    return (net, shapes[0]) if is_whole(net, good.file) else (None, ())
+
+
 def other_names(good: Good, chance: random.Random) -> WeightsFile:
     """The file under other names, all changed in one way."""
     rename = chance.choice((
@@ -281,8 +338,16 @@ def nvidia_net(good: Good) -> NetDef | None:
 def mistakes(goods: Sequence[Good], chance: random.Random) -> Mapping[str, list[Mistake]]:
     """Mistakes by kind."""
     kinds: dict[str, list[Mistake]] = {}
-    net_changes = {"classes": other_classes, "pictures": other_pictures, "upsampling": other_upsampling}
+    net_changes = {
+        "classes": other_classes, "pictures": other_pictures, "upsampling": other_upsampling, "crops": other_crop,
+    }  # fmt: skip
+    label_changes = {"one-hot labels": one_hot_labels, "sizes of labels": label_sizes}
     for good in goods:
+        for kind, change_labels in label_changes.items():
+            pair = change_labels(good, chance)
+            if pair is not None:
+                bare = replace(good.file, net_bytes=b"")
+                kinds.setdefault(kind, []).append(Mistake(pair[0], bare, pair[1]))
         for kind, change in net_changes.items():
             net = change(good, chance)
             if net is not None and not is_whole(net, good.file):

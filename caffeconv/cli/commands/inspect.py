@@ -272,6 +272,8 @@ def _write_weights(report: Report, out: Path, inputs: Sequence[Path], *, quiet: 
     with whole_file(out) as file:
         write_caffemodel(file, report.net, layers)
     note(f"{out}: written; {len(fix.changes)} of {len(fix.file.layers)} layers changed", quiet=quiet)
+    for change in () if fix.keeps_numbers else fix.changes[:MOST_NAMES]:
+        note(f"  {change}", quiet=quiet)
 
 
 MOST_ROWS = 2000
