@@ -98,7 +98,9 @@ class Crop(Layer):
         axis = layer.proto.crop_param.axis
         spare = [whole - part for whole, part in zip(bottoms[0][axis:], bottoms[1][axis:], strict=False)]
         centred = tuple(max(0, size // 2) for size in spare)
-        return [{"offset": centred[:1] if len(set(centred)) == 1 else centred}, {"offset": (0,)}]
+        number = len(layer.proto.crop_param.offset)
+        one = len(set(centred)) == 1 and number < 2
+        return [{"offset": centred[:1] if one else centred}, {"offset": (0,) * max(number, 1)}]
 
     def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
         x, like = bottoms

@@ -20,7 +20,7 @@ from caffeconv.inspection.diagnose.edit import (
 from caffeconv.inspection.diagnose.joint_edits import edits_for_shape, for_bottoms, for_sizes
 from caffeconv.inspection.diagnose.picture_sizes import likely_sizes, resized_inputs
 from caffeconv.inspection.diagnose.prior_counts import prior_edits
-from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet, stored_shapes
+from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet, fitting_bottoms, stored_shapes
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Setting, Settings
 from caffeconv.layers import LAYERS
@@ -54,6 +54,7 @@ def candidates(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     yield from (*class_candidates, *same_candidates)
     if class_candidates or same_candidates:
         return
+    yield from _label_maps(trial, misfit)
     yield from _own_fields(trial, misfit)
     yield from _channels(trial, misfit)
     yield from _sizes(trial, misfit)
@@ -66,6 +67,23 @@ def candidates(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
         candidate = Candidate(definitions)
         if _mends(trial, candidate, misfit):
             yield candidate
+
+
+def _label_maps(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
+    """Labels of the size of the scores: a loss's rule says what they have to be, so they are mended where they are made."""
+    definition, bottoms = trial.net.layers[misfit.index], trial.bottoms(misfit.index)
+    kind, layer = LAYERS.get(definition.type), trial.layers[misfit.index]
+    if kind is None or layer is None or not bottoms or misfit.stored or not kind.label_bottoms:
+        return
+    for wanted in fitting_bottoms(layer, bottoms):
+        pairs = [(i, bottoms[i], shape) for i, shape in wanted.items()]
+        if all(i == kind.label_bottoms[0] and len(old) == len(new) > 2 and old[:2] == new[:2] for i, old, new in pairs):
+            options = [edits_for_shape(trial, definition.bottom_values[i], new)[:1] for i, _, new in pairs]
+            definitions = {i: layer for option in options for each in option for i, layer in each.items()}
+            edits = (edit_between(i, trial.net.layers[i], layer) for i, layer in definitions.items())
+            candidate = Candidate(definitions, frozenset((edit.index, name) for edit in edits for name in edit.after))
+            if definitions and _mends(trial, candidate, misfit):
+                yield candidate
 
 
 def _classes(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:

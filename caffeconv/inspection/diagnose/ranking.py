@@ -20,6 +20,8 @@ UNPADDED = 0.5
 """How much likelier than by its windows it is that a 1×1 convolution was not to be padded: nobody pads one on purpose."""
 _UNUSUAL_BOXES = 0.6
 """What prior boxes without flipped ratios, or of squares alone, cost: SSD's layers have both."""
+_UNCENTRED = 0.1
+"""What a Crop at the edge costs more than one in the middle."""
 _DISTANT = 0.25
 """What a picture costs that is e times as wide."""
 _OBLONG = 0.5
@@ -85,6 +87,7 @@ def cost(statistics: WindowStatistics, edit: Edit, after: LayerDef, proven: froz
         elif name != NAME:
             total += 1 + _DEAR.get(name, 0.0)
             total += _roundness(value) - _roundness(edit.before[name]) if name == "num_output" else 0
+            total += _UNCENTRED if name == "offset" and not any(value if isinstance(value, tuple) else ()) else 0
             total += _UNUSUAL_BOXES if (name, value) in (("flip", False), ("aspect_ratio", ())) else 0
     if set(edit.after) - proven - {NAME}:
         total += oddness(statistics, edit.index, after) - oddness(statistics, edit.index, before)
