@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from caffeconv.cli.show.console import WIDE, cell, echo, encodable, has_colour, make_console, say, visible
+from caffeconv.cli.show.console import WIDE, cell, echo, encodable, has_colour, make_console, say, visible, wrapped
 
 
 def test_no_terminal_is_wide_and_without_colour(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,3 +90,15 @@ def test_colour(
         say("x\x1b[0m: no such file", "error")
         label = "\x1b[31m\x1b[1merror:\x1b[0m" if expected else "error:"
         assert capsys.readouterr().err == f"caffeconv: {label} x\\u001b[0m: no such file\n"
+
+
+def test_long_lines_are_folded_between_words() -> None:
+    text = "error: one two three four five\n  file: weight 4×3  (num_output)\nshort"
+    assert wrapped(text, 20).split("\n") == [
+        "error: one two three",
+        "    four five",
+        "  file: weight 4×3",
+        "      (num_output)",
+        "short",
+    ]
+    assert wrapped("a_name_that_is_longer_than_the_line", 20) == "a_name_that_is_longer_than_the_line"

@@ -13,7 +13,7 @@ from caffeconv.caffe_format.prototxt import is_solver, solver_nets
 from caffeconv.cli.commands.inspect_files import compare_weights_files, inspect_file, is_weights
 from caffeconv.cli.options.net import net_argument, net_options, note, talk_options, weights_argument
 from caffeconv.cli.shell_words import in_shell_words
-from caffeconv.cli.show.console import echo, say
+from caffeconv.cli.show.console import echo, say, within_terminal
 from caffeconv.cli.show.problems import folded
 from caffeconv.errors import CaffeconvError, close_names
 from caffeconv.frontend.options import NetOptions
@@ -99,9 +99,9 @@ def inspect_command(
     elif not quiet and str(fix) != "-":
         print_table(report)
     for severity, text in folded(report.diagnostics, verbose=verbose):
-        say(text, severity)
+        say(within_terminal(text, len(f"caffeconv: {severity}: ")), severity)
     if report.advice:
-        echo(report.advice, err=True)
+        echo(within_terminal(report.advice), err=True)
     if page is not None:
         _write_page(report, page, (net, *weights), quiet=quiet)
     if fix is not None:

@@ -6,7 +6,9 @@ import codecs
 import io
 import os
 import re
+import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -16,6 +18,8 @@ from caffeconv.errors import Severity
 if TYPE_CHECKING:
     from rich.console import Console
 
+NARROWEST = 40
+"""Columns below which nothing is folded."""
 WIDE = 240
 """Columns where the output is no terminal: nothing is folded that somebody may want to search."""
 PROGRAM = "caffeconv"
@@ -98,6 +102,31 @@ def _styled(text: str, colour: str | None, stream: TextIO) -> str:
 def _write(text: str, *, err: bool, nl: bool = True) -> None:
     stream = sys.stderr if err else sys.stdout
     click.echo(encodable(text, stream), err=err, nl=nl, color=has_colour(stream))
+
+
+def within_terminal(text: str, taken: int = 0) -> str:
+    """Text for stderr, folded between words where that is a terminal; `taken`: columns that stand before its first line."""
+    columns = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
+    return wrapped(text, columns, taken) if columns >= NARROWEST else text
+
+
+def wrapped(text: str, columns: int, taken: int = 0) -> str:
+    """The text with no line longer than `columns`, where words are no longer; what follows is set in below its line."""
+    first, *rest = text.split("\n")
+    lines = [
+        *_wrapped_line("\0" * taken + first, columns),
+        *(part for line in rest for part in _wrapped_line(line, columns)),
+    ]
+    return "\n".join(lines)[taken:]
+
+
+def _wrapped_line(line: str, columns: int) -> list[str]:
+    if len(line) <= columns:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return textwrap.wrap(
+        line, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, replace_whitespace=False,
+    )  # fmt: skip
 
 
 def make_console() -> Console:
