@@ -192,7 +192,7 @@ def _channels_as_dims(trial: TrialNet, misfit: Misfit) -> Iterator[Settings]:
         return
     makers = [trial.net.layers[i] for i in ancestors(trial, misfit.index)[:MOST_MAKERS]]
     shapes = (trial.shapes.get(layer.top_values[0], ()) for layer in makers if layer.top_values)
-    for channels in dict.fromkeys(shape[1] for shape in shapes if len(shape) > 1):
+    for channels in dict.fromkeys(shape[1] for shape in shapes if len(shape) == 4):
         yield from (
             {DIM: (*dims[:i], channels, *dims[i + 1 :])} for i, dim in enumerate(dims) if dim > 1 and dim != channels
         )
