@@ -26,6 +26,8 @@ _DISTANT = 0.25
 """What a picture costs that is e times as wide."""
 _OBLONG = 0.5
 """What one costs that is no square any more."""
+_WIDE = 0.05
+"""What one costs more that is wider than high."""
 PROVEN = 0.3
 """The cost of a field that the shapes in the file prove."""
 _KERNELS = {1: 0.0, 3: 0.0, 2: 0.1, 5: 0.1, 7: 0.1, 4: 0.4, 11: 0.3}
@@ -112,9 +114,14 @@ def _shape_cost(before: Setting | str, value: Setting | str) -> float:
         return 2.5
     if isinstance(before, tuple) and isinstance(value, tuple) and before[:-2] != value[:-2]:
         return 2.5
-    distance = abs(math.log(int(new[-1]) / int(old[-1])))
+    distance = abs(math.log(math.prod(map(int, new)) / math.prod(map(int, old)))) / len(new)
     usual = [0.85 + 0.01 * SIZES.index(n) if n in SIZES else 1.2 if n % 16 == 0 else 1.5 for n in map(int, new)]
-    return _DISTANT * distance + sum(usual) / len(usual) + (_OBLONG if len(set(new)) > len(set(old)) else 0.0)
+    return (
+        _DISTANT * distance
+        + sum(usual) / len(usual)
+        + (_OBLONG if len(set(new)) > len(set(old)) else 0.0)
+        + (_WIDE if int(new[0]) < int(new[-1]) else 0.0)
+    )
 
 
 def _roundness(value: Setting | str) -> float:
@@ -135,6 +142,7 @@ def oddness(statistics: WindowStatistics, index: int, definition: LayerDef) -> f
     total = _KERNELS.get(kernel, 0.6) + _STRIDES.get(stride, 0.8)
     total += 0.0 if pad == 0 and kernel <= 2 else 0.05 if 2 * pad + 1 == span else 0.15 if pad == 0 else 0.8
     total += 1.0 if pad >= span else 0.0
+    total += 0.5 if kernel == 1 and not LAYERS[definition.type].channel_setting else 0.0
     total += 0.6 if pad and kernel > 5 and stride == 1 else 0.0
     total += 0.3 if span > kernel else 0.0
     total += 0.5 + 0.5 * math.log2(stride / kernel) if stride > kernel else 0.0
