@@ -217,8 +217,7 @@ def is_solver(path: Path) -> bool:
 
 def solver_nets(path: Path) -> list[str]:
     """The nets that a solver's file names, as written there; CaffeconvError where its text cannot be read."""
-    solver = caffe_pb2.SolverParameter()
-    _Parser(read_text(path), str(path)).read(solver)
+    _Parser(read_text(path), str(path)).read(solver := caffe_pb2.SolverParameter())
     return _net_names(solver)
 
 
@@ -241,8 +240,8 @@ def _refuse_solver(text: str, net: caffe_pb2.NetParameter, parser: _Parser, path
         _Parser(text, str(path)).read(solver)
     except CaffeconvError:
         return
-    names = _net_names(solver)
-    where = f"it trains {' and '.join(names)}: give that file instead" if names else "the net that it trains was needed"
+    names = " and ".join(_net_names(solver))
+    where = f"it trains {names}: give that file instead" if names else "the net that it trains was needed"
     raise CaffeconvError(
         f"{path}: this is a solver's file, not a net; {where}. `caffeconv train` takes the solver's file itself, and "
         "`caffeconv inspect` explains it"
