@@ -61,13 +61,13 @@ def _one_line(name: str) -> str:
 
 
 def write_npy(checkpoint: Checkpoint, item_name: ItemName | None) -> None:
-    """Lets the only blob's rows become the output, after the file of the items' names where they have any."""
+    """Lets the only blob's rows become the output, and writes the file of the items' names where they have any."""
     (blob,) = checkpoint.journal.blobs
+    if checkpoint.part(blob).exists():  # otherwise it is there already, and the process was killed right after
+        checkpoint.part(blob).replace(os.path.realpath(checkpoint.out))
     if item_name is not None:
         with whole_file(names_file(checkpoint.out)) as file:
             file.write(names_text(map(item_name, range(checkpoint.journal.items))))
-    if checkpoint.part(blob).exists():  # otherwise it is there already, and the process was killed right after
-        checkpoint.part(blob).replace(os.path.realpath(checkpoint.out))
 
 
 def _blocks(rows: FloatArray) -> Iterator[FloatArray]:

@@ -118,11 +118,11 @@ def write_results(path: Path, results: Mapping[str, FloatArray], items: Sequence
     write = format_of(path).whole
     assert write is not None, "check_output came first"
     content = write(results, items)
+    with whole_file(path) as file:
+        file.write(content)
     for companion in companions(path):
         with whole_file(companion) as file:
             file.write(names_text(items))
-    with whole_file(path) as file:
-        file.write(content)
 
 
 def make_feature_file(checkpoint: Checkpoint, item_name: ItemName | None = None) -> None:
