@@ -6,7 +6,6 @@ list, with the layer and the nearest known name. The grammar is that of protobuf
 
 from __future__ import annotations
 
-import difflib
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -17,13 +16,12 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 import caffeconv.caffe_pb2 as caffe_pb2
-from caffeconv.caffe_format.foreign_files import HEAD, decoded, refuse_foreign, what_folder
+from caffeconv.caffe_format.foreign_files import HEAD, decoded, refuse_foreign
+from caffeconv.caffe_format.small_files import read_bytes
 from caffeconv.caffe_format.syntax_hints import next_layer, place_hint, token_hint, value_hint
 from caffeconv.caffe_format.terms import ExtraValue
 from caffeconv.errors import MOST_TOLD, CaffeconvError, near_name
-from caffeconv.files.plain_file import PlainFile
 
-MAX_BYTES = 256 << 20
 MAX_DEPTH = 64
 MOST_FAULTS = 10
 """Faults of syntax that are told at once."""
@@ -105,32 +103,6 @@ class NetSource:
     dropped: tuple[UnknownField, ...] = ()
     extra: Mapping[int, Mapping[str, ExtraValue]] = field(default_factory=dict)
     """Line of a layer → its fields that the schema lacks."""
-
-
-def read_bytes(path: Path, what: str) -> bytes:
-    """A whole plain file's bytes; CaffeconvError with what to try where that fails."""
-    try:
-        file = PlainFile(path)
-        if len(file) > MAX_BYTES:
-            raise CaffeconvError(f"{path}: {len(file)} bytes are too many for {what}")
-        return file.read(0, len(file))
-    except FileNotFoundError:
-        raise CaffeconvError(f"{path}: no such file; {what} was needed{_similar(path)}") from None
-    except IsADirectoryError:
-        raise CaffeconvError(f"{path}: this is {what_folder(path)}; {what} was needed") from None
-    except OSError as error:
-        raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; {what} was needed") from None
-
-
-def _similar(path: Path) -> str:
-    parent = path.parent
-    names = [entry.name for entry in parent.iterdir() if entry.is_file()] if parent.is_dir() else []
-    # a name without its suffix; else one that is near, of the same kind
-    stems = {Path(name).stem: name for name in sorted(names, reverse=True) if Path(name).suffix == path.suffix}
-    near = difflib.get_close_matches(path.stem, stems, 1)
-    close = [name for name in sorted(names) if Path(name).stem == path.name]
-    close += [stems[near[0]]] if near else difflib.get_close_matches(path.name, names, 1, 0.8)
-    return f". Did you mean {parent / close[0]}?" if close else ""
 
 
 def read_text(path: Path, what: str = "a net definition") -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from caffeconv.caffe_format.caffemodel import StoredBlob, WeightsFile, read_caffemodel
 from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
-from caffeconv.caffe_format.prototxt import NetSource, read_bytes, read_prototxt, unknown_field_lines
+from caffeconv.caffe_format.prototxt import NetSource, read_prototxt, unknown_field_lines
 from caffeconv.caffe_format.prototxt_writer import net_to_text
+from caffeconv.caffe_format.small_files import read_bytes
 from caffeconv.caffe_format.upgrade import has_v0_layers, is_folded_away, upgrade_and_tell
 from caffeconv.caffe_pb2 import NetParameter
 from caffeconv.errors import CaffeconvError

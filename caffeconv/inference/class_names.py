@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 from caffeconv.caffe_format.foreign_files import HEAD, decoded, foreign_file
-from caffeconv.caffe_format.prototxt import parse_text, read_bytes
+from caffeconv.caffe_format.prototxt import parse_text
+from caffeconv.caffe_format.small_files import read_bytes
 from caffeconv.caffe_pb2 import LabelMap
 from caffeconv.errors import CaffeconvError
 

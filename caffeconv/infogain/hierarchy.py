@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from caffeconv.caffe_format.prototxt import read_bytes
+from caffeconv.caffe_format.small_files import read_bytes
 from caffeconv.errors import CaffeconvError
 from caffeconv.infogain.matrices import MAX_CLASSES
 from caffeconv.tensor.shape import FloatArray

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.caffe_format.caffemodel import read_binaryproto
-from caffeconv.caffe_format.prototxt import read_bytes
+from caffeconv.caffe_format.small_files import read_bytes
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.claims import refuse_bomb

@@ -85,7 +85,9 @@ def test_leveldb_view_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert list((tmp_path / "views").iterdir()) == []
 
 
-def test_cursors_left_behind_in_a_cycle(tmp_path: Path) -> None:
+def test_cursors_left_behind_in_a_cycle(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    gc.freeze()  # what other tests have left makes each collection take a second
+    request.addfinalizer(gc.unfreeze)
     for kind, path in {"LMDB": write_lmdb(tmp_path / "l", {"a": b"1", "b": b"2"}),
                        "LEVELDB": write_leveldb(tmp_path / "v", {"a": b"1"})}.items():  # fmt: skip
         for _ in range(20):

@@ -44,7 +44,7 @@ def test_every_command_takes_it(command: str, tmp_path: Path) -> None:
     }
     result = CliRunner().invoke(main, [command, str(net), *out[command], "--dialect", "bvlc"])
     assert result.exit_code == 0, result.stderr
-    assert "Invalid value for '--dialect'" in CliRunner().invoke(main, [command, str(net), "--dialect", "x"]).stderr
+    assert "invalid value for '--dialect'" in CliRunner().invoke(main, [command, str(net), "--dialect", "x"]).stderr
 
 
 def test_the_page_lists_all() -> None:

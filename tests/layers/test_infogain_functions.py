@@ -102,7 +102,7 @@ def test_commands(tmp_path: Path) -> None:
             result = CliRunner().invoke(main, [name, str(net), *arguments, *form])
             assert (name, result.exit_code) == (name, 0), result.stderr
             assert (WARNING in result.stderr) == (not form), name
-    assert "Invalid value for '--infogain'" in CliRunner().invoke(main, ["inspect", str(net), "--infogain", "x"]).stderr
+    assert "invalid value for '--infogain'" in CliRunner().invoke(main, ["inspect", str(net), "--infogain", "x"]).stderr
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def _write_page(report: Report, out: Path, inputs: Sequence[Path], *, quiet: boo
 
 
 def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool) -> None:
-    from caffeconv.caffe_format.prototxt import read_bytes
+    from caffeconv.caffe_format.small_files import read_bytes
     from caffeconv.files.atomic import refuse_input_as_output, whole_file
 
     if report.fixed is None:

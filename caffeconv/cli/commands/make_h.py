@@ -174,7 +174,7 @@ def _matrix(
 def _read_names(path: Path | None) -> Sequence[str]:
     if path is None:
         return ()
-    from caffeconv.caffe_format.prototxt import read_bytes
+    from caffeconv.caffe_format.small_files import read_bytes
 
     text = read_bytes(path, "a list of class names, one a line,").decode("utf-8-sig", "replace")
     return [line.strip() for line in text.rstrip().splitlines()]
