@@ -73,6 +73,7 @@ class BoundRun:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._binding = session.binding()
+        self._as_ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
         self._values: dict[tuple[int, str], tuple[FloatArray, onnxruntime.OrtValue]] = {}
         """(Array, name) → the array, which must live as long, and onnxruntime's view of it."""
         self._held: list[FloatArray] = []
@@ -95,7 +96,7 @@ class BoundRun:
         if known is not None and known[0] is array:
             return known[1]
         view = array.reshape([int(size) for size in shape]) if lasting else np.asarray(array, np.float32, order="C")
-        value = import_onnxruntime().OrtValue.ortvalue_from_numpy(view)
+        value = self._as_ort_value(view)
         if lasting:
             self._values[id(array), name] = array, value
         else:
