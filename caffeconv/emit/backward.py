@@ -259,7 +259,7 @@ class BackwardWriter:
         for param, learns in zip(step.node.params, step.params, strict=True):
             if param.name not in gradients.params or not (learns or step.node.layer.propagates_always):
                 continue
-            key = param.owner or (step.node.name, param.name)
+            key = param.key_in(step.node.name)
             diff, owned = gradients.params[param.name], self.owned_shapes[key]
             if owned != param.shape:  # caffe: PERMISSIVE sharing takes the same numbers in another shape
                 diff = self.builder.reshape(diff, owned, what="shared_diff")

@@ -56,7 +56,7 @@ def _multipliers(graph: Graph) -> dict[ParamKey, tuple[float, float]]:
     for node in graph.nodes:
         specs = node.definition.param_specs
         for i, param in enumerate(node.params):
-            key = param.owner or (node.name, param.name)
+            key = param.key_in(node.name)
             own = (specs[i].lr_mult, specs[i].decay_mult) if i < len(specs) else (None, None)
             if i >= len(specs) and param.name in node.layer.running_statistics:
                 own = (0.0, None)  # caffe: BatchNormLayer::LayerSetUp

@@ -94,7 +94,7 @@ def copied_from(file: WeightsFile, graph: Graph) -> tuple[dict[tuple[str, str], 
     values_of = {}
     for (layer, index), (values, _) in _copy_from(file, graph.nodes, diagnostics).items():
         param = by_name[layer].params[index]
-        values_of[param.owner or (layer, param.name)] = values
+        values_of[param.key_in(layer)] = values
     return values_of, tuple(diagnostics)
 
 

@@ -225,7 +225,7 @@ class OnnxBuilder(Scopes):
         self.changed_params[self._key(name)] = value
 
     def _key(self, name: str) -> ParamKey:
-        return self._params[name].owner or (self._layer or "", name)
+        return self._params[name].key_in(self._layer or "")
 
     # -- values ---------------------------------------------------------------------------------------------------
 

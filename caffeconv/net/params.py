@@ -56,7 +56,7 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
     def __getitem__(self, layer: str) -> list[ParamBlob]:
         if layer not in self._params:
             raise UnknownNameError("layer with parameters", layer, self)
-        return [self._blob(_key(layer, param), param) for param in self._params[layer]]
+        return [self._blob(param.key_in(layer), param) for param in self._params[layer]]
 
     def __contains__(self, layer: object) -> bool:
         return layer in self._params
@@ -204,7 +204,7 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
         """
 
         def now(layer: str, param: Param) -> Param:
-            key = _key(layer, param)
+            key = param.key_in(layer)
             if on_read is not None:
                 return replace(param, values=ObservedValues(lambda: self.values_of(key), lambda: on_read(key)))
             if key in self._values or key in self._lenders:
@@ -231,7 +231,7 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
         for layer, params in self._params.items():
             self._params[layer] = tuple(
                 with_copied_values(replace(param, values=values[key], source=str(file.path)))
-                if (key := _key(layer, param)) in values
+                if (key := param.key_in(layer)) in values
                 else param
                 for param in params
             )
@@ -252,7 +252,7 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
             _check_alike(layer, self._params[layer], other._params[layer])
         for layer in both:
             for mine, theirs in zip(self._params[layer], other._params[layer], strict=True):
-                self._share(_key(layer, mine), other, _key(layer, theirs))
+                self._share(mine.key_in(layer), other, theirs.key_in(layer))
 
     def _share(self, key: ParamKey, other: ParamStore, theirs: ParamKey) -> None:
         lender, lent = other, theirs
@@ -264,10 +264,6 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
         self._lenders[key] = lender, lent
         self._blobs.pop(key, None)
         self._values.pop(key, None)
-
-
-def _key(layer: str, param: Param) -> ParamKey:
-    return param.owner or (layer, param.name)
 
 
 def _mark(values: FloatArray) -> int:

@@ -42,7 +42,7 @@ def import_onnxruntime() -> ModuleType:
 
 def both_installed() -> str:
     """What to do where several builds of onnxruntime, which overwrite each other's files, are installed."""
-    installed = [name for name in DISTRIBUTIONS if _version(name)]
+    installed = list(_installed())
     if len(installed) < 2:
         return ""
     names = f"{', '.join(installed[:-1])} and {installed[-1]}"
@@ -50,6 +50,11 @@ def both_installed() -> str:
         f" {names} are {'both' if len(installed) == 2 else 'all'} installed and overwrite each other's files. Keep one: "
         f"pip uninstall -y {' '.join(installed)} && pip install {installed[-1]} (or {' or '.join(installed[:-1])})"
     )
+
+
+def _installed() -> dict[str, str]:
+    """The builds of onnxruntime that are installed → their versions."""
+    return {name: version for name in DISTRIBUTIONS if (version := _version(name))}
 
 
 def _version(distribution: str) -> str:
@@ -108,10 +113,9 @@ def _has(ort: ModuleType, name: str) -> bool:
 
 def _missing(ort: ModuleType, title: str, extra: str) -> str:
     """That this onnxruntime lacks a provider, and how to install the build that has it."""
-    version = next((version for name in DISTRIBUTIONS if (version := _version(name))), "")
-    installed = " ".join(name for name in DISTRIBUTIONS if _version(name)) or "onnxruntime"
+    installed = _installed() or {"onnxruntime": ""}
     return (
-        f"this onnxruntime {version} has no {title} provider "
+        f"this onnxruntime {next(iter(installed.values()))} has no {title} provider "
         f"(it has {', '.join(ort.get_available_providers())}).{both_installed()} Install the build that has it: "
-        f"pip uninstall -y {installed} && pip install 'caffeconv[{extra}]'"
+        f"pip uninstall -y {' '.join(installed)} && pip install 'caffeconv[{extra}]'"
     )

@@ -26,6 +26,10 @@ class Param:
     source: str = ""
     """Where the values come from, to be read by people: a file's name, or the filler's."""
 
+    def key_in(self, layer: str) -> ParamKey:
+        """The key of the parameter that stands in this layer: the owner's, where it is shared."""
+        return self.owner or (layer, self.name)
+
     @property
     def is_filled(self) -> bool:
         """Whether a filler made the values, and no weights file gave any."""

@@ -76,7 +76,7 @@ def _own_layers(graph: Graph) -> list[Node]:
 
 def _blob(node: Node, param: Param, diff_of: DiffOf | None) -> WrittenBlob:
     blob = WrittenBlob.streamed(param.shape, param.blocks)
-    return blob if diff_of is None else blob.with_diff(diff_of(param.owner or (node.name, param.name)))
+    return blob if diff_of is None else blob.with_diff(diff_of(param.key_in(node.name)))
 
 
 def _definition(node: Node) -> bytes:
@@ -139,5 +139,5 @@ def _write_diffs(group: h5py.Group, graph: Graph, diff_of: DiffOf) -> None:
     for node in _own_layers(graph):
         layer = group.create_group(node.name)
         for index, param in enumerate(node.params):
-            diff = diff_of(param.owner or (node.name, param.name))
+            diff = diff_of(param.key_in(node.name))
             layer.create_dataset(str(index), data=np.ascontiguousarray(diff, "<f4").reshape(param.shape))
