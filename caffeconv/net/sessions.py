@@ -157,7 +157,7 @@ class SessionPool:
         inputs = set(graph.inputs)
         learns = self._opens_params and not again and any(not node.layer.is_input for node in graph.nodes)
         if not learns and all(forward.values[blob] in inputs for blob in blobs):
-            return {blob: forward.feeds[forward.values[blob]] for blob in blobs}, dict(forward.states)
+            return _as_fed(forward, blobs)
         return self.replanning(lambda: self._run(forward, self.graph_of(forward), blobs, again=again))
 
     def replanning(self, run: Callable[[], Result]) -> Result:
@@ -179,7 +179,7 @@ class SessionPool:
         entry = self._forward_entry(graph, tuple(values.values()), forward.span)
         session, own = entry.session, {*inputs, *entry.inputs.params, *entry.inputs.noise}
         if session is None:
-            return {blob: forward.feeds[forward.values[blob]] for blob in blobs}, dict(forward.states)
+            return _as_fed(forward, blobs)
         states = {name: f"{name.removesuffix('_in')}_out" for name in session.inputs if name not in own}
         feeds = {name: forward.feeds[name] for name in session.inputs if name in inputs}
         feeds |= {name: initial_state(forward.states, name, session.inputs[name]) for name in states}
@@ -246,3 +246,8 @@ class SessionPool:
             session = open_session(model.model, for_gradients(self._compute), python_host=graph.net.python_host)
         noise = {name: shape for name, shape in model.noise.items() if session is not None and name in session.inputs}
         return BackwardSession(session, model, OpenInputs(model.param_inputs, noise, frozenset(read)))
+
+
+def _as_fed(forward: ForwardPass, blobs: Sequence[str]) -> tuple[Values, Values]:
+    """What a pass gives that computes nothing: inputs, and the states as they were."""
+    return {blob: forward.feeds[forward.values[blob]] for blob in blobs}, dict(forward.states)
