@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from caffeconv.inspection.report import Report, inspect
     from caffeconv.layers import register_layer
     from caffeconv.net.net import Net
+    from caffeconv.quantization.int8 import quantize
 
 __all__ = [
     "CaffeconvError", "CaffeconvWarning", "Diagnostic", "InvalidNetError", "Net", "Preprocess", "Report", "__version__",
-    "convert", "convert_to", "inspect", "make_h", "ops", "register_layer",
+    "convert", "convert_to", "inspect", "make_h", "ops", "quantize", "register_layer",
 ]  # fmt: skip
 
 _LATER = {
@@ -30,6 +31,7 @@ _LATER = {
     "convert_to": "caffeconv.conversion.convert",
     "inspect": "caffeconv.inspection.report",
     "make_h": "caffeconv.infogain.writing",
+    "quantize": "caffeconv.quantization.int8",
     "register_layer": "caffeconv.layers",
 }
 """What is imported when it is asked for: all layers and messages are most of a short command's time."""

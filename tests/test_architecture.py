@@ -35,7 +35,7 @@ FLOORS = (
     ("passes", "emit", "inspection"),
     ("runtime", "conversion"),
     ("net", "verify"),
-    ("inference", "training"),
+    ("inference", "training", "quantization"),
     ("pycaffe",),
     ("cli",),
 )
@@ -46,7 +46,7 @@ DOORS = ("__init__", "__main__")
 
 ONNX_PLACES = (
     "ir/onnx_builder.py", "layers/infogain_functions.py", "emit/", "conversion/", "runtime/", "verify/",
-    "inspection/layer_facts.py",
+    "inspection/layer_facts.py", "quantization/",
 )  # fmt: skip
 SCHEMA_FREE = ("tensor/", "files/", "python_layers/", "emit/", "runtime/", "net/", "cli/")
 """Where Caffe's messages are not known, but for one file."""

@@ -26,7 +26,8 @@ NET, WEIGHTS = ROOT / "fixtures/digits/deploy.prototxt", ROOT / "fixtures/digits
 def test_public_names() -> None:
     assert {name for name in dir(caffeconv) if not name.startswith("_")} == {
         "CaffeconvError", "CaffeconvWarning", "Diagnostic", "InvalidNetError", "Net", "Preprocess", "Report", "caffe_pb2",
-        "convert", "convert_to", "infogain", "inspect", "layers", "make_h", "ops", "pycaffe", "register_layer",
+        "convert", "convert_to", "infogain", "inspect", "layers", "make_h", "ops", "pycaffe", "quantize",
+        "register_layer",
     }  # fmt: skip
     assert set(caffeconv.__all__) <= set(dir(caffeconv))
     assert (files(caffeconv) / "py.typed").is_file()

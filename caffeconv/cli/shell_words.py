@@ -18,7 +18,7 @@ _OTHER_NAMES = {
     "storage": "--weights",
 }
 _SAME_NAMES = (
-    "allow_python", "batch", "batch_size", "beta", "blobs", "crop", "deploy", "dialect", "engine", "extended",
+    "allow_python", "batch", "batch_size", "beta", "blobs", "calibrate", "crop", "deploy", "dialect", "engine", "extended",
     "from_distances", "fully_convolutional", "ignore_label", "ignore_unknown_fields", "infogain", "input", "input_db",
     "label_maps", "labels", "layout", "level", "mean", "nhwc", "normalize", "opset", "output_dir", "oversample", "phase",
     "preprocess", "provider", "resize", "resume", "rgb", "root", "scale", "seed", "threads", "verify",

@@ -190,10 +190,10 @@ def _model_options(
     return replace(model_options, layout=layout, preprocess=preprocess or None)
 
 
-def refuse_changed_links(model_options: ModelOptions, storage: Storage | None) -> None:
+def refuse_changed_links(model_options: ModelOptions, storage: Storage | None, *, int8: bool = False) -> None:
     """Raises CaffeconvError where a model shall point to weights that its form changes."""
-    if storage == "link" and not model_options.is_plain:
+    if storage == "link" and (int8 or not model_options.is_plain):
         raise CaffeconvError(
-            "linked weights stay as they are in their file, and half precision, preprocessing and channels last change them; "
-            "external weights were needed, or a plain model"
+            "linked weights stay as they are in their file, and half precision, eight bits, preprocessing and channels last "
+            "change them; external weights were needed, or a plain model"
         )

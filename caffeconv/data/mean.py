@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,8 @@ class Mean:
     """``104,117,123`` or ``104 117 123``, or the name of a .npy or .binaryproto."""
 
     text: str
+    array: FloatArray | None = field(default=None, compare=False)
+    """What it holds, where that is known already: C values, or C×H×W."""
 
     def __str__(self) -> str:
         return self.text
@@ -32,11 +34,13 @@ class Mean:
 
     @property
     def file(self) -> Path | None:
-        return None if self.values else Path(self.text)
+        return None if self.values or self.array is not None else Path(self.text)
 
     def load(self) -> FloatArray:
         """C values, or C×H×W, float32; CaffeconvError where the file holds neither."""
         path = self.file
+        if self.array is not None:
+            return self.array
         if path is None:
             return np.array(self.values, np.float32)
         if not path.exists():

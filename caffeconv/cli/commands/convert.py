@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from caffeconv.cli.options.int8 import Int8Options, int8_options
 from caffeconv.cli.options.model_form import FormOptions, form_options
 from caffeconv.cli.options.net import (
     fully_convolutional_option,
@@ -66,12 +67,13 @@ FRAMEWORKS = {
 @click.option("--seed", type=int, default=0, help="For fillers that draw at random, where weights are missing.")
 @fully_convolutional_option
 @form_options
+@int8_options
 @net_options
 @talk_options
 def convert_command(
     net: Path, weights: tuple[Path, ...], out: Path, outputs: tuple[str, ...], batch: str, storage: Storage | None,
-    opset: int | None, no_fold: bool, seed: int, fully_convolutional: bool, forms: FormOptions, options: NetOptions,
-    quiet: bool, verbose: bool,
+    opset: int | None, no_fold: bool, seed: int, fully_convolutional: bool, forms: FormOptions, int8: Int8Options | None,
+    options: NetOptions, quiet: bool, verbose: bool,
 ) -> None:  # fmt: skip
     """Writes NET with WEIGHTS as an ONNX model that a plain onnxruntime runs, or the weights alone.
 
@@ -110,7 +112,7 @@ def convert_command(
         )
     request = ModelRequest(
         net=net, weights=weights, out=out, outputs=outputs, batch=_batch(batch), storage=storage, opset=opset,
-        fold=not no_fold, forms=forms, options=replace(
+        fold=not no_fold, forms=forms, int8=int8, options=replace(
             options, fully_convolutional=fully_convolutional, outputs=() if outputs == ("all",) else outputs
         ),
     )  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from caffeconv.cli.options.int8 import Int8Options
 from caffeconv.cli.options.model_form import FormOptions
 from caffeconv.cli.options.net import note, tell_problems
 from caffeconv.cli.show.console import echo
@@ -36,6 +37,7 @@ class ModelRequest:
     opset: int | None
     fold: bool
     forms: FormOptions
+    int8: Int8Options | None
     options: NetOptions
 
 
@@ -82,14 +84,20 @@ def _build_model(
 
     forms, net, options = request.forms, request.net, request.options
     model_options = forms.model_options(net, options, notes, fold=request.fold)
-    refuse_changed_links(model_options, request.storage)
+    refuse_changed_links(model_options, request.storage, int8=request.int8 is not None)
     values = choose_outputs(loaded.graph, "all" if request.outputs == ("all",) else request.outputs or None)
     lazy_model = to_onnx(
         loaded, values, batch=request.batch, opset=request.opset, fold=request.fold, link=request.storage == "link",
         notes=notes, any_size=options.fully_convolutional,
     )  # fmt: skip
-    if model_options.is_plain and not forms.wants_verification:
+    if model_options.is_plain and not forms.wants_verification and request.int8 is None:
         return lazy_model, None
+    if request.int8 is not None:
+        from caffeconv.cli.commands.convert_int8 import quantized_model
+        from caffeconv.inference.request import NetFiles
+
+        files = NetFiles(net=net, weights=request.weights)
+        lazy_model = quantized_model(lazy_model, files, options, forms, request.int8, quiet=quiet)
     plain_model = lazy_model.materialize()
     model = run_onnx_passes(plain_model, model_options, notes)
     verification = None

@@ -46,6 +46,10 @@ class FormOptions:
         return parse_size(self.crop, "--crop") if self.crop else None
 
     @property
+    def resize_size(self) -> tuple[int, int] | None:
+        return parse_size(self.resize, "--resize") if self.resize else None
+
+    @property
     def wants_verification(self) -> bool:
         return self.verify or self.verify_with is not None or self.verify_report is not None
 
@@ -77,8 +81,9 @@ class FormOptions:
             return None
 
     def _preprocess(self, net: Path, options: NetOptions, notes: list[Diagnostic]) -> Preprocess:
-        resize = parse_size(self.resize, "--resize") if self.resize else None
-        base = Preprocess(size=resize, rgb=self.rgb, pictures=self.pictures, layout=self.input_layout or "nhwc")
+        base = Preprocess(
+            size=self.resize_size, rgb=self.rgb, pictures=self.pictures, layout=self.input_layout or "nhwc"
+        )
         if self._says_preprocessing:
             scale = 1.0 if self.scale is None else self.scale
             return replace(base, mean=Mean(self.mean).load() if self.mean is not None else None, scale=scale)
