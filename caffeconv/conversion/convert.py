@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.conversion.load import Loaded, load, source_metadata
-from caffeconv.conversion.own_preprocess import own_preprocess
 from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
 from caffeconv.emit.metadata import Layout, Preprocess
 from caffeconv.emit.model_options import ModelOptions
@@ -158,18 +157,16 @@ class _Request:
 
 
 def _to_lazy(loaded: Loaded, request: _Request, metadata: Mapping[str, str] | None = None) -> LazyModel:
-    from caffeconv.emit.lazy_model import LazyModel
-    from caffeconv.emit.passes.pipeline import run_onnx_passes
-
     model = to_onnx(
         loaded, choose_outputs(loaded.graph, request.outputs), batch=request.batch, opset=request.opset,
         fold=request.model_options.fold, link=request.link, metadata=metadata, any_size=request.any_size,
     )  # fmt: skip
-    return (
-        model
-        if request.model_options.is_plain
-        else LazyModel(run_onnx_passes(model.materialize(), request.model_options), {})
-    )
+    if request.model_options.is_plain:
+        return model
+    from caffeconv.emit.lazy_model import LazyModel
+    from caffeconv.emit.passes.pipeline import run_onnx_passes
+
+    return LazyModel(run_onnx_passes(model.materialize(), request.model_options), {})
 
 
 def _model_options(
@@ -184,6 +181,8 @@ def _model_options(
     if not isinstance(preprocess, (bool, Preprocess)):
         raise CaffeconvError(f"`preprocess={preprocess!r}`: True or a caffeconv.Preprocess was needed")
     if preprocess is True:
+        from caffeconv.conversion.own_preprocess import own_preprocess
+
         preprocess = own_preprocess(
             read_net(net, ignore_unknown_fields=options.ignore_unknown_fields, is_built=True), options
         )

@@ -82,10 +82,9 @@ def convert_command(
     \b
         caffeconv convert fixtures/digits/deploy.prototxt fixtures/digits/digits.caffemodel -o digits.onnx
     """
-    from caffeconv.cli.commands.convert_caffemodel import convert_weights
+    from caffeconv.cli.commands.convert_caffemodel import convert_weights, writes_caffemodel
     from caffeconv.cli.commands.convert_onnx import ModelRequest, convert_model
     from caffeconv.cli.commands.convert_weight_arrays import convert_weight_arrays, writes_weight_arrays
-    from caffeconv.emit.weights.caffe_weights import is_weights_name
     from caffeconv.errors import CaffeconvError
     from caffeconv.files.atomic import refuse_input_as_output
 
@@ -93,7 +92,7 @@ def convert_command(
     if forms.verify_report is not None:
         refuse_input_as_output(forms.verify_report, (net, *weights, out))
     options = replace(options, seed=seed)
-    if is_weights_name(out):
+    if writes_caffemodel(out):
         convert_weights(net, weights, out, options, quiet=quiet, verbose=verbose)
         return
     if writes_weight_arrays(out):

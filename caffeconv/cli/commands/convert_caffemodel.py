@@ -8,8 +8,14 @@ from caffeconv.cli.options.net import refuse_other_options, tell_problems
 from caffeconv.cli.show.console import echo
 from caffeconv.frontend.options import NetOptions
 
+SUFFIXES = (".caffemodel", ".caffemodel.h5")
 ARGUMENTS = frozenset(("net", "weights", "out", "seed"))
 """What of `convert` bears on this, besides the options that choose and shape the net."""
+
+
+def writes_caffemodel(out: Path) -> bool:
+    """Whether OUT is a file for weights as Caffe saves them, by its name."""
+    return out.name.lower().endswith(SUFFIXES)
 
 
 def convert_weights(

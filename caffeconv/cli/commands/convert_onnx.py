@@ -12,7 +12,6 @@ from caffeconv.cli.options.int8 import Int8Options
 from caffeconv.cli.options.model_form import FormOptions
 from caffeconv.cli.options.net import note, tell_problems
 from caffeconv.cli.show.console import echo
-from caffeconv.cli.show.verification import not_right, report_half, show_verification, verified_metadata, write_report
 from caffeconv.errors import CaffeconvError, Diagnostic
 from caffeconv.frontend.options import NetOptions
 
@@ -54,7 +53,7 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
         loaded = load_cropped(request.net, request.weights, request.options, request.forms.crop_size)
         model, verification = _build_model(request, loaded, notes, quiet=quiet)
         storage = choose_storage(model, request.storage)
-        own = verified_metadata(verification) if verification is not None else {}
+        own = _verified(verification) if verification is not None else {}
 
         def metadata() -> dict[str, str]:
             return {**source_metadata(loaded, hashes), **own}
@@ -80,7 +79,6 @@ def _build_model(
     from caffeconv.conversion.convert import refuse_changed_links
     from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
     from caffeconv.emit.lazy_model import LazyModel
-    from caffeconv.emit.passes.pipeline import run_onnx_passes
 
     forms, net, options = request.forms, request.net, request.options
     model_options = forms.model_options(net, options, notes, fold=request.fold)
@@ -98,12 +96,15 @@ def _build_model(
 
         files = NetFiles(net=net, weights=request.weights)
         lazy_model = quantized_model(lazy_model, files, options, forms, request.int8, quiet=quiet)
+    from caffeconv.emit.passes.pipeline import run_onnx_passes
+
     plain_model = lazy_model.materialize()
     model = run_onnx_passes(plain_model, model_options, notes)
     verification = None
     if forms.wants_verification:
         verification = _verify(request, loaded, LazyModel(model, {}), model_options, quiet=quiet)
     elif model_options.half and not quiet:
+        from caffeconv.cli.show.verification import report_half
         from caffeconv.verify import deviations
 
         report_half(functools.partial(deviations, loaded, plain_model, model, model_options))
@@ -114,6 +115,7 @@ def _verify(
     request: ModelRequest, loaded: Loaded, model: LazyModel, model_options: ModelOptions, *, quiet: bool
 ) -> Verification:
     """How the model compares; shown, and written where a report is wanted. Raises CaffeconvError where it is not right."""
+    from caffeconv.cli.show.verification import not_right, show_verification, write_report
     from caffeconv.verify import verify
 
     forms, options = request.forms, request.options
@@ -125,6 +127,12 @@ def _verify(
     if not verification.ok:
         raise CaffeconvError(not_right(verification, request.out))
     return verification
+
+
+def _verified(verification: Verification) -> dict[str, str]:
+    from caffeconv.cli.show.verification import verified_metadata
+
+    return verified_metadata(verification)
 
 
 def _of_training(loaded: Loaded, request: ModelRequest) -> Iterator[Diagnostic]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import click
 
 from caffeconv.cli.options.net import parse_size
-from caffeconv.data.mean import Mean
 from caffeconv.emit.metadata import ChannelOrder, Layout, Preprocess
 from caffeconv.emit.model_options import ModelOptions
 from caffeconv.errors import CaffeconvError, Diagnostic
@@ -85,6 +84,8 @@ class FormOptions:
             size=self.resize_size, rgb=self.rgb, pictures=self.pictures, layout=self.input_layout or "nhwc"
         )
         if self._says_preprocessing:
+            from caffeconv.data.mean import Mean
+
             scale = 1.0 if self.scale is None else self.scale
             return replace(base, mean=Mean(self.mean).load() if self.mean is not None else None, scale=scale)
         from caffeconv.conversion.own_preprocess import own_preprocess

@@ -29,11 +29,6 @@ MOST_BYTES = (1 << 31) - 1
 """protobuf, and so Caffe, reads no larger message."""
 
 
-def is_weights_name(path: Path) -> bool:
-    """Whether a file of that name holds weights as Caffe saves them."""
-    return path.name.lower().endswith((".caffemodel", HDF5_SUFFIX))
-
-
 def save_weights(path: Path, graph: Graph) -> None:
     """`save_hdf5` where the name ends in ``.caffemodel.h5``, else `save_caffemodel`."""
     save = save_hdf5 if path.name.lower().endswith(HDF5_SUFFIX) else save_caffemodel
