@@ -110,12 +110,16 @@ def _write(text: list[str], layer: Layer, name: str, bottom: str) -> str:
         text.append(f'layer {{ name: "{top}" type: "{kind}" {below} top: "{top}" {fields} }}')
         return top
 
+    def rectify(blob: str) -> str:
+        text.append(f'layer {{ name: "{blob}_relu" type: "ReLU" bottom: "{blob}" top: "{blob}" }}')
+        return blob
+
     def convolve(top: str, below: str, sizes: Layer) -> str:
         fields = f"num_output: {sizes.outputs} kernel_size: {sizes.kernel} stride: {sizes.stride} pad: {sizes.pad}"
         made = add(
             "Convolution", top, f"convolution_param {{ {fields} group: {sizes.group} {filler} }}", f'bottom: "{below}"'
         )
-        return made if sizes is layer else add("ReLU", f"{top}_relu", "", f'bottom: "{made}"')
+        return made if sizes is layer else rectify(made)
 
     if layer.kind == "conv":
         return convolve(name, bottom, layer)
@@ -128,7 +132,7 @@ def _write(text: list[str], layer: Layer, name: str, bottom: str) -> str:
         "max": lambda: add("Pooling", name, f"pooling_param {{ pool: MAX {sizes} }}"),
         "ave": lambda: add("Pooling", name, f"pooling_param {{ pool: AVE {sizes} }}"),
         "mean": lambda: add("Pooling", name, "pooling_param { pool: AVE global_pooling: true }"),
-        "relu": lambda: add("ReLU", name, ""),
+        "relu": lambda: rectify(bottom),
         "lrn": lambda: add("LRN", name, "lrn_param { local_size: 5 alpha: 0.0001 beta: 0.75 }"),
         "drop": lambda: add("Dropout", name, ""),
         "fc": lambda: add("InnerProduct", name, f"inner_product_param {{ num_output: {layer.outputs} {filler} }}"),

@@ -154,6 +154,9 @@ class ReLU(Elementwise):
         if self.minimum > -math.inf:
             above = onnx.op("Greater", [x, onnx.floats("minimum", self.minimum)], what="above_minimum")
             diff = onnx.op("Where", [above, diff, zero], what="above_diff")
+        if onnx.training_ops:
+            slope = onnx.floats("negative_slope", self.negative_slope)
+            return onnx.library_values("ReLUGrad", [x, diff, slope], 1, what="bottom_diff")[0]
         below = zero if self.negative_slope == 0 else times(onnx, diff, self.negative_slope, "negative_diff")
         return onnx.op("Where", [onnx.op("Greater", [x, zero]), diff, below], what="bottom_diff")
 

@@ -13,7 +13,7 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Setting, Settings, at_least
-from caffeconv.layers.gradient_ops import class_sums, filled_like, filter_diff, spread_windows
+from caffeconv.layers.gradient_ops import class_sums, filled_like, filter_diff, spread_by_convolution, spread_windows
 from caffeconv.layers.weight_layouts import convolution_kernel, flattened, transposed
 from caffeconv.tensor.axis_order import AxisOrder, channels_last
 from caffeconv.tensor.param import Param
@@ -217,11 +217,15 @@ class Convolution(Layer):
             )  # fmt: skip
             return weight_diff, diff
         why = "the gradient of a convolution needs to know the sizes of its input"
-        diff = spread_windows(
-            onnx, y_diff[0], weight, window, self.group, positions=onnx.fixed(y_diff[1][2:], why),
-            size=onnx.fixed(x[1][2:], why), what="bottom_diff",
-        )  # fmt: skip
-        return weight_diff, diff
+        positions, size = onnx.fixed(y_diff[1][2:], why), onnx.fixed(x[1][2:], why)
+        shape = (self.num_output, onnx.fixed(x[1][1:2], why)[0] // self.group)
+        extent = {"positions": positions, "size": size}
+        close = spread_by_convolution(
+            onnx, y_diff[0], weight, window, self.group, **extent, shape=shape, what="bottom_diff"
+        )
+        return weight_diff, close or spread_windows(
+            onnx, y_diff[0], weight, window, self.group, **extent, what="bottom_diff"
+        )
 
     def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
         if self.channel_axis(node.bottom_shapes[0]) != 1 or len(node.tops) != 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from caffeconv.errors import LayerError
 from caffeconv.ir.layer import Gradients, Node
 from caffeconv.tensor.shape import Dims, Shape, count
-from caffeconv.tensor.window import Window
+from caffeconv.tensor.window import INT_MAX, Window
 
 if TYPE_CHECKING:
     from caffeconv.ir.onnx_builder import OnnxBuilder
@@ -86,6 +86,43 @@ def squared(onnx: OnnxBuilder, slope: str) -> str:
 # -- windows -----------------------------------------------------------------------------------------------------------
 
 
+def spread_by_convolution(
+    onnx: OnnxBuilder, places: str, weight: str, window: Window, group: int, *, positions: Shape, size: Shape, shape: Shape,
+    what: str,
+) -> str | None:  # fmt: skip
+    """As `spread_windows`, of places that lie as close as the image: a convolution with every filter turned round.
+
+    shape: the weight's. None where the windows lie further apart, or where there are fewer places than pixels, so that the
+    convolution would have more to do.
+    """
+    axes = len(window.kernel)
+    pads = [d * (k - 1) - p for d, k, p in zip(window.dilation, window.kernel, window.pad, strict=True)]
+    if any(s > 1 for s in window.stride) or any(p < 0 for p in pads) or count(positions) < count(size):
+        return None
+    ends = [s - n + d * (k - 1) - p for s, n, d, k, p in zip(
+        size, positions, window.dilation, window.kernel, pads, strict=True
+    )]  # fmt: skip
+    if any(end < 0 for end in ends):
+        return None
+    outputs, inside = shape[0] // group, shape[1]
+    filters = weight
+    if group > 1:
+        filters = onnx.reshape(filters, (group, outputs, inside, *window.kernel), what="filters_by_group")
+        spatial = range(3, axes + 3)
+        filters = onnx.op("Transpose", [filters], what="filters_turned", perm=[0, 2, 1, *spatial])
+        filters = onnx.reshape(filters, (group * inside, outputs, *window.kernel), what="filters_turned")
+    else:
+        filters = onnx.op("Transpose", [filters], what="filters_turned", perm=[1, 0, *range(2, axes + 2)])
+    if count(window.kernel) > 1:
+        backward, whole = onnx.ints("backward", [-1] * axes), onnx.ints("whole", [-INT_MAX] * axes)
+        spatial_axes = onnx.ints("filter_axes", list(range(2, axes + 2)))
+        filters = onnx.op("Slice", [filters, backward, whole, spatial_axes, backward], what="filters_reversed")
+    return onnx.op(
+        "Conv", [places, filters], what=what, kernel_shape=window.kernel, dilations=window.dilation, pads=[*pads, *ends],
+        group=group,
+    )  # fmt: skip
+
+
 def spread_windows(
     onnx: OnnxBuilder, places: str, weight: str, window: Window, group: int, *, positions: Shape, size: Shape, what: str
 ) -> str:
@@ -99,8 +136,10 @@ def spread_windows(
 
 
 LEAST_CHANNELS, MOST_TAPS = 24, 49
+FEW_CHANNELS, FEW_TAPS = 8, 9
 """From so many channels on, and for so many elements of a window at most, a product for each of these is faster than one
-convolution for all of them, whose matrices have no more columns than the window has elements."""
+convolution for all of them, whose matrices have no more columns than the window has elements. The second pair is for windows
+of few elements: with these, each item's product by itself is faster still, as nothing has to be laid in another order."""
 
 
 def filter_diff(
@@ -116,8 +155,12 @@ def filter_diff(
     size, positions = image_dims[2:], places_dims[2:]
     positions = onnx.fixed(positions, "the gradient of a weight needs to know the sizes of the output")
     channels = onnx.fixed(image_dims[1:2], "a convolution's number of channels")[0] // group
-    if channels >= LEAST_CHANNELS and count(window.kernel) <= MOST_TAPS and None not in (image_dims[0], places_dims[1]):
-        return _filter_diff_by_taps(onnx, image, places, window, group, image_dims, places_dims, what)
+    if None not in (image_dims[0], places_dims[1]):
+        outputs = onnx.fixed(places_dims[1:2], "a convolution's number of outputs")[0]
+        if group == 1 and _suits_items(window, channels, outputs, count(positions)):
+            return _filter_diff_by_items(onnx, image, places, window, image_dims, places_dims, what)
+        if channels >= LEAST_CHANNELS and count(window.kernel) <= MOST_TAPS:
+            return _filter_diff_by_taps(onnx, image, places, window, group, image_dims, places_dims, what)
     items = None if image_dims[0] is None else image_dims[0] * group
     if group > 1:
         image = onnx.reshape(image, (image_dims[0], group, channels, *size), what="image_groups")
@@ -138,6 +181,64 @@ def filter_diff(
     return onnx.op("Transpose", [taps], what=what, perm=[1, 0, *range(2, axes + 2)])
 
 
+def _suits_items(window: Window, channels: int, outputs: int, positions: int) -> bool:
+    """Whether the products of all items together are no larger than what would have to be laid in another order."""
+    taps = count(window.kernel)
+    is_small = channels * outputs <= (channels + outputs) * positions
+    return is_small and (taps == 1 or (taps <= FEW_TAPS and FEW_CHANNELS <= channels < LEAST_CHANNELS))
+
+
+def _filter_diff_by_items(
+    onnx: OnnxBuilder, image: str, places: str, window: Window, image_dims: Dims, places_dims: Dims, what: str
+) -> str:
+    """As `filter_diff`: for each element of the window a product for each item, and the sum over these."""
+    why = "the gradient of a weight needs to know all sizes"
+    items, channels, *size = onnx.fixed(image_dims, why)
+    _, outputs, *positions = onnx.fixed(places_dims, why)
+    image = _padded(onnx, image, window, size, positions)
+    rows = onnx.reshape(places, (items, outputs, count(positions)), what="place_rows")
+    taps = []
+    for seen in _taps(onnx, image, window, positions):
+        columns = onnx.reshape(seen, (items, channels, count(positions)), what="tap_rows")
+        columns = onnx.op("Transpose", [columns], what="tap_columns", perm=[0, 2, 1])
+        product = onnx.op("MatMul", [rows, columns], what="tap_diffs")
+        taps.append(onnx.reduce("ReduceSum", product, [0], keepdims=True, what="tap_diff"))
+    return _filters_of(onnx, taps, (outputs, channels, *window.kernel), what)
+
+
+def _padded(onnx: OnnxBuilder, image: str, window: Window, size: Sequence[int], positions: Sequence[int]) -> str:
+    """The image with zeros wherever a window looks beyond it."""
+    needed = [(p - 1) * s + (k - 1) * d + 1 for p, s, k, d in zip(
+        positions, window.stride, window.kernel, window.dilation, strict=True
+    )]  # fmt: skip
+    ends = [max(n - s - p, 0) for n, s, p in zip(needed, size, window.pad, strict=True)]
+    if not any((*window.pad, *ends)):
+        return image
+    return onnx.op("Pad", [image, onnx.ints("image_pads", [0, 0, *window.pad, 0, 0, *ends])], what="padded_image")
+
+
+def _taps(onnx: OnnxBuilder, image: str, window: Window, positions: Sequence[int]) -> Iterator[str]:
+    """For each element of the window what it sees of a padded image, at all positions."""
+    axes = len(window.kernel)
+    if count(window.kernel) == 1 and all(s == 1 for s in window.stride):
+        yield image
+        return
+    spatial, steps = onnx.ints("spatial", list(range(2, axes + 2))), onnx.ints("steps", window.stride)
+    for tap in np.ndindex(*window.kernel):
+        starts = [t * d for t, d in zip(tap, window.dilation, strict=True)]
+        stops = [start + (p - 1) * s + 1 for start, p, s in zip(starts, positions, window.stride, strict=True)]
+        bounds = [onnx.ints("tap_start", starts), onnx.ints("tap_stop", stops), spatial, steps]
+        yield onnx.op("Slice", [image, *bounds], what="tap")
+
+
+def _filters_of(onnx: OnnxBuilder, taps: Sequence[str], shape: Shape, what: str) -> str:
+    """The filters, O × I × kernel…, of one 1×O×I for each element of the window."""
+    if len(taps) == 1:
+        return onnx.reshape(taps[0], shape, what=what)
+    stacked = onnx.op("Concat", taps, what="tap_diffs", axis=0)
+    return onnx.reshape(onnx.op("Transpose", [stacked], what="taps_last", perm=[1, 2, 0]), shape, what=what)
+
+
 def _filter_diff_by_taps(
     onnx: OnnxBuilder, image: str, places: str, window: Window, group: int, image_dims: Dims, places_dims: Dims, what: str
 ) -> str:  # fmt: skip
@@ -146,29 +247,15 @@ def _filter_diff_by_taps(
     items, channels, *size = onnx.fixed(image_dims, why)
     _, outputs, *positions = onnx.fixed(places_dims, why)
     swapped = [1, 0, *range(2, axes + 2)]
-    needed = [(p - 1) * s + (k - 1) * d + 1 for p, s, k, d in zip(
-        positions, window.stride, window.kernel, window.dilation, strict=True
-    )]  # fmt: skip
-    ends = [max(n - s - p, 0) for n, s, p in zip(needed, size, window.pad, strict=True)]
-    if any((*window.pad, *ends)):
-        image = onnx.op("Pad", [image, onnx.ints("image_pads", [0, 0, *window.pad, 0, 0, *ends])], what="padded_image")
+    image = _padded(onnx, image, window, size, positions)
     image = onnx.op("Transpose", [image], what="image_by_channel", perm=swapped)
     flat = items * count(positions)
     rows = onnx.op("Transpose", [places], what="places_by_output", perm=swapped)
     rows = onnx.reshape(rows, (group, outputs // group, flat), what="place_rows")
-    spatial, steps = onnx.ints("spatial", list(range(2, axes + 2))), onnx.ints("steps", window.stride)
     taps = []
-    for tap in np.ndindex(*window.kernel):
-        starts = [t * d for t, d in zip(tap, window.dilation, strict=True)]
-        stops = [start + (p - 1) * s + 1 for start, p, s in zip(starts, positions, window.stride, strict=True)]
-        bounds = [onnx.ints("tap_start", starts), onnx.ints("tap_stop", stops), spatial, steps]
-        seen = onnx.op("Slice", [image, *bounds], what="tap") if count(window.kernel) > 1 or any(
-            s > 1 for s in window.stride
-        ) else image  # fmt: skip
+    for seen in _taps(onnx, image, window, positions):
         columns = onnx.reshape(seen, (group, channels // group, flat), what="tap_rows")
         columns = onnx.op("Transpose", [columns], what="tap_columns", perm=[0, 2, 1])
         product = onnx.op("MatMul", [rows, columns], what="tap_diff")
         taps.append(onnx.reshape(product, (1, outputs, channels // group), what="tap_diff"))
-    stacked = taps[0] if len(taps) == 1 else onnx.op("Concat", taps, what="tap_diffs", axis=0)
-    last = onnx.op("Transpose", [stacked], what="taps_last", perm=[1, 2, 0])
-    return onnx.reshape(last, (outputs, channels // group, *window.kernel), what=what)
+    return _filters_of(onnx, taps, (outputs, channels // group, *window.kernel), what)

@@ -137,6 +137,30 @@ struct MaxPoolGrad {
   }
 };
 
+struct ReLUGrad {
+  static constexpr const char* kName = "ReLUGrad";
+  static constexpr size_t kInputs = 3, kOutputs = 1;
+  const OrtApi* api;
+
+  ReLUGrad(const OrtApi* given, const OrtKernelInfo*) : api(given) {}
+
+  void compute(OrtKernelContext* context) const {
+    const Floats values = input_of(api, context, 0);
+    const Floats diff = input_of(api, context, 1);
+    const Floats slope = input_of(api, context, 2);
+    if (values.count != diff.count || slope.count != 1) {
+      refuse(api, "ReLUGrad: values and a diff of one size, and a scalar, were needed");
+    }
+    float* const result = output_like(api, context, 0, diff);
+    const float negative_slope = slope.data[0];
+    in_parts(api, context, diff.count, 1 << 15, [&](int64_t begin, int64_t end) {
+      const float* const x = values.data;
+      const float* const dy = diff.data;
+      for (int64_t i = begin; i < end; ++i) result[i] = dy[i] * (x[i] > 0 ? 1.0f : negative_slope);
+    });
+  }
+};
+
 struct SGDUpdate {
   static constexpr const char* kName = "SGDUpdate";
   static constexpr size_t kInputs = 6, kOutputs = 2;
@@ -209,8 +233,11 @@ const OrtCustomOp* custom_op() {
 }  // namespace
 
 OrtStatus* add_training_ops(const OrtApi* api, OrtCustomOpDomain* domain) {
-  OrtStatus* status = ort::CustomOpDomainAdd::call(api, domain, custom_op<MaxPoolGrad>());
-  return status != nullptr ? status : ort::CustomOpDomainAdd::call(api, domain, custom_op<SGDUpdate>());
+  for (const OrtCustomOp* op : {custom_op<MaxPoolGrad>(), custom_op<ReLUGrad>(), custom_op<SGDUpdate>()}) {
+    OrtStatus* status = ort::CustomOpDomainAdd::call(api, domain, op);
+    if (status != nullptr) return status;
+  }
+  return nullptr;
 }
 
 }  // namespace caffeconv

@@ -1,4 +1,4 @@
-"""MaxPoolGrad and SGDUpdate: the kernels against what they are short for."""
+"""MaxPoolGrad, ReLUGrad and SGDUpdate: the kernels against what they are short for."""
 
 from __future__ import annotations
 
@@ -100,3 +100,18 @@ def test_what_does_not_fit_is_refused(x: tuple[int, ...], dy: tuple[int, ...], s
 
 def test_the_library_says_that_it_has_them() -> None:
     assert caffeconv.ops.has_training_ops()
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.25, -0.5])
+def test_relu_grad(slope: float) -> None:
+    random = np.random.default_rng(0)
+    x, dy = random.standard_normal((2, 3, 50, 500), np.float32), random.standard_normal((2, 3, 50, 500), np.float32)
+    x[0, 0, 0, :3] = 0, -0.0, np.nan
+    (dx,) = run_op("ReLUGrad", {"x": x, "dy": dy, "slope": np.array(slope, np.float32)}, 1)
+    np.testing.assert_array_equal(dx, np.where(x > 0, dy, np.float32(slope) * dy))
+
+
+def test_relu_grad_refuses_other_sizes() -> None:
+    x, dy = np.ones((2, 3), np.float32), np.ones((2, 4), np.float32)
+    with pytest.raises(Exception, match="ReLUGrad: values and a diff of one size"):
+        run_op("ReLUGrad", {"x": x, "dy": dy, "slope": np.array(0, np.float32)}, 1)
