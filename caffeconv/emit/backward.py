@@ -197,6 +197,8 @@ class BackwardWriter:
         self.builder = builder
         self.params: dict[ParamKey, list[str]] = {}
         self.overwritten: set[ParamKey] = set()
+        self.bottom_diffs: dict[tuple[str, int], str] = {}
+        """(Layer, bottom) → the diff that the layer gave it."""
         self.seeds = {blob: builder.new_name(f"seed/{blob}") for blob in seeded}
         self.seed_dims = {self.seeds[blob]: graph.dims[value] for blob, value in seeded.items()}
         self.owned_shapes = {
@@ -253,8 +255,11 @@ class BackwardWriter:
         return replace(node, bottoms=bottoms, tops=tuple(self._last_values[value] for value in node.tops))
 
     def _collect(self, step: BackwardStep, gradients: Gradients) -> None:
-        for value, diff, passes_on in zip(step.node.bottoms, gradients.bottoms, step.passes_on, strict=True):
+        for i, (value, diff, passes_on) in enumerate(
+            zip(step.node.bottoms, gradients.bottoms, step.passes_on, strict=True)
+        ):
             if diff and passes_on:
+                self.bottom_diffs[step.node.name, i] = diff
                 self._reader_diffs.setdefault(value, []).append(diff)
         for param, learns in zip(step.node.params, step.params, strict=True):
             if param.name not in gradients.params or not (learns or step.node.layer.propagates_always):
@@ -267,6 +272,10 @@ class BackwardWriter:
                 self.params.pop(key, None)
                 self.overwritten.add(key)
             self.params.setdefault(key, []).append(diff)
+
+    def total_of(self, value: str) -> str | None:
+        """The diff of a value whose layer ran, the sum of what its readers gave."""
+        return self._total.get(value)
 
     def param_diffs(self) -> dict[ParamKey, str]:
         """Parameter → its diff."""

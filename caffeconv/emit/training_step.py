@@ -6,11 +6,12 @@ caffe: Solver::Step, SGDSolver::ApplyUpdate
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from caffeconv.emit.backward import BackwardWriter, open_inputs, plan_backward
+from caffeconv.emit.debug_trace import TraceLine, write_trace
 from caffeconv.frontend.open_axes import fixed_dims
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
@@ -154,6 +155,8 @@ class StepModel:
     """The output that holds the gradients' length, where they are clipped."""
     reached: frozenset[str] = frozenset()
     """Every blob whose diff a layer makes."""
+    trace: tuple[TraceLine, ...] = ()
+    """What `debug_info` tells of the pass, where that was wanted."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,8 @@ class StepKind:
     """Whether there are sums of earlier passes."""
     updates: bool = True
     """Whether it makes the update; otherwise it gives the sums."""
+    traces: bool = False
+    """Whether it tells what Caffe's `debug_info` does."""
 
 
 def emit_step(
@@ -205,7 +210,7 @@ def emit_step(
         model, open_inputs(model, builder), builder.noise,
         {name: output for name, (output, _) in builder.states.items()} if kind.runs else {},
         writer.params, writer.sum_inputs, writer.sums, writer.history_inputs, writer.histories,
-        writer.updates if tells_updates else {}, writer.norm, writer.reached,
+        writer.updates if tells_updates else {}, writer.norm, writer.reached, writer.trace,
     )  # fmt: skip
 
 
@@ -223,6 +228,7 @@ class _StepWriter:
         self.updates: dict[ParamKey, str] = {}
         self.norm: str | None = None
         self.reached: frozenset[str] = frozenset()
+        self.trace: tuple[TraceLine, ...] = ()
         self._graph = graph
         self._onnx = builder
         self._learning = learning
@@ -236,6 +242,7 @@ class _StepWriter:
         shapes |= {value: self._learned[key].shape for (key, _), value in self.histories.items()}
         if self.norm is not None:
             shapes[self.norm] = ()
+        shapes |= {value: () for line in self.trace for value in line.values}
         return shapes
 
     def _input(self, name: str, shape: Shape) -> str:
@@ -252,19 +259,33 @@ class _StepWriter:
             self.sum_inputs = {key: self._sum_input(key) for key in self._learned}
             return dict(self.sum_inputs)
         backward = BackwardWriter(self._graph, self._onnx, {})
-        backward.run_all(plan_backward(self._graph))
+        steps = plan_backward(self._graph)
+        backward.run_all(steps)
         diffs = backward.param_diffs()
         self.reached = frozenset(backward.blob_diffs())
-        if not kind.adds:
-            return diffs
+        gradients = self._added(diffs, backward.overwritten) if kind.adds else diffs
+        if kind.traces:
+            self.trace = write_trace(self._graph, steps, backward, self._values(), gradients)
+        return gradients
+
+    def _added(self, diffs: Mapping[ParamKey, str], overwritten: Collection[ParamKey]) -> dict[ParamKey, str]:
+        """The diffs of this pass added to the sums of earlier ones."""
         sums = {}
         for key, diff in diffs.items():
-            if key not in backward.overwritten:
+            if key not in overwritten:
                 self.sum_inputs[key] = self._sum_input(key)
                 self._resume(key)
                 diff = self._onnx.op("Add", [self.sum_inputs[key], diff], what=f"{key[1]}_diff_sum")
             sums[key] = diff
         return sums
+
+    def _values(self) -> dict[ParamKey, str]:
+        """What every parameter holds in this pass."""
+        values = {}
+        for key in self._learned:
+            self._resume(key)
+            values[key] = self._onnx.weight(key[1])
+        return values
 
     def _sum_input(self, key: ParamKey) -> str:
         return self._input(f"sum/{key[0]}/{key[1]}", self._learned[key].shape)

@@ -56,6 +56,8 @@ class Stepper:
         self.learned = learned_params(sessions.graph)
         self.norm: float | None = None
         """The length of the last iteration's gradients, where they are clipped."""
+        self.trace: list[tuple[str, str]] = []
+        """Lines of Caffe's log on the last iteration's passes, each with its place in Caffe's source."""
         self._sessions = sessions
         self._params = params
         self._forward = forward
@@ -102,9 +104,13 @@ class Stepper:
         results = [self._pass(StepKind(adds=True, updates=False), wanted, {}, i) for i in range(passes - 1)]
         return [*results, self._pass(StepKind(adds=passes > 1), wanted, scalars, passes - 1)]
 
-    def accumulate(self, wanted: Sequence[str]) -> list[dict[str, FloatArray]]:
-        """The passes of an iteration without the update: the parameters' diffs are then the sums of the gradients."""
-        kind = StepKind(adds=self._learning.passes > 1, updates=False)
+    def accumulate(self, wanted: Sequence[str], *, traces: bool = False) -> list[dict[str, FloatArray]]:
+        """The passes of an iteration without the update: the parameters' diffs are then the sums of the gradients.
+
+        traces: whether `trace` is to say what Caffe's `debug_info` tells of these passes.
+        """
+        self.trace.clear()
+        kind = StepKind(adds=self._learning.passes > 1, updates=False, traces=traces)
         results = [self._pass(kind, wanted, {}, i) for i in range(self._learning.passes)]
         self._params.set_diffs({key: values.copy() for key, values in self._sums.items()})
         return results
@@ -217,9 +223,10 @@ class Stepper:
         for place, name in model.history_inputs.items():
             run.bind_input(name, histories[place])
         places = {name: place for place, name in model.histories.items()}  # an update may be the history itself
+        traced = [value for line in model.trace for value in line.values]
         outputs = {
             name: np.empty([int(size) for size in session.outputs[name]], np.float32)
-            for name in (*values, *model.updates.values(), *([model.norm] if model.norm else []))
+            for name in (*values, *model.updates.values(), *([model.norm] if model.norm else []), *traced)
             if name not in places
         }
         for name, array in outputs.items():
@@ -241,6 +248,9 @@ class Stepper:
         outputs |= {name: self._histories[places[name]].copy() for name in model.updates.values() if name in places}
         if model.norm is not None:
             self.norm = float(outputs[model.norm])
+        for line in model.trace:
+            numbers = [f"{float(outputs[value]):g}" for value in line.values]
+            self.trace.append((line.source, line.text.format(*numbers)))
         return outputs, _Before(feeds, before, histories)
 
 

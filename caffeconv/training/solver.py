@@ -164,11 +164,17 @@ class Solver(Generic[NetType]):
         rate = self._rate()
         scalars = {"rate": rate.value, **self._rule.scalars_at(self.iter)}
         wanted = list(dict.fromkeys([*self._outputs, *self._loss_weights]))
-        passes = self._stepper.accumulate(wanted) if self.callbacks else self._stepper.step(scalars, wanted)
+        is_apart = bool(self.callbacks) or self.file.debug_info
+        if is_apart:
+            passes = self._stepper.accumulate(wanted, traces=self.file.debug_info)
+        else:
+            passes = self._stepper.step(scalars, wanted)
+        for source, text in self._stepper.trace:
+            self._say(source, text)
         loss = self._loss_of(passes)
         for callback in self.callbacks:
             callback.on_gradients_ready()
-        if self.callbacks:
+        if is_apart:
             self._stepper.apply(scalars)
         self._report(self._iteration(rate, loss, self._losses.add(loss, self.iter - start), passes))
         self._current_step = rate.step
