@@ -16,6 +16,8 @@ from caffeconv.layers.gradient_ops import class_sums, like_bottom, times
 from caffeconv.layers.pooling import divisor_correction, pooling_diff
 from caffeconv.layers.weight_layouts import PerChannel, batch_normalization
 from caffeconv.tensor.axis_order import AxisOrder
+from caffeconv.tensor.param import Param
+from caffeconv.tensor.param_values import ArrayValues
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
 from caffeconv.tensor.weight_array import Fact, WeightArrays
 from caffeconv.tensor.window import Window
@@ -126,7 +128,7 @@ class BatchNorm(Layer):
             centred = onnx.op("Sub", [node.bottoms[0], mean], what="centred")
             onnx.emit("Div", [centred, deviation], node.tops)
             return
-        if self.scale_bias:
+        if node.has_param("scale"):  # NVIDIA's, or of a Scale layer that was folded into this one
             affine = [onnx.weight("scale"), onnx.weight("bias")]
         else:
             channels = node.params[0].shape
@@ -237,6 +239,20 @@ class BatchNorm(Layer):
             scale, bias = (node.param(name).array().astype(np.float64) for name in ("scale", "bias"))
             factor, summand = factor * scale, summand * scale + bias
         return factor.astype(np.float32), summand.astype(np.float32)
+
+    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+        if not self.use_global_stats or self.eps_after_root or len(node.bottom_shapes[0]) < 2:
+            return None
+        scale, bias = factor.astype(np.float64), shift.astype(np.float64)
+        if node.has_param("scale"):
+            bias = node.param("bias").array() * scale + bias
+            scale = node.param("scale").array() * scale
+        others = [param for param in node.params if param.name not in ("scale", "bias")]
+        folded = [
+            Param(name, values.shape, ArrayValues(values.astype(np.float32)), source="folded")
+            for name, values in (("scale", scale), ("bias", bias))
+        ]
+        return (*others, *folded)
 
     def is_spatially_uniform(self, node: Node) -> bool:
         return len(node.bottom_shapes[0]) > 1

@@ -1,13 +1,15 @@
-"""Why a layer that could be folded into the one before it was not."""
+"""BatchNorm and Scale as one; and why a layer that could be folded into the one before it was not."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
-from support.small_nets import write_net
+from support.small_nets import run_model, write_net, write_weights
 
+import caffeconv
 from caffeconv.cli import main
 from caffeconv.conversion.load import load
 from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
@@ -56,3 +58,25 @@ def test_only_v_tells(tmp_path: Path) -> None:
         for flags in ((), ("-v",))
     }
     assert told == {(): False, ("-v",): True}
+
+
+@pytest.mark.parametrize("own_scale", [False, True], ids=["caffe", "nvidia"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_scale_behind_a_batch_norm(own_scale: bool, bias: bool, tmp_path: Path) -> None:
+    """Before a convolution, as in DenseNet: nothing there takes both up, so one operator does what both do."""
+    norm = "scale_bias: true scale_filler { type: 'gaussian' std: 1 } bias_filler { type: 'gaussian' std: 1 }"
+    layers = (
+        'layer { name: "r" type: "ReLU" bottom: "x" top: "r" }'
+        f'layer {{ name: "n" type: "BatchNorm" bottom: "r" top: "n" batch_norm_param {{ {norm if own_scale else ""} }} }}'
+        f'layer {{ name: "s" type: "Scale" bottom: "n" top: "n" scale_param {{ bias_term: {str(bias).lower()} '
+        "filler { type: 'gaussian' std: 1 } bias_filler { type: 'gaussian' std: 1 } } }"
+    )
+    net = write_net(tmp_path, {"x": (2, 3, 4, 5)}, layers)
+    random = np.random.default_rng(0)
+    statistics = [random.normal(size=3), random.uniform(0.5, 2, 3), np.ones(1)]
+    arrays = [values.astype(np.float32) for values in statistics]
+    weights = None if own_scale else write_weights(tmp_path / "w.caffemodel", "n", arrays)
+    folded, whole = (caffeconv.convert(net, weights, fold=fold) for fold in (True, False))
+    assert [node.op_type for node in folded.graph.node] == ["Relu", "BatchNormalization"]
+    feeds = {"x": random.normal(size=(2, 3, 4, 5)).astype(np.float32)}
+    np.testing.assert_allclose(run_model(folded, feeds)["n"], run_model(whole, feeds)["n"], 1e-5, 1e-5)
