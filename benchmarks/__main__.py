@@ -29,20 +29,32 @@ class Part:
 
     about: str
     quick: tuple[str, ...] = ()
+    is_usual: bool = True
+    """Whether it runs unless others are asked for by name."""
 
 
 PARTS = {
     "startup": Part("what short commands cost, and `import caffeconv`", ("--rounds", "3")),
     "convert_cost": Part("convert beside a plain copy of the weights: time and memory", ("--rounds", "1")),
-    "kernels_cost": Part("weights alone, for other frameworks"),
+    "kernels_cost": Part("weights alone, for other frameworks", ("1",)),
     "engines": Part("latency beside OpenCV and OpenVINO", ("--quick",)),
     "overhead": Part("what a pass costs beyond onnxruntime's own, and very deep nets", ("--quick",)),
     "throughput": Part("`run` over an LMDB of JPEGs beside the bare session", ("--items", "300", "--rounds", "1")),
     "infogain": Part("the fused loss beside standard operators, numpy and torch", ("--rounds", "3")),
     "training": Part("an iteration of training beside PyTorch", ("--nets", "lenet", "--seconds", "1")),
     "inspect_speed": Part("inspect, with and without something to mend"),
-    "inspect_mutants": Part("how many broken nets inspect mends, and how fast", ("--count", "20")),
+    "inspect_mutants": Part("how many broken nets inspect mends, and how fast", ("20",)),
+    "public_nets": Part("public detectors end to end", is_usual=False),
+    "broken_nets": Part("what inspect says of mistakes that people make", is_usual=False),
+    "providers": Part("onnxruntime's providers in turns, over folders of models", is_usual=False),
+    "other_frameworks": Part("our models in other frameworks", is_usual=False),
+    "versions": Part("the lowest and the newest versions of everything", is_usual=False),
+    "kill_and_resume": Part("runs killed at random, and resumed", is_usual=False),
+    "training_kill_and_resume": Part("trainings killed at random, and resumed", is_usual=False),
+    "training_recipes": Part("what docs/training.md says that training gives", is_usual=False),
+    "ray_workers": Part("runs shared out by Ray", is_usual=False),
 }
+USUAL = [name for name, part in PARTS.items() if part.is_usual]
 
 
 def machine() -> Iterator[str]:
@@ -84,12 +96,12 @@ def run(name: str, arguments: list[str]) -> tuple[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"  {name:16} {part.about}" for name, part in PARTS.items()),
+        epilog="\n".join(f"  {name:26} {part.about}" for name, part in PARTS.items()),
     )  # fmt: skip
     parser.add_argument(
         "--quick", action="store_true", help="small numbers: whether everything runs, not how fast it is"
     )
-    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=USUAL, metavar="NAME")
     parser.add_argument("--write", type=Path, metavar="PAGE.md")
     own, _, rest = (list(it) for it in _split(sys.argv[1:]))
     options = parser.parse_args(own)

@@ -4,8 +4,9 @@
 
 SGD with momentum and weight decay; medians. Where PyTorch is installed, the same layers, loss and update in it, on as many
 threads; and a script's own loop, which runs forward and backward and changes the parameters with numpy. All in turns of a few
-iterations, of which the first does not count: threads of the one before may still spin. The last lines are the nodes on
-which onnxruntime spends most of the iteration.
+iterations, of which the first does not count: threads of the one before may still spin. Then the nodes on which onnxruntime
+spends most of the iteration; and images/s with a Data layer over an LMDB of such pictures, uncompressed, and the most memory
+that a process of its own takes for it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,9 +25,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import lmdb
 import numpy as np
 
 from caffeconv.caffe_format.prototxt import NetSource
+from caffeconv.caffe_pb2 import Datum
 from caffeconv.frontend.options import NetOptions
 from caffeconv.net.net import Net
 from caffeconv.runtime.providers import ComputeOptions
@@ -142,6 +148,15 @@ def _write(text: list[str], layer: Layer, name: str, bottom: str) -> str:
 def ours(chain: Chain, threads: int, folder: Path) -> Solver[Net]:
     """A solver over the chain, its inputs filled."""
     (folder / "net.prototxt").write_text(prototxt(chain))
+    solver = solver_over(folder, threads)
+    random = np.random.default_rng(0)
+    solver.net.blobs["data"].data[...] = random.random(chain.shape, np.float32)
+    solver.net.blobs["label"].data[...] = random.integers(0, chain.classes, chain.shape[0])
+    return solver
+
+
+def solver_over(folder: Path, threads: int) -> Solver[Net]:
+    """A solver over the folder's net.prototxt."""
     (folder / "solver.prototxt").write_text(
         f'net: "{folder / "net.prototxt"}" base_lr: {RATE} momentum: {MOMENTUM} weight_decay: {DECAY} lr_policy: "fixed"'
     )
@@ -150,11 +165,7 @@ def ours(chain: Chain, threads: int, folder: Path) -> Solver[Net]:
     def make_net(source: NetSource, options: NetOptions) -> Net:
         return Net.of_source(source, options, compute)
 
-    solver = Solver(read_solver(folder / "solver.prototxt"), make_net)
-    random = np.random.default_rng(0)
-    solver.net.blobs["data"].data[...] = random.random(chain.shape, np.float32)
-    solver.net.blobs["label"].data[...] = random.integers(0, chain.classes, chain.shape[0])
-    return solver
+    return Solver(read_solver(folder / "solver.prototxt"), make_net)
 
 
 # -- PyTorch -----------------------------------------------------------------------------------------------------------
@@ -269,6 +280,47 @@ def slowest_nodes(solver: Solver[Net], threads: int) -> list[str]:
     return [f"{microseconds / runs / 1000:8.2f} ms  {name}" for name, microseconds in times.most_common(6)]
 
 
+def over_database(name: str, threads: int, seconds: float) -> None:
+    """Trains over an LMDB, in a process of its own, and prints images/s and its memory."""
+    call = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import training"
+    command = [sys.executable, "-c", f"{call}; training.train_over_database({name!r}, {threads}, {seconds})"]
+    subprocess.run(command, check=True)
+
+
+def train_over_database(name: str, threads: int, seconds: float) -> None:
+    chain = CHAINS[name]
+    batch, channels, height, width = chain.shape
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        random = np.random.default_rng(0)
+        with (
+            lmdb.open(str(folder / "db"), map_size=1 << 32) as environment,
+            environment.begin(write=True) as transaction,
+        ):
+            for i in range(8 * batch):
+                data = random.integers(0, 256, channels * height * width, np.uint8).tobytes()
+                datum = Datum(
+                    channels=channels, height=height, width=width, data=data, label=int(random.integers(chain.classes))
+                )
+                transaction.put(b"%08d" % i, datum.SerializeToString())
+        data_layer = (
+            f'layer {{ name: "data" type: "Data" top: "data" top: "label" data_param {{ source: "{folder / "db"}" '
+            f"backend: LMDB batch_size: {batch} }} transform_param {{ scale: 0.0039 }} }}"
+        )
+        text = prototxt(chain).split("\n", 2)[2]
+        (folder / "net.prototxt").write_text(f"{data_layer}\n{text}")
+        solver = solver_over(folder, threads)
+        solver.step(2)
+        rates: list[float] = []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end or len(rates) < 3:
+            start = time.perf_counter()
+            solver.step(4)
+            rates.append(4 * batch / (time.perf_counter() - start))
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"  over an LMDB: {statistics.median(rates):.0f} images/s, {most:.0f} MB at most")
+
+
 def measure(name: str, threads: int, seconds: float) -> None:
     chain = CHAINS[name]
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other_folder:
@@ -296,6 +348,7 @@ def measure(name: str, threads: int, seconds: float) -> None:
         print(f"{median * 1e3:8.2f} ms  {contestant}, {median / step:.2f} times ours")
     print("  of which:")
     print("\n".join(nodes))
+    over_database(name, threads, seconds)
 
 
 def main() -> None:
