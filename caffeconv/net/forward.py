@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,19 @@ from caffeconv.passes.subgraph import external_inputs, last_writes
 from caffeconv.runtime.session import Session
 from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape
 from caffeconv.tensor.window import INT_MAX
+
+
+@dataclass(frozen=True)
+class _Span:
+    """What all passes over the same layers have in common, whatever the shapes."""
+
+    layers: tuple[str, ...]
+    always: tuple[str, ...]
+    """Blobs that every pass gives, whether anybody asks for them or not."""
+    values: Mapping[str, str]
+    """Blob → its last value."""
+    is_start: bool
+    """Whether nothing but inputs lies before."""
 
 
 class Forward:
@@ -53,6 +66,8 @@ class Forward:
         self._requested: set[str] = set()
         """Blobs that were read without having been asked for."""
         self._last: ForwardPass | None = None
+        self._spans: dict[tuple[int, int], _Span] = {}
+        self._inputs_by_blobs: dict[tuple[str, ...], set[str]] = {}
         automatic = [top for node in graph.nodes for top in node.tops[len(node.definition.tops) :]]
         self.blobs: Sequence[str] = (*graph.net.blob_order(), *automatic)
 
@@ -200,9 +215,8 @@ class Forward:
         self, span: slice, wanted: Sequence[str], inputs: Mapping[str, FloatArray]
     ) -> tuple[ForwardPass, list[str]]:
         """Fills the inputs of a pass: what it starts from, and the blobs that it has to give. Raises as `run`."""
-        layers = [node.name for node in self._nodes[span]]
-        always = [*self._data.sink_bottoms(layers), *_tops_of_code(self._nodes[span])]
-        self._fill(inputs, layers, [*wanted, *always])
+        always = self._span(span).always
+        self._fill(inputs, self._span(span).layers, [*wanted, *always])
         forward = self._begin_pass(span)
         in_place = [blob for blob in forward.values if blob in self._buffers and forward.writes(blob)]
         requested = [blob for blob in (*wanted, *always, *sorted(self._requested)) if blob in forward.values]
@@ -213,7 +227,17 @@ class Forward:
         self.states = states
         self._last = forward
         self._store(forward, values)
-        self._data.write([node.name for node in self._nodes[span]], self.value_of)
+        self._data.write(self._span(span).layers, self.value_of)
+
+    def _span(self, span: slice) -> _Span:
+        key = (span.start, span.stop)
+        if key not in self._spans:
+            nodes = self._nodes[span]
+            layers = [node.name for node in nodes]
+            always = (*self._data.sink_bottoms(layers), *_tops_of_code(nodes))
+            is_start = all(node.layer.is_input for node in self._nodes[: span.start])
+            self._spans[key] = _Span(tuple(layers), always, last_writes(nodes), is_start)
+        return self._spans[key]
 
     def _store(self, forward: ForwardPass, values: Mapping[str, FloatArray]) -> None:
         for blob in forward.values:
@@ -253,13 +277,13 @@ class Forward:
                 self._compute(forward, self._left_by(forward))
             host.begin_pass()
         self._sessions.drop_outdated()
-        nodes = graph.nodes[span]
-        values, version = last_writes(nodes), self._sessions.params_version
+        values, version = self._span(span).values, self._sessions.params_version
         noise = self.noise
         self.noise = replace(noise, number=noise.number + 1)
-        if all(node.layer.is_input for node in graph.nodes[: span.start]):
+        if self._span(span).is_start:
             feeds = {blob: buffer.copy() for blob, buffer in self._buffers.items()}
             return ForwardPass(None, values, feeds, self.states, version, noise=noise)
+        nodes = graph.nodes[span]
         feeds = {value: self.value_of(blob).copy() for value, blob in external_inputs(nodes).items()}
         feeds |= {
             top: self._buffers[top].copy() for node in nodes if node.layer.is_input for top in node.definition.tops
@@ -315,11 +339,14 @@ class Forward:
 
     def _inputs_of(self, blobs: Iterable[str]) -> set[str]:
         """The inputs that some blobs depend on."""
-        values = {self._last_values[blob] for blob in blobs}
-        for node in reversed(self._nodes):
-            if values.intersection(node.tops):
-                values.update(node.bottoms)
-        return values.intersection(self._input_values)
+        key = tuple(blobs)
+        if key not in self._inputs_by_blobs:
+            values = {self._last_values[blob] for blob in key}
+            for node in reversed(self._nodes):
+                if values.intersection(node.tops):
+                    values.update(node.bottoms)
+            self._inputs_by_blobs[key] = values.intersection(self._input_values)
+        return self._inputs_by_blobs[key]
 
     def _assign(self, blob: str, values: FloatArray) -> None:
         if blob not in self._buffers:

@@ -60,6 +60,7 @@ class SessionPool:
         """Called when Python layers have made other shapes than they had said."""
         self._graph = loaded.graph
         self._input_shapes: dict[str, Shape] = input_shapes(loaded.graph)
+        self._was_reshaped = False
         self._params = params
         self._params_version = params.version
         self._compute = compute
@@ -89,6 +90,7 @@ class SessionPool:
     def reshape_input(self, blob: str, shape: Shape) -> None:
         """Gives an input another shape; all others follow when the graph is asked for."""
         self._input_shapes[blob] = shape
+        self._was_reshaped = True
 
     @property
     def graph(self) -> Graph:
@@ -98,10 +100,13 @@ class SessionPool:
 
     def update_shapes(self) -> None:
         """Makes the graph follow the inputs' shapes; InvalidNetError where these do not go together."""
+        if not self._was_reshaped:
+            return
         if self._input_shapes != input_shapes(self._graph):
             self._graph = reshape_graph(self._graph, self._input_shapes)
             for call in self.on_reshape:
                 call()
+        self._was_reshaped = False
 
     def graph_of(self, forward: ForwardPass) -> Graph:
         """The layers that a pass runs."""
