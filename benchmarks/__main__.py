@@ -47,6 +47,7 @@ PARTS = {
     "public_nets": Part("public detectors end to end", is_usual=False),
     "broken_nets": Part("what inspect says of mistakes that people make", is_usual=False),
     "providers": Part("onnxruntime's providers in turns, over folders of models", is_usual=False),
+    "cuda_nets": Part("nets on a GPU; benchmarks/on_gpu.sh does all that needs one", is_usual=False),
     "other_frameworks": Part("our models in other frameworks", is_usual=False),
     "versions": Part("the lowest and the newest versions of everything", is_usual=False),
     "kill_and_resume": Part("runs killed at random, and resumed", is_usual=False),
