@@ -232,11 +232,7 @@ class Forward:
     def _span(self, span: slice) -> _Span:
         key = (span.start, span.stop)
         if key not in self._spans:
-            nodes = self._nodes[span]
-            layers = [node.name for node in nodes]
-            always = (*self._data.sink_bottoms(layers), *_tops_of_code(nodes))
-            is_start = all(node.layer.is_input for node in self._nodes[: span.start])
-            self._spans[key] = _Span(tuple(layers), always, last_writes(nodes), is_start)
+            self._spans[key] = _span_of(self._nodes, span, self._data)
         return self._spans[key]
 
     def _store(self, forward: ForwardPass, values: Mapping[str, FloatArray]) -> None:
@@ -360,6 +356,14 @@ class Forward:
                 )
             self.reshape_input(blob, values.shape)
         self._buffers[blob][...] = values
+
+
+def _span_of(all_nodes: Sequence[Node], span: slice, data: DataLayers) -> _Span:
+    nodes = all_nodes[span]
+    layers = tuple(node.name for node in nodes)
+    always = (*data.sink_bottoms(layers), *_tops_of_code(nodes))
+    is_start = all(node.layer.is_input for node in all_nodes[: span.start])
+    return _Span(layers, always, last_writes(nodes), is_start)
 
 
 def _tops_of_code(nodes: Sequence[Node]) -> list[str]:
