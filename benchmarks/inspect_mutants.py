@@ -10,6 +10,10 @@ Upsample layers, offsets of Crop layers, one-hot labels, labels of another size,
 BVLC has it. Nets for these are those of
 $CAFFECONV_PROTOTXTS too, with weights of the right shapes.
 
+Of every kind the first cure is converted and run too, beside the net that was meant, on the same inputs, where neither has
+more than three million parameters and the cure uses all of the file. Shapes do not tell everything (a stride of the pooling
+before may do what one of the convolution did), so not every cure has the same numbers; the edit that was meant must.
+
     python benchmarks/inspect_mutants.py [NUMBER]
 """
 
@@ -22,15 +26,19 @@ import random
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 
 from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
 from caffeconv.caffe_pb2 import LayerParameter
+from caffeconv.conversion.load import Loaded
+from caffeconv.conversion.to_onnx import to_onnx
 from caffeconv.errors import CaffeconvError
-from caffeconv.frontend.build import build_partial_graph
+from caffeconv.frontend.bind import bind
+from caffeconv.frontend.build import build_partial_graph, finish
 from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.open_files import read_net, read_weights
 from caffeconv.frontend.options import NetOptions
@@ -50,7 +58,9 @@ from caffeconv.inspection.diagnose.insertions import Rewriting, with_labels_made
 from caffeconv.inspection.diagnose.trial_net import Budget, SearchContext, TrialNet, stored_layers
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.layer import Setting
+from caffeconv.passes.shared_memory import follow_shared_memory
 from caffeconv.tensor.shape import FloatArray, Shape
+from caffeconv.verify.probe import probe
 
 ROOT = Path(__file__).resolve().parent.parent
 FIELDS = ("pad", "kernel_size", "num_output", "stride", "group")
@@ -76,6 +86,69 @@ class Mutant:
 
 
 @dataclass
+class Numbers:
+    """How often the net with the first cure computes what the net that was meant does."""
+
+    compared: int = 0
+    equal: int = 0
+    wrong: list[str] = field(default_factory=list)
+    """Cures that are the edit that was meant, and compute something else."""
+
+    def add(
+        self, name: str, diagnosis: Diagnosis, meant: NetDef, files: Sequence[WeightsFile], *, is_meant: bool
+    ) -> None:
+        """files: those of the cured net and of the one that was meant."""
+        cure = diagnosis.cures[0] if diagnosis.cures else None
+        if cure is None or cure.unused or cure.unfilled or any(map(is_large, files)):
+            return
+        inputs = probe(graph_of(meant, files[1]).graph).net
+        outputs = [results(net, file, inputs) for net, file in zip((cure.net, meant), files, strict=True)]
+        is_equal = None not in outputs and are_equal(outputs[0] or {}, outputs[1] or {})
+        self.compared += 1
+        self.equal += is_equal
+        if is_meant and not is_equal:
+            self.wrong.append(f"{name}: {cure}")
+
+    def __str__(self) -> str:
+        wrong = "".join(f"\n    WRONG NUMBERS: {text}" for text in self.wrong)
+        return f"numbers of {self.compared} compared, equal in {self.equal}{wrong}"
+
+
+LARGE_FILE = 3_000_000
+"""Parameters of nets that are not run here."""
+
+
+def is_large(file: WeightsFile) -> bool:
+    return sum(blob.count for layer in file.layers for blob in layer.blobs if blob is not None) > LARGE_FILE
+
+
+def graph_of(net: NetDef, file: WeightsFile) -> Loaded:
+    bound = bind(finish(net, build_partial_graph(net)), [file])
+    return Loaded(net, replace(bound, graph=follow_shared_memory(bound.graph)), ())
+
+
+def results(net: NetDef, file: WeightsFile, inputs: Mapping[str, FloatArray]) -> Mapping[str, FloatArray] | None:
+    """The outputs of a net as it is converted and run; None where it does not take the inputs."""
+    loaded = graph_of(net, file)
+    model = to_onnx(loaded, loaded.graph.outputs, batch="keep").materialize()
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    shapes = {each.name: tuple(each.shape) for each in session.get_inputs()}
+    if any(name not in inputs or inputs[name].shape != shape for name, shape in shapes.items()):
+        return None
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {name: inputs[name] for name in shapes}), strict=True))
+
+
+def are_equal(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray]) -> bool:
+    return len(a) == len(b) and all(map(are_near, a.values(), b.values()))
+
+
+def are_near(a: FloatArray, b: FloatArray) -> bool:
+    tolerance = 1e-5 * max(1.0, float(np.abs(b[np.isfinite(b)]).max(initial=0)))
+    return a.shape == b.shape and np.allclose(a, b, rtol=1e-4, atol=tolerance, equal_nan=True)
+
+
+@dataclass
 class Score:
     """What came out for a number of mutants."""
 
@@ -85,6 +158,7 @@ class Score:
     among: int = 0
     slowest: float = 0.0
     seconds: float = 0.0
+    numbers: Numbers = field(default_factory=Numbers)
 
     def add(self, mutant: Mutant, diagnosis: Diagnosis, seconds: float) -> None:
         self.mutants += 1
@@ -100,7 +174,7 @@ class Score:
         share = [f"{100 * part / number:.1f} %" for part in (self.mended, self.first, self.among)]
         return (
             f"{self.mutants} mutants: mended {share[0]}, the original edit first {share[1]}, "
-            f"among the three {share[2]}; {self.seconds / number:.3f} s each, {self.slowest:.2f} s at most"
+            f"among the three {share[2]}; {self.seconds / number:.3f} CPU s each, {self.slowest:.2f} s at most; {self.numbers}"
         )
 
 
@@ -161,7 +235,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class ShapeBlob:
-    """A blob of zeros."""
+    """A blob of small random numbers."""
 
     shape: Shape
     legacy: bool = False
@@ -172,14 +246,16 @@ class ShapeBlob:
         return math.prod(self.shape)
 
     def array(self) -> FloatArray:
-        return np.zeros(self.count, np.float32)
+        scale = math.sqrt(2 / max(self.count // max(self.shape[0], 1), 1)) if self.shape else 1.0
+        values = np.random.default_rng(self.count).standard_normal(self.count) * scale
+        return (np.abs(values) if len(self.shape) == 1 else values).astype(np.float32)  # variances are not negative
 
     def blocks(self) -> Iterator[FloatArray]:
         yield self.array()
 
 
 def published_nets() -> Iterator[Good]:
-    """Nets without weights that build, with a file of zeros in the shapes that they need."""
+    """Nets without weights that build, with a file of random numbers in the shapes that they need."""
     folder = Path(os.environ.get("CAFFECONV_PROTOTXTS", ROOT.parent / "shared" / "prototxts" / "files"))
     for path in sorted(folder.glob("*.prototxt")):
         try:
@@ -189,12 +265,12 @@ def published_nets() -> Iterator[Good]:
         trial = TrialNet.of(net, SearchContext({}, {}, Budget(1 << 30)))
         if trial.misfits or not all(trial.layers):
             continue
-        file = WeightsFile(Path("weights.caffemodel"), tuple(zero_layers(trial)))
+        file = WeightsFile(Path("weights.caffemodel"), tuple(random_layers(trial)))
         if is_whole(net, file):
             yield Good(path.name, net, file)
 
 
-def zero_layers(trial: TrialNet) -> Iterator[StoredLayer]:
+def random_layers(trial: TrialNet) -> Iterator[StoredLayer]:
     for i, (layer, definition) in enumerate(zip(trial.layers, trial.net.layers, strict=True)):
         shapes = layer.weight_shapes(trial.bottoms(i) or ()).values() if layer is not None else ()
         if shapes:
@@ -383,18 +459,21 @@ def score_mistakes(goods: Sequence[Good], chance: random.Random, most: int) -> N
     for kind, found in mistakes(goods, chance).items():
         cases = chance.sample(found, min(most, len(found)))
         mended = first = 0
-        seconds, slowest = 0.0, 0.0
+        seconds, slowest, numbers = 0.0, 0.0, Numbers()
         for mistake in cases:
-            start = time.perf_counter()
+            start = time.process_time()
             diagnosis = diagnose(mistake.net, [mistake.file], build_partial_graph(mistake.net).problems)
-            elapsed = time.perf_counter() - start
+            elapsed = time.process_time() - start
             seconds, slowest = seconds + elapsed, max(slowest, elapsed)
             mended += bool(diagnosis.cures)
             first += is_first(mistake, diagnosis)
+            numbers.add(
+                kind, diagnosis, mistake.meant, (mistake.file, mistake.file), is_meant=is_first(mistake, diagnosis)
+            )
         number = len(cases)
         print(
             f"  {kind}: {number} nets: mended {100 * mended / number:.1f} %, what was meant first "
-            f"{100 * first / number:.1f} %; {seconds / number:.3f} s each, {slowest:.2f} s at most"
+            f"{100 * first / number:.1f} %; {seconds / number:.3f} CPU s each, {slowest:.2f} s at most; {numbers}"
         )
 
 
@@ -409,12 +488,17 @@ def main(number: int) -> None:
         while whole.mutants < number:
             mutant = next(source)
             file = mutant.good.file if inside else replace(mutant.good.file, net_bytes=b"")
-            start = time.perf_counter()
+            start = time.process_time()
             problems = build_partial_graph(mutant.net).problems
             diagnosis = diagnose(mutant.net, [file], problems)
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
+            is_meant = str(mutant.undo) in [str(cure) for cure in diagnosis.cures[:1]]
             for score in (whole, by_field[next(iter(mutant.undo.after)).removesuffix("_h")]):
                 score.add(mutant, diagnosis, seconds)
+            if not inside:
+                whole.numbers.add(
+                    mutant.good.name, diagnosis, mutant.good.net, (file, mutant.good.file), is_meant=is_meant
+                )
         print(f"{title}\n  all: {whole}")
         for name, score in by_field.items():
             print(f"  {name}: {score}")

@@ -88,7 +88,7 @@ def refuse_unknown_fields(fields: Collection[UnknownField], path: Path | None) -
         lines = "\n  ".join(unknown_field_lines(fields))
         raise CaffeconvError(
             f"{path or 'net'}: fields that the schema does not have (a dropped field can change the result):\n  {lines}\n"
-            "  Correct them, or go on without them with `ignore_unknown_fields=True`."
+            "  Correct them, or continue without them with `ignore_unknown_fields=True`."
         )
 
 
@@ -149,6 +149,7 @@ _SOLVER_FIELDS = (
     "net", "train_net", "net_param", "train_net_param", "test_net", "base_lr", "lr_policy", "max_iter", "solver_mode"
 )  # fmt: skip
 """Of these a solver's file has at least one, and a net none."""
+_SOLVER_FIELD = re.compile(rf"(?<![\w\"'])(?:{'|'.join(_SOLVER_FIELDS)})\s*[:{{<]")
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,10 @@ def is_solver(path: Path) -> bool:
     """Whether a file is a solver's: text that has a solver's fields and no layers of a net."""
     solver = caffe_pb2.SolverParameter()
     try:
-        parser = _Parser(read_text(path), str(path))
+        text = read_text(path)
+        if _SOLVER_FIELD.search(text) is None:  # a net, of any size, is parsed once, by whoever wants it
+            return False
+        parser = _Parser(text, str(path))
         parser.read(solver)
     except CaffeconvError:
         return False

@@ -435,6 +435,12 @@ class Repairs:
     completed_by: ClassVar[str] = ""
     """The layer type that has to follow where this one does half of what its name says: Scale after BatchNorm."""
 
+    @classmethod
+    def mean_size(cls, layer: LayerDef) -> tuple[int, int] | None:
+        """Height and width of the mean image of a data layer, which its pictures have before they are cropped; None
+        where there is none."""
+        return None
+
     @property
     def boxes_at_each_place(self) -> int:
         """How many boxes it makes for each place of its first bottom, for one that makes prior boxes."""

@@ -16,7 +16,7 @@ from caffeconv.data.hdf5_sink import DataSink, HDF5Sink
 from caffeconv.data.image_list import ImageList, ImageListSource
 from caffeconv.data.records import Backend
 from caffeconv.data.source import DataSource, MemorySource
-from caffeconv.data.transform import Preparation, Transform
+from caffeconv.data.transform import Preparation, Transform, read_mean
 from caffeconv.data.windows import Sampling, WindowSource
 from caffeconv.errors import CaffeconvError, Diagnostic, LayerError, OutsideError
 from caffeconv.files.net_folders import NetFolders
@@ -61,6 +61,16 @@ class DataLayer(Layer):
     @abstractmethod
     def item_shape(self) -> Shape:
         """The shape of one item of the first top; LayerError where it cannot be known."""
+
+    @classmethod
+    def mean_size(cls, layer: LayerDef) -> tuple[int, int] | None:
+        # caffe: DataTransformer::Transform, which checks height and width before it crops
+        p = layer.proto.transform_param
+        try:
+            mean = read_mean(layer.find_file(p.mean_file)) if p.HasField("mean_file") else None
+        except CaffeconvError:
+            return None
+        return None if mean is None else (mean.shape[1], mean.shape[2])
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         return
@@ -212,7 +222,18 @@ class ImageData(DataLayer):
         return channels, height, width
 
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
-        return _source_remarks(node, node.definition.proto.image_data_param.source)
+        definition, mean = node.definition, self.mean_size(node.definition)
+        remarks = _source_remarks(node, definition.proto.image_data_param.source)
+        if mean is None or self.pictures.size in (None, mean):
+            return remarks
+        sizes = (
+            f"the mean image is {format_shape(mean)}, the pictures are resized to {format_shape(self.pictures.size)}"
+        )
+        hint = (
+            f"Caffe takes the mean off before it crops, and stops here: `new_height: {mean[0]} new_width: {mean[1]}`, and "
+            "`crop_size` for smaller pictures"
+        )
+        return [*remarks, Diagnostic("warning", definition.where, sizes, hint, layer=definition.name)]
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return ImageListSource(

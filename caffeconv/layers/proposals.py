@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.caffe_format.terms import Phase
-from caffeconv.caffe_pb2 import ProposalParameter
+from caffeconv.caffe_pb2 import LayerParameter, ProposalParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT
@@ -341,6 +341,19 @@ class PythonProposal(Proposal):
             len(layer.tops), drops_small=True, score_columns=(1,),
         )  # fmt: skip
 
+    @classmethod
+    def other_rules(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
+        """The layer with other scales in its param_str, as many as the scores and offsets have anchors for."""
+        text, wanted = layer.proto.python_param.param_str, _anchors_of(bottoms)
+        ratios = len(_python_parameters(text).ratios)
+        protos = []
+        for scales in (scales for scales in USUAL_SCALES if len(scales) * ratios == wanted):
+            proto = LayerParameter()
+            proto.CopyFrom(layer.proto)
+            proto.python_param.param_str = _with_scales(text, scales)
+            protos.append(proto)
+        return protos
+
 
 @dataclass(frozen=True)
 class MNCProposal(PythonProposal):
@@ -404,6 +417,17 @@ def _python_parameters(text: str) -> _PythonParameters:
             "where it can be found"
         )
     return _PythonParameters(int(stride[0]), int(base_size[0]), ratios, scales)
+
+
+def _with_scales(text: str, scales: Sequence[int]) -> str:
+    """A `param_str` with other scales."""
+    said = f"'scales': {list(scales)}"
+    match = re.search(_SEVERAL_NUMBERS.replace("{name}", "scales"), text)
+    if match:
+        return text[: match.start()] + said + text[match.end() :]
+    if text.rstrip().endswith("}"):
+        return f"{text.rstrip()[:-1].rstrip(', ')}, {said}}}"
+    return f"{text}\n{said}"
 
 
 def _anchors_of(bottoms: Shapes) -> int:

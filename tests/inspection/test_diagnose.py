@@ -1,6 +1,6 @@
 """What is said of nets that cannot be built or do not take their weights: the exact text, and that the edits hold.
 
-`python tests/inspection/test_diagnose.py` writes the texts anew; read every line that changes.
+`python tests/inspection/test_diagnose.py` writes the texts again; read every line that changes.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
+from support.databases import write_mean
 from support.golden_cases import GOLDENS
 from support.small_nets import net_text
 
@@ -441,6 +443,13 @@ CASES: dict[str, Broken] = {
     ),
     "anchors_of_the_file": Broken(RPN_PICTURE, RPN % NINE, RPN_WEIGHTS[12]),
     "anchors_of_the_proposals_alone": Broken(RPN_PICTURE, RPN % {**NINE, "scales": "[4, 8, 16, 32]"}, RPN_WEIGHTS[9]),
+    "anchors_of_a_python_proposal": Broken(
+        RPN_PICTURE,
+        (RPN % NINE).partition('layer { name: "rois"')[0]
+        + 'layer { name: "rois" type: "Python" bottom: "scores" bottom: "rpn_bbox_pred" bottom: "im_info" top: "rois" '
+        """python_param { module: "rpn.proposal_layer" layer: "ProposalLayer" param_str: "'feat_stride': 16" } }\n""",
+        RPN_WEIGHTS[12],
+    ),
     "anchors_of_the_reshape_alone": Broken(RPN_PICTURE, RPN % {**NINE, "rows": 24}, RPN_WEIGHTS[9]),
     "classes_of_faster_rcnn": Broken(
         {"pool5": (5, 8, 3, 3)}, product("cls_score", "pool5", "num_output: 2")
@@ -571,7 +580,7 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counted(
         self: TrialNet, index: int, definition: LayerDef, layer: Layer | None, changed: Mapping[str, Shape | None]
-    ) -> tuple[Layer | None, dict[str, Shape | None], Misfit | None]:
+    ) -> tuple[Layer | None, Mapping[str, Shape | None], Misfit | None]:
         calls.append(index)
         return evaluate(self, index, definition, layer, changed)
 
@@ -646,6 +655,24 @@ def test_a_cure_of_many_layers_is_told_in_part(tmp_path: Path) -> None:
     assert len(report.cures[0].edits) == 20
     assert 'fc11 { name: "fc11" → "my_fc11" }; and 8 more edits\n' in report.advice
     assert "fc12 {" not in report.advice
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        'type: "Data" data_param { source: "train_lmdb" batch_size: 2 backend: LMDB }',
+        'type: "ImageData" image_data_param { source: "a.txt" batch_size: 2 new_height: 32 new_width: 32 }',
+    ],
+    ids=["Data", "ImageData"],
+)
+def test_pictures_are_as_large_as_their_mean(data: str, tmp_path: Path) -> None:
+    """Where these are too large for the weights, they are cropped: Caffe takes the mean off before."""
+    write_mean(tmp_path / "mean.binaryproto", np.zeros((3, 32, 32), np.float32))
+    transform = 'transform_param { mean_file: "mean.binaryproto" }'
+    layers = f'layer {{ name: "data" top: "data" top: "label" {data} {transform} }}\n' + NET_32
+    layers += product("fc", "pool1", "num_output: 10")
+    report = caffeconv.inspect(*Broken({}, layers, {"fc": [(10, 8 * 14 * 14), (10,)]}).write(tmp_path))
+    assert str(report.cures[0]) == "data { crop_size: not given → 28 }"
 
 
 def main() -> None:

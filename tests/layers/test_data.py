@@ -488,3 +488,15 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "net.prototxt").write_text(OUTPUT.replace("dim: 2 } }", "dim: 3 } }"))
     with refused("must have the same batch size"):
         Net("net.prototxt")
+
+
+def test_a_mean_of_another_size_than_the_pictures_is_told(tmp_path: Path) -> None:
+    write_mean(tmp_path / "mean.binaryproto", np.zeros((3, 6, 8), np.float32))
+    net = tmp_path / "net.prototxt"
+    net.write_text(
+        'layer { name: "data" type: "ImageData" top: "data" top: "label" transform_param { mean_file: "mean.binaryproto" } '
+        'image_data_param { source: "a.txt" batch_size: 2 new_height: 5 new_width: 5 } }'
+    )
+    (warning,) = (d for d in caffeconv.inspect(net).diagnostics if d.severity == "warning")
+    assert warning.message == "the mean image is 6×8, the pictures are resized to 5×5"
+    assert "`new_height: 6 new_width: 8`" in warning.hint

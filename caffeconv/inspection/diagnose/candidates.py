@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caffeconv.errors import LayerError
 from caffeconv.inspection.diagnose.class_counts import class_edits
@@ -43,6 +43,8 @@ class Candidate:
 
     definitions: Mapping[int, LayerDef]
     proven: frozenset[tuple[int, str]] = frozenset()
+    is_whole: bool = False
+    """Whether the net is known to have no misfit then."""
 
 
 def candidates(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
@@ -170,8 +172,11 @@ def _own_fields(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     for candidate in implied(trial, misfit):
         if _mends(trial, candidate, misfit):
             yield candidate
-    definition = trial.net.layers[misfit.index]
-    kind, bottoms = LAYERS.get(definition.type), trial.bottoms(misfit.index)
+    definition, layer = trial.net.layers[misfit.index], trial.layers[misfit.index]
+    bottoms = trial.bottoms(misfit.index)
+    kind = (
+        type(layer) if layer is not None else LAYERS.get(definition.type)
+    )  # a Python layer's: the known one of that name
     mendable = kind is not None and bottoms is not None and not misfit.stored and kind.bottoms.fits(len(bottoms))
     repairs = kind.repairs(definition, bottoms) if kind is not None and bottoms is not None and mendable else ()
     rules = kind.other_rules(definition, bottoms) if kind is not None and bottoms is not None and mendable else ()
@@ -377,6 +382,7 @@ def _inputs(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
         for alike in likely_sizes(trial, misfit, group):
             sized = (Candidate(resized_inputs(trial, group, size)) for size in alike if not trial.context.budget.empty)
             fitting = [each for each in sized if each.definitions and _mends(trial, each, misfit)]
-            yield from fitting
-            if any(trial.edited(each.definitions).first is None for each in fitting):
+            whole = [replace(each, is_whole=True) for each in fitting if trial.edited(each.definitions).first is None]
+            yield from whole or fitting
+            if whole:
                 break

@@ -26,7 +26,7 @@ DIM = "dim"
 _COUNTED_NUMBERS = frozenset(("aspect_ratio", "min_size", "max_size", "scale"))
 """Fields of fractions that decide shapes by how many there are; edited where all are whole numbers."""
 _NO_MATTER = frozenset(("engine", "force_nd_im2col", "cudnn_math_override", "pool"))
-NAME, SHAPE, TYPE = "name", "shape", "type"
+NAME, SHAPE, TYPE, PARAM_STR = "name", "shape", "type", "param_str"
 LAYERS_INSTEAD = "layers"
 """What stands for a layer in whose place several come."""
 
@@ -57,7 +57,7 @@ class Edit:
 def field_text(name: str, value: Setting | str) -> str:
     """A field's value as an edit shows it."""
     if isinstance(value, str):
-        return value if name in (TYPE, LAYERS_INSTEAD) else f'"{value}"'
+        return value if name in (TYPE, LAYERS_INSTEAD) else '"' + value.replace("\n", "\\n") + '"'
     if isinstance(value, bool):
         return "true" if value else "false"
     if name == "round_mode":
@@ -221,13 +221,15 @@ def resized(definition: LayerDef, height: int, width: int) -> LayerDef | None:
     if kind.shapes_message:
         shapes = [(*s[:2], height, width) if len(s) == 4 and s[2:] == size else s for s in input_shapes(definition)]
         return with_shapes(definition, shapes)
-    settings, fields = settings_of(definition), kind.picture_settings[1:]
-    if not kind.crop_setting or not settings[kind.crop_setting]:
-        return with_settings(definition, dict(zip(fields, (height, width), strict=True)))
-    # a crop is square, and no larger than the pictures that it is taken from
+    settings, fields, mean = settings_of(definition), kind.picture_settings[1:], kind.mean_size(definition)
+    is_cropped = kind.crop_setting and (settings[kind.crop_setting] or mean not in (None, (height, width)))
+    if not is_cropped:
+        return with_settings(definition, dict(zip(fields, (height, width), strict=False)))
+    # a crop is square, and no larger than the pictures that it is taken from, which are as large as their mean
+    if height != width or (mean is not None and height > min(mean)):
+        return None
     small = [name for name in fields if 0 < int(str(settings[name])) < height]
-    crop = {kind.crop_setting: height, **dict.fromkeys(small, height)}
-    return with_settings(definition, crop) if height == width else None
+    return with_settings(definition, {kind.crop_setting: height, **dict.fromkeys(small, height)})
 
 
 def image_size(definition: LayerDef) -> tuple[int, int] | None:
@@ -242,7 +244,9 @@ def image_size(definition: LayerDef) -> tuple[int, int] | None:
     if isinstance(crop, int) and crop > 0:
         return crop, crop
     height, width = (settings[name] for name in kind.picture_settings[1:]) if kind.picture_settings else (0, 0)
-    return (height, width) if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0 else None
+    if isinstance(height, int) and isinstance(width, int) and min(height, width) > 0:
+        return height, width
+    return kind.mean_size(definition)
 
 
 def with_picture_channels(definition: LayerDef, channels: int, current: int) -> LayerDef | None:
@@ -311,6 +315,9 @@ def edit_between(index: int, before: LayerDef, after: LayerDef) -> Edit:
         if a != b:
             key = SHAPE if len(new_shapes) == 1 else f"{SHAPE}[{i}]"
             was[key], now[key] = a, b
+    texts = [each.proto.python_param.param_str for each in (before, after)]
+    if texts[0] != texts[1]:
+        was[PARAM_STR], now[PARAM_STR] = texts
     if before.name != after.name:
         return Edit(before.name, index, {**was, NAME: before.name}, {**now, NAME: after.name})
     return Edit(before.name, index, was, now)

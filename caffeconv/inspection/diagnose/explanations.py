@@ -161,7 +161,7 @@ def _parting(comparison: Comparison, values: Sequence[str]) -> Parting | None:
         if layer.name in edits:
             links = [link for link in chain(trial, layer.top_values[0]) if link.index == i]
             by_size = edits[layer.name].after.keys() & {"kernel_size", "stride", "pad", "dilation", "round_mode"}
-            return Parting(i, links[0].formula if by_size and links else f"mended by {edits[layer.name]}")
+            return Parting(i, links[0].formula if by_size and links else f"fixed by {edits[layer.name]}")
     return None
 
 
@@ -188,11 +188,11 @@ def _classics(
     if len(file_shape) > len(net_shape) and file_shape == (1,) * (len(file_shape) - len(net_shape)) + net_shape:
         yield (
             f"The same numbers, but the file gives their shape as {format_shape(file_shape)}: ones in front were "
-            "right in files of the old form only (num, channels, height, width). Write the blob anew as "
-            f"{format_shape(net_shape)}; no prototxt mends it."
+            "right in files of the old form only (num, channels, height, width). Write the blob again as "
+            f"{format_shape(net_shape)}; no edit of the prototxt fixes it."
         )
     elif len(net_shape) == 2 and file_shape == net_shape[::-1]:
-        yield "The file's weight is the net's turned round, N×K against K×N: see `transpose`."
+        yield "The file's weight is the net's transposed, N×K against K×N: see `transpose`."
     elif len(net_shape) == 2 and len(file_shape) == 2:
         if net_shape[1] == file_shape[1]:
             yield from _output_words(definition, misfit, bottom, file_shape[0], net_shape[0])
@@ -268,7 +268,7 @@ def _convolution_words(
     channels = bottom[1]
     before = set(ancestors(comparison.trial, misfit.index))
     if before & comparison.trial.misfits.keys():
-        yield f"The file's filters see {file_shape[1]} channels each, the net's {net_shape[1]}; mend the layers before first."
+        yield f"The file's filters see {file_shape[1]} channels each, the net's {net_shape[1]}; fix the layers before it first."
         return
     if not _in_between(comparison, misfit.index) and {file_shape[1], net_shape[1]} <= GREY_OR_COLOUR.keys():
         yield f"The file's net takes pictures of {GREY_OR_COLOUR[file_shape[1]]}, this net of {GREY_OR_COLOUR[net_shape[1]]}."

@@ -14,8 +14,8 @@ from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
 from caffeconv.tensor.shape import Shape, count
 
-LEAST_LENGTH, MOST_LENGTH = 8, 2048
-"""Of a side of a picture, unless it is less now."""
+MOST_LENGTH = 2048
+"""Of a side of a picture."""
 MOST_ASPECT = 4
 """How many times as wide as high, or the reverse, what a layer sees may be."""
 MOST_TARGETS = 6
@@ -125,7 +125,7 @@ class _Pictures:
         return range(low, high)
 
     def _least(self, value: str, axis: int, wanted: int) -> int:
-        low, high = min(LEAST_LENGTH, *self.now), MOST_LENGTH
+        low, high = 1, MOST_LENGTH
         while low < high and not self.trial.context.budget.empty:
             middle = (low + high) // 2
             if self.length_of(value, axis, middle) < wanted:
@@ -191,7 +191,7 @@ def _factors(places: int, seen: Shape) -> list[Size]:
     """Heights and widths of so many places, those first that are shaped as what is seen now."""
     sizes = [(h, places // h) for h in range(1, min(places, MOST_LENGTH) + 1) if places % h == 0]
     aspect = seen[3] / seen[2] if seen[2] and seen[3] else 1.0
-    near = [size for size in sizes if max(size) <= MOST_ASPECT * min(size)]
+    near = [size for size in sizes if max(size) <= MOST_ASPECT * min(size)] or sizes
     return sorted(near, key=lambda size: max(size[1] / size[0] / aspect, aspect * size[0] / size[1]))
 
 

@@ -109,13 +109,13 @@ def is_odd(edit: Edit) -> bool:
 
 def _shape_cost(before: Setting | str, value: Setting | str) -> float:
     """What another shape of an input costs: people take pictures of a usual size for those of another usual size."""
-    old, new = ((side if isinstance(side, tuple) else (side,))[-2:] for side in (before, value))
+    old, new = ((side if isinstance(side, tuple) else (side,))[-2:] for side in (before or value, value))
     if not all(isinstance(n, int) and n > 0 for n in (*old, *new)) or len(old) != len(new):
         return 2.5
     if isinstance(before, tuple) and isinstance(value, tuple) and before[:-2] != value[:-2]:
         return 2.5
     distance = abs(math.log(math.prod(map(int, new)) / math.prod(map(int, old)))) / len(new)
-    usual = [0.85 + 0.01 * SIZES.index(n) if n in SIZES else 1.2 if n % 16 == 0 else 1.5 for n in map(int, new)]
+    usual = [0.8 + 0.01 * SIZES.index(n) if n in SIZES else 1.15 if n % 16 == 0 else 1.45 for n in map(int, new)]
     return (
         _DISTANT * distance
         + sum(usual) / len(usual)

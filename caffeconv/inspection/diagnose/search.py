@@ -20,6 +20,8 @@ FAR = 2.0
 """How much dearer than the best cure another one may be."""
 REPEATED = 0.1
 """What the same change in one more layer costs, against the first one, where the file proves it."""
+PATIENCE = 15_000
+"""Layers to evaluate in search of a better cure than the best one, besides as many again as that one took."""
 MOST_STATES = 60
 MOST_CHILDREN = 12
 MISFIT_WEIGHT = 0.4
@@ -73,8 +75,9 @@ def _search(trial: TrialNet) -> Iterator[Cure]:
     queue, statistics = [_State(0.0, 0, trial, {}, frozenset())], WindowStatistics.of(trial.net)
     keys: set[str] = set()
     cure_count = states = order = 0
-    best = float("inf")
-    while queue and states < MOST_STATES and not trial.context.budget.empty:
+    best, budget = float("inf"), trial.context.budget
+    start, enough = budget.remaining, 0
+    while queue and states < MOST_STATES and budget.remaining > enough:
         state = heapq.heappop(queue)
         misfit = state.trial.first
         if misfit is None or state.priority > best + FAR or (cure_count >= MOST_CURES and state.priority > best + 1.5):
@@ -87,8 +90,8 @@ def _search(trial: TrialNet) -> Iterator[Cure]:
             if key in keys:
                 continue
             keys.add(key)
-            children.append(child)
-        for child in sorted(children)[:MOST_CHILDREN]:
+            children.append((not candidate.is_whole, child))
+        for _, child in sorted(children)[:MOST_CHILDREN]:
             child = replace(child, trial=trial.edited(child.definitions))
             price = _cost(statistics, child.definitions, child.proven)
             if child.trial.first is None:
@@ -97,7 +100,9 @@ def _search(trial: TrialNet) -> Iterator[Cure]:
                 cure = minimal(trial, statistics, child.definitions, child.proven)
                 if not cure.edits:
                     continue
-                cure_count, best = cure_count + 1, min(best, cure.cost)
+                cure_count += 1
+                if cure.cost < best:
+                    best, enough = cure.cost, max(0, budget.remaining - (start - budget.remaining) - PATIENCE)
                 yield cure
             else:
                 ahead = MISFIT_WEIGHT * min(len(child.trial.misfits), 20)

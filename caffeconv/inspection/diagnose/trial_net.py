@@ -31,12 +31,23 @@ class Misfit:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """What a layer makes of some bottoms; it keeps the layer, so that no other one has its identity."""
+
+    layer: Layer
+    tops: Mapping[str, Shape | None]
+    misfit: Misfit | None
+
+
+@dataclass(frozen=True)
 class SearchContext:
     """What no edit changes: the caller's input shapes, the file's blobs, and the budget of layers to evaluate."""
 
     input_shapes: Mapping[str, Shape]
     stored: Mapping[str, StoredLayer]
     budget: Budget
+    evaluations: dict[tuple[int, tuple[Shape, ...]], Evaluation] = field(default_factory=dict)
+    """(Identity of a layer's parsed form, bottoms) → what came out: most layers see the same shapes after most edits."""
 
 
 @dataclass
@@ -139,27 +150,36 @@ class TrialNet:
 
     def evaluate(
         self, index: int, definition: LayerDef, layer: Layer | None, changed_shapes: Mapping[str, Shape | None]
-    ) -> tuple[Layer | None, dict[str, Shape | None], Misfit | None]:
+    ) -> tuple[Layer | None, Mapping[str, Shape | None], Misfit | None]:
         """A layer's parsed form, its tops' shapes (None: not known) and its misfit, over `shapes` with `changed_shapes`."""
         self.context.budget.remaining -= 1
-        unknown: dict[str, Shape | None] = dict.fromkeys(definition.top_values)
-        try:
-            if layer is None:
+        if layer is None:
+            try:
                 definition, layer = parse_layer(definition, self.context.input_shapes)
-            shapes = [
-                changed_shapes[v] if v in changed_shapes else self.shapes.get(v) for v in definition.bottom_values
-            ]
-            bottoms = tuple(shape for shape in shapes if shape is not None)
-            if len(bottoms) != len(shapes):
-                return layer, unknown, None
+            except LayerError as error:
+                unknown: dict[str, Shape | None] = dict.fromkeys(definition.top_values)
+                return None, unknown, Misfit(index, str(error), is_curable=not isinstance(error, OutsideError))
+        shapes = [changed_shapes[v] if v in changed_shapes else self.shapes.get(v) for v in definition.bottom_values]
+        bottoms = tuple(shape for shape in shapes if shape is not None)
+        if len(bottoms) != len(shapes):
+            return layer, dict.fromkeys(definition.top_values), None
+        evaluation = self.context.evaluations.get((id(layer), bottoms))
+        if evaluation is None:
+            evaluation = self._evaluated(index, definition, layer, bottoms)
+            self.context.evaluations[id(layer), bottoms] = evaluation
+        return layer, evaluation.tops, evaluation.misfit
+
+    def _evaluated(self, index: int, definition: LayerDef, layer: Layer, bottoms: tuple[Shape, ...]) -> Evaluation:
+        try:
             tops = infer_tops(definition, layer, bottoms, self.context.input_shapes, None)
             if not layer.has_dynamic_shapes:
                 refuse_empty(definition, tops)
-            weight_shapes = layer.weight_shapes(bottoms)
+            weight_shapes = tuple(layer.weight_shapes(bottoms).values())
         except LayerError as error:
-            return layer, unknown, Misfit(index, str(error), is_curable=not isinstance(error, OutsideError))
-        top_shapes: dict[str, Shape | None] = dict(zip(definition.top_values, tops, strict=False))
-        return layer, top_shapes, self._misfit(index, definition.name, layer, tuple(weight_shapes.values()))
+            misfit = Misfit(index, str(error), is_curable=not isinstance(error, OutsideError))
+            return Evaluation(layer, dict.fromkeys(definition.top_values), misfit)
+        top_shapes = dict(zip(definition.top_values, tops, strict=False))
+        return Evaluation(layer, top_shapes, self._misfit(index, definition.name, layer, weight_shapes))
 
     def _misfit(self, index: int, name: str, layer: Layer, weight_shapes: tuple[Shape, ...]) -> Misfit | None:
         stored = self.context.stored.get(name)

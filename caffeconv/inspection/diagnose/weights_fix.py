@@ -146,7 +146,7 @@ def _reshaped(shape: Shape, blob: Blob, group: int, *, is_first: bool) -> tuple[
     if len(old) != len(shape) and count(old) == count(shape) and _bare(old)[:1] == _bare(shape)[:1]:
         return ComputedBlob(shape, blob.array), f"{format_shape(old)} written as {format_shape(shape)}", True
     if len(old) == len(shape) == 2 and old == shape[::-1]:
-        text = f"{format_shape(old)} turned round to {format_shape(shape)}"
+        text = f"{format_shape(old)} transposed to {format_shape(shape)}"
         return ComputedBlob(shape, lambda: blob.array().reshape(old).T), text, True
     if old in ((), (1,)) and len(shape) == 1:
         return (
