@@ -5,6 +5,10 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+import numpy as np
+
+from caffeconv.tensor.shape import FloatArray
+
 MOST_ROWS = 500
 """Rows of a table, as notebooks keep in their file what they show."""
 MOST_ITEMS = 20
@@ -28,6 +32,20 @@ def html_list(heading: str, texts: Sequence[str]) -> str:
     rest = len(texts) - MOST_ITEMS
     items += [f"<li>… and {rest} more</li>"] if rest > 0 else []
     return f"<p>{_escaped(heading)}</p><ul>{''.join(items)}</ul>"
+
+
+def array_html(title: str, values: FloatArray) -> str:
+    """The title, and where an array's values lie; NaN and infinite ones are counted, and otherwise left out."""
+    finite = values[np.isfinite(values)]
+    rows = [("values", f"{values.size:,}")]
+    if finite.size:
+        rows += [("least", f"{finite.min():g}"), ("mean", f"{finite.mean():g}"), ("greatest", f"{finite.max():g}")]
+        rows += [("zeros", f"{1 - np.count_nonzero(finite) / finite.size:.1%}")]
+    if finite.size < values.size:
+        rows += [("NaN or infinite", f"{values.size - finite.size:,}")]
+    return f"<p>{_escaped(title)}</p>" + html_table(
+        tuple(name for name, _ in rows), [tuple(value for _, value in rows)]
+    )
 
 
 def _cell(content: str | Sequence[str]) -> str:

@@ -109,6 +109,12 @@ class NetBlob(_Sized):
     def __repr__(self) -> str:
         return f"<blob {self.name} {format_shape(self.shape)}>"
 
+    def _repr_html_(self) -> str:
+        """As notebooks show it: where the values lie, which are computed where no pass has done so yet."""
+        from caffeconv.inspection.notebook import array_html
+
+        return array_html(repr(self), self.data)
+
     def reshape(self, *shape: int) -> None:
         """Gives an input another shape; the rest of the net follows at the next forward."""
         self._reshape_input(self.name, shape)
@@ -145,6 +151,12 @@ class ParamBlob(_Sized):
 
     def __repr__(self) -> str:
         return f"<parameter {format_shape(self.shape)}>"
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it: where the values lie."""
+        from caffeconv.inspection.notebook import array_html
+
+        return array_html(repr(self), self.data)
 
 
 @dataclass(frozen=True)
