@@ -7,32 +7,36 @@ import re
 import runpy
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support.databases import pixels, raw, write_lmdb
+from onnx import ModelProto, TensorProto
 from support.golden_cases import ROOT
 
 import caffeconv
 import caffeconv.pycaffe as caffe
 from caffeconv.cli import COMMANDS, main
-from caffeconv.infogain import read_matrix
+from caffeconv.layers import LAYERS
 
-README = (ROOT / "README.md").read_text()
-INFOGAIN = (ROOT / "docs" / "infogain.md").read_text()
-WEIGHTS = (ROOT / "docs" / "weights.md").read_text()
-RUN = (ROOT / "docs" / "run.md").read_text()
-PYCAFFE = (ROOT / "docs" / "pycaffe.md").read_text()
-DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
-EXAMPLE = re.compile(r"```console\n\$ (caffeconv [^\n]*)\n(.*?)```", re.DOTALL)
-FILE = re.compile(r"```text\n(# (\S+)\n.*?)```", re.DOTALL)
-"""A file that a page shows: its first line is a comment with its name."""
-PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))]
-EXAMPLES = [
-    (command, output) for page in PAGES for command, output in EXAMPLE.findall(page) if not output.startswith("$ ")
-]
-"""Command and output. Blocks of several commands have a test of their own."""
+FENCE = re.compile(r"(?:<!-- not run: (.*?) -->\n)?^```(\S*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+"""Reason for which it is not run, if any; language; what stands between the fences."""
+FILE_NAME = re.compile(r"# (\S+\.\w+)\n")
+"""How a block begins that is a file."""
+COMMAND = re.compile(r"^\$ ([^\n]*)\n((?:(?!\$ )[^\n]*\n)*)", re.MULTILINE)
+REASONS = (
+    "continuous integration runs it", "installs packages", "needs a cluster", "an outline", "runs for hours",
+    "a setting of the shell", "needs the network", "onnxruntime-gpu's",
+)  # fmt: skip
+"""Why a block may be left out; one that needs a package says ``needs NAME``."""
+PACKAGES = ("openvino", "torch", "coremltools", "onnx2tf", "TensorRT", "Node.js")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text()
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
+README = PAGES["README.md"]
+Names = dict[str, Any]
 
 
 @pytest.fixture
@@ -40,38 +44,124 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which the examples' relative paths hold, and where they may write."""
     (tmp_path / "fixtures").symlink_to(ROOT / "fixtures")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
 
 
-@pytest.mark.usefixtures("project")
-@pytest.mark.parametrize(("command", "output"), EXAMPLES, ids=lambda text: " ".join(text.split()[:2]))
-def test_examples(command: str, output: str) -> None:
-    for content, name in FILE.findall(INFOGAIN):
-        Path(name).write_text(content)
-    command, _, stdin = command.partition(" < ")
-    given = Path(stdin).read_bytes() if stdin else None
-    result = CliRunner().invoke(main, shlex.split(command)[1:], input=given)
-    assert result.exit_code == 0, result.stderr
-    assert [line.rstrip() for line in result.stdout.splitlines()] == [line.rstrip() for line in output.splitlines()]
+def run_page(page: str) -> Names:
+    """Runs every block of a page in turn, as a reader would; what its Python blocks define."""
+    names: Names = {"__name__": "__main__"}
+    for reason, language, text in FENCE.findall(PAGES[page]):
+        if reason:
+            continue
+        name = FILE_NAME.match(text)
+        if language == "python" and not name:
+            exec(compile(text, page, "exec", dont_inherit=True), names)
+        elif name:
+            Path(name.group(1)).write_text(text)
+        elif language == "console":
+            commands = COMMAND.findall(text)
+            for command, shown in commands:
+                run_command(command, shown if any(shown for _, shown in commands) else None)
+        elif language == "sh":
+            for command in text.splitlines():
+                run_command(command, None)
+    return names
+
+
+def run_command(command: str, shown: str | None) -> None:
+    """Runs a line and holds what it prints against what the page shows, where that shows anything; ``…`` alone on a
+    line stands for any number of lines."""
+    program, _, rest = command.partition(" ")
+    assert program == "caffeconv", command
+    arguments, _, stdin = rest.partition(" < ")
+    result = CliRunner().invoke(main, shlex.split(arguments), input=Path(stdin).read_bytes() if stdin else None)
+    is_error = shown is not None and "caffeconv: error:" in shown
+    assert result.exit_code == is_error, f"{command}\n{result.output}"
+    if shown is not None:
+        printed = result.output if "caffeconv: " in shown else result.stdout
+        pattern = "".join("(.*\n)*" if line == "…" else re.escape(line.rstrip()) + "\n" for line in shown.splitlines())
+        text = "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
+        assert re.fullmatch(pattern, text), f"{command}\n{text}"
+
+
+def check_readme(names: Names) -> None:
+    assert np.shape(names["probabilities"]) == (1, 10)
+    assert np.shape(names["features"]) == (1, 64)
+
+
+def check_run(names: Names) -> None:
+    assert np.load("features.npy").shape == (1437, 64)
+    assert Path("features.lmdb", "data.mdb").exists()
+
+
+def check_pycaffe(names: Names) -> None:
+    assert names["digit"] == 7
+    assert np.shape(names["features"]) == (1, 64)
+    assert np.shape(names["without"]) == (10,)
+    assert Path("surgery.caffemodel").exists()
+
+
+def check_deployment(names: Names) -> None:
+    model = names["model"]
+    assert isinstance(model, ModelProto)
+    assert model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
+
+
+def check_infogain(names: Names) -> None:
+    h = np.asarray(names["h"])
+    np.testing.assert_allclose(h.sum(axis=1), 1, rtol=1e-6)
+
+
+def check_weights(names: Names) -> None:
+    """The Keras model reads a picture as the net does."""
+    assert names["padding"] == "same"
+    picture = np.random.default_rng(1).uniform(0, 255, (1, 1, 28, 28)).astype(np.float32)
+    want = caffeconv.Net(*DIGITS, phase="TEST").forward(data=picture)["prob"]
+    model = names["model"]
+    assert callable(model)
+    np.testing.assert_allclose(model(picture.transpose(0, 2, 3, 1)), want, rtol=1e-4, atol=1e-6)
+
+
+def check_custom_layers(names: Names) -> None:
+    expected = np.arange(24).reshape(2, 3, 4) * np.array([1, 2, 3])[:, None] + 0.5
+    np.testing.assert_allclose(np.asarray(names["y"]), expected)
+    with pytest.raises(ValueError, match="there is a layer type ReLU already"):
+        caffeconv.register_layer(LAYERS["ChannelGain"], "ReLU")
+
+
+DIGITS = "fixtures/digits/deploy.prototxt", "fixtures/digits/digits.caffemodel"
+CHECKS = {
+    "README.md": check_readme, "docs/run.md": check_run, "docs/pycaffe.md": check_pycaffe,
+    "docs/deployment.md": check_deployment, "docs/infogain.md": check_infogain, "docs/weights.md": check_weights,
+    "docs/custom_layers.md": check_custom_layers,
+}  # fmt: skip
 
 
 @pytest.mark.usefixtures("project")
-def test_run_page() -> None:
-    """The commands run, one after another, and print what the page shows."""
-    write_lmdb(Path("digits_lmdb"), {f"{i:08}": raw(pixels(1, 28, 28, seed=i), i % 10) for i in range(12)})
-    for block in re.findall(r"```console\n(.*?)```", RUN, re.DOTALL):
-        for command, output in re.findall(r"^\$ caffeconv ([^\n]*)\n((?:[^$][^\n]*\n)*)", block, re.MULTILINE):
-            result = CliRunner().invoke(main, shlex.split(command))
-            assert result.exit_code == 0, result.stderr
-            assert result.stdout == output
-    assert sorted(path.name for path in Path().glob("[sf]*.*")) == [
-        "features.h5", "features.lmdb", "features.npy", "scores.csv"
-    ]  # fmt: skip
-    assert np.load("features.npy").shape == (12, 64)
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "```" in text])
+def test_every_block_runs(page: str) -> None:
+    """Console blocks print what they show, shell blocks succeed, Python blocks run, in the page's order."""
+    layers = dict(LAYERS)
+    try:
+        names = run_page(page)
+        if page in CHECKS:
+            CHECKS[page](names)
+    finally:
+        for name in LAYERS.keys() - layers.keys():
+            LAYERS.pop(name)
+
+
+def test_what_is_not_run_says_why() -> None:
+    reasons = {reason for text in PAGES.values() for reason, _, _ in FENCE.findall(text) if reason}
+    assert {
+        reason for reason in reasons if reason not in REASONS and reason.removeprefix("needs ") not in PACKAGES
+    } == set()
 
 
 def pages() -> dict[str, str]:
-    return {page.name: page.read_text() for page in sorted((ROOT / "docs").glob("*.md"))}
+    """Name below docs/ → text."""
+    return {name.removeprefix("docs/"): text for name, text in PAGES.items() if name.startswith("docs/")}
 
 
 def test_every_page_is_in_the_site_once() -> None:
@@ -98,7 +188,7 @@ def test_every_link_leads_somewhere() -> None:
                 continue
             place, _, anchor = target.partition("#")
             path = (ROOT / name).parent / place if place else ROOT / name
-            is_on_site = not name.startswith("docs/") or path.resolve().parent == (ROOT / "docs").resolve()
+            is_on_site = not name.startswith("docs/") or (ROOT / "docs").resolve() in path.resolve().parents
             if not path.exists() or not is_on_site or (anchor and anchor not in headings(path.read_text())):
                 broken.append(f"{name}: {target}")
     assert broken == []
@@ -107,15 +197,18 @@ def test_every_link_leads_somewhere() -> None:
 @pytest.mark.parametrize("front", ["README.md", "docs/index.md"])
 def test_every_page_is_linked_from_the_front(front: str) -> None:
     text = (ROOT / front).read_text()
-    linked = {Path(target).name for target in re.findall(r"\]\(([^)#\s]+\.md)", text)}
-    assert set(pages()) - linked - {"index.md"} == set()
+    linked = {target.removeprefix("docs/") for target in re.findall(r"\]\(([^)#\s]+\.md)", text)}
+    wanted = {
+        name for name in pages() if front == "docs/index.md" or "/" not in name
+    }  # how-to pages: the index has them
+    assert wanted - linked - {"index.md"} == set()
 
 
 def test_the_changelog_keeps_its_form() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     releases = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert releases[0] == "[Unreleased]"
-    assert f"[{caffeconv.__version__}]" in [release.split(" ")[0] for release in releases]
+    assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", release) for release in releases[1:])
     kinds = set(re.findall(r"^### (.*)$", text, re.MULTILINE))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
@@ -141,55 +234,23 @@ def test_what_is_completed(words: str, completed: list[str]) -> None:
     assert [line.partition(",")[2] for line in lines] == completed
 
 
-@pytest.mark.usefixtures("project")
-def test_index_page() -> None:
-    (block,) = re.findall(r"```console\n(.*?)```", pages()["index.md"], re.DOTALL)
-    for command in re.findall(r"^\$ caffeconv (.*)$", block, re.MULTILINE):
-        result = CliRunner().invoke(main, shlex.split(command))
-        assert result.exit_code == 0, result.stderr
-    assert "seven" in result.stdout
-
-
 def test_every_command_has_an_example() -> None:
-    assert {command.split()[1] for command, _ in EXAMPLE.findall(README)} == set(COMMANDS)
+    blocks = [text for _, language, text in FENCE.findall(README) if language == "console"]
+    assert {command.split()[1] for text in blocks for command, _ in COMMAND.findall(text)} == set(COMMANDS)
 
 
-@pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_has_an_example_that_works(name: str) -> None:
+def test_help_has_an_example(name: str) -> None:
+    """One that works: docs/commands.md has it too."""
     text = CliRunner().invoke(main, [name, "--help"]).output
-    example = re.search(rf"^ +(caffeconv {name} .*?)\n\n", text, re.DOTALL | re.MULTILINE)
-    assert example, text
-    for command in re.split(r"\n(?= +caffeconv )", example.group(1)):
-        result = CliRunner().invoke(main, shlex.split(command.replace("\n", " "))[1:])
-        assert result.exit_code == 0, result.stderr
-
-
-@pytest.mark.usefixtures("project")
-def test_readme_python() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    Path("example.py").write_text("import numpy\npicture = numpy.zeros((1, 1, 28, 28), numpy.float32)\n" + code)
-    names = runpy.run_path("example.py")
-    assert names["probabilities"].shape == (1, 10)
-    assert names["features"].shape == (1, 64)
-
-
-@pytest.mark.usefixtures("project")
-def test_pycaffe_python() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", PYCAFFE, re.DOTALL)
-    Path("example.py").write_text(code)
-    names = runpy.run_path("example.py")
-    assert names["digit"] == 7
-    assert names["features"].shape == (1, 64)
-    assert names["without"].shape == (10,)
-    assert Path("surgery.caffemodel").exists()
+    assert re.search(rf"^ +caffeconv {name} .", text, re.MULTILINE), text
 
 
 @pytest.mark.usefixtures("project")
 def test_pycaffe_names() -> None:
     """What the page lists is there; `draw` once it is imported, as in Caffe."""
     importlib.import_module("caffeconv.pycaffe.draw")
-    rows = re.findall(r"^\| (`.*?) \|", PYCAFFE, re.MULTILINE)
+    rows = re.findall(r"^\| (`.*?) \|", pages()["pycaffe.md"], re.MULTILINE)
     listed = [re.split(r"[.(]", name)[0] for row in rows for name in re.findall(r"`([^`]+)`", row)]
     net = caffe.Net("fixtures/digits/deploy.prototxt", caffe.TEST)
     assert [name for name in listed if not (hasattr(caffe, name) or hasattr(net, name))] == []
@@ -197,49 +258,14 @@ def test_pycaffe_names() -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_deployment_python() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", DEPLOYMENT, re.DOTALL)
-    Path("example.py").write_text(code)
-    (given,) = runpy.run_path("example.py")["model"].graph.input
-    assert given.type.tensor_type.elem_type == 2  # uint8
-
-
-@pytest.mark.usefixtures("project")
-def test_infogain_python() -> None:
-    code = re.findall(r"```python\n(.*?)```", INFOGAIN, re.DOTALL)
-    Path("example.py").write_text("\n".join(code))
-    h = runpy.run_path("example.py")["h"]
-    np.testing.assert_array_equal(read_matrix("H.binaryproto"), h)
-    np.testing.assert_allclose(h.sum(axis=1), 1, rtol=1e-6)
-
-
-@pytest.mark.usefixtures("project")
 def test_infogain_warning() -> None:
     """The page quotes what is said about a net that was written for probabilities."""
-    (quoted,) = re.findall(r"they warn that `(.*?)`", INFOGAIN)
+    (quoted,) = re.findall(r"they warn that `(.*?)`", pages()["infogain.md"])
     net = Path("old.prototxt")
-    net.write_text({name: content for content, name in FILE.findall(INFOGAIN)}[net.name])
+    net.write_text(
+        next(text for _, _, text in FENCE.findall(pages()["infogain.md"]) if text.startswith("# old.prototxt"))
+    )
     assert quoted in CliRunner().invoke(main, ["inspect", str(net)]).stderr
-
-
-@pytest.mark.usefixtures("project")
-def test_weights_python() -> None:
-    """The page's snippets run one after the other, and the Keras model reads a picture as the net does."""
-    for suffix in ("safetensors", "npz", "h5"):
-        digits = "fixtures/digits/deploy.prototxt", "fixtures/digits/digits.caffemodel"
-        assert CliRunner().invoke(main, ["convert", *digits, "-o", f"digits.{suffix}"]).exit_code == 0
-    snippets = re.findall(r"```python\n(.*?)```", WEIGHTS, re.DOTALL)
-    found = []
-    for code in snippets:
-        Path("example.py").write_text(code)
-        found.append(runpy.run_path("example.py"))
-    safetensors, npz, keras, metadata = found
-    assert safetensors["kernel"].shape == (5, 5, 1, 8)
-    np.testing.assert_array_equal(safetensors["kernel"], npz["kernel"])
-    assert metadata["padding"] == "same"
-    picture = np.random.default_rng(1).uniform(0, 255, (1, 1, 28, 28)).astype(np.float32)
-    want = caffeconv.Net(*digits, phase="TEST").forward(data=picture)["prob"]
-    np.testing.assert_allclose(keras["model"](picture.transpose(0, 2, 3, 1)), want, rtol=1e-4, atol=1e-6)
 
 
 def test_layer_table_is_fresh() -> None:
@@ -247,33 +273,8 @@ def test_layer_table_is_fresh() -> None:
     assert (ROOT / "docs" / "layers.md").read_text() == page, "run: python docs/generate_layers.py"
 
 
-def test_links() -> None:
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
-
-
-def test_custom_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from caffeconv.layers import LAYERS
-
-    page = (ROOT / "docs" / "custom_layers.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    (layer,) = re.findall(r"```\n(layer \{.*?)```", page, re.DOTALL)
-    (tmp_path / "gain.py").write_text(code)
-    (tmp_path / "net.prototxt").write_text(
-        'layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 dim: 4 } } }\n' + layer
-    )
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(caffeconv.CaffeconvError, match="Unknown layer type: ChannelGain"):
-        caffeconv.Net("net.prototxt")
-    try:
-        runpy.run_path("gain.py")
-        net = caffeconv.Net("net.prototxt")
-        net.params["gain"][0].data[...] = [1, 2, 3]
-        x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-        expected = x * np.array([1, 2, 3], np.float32)[:, None] + np.float32(0.5)
-        np.testing.assert_allclose(net.forward(x=x)["y"], expected)
-        with pytest.raises(ValueError, match="there is a layer type ReLU already"):
-            caffeconv.register_layer(LAYERS["ChannelGain"], "ReLU")
-    finally:
-        LAYERS.pop("ChannelGain", None)
+@pytest.mark.parametrize("page", ["commands.md", "python.md"])
+def test_references_are_up_to_date(page: str) -> None:
+    """The pages that are made of click and of docstrings."""
+    make = runpy.run_path(str(ROOT / "docs" / "generate_reference.py"))["PAGES"][page]
+    assert pages()[page] == make(), "run: python docs/generate_reference.py"

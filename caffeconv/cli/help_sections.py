@@ -32,11 +32,16 @@ class SectionedCommand(click.Command):
         self._headings = headings
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading, rows in self.sections(ctx).items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+    def sections(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+        """Heading → options and their help, in the help's order."""
         records = {p.name: record for p in self.get_params(ctx) if (record := p.get_help_record(ctx)) is not None}
-        named = {name for names in self._headings.values() for name in names}
-        sections = {**self._headings, "Other options": [name for name in records if name not in named]}
-        for heading, names in sections.items():
-            rows = [records[name] for name in names if name in records]
-            if rows:
-                with formatter.section(heading):
-                    formatter.write_dl(rows)
+        headed = {name for names in self._headings.values() for name in names}
+        names_by_heading = {**self._headings, "Other options": [name for name in records if name not in headed]}
+        sections = {
+            heading: [records[name] for name in names if name in records] for heading, names in names_by_heading.items()
+        }
+        return {heading: rows for heading, rows in sections.items() if rows}

@@ -59,7 +59,7 @@ def convert(
         seed: for fillers that draw at random.
         infogain: what InfogainLoss layers are given: "logits" (Caffe 1.0), or "probabilities" (before April 2017).
         allow_python: import and run the module of a `type: "Python"` layer, to learn its shapes and parameters.
-        ignore_unknown_fields: go on without prototxt fields that the schema lacks.
+        ignore_unknown_fields: ignore prototxt fields that the schema lacks.
         fully_convolutional: write InnerProduct layers as convolutions, whose windows are what the layers see at the
             net's own size; height and width are open where every layer allows it.
         dialect: the fork whose rules count where forks have several of one name; None: by what the net itself says.

@@ -79,7 +79,7 @@ def _last_axis_words(sets: Sequence[h5py.Dataset]) -> str:
     shapes = " and ".join(format_shape(dataset.shape) for dataset in sets)
     return (
         f". The last axes of {shapes} agree: the {min(lengths)} items seem to lie there, as in files that MATLAB wrote, whose "
-        "axes come in reverse order. Caffe wants items on the first axis: write the file anew with the axes turned round"
+        "axes come in reverse order. Caffe wants items on the first axis: write the file again with the axes reversed"
     )
 
 

@@ -45,7 +45,7 @@ def hdf5_faults(where: object) -> Iterator[None]:
         if "unable to lock" in str(error):
             raise CaffeconvError(f"{where}: another process has it open for writing; wait for that to end") from None
         raise CaffeconvError(
-            f"{where}: not readable as HDF5: {_first_line(error)}; {_NEEDED}. Copy it again, or write it anew"
+            f"{where}: not readable as HDF5: {_first_line(error)}; {_NEEDED}. Copy it again, or write it again"
         ) from None
 
 

@@ -82,8 +82,8 @@ class Checkpoint:
         if folder.exists() and (folder / "journal.json").exists():
             journal = _read_journal(folder)
             raise CaffeconvError(
-                f"{folder}: an interrupted run left {journal.items} items here. `resume=True` goes on with it; "
-                "to begin anew, remove the folder"
+                f"{folder}: an interrupted run left {journal.items} items here. `resume=True` continues it; "
+                "to start over, remove the folder"
             )
         with _space(out, folder, 0):
             folder.mkdir(exist_ok=True)
@@ -112,8 +112,8 @@ class Checkpoint:
             different.append(f"`blobs=…`: {', '.join(journal.blobs)} then, {', '.join(blobs)} now")
         if different:
             raise CaffeconvError(
-                f"{folder}: this run cannot go on, as it is another one.\n  " + "\n  ".join(different) + "\n"
-                "Give it what it had then, or remove the folder and begin anew"
+                f"{folder}: this run cannot be continued, as it is another one.\n  " + "\n  ".join(different) + "\n"
+                "Give it what it had then, or remove the folder and start over"
             )
         checkpoint = cls(out, journal)
         checkpoint._cut_to_journal()
@@ -183,7 +183,7 @@ class Checkpoint:
                 continue
             if not part.exists() or part.stat().st_size < size:
                 raise CaffeconvError(
-                    f"{part}: {size} bytes of '{blob}' were written here and are gone; remove {self.folder} and begin anew"
+                    f"{part}: {size} bytes of '{blob}' were written here and are gone; remove {self.folder} and start over"
                 )
             os.truncate(part, size)
         for blob in self.journal.blobs:
@@ -291,13 +291,11 @@ def _read_journal(folder: Path, name: str = "journal.json") -> Journal:
         journal = Journal({}, (), version=0)
     if journal.version != _VERSION:
         raise CaffeconvError(
-            f"{folder / name}: not readable, or of another version of caffeconv; remove the folder, and begin anew"
+            f"{folder / name}: not readable, or of another version of caffeconv; remove the folder and start over"
         )
     for file in folder.iterdir():
         if _OURS.fullmatch(file.name) and (file.is_symlink() or not file.is_file()):
-            raise CaffeconvError(
-                f"{file}: a file of the run was needed, and no link; remove the folder, and begin anew"
-            )
+            raise CaffeconvError(f"{file}: a file of the run was needed, and no link; remove the folder and start over")
     return journal
 
 

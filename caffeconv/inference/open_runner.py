@@ -257,12 +257,12 @@ def _check_model(request: RunRequest) -> None:
         )
     if options.fully_convolutional:
         raise CaffeconvError(
-            f"{net}: an ONNX model stays as it is; convert the net anew with `fully_convolutional=True`, or leave that out"
+            f"{net}: an ONNX model stays as it is; convert the net again with `fully_convolutional=True`, or leave that out"
         )
     if options.infogain is not None:
         raise CaffeconvError(
             f"{net}: in an ONNX model it is settled what InfogainLoss layers are given; leave `infogain=…` out, or "
-            f"convert the net anew with `infogain={options.infogain!r}`"
+            f"convert the net again with `infogain={options.infogain!r}`"
         )
     if not net.is_file():
         raise CaffeconvError(f"{net}: no such file; an ONNX model was needed")

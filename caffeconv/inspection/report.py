@@ -40,14 +40,19 @@ class Report:
     """The result of `inspect`."""
 
     net: str
+    """Its name."""
     layers: tuple[LayerReport, ...]
+    """In the net's order: name, type, tops and parameters with their shapes, costs."""
     diagnostics: tuple[Diagnostic, ...]
+    """Problems and remarks."""
     blobs: Mapping[str, Shape]
     """Blob → shape, in the order in which Caffe makes them."""
     params: Mapping[str, list[Shape]]
     """Layer → shapes of its parameters, for layers that have any."""
     inputs: Mapping[str, Shape] = field(default_factory=dict)
+    """Blob → shape, of what the caller or a data layer fills."""
     outputs: Mapping[str, Shape] = field(default_factory=dict)
+    """Blob → shape, of what no layer reads."""
     cures: tuple[Cure, ...] = ()
     """Edits after which the net is whole and takes all its weights, best first, at most three; each was checked."""
     peak_bytes: int = 0

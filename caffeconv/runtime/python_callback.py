@@ -95,7 +95,7 @@ class PythonNodes:
             raise error
         if self._shape_errors:
             raise ShapesChangedError(
-                f"{next(iter(self._shape_errors.values()))}. caffeconv.Net plans anew for what such a layer makes"
+                f"{next(iter(self._shape_errors.values()))}. caffeconv.Net adapts to what such a layer makes"
             )
 
     def _on_call(self, pointer: ctypes._Pointer[_Call]) -> int:

@@ -193,7 +193,7 @@ def test_a_net_too_large_is_refused_before_memory_is_taken(tmp_path: Path) -> No
 def test_an_onnx_model_has_its_form_of_infogain_loss(tmp_path: Path) -> None:
     model = tmp_path / "m.onnx"
     assert call("convert", NET, WEIGHTS, "-o", model).exit_code == 0
-    assert_refused(call("run", model, "--infogain", "probabilities"), "leave --infogain out", "convert the net anew")
+    assert_refused(call("run", model, "--infogain", "probabilities"), "leave --infogain out", "convert the net again")
 
 
 def test_half_precision_is_for_cuda(tmp_path: Path) -> None:

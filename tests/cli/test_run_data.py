@@ -383,7 +383,7 @@ def test_another_run_is_not_gone_on_with(many: Path, tmp_path: Path) -> None:
 def test_nothing_to_go_on_with(here: Path) -> None:
     result = run("net.prototxt", "--blobs", "ip", "-o", "f.h5", "--resume")
     assert result.exit_code == 0
-    assert "f.h5: nothing to go on with; beginning anew" in result.stderr
+    assert "f.h5: nothing to resume; starting from the beginning" in result.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
@@ -509,7 +509,7 @@ def test_items_that_do_not_fit(here: Path) -> None:
     ("arguments", "said"),
     [
         (("--blobs", "ip"), "--blobs keeps features; say where: -o FILE.h5"),
-        (("--resume",), "--resume goes on with an output; name it"),
+        (("--resume",), "--resume continues an output file; name it"),
         (("-o", "f.npz", "--per-batch", "b.csv"), "--per-batch is of scores"),
         (("--crop", "3"), "--resize, --crop, --rgb, --oversample and --format are for --input"),
         (("--input", "data=x.npy", "--iterations", "3"), "--iterations with --input: it is for a net's data layers"),

@@ -288,7 +288,7 @@ WRONG = [
         2,
         "--iterations with --input: it is for a net's data layers; leave one of them out",
     ),
-    ("run net.prototxt w.caffemodel --input 7.png --resume", 2, "--resume goes on with an output; name it: -o FILE"),
+    ("run net.prototxt w.caffemodel --input 7.png --resume", 2, "--resume continues an output file; name it: -o FILE"),
     (
         "run net.prototxt w.caffemodel --input 7.png --blobs conv9",
         1,

@@ -376,7 +376,7 @@ def test_ctrl_c_leaves_what_can_be_gone_on_with(here: Path) -> None:
     assert process.returncode == 130
     assert stdout == ""
     assert "Traceback" not in stderr
-    assert "items are in f.npy.partial; the same command with --resume goes on" in stderr
+    assert "items are in f.npy.partial; the same command with --resume continues" in stderr
     assert workers_of(process.pid) == []
     went_on = run_ray(*given, "-o", "f.npy", "--resume")
     assert went_on.exit_code == 0, went_on.stderr

@@ -101,8 +101,8 @@ def convert_command(
     framework = FRAMEWORKS.get(out.suffix.lower())
     if framework is not None:
         raise CaffeconvError(
-            f"{out}: {framework} reads our ONNX models by a converter of its own: write a name that ends in .onnx, and go on "
-            "as docs/other_frameworks.md says"
+            f"{out}: {framework} reads our ONNX models by a converter of its own: write a name that ends in .onnx, and "
+            "continue as docs/other_frameworks.md says"
         )
     if out.suffix.lower() != ".onnx":
         raise CaffeconvError(

@@ -33,14 +33,14 @@ MOST_NAMES = 10
     "fix",
     type=click.Path(path_type=Path),
     metavar="OUT.prototxt",
-    help="Write the net with the first of the edits that mend it: your own text but for these; `-` prints the difference.",
+    help="Write the net with the first suggested fix: your own text, only those lines changed; `-` prints a diff.",
 )
 @click.option(
     "--fix-weights",
     "fix_weights",
     type=click.Path(path_type=Path),
     metavar="OUT.caffemodel",
-    help="Write the weights in the form that NET as it is takes: other names, axes or blobs.",
+    help="Write the weights in the form that NET takes as it is: other names, axes or blobs.",
 )
 @click.option(
     "--swap-channels",

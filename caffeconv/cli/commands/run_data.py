@@ -38,11 +38,11 @@ def run_over_data(request: RunRequest, verbosity: Verbosity) -> None:
         if request.blobs:
             raise click.UsageError("--blobs keeps features; say where: -o FILE.h5, .npz, .npy or .lmdb")
         if request.data.resume:
-            raise click.UsageError("--resume goes on with an output; name it: -o FILE")
+            raise click.UsageError("--resume continues an output file; name it: -o FILE")
         _test(request, verbosity)
         return
     if request.output.per_batch is not None:
-        raise click.UsageError("--per-batch is of scores; with -o features are kept. Leave one of them out")
+        raise click.UsageError("--per-batch is for scores; -o keeps features. Leave one of them out")
     refuse_input_as_output(out, request.files.all)
     extract(open_net_run(request, partial(note, quiet=verbosity.quiet)), request, out, verbosity)
 

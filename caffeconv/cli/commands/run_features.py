@@ -29,7 +29,7 @@ def extract(run: OpenedRun, request: RunRequest, out: Path, verbosity: Verbosity
     say = partial(note, quiet=verbosity.quiet)
     identity = run.identify()
     if request.data.resume and was_finished(out, identity, run.blobs):
-        say(f"{out}: whole already; the run was stopped after it")
+        say(f"{out}: complete already; the run was stopped after it")
         return
     check_feature_file(out, len(run.blobs))
     check_engine(request.engine, run.net)
@@ -55,7 +55,7 @@ def _checkpoint(
         say(f"{out}: going on after {checkpoint.journal.items} items")
     else:
         if resume:
-            say(f"{out}: nothing to go on with; beginning anew")
+            say(f"{out}: nothing to resume; starting from the beginning")
         checkpoint = Checkpoint.create(out, identity, blobs)
     try:
         yield checkpoint
@@ -78,7 +78,7 @@ def _write(checkpoint: Checkpoint, run: OpenedRun, runner: DatasetRunner, verbos
             write_features(checkpoint, blocks, advance, item_name)
     except KeyboardInterrupt:
         items, folder = checkpoint.journal.items, checkpoint.folder
-        note(f"stopped: {items} items are in {folder}; the same command with --resume goes on")
+        note(f"stopped: {items} items are in {folder}; the same command with --resume continues")
         raise
     journal = checkpoint.journal
     say_corrupt(journal.skipped)

@@ -66,7 +66,7 @@ def _is_in_rows(request: RunRequest, session: Session) -> Path | None:
         )
     if out is None:
         if resume:
-            raise click.UsageError("--resume goes on with an output; name it: -o FILE")
+            raise click.UsageError("--resume continues an output file; name it: -o FILE")
         return None
     form = format_of(out)
     is_whole = form.whole is not None
@@ -76,7 +76,7 @@ def _is_in_rows(request: RunRequest, session: Session) -> Path | None:
     if request.output.draw is not None:
         raise click.UsageError(f"--draw with {out}: rows are kept of any number of items; draw in a run of its own")
     if request.output.records is not None:
-        raise click.UsageError(f"--resume goes on with whole blobs, and {out} is to hold classes or boxes")
+        raise click.UsageError(f"--resume continues files of whole blobs, and {out} would hold classes or boxes")
     if request.images.oversample:
         raise click.UsageError(
             "--oversample with --blobs or --resume: crops are averaged for classes, not for features"

@@ -56,8 +56,8 @@ class Outputs:
 @click.option(
     "--resume-data",
     is_flag=True,
-    help="With --snapshot: data and random numbers go on too, so that the run equals one without a break. "
-    "Caffe begins its data anew.",
+    help="With --snapshot: continue data and random numbers too, so that the run equals one without a break. "
+    "Caffe starts its data over.",
 )
 @click.option("--iterations", type=click.IntRange(0), metavar="N", help="The last iteration, instead of max_iter.")
 @click.option(
@@ -85,7 +85,7 @@ class Outputs:
     "--log",
     type=click.Path(path_type=Path),
     metavar="FILE.csv|.jsonl",
-    help="Write losses, rates and test outputs, a row an iteration that is displayed or tested.",
+    help="Write losses, rates and test outputs, a row for each iteration that is displayed or tested.",
 )
 @click.option(
     "--plot",
@@ -119,7 +119,7 @@ def train_command(
     if weights and snapshot is not None:
         raise click.UsageError("Give a snapshot to resume training or weights to finetune but not both.")
     if resume_data and snapshot is None:
-        raise click.UsageError("--resume-data: there is no --snapshot to go on from")
+        raise click.UsageError("--resume-data: there is no --snapshot to continue from")
     for path, check in ((log, check_suffix), (plot, check_plot)):
         if path is not None:
             check(path)

@@ -72,7 +72,7 @@ def net_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--root", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
                      help="Read files that the net names only where they lie in this folder or below."),
         click.option("--ignore-unknown-fields", is_flag=True,
-                     help="Go on without prototxt fields that the schema lacks; lists what was dropped."),
+                     help="Ignore prototxt fields that the schema lacks, and list what was dropped."),
     )  # fmt: skip
     decorated: Callable[..., None] = wrapper
     for decorator in reversed(decorators):
