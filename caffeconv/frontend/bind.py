@@ -82,7 +82,8 @@ def at_fillers(graph: Graph) -> str:
         return ""
     number, layers = len(unfilled), len({layer for layer, _ in unfilled})
     what = f"all {number}" if number == len(params) else f"{number} of {len(params)}"
-    return f"{what} parameters, of {layers} layers, are at their fillers"
+    of = "1 layer" if layers == 1 else f"{layers} layers"
+    return f"{what} parameters of {of} are at their fillers"
 
 
 def copied_from(file: WeightsFile, graph: Graph) -> tuple[dict[tuple[str, str], ParamValues], tuple[Diagnostic, ...]]:

@@ -149,8 +149,9 @@ class Proposal(Layer):
         wanted = _anchors_of(bottoms)
         if not wanted or wanted == len(self.anchors):
             return ()
+        anchors = "1 anchor" if wanted == 1 else f"{wanted} anchors"
         return [
-            f"The scores' {bottoms[0][1]} channels and the offsets' {bottoms[1][1]} are for {wanted} anchors; this layer has "
+            f"The scores' {bottoms[0][1]} channels and the offsets' {bottoms[1][1]} are for {anchors}; this layer has "
             f"{len(self.anchors)}, one for each ratio and scale."
         ]
 

@@ -256,7 +256,7 @@ def test_formats_are_for_classes(tmp_path: Path, form: str) -> None:
         assert result.exit_code == 2
         assert "the suffix says how" in result.stderr
     result = call("--input", DIGITS / "7.png", "--resume", "-o", tmp_path / "x.jsonl")
-    assert (result.exit_code, "--resume goes on with whole blobs" in result.stderr) == (2, True)
+    assert (result.exit_code, "--resume continues files of whole blobs" in result.stderr) == (2, True)
     result = call("--input", DIGITS / "7.png", "--blobs", "ip1", "-o", tmp_path / "x.jsonl")
     assert (result.exit_code, "x.jsonl: output 'ip1' is 1×64" in result.stderr) == (1, True)
     assert list(tmp_path.iterdir()) == []

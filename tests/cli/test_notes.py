@@ -14,7 +14,7 @@ from caffeconv.cli import main
 
 DIGITS = ROOT / "fixtures" / "digits"
 NET, WEIGHTS, LABELS = DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel", DIGITS / "labels.txt"
-AT_FILLERS = "no weights were given: all 8 parameters, of 4 layers, are at their fillers, so the results mean nothing"
+AT_FILLERS = "no weights were given: all 8 parameters of 4 layers are at their fillers, so the results mean nothing"
 FC = 'layer { name: "fc" type: "InnerProduct" bottom: "x" top: "fc8" inner_product_param { num_output: 3 } }'
 
 

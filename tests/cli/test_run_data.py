@@ -295,7 +295,7 @@ def test_killed_and_gone_on_with(many: Path, tmp_path: Path, sent: signal.Signal
     assert before <= kept < 20_000
     if sent == signal.SIGINT:
         assert f"stopped: {kept} items are in" in said
-        assert "--resume goes on" in said
+        assert "--resume continues" in said
     assert "Traceback" not in said
     assert f"an interrupted run left {kept} items here" in refusal(*command, "-o", out)
     result = run(*command, "-o", out, "--resume")
@@ -349,7 +349,7 @@ def test_killed_when_the_file_is_there(
     result = run(*command, "-o", out, "--resume")
     assert result.exit_code == 0, result.stderr
     if suffix == ".lmdb" or moment != "first":
-        assert f"{out}: whole already" in result.stderr
+        assert f"{out}: complete already" in result.stderr
         assert out.stat().st_ino == made
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([out.name, whole.name])
     for file in [Path()] if out.is_file() else sorted(path.relative_to(out) for path in out.rglob("*.mdb")):
@@ -510,7 +510,7 @@ def test_items_that_do_not_fit(here: Path) -> None:
     [
         (("--blobs", "ip"), "--blobs keeps features; say where: -o FILE.h5"),
         (("--resume",), "--resume continues an output file; name it"),
-        (("-o", "f.npz", "--per-batch", "b.csv"), "--per-batch is of scores"),
+        (("-o", "f.npz", "--per-batch", "b.csv"), "--per-batch is for scores"),
         (("--crop", "3"), "--resize, --crop, --rgb, --oversample and --format are for --input"),
         (("--input", "data=x.npy", "--iterations", "3"), "--iterations with --input: it is for a net's data layers"),
     ],

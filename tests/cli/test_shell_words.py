@@ -61,11 +61,11 @@ def test_every_argument_in_a_message_is_known() -> None:
 def test_the_same_error_in_python_and_in_the_shell(tmp_path: Path) -> None:
     net = tmp_path / "net.prototxt"
     net.write_text('layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 1 } } } speed: 7')
-    with pytest.raises(caffeconv.CaffeconvError, match="go on without them with `ignore_unknown_fields=True`"):
+    with pytest.raises(caffeconv.CaffeconvError, match="continue without them with `ignore_unknown_fields=True`"):
         caffeconv.convert(net)
     result = CliRunner().invoke(main, ["convert", str(net), "-o", str(tmp_path / "net.onnx")])
     assert result.exit_code == 1
-    assert "go on without them with --ignore-unknown-fields." in result.stderr
+    assert "continue without them with --ignore-unknown-fields." in result.stderr
 
 
 def test_what_inspect_says_of_a_training_net(tmp_path: Path) -> None:

@@ -349,7 +349,7 @@ def test_a_name_that_keras_takes_for_something_else(tmp_path: Path) -> None:
 
 def test_without_weights_it_says_so(tmp_path: Path) -> None:
     result = convert(DIGITS[0], "-o", tmp_path / "w.npz")
-    assert "no weights were given: all 8 parameters, of 4 layers, are at their fillers" in result.stderr
+    assert "no weights were given: all 8 parameters of 4 layers are at their fillers" in result.stderr
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:

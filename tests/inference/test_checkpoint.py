@@ -124,7 +124,7 @@ def test_an_interruption_keeps_what_was_added(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write_features(parts, interrupted(), quiet)  # type: ignore[arg-type]
     parts.close_files()
-    with refused(r"f.h5.partial: an interrupted run left 8 items here. `resume=True` goes on with it"):
+    with refused(r"f.h5.partial: an interrupted run left 8 items here. `resume=True` continues it"):
         Checkpoint.create(tmp_path / "f.h5", RUN, ["x"])
     again = Checkpoint.resume(tmp_path / "f.h5", RUN, ["x"])
     assert again is not None

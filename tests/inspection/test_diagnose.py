@@ -423,6 +423,11 @@ CASES: dict[str, Broken] = {
         {"data": (1, 8, 8, 8)}, conv("conv2", "data", "num_output: 4 kernel_size: 3"), {"conv2": [(4, 2, 3, 3), (4,)]}
     ),
     "classes_of_an_ssd": Broken(PICTURE, SSD % CLASSES[9], SSD_WEIGHTS),
+    "classes_of_rows_and_detections": Broken(
+        PICTURE,
+        (SSD % CLASSES[21]).replace("dim: [0, -1, 21]", "dim: [0, -1, 5]").replace("num_classes: 21", "num_classes: 5"),
+        SSD_WEIGHTS,
+    ),
     "classes_of_detections_alone": Broken(PICTURE, SSD % {**CLASSES[21], "classes": 9}, SSD_WEIGHTS),
     "ratios_of_prior_boxes": Broken(
         PICTURE, (SSD % CLASSES[21]).replace("aspect_ratio: 2", "aspect_ratio: [2, 3]", 1), SSD_WEIGHTS

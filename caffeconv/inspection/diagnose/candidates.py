@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from caffeconv.errors import LayerError
-from caffeconv.inspection.diagnose.class_counts import class_edits
+from caffeconv.inspection.diagnose.class_counts import class_edits, told_by_locations
 from caffeconv.inspection.diagnose.edit import (
     DIM,
     TYPE,
@@ -90,7 +90,7 @@ def _label_maps(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
 
 def _classes(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     """All that another number of classes changes at once."""
-    for definitions in class_edits(trial, misfit):
+    for definitions in (*class_edits(trial, misfit), *told_by_locations(trial, misfit)):
         edits = (edit_between(i, trial.net.layers[i], layer) for i, layer in definitions.items())
         candidate = Candidate(definitions, frozenset((edit.index, name) for edit in edits for name in edit.after))
         if _mends(trial, candidate, misfit):

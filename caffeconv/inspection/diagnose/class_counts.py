@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from caffeconv.inspection.diagnose.edit import DIM, collapsed, settings_of, with_settings
-from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet
+from caffeconv.inspection.diagnose.trial_net import MOST_STEPS, Misfit, TrialNet
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Setting
 from caffeconv.layers import LAYERS
+from caffeconv.tensor.shape import count
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,42 @@ def class_edits(trial: TrialNet, misfit: Misfit) -> Iterator[Mapping[int, LayerD
             definitions[i] = with_settings(trial.net.layers[i], settings)
     if definitions.keys() - counts.outputs.keys():
         yield definitions
+
+
+def told_by_locations(trial: TrialNet, misfit: Misfit) -> Iterator[Mapping[int, LayerDef]]:
+    """Layers behind the scores of an SSD, with as many classes as there are scores for each of its boxes.
+
+    The number of boxes is that of the locations, four numbers each; the layers that make scores stay as they are.
+    """
+    for i in (misfit.index, *_descendants(trial, {misfit.index: 0})) if not misfit.stored else ():
+        layer, settings = trial.net.layers[i], settings_of(trial.net.layers[i])
+        declared = _class_settings(layer).get("num_classes")
+        if not isinstance(declared, int) or settings.get("share_location") is not True or len(layer.bottoms) < 2:
+            continue
+        way = _way_back(trial, layer.bottom_values[1])
+        values = (layer.bottom_values[1], *(trial.net.layers[j].bottom_values[0] for j in way))
+        scores = next((count(trial.shapes[value], 1) for value in values if value in trial.shapes), 0)
+        boxes = count(trial.shapes.get(layer.bottom_values[0], ()), 1) // 4
+        classes, rest = divmod(scores, max(boxes, 1))
+        if rest or classes in (0, declared):
+            continue
+        counts = ClassCount(declared, classes, {})
+        scaled = {j: settings for j in (*way, i) if (settings := _scaled(trial, j, counts))}
+        yield {j: with_settings(trial.net.layers[j], settings) for j, settings in scaled.items()}
+
+
+def _way_back(trial: TrialNet, value: str) -> list[int]:
+    """The layers that a value comes from, nearest first, as long as each reads one blob and has no weights."""
+    way: list[int] = []
+    for _ in range(MOST_STEPS):
+        index = trial.makers.get(value)
+        layer = trial.net.layers[index] if index is not None else None
+        kind = LAYERS.get(layer.type) if layer is not None else None
+        if index is None or layer is None or kind is None or len(layer.bottoms) != 1 or kind.channel_setting:
+            break
+        way.append(index)
+        value = layer.bottom_values[0]
+    return way
 
 
 def class_words(trial: TrialNet, misfit: Misfit) -> Iterator[str]:
