@@ -11,6 +11,8 @@ const FAMILIES = [[/loss|accuracy|softmax|argmax/i, "#35b36b"], [/prior|detectio
 const colour = (type) => (FAMILIES.find(([pattern]) => pattern.test(type)) || [0, "#8a94a6"])[1];
 const STACKED = /^(BatchNorm|BN|Scale|Bias|ReLU6?|PReLU|ELU|Sigmoid|TanH|Swish|Mish|Dropout|Power|HardSwish|HardSigmoid|LRN)$/;
 const layers = report.layers;
+// layers that stand in one box anyway need no block
+report.groups = report.groups.filter((group) => layers.slice(group.first + 1, group.last + 1).some((layer) => !STACKED.test(layer.type)));
 const byName = new Map(layers.map((layer, i) => [layer.name, i]));
 const open = new Set(report.groups.length > 6 && layers.length > 60 ? [] : report.groups.map((_, i) => i));
 let chosen = -1, query = "", view = { x: 0, y: 0, k: 1 }, drawn = null;
@@ -205,11 +207,19 @@ function bounds() {
   return { x: Math.min(...xs), w: Math.max(...drawn.places.map((p) => p.x + p.w)) - Math.min(...xs), h: Math.max(...ys) };
 }
 function fit(whole) {
-  const area = $("graph").getBoundingClientRect(), b = bounds();
-  const k = Math.min(area.width / (b.w + 40), area.height / (b.h + 40), 1.1);
-  view.k = whole ? k : Math.max(k, Math.min(0.8, area.width / (b.w + 40)), 0.35);
-  view.x = area.width / 2 - (b.x + b.w / 2) * view.k;
-  view.y = 20 * Math.min(1, view.k);
+  const area = $("graph").getBoundingClientRect(), b = bounds(), tools = document.querySelector(".zoom");
+  const first = drawn.places.filter((place) => place.rank === 0 && place.box >= 0);
+  for (const room of [0, tools.offsetTop < 20 ? tools.offsetTop + tools.offsetHeight : 0]) {
+    const k = Math.min(area.width / (b.w + 40), (area.height - room) / (b.h + 40), 1.1);
+    view.k = whole ? k : Math.max(k, Math.min(0.8, area.width / (b.w + 40)), 0.6);
+    // of what is wider than the window the beginning of the main path is in the middle
+    const start = drawn.places.find((place) => place.box >= 0 && place.rank === 1) || first[0];
+    const middle = b.w * view.k > area.width ? start.x + start.w / 2 : b.x + b.w / 2;
+    view.x = area.width / 2 - middle * view.k;
+    view.y = room + 20 * Math.min(1, view.k);
+    // what is drawn first gives way to the buttons
+    if (first.every((place) => view.x + (place.x + place.w) * view.k < tools.offsetLeft - 6)) break;
+  }
   apply();
 }
 function zoom(factor, cx, cy) {
@@ -336,7 +346,7 @@ function copied(text, button) {
 
 // ---- nothing chosen yet
 function overview() {
-  const blobs = (what, shapes) => [el("h3", {}, what), ...Object.entries(shapes).map(([name, shape]) => el("div", {}, `${name} ${by(shape)}`))];
+  const blobs = (what, shapes) => !Object.keys(shapes).length ? [] : [el("h3", {}, what), ...Object.entries(shapes).map(([name, shape]) => el("div", {}, `${name} ${by(shape)}`))];
   const best = (field, unit) => layers.map((layer, i) => [layer, i]).filter(([layer]) => layer[field]).sort((a, b) => b[0][field] - a[0][field]).slice(0, 5)
     .map(([layer, i]) => el("button", { class: "pick", onclick: () => choose(i, true) }, el("span", {}, layer.name), el("span", {}, short(layer[field]) + unit)));
   const costly = (title, list) => list.length ? [el("h3", {}, title), ...list] : [];
