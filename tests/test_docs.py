@@ -153,6 +153,8 @@ def test_every_block_runs(page: str) -> None:
 
 
 def test_what_is_not_run_says_why() -> None:
+    """And no block hides in a list, where it would not be found."""
+    assert [page for page, text in PAGES.items() if re.search(r"^ +```", text, re.MULTILINE)] == []
     reasons = {reason for text in PAGES.values() for reason, _, _ in FENCE.findall(text) if reason}
     assert {
         reason for reason in reasons if reason not in REASONS and reason.removeprefix("needs ") not in PACKAGES

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TypeGuard, cast
+from typing import Literal, TypeGuard, cast
 
 from google.protobuf import text_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -83,20 +83,33 @@ def settings_of(definition: LayerDef) -> dict[str, Setting]:
     message: Message = getattr(definition.proto, kind.settings)
     if _has_shape(message):
         settings[DIM] = tuple(message.shape.dim)
-    for name, field in _fields(message).items():
-        if name in _WINDOW:
+    for name, form in _forms(cast("Descriptor", message.DESCRIPTOR)):
+        if form == "window":
             settings[name] = _window_value(message, name)
-        elif name in _COUNTED_NUMBERS and is_repeated(field):
-            if any(value != round(value) for value in getattr(message, name)):
-                continue
-            settings[name] = tuple(map(round, getattr(message, name)))
-        elif name[:-2] in _WINDOW.values() or name in _NO_MATTER or not _is_number(field):
-            continue
-        elif is_repeated(field):
-            settings[name] = tuple(getattr(message, name))
-        else:
+        elif form == "number":
             settings[name] = getattr(message, name)
+        elif form == "numbers":
+            settings[name] = tuple(getattr(message, name))
+        elif all(value == round(value) for value in getattr(message, name)):
+            settings[name] = tuple(map(round, getattr(message, name)))
     return settings
+
+
+_Form = Literal["window", "number", "numbers", "fractions"]
+
+
+@cache
+def _forms(descriptor: Descriptor) -> Sequence[tuple[str, _Form]]:
+    """The fields of a message that may decide shapes, and how each is read."""
+    forms: list[tuple[str, _Form]] = []
+    for name, field in _fields_of(descriptor).items():
+        if name in _WINDOW:
+            forms.append((name, "window"))
+        elif name in _COUNTED_NUMBERS and is_repeated(field):
+            forms.append((name, "fractions"))
+        elif name[:-2] not in _WINDOW.values() and name not in _NO_MATTER and _is_number(field):
+            forms.append((name, "numbers" if is_repeated(field) else "number"))
+    return forms
 
 
 def written_fields(definition: LayerDef) -> frozenset[str]:

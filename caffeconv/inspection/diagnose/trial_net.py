@@ -106,6 +106,8 @@ class TrialNet:
     last_reader: Mapping[str, int]
     makers: Mapping[str, int]
     """Value → index of the layer that makes it."""
+    ancestry: dict[tuple[str, ...], frozenset[int]]
+    """Values → the layers that they come from, of those that were asked for; no edit changes it."""
     memo: dict[Key, TrialResult] = field(default_factory=dict)
 
     @classmethod
@@ -118,7 +120,7 @@ class TrialNet:
         last = {value: indices[-1] for value, indices in readers.items()}
         reader_indices = {v: tuple(r) for v, r in readers.items()}
         makers = {value: i for i, layer in enumerate(net.layers) for value in layer.top_values}
-        trial = cls(context, net, [None] * len(net.layers), {}, {}, reader_indices, last, makers)
+        trial = cls(context, net, [None] * len(net.layers), {}, {}, reader_indices, last, makers, {})
         for i, definition in enumerate(net.layers):
             trial.layers[i], tops, misfit = trial.evaluate(i, definition, None, {})
             trial.shapes.update({v: shape for v, shape in tops.items() if shape is not None})
@@ -137,16 +139,19 @@ class TrialNet:
         shapes = tuple(self.shapes[value] for value in values if value in self.shapes)
         return shapes if len(shapes) == len(values) else None
 
-    def ancestors(self, values: Iterable[str]) -> set[int]:
+    def ancestors(self, values: Iterable[str]) -> frozenset[int]:
         """The layers that values come from."""
-        layers: set[int] = set()
-        pending = list(values)
-        while pending:
-            i = self.makers.get(pending.pop())
-            if i is not None and i not in layers:
-                layers.add(i)
-                pending += self.net.layers[i].bottom_values
-        return layers
+        key = tuple(values)
+        if key not in self.ancestry:
+            layers: set[int] = set()
+            pending = list(key)
+            while pending:
+                i = self.makers.get(pending.pop())
+                if i is not None and i not in layers:
+                    layers.add(i)
+                    pending += self.net.layers[i].bottom_values
+            self.ancestry[key] = frozenset(layers)
+        return self.ancestry[key]
 
     def evaluate(
         self, index: int, definition: LayerDef, layer: Layer | None, changed_shapes: Mapping[str, Shape | None]
@@ -197,7 +202,7 @@ class TrialNet:
         net = NetDef(self.net.name, layers, self.net.phase, self.net.directory, self.net.source, self.net.last_value)
         trial = TrialNet(
             self.context, net, list(self.layers), dict(self.misfits), dict(self.shapes), self.readers, self.last_reader,
-            self.makers,
+            self.makers, self.ancestry,
         )  # fmt: skip
         queue = sorted(definitions)
         while queue:
