@@ -70,6 +70,12 @@ class Diagnostic:
     def __repr__(self) -> str:
         return f"<{self.severity}: {shortened(str(self).partition(chr(10))[0])}>"
 
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        import html  # not for every start of the program
+
+        return f"<pre><b>{self.severity}</b>: {html.escape(str(self))}</pre>"
+
 
 class InvalidNetError(CaffeconvError):
     """Several problems found in one go, reported together."""

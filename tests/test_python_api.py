@@ -56,6 +56,8 @@ def test_a_net_that_does_not_fit_its_weights(tmp_path: Path) -> None:
     assert str(report.cures[0]) == "conv1 { num_output: 7 → 8 }"
     assert repr(report.cures[0]) == "<Cure: conv1 { num_output: 7 → 8 }>"
     assert repr(report.diagnostics[0]).startswith("<error: conv1 (Convolution), line 3 ")
+    assert report.cures[0]._repr_html_() == "<pre>conv1 { num_output: 7 → 8 }</pre>"
+    assert report.diagnostics[0]._repr_html_().startswith("<pre><b>error</b>: conv1 (Convolution), line 3 ")
     page = report._repr_html_()
     assert "&lt;b&gt;net&lt;/b&gt;" in page
     assert "<b>net</b>" not in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -49,6 +50,10 @@ class Cure:
 
     def __repr__(self) -> str:
         return f"<Cure: {self.text(3)}>"
+
+    def _repr_html_(self) -> str:
+        """As notebooks show it."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def text(self, most: int) -> str:
         """The edits; of more than `most` the first ones, and how many follow."""
