@@ -21,6 +21,9 @@ FAR = 2.0
 """How much dearer than the best cure another one may be."""
 REPEATED = 0.1
 """What the same change in one more layer costs, against the first one, where the file proves it."""
+AGREEING = 1.0
+"""What it costs to change the sizes that a further layer says: where several agree, the pictures are likelier wrong."""
+_SAID_SIZES = frozenset(("upsample_h", "upsample_w"))
 PATIENCE = 15_000
 """Layers to evaluate in search of a better cure than the best one, besides as many again as that one took."""
 MOST_STATES = 60
@@ -133,7 +136,7 @@ def edits_of(net: NetDef, definitions: Mapping[int, LayerDef]) -> tuple[Edit, ..
 def _cost(
     statistics: WindowStatistics, definitions: Mapping[int, LayerDef], proven: frozenset[tuple[int, str]]
 ) -> float:
-    total = 0.0
+    total, said_sizes = 0.0, 0
     changes: set[str] = set()
     for edit in edits_of(statistics.net, definitions):
         fields = frozenset(name for i, name in proven if i == edit.index)
@@ -142,7 +145,8 @@ def _cost(
             REPEATED if change in changes and fields else 1.0
         )
         changes.add(change)
-    return total
+        said_sizes += not fields and not _SAID_SIZES.isdisjoint(edit.after)
+    return total + AGREEING * max(0, said_sizes - 1)
 
 
 def minimal(
