@@ -46,7 +46,7 @@ def shortened(text: str) -> str:
 
 
 class CaffeconvWarning(RuntimeWarning):
-    """Something that goes on in another way than was asked for."""
+    """Something is done in another way than was asked for."""
 
 
 class ShapesChangedError(CaffeconvError):

@@ -624,11 +624,11 @@ def test_all_problems_at_once(tmp_path: Path) -> None:
 
 def test_the_search_in_a_long_net_is_bounded(tmp_path: Path, evaluated: list[int]) -> None:
     layers = "".join(
-        conv(f"conv{i}", f"conv{i - 1}" if i else "data", "num_output: 8 kernel_size: 3 pad: 1") for i in range(500)
+        conv(f"conv{i}", f"conv{i - 1}" if i else "data", "num_output: 8 kernel_size: 3 pad: 1") for i in range(300)
     )
-    weights = {f"conv{i}": [(8, 8 if i else 3, 3, 3), (8,)] for i in range(500)}
+    weights = {f"conv{i}": [(8, 8 if i else 3, 3, 3), (8,)] for i in range(300)}
     broken = Broken(
-        PICTURE, layers + product("fc", "conv499", "num_output: 4"), {**weights, "fc": [(4, 8 * 900), (4,)]}
+        PICTURE, layers + product("fc", "conv299", "num_output: 4"), {**weights, "fc": [(4, 8 * 900), (4,)]}
     )
     net, file = broken.write(tmp_path)
     report = caffeconv.inspect(net, file)
