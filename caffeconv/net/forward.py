@@ -15,7 +15,7 @@ from caffeconv.net.data_layers import DataLayers
 from caffeconv.net.pass_state import ForwardPass, Noise
 from caffeconv.net.sessions import SessionPool, Values
 from caffeconv.passes.shared_memory import shared_blobs
-from caffeconv.passes.subgraph import external_inputs, last_writes
+from caffeconv.passes.subgraph import external_inputs, last_writes, values_behind
 from caffeconv.runtime.session import Session
 from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape
 from caffeconv.tensor.window import INT_MAX
@@ -337,11 +337,8 @@ class Forward:
         """The inputs that some blobs depend on."""
         key = tuple(blobs)
         if key not in self._inputs_by_blobs:
-            values = {self._last_values[blob] for blob in key}
-            for node in reversed(self._nodes):
-                if values.intersection(node.tops):
-                    values.update(node.bottoms)
-            self._inputs_by_blobs[key] = values.intersection(self._input_values)
+            values = values_behind(self._nodes, [self._last_values[blob] for blob in key])
+            self._inputs_by_blobs[key] = values & self._input_values
         return self._inputs_by_blobs[key]
 
     def _assign(self, blob: str, values: FloatArray) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from caffeconv.caffe_pb2 import LayerParameter
@@ -34,6 +34,15 @@ def last_writes(nodes: Sequence[Node]) -> dict[str, str]:
         for node in nodes
         for blob, value in zip((*node.definition.tops, *node.tops[len(node.definition.tops) :]), node.tops, strict=True)
     }
+
+
+def values_behind(nodes: Sequence[Node], values: Iterable[str]) -> set[str]:
+    """Every value that some values depend on, these included."""
+    behind = set(values)
+    for node in reversed(nodes):
+        if behind.intersection(node.tops):
+            behind.update(node.bottoms)
+    return behind
 
 
 def extract_subgraph(graph: Graph, span: slice, shapes: Mapping[str, Shape]) -> Graph:
