@@ -246,6 +246,10 @@ class Folding:
         """Whether the tops are the first bottom's memory in Caffe, so that a layer in place behind one changes all."""
         return False
 
+    def rewritten_bottoms(self, node: Node) -> Mapping[int, Layer]:
+        """Bottoms that Caffe's layer changes where they stand, for whoever reads them later: number → what it does there."""
+        return {}
+
     def channel_affine(self, node: Node) -> tuple[FloatArray, FloatArray] | None:
         """(a, b), a value per channel (axis 1) each, where the layer is y = a·x + b; None where it is something else."""
         return None

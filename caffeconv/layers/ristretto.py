@@ -1,7 +1,7 @@
 """Convolutions and inner products in numbers of few bits (Ristretto: base_ristretto_layer.cpp).
 
 What a layer reads, its parameters, and what it makes are rounded; the sums between are exact. The fork rounds the
-bottom where it stands, so that layers that read it as well see it rounded; here each layer rounds for itself.
+bottom where it stands, so that layers that read it afterwards see it rounded, too (`RoundedInPlace`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
-from caffeconv.ir.layer import NO_GRADIENT, Gradients, Node
+from caffeconv.ir.layer import NO_GRADIENT, Gradients, Layer, Node
 from caffeconv.layers.convolution import Convolution, Deconvolution
 from caffeconv.layers.inner_product import InnerProduct
 from caffeconv.tensor.axis_order import AxisOrder
@@ -154,6 +154,58 @@ def _count_before_and_here(onnx: OnnxBuilder, flags: str, like: str) -> str:
     return onnx.op("Reshape", [counts, onnx.op("Shape", [like])], what="count")
 
 
+@dataclass(frozen=True)
+class RoundedInPlace(Layer):
+    """What a layer in numbers of few bits leaves in a bottom: the same values, rounded; no prototxt has such a layer."""
+
+    stands_in_net: ClassVar[bool] = False
+    is_pointwise: ClassVar[bool] = True
+    computes_in_float32: ClassVar[bool] = True
+    is_discontinuous: ClassVar[bool] = True
+
+    quantization: Quantization
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls(Quantization.parse(layer))
+
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        return bottoms
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        self.quantization.rounded(onnx, node.bottoms[0], "layer_in", to=node.tops[0])
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class _InFewBits(Layer):
+    """What the layers in numbers of few bits have alike."""
+
+    computes_in_float32: ClassVar[bool] = True
+    is_discontinuous: ClassVar[bool] = True
+
+    quantization: Quantization = EXACT
+
+    def parameter(self, onnx: OnnxBuilder, name: str) -> str:
+        """The parameter of that name, rounded."""
+        return self.quantization.rounded(onnx, onnx.weight(name), "params")
+
+    def rewritten_bottoms(self, node: Node) -> Mapping[int, Layer]:
+        if self.quantization.precision == "INTEGER_POWER_OF_2_WEIGHTS":
+            return {}
+        return {i: RoundedInPlace(self.quantization) for i in range(len(node.bottoms))}
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        raise LayerError(NO_GRADIENT)
+
+    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
+        return None
+
+
 def _lower_rounded(
     quantization: Quantization, node: Node, onnx: OnnxBuilder, lower: Callable[[Node, OnnxBuilder], None]
 ) -> None:
@@ -174,13 +226,8 @@ NOTE = "the layer rounds what it reads, its parameters and what it makes; the pa
 
 
 @dataclass(frozen=True)
-class ConvolutionRistretto(Convolution):
+class ConvolutionRistretto(_InFewBits, Convolution):
     """A Convolution in numbers of few bits, said by quantization_param (Ristretto: conv_ristretto_layer.cpp)."""
-
-    computes_in_float32: ClassVar[bool] = True
-    is_discontinuous: ClassVar[bool] = True
-
-    quantization: Quantization = EXACT
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -190,17 +237,6 @@ class ConvolutionRistretto(Convolution):
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         _check_planes(node)
         _lower_rounded(self.quantization, node, onnx, super().lower)
-
-    def parameter(self, onnx: OnnxBuilder, name: str) -> str:
-        return self.quantization.rounded(onnx, super().parameter(onnx, name), "params")
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        raise LayerError(NO_GRADIENT)
-
-    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
-        return None
 
     def _notes(self, node: Node) -> tuple[str, ...]:
         return (*super()._notes(node), NOTE)
@@ -217,33 +253,21 @@ def _check_planes(node: Node) -> None:
 
 
 @dataclass(frozen=True)
-class FcRistretto(InnerProduct):
+class FcRistretto(_InFewBits, InnerProduct):
     """An InnerProduct in numbers of few bits, said by quantization_param (Ristretto: fc_ristretto_layer.cpp)."""
 
     is_fully_connected: ClassVar[bool] = False
-    computes_in_float32: ClassVar[bool] = True
-    is_discontinuous: ClassVar[bool] = True
-
-    quantization: Quantization = EXACT
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
-        _check_axis(layer, layer.proto.inner_product_param.axis)
+        p = layer.proto.inner_product_param
+        _check_axis(layer, p.axis)
+        if p.normalize:
+            raise LayerError("normalize: true is another fork's (happynear); FcRistretto is known without")
         return replace(super().parse(layer), quantization=Quantization.parse(layer))
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         _lower_rounded(self.quantization, node, onnx, super().lower)
-
-    def parameter(self, onnx: OnnxBuilder, name: str) -> str:
-        return self.quantization.rounded(onnx, super().parameter(onnx, name), "params")
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        raise LayerError(NO_GRADIENT)
-
-    def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
-        return None
 
     def as_convolution(self, node: Node, bottoms: Shapes) -> Node:
         raise LayerError(

@@ -13,7 +13,7 @@ from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import Diagnostic
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.graph import Graph
-from caffeconv.ir.layer import Node
+from caffeconv.ir.layer import Layer, Node
 from caffeconv.layers.shared_memory import SharedMemory
 from caffeconv.tensor.shape import Shape, unique_name
 
@@ -45,7 +45,10 @@ def shared_diffs(nodes: Sequence[Node], backward: Sequence[Node]) -> dict[str, s
 
 
 def follow_shared_memory(graph: Graph) -> Graph:
-    """Given  a → Flatten → f → ReLU → f , and  a → b   Result  b reads what ReLU left, in a's shape."""
+    """Given  a → Flatten → f → ReLU → f , and  a → b   Result  b reads what ReLU left, in a's shape.
+
+    Given  a → ConvolutionRistretto → c , and then  a → b   Result  b reads a as that layer rounded it.
+    """
     state = _State(dict(graph.shapes), dict(graph.net.last_value))
     nodes: list[Node] = []
     for node in graph.nodes:
@@ -53,6 +56,9 @@ def follow_shared_memory(graph: Graph) -> Graph:
         state.groups.follow(node)
         state.current.update(zip(node.definition.tops, node.tops, strict=False))
         nodes += state.views(nodes[-1])
+        for bottom, layer in node.layer.rewritten_bottoms(node).items():
+            nodes.append(state.rewrite(node, bottom, layer))
+            nodes += state.views(nodes[-1])
     if len(nodes) == len(graph.nodes):
         return graph
     outputs = tuple(state.newest.get(value, value) for value in graph.outputs)
@@ -136,20 +142,30 @@ class _State:
             if blob in self.current
         ]
 
+    def rewrite(self, reader: Node, bottom: int, layer: Layer) -> Node:
+        """What the layer leaves in one of the blobs that it reads."""
+        blob, shape = reader.definition.bottoms[bottom], reader.bottom_shapes[bottom]
+        own = self.current.get(blob, blob)
+        before, value = self.newest.get(own, own), self._new_value(blob, reader, shape)
+        self.newest[own] = value
+        definition = _definition(type(layer).__name__, (blob,), blob, reader, value)
+        return Node(definition, layer, (before,), (value,), (shape,), (shape,))
+
+    def _new_value(self, blob: str, writer: Node, shape: Shape) -> str:
+        value = unique_name(f"{blob}/{writer.name}", set(self.shapes))
+        self.shapes[value] = shape
+        self.last_value[blob] = value
+        return value
+
     def _view(self, blob: str, writer: Node, top: int) -> Node:
         own = self.current[blob]
         before, shape = self.newest.get(own, own), self.shapes[own]
-        value = unique_name(f"{blob}/{writer.name}", set(self.shapes))
-        self.shapes[value] = shape
-        self.last_value[blob] = self.newest[own] = value
-        definition = _definition(blob, writer, top, value)
+        value = self.newest[own] = self._new_value(blob, writer, shape)
+        definition = _definition("SharedMemory", (blob, writer.definition.tops[top]), blob, writer, value)
         bottoms, shapes = (before, writer.tops[top]), (shape, writer.top_shapes[top])
         return Node(definition, SharedMemory(), bottoms, (value,), shapes, (shape,))
 
 
-def _definition(blob: str, writer: Node, top: int, name: str) -> LayerDef:
-    bottoms = (blob, writer.definition.tops[top])
-    proto = LayerParameter(name=name, type="SharedMemory", bottom=bottoms, top=[blob])
-    return LayerDef(
-        name, "SharedMemory", bottoms, (blob,), (), (name,), proto, writer.definition.phase, writer.definition.folders
-    )
+def _definition(kind: str, bottoms: tuple[str, ...], top: str, writer: Node, name: str) -> LayerDef:
+    proto = LayerParameter(name=name, type=kind, bottom=bottoms, top=[top])
+    return LayerDef(name, kind, bottoms, (top,), (), (name,), proto, writer.definition.phase, writer.definition.folders)

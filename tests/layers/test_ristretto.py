@@ -39,6 +39,24 @@ def test_powers_of_2_are_for_parameters_only(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rounded(tmp_path, said, values), values)
 
 
+def test_who_reads_the_bottom_later_sees_it_rounded(tmp_path: Path) -> None:
+    layers = """
+    layer { name: "first" type: "Power" bottom: "x" top: "first" }
+    layer { name: "row" type: "Flatten" bottom: "x" top: "row" }
+    layer { name: "l" type: "FcRistretto" bottom: "row" top: "y" inner_product_param { num_output: 1 }
+            quantization_param { bw_layer_in: 4 fl_layer_in: 1 } }
+    layer { name: "then" type: "Power" bottom: "x" top: "then" power_param { scale: 2 } }
+    """
+    x = np.array([0.25, 1.3, 9], np.float32).reshape(1, 3, 1)
+    path = write_net(tmp_path, {"x": x.shape}, layers)
+    got = run_model(caffeconv.convert(path, batch="keep"), {"x": x})
+    np.testing.assert_array_equal(got["first"], x)
+    np.testing.assert_array_equal(got["then"].ravel(), [1, 3, 7])
+    net = caffeconv.Net(path)
+    net.forward(x=x)
+    np.testing.assert_array_equal(net.blobs["x"].data.ravel(), [0.5, 1.5, 3.5])  # Flatten's memory is x's
+
+
 @pytest.mark.parametrize(
     ("said", "phase", "complaint"),
     [
