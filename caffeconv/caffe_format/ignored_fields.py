@@ -22,7 +22,7 @@ _READING = "it says how data are read; whoever reads them from the net's own sou
 _INT8 = "it is a hint for kernels of 8 bits, which compute nearly the same"
 _NOT_BUILT = "no layer that reads it is built"
 _UNUSED = "the fork's own code does not look at it"
-_REFUSED = "it counts only with what is refused: several pictures, soft_nms"
+_REFUSED = "it counts only with what is refused: several pictures"
 _FILE = "it is a form of the numbers in a file, which the reader of weights files knows"
 _RANDOM = "it belongs to what is drawn at random"
 _REASONS: Mapping[str, Mapping[str, str]] = {
@@ -164,7 +164,7 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
         ),
     },
     _UNUSED: {"CorrelationParameter": "do_abs single_direction", "NMSParameter": "num_peak"},
-    _REFUSED: {"ImResizeParameter": "start_scale scale_gap", "NonMaximumSuppressionParameter": "theta"},
+    _REFUSED: {"ImResizeParameter": "start_scale scale_gap"},
     _FILE: {
         "BlobProto": "raw_data_type raw_diff_type raw_data raw_diff",
         "LayerParameter": "add_param sub_param mul_param div_param",

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-FLOAT, INT64, DOUBLE = 1, 7, 11
+FLOAT, INT64, BOOL, DOUBLE = 1, 7, 9, 11

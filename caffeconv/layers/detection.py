@@ -11,11 +11,11 @@ import numpy as np
 from caffeconv.caffe_pb2 import PriorBoxParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
-from caffeconv.ir.element_types import FLOAT, INT64
+from caffeconv.ir.element_types import FLOAT
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, at_least
 from caffeconv.layers.detection_inputs import POLYGON, DetectionForm, DetectionInputs
+from caffeconv.layers.detection_suppression import Suppression, length
 from caffeconv.layers.gradient_ops import refuse_all
-from caffeconv.layers.pooling import LOWEST
 from caffeconv.tensor.shape import Shape, Shapes, count, format_shape
 
 if TYPE_CHECKING:
@@ -33,15 +33,6 @@ def legacy_shape(shape: Shape) -> tuple[int, int, int, int]:
 
 
 @dataclass(frozen=True)
-class Suppression:
-    """What the non-maximum suppression of a class starts from, and what it drops."""
-
-    threshold: float
-    eta: float
-    top_k: int | None
-
-
-@dataclass(frozen=True)
 class DetectionOutput(Layer):
     """Boxes from offsets to the prior boxes, thinned by non-maximum suppression, class by class.
 
@@ -53,8 +44,8 @@ class DetectionOutput(Layer):
     A class takes the `top_k` best boxes whose score lies above `confidence_threshold`, equal ones by their number, and
     keeps a box that overlaps no better kept one by more than `nms_threshold` (intersection over union; nothing
     overlaps a box whose edges are in the wrong order). With `eta` below 1 that threshold sinks by this factor after
-    each kept box as long as it is above 0.5. A picture keeps the `keep_top_k` best of all its classes (ssd:
-    detection_output_layer.cpp; ApplyNMSFast in bbox_util.cpp).
+    each kept box as long as it is above 0.5; `soft_nms` is deepdetect's rule (`softly_kept`). A picture keeps the
+    `keep_top_k` best of all its classes (ssd: detection_output_layer.cpp; ApplyNMSFast in bbox_util.cpp).
     """
 
     bottoms: ClassVar[Arity] = at_least(3)
@@ -72,7 +63,6 @@ class DetectionOutput(Layer):
     background: int
     code: str
     variance_in_target: bool
-    confidence_threshold: float
     nms: Suppression
     keep_top_k: int | None
     form: DetectionForm
@@ -80,19 +70,10 @@ class DetectionOutput(Layer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.detection_output_param
-        nms = p.nms_param
         if not p.HasField("num_classes"):
             raise LayerError("Must specify num_classes")
         if p.num_classes < 1:
             raise LayerError(f"num_classes is {p.num_classes}; at least 1 was needed")
-        if nms.nms_threshold < 0:
-            raise LayerError(f"nms_threshold is {nms.nms_threshold:g}; nms_threshold must be non negative.")
-        if nms.soft_nms:
-            raise LayerError(
-                "soft_nms: true, deepdetect's rule, is not supported; soft_nms: false drops overlapping boxes as SSD does"
-            )
-        if not 0 < nms.eta <= 1:
-            raise LayerError(f"eta is {nms.eta:g}; a value above 0 and at most 1 was needed")
         if p.share_location and p.background_label_id == -1:
             # ssd: the one set of shared boxes has label -1 itself, and is taken for the background's
             raise LayerError(
@@ -100,12 +81,10 @@ class DetectionOutput(Layer):
                 "(Could not find location predictions for label -1); use a background_label_id that no class has, "
                 f"such as {p.num_classes}"
             )
-        threshold = p.confidence_threshold if p.HasField("confidence_threshold") else LOWEST
-        top_k = nms.top_k if nms.HasField("top_k") and nms.top_k > -1 else None
         keep_top_k = p.keep_top_k if p.keep_top_k > -1 else None
         return cls(
             p.num_classes, p.share_location, p.background_label_id, PriorBoxParameter.CodeType.Name(p.code_type),
-            p.variance_encoded_in_target, threshold, Suppression(nms.nms_threshold, nms.eta, top_k), keep_top_k,
+            p.variance_encoded_in_target, Suppression.parse(p), keep_top_k,
             DetectionForm.parse(p, len(layer.bottoms), layer.dialect),
         )  # fmt: skip
 
@@ -178,12 +157,10 @@ class DetectionOutput(Layer):
         scores, order = self._best(confidences, onnx, candidates)  # N × labels × candidates
         inputs = self.form.inputs(node, onnx, sets=1 if self.share_location else self.num_classes)
         boxes = self._candidate_boxes(inputs, onnx, candidates, order)  # groups × candidates × 4 or 12
-        scores_left = self._suppressed(
-            onnx,
-            self._upright(inputs, onnx, boxes),
-            onnx.reshape(scores, (groups, candidates), what="group_scores"),
-            candidates,
-        )  # groups × candidates, bool
+        scores = onnx.reshape(scores, (groups, candidates), what="group_scores")
+        row_order, scores_left = self.nms.kept(onnx, self._upright(inputs, onnx, boxes), scores, candidates)
+        if row_order is not None:
+            scores, boxes, scores_left = self._in_order(onnx, row_order, (scores, boxes, scores_left), per_picture)
         scores_left = onnx.reshape(scores_left, (num, per_picture), what="kept")
         scores = onnx.reshape(scores, (num, per_picture), what="picture_scores")
         if self.keep_top_k is not None and self.keep_top_k < per_picture:
@@ -283,79 +260,31 @@ class DetectionOutput(Layer):
         corners = [onnx.op(sign, [centre, half], what="corner") for sign in ("Sub", "Add")]
         return onnx.op("Concat", corners, what="decoded", axis=-1)
 
-    def _suppressed(self, onnx: OnnxBuilder, boxes: str, scores: str, candidates: int) -> str:
-        """Which candidates of each group stay, bool; boxes groups × candidates × 4, scores groups × candidates."""
-        low, high = onnx.ops("Split", [boxes, onnx.ints("halves", [2, 2])], 2, what="edges", axis=-1)
-        narrowest = onnx.reduce("ReduceMin", onnx.op("Sub", [high, low], what="extent"), [-1], keepdims=True)
-        # ONNX puts edges in order, SSD lets such a box overlap nothing: as does a box without area
-        in_order = onnx.op("GreaterOrEqual", [narrowest, onnx.floats("no_extent", 0)], what="in_order")
-        boxes = onnx.op("Where", [in_order, boxes, onnx.floats("no_extent", 0)], what="nms_boxes")
-        if self.nms.eta < 1 and self.nms.threshold > 0.5:
-            return self._suppressed_adaptively(onnx, boxes, scores, candidates)
-        selected = onnx.op(
-            "NonMaxSuppression",
-            [
-                boxes, onnx.op("Unsqueeze", [scores, onnx.ints("column_axis", [1])], what="nms_scores"),
-                onnx.ints("most", [candidates]), onnx.floats("nms_threshold", [min(self.nms.threshold, 1.0)]),
-                onnx.floats("confidence_threshold", [self.confidence_threshold]),
-            ],
-        )  # fmt: skip
-        index = onnx.op("Gather", [selected, onnx.ints("group_and_place", [0, 2])], axis=1, what="selected")
-        nothing = onnx.op("Expand", [onnx.bools("no", False), onnx.op("Shape", [scores])], what="nothing")
-        ones = onnx.op("Expand", [onnx.bools("yes", True), length(onnx, selected)], what="all_selected")
-        return onnx.op("ScatterND", [nothing, index, ones], what="kept_groups")
+    def _in_order(
+        self, onnx: OnnxBuilder, order: str, values: tuple[str, str, str], per_picture: int
+    ) -> tuple[str, str, str]:
+        """Scores, boxes and whether they stay, in the order in which deepdetect kept them.
 
-    def _suppressed_adaptively(self, onnx: OnnxBuilder, boxes: str, scores: str, candidates: int) -> str:
-        """The same with a threshold that sinks (`eta`): candidates one after another, in all groups at once."""
-        column, zero = onnx.ints("column_axis", [1]), onnx.floats("nothing", 0)
-        above = onnx.op("Greater", [scores, onnx.floats("confidence_threshold", self.confidence_threshold)])
-        above = onnx.op("Cast", [above], to=FLOAT, what="above")
-        counts = onnx.reduce("ReduceSum", above, [1], keepdims=False, what="counts")
-        most = onnx.op("Cast", [onnx.reduce("ReduceMax", counts, None, keepdims=False)], to=INT64, what="most_above")
-        most = onnx.op("Max", [most, onnx.ints("one", 1)], what="at_least_one")
-        steps = onnx.op("Unsqueeze", [most, onnx.ints("none", [0])], what="steps")
-
-        def first(value: str) -> str:
-            return onnx.op("Slice", [value, onnx.ints("none", [0]), steps, onnx.ints("none", [0])], what="sequence")
-
-        low, high = onnx.ops("Split", [boxes, onnx.ints("halves", [2, 2])], 2, what="nms_edges", axis=-1)
-        areas = _area(onnx, onnx.op("Sub", [high, low], what="nms_extent"))
-        numbers = onnx.floats("numbers", np.arange(candidates))
-
-        def step(states: Sequence[str], items: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-            (left, threshold), (box, is_above, number) = states, items
-            box = onnx.op("Unsqueeze", [box, column], what="box")
-            box_low, box_high = onnx.ops("Split", [box, onnx.ints("halves", [2, 2])], 2, what="box_edges", axis=-1)
-            common = onnx.op("Sub", [onnx.op("Min", [high, box_high]), onnx.op("Max", [low, box_low])], what="common")
-            common = _area(onnx, onnx.op("Relu", [common]))
-            area = _area(onnx, onnx.op("Sub", [box_high, box_low], what="box_extent"))
-            union = onnx.op("Sub", [onnx.op("Add", [areas, area]), common], what="union")
-            overlap = onnx.op("Div", [common, union], what="overlap")  # 0 / 0 is greater than nothing
-            too_near = onnx.op("Cast", [onnx.op("Greater", [overlap, threshold])], to=FLOAT, what="too_near")
-            beaten = onnx.reduce("ReduceMax", onnx.op("Mul", [too_near, left]), [1], keepdims=True, what="beaten")
-            stays = onnx.op("Mul", [is_above, onnx.op("Sub", [onnx.floats("sure", 1), beaten])], what="stays")
-            place = onnx.op("Cast", [onnx.op("Equal", [numbers, number])], to=FLOAT, what="place")
-            left = onnx.op("Max", [left, onnx.op("Mul", [stays, place])], what="kept")
-            high_yet = onnx.op("Cast", [onnx.op("Greater", [threshold, onnx.floats("half_way", 0.5)])], to=FLOAT)
-            stands = onnx.op("Sub", [onnx.floats("sure", 1), onnx.op("Mul", [stays, high_yet])], what="stands")  # or 0
-            factor = onnx.op("Max", [stands, onnx.floats("eta", self.nms.eta)], what="factor")
-            threshold = onnx.op("Mul", [threshold, factor], what="threshold")
-            # before opset 16 a Scan forgets its states' shapes, and onnxruntime wants to know them
-            return [onnx.reshape(left, (None, candidates)), onnx.reshape(threshold, (None, 1))], []
-
-        groups = length(onnx, scores)
-        thresholds = onnx.op("Concat", [groups, onnx.ints("a_column", [1])], axis=0, what="threshold_shape")
-        states = [
-            onnx.op("Expand", [zero, onnx.op("Shape", [scores])], what="none_kept"),
-            onnx.op("Expand", [onnx.floats("nms_threshold", self.nms.threshold), thresholds], what="thresholds"),
+        In a picture that has more than `keep_top_k` the best of each class come first all the same.
+        """
+        scores, boxes, left = values
+        scores, boxes = (
+            onnx.op("GatherND", [v, _column(onnx, order)], what="in_order", batch_dims=1) for v in values[:2]
+        )
+        if self.keep_top_k is None or self.keep_top_k >= per_picture:
+            return scores, boxes, left
+        kept = onnx.op("Cast", [onnx.op("Reshape", [left, onnx.ints("by_picture", [-1, per_picture])])], to=FLOAT)
+        number = onnx.reduce("ReduceSum", kept, [1], keepdims=True, what="kept_count")
+        full = onnx.op("Greater", [number, onnx.floats("room", self.keep_top_k)], what="full")
+        groups = onnx.ints("groups_of_picture", [1, len(self.labels)])
+        full = onnx.op("Reshape", [onnx.op("Expand", [full, groups]), onnx.ints("a_group_each", [-1, 1])], what="full")
+        places = onnx.floats("minus_places", -np.arange(per_picture // len(self.labels)))
+        key = onnx.op("Where", [full, scores, places], what="row_key")
+        _, rows = onnx.ops("TopK", [key, onnx.ints("top_k", [per_picture // len(self.labels)])], 2, what="rows", axis=1)
+        moved = [
+            onnx.op("GatherND", [v, _column(onnx, rows)], what="by_row", batch_dims=1) for v in (scores, boxes, left)
         ]
-        sequences = [
-            first(onnx.op("Transpose", [boxes], perm=[1, 0, 2])),
-            first(onnx.op("Unsqueeze", [onnx.op("Transpose", [above], perm=[1, 0]), onnx.ints("last_axis", [2])])),
-            first(numbers),
-        ]
-        (left, _), _ = onnx.scan(step, states, sequences, steps=None)
-        return onnx.op("Greater", [left, zero], what="kept_groups")
+        return moved[0], moved[1], moved[2]
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
@@ -387,15 +316,9 @@ def emit_detections(node: Node, onnx: OnnxBuilder, rows: str, no_rows: str, pict
     onnx.emit("Unsqueeze", [rows, onnx.ints("leading_axes", [0, 1])], node.tops)
 
 
-def length(onnx: OnnxBuilder, value: str) -> str:
-    """How long the value's first axis is, as a shape of one axis."""
-    return onnx.op("Gather", [onnx.op("Shape", [value]), onnx.ints("none", [0])], axis=0, what="length")
-
-
-def _area(onnx: OnnxBuilder, extent: str) -> str:
-    """width · height: …×2 → …"""
-    width, height = onnx.ops("Split", [extent, onnx.ints("ones", [1, 1])], 2, what="sides", axis=-1)
-    return onnx.op("Squeeze", [onnx.op("Mul", [width, height]), onnx.ints("sides_axis", [-1])], what="area")
+def _column(onnx: OnnxBuilder, places: str) -> str:
+    """Places along the second axis, as GatherND with batch_dims=1 wants them."""
+    return onnx.op("Unsqueeze", [places, onnx.ints("last_axis", [-1])], what="places")
 
 
 def _best_kept(onnx: OnnxBuilder, scores_left: str, scores: str, number: int) -> str:

@@ -93,6 +93,14 @@ def survivors(onnx: OnnxBuilder, boxes: str, counts: str, overlap: Overlap) -> s
     return left
 
 
+def shares_of(onnx: OnnxBuilder, boxes: str, box: str, overlap: Overlap) -> str:
+    """What share of each of the boxes groups × K × 4 and of the box groups × 1 × 4 is common: groups × K."""
+    halves = onnx.ints("halves", [2, 2])
+    low, high = onnx.ops("Split", [boxes, halves], 2, what="edges", axis=-1)
+    box_low, box_high = onnx.ops("Split", [box, halves], 2, what="box_edges", axis=-1)
+    return _share(onnx, (low, high, _area(onnx, low, high, overlap)), (box_low, box_high), overlap)
+
+
 def _area(onnx: OnnxBuilder, low: str, high: str, overlap: Overlap) -> str:
     """width · height: …×2 → …"""
     size = onnx.op("Sub", [high, low], what="extent")

@@ -13,7 +13,8 @@ from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, at_least, exactly
-from caffeconv.layers.detection import emit_detections, length, no_detections
+from caffeconv.layers.detection import emit_detections, no_detections
+from caffeconv.layers.detection_suppression import length
 from caffeconv.layers.gradient_ops import refuse_all
 from caffeconv.tensor.shape import Shape, Shapes, format_shape
 

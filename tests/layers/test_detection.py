@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.small_nets import Array, input_layer, run_model, run_net, write_net, write_weights
+from support.ssd_detections import Setting, assert_rows, detections, problem
 
 import caffeconv
 
@@ -27,99 +27,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- DetectionOutput ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a DetectionOutput layer says."""
-
-    classes: int
-    shared: bool
-    background: int
-    code: str
-    in_target: bool
-    threshold: float | None
-    nms: float
-    top_k: int | None
-    eta: float
-    keep: int
-
-    def layer(self) -> str:
-        top_k = "" if self.top_k is None else f"top_k: {self.top_k}"
-        threshold = "" if self.threshold is None else f"confidence_threshold: {self.threshold}"
-        return (
-            'layer { name: "det" type: "DetectionOutput" bottom: "loc" bottom: "conf" bottom: "prior" top: "det" '
-            f"detection_output_param {{ num_classes: {self.classes} share_location: {str(self.shared).lower()} "
-            f"background_label_id: {self.background} code_type: {self.code} keep_top_k: {self.keep} "
-            f"variance_encoded_in_target: {str(self.in_target).lower()} {threshold} "
-            f"nms_param {{ nms_threshold: {self.nms} eta: {self.eta} {top_k} }} }} }}"
-        )
-
-
-def decoded(s: Setting, prior: Array, variance: Array, location: Array) -> Array:
-    """One box, as DecodeBBox has it."""
-    scaled = location if s.in_target else location * variance
-    width, height = prior[2] - prior[0], prior[3] - prior[1]
-    if s.code == "CORNER":
-        return prior + scaled
-    if s.code == "CORNER_SIZE":
-        return prior + scaled * np.array([width, height, width, height], F)
-    x = scaled[0] * width + (prior[0] + prior[2]) / F(2)
-    y = scaled[1] * height + (prior[1] + prior[3]) / F(2)
-    w, h = np.exp(scaled[2]) * width, np.exp(scaled[3]) * height
-    return np.array([x - w / F(2), y - h / F(2), x + w / F(2), y + h / F(2)], F)
-
-
-def area(box: Array) -> float:
-    return 0.0 if box[2] < box[0] or box[3] < box[1] else float((box[2] - box[0]) * (box[3] - box[1]))
-
-
-def overlap(a: Array, b: Array) -> float:
-    """Intersection over union, in float32 as SSD has it."""
-    if b[0] > a[2] or b[2] < a[0] or b[1] > a[3] or b[3] < a[1]:
-        return 0.0
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    common = F(width * height)
-    return float(common / F(F(F(area(a)) + F(area(b))) - common))
-
-
-def survivors(s: Setting, boxes: list[Array], scores: Array) -> list[int]:
-    """The priors that one class keeps, best first."""
-    limit = F(-FLT_MAX if s.threshold is None else s.threshold)
-    order = sorted((i for i, score in enumerate(scores) if score > limit), key=lambda i: -float(scores[i]))
-    threshold, kept = F(s.nms), list[int]()
-    for i in order if s.top_k is None or s.top_k < 0 else order[: s.top_k]:
-        if all(overlap(boxes[i], boxes[k]) <= threshold for k in kept):
-            kept.append(i)
-            if s.eta < 1 and threshold > 0.5:
-                threshold = F(threshold * F(s.eta))
-    return kept
-
-
-def detections(s: Setting, location: Array, confidence: Array, prior: Array) -> Array:
-    """The top's rows."""
-    edges, variances = prior[0].reshape(2, -1, 4)
-    number, sets, rows = len(edges), 1 if s.shared else s.classes, []
-    for picture in range(len(location)):
-        offsets = location[picture].reshape(number, sets, 4)
-        scores = confidence[picture].reshape(number, s.classes)
-        found = []
-        for label in range(s.classes):
-            if label == s.background:
-                continue
-            own = 0 if s.shared else label
-            boxes = [decoded(s, edges[i], variances[i], offsets[i, own]) for i in range(number)]
-            for i in survivors(s, boxes, scores[:, label]):
-                found.append((picture, label, scores[i, label], *boxes[i]))
-        if -1 < s.keep < len(found):
-            found = sorted(found, key=lambda row: -row[2])[: s.keep]
-            found.sort(key=lambda row: (row[1], -row[2]))
-        rows += found
-    if not rows:
-        rows = [(picture, *[-1] * 6) for picture in range(len(location))]
-    return np.array(rows, F)
-
-
 @st.composite
 def settings_of(draw: st.DrawFn) -> Setting:
     classes, shared = draw(st.integers(1, 4)), draw(st.booleans())
@@ -134,24 +41,6 @@ def settings_of(draw: st.DrawFn) -> Setting:
     )  # fmt: skip
 
 
-def problem(s: Setting, seed: int, pictures: int, number: int) -> dict[str, Array]:
-    """Boxes on a coarse grid and scores in eighths, so that ties and overlaps right at the threshold come up."""
-    rng = np.random.default_rng(seed)
-    low = rng.integers(0, 6, (number, 2)) / 8
-    edges = np.concatenate([low, low + rng.integers(1, 5, (number, 2)) / 8], axis=1)
-    variances = rng.choice([0.125, 0.25, 1], (number, 4))
-    offsets = rng.integers(-4, 5, (pictures, number * (1 if s.shared else s.classes) * 4)) / 8
-    scores = rng.integers(0, 9, (pictures, number * s.classes)) / 8
-    prior = np.stack([edges.ravel(), variances.ravel()])[None]
-    return {"loc": offsets.astype(F), "conf": scores.astype(F), "prior": prior.astype(F)}
-
-
-def assert_rows(got: Array, want: Array) -> None:
-    assert got.shape == (1, 1, len(want), 7)
-    np.testing.assert_array_equal(got[0, 0, :, :3], want[:, :3])
-    np.testing.assert_allclose(got[0, 0, :, 3:], want[:, 3:], rtol=1e-5, atol=1e-6)
-
-
 @few
 @given(settings_of(), seeds, st.integers(1, 3), st.integers(1, 12))
 def test_every_row_is_ssds(folder: Path, s: Setting, seed: int, pictures: int, number: int) -> None:
@@ -159,55 +48,6 @@ def test_every_row_is_ssds(folder: Path, s: Setting, seed: int, pictures: int, n
     path = write_net(folder, {name: values.shape for name, values in feeds.items()}, s.layer())
     got = run_model(caffeconv.convert(path, batch="keep"), feeds)["det"]
     assert_rows(got, detections(s, feeds["loc"], feeds["conf"], feeds["prior"]))
-
-
-@few
-@given(seeds, st.sampled_from([0.6, 0.7, 0.9]), st.sampled_from([0.5, 0.8, 0.95]), st.sampled_from([None, 12]))
-def test_a_threshold_that_sinks(folder: Path, seed: int, nms: float, eta: float, top_k: int | None) -> None:
-    s = Setting(3, True, 0, "CORNER", False, 0.1, nms, top_k, eta, -1)
-    feeds = problem(s, seed, 2, 30)
-    feeds["loc"] /= 4
-    feeds["prior"][:, 0] = np.tile([0.25, 0.25, 0.75, 0.75], 30)  # a crowd, so that much overlaps by half and more
-    path = write_net(folder, {name: values.shape for name, values in feeds.items()}, s.layer())
-    got = run_model(caffeconv.convert(path, batch="keep"), feeds)["det"]
-    assert_rows(got, detections(s, feeds["loc"], feeds["conf"], feeds["prior"]))
-
-
-def test_a_sinking_threshold_drops_more(folder: Path) -> None:
-    kept = []
-    for eta in (1.0, 0.8):
-        s = Setting(2, True, 0, "CORNER", False, 0.1, 0.9, None, eta, -1)
-        feeds = problem(s, 1, 1, 40)
-        feeds["loc"] /= 8
-        feeds["prior"][:, 0] = np.tile([0.25, 0.25, 0.75, 0.75], 40)
-        path = write_net(folder, {name: values.shape for name, values in feeds.items()}, s.layer())
-        kept.append(run_model(caffeconv.convert(path, batch="keep"), feeds)["det"].shape[2])
-    assert kept[1] < kept[0] / 2
-
-
-@pytest.mark.parametrize(("nms", "kept"), [(0.99, 1), (1.0, 3), (1.5, 3)])
-def test_boxes_that_are_alike_overlap_by_one(folder: Path, nms: float, kept: int) -> None:
-    s = Setting(2, True, 0, "CORNER", False, 0.1, nms, None, 1.0, -1)
-    feeds = {
-        "loc": np.zeros((1, 12), F), "conf": np.array([[0, 0.5, 0, 0.9, 0, 0.7]], F),
-        "prior": np.tile(np.array([0.1, 0.2, 0.6, 0.9], F), 6).reshape(1, 2, 12),
-    }  # fmt: skip
-    path = write_net(folder, {name: values.shape for name, values in feeds.items()}, s.layer())
-    got = run_model(caffeconv.convert(path, batch="keep"), feeds)["det"]
-    np.testing.assert_array_equal(got[0, 0, :, 2], np.array([0.9, 0.7, 0.5], F)[:kept])
-
-
-@pytest.mark.parametrize(("nms", "eta"), [(0.5, 1.0), (1.0, 0.5)])
-def test_an_overlap_of_just_the_threshold_is_not_too_much(folder: Path, nms: float, eta: float) -> None:
-    s = Setting(2, True, 0, "CORNER", False, 0.1, nms, None, eta, -1)
-    edges = [0.25, 0.25, 0.75, 0.75, 0.25, 0.25, 0.5, 0.75, 0.25, 0.25, 0.625, 0.75]  # the second is half of the first
-    feeds = {
-        "loc": np.zeros((1, 12), F), "conf": np.array([[0, 0.9, 0, 0.7, 0, 0.5]], F),
-        "prior": np.array([edges, edges], F)[None],
-    }  # fmt: skip
-    path = write_net(folder, {name: values.shape for name, values in feeds.items()}, s.layer())
-    got = run_model(caffeconv.convert(path, batch="keep"), feeds)["det"]
-    np.testing.assert_array_equal(got[0, 0, :, 2], np.array([0.9, 0.7], F))
 
 
 USUAL = Setting(3, True, 0, "CENTER_SIZE", False, 0.25, 0.45, 20, 1.0, 10)

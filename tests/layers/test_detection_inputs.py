@@ -40,8 +40,8 @@ import caffeconv
         ),
         (
             {"l": (1, 8), "c": (1, 4), "p": (1, 2, 8)},
-            'type: "DetectionOutput" detection_output_param { num_classes: 2 nms_param { soft_nms: true } }',
-            "soft_nms: true",
+            'type: "DetectionOutput" detection_output_param { num_classes: 2 nms_param { soft_nms: true theta: 0 } }',
+            "theta is 0",
         ),
     ],
 )
