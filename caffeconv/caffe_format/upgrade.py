@@ -439,6 +439,8 @@ def _upgrade_v1_layer(old: V1LayerParameter) -> LayerParameter:
     for field, value in old.ListFields():
         if isinstance(value, Message) and field.name in LayerParameter.DESCRIPTOR.fields_by_name:
             getattr(layer, field.name).CopyFrom(value)
+    if old.HasField("strict_dim"):
+        layer.strict_dim = old.strict_dim
     _move_to_3d(layer)
     return layer
 

@@ -205,7 +205,7 @@ def _fit(node: Node, layer: StoredLayer, file: WeightsFile) -> tuple[list[tuple[
     for i, (param, blob) in enumerate(zip(node.params, blobs, strict=True)):
         if blob is None:
             continue
-        if not shape_fits(param.shape, blob, any_vector=node.layer.takes_any_vector):
+        if not _fits(node, param.shape, blob):
             line = (
                 hdf5_line(blob, param.shape) if layer.may_leave_out else mismatch_line(node.name, i, blob, param.shape)
             )
@@ -247,6 +247,12 @@ def hdf5_line(blob: Blob, target: Shape) -> str:
     )
 
 
+def _fits(node: Node, shape: Shape, blob: Blob) -> bool:
+    # DeepLab: without strict_dim the number of values counts alone
+    is_loose = not node.definition.proto.strict_dim and blob.count == count(shape)
+    return is_loose or shape_fits(shape, blob, any_vector=node.layer.takes_any_vector)
+
+
 def shape_fits(target: Shape, blob: Blob, *, any_vector: bool = False) -> bool:
     """Caffe's rule (Blob::ShapeEquals): old four-number shapes are held against the target padded with ones in front.
 
@@ -281,8 +287,7 @@ def _inline_blobs(nodes: Sequence[Node], diagnostics: list[Diagnostic]) -> FileP
     params: FileParams = {}
     for node in nodes:
         for i, (param, blob) in enumerate(zip(node.params, node.definition.inline_blobs, strict=False)):
-            fits = shape_fits(param.shape, blob, any_vector=node.layer.takes_any_vector)
-            if fits and blob.count == count(param.shape):
+            if _fits(node, param.shape, blob) and blob.count == count(param.shape):
                 params[node.name, i] = (ArrayValues(blob.array()), "the prototxt")
             elif blob.count:
                 where = f"{node.definition.where} in its own blobs"

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 _LAST_BVLC_TRANSFORM = 7
 # NVIDIA's: how the work is done and shown, and what Caffe draws at random from
 _TRANSFORM_WITHOUT_EFFECT = frozenset(("display", "num_labels", "use_gpu_transform", "random_seed"))
-_FOREIGN_PICTURES = ("new_dim", "bicubic", "normalize", "new_length", "min_height", "min_width", "label_type", "label")
+_FOREIGN_PICTURES = (
+    "new_dim", "bicubic", "normalize", "new_length", "min_height", "min_width", "label_type", "label", "label_dim",
+)  # fmt: skip
 """Fields of image_data_param in forks that would change what the layer reads."""
 _CROP_SIDES = (("crop_height", "crop_width"), ("crop_h", "crop_w"))
 
@@ -55,7 +57,7 @@ class DataLayer(Layer):
     batch_size: int
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
-        shapes: list[Shape] = [(self.batch_size, *self.item_shape()), (self.batch_size,)]
+        shapes: list[Shape] = [(self.batch_size, *self.item_shape()), (self.batch_size, *self.label_shape)]
         return shapes[: self.number_of_tops]
 
     @abstractmethod
@@ -72,6 +74,11 @@ class DataLayer(Layer):
             return None
         return None if mean is None else (mean.shape[1], mean.shape[2])
 
+    @property
+    def label_shape(self) -> Shape:
+        """The shape of one item's labels."""
+        return ()
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         return
 
@@ -79,7 +86,7 @@ class DataLayer(Layer):
         if tops[0] not in shapes:
             return super().input_shapes(tops, shapes)
         data = shapes[tops[0]]
-        return [data, *(shapes.get(top, data[:1]) for top in tops[1:])]
+        return [data, *(shapes.get(top, (*data[:1], *self.label_shape)) for top in tops[1:])]
 
 
 def _source_remarks(node: Node, written: str) -> Sequence[Diagnostic]:
@@ -176,7 +183,8 @@ class Data(DataLayer):
 class ImageData(DataLayer):
     """Pictures that a file lists, `name label` a line (caffe: image_data_layer.cpp).
 
-    top[0]: N×C×H×W, C 3 (blue, green, red) or, with `is_color: false`, 1; top[1]: N labels.
+    top[0]: N×C×H×W, C 3 (blue, green, red) or, with `is_color: false`, 1; top[1]: N labels, N×label_dim where HashNet's
+    field of that name is given.
     """
 
     settings: ClassVar[str] = "transform_param"
@@ -188,6 +196,7 @@ class ImageData(DataLayer):
     transform: Transform
     shuffle: bool
     rand_skip: int
+    label_dim: int | None = None
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -202,7 +211,12 @@ class ImageData(DataLayer):
         foreign = [name for name in _FOREIGN_PICTURES if p.HasField(name)]
         transform = replace(transform, foreign=(*transform.foreign, *foreign))
         pictures = ImageList(layer.find_file(p.source), p.root_folder, layer.folders, p.is_color, size)
-        return cls(len(layer.tops), _batch_size(p.batch_size), pictures, transform, p.shuffle, p.rand_skip)
+        labels = p.label_dim if p.HasField("label_dim") else None
+        return cls(len(layer.tops), _batch_size(p.batch_size), pictures, transform, p.shuffle, p.rand_skip, labels)
+
+    @property
+    def label_shape(self) -> Shape:
+        return () if self.label_dim is None else (self.label_dim,)
 
     def item_shape(self) -> Shape:
         channels = 3 if self.pictures.color else 1

@@ -1,4 +1,4 @@
-"""Layers that resize planes by rules of their own: ResizeBilinear, ResizeNearestNeighbor, UpsampleDarknet, Downsample."""
+"""Layers that resize planes by rules of their own: ResizeBilinear, ResizeNearestNeighbor, DeephiResize, Resize and kin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from caffeconv.caffe_pb2 import ResizeBilinearParameter, ResizeNearestNeighborPa
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node
-from caffeconv.layers.gradient_ops import sum_over
+from caffeconv.layers.gradient_ops import refuse_all, sum_over
 from caffeconv.tensor.axis_order import AxisOrder
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, format_shape
 
@@ -178,6 +178,109 @@ class ResizeBilinear(Resize):
         upper = np.minimum(np.ceil(position), size - 1).astype(np.int64)
         share: FloatArray = (position - floor).astype(np.float32)
         return lower, upper, share
+
+
+@dataclass(frozen=True)
+class DeephiResize(ResizeBilinear):
+    """Height and width of N×C×H×W as OpenCV resizes them (caffe-xilinx: deephi_resize_layer.cpp).
+
+    BILINEAR: linear between the centres of places; NEAREST: the place to the upper left.
+    """
+
+    in_place: ClassVar[bool] = True
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.deephi_resize_param
+        for names in (("new_height", "new_width"), ("scale_h", "scale_w")):
+            if p.HasField(names[0]) != p.HasField(names[1]):
+                raise LayerError(f"one of {' and '.join(names)}; {' and '.join(names)} should be set at the same time")
+        sizes = (p.new_height, p.new_width) if p.HasField("new_height") else (None, None)
+        targets = tuple(TargetSize(*pair) for pair in zip(sizes, (p.scale_h, p.scale_w), strict=True))
+        return cls((2, 3), targets, "" if p.resize_type == p.NEAREST else "half_pixel_centers")
+
+    def along(self, axis: int, size: int, places: int, x: str, onnx: OnnxBuilder) -> str:
+        if self.coordinates:
+            return super().along(axis, size, places, x, onnx)
+        return ResizeNearestNeighbor(self.axes, self.targets, "").along(axis, size, places, x, onnx)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        return refuse_all(propagate_down)
+
+
+@dataclass(frozen=True)
+class PlaneResize(Resize):
+    """Height and width of N×C×H×W by `resize_ratio`, or to given sizes (Face_Parsing_2016: resize_layer.cpp).
+
+    BILINEAR: linear from the first place on; beyond the last place is 0. NEAREST: the place that the ratio leads back to.
+    """
+
+    ratio: float = 1.0
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p = layer.proto.resize_param
+        if not p.resize_ratio > 0:
+            raise LayerError(f"resize_ratio is {p.resize_ratio:g}; a number above 0 was needed")
+        sizes: tuple[int | None, int | None] = (None, None)
+        factors = p.resize_ratio, p.resize_ratio
+        if p.is_pyramid_test:
+            factors = p.out_height_scale, p.out_width_scale
+        elif p.HasField("height"):
+            sizes = int(p.height), int(p.width)
+        targets = tuple(TargetSize(*pair) for pair in zip(sizes, factors, strict=True))
+        return cls((2, 3), targets, p.Type.Name(p.type), p.resize_ratio)
+
+    def along(self, axis: int, size: int, places: int, x: str, onnx: OnnxBuilder) -> str:
+        weights = self.weights(size, places) if self.coordinates == "BILINEAR" else self._picks(size, places)
+        return _along(onnx, axis, x, weights, f"weights_{axis}")
+
+    def weights(self, size: int, places: int) -> FloatArray:
+        """places × size."""
+        position = np.arange(places, dtype=np.float32) * self._step(size, places)
+        lower = np.floor(position).astype(np.int64)
+        share = position - lower
+        weights = np.zeros((places, size + 1), np.float32)
+        weights[np.arange(places), lower], weights[np.arange(places), lower + 1] = 1 - share, share
+        return weights[:, :size]
+
+    def _picks(self, size: int, places: int) -> FloatArray:
+        sources = (np.arange(places, dtype=np.float32) / np.float32(self.ratio)).astype(np.int64)
+        if sources.max() >= size:
+            raise LayerError(
+                f"place {sources.max()} of {size} would be read; NEAREST goes by resize_ratio, with sizes of its own "
+                "BILINEAR was needed"
+            )
+        picks: FloatArray = np.eye(size, dtype=np.float32)[sources]
+        return picks
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        diff = top_diffs[0]
+        for axis in self.axes:
+            size, places = node.bottom_shapes[0][axis], node.top_shapes[0][axis]
+            back = self.weights(size, places).T if self.coordinates == "BILINEAR" else self._cells(size, places)
+            diff = _along(onnx, axis, diff, back, f"weights_back_{axis}")
+        return Gradients((diff,))
+
+    def _cells(self, size: int, places: int) -> FloatArray:
+        """Which places of the top each place of the bottom takes its diff from: size × places."""
+        ratio = np.float32(self.ratio)
+        first = (np.arange(size, dtype=np.float32) * ratio).astype(np.int64)[:, None]
+        end = (first.astype(np.float32) + ratio).astype(np.int64)
+        place = np.arange(places)
+        cells: FloatArray = ((place >= first) & (place < end)).astype(np.float32)
+        return cells
+
+
+def _along(onnx: OnnxBuilder, axis: int, x: str, weights: FloatArray, what: str) -> str:
+    """Sums of N×C×H×W along its axis 2 or 3, with weights new size × old size."""
+    if axis == 2:
+        return onnx.op("MatMul", [onnx.floats(what, weights), x], what="along_rows")
+    return onnx.op("MatMul", [x, onnx.floats(what, weights.T)], what="along_columns")
 
 
 QUANTIZATION = {"input_scale": 1, "output_scale": 1, "input_zero_point": 0, "output_zero_point": 0}

@@ -78,19 +78,19 @@ class Quantization:
         least, most = -(2.0 ** (bits - 1)) * step, (2.0 ** (bits - 1) - 1) * step
         held = onnx.op("Clip", [value, onnx.floats("least", least), onnx.floats("most", most)], what="held")
         steps = onnx.op("Div", [held, onnx.floats("step", step)], what="steps")
-        return onnx.op("Mul", [_nearest(onnx, steps), onnx.floats("step", step)], what="fixed_point")
+        return onnx.op("Mul", [nearest(onnx, steps), onnx.floats("step", step)], what="fixed_point")
 
     def _mini_float(self, onnx: OnnxBuilder, value: str) -> str:
         """sign · (1 + mantissa) · 2^exponent; from the first value on that is too small, all stay, that one becomes 0."""
         bias = 2 ** (self.exponent - 1) - 1
         greatest, unit = 2**self.exponent - 1 - bias, 2.0**self.mantissa
         size, two = onnx.op("Abs", [value], what="size"), onnx.floats("two", 2)
-        exponent = _exponent(onnx, size)
+        exponent = exponent_of(onnx, size)
         power = onnx.op("Pow", [two, exponent], what="power")
         parts = onnx.op(
             "Mul", [onnx.op("Div", [size, power], what="significand"), onnx.floats("unit", unit)], what="parts"
         )
-        near = onnx.op("Div", [_nearest(onnx, parts), onnx.floats("unit", unit)], what="rounded_significand")
+        near = onnx.op("Div", [nearest(onnx, parts), onnx.floats("unit", unit)], what="rounded_significand")
         rounded = onnx.op("Mul", [near, power], what="rounded")
         most = onnx.floats("greatest", (2 - 1 / unit) * 2.0**greatest)
         over = onnx.op("Greater", [exponent, onnx.floats("greatest_exponent", greatest)], what="over")
@@ -110,7 +110,7 @@ class Quantization:
         least, most = (onnx.floats(f"exponent_{i}", exponent) for i, exponent in enumerate(self.exponents))
         logarithm = onnx.op("Log", [onnx.op("Abs", [value], what="size")], what="logarithm")
         binary = onnx.op("Mul", [logarithm, onnx.floats("per_log_2", 1 / math.log(2))], what="binary_logarithm")
-        held = onnx.op("Max", [_nearest(onnx, binary), least], what="raised")
+        held = onnx.op("Max", [nearest(onnx, binary), least], what="raised")
         power = onnx.op("Pow", [onnx.floats("two", 2), onnx.op("Min", [held, most], what="exponent")], what="power")
         negative = onnx.op("Less", [value, onnx.floats("zero", 0)], what="negative")
         return onnx.op("Where", [negative, onnx.op("Neg", [power], what="negative_power"), power], what="power_of_2")
@@ -126,13 +126,13 @@ def _fraction(values: Sequence[int]) -> int:
     return values[0] if values else FRACTION_BITS
 
 
-def _nearest(onnx: OnnxBuilder, value: str) -> str:
+def nearest(onnx: OnnxBuilder, value: str) -> str:
     """The nearest whole number, halves away from zero."""
     raised = onnx.op("Add", [onnx.op("Abs", [value]), onnx.floats("half", 0.5)], what="raised")
     return onnx.op("Mul", [onnx.op("Sign", [value]), onnx.op("Floor", [raised])], what="nearest")
 
 
-def _exponent(onnx: OnnxBuilder, size: str) -> str:
+def exponent_of(onnx: OnnxBuilder, size: str) -> str:
     """The whole e with 2^e ≤ size < 2^(e+1)."""
     two, one = onnx.floats("two", 2), onnx.floats("one", 1)
     above_zero = onnx.op("Max", [size, onnx.floats("least_normal", 2.0**-126)], what="above_zero")

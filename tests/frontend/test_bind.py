@@ -184,6 +184,21 @@ def test_other_parameters_fit_in_their_own_shape_only(tmp_path: Path) -> None:
         caffeconv.Net(write_net(tmp_path, {"x": X.shape}, layer), weights)
 
 
+@pytest.mark.parametrize("form", ["layer", "layers"])
+def test_without_strict_dim_the_number_of_values_counts_alone(tmp_path: Path, form: str) -> None:
+    kind = '"InnerProduct"' if form == "layer" else "INNER_PRODUCT"
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        f'input: "x" input_dim: 1 input_dim: 3 input_dim: 1 input_dim: 1 {form} {{ name: "fc" type: {kind} bottom: "x" '
+        'top: "fc" strict_dim: false inner_product_param { num_output: 2 } }'
+    )
+    stored = write_weights(tmp_path / "w.caffemodel", "fc", [WEIGHT.reshape(2, 3, 1, 1), BIAS])
+    np.testing.assert_array_equal(caffeconv.Net(path, stored).params["fc"][0].data, WEIGHT)
+    shorter = write_weights(tmp_path / "v.caffemodel", "fc", [WEIGHT[:1], BIAS])
+    with pytest.raises(caffeconv.CaffeconvError, match="shape mismatch"):
+        caffeconv.Net(path, shorter)
+
+
 def test_a_later_file_tells_what_the_layer_has(tmp_path: Path) -> None:
     layer = 'layer { name: "l" type: "BN" bottom: "x" top: "y" }'
     two, four = [np.ones((1, 2, 1, 1), F)] * 2, [np.ones((1, 2, 1, 1), F)] * 4

@@ -229,6 +229,13 @@ def image_param(more: str = "batch_size: 2") -> str:
     return f'image_data_param {{ source: "list.txt" {more} }}'
 
 
+def test_hashnets_labels_have_a_second_axis() -> None:
+    report = caffeconv.inspect(
+        net_of(Path(), "ImageData", "image_data_param { batch_size: 4 label_dim: 3 }"), shapes={"data": (4, 3, 8, 8)}
+    )
+    assert report.blobs["label"] == (4, 3)
+
+
 def test_pictures_of_a_list(tmp_path: Path) -> None:
     pictures = {"a b.png": pixels(4, 5, 3), "c.png": pixels(4, 5), "d.png": pixels(4, 5, 4)}
     write_pictures(tmp_path, pictures)

@@ -361,6 +361,17 @@ RULES = {
     "normalize across": Rule("Normalize", X, "norm_param { channel_shared: true }"),
     "normalize coeff": Rule("Normalize", X, "normalize_param { coeff: 2.5 }"),
     "normalize place": Rule("Normalize", X, "normalize_param { normalize_type: \"L2\" }"),
+    "resize planes": Rule("Resize", ((2, 3, 3, 4),), "resize_param { resize_ratio: 1.6 type: BILINEAR }"),
+    "resize planes to places": Rule("Resize", ((2, 3, 3, 4),), "resize_param { resize_ratio: 2 }"),
+    "scale filter": Rule("ScaleFilter", ((2, 3, 2, 2),)),
+    "fixed convolution": Rule(
+        "ConvolutionFixed", ((2, 3, 4, 4),), f"convolution_param {{ {CONV} kernel_size: 3 }} "
+        "fixed_param { fixed_method: DIFF_S bit_width: 20 }",
+    ),
+    "fixed inner product": Rule(
+        "InnerProductFixed", ((2, 5),), f"inner_product_param {{ {CONV} }} "
+        "fixed_param { fixed_method: DIFF_S bit_width: 20 }",
+    ),
     "transpose": Rule("Transpose", ((2, 3, 4),), "transpose_param { dim: 2 dim: 0 dim: 1 }"),
     "reverse": Rule("Reverse", X, "reverse_param { axis: 1 axis: -1 }"),
     "reverse time": Rule("ReverseTime", ((4, 2, 3), (2,)), held={1: rows(4, 2)}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from support.small_nets import Array, run_model, write_net
@@ -70,6 +71,36 @@ def test_nearest(tmp_path: Path, mode: str, sources: list[int]) -> None:
     np.testing.assert_array_equal(got, x[:, :, sources])
 
 
+def test_face_parsing_fades_behind_the_last_place(tmp_path: Path) -> None:
+    x = normal(1, 2, 2, 3)
+    said = "is_pyramid_test: true out_height_scale: 2 out_width_scale: 1.5 type: BILINEAR"
+    got = run(tmp_path, f'type: "Resize" resize_param {{ {said} }}', x)
+    padded = np.pad(x, [(0, 0), (0, 0), (0, 1), (0, 1)])
+    want = np.zeros((1, 2, 4, 4), F)
+    for h, w in np.ndindex(4, 4):
+        y, z, a, b = h // 2, int(w * 0.75), h / 2 % 1, w * 0.75 % 1
+        cell = padded[0, :, y : y + 2, z : z + 2]
+        want[0, :, h, w] = np.einsum("cij,i,j->c", cell, [1 - a, a], [1 - b, b])
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_face_parsing_picks_places(tmp_path: Path) -> None:
+    x = normal(1, 2, 3, 3)
+    got = run(tmp_path, 'type: "Resize" resize_param { resize_ratio: 1.7 }', x)
+    sources = [0, 0, 1, 1, 2]
+    np.testing.assert_array_equal(got, x[:, :, sources][..., sources])
+
+
+@pytest.mark.parametrize(("kind", "interpolation"), [("BILINEAR", cv2.INTER_LINEAR), ("NEAREST", cv2.INTER_NEAREST)])
+def test_deephi_resizes_as_opencv(tmp_path: Path, kind: str, interpolation: int) -> None:
+    x = normal(1, 1, 4, 6)
+    got = run(
+        tmp_path, f'type: "DeephiResize" deephi_resize_param {{ new_height: 7 new_width: 3 resize_type: {kind} }}', x
+    )
+    want = cv2.resize(x[0, 0], (3, 7), interpolation=interpolation)
+    np.testing.assert_allclose(got[0, 0], want, rtol=1e-5, atol=1e-6)
+
+
 def test_downsample_leaves_out_nan(tmp_path: Path) -> None:
     x = normal(1, 1, 5, 5)
     x[0, 0, 0, 1] = np.nan
@@ -92,6 +123,9 @@ def test_downsample_leaves_out_nan(tmp_path: Path) -> None:
         ('type: "ResizeBilinear" resize_bilinear_param { input_scale: 0.5 }', "input_scale of a quantised net"),
         ('type: "ResizeBilinear" resize_bilinear_param { data_format: "CHWN" }', "NHWC, NCHW, NCHWD"),
         ('type: "UpsampleDarknet" upsample_darknet_param { stride: 0 }', "stride is 0"),
+        ('type: "Resize" resize_param { resize_ratio: 0 }', "resize_ratio is 0"),
+        ('type: "Resize" resize_param { height: 9 width: 9 }', "place 8 of 4"),
+        ('type: "DeephiResize" deephi_resize_param { new_height: 9 }', "should be set at the same time"),
         ('type: "Downsample"', "at least 2 were needed"),
     ],
 )
