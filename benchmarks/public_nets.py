@@ -5,12 +5,15 @@
     python benchmarks/public_nets.py --width 1          at their full number of channels; the default is an eighth
 
 Each net is written from its published structure: the layers, windows and heads of the paper's or fork's own prototxt. It
-is converted, run by a plain onnxruntime with nothing of caffeconv's registered, and compared with `caffeconv.Net`.
+is converted, run by a plain onnxruntime with nothing of caffeconv's registered, and compared with `caffeconv.Net`; then
+`caffeconv convert --verify` compares every blob with another engine (OpenCV 4 where that reads the net, else our own).
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -292,10 +295,19 @@ def ctpn(net: Prototxt) -> None:
     back = net.layer("Reverse", "rlstm_input", x, "reverse_param { axis: 0 }")
     back = net.layer("Reverse", "rlstm_reverse", net.layer("Lstm", "rlstm", back, lstm), "reverse_param { axis: 0 }")
     x = net.layer("Concat", "merged", [forward, back], "concat_param { axis: 2 }")
-    rows = net.layer("Reshape", "rows", x, dims(-1, 2 * units))
-    x = net.fc("fc", rows, 512)
-    net.layer("Softmax", "scores", net.fc("rpn_cls_score", x, 20, exact=True, relu=False))
-    net.fc("rpn_bbox_pred", x, 20, exact=True, relu=False)
+    x = net.layer("Reshape", "merged_rows", x, "reshape_param { shape { dim: -1 dim: 1 } axis: 1 num_axes: 1 }")
+    x = net.layer("Transpose", "lstm_output", x, "transpose_param { dim: 2 dim: 3 dim: 1 dim: 0 }")
+    x = net.conv("fc", x, 512, 1)
+    score = net.conv("rpn_cls_score", x, 20, 1, exact=True, relu=False)
+    delta = net.conv("rpn_bbox_pred", x, 20, 1, exact=True, relu=False)
+    pair = net.layer("Reshape", "rpn_cls_score_reshape", score, dims(0, 2, -1, 0))
+    prob = net.layer("Softmax", "rpn_cls_prob", pair)
+    prob = net.layer("Reshape", "rpn_cls_prob_reshape", prob, dims(0, 20, -1, 0))
+    net.text += (
+        f'layer {{ name: "proposal" type: "Python" bottom: "{prob}" bottom: "{delta}" bottom: "im_info" top: "rois" '
+        'top: "scores" python_param { module: "layers.text_proposal_layer" layer: "ProposalLayer" '
+        "param_str: \"'feat_stride': 16\" } }\n"
+    )
 
 
 def segnet(net: Prototxt) -> None:
@@ -401,7 +413,7 @@ NETS: dict[str, tuple[Callable[[Prototxt], None], Sequence[tuple[str, Sequence[i
     "r-fcn": (rfcn, DETECTOR, None, False),
     "ms-cnn": (ms_cnn, PICTURE, None, False),
     "mobilenet-yolov3": (mobilenet_yolov3, (("data", (1, 3, 224, 224)),), None, True),
-    "ctpn": (ctpn, PICTURE, None, False),
+    "ctpn": (ctpn, DETECTOR, None, False),
     "segnet": (segnet, PICTURE, None, True),
     "pspnet": (pspnet, PICTURE, None, True),
     "hed": (hed, PICTURE, "hed", True),
@@ -428,7 +440,7 @@ def check(name: str, width: float, folder: Path) -> str:
     write(net)
     path, weights = folder / f"{name}.prototxt", folder / f"{name}.caffemodel"
     path.write_text(net.text)
-    caffeconv.Net(path, dialect=dialect).save(weights)
+    save_random(path, weights, dialect)
     lines = []
     for size in (1.0, 1.25):
         shapes = {key: tuple(shape) for key, shape in inputs}
@@ -456,7 +468,28 @@ def check(name: str, width: float, folder: Path) -> str:
             lines.append(
                 f"  {'×'.join(map(str, feeds['data'].shape)):>14}  converted in {seconds:.2f} s; off by {worst:.1e}; {shown}"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, f"  --verify: {verified(path, weights, dialect)}"])
+
+
+def save_random(path: Path, weights: Path, dialect: str | None) -> None:
+    """The net's fillers as a weights file, with averages of BatchNorm that keep values in their range."""
+    net = caffeconv.Net(path, dialect=dialect)
+    for name, blobs in net.params.items():
+        if name.endswith("/bn"):
+            for blob in blobs[1:]:
+                blob.data[...] = 1
+    net.save(weights)
+
+
+def verified(path: Path, weights: Path, dialect: str | None) -> str:
+    """What `convert --verify` says of the net at its own size."""
+    command = [sys.executable, "-m", "caffeconv", "convert", str(path), str(weights), "-o", f"{path}.onnx", "--verify"]
+    if dialect is not None:
+        command += ["--dialect", dialect]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=path.parent)
+    lines = [line.strip() for line in run.stderr.splitlines() if line.strip()]
+    said = next((line for line in lines if "compared with" in line), " ".join(lines[-1:]))
+    return f"exit {run.returncode}; {said.partition(':')[2].strip()[:100]}"
 
 
 def main() -> None:

@@ -175,10 +175,12 @@ class MnModelParallelParameter(_message.Message):
     def __init__(self, layer_from: _Optional[str] = ..., layer_to: _Optional[str] = ..., num_nodes: _Optional[int] = ..., model_parts: _Optional[int] = ...) -> None: ...
 
 class MultinodeParameter(_message.Message):
-    __slots__ = ("model_parallel",)
+    __slots__ = ("model_parallel", "compress_layer_type_list")
     MODEL_PARALLEL_FIELD_NUMBER: _ClassVar[int]
+    COMPRESS_LAYER_TYPE_LIST_FIELD_NUMBER: _ClassVar[int]
     model_parallel: _containers.RepeatedCompositeFieldContainer[MnModelParallelParameter]
-    def __init__(self, model_parallel: _Optional[_Iterable[_Union[MnModelParallelParameter, _Mapping]]] = ...) -> None: ...
+    compress_layer_type_list: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, model_parallel: _Optional[_Iterable[_Union[MnModelParallelParameter, _Mapping]]] = ..., compress_layer_type_list: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MemoryOptimizationParameter(_message.Message):
     __slots__ = ("optimize_train", "optimize_test", "exclude_blob")

@@ -180,7 +180,9 @@ LAYERS = LayerTypes(
 
 PYTHON_LAYERS = LayerTypes(
     {
+        "CTPN.layers.text_proposal_layer.ProposalLayer": "text_proposals.TextProposal",
         "SSH.layers.proposal_layer.ProposalLayer": "proposals.SSHProposal",
+        "layers.text_proposal_layer.ProposalLayer": "text_proposals.TextProposal",
         "pylayer.proposal_layer.ProposalLayer": "proposals.MNCProposal",
         "rpn.proposal_layer.ProposalLayer": "proposals.PythonProposal",
         "spatial_dropout.SpatialDropoutLayer": "spatial_dropout.PythonSpatialDropout",
