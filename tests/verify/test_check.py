@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from support.golden_cases import ROOT, Case, cases, runnable
 from support.small_nets import write_net
 
@@ -128,6 +128,26 @@ def test_a_steep_net_is_not_taken_for_a_wrong_one(tmp_path: Path) -> None:
     assert found.ok
     assert {blob.blob: blob.verdict for blob in found.blobs} == {"ip": "ok", "p": "ok: steep"}
     assert not verify(loaded, altered(model, "ip/weight"), form, engine="self").ok
+
+
+def test_detections_may_come_in_another_order_and_no_others(tmp_path: Path) -> None:
+    layer = (
+        'layer { name: "d" type: "DetectionOutput" bottom: "loc" bottom: "conf" bottom: "prior" top: "d" '
+        "detection_output_param { num_classes: 4 nms_param { nms_threshold: 1 } } }"
+    )
+    loaded = load(write_net(tmp_path, {"loc": (1, 12), "conf": (1, 12), "prior": (1, 2, 12)}, layer))
+    model = to_onnx(loaded, choose_outputs(loaded.graph, None)).materialize()
+    last = model.graph.node[-1]
+    last.output[0] = "as_caffe"
+    constants = {"last": [-1], "first": [-(2**31)], "axis": [2], "step": [-1]}
+    model.graph.initializer.extend(helper.make_tensor(name, TensorProto.INT64, [1], v) for name, v in constants.items())
+    model.graph.node.append(helper.make_node("Slice", ["as_caffe", *constants], ["d"]))
+    (check,) = verify(loaded, model, engine="self").blobs
+    assert (check.verdict, check.shape[2]) == ("ok: other order", 9)
+    next(t for t in model.graph.initializer if t.name == "step").CopyFrom(
+        helper.make_tensor("step", TensorProto.INT64, [1], [-2])
+    )
+    assert not verify(loaded, model, engine="self").ok
 
 
 # -- other engines ------------------------------------------------------------------------------------------------------
