@@ -27,6 +27,8 @@ import caffeconv
 
 Array = NDArray[np.float32]
 MSRA = "weight_filler { type: 'msra' }"
+SMALL = "weight_filler { type: 'gaussian' std: 0.0002 }"
+"""Of heads over pictures of 0 to 255, so that scores neither tie at 1 nor boxes grow without end."""
 BBOX_REG = (
     "bbox_reg_param { bbox_mean: 0 bbox_mean: 0 bbox_mean: 0 bbox_mean: 0 "
     "bbox_std: 0.1 bbox_std: 0.1 bbox_std: 0.2 bbox_std: 0.2 }"
@@ -64,12 +66,13 @@ class Prototxt:
     def conv(
         self, name: str, bottom: str, number: int, kernel: int = 3, *, pad: int | None = None, stride: int = 1, group: int = 1,
         dilation: int = 1, exact: bool = False, relu: bool = True, bias: bool = True, kind: str = "Convolution",
+        filler: str = MSRA,
     ) -> str:  # fmt: skip
         number = number if exact else self.channels(number)
         pad = dilation * (kernel // 2) if pad is None else pad
         self.layer(
             kind, name, bottom, f"convolution_param {{ num_output: {number} kernel_size: {kernel} pad: {pad} stride: {stride} "
-            f"group: {group} dilation: {dilation} bias_term: {str(bias).lower()} {MSRA} }}",
+            f"group: {group} dilation: {dilation} bias_term: {str(bias).lower()} {filler} }}",
         )  # fmt: skip
         return self.layer("ReLU", f"{name}_relu", name, top=name) if relu else name
 
@@ -134,7 +137,8 @@ class Prototxt:
         for source, priors, least, most in sources:
             name = source.replace("/", "_")
             for what, number in (("loc", 4), ("conf", classes)):
-                head = self.conv(f"{name}_mbox_{what}", source, priors * number, kernel, exact=True, relu=False)
+                head = f"{name}_mbox_{what}"
+                self.conv(head, source, priors * number, kernel, exact=True, relu=False, filler=SMALL)
                 moved = self.layer(
                     "Permute", f"{head}_perm", head, "permute_param { order: 0 order: 2 order: 3 order: 1 }"
                 )
@@ -143,7 +147,7 @@ class Prototxt:
             parts["prior"].append(
                 self.layer(
                     "PriorBox", f"{name}_mbox_priorbox", [source, "data"],
-                    f"prior_box_param {{ min_size: {least} max_size: {most} {ratios} "
+                    f"prior_box_param {{ min_size: {least} max_size: {most} {ratios} flip: true clip: false "
                     "variance: 0.1 variance: 0.1 variance: 0.2 variance: 0.2 }",
                 )
             )  # fmt: skip
@@ -155,7 +159,8 @@ class Prototxt:
         conf = self.layer("Flatten", "mbox_conf_flatten", conf)
         return self.layer(
             "DetectionOutput", "detection_out", [loc, conf, prior], f"detection_output_param {{ num_classes: {classes} "
-            "code_type: CENTER_SIZE keep_top_k: 100 confidence_threshold: 0.01 nms_param { nms_threshold: 0.45 top_k: 100 } }",
+            "share_location: true background_label_id: 0 code_type: CENTER_SIZE keep_top_k: 100 confidence_threshold: 0.01 "
+            "nms_param { nms_threshold: 0.45 top_k: 100 } }",
         )  # fmt: skip
 
     def rpn(self, features: str, number: int) -> str:
@@ -488,8 +493,8 @@ def verified(path: Path, weights: Path, dialect: str | None) -> str:
         command += ["--dialect", dialect]
     run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=path.parent)
     lines = [line.strip() for line in run.stderr.splitlines() if line.strip()]
-    said = next((line for line in lines if "compared with" in line), " ".join(lines[-1:]))
-    return f"exit {run.returncode}; {said.partition(':')[2].strip()[:100]}"
+    said = next((line for line in lines if line.startswith("caffeconv: compared with")), " ".join(lines[-1:]))
+    return f"exit {run.returncode}; {said.partition(': ')[2][:100]}"
 
 
 def main() -> None:
