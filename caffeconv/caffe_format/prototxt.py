@@ -82,13 +82,14 @@ def unknown_field_lines(fields: Iterable[UnknownField]) -> list[str]:
     return [*lines[:MOST_TOLD], f"… and {left_out} more fields"] if left_out > 0 else lines
 
 
-def refuse_unknown_fields(fields: Collection[UnknownField], path: Path | None) -> None:
-    """Raises CaffeconvError that lists the fields, if there are any."""
+def refuse_unknown_fields(fields: Collection[UnknownField], path: Path | None, types: Collection[str] = ()) -> None:
+    """Raises CaffeconvError that lists the fields, if there are any, and beside them `types` that are not known either."""
     if fields:
         lines = "\n  ".join(unknown_field_lines(fields))
+        more = f"\n  Layer types that are not known either: {', '.join(types)}." if types else ""
         raise CaffeconvError(
             f"{path or 'net'}: fields that the schema does not have (a dropped field can change the result):\n  {lines}\n"
-            "  Correct them, or continue without them with `ignore_unknown_fields=True`."
+            f"  Correct them, or continue without them with `ignore_unknown_fields=True`.{more}"
         )
 
 

@@ -20,6 +20,7 @@ from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import NetDef
 from caffeconv.layers import LAYERS
+from caffeconv.layers.training_only import is_training_type
 
 Weights = PathLike | Sequence[PathLike] | None
 
@@ -78,10 +79,24 @@ def read_definition(net: PathLike, options: NetOptions) -> NetDef:
     return define_net(read_source(net, options), options)
 
 
+def _unknown_types(source: NetSource, *, deploy: bool) -> list[str]:
+    """What is to be said of each type that nobody here knows; of a deploy net, of those that may stay in it."""
+    places: dict[str, list[int]] = {}
+    for layer, line in zip(source.net.layer, source.lines, strict=False):
+        goes = deploy and (not layer.bottom or is_training_type(layer.type))
+        if layer.type and layer.type not in LAYERS and not goes:
+            places.setdefault(layer.type, []).append(line)
+    return [
+        f"{kind} (line {lines[0]}" + (f", the first of {len(lines)} layers)" if len(lines) > 1 else ")")
+        for kind, lines in places.items()
+    ]
+
+
 def read_source(net: PathLike, options: NetOptions) -> NetSource:
     """As `read_net`, in the deploy form where that is wanted, and without what stands in the way of the outputs wanted."""
-    ignores = options.ignore_unknown_fields or bool(options.outputs)
-    source = read_net(net, ignore_unknown_fields=ignores, is_built=True)
+    source = read_net(net, ignore_unknown_fields=True, is_built=True)
+    if not options.ignore_unknown_fields and not options.outputs:
+        refuse_unknown_fields(source.dropped, source.path, _unknown_types(source, deploy=options.deploy))
     deployed = to_deploy(source, options) if options.deploy else source
     if not options.outputs:
         return deployed

@@ -78,12 +78,16 @@ def is_training_only(layer: LayerDef) -> bool:
 
     That is so too for types which nobody here knows, and whose own name says that they are a loss or an accuracy.
     """
-    name = name_of(layer)
+    if layer.type == "Python" and any(layer.loss_weights):
+        return True
+    return is_training_type(name_of(layer))
+
+
+def is_training_type(name: str) -> bool:
+    """As `is_training_only`, of a type, or of the class of a layer in Python, without the layer."""
     if name in LOSSES or name in EVALUATIONS or name in PASSING:
         return True
-    if layer.type == "Python":
-        return any(layer.loss_weights)
-    return layer.type not in LAYERS and layer.type.endswith(("Loss", "LossLayer", "Accuracy"))
+    return "." not in name and name not in LAYERS and name.endswith(("Loss", "LossLayer", "Accuracy"))
 
 
 def passed_on(layer: LayerDef) -> Mapping[str, str]:

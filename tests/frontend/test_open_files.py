@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import caffeconv
 from caffeconv import CaffeconvError
 from caffeconv.caffe_format.caffemodel import read_binaryproto, read_caffemodel
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter, V1LayerParameter
@@ -100,3 +101,22 @@ def test_hostile_binaryproto(tmp_path: Path, content: bytes, message: str) -> No
 def test_no_file(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(CaffeconvError, match=f"{message}; a blob \\(binaryproto\\) was needed"):
         read_binaryproto(tmp_path / name)
+
+
+def test_unknown_types_are_told_beside_unknown_fields(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text(
+        'layer { name: "d" type: "SomeData" top: "x" }\n'
+        'layer { name: "a" type: "Power" bottom: "x" top: "a" power_param { foo: 1 } }\n'
+        'layer { name: "b" type: "Strange" bottom: "a" top: "b" }\n'
+        'layer { name: "c" type: "Strange" bottom: "b" top: "c" }\n'
+        'layer { name: "l" type: "MyLoss" bottom: "c" top: "l" }\n'
+    )
+    said = "Layer types that are not known either: "
+    with pytest.raises(CaffeconvError) as error:
+        caffeconv.convert(path)
+    lines = "SomeData (line 1), Strange (line 3, the first of 2 layers), MyLoss (line 5)."
+    assert str(error.value).endswith(said + lines)
+    with pytest.raises(CaffeconvError) as error:
+        caffeconv.Net(path, deploy=True)
+    assert str(error.value).endswith(said + "Strange (line 3, the first of 2 layers).")
