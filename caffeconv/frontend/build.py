@@ -11,7 +11,7 @@ from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Layer, Node
 from caffeconv.layers import LAYERS, PYTHON_LAYERS, TYPES_BY_FIELD
-from caffeconv.layers.layer_types import OTHER_NAMES
+from caffeconv.layers.layer_types import KNOWN_ELSEWHERE, OTHER_NAMES
 from caffeconv.layers.training_only import is_training_only
 from caffeconv.layers.unknown_type import UnknownType
 from caffeconv.tensor.param import Param
@@ -221,6 +221,8 @@ def _type_by_field(definition: LayerDef, kind: type[Layer]) -> type[Layer] | Non
 
 
 def _unknown_words(kind: str) -> str:
+    if kind in KNOWN_ELSEWHERE:
+        return f"Unknown layer type: {kind}; it is probably that of {KNOWN_ELSEWHERE[kind]}"
     bare = re.sub(r"[^a-z0-9]", "", kind.lower())
     near = OTHER_NAMES.get(bare) or near_name(kind, LAYERS)
     return f"Unknown layer type: {shortened(kind)}" + (f"; did you mean {near}?" if near else "")

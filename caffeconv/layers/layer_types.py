@@ -20,6 +20,36 @@ OTHER_NAMES: Mapping[str, str] = {
 }  # fmt: skip
 """What layers of this kind are called elsewhere, in small letters and digits alone → Caffe's type."""
 
+_TYPES_OF_FORKS = {
+    "CMU's caffe_rtpose (github.com/CMU-Perceptual-Computing-Lab/caffe_rtpose)": "Maximum Switch",
+    "DeepLab 1 (bitbucket.org/deeplab/deeplab-public)": "DenseCRF",
+    "FlowNet 2.0 (github.com/lmb-freiburg/flownet2)": "Accum",
+    "MobileNet-YOLO (github.com/eric612/MobileNet-YOLO)": "AssistedExcitation",
+    "MyCaffe, a program of its own that reads prototxt (github.com/MyCaffe/MyCaffe)": (
+        "ChannelEmbedding DataSequence DataTemporal Debug Decode GLU GateAddNorm Knn LayerNorm LstmAttention LstmSimple "
+        "MemoryLoss MultiheadAttentionInterp Normalization2 QuantileAccuracy ReshapeTemporal SoftmaxCrossEntropy2Loss "
+        "TokenizedData TokenizedDataPairs TransformerBlock UnPooling VarSelNet"
+    ),
+    "NVIDIA's Caffe, where TensorRT computes the whole net (github.com/NVIDIA/caffe)": "TRT",
+    "OpenVINO's training fork (github.com/openvinotoolkit/training_toolbox_caffe)": "DetectionOutputExtended",
+    "PDB-ConvLSTM (github.com/shenjianbing/PDB-ConvLSTM)": "ConvLSTM",
+    "Ristretto (github.com/pmgysel/caffe), which computes it on a GPU alone": "LRNRistretto",
+    "Synopsys' Caffe (github.com/foss-for-synopsys-dwc-arc-processors/synopsys-caffe)": "ICNetSubgraph",
+    "TMM2018_DRFN (github.com/Mhaiyang/TMM2018_DRFN)": "PwAttend",
+    "TSN's Caffe (github.com/yjxiong/caffe)": "BatchReduction Gather Scatter",
+    "Xilinx's Caffe of Vitis AI (github.com/Xilinx/Vitis-AI)": (
+        "BatchNormFixed ConvolutionBNFixed DeconvolutionFixed DetectionOutputRefine NormalizeFixed PReLUFixed ScaleFixed"
+    ),
+    "autocolorize (github.com/gustavla/autocolorize)": (
+        "BgrToHsv BgrToLab BgrToMunsell ExtendedImageData SparseHistogramExtractor SparseHypercolumnExtractor StripDecimals "
+        "UniformToHistogram"
+    ),
+    "happynear's caffe-windows (github.com/happynear/caffe-windows)": "Slope SoftTruncation SubRegion Transformer",
+    "jolibrain's Caffe (github.com/jolibrain/caffe)": "SparseInnerProduct",
+}
+KNOWN_ELSEWHERE: Mapping[str, str] = {kind: fork for fork, kinds in _TYPES_OF_FORKS.items() for kind in kinds.split()}
+"""Types that are not known here → the fork whose they are."""
+
 
 class LayerTypes(MutableMapping[str, type[Layer]]):
     """Classes by layer type. `rows`: for each type its class, as `module.Class` of `caffeconv.layers`."""

@@ -14,7 +14,7 @@ from caffeconv.files.net_folders import NetFolders
 from caffeconv.frontend.build import build, build_partial_graph, layer_class
 from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
-from caffeconv.layers.layer_types import OTHER_NAMES
+from caffeconv.layers.layer_types import KNOWN_ELSEWHERE, OTHER_NAMES
 from caffeconv.tensor.param import Param
 
 X: Inputs = {"x": (2, 3, 4, 5)}
@@ -115,6 +115,13 @@ def test_names_of_other_frameworks(kind: str, meant: str) -> None:
     proto = LayerParameter(name="l", type=kind)
     with pytest.raises(LayerError, match=rf"Unknown layer type: {kind}; did you mean {meant}\?"):
         layer_class(LayerDef("l", kind, ("x",), ("y",), ("x",), ("y",), proto, "TEST", NetFolders(Path())), {})
+
+
+def test_types_of_forks_lead_to_these() -> None:
+    proto = LayerParameter(name="l", type="DenseCRF")
+    with pytest.raises(LayerError, match=r"Unknown layer type: DenseCRF; it is probably that of DeepLab 1 \(bitbucket"):
+        layer_class(LayerDef("l", "DenseCRF", ("x",), ("y",), ("x",), ("y",), proto, "TEST", NetFolders(Path())), {})
+    assert not set(KNOWN_ELSEWHERE) & set(LAYERS)
 
 
 def test_other_names_lead_to_types_that_there_are() -> None:
