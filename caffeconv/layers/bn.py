@@ -31,6 +31,10 @@ _SEGNET = {"scale_filler", "shift_filler", "bn_mode"}
 _PSPNET = {"slope_filler", "bias_filler", "momentum", "eps", "frozen"}
 
 
+_OF_AVERAGES = {"var_eps", "moving_average", "decay", "sync_forward", "axis"}
+"""Of the BN that JULE-Caffe, CaffeMex_v2 and TSN's first fork have."""
+
+
 SEGNET_EPS = 1e-9
 CUDNN_LEAST_EPS = 1e-5  # cuDNN: CUDNN_BN_MIN_EPSILON
 
@@ -42,8 +46,9 @@ class BN(Layer):
     SegNet's, DeconvNet's and ndsb's have the parameters scale and shift, 1×C×1×1 each. LEARN, the default, takes mean and
     (biased) variance of this batch, in TEST too, with eps 1e-9; a second and a third top hold them, 1×C×1×1. INFERENCE
     takes none, y = scale · x + shift. The top has 4 axes. PSPNet's, yjxiong's and ICNet's have slope, bias, mean and
-    variance, 1×C×1×1 each; in TRAIN, unless `frozen`, mean and (biased) variance are those of the batch. The fields of
-    bn_param tell one from the other, or else the number of blobs in the weights file.
+    variance, 1×C×1×1 each; in TRAIN, unless `frozen`, mean and (biased) variance are those of the batch. JULE-Caffe's,
+    CaffeMex_v2's and TSN's first are the same with SegNet's fillers, `var_eps`, and in TEST the batch's statistics with
+    `moving_average: false`. The fields of bn_param tell one from the other, or else the number of blobs in the weights file.
     """
 
     tops: ClassVar[Arity] = Arity(1, 3)
@@ -74,6 +79,13 @@ class BN(Layer):
             pspnet.append("icnet")
         elif p.HasField("icnet"):
             segnet.append("icnet: false")
+        averages = sorted(fields & _OF_AVERAGES)
+        if averages == ["moving_average"] and pspnet and p.moving_average:
+            averages = []  # yjxiong's before `frozen`: what others always do
+        if averages and (pspnet or p.HasField("bn_mode")):
+            raise LayerError(f"{averages[0]} beside {(*pspnet, 'bn_mode')[0]}; fields of one fork's BN were needed")
+        if averages or (segnet and "bn_mode" not in fields and len(layer.stored_shapes or ()) == 4):
+            return cls._of_averages(layer, p)
         if segnet and pspnet:
             raise LayerError(f"{segnet[0]} is of SegNet's BN, {pspnet[0]} of PSPNet's; fields of one were needed")
         if not segnet and not pspnet:
@@ -93,6 +105,19 @@ class BN(Layer):
             raise LayerError(f"{len(layer.tops)} tops; INFERENCE makes 1, as it takes no mean and no variance")
         fillers = Filler.parse(p.scale_filler), Filler.parse(p.shift_filler)
         return cls(True, "batch" if learns else "none", SEGNET_EPS, *fillers, 0.0, len(layer.tops) - 1)
+
+    @classmethod
+    def _of_averages(cls, layer: LayerDef, p: BNParameter) -> Self:
+        if len(layer.tops) > 1:
+            raise LayerError(f"{len(layer.tops)} tops; the BN that has 4 parameters produces 1 top blob(s) as output.")
+        if p.axis != 1:
+            raise LayerError(f"axis is {p.axis}; this BN is known for `axis: 1` only")
+        stored = layer.phase == "TEST" and p.moving_average
+        fillers = Filler.parse(p.scale_filler), Filler.parse(p.shift_filler)
+        # CaffeMex_v2: `decay` is the share of what is stored; the others: that of the batch
+        mex = p.HasField("sync_forward")
+        share = (p.decay if mex else 1 - p.decay) if layer.phase == "TRAIN" else None
+        return cls(False, "stored" if stored else "batch", p.var_eps, *fillers, 1.0 if mex else 0.0, momentum=share)
 
     @classmethod
     def _of_pspnet(cls, layer: LayerDef, p: BNParameter) -> Self:

@@ -68,7 +68,14 @@ def test_four_blobs_make_a_bn_without_fields_pspnets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "momentum"), [("momentum: 0.75", 0.75), ("frozen: false", 0.9), ("frozen: true", 1)]
+    ("fields", "momentum"),
+    [
+        ("momentum: 0.75", 0.75),
+        ("frozen: false", 0.9),
+        ("frozen: true", 1),
+        ("decay: 0.7", 0.3),
+        ("sync_forward: true", 0.95),
+    ],
 )
 def test_training_moves_pspnets_averages(tmp_path: Path, fields: str, momentum: float) -> None:
     x, vectors = drawn()
@@ -84,6 +91,22 @@ def test_training_moves_pspnets_averages(tmp_path: Path, fields: str, momentum: 
         for blob, expected_values in zip(net.params["l"], (*vectors[:2], mean, variance), strict=True):
             np.testing.assert_allclose(blob.data.ravel(), expected_values, 1e-5)
     assert net.params["l"][2].data.shape == (1, CHANNELS, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "eps", "of_batch"),
+    [
+        ("scale_filler { } shift_filler { }", 1e-10, False),  # the four blobs tell
+        ("scale_filler { } var_eps: 0.5", 0.5, False),
+        ("var_eps: 0.5 moving_average: false", 0.5, True),
+        ("slope_filler { } moving_average: true", 1e-5, False),
+    ],
+)
+def test_averages_of_other_forks(tmp_path: Path, fields: str, eps: float, of_batch: bool) -> None:
+    x, vectors = drawn()
+    statistics = [x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))] if of_batch else vectors[2:]
+    got = normed(tmp_path, f'type: "BN" bn_param {{ {fields} }}', x, vectors)
+    np.testing.assert_allclose(got, expected(x, [*vectors[:2], *statistics], eps), rtol=1e-4, atol=1e-5)
 
 
 def test_two_blobs_make_a_bn_without_fields_ndsbs(tmp_path: Path) -> None:
@@ -114,6 +137,9 @@ layer { name: "l" type: "BatchNorm" bottom: "c" top: "y" batch_norm_param { eps:
     [
         ('type: "BN" bn_param { bn_mode: INFERENCE } top: "m"', "INFERENCE makes 1"),
         ('type: "BN" bn_param { frozen: true } top: "m"', "produces 1 top blob(s)"),
+        ('type: "BN" bn_param { var_eps: 1 } top: "m"', "produces 1 top blob(s)"),
+        ('type: "BN" bn_param { var_eps: 1 axis: 2 }', "axis is 2"),
+        ('type: "BN" bn_param { slope_filler { } moving_average: false }', "fields of one fork's BN"),
         ('type: "BatchNorm" batch_norm_param { scale_bias: true add_eps_before_sqrt: false }', "NVIDIA's"),
     ],
 )
