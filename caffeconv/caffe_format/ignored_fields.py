@@ -86,6 +86,7 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
         ),
         "NetParameter": "global_grad_scale global_grad_scale_adaptive bn_stats_batch_size richness",
         "ScaleParameter": "dis_mode gen_mode",
+        "ScaleTanHParameter": "step_size gamma power",
         "SeLuDropoutParameter": ALL,
         "SpatialDropoutParameter": ALL,
     },

@@ -233,15 +233,17 @@ def _input(
     wanted = [top for top in layer.tops if top not in labels]
     if not wanted:
         return
+    known: dict[str, Shape] = {}
+    why = f"nothing says how large '{wanted[-1]}' is"
     try:
-        known: dict[str, Shape] = dict(zip(layer.tops, map(tuple, kind.parse(layer).top_shapes([])), strict=True))
+        # DeepLab's have a third top, which goes with the labels
+        known = dict(zip(layer.tops, map(tuple, kind.parse(layer).top_shapes([])), strict=False))
     except (LayerError, CaffeconvError) as error:
-        if any(top not in shapes for top in wanted):
-            problem = Diagnostic(
-                "error", layer.where, str(error), f"Name it: `shapes={ {wanted[0]: (1, 3, 224, 224)} }`", layer.name
-            )
-            raise UnknownSizeError([problem]) from None
-        known = {}
+        why = str(error)
+    unknown = [top for top in wanted if top not in shapes and top not in known]
+    if unknown:
+        hint = f"Name it: `shapes={ {unknown[0]: (1, 3, 224, 224)} }`"
+        raise UnknownSizeError([Diagnostic("error", layer.where, why, hint, layer.name)])
     proto = LayerParameter(name=layer.name, type="Input", top=wanted)
     for top in wanted:
         shape = shapes.get(top) or kind.deploy_shape(known[top])

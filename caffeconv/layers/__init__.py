@@ -146,6 +146,7 @@ LAYERS = LayerTypes(
         "Scale": "scale.Scale",
         "ScaleFilter": "random_layers.ScaleFilter",
         "ScaleRoute": "box_output.ScaleRoute",
+        "ScaleTanH": "bounded_activations.ScaleTanH",
         "SeLUDropout": "activations.SeLuDropout",
         "SeLu": "activations.SeLu",
         "SeLuDropout": "activations.SeLuDropout",

@@ -1,4 +1,4 @@
-"""Activations held between bounds: ReLU6, ReLUX, HardSigmoid, HardSwish, Truncation; Sparsify, which cuts small values."""
+"""Activations held between bounds: ReLU6, ReLUX, HardSigmoid, HardSwish, ScaleTanH, Truncation; Sparsify, which cuts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Node
-from caffeconv.layers.activations import Elementwise
+from caffeconv.layers.activations import Elementwise, TanH
 from caffeconv.layers.gradient_ops import times
 
 if TYPE_CHECKING:
@@ -111,6 +111,26 @@ class HardSwish(Elementwise):
         steep = times(onnx, times(onnx, diff, node.bottoms[0], "diff_x"), 1 / 6, "steep_diff")
         moved = _between(onnx, node.bottoms[0], -3, 3, steep)
         return onnx.op("Add", [gated, moved], what="bottom_diff")
+
+
+@dataclass(frozen=True)
+class ScaleTanH(TanH):
+    """y = tanh(init_scale · x) (HashNet: scale_tanh_layer.cpp).
+
+    The fork lets the scale grow every `step_size` passes; here it stays what it is before the first of these steps.
+    """
+
+    scale: float = 1.0
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return cls(layer.proto.scale_tanh_param.init_scale)
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.emit("Tanh", [times(onnx, node.bottoms[0], self.scale, "scaled")], node.tops)
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        return times(onnx, super().bottom_diff(node, onnx, diff), self.scale, "scaled_diff")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from caffeconv.caffe_format.terms import Phase
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
+from caffeconv.ir.element_types import FLOAT
 from caffeconv.ir.layer import Gradients, Layer, Node
 from caffeconv.layers.activations import Elementwise
 from caffeconv.layers.convolution import Convolution
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
-_TRIALS = 5
-"""How many positions of the point DIFF_S tries, from the last one on that overflows nowhere."""
+_TRIALS = {"DIFF_S": 5, "DIFF_A": 5, "DIFF_S_SIGMOID": 10}
+"""Method → how many positions of the point it tries, from the last one on that overflows nowhere."""
 
 
 @dataclass(frozen=True)
@@ -51,37 +53,38 @@ class FixedPoint:
         low = onnx.op("Max", [whole, onnx.floats("least", -half)], what="above_least")
         return onnx.op("Mul", [onnx.op("Min", [low, onnx.floats("most", half - 1)], what="held"), step], what="fixed")
 
-    def rounded_parameter(self, onnx: OnnxBuilder, value: str) -> str:
-        """A parameter in such numbers, halves away from zero, with the point where its own values want it."""
+    def position(self, onnx: OnnxBuilder, value: str) -> str:
+        """Where the value's own numbers want the point: the last place without overflow, or the one that loses least."""
         guard = 2.0 ** (self.bits - 1)
         low = onnx.op("Div", [onnx.reduce("ReduceMin", value, None, keepdims=False), onnx.floats("low", -guard - 0.5)])
         high = onnx.op("Div", [onnx.reduce("ReduceMax", value, None, keepdims=False), onnx.floats("high", guard - 0.5)])
-        step = onnx.op("Max", [low, high], what="least_step")
-        one = onnx.floats("one", 1)
-        # a parameter of zeros stays so with any step
+        step, one = onnx.op("Max", [low, high], what="least_step"), onnx.floats("one", 1)
+        # zeros stay so with any step
         step = onnx.op("Where", [onnx.op("Equal", [step, onnx.floats("zero", 0)]), one, step], what="least_step")
-        position = exponent_of(onnx, onnx.op("Div", [one, step], what="steps_in_one"))
+        first = exponent_of(onnx, onnx.op("Div", [one, step], what="steps_in_one"))
         if self.method == "OVER_FLOW":
-            return self._rounded(onnx, value, position)
-        trials = [
-            self._rounded(onnx, value, onnx.op("Add", [position, onnx.floats(f"more_{i}", i)], what="position"))
-            for i in range(_TRIALS)
-        ]
-        column = onnx.ints("column", [-1])
-        errors = [
-            onnx.op(
-                "Reshape",
-                [onnx.reduce("ReduceSumSquare", onnx.op("Sub", [value, trial]), None, keepdims=False), column],
-            )
-            for trial in trials
-        ]
-        best = onnx.op("ArgMin", [onnx.op("Concat", errors, axis=0, what="errors")], axis=0, keepdims=0, what="best")
-        stacked = [onnx.op("Unsqueeze", [trial, onnx.ints("first_axis", [0])], what="trial") for trial in trials]
-        return onnx.op("Gather", [onnx.op("Concat", stacked, axis=0, what="trials"), best], axis=0, what="fixed")
+            return first
 
-    def _rounded(self, onnx: OnnxBuilder, value: str, position: str) -> str:
-        step = onnx.op("Pow", [onnx.floats("two", 2), onnx.op("Neg", [position])], what="step")
+        def seen(values: str) -> str:
+            return onnx.op("Sigmoid", [values]) if self.method == "DIFF_S_SIGMOID" else values
+
+        errors = []
+        for i in range(_TRIALS[self.method]):
+            trial = self.rounded(onnx, value, onnx.op("Add", [first, onnx.floats(f"more_{i}", i)], what="position"))
+            loss = onnx.op("Sub", [seen(value), seen(trial)], what="loss")
+            error = onnx.reduce("ReduceSumSquare", loss, None, keepdims=False)
+            errors.append(onnx.op("Reshape", [error, onnx.ints("column", [-1])]))
+        best = onnx.op("ArgMin", [onnx.op("Concat", errors, axis=0, what="errors")], axis=0, keepdims=0, what="best")
+        return onnx.op("Add", [first, onnx.op("Cast", [best], to=FLOAT)], what="best_position")
+
+    def rounded(self, onnx: OnnxBuilder, value: str, position: str) -> str:
+        """The value in such numbers, halves away from zero, its point at the position."""
+        step = _step(onnx, position)
         return self.held(onnx, nearest(onnx, onnx.op("Div", [value, step], what="steps")), step)
+
+
+def _step(onnx: OnnxBuilder, position: str) -> str:
+    return onnx.op("Pow", [onnx.floats("two", 2), onnx.op("Neg", [position])], what="step")
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,9 @@ class FixedNeuron(Elementwise):
     """The bottom in numbers of few bits: their point stands where the parameter says, rounded down.
 
     Halves are rounded up, as the DPU does; with `follow_data_layer` what lies behind the point is cut off, and nothing
-    is held to a range. In TRAIN the layer would look for the position itself (caffe-xilinx: fixed_neuron_layer.cpp).
+    is held to a range. In TRAIN the point stands where the batch wants it, which is also left in the parameter, and
+    `follow_data_layer` rounds halves away from zero; a solver takes the position that came most often
+    (caffe-xilinx: fixed_neuron_layer.cpp).
     """
 
     computes_in_float32: ClassVar[bool] = True
@@ -99,16 +104,15 @@ class FixedNeuron(Elementwise):
     numbers: FixedPoint | None
     """None: they stay as they are."""
     follows_data: bool
+    phase: Phase
+
+    running_statistics: ClassVar[frozenset[str]] = frozenset(("position",))
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.fixed_param
-        numbers = FixedPoint.parse(layer, ("OVER_FLOW", "DIFF_S", "DIFF_A", "DIFF_S_SIGMOID"))
-        if layer.phase == "TRAIN" and p.enable:
-            raise LayerError(
-                "FixedNeuron looks for its position in TRAIN, which is not known; `phase='TEST'` was needed"
-            )
-        return cls(numbers if p.enable else None, p.follow_data_layer)
+        numbers = FixedPoint.parse(layer, ("OVER_FLOW", *_TRIALS))
+        return cls(numbers if p.enable else None, p.follow_data_layer, layer.phase)
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         return {"position": (1,)}
@@ -117,9 +121,18 @@ class FixedNeuron(Elementwise):
         if self.numbers is None:
             onnx.emit("Identity", node.bottoms, node.tops)
             return
-        position = onnx.op("Floor", [onnx.weight("position")], what="whole_position")
-        step = onnx.op("Pow", [onnx.floats("two", 2), onnx.op("Neg", [position])], what="step")
-        steps = onnx.op("Div", [node.bottoms[0], step], what="steps")
+        x = node.bottoms[0]
+        if self.phase == "TRAIN":
+            position = self.numbers.position(onnx, x)
+            if onnx.open_params:
+                onnx.change_param("position", onnx.op("Reshape", [position, onnx.ints("one_number", [1])]))
+        else:
+            position = onnx.op("Floor", [onnx.weight("position")], what="whole_position")
+        if self.follows_data and self.phase == "TRAIN":
+            onnx.emit("Identity", [self.numbers.rounded(onnx, x, position)], node.tops)
+            return
+        step = _step(onnx, position)
+        steps = onnx.op("Div", [x, step], what="steps")
         if self.follows_data:
             whole = onnx.op("Mul", [onnx.op("Sign", [steps]), onnx.op("Floor", [onnx.op("Abs", [steps])])], what="cut")
             onnx.emit("Mul", [whole, step], node.tops)
@@ -132,6 +145,9 @@ class FixedNeuron(Elementwise):
 
     def is_identity(self, node: Node) -> bool:
         return self.numbers is None
+
+    def is_spatially_uniform(self, node: Node) -> bool:
+        return self.phase == "TEST" or self.numbers is None
 
 
 NOTE = "the layer rounds its parameters to few bits; they are as stored here, not rounded"
@@ -150,7 +166,7 @@ class _FixedParameters(Layer):
     def parameter(self, onnx: OnnxBuilder, name: str) -> str:
         """The parameter of that name, rounded."""
         value = onnx.weight(name)
-        return value if self.numbers is None else self.numbers.rounded_parameter(onnx, value)
+        return value if self.numbers is None else self.numbers.rounded(onnx, value, self.numbers.position(onnx, value))
 
     def fold_affine(self, node: Node, factor: FloatArray, shift: FloatArray) -> tuple[Param, ...] | None:
         return None

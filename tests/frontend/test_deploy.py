@@ -280,3 +280,9 @@ def test_ssds_loss_leaves_its_detection_head(tmp_path: Path) -> None:
     path.write_text(text)
     found = caffeconv.Net(path, deploy=True).forward(data=np.ones((1, 3, 9, 9), np.float32))
     assert found["detection_out"].shape[-1] == 7
+
+
+def test_a_third_top_of_deeplabs_data_goes_with_the_labels(tmp_path: Path) -> None:
+    data = 'type: "ImageData" top: "data" top: "label" top: "dim" image_data_param { new_height: 9 new_width: 9 }'
+    layers = deployed(tmp_path, f'layer {{ name: "data" {data} }}\n{BODY}')
+    assert layers["data"] == ("Input", [], ["data"])

@@ -72,15 +72,20 @@ def test_parameters_are_rounded_where_they_lose_least(tmp_path: Path, kind: str,
     np.testing.assert_allclose(got.T, fixed(weight.reshape(3, 2), 4, method), rtol=1e-6)
 
 
+@pytest.mark.parametrize("follow", [False, True])
+@pytest.mark.parametrize("method", ["DIFF_S", "OVER_FLOW"])
+def test_neurons_in_train_go_by_the_batch(tmp_path: Path, method: str, follow: bool) -> None:
+    x = (np.random.default_rng(5).standard_t(2, (4, 6)) / 3).astype(F)
+    said = f"fixed_method: {method} follow_data_layer: {str(follow).lower()}"
+    got = neuron(tmp_path, f"{said} }} phase: TRAIN nms_param {{", 7, x)
+    np.testing.assert_allclose(got, fixed(x, 4, method), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("layer", "complaint"),
     [
         ('type: "FixedNeuron" fixed_param { fixed_method: DIFF_S }', "no bit_width"),
         ('type: "FixedNeuron" fixed_param { bit_width: 8 }', "fixed_method is"),
-        (
-            'type: "FixedNeuron" fixed_param { bit_width: 8 fixed_method: DIFF_S } phase: TRAIN',
-            "looks for its position",
-        ),
         (
             'type: "InnerProductFixed" inner_product_param { num_output: 1 } '
             "fixed_param { bit_width: 8 fixed_method: DIFF_A }",

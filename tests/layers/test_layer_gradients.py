@@ -112,6 +112,7 @@ RULES = {
     "bnll": Rule("BNLL", X),
     "sigmoid": Rule("Sigmoid", X),
     "tanh": Rule("TanH", X),
+    "scale tanh": Rule("ScaleTanH", X, "scale_tanh_param { init_scale: 1.5 }"),
     "relu": Rule("ReLU", X, made=spread),
     "relu leaky": Rule("ReLU", X, "relu_param { negative_slope: 0.3 }", spread),
     "prelu": Rule("PReLU", X, f"prelu_param {{ {FILLED} }}", spread),
