@@ -377,6 +377,7 @@ _V1_TYPES = {
 }
 
 _V1_SAME = ("bottom", "top", "blobs", "include", "exclude", "loss_weight")
+_V1_FLAGS = ("strict_dim",)
 _V1_PARAM_SPEC = {
     "param": "name",
     "blob_share_mode": "share_mode",
@@ -439,8 +440,9 @@ def _upgrade_v1_layer(old: V1LayerParameter) -> LayerParameter:
     for field, value in old.ListFields():
         if isinstance(value, Message) and field.name in LayerParameter.DESCRIPTOR.fields_by_name:
             getattr(layer, field.name).CopyFrom(value)
-    if old.HasField("strict_dim"):
-        layer.strict_dim = old.strict_dim
+    for name in _V1_FLAGS:
+        if old.HasField(name):
+            setattr(layer, name, getattr(old, name))
     _move_to_3d(layer)
     return layer
 

@@ -271,7 +271,7 @@ def test_v1_param_is_copied(param: str) -> None:
 def test_every_v1_field_is_known() -> None:
     from caffeconv.caffe_format import upgrade
 
-    known = {*PARAMS, *upgrade._V1_SAME, *upgrade._V1_PARAM_SPEC, "name", "type", "layer"}
+    known = {*PARAMS, *upgrade._V1_SAME, *upgrade._V1_FLAGS, *upgrade._V1_PARAM_SPEC, "name", "type", "layer"}
     assert {field.name for field in V1LayerParameter.DESCRIPTOR.fields} == known
     assert set(V1LayerParameter.LayerType.keys()) == V1_TYPES.keys()
     assert set(PARAMS) <= {field.name for field in LayerParameter.DESCRIPTOR.fields}
