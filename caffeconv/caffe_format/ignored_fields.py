@@ -30,6 +30,7 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
         "BNParameter": "engine",
         "BatchNormParameter": "engine",
         "CompileNetState": ALL,
+        "CompressedLayerTypes": ALL,
         "ConcatParameter": "engine",
         "ConvolutionParameter": (
             "engine force_nd_im2col cudnn_convolution_algo_seeker conv_algos_override conv_algorithm"

@@ -179,8 +179,14 @@ class MultinodeParameter(_message.Message):
     MODEL_PARALLEL_FIELD_NUMBER: _ClassVar[int]
     COMPRESS_LAYER_TYPE_LIST_FIELD_NUMBER: _ClassVar[int]
     model_parallel: _containers.RepeatedCompositeFieldContainer[MnModelParallelParameter]
-    compress_layer_type_list: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, model_parallel: _Optional[_Iterable[_Union[MnModelParallelParameter, _Mapping]]] = ..., compress_layer_type_list: _Optional[_Iterable[str]] = ...) -> None: ...
+    compress_layer_type_list: CompressedLayerTypes
+    def __init__(self, model_parallel: _Optional[_Iterable[_Union[MnModelParallelParameter, _Mapping]]] = ..., compress_layer_type_list: _Optional[_Union[CompressedLayerTypes, _Mapping]] = ...) -> None: ...
+
+class CompressedLayerTypes(_message.Message):
+    __slots__ = ("layer_type",)
+    LAYER_TYPE_FIELD_NUMBER: _ClassVar[int]
+    layer_type: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, layer_type: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class MemoryOptimizationParameter(_message.Message):
     __slots__ = ("optimize_train", "optimize_test", "exclude_blob")
@@ -4838,13 +4844,19 @@ class InsanityParameter(_message.Message):
     def __init__(self, lb: _Optional[float] = ..., ub: _Optional[float] = ...) -> None: ...
 
 class PlaneResizeParameter(_message.Message):
-    __slots__ = ("resize_ratio", "type", "is_pyramid_test", "height", "width", "out_height_scale", "out_width_scale")
+    __slots__ = ("resize_ratio", "type", "is_pyramid_test", "height", "width", "out_height_scale", "out_width_scale", "function_type", "intepolation_type", "resize_factor")
     class Type(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         NEAREST: _ClassVar[PlaneResizeParameter.Type]
         BILINEAR: _ClassVar[PlaneResizeParameter.Type]
     NEAREST: PlaneResizeParameter.Type
     BILINEAR: PlaneResizeParameter.Type
+    class FunctionType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        FACTOR_GIVEN: _ClassVar[PlaneResizeParameter.FunctionType]
+        BLOB_GIVEN: _ClassVar[PlaneResizeParameter.FunctionType]
+    FACTOR_GIVEN: PlaneResizeParameter.FunctionType
+    BLOB_GIVEN: PlaneResizeParameter.FunctionType
     RESIZE_RATIO_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     IS_PYRAMID_TEST_FIELD_NUMBER: _ClassVar[int]
@@ -4852,6 +4864,9 @@ class PlaneResizeParameter(_message.Message):
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     OUT_HEIGHT_SCALE_FIELD_NUMBER: _ClassVar[int]
     OUT_WIDTH_SCALE_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_TYPE_FIELD_NUMBER: _ClassVar[int]
+    INTEPOLATION_TYPE_FIELD_NUMBER: _ClassVar[int]
+    RESIZE_FACTOR_FIELD_NUMBER: _ClassVar[int]
     resize_ratio: float
     type: PlaneResizeParameter.Type
     is_pyramid_test: bool
@@ -4859,7 +4874,10 @@ class PlaneResizeParameter(_message.Message):
     width: float
     out_height_scale: float
     out_width_scale: float
-    def __init__(self, resize_ratio: _Optional[float] = ..., type: _Optional[_Union[PlaneResizeParameter.Type, str]] = ..., is_pyramid_test: _Optional[bool] = ..., height: _Optional[float] = ..., width: _Optional[float] = ..., out_height_scale: _Optional[float] = ..., out_width_scale: _Optional[float] = ...) -> None: ...
+    function_type: PlaneResizeParameter.FunctionType
+    intepolation_type: PlaneResizeParameter.Type
+    resize_factor: float
+    def __init__(self, resize_ratio: _Optional[float] = ..., type: _Optional[_Union[PlaneResizeParameter.Type, str]] = ..., is_pyramid_test: _Optional[bool] = ..., height: _Optional[float] = ..., width: _Optional[float] = ..., out_height_scale: _Optional[float] = ..., out_width_scale: _Optional[float] = ..., function_type: _Optional[_Union[PlaneResizeParameter.FunctionType, str]] = ..., intepolation_type: _Optional[_Union[PlaneResizeParameter.Type, str]] = ..., resize_factor: _Optional[float] = ...) -> None: ...
 
 class ScaleFilterParameter(_message.Message):
     __slots__ = ("min_scale", "max_scale")

@@ -222,6 +222,11 @@ class PlaneResize(Resize):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.resize_param
+        foreign = [name for name in ("function_type", "intepolation_type", "resize_factor") if p.HasField(name)]
+        if foreign:
+            raise LayerError(
+                f"{foreign[0]} is of another fork's Resize, whose rule is not known; resize_ratio was needed"
+            )
         if not p.resize_ratio > 0:
             raise LayerError(f"resize_ratio is {p.resize_ratio:g}; a number above 0 was needed")
         sizes: tuple[int | None, int | None] = (None, None)
