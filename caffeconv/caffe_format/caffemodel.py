@@ -17,7 +17,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 import caffeconv.caffe_pb2 as caffe_pb2
-from caffeconv.caffe_format.foreign_files import HEAD, refuse_foreign, what_folder
+from caffeconv.caffe_format.file_faults import file_faults
+from caffeconv.caffe_format.foreign_files import HEAD, refuse_foreign
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.plain_file import ByteSource, MemoryBytes, PlainFile
 from caffeconv.files.wire import BYTES, FIXED32, FIXED64, VARINT, FixedRun, Scan, encode_varint, read_run
@@ -154,14 +155,8 @@ def read_binaryproto(path: Path) -> StoredBlob:
 
 
 def _open(path: Path, needed: str) -> PlainFile:
-    try:
+    with file_faults(path, needed):
         source = PlainFile(path)
-    except FileNotFoundError:
-        raise CaffeconvError(f"{path}: no such file; {needed} was needed") from None
-    except IsADirectoryError:
-        raise CaffeconvError(f"{path}: this is {what_folder(path)}; {needed} was needed") from None
-    except OSError as error:
-        raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; {needed} was needed") from None
     if not len(source):
         raise CaffeconvError(f"{path}: the file is empty; {needed} was needed")
     return source

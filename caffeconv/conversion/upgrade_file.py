@@ -9,6 +9,7 @@ from pathlib import Path
 
 from caffeconv.caffe_format.caffemodel import StoredBlob, WeightsFile, read_caffemodel
 from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
+from caffeconv.caffe_format.file_faults import file_faults
 from caffeconv.caffe_format.prototxt import NetSource, read_prototxt, unknown_field_lines
 from caffeconv.caffe_format.prototxt_writer import net_to_text
 from caffeconv.caffe_format.small_files import read_bytes
@@ -79,13 +80,9 @@ def upgrade_file(source: PathLike, out: PathLike, options: NetOptions | None = N
 
 
 def _is_binary(path: Path) -> bool:
-    try:
+    with file_faults(path, "a prototxt or caffemodel"):
         file = PlainFile(path)
         return _BINARY.search(file.read(0, min(len(file), 1 << 16))) is not None
-    except FileNotFoundError:
-        raise CaffeconvError(f"{path}: no such file; a prototxt or caffemodel was needed") from None
-    except OSError as error:
-        raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; a prototxt or caffemodel was needed") from None
 
 
 def _upgrade_prototxt(source: NetSource, path: Path, out: Path, options: NetOptions) -> Upgraded:

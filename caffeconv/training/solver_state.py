@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 import caffeconv.caffe_pb2 as caffe_pb2
 from caffeconv.caffe_format.caffemodel_writer import WrittenBlob
+from caffeconv.caffe_format.file_faults import file_faults
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import whole_file, whole_file_in_parts
 from caffeconv.files.hdf5 import hdf5_faults, is_hdf5, numbers_in, open_hdf5
@@ -88,13 +89,9 @@ def _read_proto(path: Path) -> SolverState:
 
 
 def _bytes_of(path: Path) -> bytes:
-    try:
+    with file_faults(path, "a solver's state (.solverstate)"):
         file = PlainFile(path)
         return file.read(0, len(file))
-    except FileNotFoundError:
-        raise CaffeconvError(f"{path}: no such file; a solver's state (.solverstate) was needed") from None
-    except OSError as error:
-        raise CaffeconvError(f"{path}: cannot be read: {error.strerror}; a solver's state was needed") from None
 
 
 def _shape(blob: caffe_pb2.BlobProto) -> Shape:
