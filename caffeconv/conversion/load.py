@@ -21,6 +21,7 @@ from caffeconv.frontend.options import NetOptions
 from caffeconv.frontend.reshape import checked_shapes, input_shapes, reshape_graph
 from caffeconv.ir.definition import NetDef
 from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
 from caffeconv.passes.fully_convolutional import fully_convolutional
 from caffeconv.passes.shared_memory import follow_shared_memory
 
@@ -43,7 +44,18 @@ class Loaded:
     def remarks(self) -> tuple[Diagnostic, ...]:
         """What whoever converts or runs the net should know of it."""
         ignored = [Diagnostic("note", "", str(field)) for field in self.ignored]
-        return (*self.bound.diagnostics, *self._missing_weights(), *ignored)
+        return (*self.bound.diagnostics, *self._missing_weights(), *self._doubtful_values(), *ignored)
+
+    def _doubtful_values(self) -> Iterator[Diagnostic]:
+        """Once for all layers of which the same is to be said."""
+        layers: dict[str, list[Node]] = {}
+        for node in self.graph.nodes:
+            text = node.layer.doubtful_values(node)
+            if text:
+                layers.setdefault(text, []).append(node)
+        for text, nodes in layers.items():
+            others = f" (and {len(nodes) - 1} other layers)" if len(nodes) > 1 else ""
+            yield Diagnostic("warning", nodes[0].definition.where + others, text, layer=nodes[0].name)
 
     def _missing_weights(self) -> Iterator[Diagnostic]:
         unfilled = at_fillers(self.graph)

@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ class Written:
     apart: tuple[Tensor, ...]
     """Tensors in the file beside the model."""
     inside: tuple[Tensor, ...]
+    non_finite: Mapping[str, int]
+    """Tensors that hold NaN or infinite values → how many; linked ones are not looked at."""
 
 
 def choose_storage(lazy_model: LazyModel, requested: Storage | None) -> Storage:
@@ -106,9 +109,9 @@ def write_model(
     linked = tuple(t for t in tensors if t.stored is not None) if storage == "link" else ()
     locations = {t.proto.name: _location(t.stored.path, folder, out) for t in linked if t.stored is not None}
     apart = tuple(t for t in tensors if t.proto.name not in locations and t.bytes >= _LEAST_APART[storage])
-    superseded = _data_files(out)
+    superseded, non_finite = _data_files(out), Counter[str]()
     with whole_files(out) as pair:
-        places, data = _write_data(pair.side, apart, real.name)
+        places, data = _write_data(pair.side, apart, real.name, non_finite)
         if data is not None:
             pair.name_side(data.location)
         for tensor in linked:
@@ -120,7 +123,10 @@ def write_model(
         size = _write_message(pair.main, _pointing(lazy_model, places), entries)
     _remove(superseded, data)
     inside = tuple(t for t in tensors if t.proto.name not in places)
-    return Written(out, storage, size, data, linked, apart, inside)
+    for tensor in inside:
+        for _ in _watched(tensor, non_finite):
+            pass
+    return Written(out, storage, size, data, linked, apart, inside, non_finite)
 
 
 # -- tensors -----------------------------------------------------------------------------------------------------------
@@ -156,17 +162,32 @@ def _computed(param: Param, dtype: np.dtype[np.generic]) -> Iterator[Block]:
         yield packed(block, dtype)
 
 
+def _watched(tensor: Tensor, non_finite: Counter[str]) -> Iterator[Block]:
+    """The tensor's blocks; counts the values that are no finite numbers, for as long as each lies in the cache."""
+    for block in tensor.blocks():
+        if tensor.proto.data_type == TensorProto.FLOAT:
+            values = np.frombuffer(block, np.float32)
+            bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+            if bad:
+                non_finite[tensor.proto.name] += bad
+        yield block
+
+
 def _read(path: Path, offset: int, size: int) -> Iterator[Block]:
     """Bytes of a file, read rather than mapped: that is as fast, and they do not count as this process's memory."""
     block = memoryview(bytearray(min(_READ, size)))
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         while size:
-            read = file.readinto(block[: min(size, _READ)])
-            if not read:
-                raise CaffeconvError(f"{path}: became shorter while it was read")
+            part = block[: min(size, _READ)]
+            read = 0
+            while read < len(part):
+                more = file.readinto(part[read:])
+                if not more:
+                    raise CaffeconvError(f"{path}: became shorter while it was read")
+                read += more
             size -= read
-            yield block[:read]
+            yield part
 
 
 # -- values inside -----------------------------------------------------------------------------------------------------
@@ -181,14 +202,14 @@ def _embed(lazy_model: LazyModel, out: Path, metadata: Callable[[], Mapping[str,
     rest = graph.SerializeToString(deterministic=True)
     heads = [_initializer_head(tensor) for tensor in tensors]
     length = len(rest) + sum(len(head) + tensor.bytes for head, tensor in zip(heads, tensors, strict=True))
-    superseded = _data_files(out)
+    superseded, non_finite = _data_files(out), Counter[str]()
     with whole_file(out) as file:
         size = _write_message(file, without(lazy_model.model, {"graph", "metadata_props"}), {})
         opening = tag(_GRAPH, BYTES) + encode_varint(length) + rest
         file.write(opening)
         for head, tensor in zip(heads, tensors, strict=True):
             file.write(head)
-            for block in tensor.blocks():
+            for block in _watched(tensor, non_finite):
                 file.write(block)
         # at the end, because they may hold a digest that is still being worked out
         size += (
@@ -198,7 +219,7 @@ def _embed(lazy_model: LazyModel, out: Path, metadata: Callable[[], Mapping[str,
             + _write_message(file, ModelProto(metadata_props=lazy_model.model.metadata_props), metadata())
         )
     _remove(superseded, None)
-    return Written(out, "embed", size, None, (), (), tensors)
+    return Written(out, "embed", size, None, (), (), tensors, non_finite)
 
 
 def _initializer_head(tensor: Tensor) -> bytes:
@@ -229,14 +250,16 @@ class _Place:
     length: int
 
 
-def _write_data(file: BinaryIO, tensors: Sequence[Tensor], name: str) -> tuple[dict[str, _Place], FileRecord | None]:
+def _write_data(
+    file: BinaryIO, tensors: Sequence[Tensor], name: str, non_finite: Counter[str]
+) -> tuple[dict[str, _Place], FileRecord | None]:
     """Writes the values one after another; the file's name says what it holds, so no model finds another's data."""
     digest, end = hashlib.sha256(), 0
     starts = []
     for tensor in tensors:
         padding = -end % (_PAGE if tensor.bytes >= _LARGE else _LINE)
         starts.append(end + padding)
-        blocks: Iterator[Block] = chain([bytes(padding)], tensor.blocks())
+        blocks: Iterator[Block] = chain([bytes(padding)], _watched(tensor, non_finite))
         for block in blocks:
             file.write(block)
             digest.update(block)

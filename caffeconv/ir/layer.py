@@ -125,6 +125,10 @@ class Essentials(ABC):
         """What might not be meant; `sources` are the layers that make the bottoms, layers that only pass them on aside."""
         return ()
 
+    def doubtful_values(self, node: Node) -> str:
+        """What the values of its parameters make doubtful, as a sentence, where a look at few of them tells; empty: nothing."""
+        return ""
+
 
 NO_GRADIENT = (
     "no rule for the gradient of this layer type is known; one was needed, as a loss lies above the layer and something "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -189,6 +190,16 @@ class BatchNorm(Layer):
         # caffe: scale factor 0 means "no statistics yet"
         scale = np.float32(0) if factor == 0 else np.float32(1) / factor
         return node.param("mean").array() * scale, node.param("variance").array() * scale
+
+    def doubtful_values(self, node: Node) -> str:
+        factor = None if self.scale_bias or not self.use_global_stats else node.param("scale_factor")
+        if factor is None or factor.is_filled or factor.array()[0] != 0:
+            return ""
+        growth = 1 / math.sqrt(self.eps) if self.eps > 0 else math.inf
+        return (
+            "the scale factor in the weights is 0: no statistics were gathered, so mean and variance count as 0, and values "
+            f"grow {growth:.3g} times"
+        )
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]

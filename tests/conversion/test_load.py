@@ -43,6 +43,20 @@ def test_problems_of_the_net_and_of_the_weights_in_one_go(tmp_path: Path) -> Non
     assert "Source param shape is 2 4 (8); target param shape is 2 3 (6)" in str(refusal.value)
 
 
+def test_a_batchnorm_without_statistics_is_told_once(tmp_path: Path) -> None:
+    """caffe: a scale factor of 0 makes mean and variance 0, so that values grow by 1/√eps."""
+    layers = "".join(layer(name, "BatchNorm", "x", "batch_norm_param { eps: 0.0001 }") for name in ("a", "b"))
+    net, file = write_net(tmp_path, {"x": (1, 2)}, layers), tmp_path / "w.caffemodel"
+    assert "scale factor" not in str(load(net).remarks)  # nobody gave weights, and that is what is told
+    for factor, told in ((0, ["a (BatchNorm), line 2 (and 1 other layers)"]), (3, [])):
+        blobs = [np.ones(2, np.float32), np.ones(2, np.float32), np.full(1, factor, np.float32)]
+        parts = (write_weights(tmp_path / name, name, blobs).read_bytes() for name in "ab")
+        file.write_bytes(b"".join(parts))
+        remarks = [remark for remark in load(net, file).remarks if "scale factor" in remark.message]
+        assert [remark.where for remark in remarks] == told
+        assert not told or "values grow 100 times" in remarks[0].message
+
+
 def test_unknown_fields_may_be_dropped(tmp_path: Path) -> None:
     net = write_net(tmp_path, {"x": (1, 3)}, dense("fc", "x", 2, "novelty: 3"))
     with refused("novelty"):

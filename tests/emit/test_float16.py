@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,24 @@ def test_a_weight_beyond_half_keeps_its_layer_float32(tmp_path: Path) -> None:
     assert (held(half)["ip/weight"], held(half)["z/weight"]) == (FLOAT, HALF)
     assert [note.where for note in notes] == ["ip"]
     assert "65504" in notes[0].message
+
+
+@pytest.mark.parametrize(
+    ("weight", "severity", "said"),
+    [
+        ([[1e-9, 1], [3e-8, 0]], "note", r"1 weights of 1 tensors, most in ip/weight, become 0 in half precision"),
+        ([[1e-9, -1e-9], [0, 0]], "warning", r"^2 weights of .* below 3e-08; nothing is left of ip/weight$"),
+        ([[6e-8, 1], [1, 0]], "", ""),
+    ],
+)
+def test_weights_that_half_precision_makes_0_are_told_once(
+    tmp_path: Path, weight: list[list[float]], severity: str, said: str
+) -> None:
+    net, notes = write_net(tmp_path, {"x": (1, 2)}, IP), list[Diagnostic]()
+    weights = write_weights(tmp_path / "w.caffemodel", "ip", [np.array(weight, "f4"), np.zeros(2, "f4")])
+    to_half(caffeconv.convert(net, weights), notes=notes)
+    assert [note.severity for note in notes] == ([severity] if severity else [])
+    assert not said or re.search(said, notes[0].message)
 
 
 def test_parameters_that_both_read(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from support.golden_cases import Array, Case, cases, difference, part, runnable
 from support.program import environment, program, script
-from support.small_nets import blob, write_net
+from support.small_nets import blob, write_net, write_weights
 
 import caffeconv
 from caffeconv.caffe_pb2 import BlobProto, LayerParameter, NetParameter
@@ -147,6 +147,18 @@ def test_every_form_of_weights(form: Form, storage: Storage, tmp_path: Path) -> 
         in_place = {"packed": {"ip/weight", "ip/bias"}, "hdf5": {"ip/weight", "ip/bias"}, "hdf5_chunked": {"ip/bias"}}
         assert linked == in_place.get(form, set())
     assert (storage == "external") <= (written.data is not None)
+
+
+@every_storage
+def test_values_that_are_no_numbers_are_counted(storage: Storage, tmp_path: Path) -> None:
+    net, weights, weight, bias = make_net(tmp_path)
+    weight[0, :3], bias[-1] = (np.nan, np.inf, -np.inf), np.nan
+    write_weights(weights, "ip", [weight, bias])
+    written = caffeconv.convert_to(tmp_path / "m.onnx", net, weights, storage=storage)
+    assert written.non_finite == ({} if storage == "link" else {"ip/weight": 3, "ip/bias": 1})
+    result = convert(net, weights, "-o", tmp_path / "n.onnx", "--weights", storage)
+    told = "ip/weight and 1 other tensors: 4 values are NaN or infinite" in " ".join(result.stderr.split())
+    assert told == (storage != "link")
 
 
 def test_embedding_gives_the_model_of_convert(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from caffeconv.conversion.load import Loaded
     from caffeconv.emit.lazy_model import LazyModel
     from caffeconv.emit.model_options import ModelOptions
-    from caffeconv.emit.onnx_writer import Storage
+    from caffeconv.emit.onnx_writer import Storage, Written
     from caffeconv.verify import Verification
 
 
@@ -59,9 +59,8 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
             return {**source_metadata(loaded, hashes), **own}
 
         written = write_model(model, request.out, storage, hashes, metadata)
-    tell_problems(
-        loaded.dropped, [*loaded.remarks, *_of_training(loaded, request), *notes], quiet=quiet, verbose=verbose
-    )
+    remarks = [*loaded.remarks, *_of_training(loaded, request), *notes, *_non_finite(written)]
+    tell_problems(loaded.dropped, remarks, quiet=quiet, verbose=verbose)
     for line in report_lines(written, automatic=storage != (request.storage or "embed"), verbose=verbose):
         note(line, quiet=quiet)
     if not quiet:
@@ -147,6 +146,17 @@ def _of_training(loaded: Loaded, request: ModelRequest) -> Iterator[Diagnostic]:
     if labels and results and not request.outputs:
         text = f"a net for training: the model takes {', '.join(labels)} and gives {', '.join(results)}"
         yield Diagnostic("warning", str(request.net), text, "To keep its predictions alone: `deploy=True`.")
+
+
+def _non_finite(written: Written) -> Iterator[Diagnostic]:
+    """That parameters hold values that are no numbers, once for all of them."""
+    if not written.non_finite:
+        return
+    names = [*written.non_finite]
+    others = f" and {len(names) - 1} other tensors" if len(names) > 1 else ""
+    total = sum(written.non_finite.values())
+    text = f"{names[0]}{others}: {total} values are NaN or infinite, and so is what comes of them"
+    yield Diagnostic("warning", str(written.model), text, "The training diverged, or the weights file is damaged.")
 
 
 def _describe(value: object) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs, helper, numpy_helper
 from onnx.shape_inference import infer_shapes
 
@@ -17,6 +18,8 @@ from caffeconv.errors import Diagnostic
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 MOST = float(np.finfo(np.float16).max)
 """65504, the greatest finite number."""
+LEAST = float(np.finfo(np.float16).smallest_subnormal)
+"""6e-8, the least number above 0; half of it and less becomes 0."""
 Side = Literal["input", "output"]
 _SUFFIX: dict[int, str] = {FLOAT: "float32", HALF: "half"}
 _MOVING = frozenset(
@@ -73,6 +76,9 @@ class _Halving:
         self._half_names: dict[str, str] = {}
         """Float initializer → the name of its half."""
         self._too_large: dict[str, bool] = {}
+        self._gone: dict[str, int] = {}
+        """Float initializer → how many of its values are 0 as halves alone."""
+        self._gone_whole: list[str] = []
 
     def accept(self, value: ValueInfoProto, *, keep_io: bool) -> None:
         """Declares an input in the type that it will have."""
@@ -125,12 +131,34 @@ class _Halving:
         for name, half in self._half_names.items():
             if FLOAT not in self._constants[name]:
                 names[half] = name
-            with np.errstate(under="ignore"):
-                values = self._edit.array(name).astype(np.float16)
+            values = self._as_half(name)
             target = names.get(half, half)
             self._edit.initializers[target] = tensor(target, values)
         for node in self._edit.nodes:
             rename_in(node, names)
+        self._tell_gone()
+
+    def _as_half(self, name: str) -> NDArray[np.float16]:
+        exact = np.asarray(self._edit.array(name), np.float32)
+        with np.errstate(under="ignore"):
+            values: NDArray[np.float16] = exact.astype(np.float16)
+        gone = int(np.count_nonzero(exact)) - int(np.count_nonzero(values))
+        if gone:
+            self._gone[name] = gone
+            self._gone_whole += [name] if not values.any() else []
+        return values
+
+    def _tell_gone(self) -> None:
+        """One note for all weights that are too small to be there in half precision; a warning where a whole tensor is."""
+        if not self._gone:
+            return
+        name = max(self._gone, key=lambda name: self._gone[name])
+        text = f"{sum(self._gone.values())} weights of {len(self._gone)} tensors, most in {name}, become 0 in half precision, "
+        text += f"as they are below {LEAST / 2:.1g}"
+        if self._gone_whole:
+            others = f" and {len(self._gone_whole) - 1} others" if len(self._gone_whole) > 1 else ""
+            text += f"; nothing is left of {self._gone_whole[0]}{others}"
+        self.notes.append(Diagnostic("warning" if self._gone_whole else "note", "", text))
 
     def _kind(self, node: NodeProto, floats: list[str], float_outputs: list[int]) -> int:
         """The type in which a node computes."""
