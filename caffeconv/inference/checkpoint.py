@@ -75,16 +75,17 @@ class Checkpoint:
 
     @classmethod
     def create(cls, out: Path, run: Mapping[str, str], blobs: Sequence[str]) -> Checkpoint:
-        """A new run; CaffeconvError where an interrupted one is there already."""
+        """A new run; CaffeconvError where an interrupted one is there already, and has rows."""
         folder = partial_folder(out)
         if not out.is_dir():  # whoever writes folders says which ones
             refuse_stream(out, "the rows lie beside it until it is whole")
         if folder.exists() and (folder / "journal.json").exists():
             journal = _read_journal(folder)
-            raise CaffeconvError(
-                f"{folder}: an interrupted run left {journal.items} items here. `resume=True` continues it; "
-                "to start over, remove the folder"
-            )
+            if journal.items:
+                raise CaffeconvError(
+                    f"{folder}: an interrupted run left {journal.items} items here. `resume=True` continues it; "
+                    "to start over, remove the folder"
+                )
         with _space(out, folder, 0):
             folder.mkdir(exist_ok=True)
             checkpoint = cls(out, Journal(dict(run), list(blobs)))

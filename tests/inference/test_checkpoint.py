@@ -115,6 +115,16 @@ def test_killed_while_the_file_was_made(tmp_path: Path, monkeypatch: pytest.Monk
         assert not again.folder.exists()
 
 
+def test_an_interruption_before_the_first_row_is_no_hindrance(tmp_path: Path) -> None:
+    first = Checkpoint.create(tmp_path / "f.npy", RUN, ["x"])
+    with refused("another process"):
+        Checkpoint.create(tmp_path / "f.npy", RUN, ["x"])
+    first.close()
+    again = Checkpoint.create(tmp_path / "f.npy", {**RUN, "blobs": "y"}, ["x"])
+    assert again.journal.run["blobs"] == "y"
+    again.close()
+
+
 def test_an_interruption_keeps_what_was_added(tmp_path: Path) -> None:
     def interrupted() -> object:
         yield from chunks()[:2]
