@@ -21,6 +21,12 @@ inline void check(OrtStatus* status) {
   throw Failure{ort::CreateStatus::call(api, int{ort::kInvalidArgument}, message.c_str())};
 }
 
+// a·b of sizes; an empty tensor may have others beside its 0 that no int64 holds multiplied.
+inline int64_t checked_product(const OrtApi* api, int64_t a, int64_t b) {
+  if (a != 0 && b > INT64_MAX / a) refuse(api, "caffeconv: a shape with more elements than can be counted");
+  return a * b;
+}
+
 // No exception crosses into onnxruntime.
 template <typename F>
 OrtStatus* guarded(const OrtApi* api, F f) {

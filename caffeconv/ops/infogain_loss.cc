@@ -36,9 +36,9 @@ std::string text_of(const std::vector<int64_t>& dims) {
   return text;
 }
 
-int64_t product(const std::vector<int64_t>& dims, size_t begin, size_t end) {
+int64_t product(const OrtApi* api, const std::vector<int64_t>& dims, size_t begin, size_t end) {
   int64_t result = 1;
-  for (size_t i = begin; i < end; ++i) result *= dims[i];
+  for (size_t i = begin; i < end; ++i) result = checked_product(api, result, dims[i]);
   return result;
 }
 
@@ -62,7 +62,7 @@ Tensor tensor_of(const OrtApi* api, OrtValue* value) {
   }
   ort::ReleaseTensorTypeAndShapeInfo::call(api, info);
   check(status);
-  tensor.count = product(tensor.dims, 0, rank);
+  tensor.count = product(api, tensor.dims, 0, rank);
   check(ort::GetTensorMutableData::call(api, value, &tensor.data));
   return tensor;
 }
@@ -170,10 +170,10 @@ Call checked_call(const OrtApi* api, OrtKernelContext* context, const std::strin
   }
   const size_t axis = static_cast<size_t>(attributes.axis);
   InfogainShape& shape = call.shape;
-  shape.outer = product(dims, 0, axis);
+  shape.outer = product(api, dims, 0, axis);
   shape.classes = dims[axis];
-  shape.inner = product(dims, axis + 1, dims.size());
-  const int64_t predictions = shape.outer * shape.inner;
+  shape.inner = product(api, dims, axis + 1, dims.size());
+  const int64_t predictions = checked_product(api, shape.outer, shape.inner);
   if (shape.classes == 0 && predictions > 0) {
     refuse(api, op + ": " + scores + " have no classes on axis " + text_of(attributes.axis));
   }

@@ -32,7 +32,7 @@ Floats input_of(const OrtApi* api, const OrtKernelContext* context, size_t index
   ort::ReleaseTensorTypeAndShapeInfo::call(api, info);
   check(status);
   floats.count = 1;
-  for (const int64_t dim : floats.dims) floats.count *= dim;
+  for (const int64_t dim : floats.dims) floats.count = checked_product(api, floats.count, dim);
   void* data = nullptr;
   check(ort::GetTensorMutableData::call(api, const_cast<OrtValue*>(value), &data));
   floats.data = static_cast<float*>(data);
@@ -85,9 +85,11 @@ struct MaxPoolGrad {
   MaxPoolGrad(const OrtApi* given, const OrtKernelInfo* info) : api(given) {
     rows = {attribute(info, "kernel_h"), attribute(info, "stride_h"), attribute(info, "pad_h")};
     columns = {attribute(info, "kernel_w"), attribute(info, "stride_w"), attribute(info, "pad_w")};
-    if (rows.stride < 1 || columns.stride < 1 || rows.kernel < 1 || columns.kernel < 1 || rows.pad < 0 ||
-        columns.pad < 0) {
-      refuse(api, "MaxPoolGrad: kernels and strides from 1 on, and pads from 0 on, were needed");
+    for (const Axis& axis : {rows, columns}) {
+      const int64_t greatest = std::max(std::max(axis.kernel, axis.stride), axis.pad);
+      if (axis.stride < 1 || axis.kernel < 1 || axis.pad < 0 || greatest > INT32_MAX) {
+        refuse(api, "MaxPoolGrad: kernels and strides from 1 on, and pads from 0 on, none beyond 2147483647, were needed");
+      }
     }
   }
 
@@ -105,6 +107,10 @@ struct MaxPoolGrad {
       refuse(api, "MaxPoolGrad: bottom N×C×H×W and a diff N×C×H'×W' were needed");
     }
     float* const result = output_like(api, context, 0, bottom);
+    if (diff.count == 0 || bottom.count == 0) {  // whose other sizes may be beyond counting
+      std::fill(result, result + bottom.count, 0.0f);
+      return;
+    }
     const int64_t height = bottom.dims[2], width = bottom.dims[3];
     const int64_t pooled_height = diff.dims[2], pooled_width = diff.dims[3];
     in_parts(api, context, bottom.dims[0] * bottom.dims[1], 1, [&](int64_t begin, int64_t end) {
