@@ -332,6 +332,15 @@ def test_a_net_without_parameters(tmp_path: Path) -> None:
     assert "the net has no layer with parameters; there are no weights to write" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["w.h5", "w.caffemodel.h5"])
+def test_hdf5_says_no_time(name: str, tmp_path: Path) -> None:
+    """So that the same weights give the same bytes."""
+    before = int(time.time())
+    assert convert(*DIGITS, "-o", tmp_path / name).exit_code == 0
+    content = (tmp_path / name).read_bytes()
+    assert not any(second.to_bytes(4, "little") in content for second in range(before, int(time.time()) + 1))
+
+
 def test_a_suffix_that_is_none(tmp_path: Path) -> None:
     result = convert(*DIGITS, "-o", tmp_path / "w.bin")
     assert result.exit_code == 1

@@ -124,6 +124,7 @@ def _reserve(group: h5py.Group, node: Node) -> Iterator[tuple[int, Param]]:
         properties.set_layout(h5py.h5d.CONTIGUOUS)
         properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        properties.set_obj_track_times(False)  # so that the same weights give the same bytes
         space = h5py.h5s.create_simple(param.shape) if param.shape else h5py.h5s.create(h5py.h5s.SCALAR)
         dataset = h5py.h5d.create(group.id, str(index).encode(), h5py.h5t.IEEE_F32LE, space, properties)
         if math.prod(param.shape):

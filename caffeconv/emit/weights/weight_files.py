@@ -131,6 +131,7 @@ def _lay_out(group: h5py.Group, arrays: Sequence[Array]) -> Iterator[int | None]
         properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        properties.set_obj_track_times(False)  # so that the same weights give the same bytes
         shape = array.weight_array.shape
         space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
         dataset = h5py.h5d.create(
