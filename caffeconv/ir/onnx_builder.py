@@ -61,6 +61,8 @@ class OnnxBuilder(Scopes):
         """Where `stateful`: graph input → its shape; float32, uniform in [0, 1), drawn anew for each pass."""
         self.makers: dict[str, str] = {}
         """Node of the model → the name of the layer that it belongs to."""
+        self._held_as: dict[ParamKey, str] = {}
+        """Parameter → the first initializer that its own layer made of it, whose name may have been taken."""
         self._bodies: dict[str, dict[str, str]] = {}
         self._dims = dict(dims)
 
@@ -236,8 +238,9 @@ class OnnxBuilder(Scopes):
         if param.owner is None:
             initializer = self._initializer(f"{self._scope}/{name}", param)
             self.param_keys[initializer] = self._key(name)
+            self._held_as.setdefault(self._key(name), initializer)
             return initializer
-        owned = "/".join(param.owner)
+        owned = self._held_as.get(param.owner) or "/".join(param.owner)
         first = self.initializers.setdefault(owned, param)
         self._names.add(owned)
         self.param_keys[owned] = param.owner

@@ -273,7 +273,9 @@ class Interp(Layer):
         inside, places = self._kept(node.bottom_shapes[0]), node.top_shapes[0][2:]
         rows, columns = (_nearest(size, count) for size, count in zip(inside, places, strict=True))
         # caffe: the loop over the planes is missing from the fork's code, which leaves all but the first one at 0
-        items = onnx.fixed(onnx.dims(x)[:1], "of a batch, Interp with `mode: NEAREST` fills only the first item")[0]
+        items = onnx.fixed(
+            onnx.dims(node.bottoms[0])[:1], "of a batch, Interp with `mode: NEAREST` fills only the first item"
+        )[0]
         bounds = [onnx.ints(name, values) for name, values in (("first", [0, 0]), ("second", [1, 1]), ("axes", [0, 1]))]
         plane = onnx.op("Slice", [x, *bounds], what="plane")
         tall = onnx.op("Gather", [plane, onnx.ints("row_places", rows)], axis=2, what="tall")
@@ -331,6 +333,12 @@ def interpolation(size: int, inside: int, places: int, start: int) -> FloatArray
     return matrix
 
 
+CUBIC: Mapping[str, str | float] = {
+    "mode": "cubic", "cubic_coeff_a": -0.75, "coordinate_transformation_mode": "half_pixel",
+}  # fmt: skip
+"""How ONNX's Resize does as OpenCV's."""
+
+
 @dataclass(frozen=True)
 class ImResize(Layer):
     """OpenCV's cubic enlargement: half a pixel, a = -0.75, borders repeated (OpenPose, caffe_rtpose: imresize_layer.cpp).
@@ -369,11 +377,16 @@ class ImResize(Layer):
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.fixed(onnx.dims(node.bottoms[0])[:1], "ImResize takes one picture")
-        sizes = onnx.ints("top_shape", node.top_shapes[0])
-        onnx.emit(
-            "Resize", [node.bottoms[0], "", "", sizes], node.tops, mode="cubic", cubic_coeff_a=-0.75,
-            coordinate_transformation_mode="half_pixel",
-        )  # fmt: skip
+        top, bottom = node.top_shapes[0], node.bottom_shapes[0]
+        shape = onnx.ints("top_shape", top)
+        if top[2] >= bottom[2] and top[3] >= bottom[3]:
+            onnx.emit("Resize", [node.bottoms[0], "", "", shape], node.tops, **CUBIC)
+            return
+        # onnxruntime moves a Transpose over a Resize, where it then cannot make anything smaller; but not over a Reshape
+        planes = onnx.reshape(node.bottoms[0], (bottom[1], 1, *bottom[2:]), what="planes")
+        sizes = onnx.ints("planes_shape", (top[1], 1, *top[2:]))
+        resized = onnx.op("Resize", [planes, "", "", sizes], what="resized", **CUBIC)
+        onnx.emit("Reshape", [resized, shape], node.tops)
 
     @classmethod
     def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:

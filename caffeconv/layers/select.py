@@ -77,10 +77,10 @@ class Filter(Layer):
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         selector = bottoms[-1]
-        if count(selector, 1) != 1:
+        if not selector or count(selector, 1) != 1:
             raise LayerError(f"the selector is {format_shape(selector)}; Selector blob must have shape N × 1 × …")
         for i, bottom in enumerate(bottoms[:-1]):
-            if bottom[0] != selector[0]:
+            if bottom[:1] != selector[:1]:
                 raise LayerError(
                     f"bottom[{i}] is {format_shape(bottom)}, the selector {format_shape(selector)}; "
                     "Each bottom should have the same 0th dimension as the selector blob"

@@ -88,6 +88,7 @@ class ArgMax(Layer):
                     f"top_k {self.top_k} must be less than or equal to the dimension of the axis ({x[axis]})."
                 )
             return [(*x[:axis], self.top_k, *x[axis + 1 :])]
+        items = x[canonical_axis(0, len(x), x)]
         if self.top_k > count(x, 1):
             raise LayerError(
                 f"top_k {self.top_k} must be less than or equal to the dimension of the flattened bottom blob per instance "
@@ -95,7 +96,7 @@ class ArgMax(Layer):
             )
         # caffe: the top keeps the bottom's number of axes, but at least 3, and ends with 1 or 2, then top_k at axis 2
         shape = [1] * max(len(x), 3)
-        shape[0], shape[1], shape[2] = x[0], 2 if self.out_max_val else 1, self.top_k
+        shape[0], shape[1], shape[2] = items, 2 if self.out_max_val else 1, self.top_k
         return [tuple(shape)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

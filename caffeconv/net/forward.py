@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from caffeconv.emit.held_values import held_value
 from caffeconv.errors import CaffeconvError
+from caffeconv.frontend.open_axes import fixed_dims
 from caffeconv.frontend.reshape import input_shapes
 from caffeconv.ir.layer import Node
 from caffeconv.net.data_layers import DataLayers
@@ -82,7 +84,9 @@ class Forward:
     def shape_of(self, blob: str) -> Shape:
         """The shape that a blob has, or will have after the next pass."""
         if blob in self._holder:
-            return self._sessions.graph.shapes[self._last_values[blob]]
+            planned = self._sessions.graph.shapes[self._last_values[blob]]
+            size = count(self.shape_of(self._holder[blob]))
+            return planned if count(planned) == size else self._shape_of_size(blob, size)
         if blob in self._values:
             return self._values[blob].shape
         if blob in self._buffers:
@@ -92,10 +96,17 @@ class Forward:
             return self._sessions.graph_of(forward).shapes[forward.values[blob]]
         return self._sessions.graph.shapes[self._last_values[blob]]
 
+    def _shape_of_size(self, blob: str, size: int) -> Shape:
+        """The shape of a blob of which values decide the size along an axis (Filter)."""
+        dims = fixed_dims(self._sessions.graph)[self._last_values[blob]]
+        known = math.prod(dim for dim in dims if dim is not None)
+        return tuple(size // max(known, 1) if dim is None else dim for dim in dims)
+
     def value_of(self, blob: str) -> FloatArray:
         """A blob's values; one that the last pass did not compute is computed now."""
         if blob in self._holder:
-            return self.value_of(self._holder[blob]).reshape(self.shape_of(blob))
+            values = self.value_of(self._holder[blob])
+            return values.reshape(self.shape_of(blob))
         if blob in self._buffers:
             return self._buffers[blob]
         if blob in self._pending and blob not in self._values:
