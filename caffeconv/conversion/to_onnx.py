@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from caffeconv.conversion.load import Loaded
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, close_names
 from caffeconv.files import arguments
-from caffeconv.frontend.open_axes import dynamic_candidates, fixed_dims
+from caffeconv.frontend.open_axes import dynamic_candidates, fixed_dims, values_decide
 from caffeconv.frontend.reshape import for_any_batch, grown, input_shapes, reshape_graph, with_batch
 from caffeconv.ir.graph import Graph
 from caffeconv.passes.pipeline import LINKING_PASSES, PASSES, run_passes
@@ -69,7 +69,7 @@ def to_onnx(
     try:
         model = emit_lazy(fixed, outputs, opset=opset, metadata=metadata, stateful=stateful)
     except NeedsFixedBatchError:
-        if not all(node.layer.has_dynamic_shapes or node.layer.open_axis is None for node in graph.nodes):
+        if values_decide(graph):
             raise
         # what the user's code makes is planned for as it was; a Net plans anew where it comes out otherwise
         fixed = replace(lean, dims=graph.shapes)

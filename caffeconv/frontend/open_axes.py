@@ -97,6 +97,11 @@ def fixed_dims(graph: Graph) -> dict[str, Dims]:
     }
 
 
+def values_decide(graph: Graph) -> bool:
+    """Whether the size of some blob follows from values, and not from what the user's code makes, which is planned anew."""
+    return any(node.layer.open_axis is not None and not node.layer.has_dynamic_shapes for node in graph.nodes)
+
+
 def _differing(shapes: Mapping[str, Shape], others: Iterable[Mapping[str, Shape]]) -> dict[str, Dims] | None:
     """The shapes with None where others differ; None where the number of axes does."""
     dims: dict[str, Dims] = dict(shapes)

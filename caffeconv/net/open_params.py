@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.frontend.open_axes import fixed_dims
+from caffeconv.frontend.open_axes import fixed_dims, values_decide
 from caffeconv.ir.graph import Graph
 from caffeconv.net.open_session import open_session
 from caffeconv.net.params import ParamStore
@@ -83,6 +83,8 @@ def open_forward(
         observed = replace(observed, dims=fixed_dims(graph))
         builder = lower_graph(observed, stateful=True, open_params=True)
     except NeedsFixedBatchError:
+        if values_decide(graph):
+            raise
         # what the user's code makes is planned for as it was; a Net plans anew where it comes out otherwise
         observed = replace(observed, dims=graph.shapes)
         builder = lower_graph(observed, stateful=True, open_params=True)

@@ -26,6 +26,18 @@ def test_noise_is_the_same_each_time() -> None:
     assert ((one >= 0) & (one < 1)).all()
 
 
+@pytest.mark.parametrize("phase", ["TRAIN", "TEST"])
+def test_a_size_that_values_decide_is_never_guessed(tmp_path: Path, phase: Phase) -> None:
+    """ArgMax over what Filter leaves of four items looked at four of three."""
+    layers = (
+        'layer { name: "f" type: "Filter" bottom: "x" bottom: "s" top: "kept" }'
+        'layer { name: "a" type: "ArgMax" bottom: "kept" top: "a" argmax_param { axis: 0 } }'
+    )
+    path = write_net(tmp_path, {"x": (4, 2), "s": (4, 1)}, layers)
+    with pytest.raises(caffeconv.CaffeconvError, match="ArgMax along the batch axis needs to know the batch size"):
+        caffeconv.Net(path, phase=phase).forward(x=np.zeros((4, 2)), s=np.array([[1], [1], [1], [0]]))
+
+
 def test_training_moves_the_running_averages(tmp_path: Path) -> None:
     # real Caffe's numbers
     net = caffeconv.Net(write_net(tmp_path, {"x": (4, 1)}, BATCH_NORM), phase="TRAIN")
