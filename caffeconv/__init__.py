@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
-from caffeconv.errors import CaffeconvError, CaffeconvWarning, Diagnostic, InvalidNetError
-from caffeconv.version import __version__
+TYPE_CHECKING = False  # typing's, which takes a while to import: until `__main__` is there, Ctrl-C ends in a traceback
 
 if TYPE_CHECKING:
     import caffeconv.ops as ops
     from caffeconv.conversion.convert import convert, convert_to
     from caffeconv.emit.metadata import Preprocess
+    from caffeconv.errors import CaffeconvError, CaffeconvWarning, Diagnostic, InvalidNetError
     from caffeconv.infogain.writing import make_h
     from caffeconv.inspection.report import Report, inspect
     from caffeconv.layers import register_layer
     from caffeconv.net.net import Net
     from caffeconv.quantization.int8 import quantize
+    from caffeconv.version import __version__
 
 __all__ = [
     "CaffeconvError", "CaffeconvWarning", "Diagnostic", "InvalidNetError", "Net", "Preprocess", "Report", "__version__",
@@ -24,6 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 _LATER = {
+    **dict.fromkeys(("CaffeconvError", "CaffeconvWarning", "Diagnostic", "InvalidNetError"), "caffeconv.errors"),
     "Net": "caffeconv.net.net",
     "Preprocess": "caffeconv.emit.metadata",
     "Report": "caffeconv.inspection.report",
@@ -33,6 +34,7 @@ _LATER = {
     "make_h": "caffeconv.infogain.writing",
     "quantize": "caffeconv.quantization.int8",
     "register_layer": "caffeconv.layers",
+    "__version__": "caffeconv.version",
 }
 """What is imported when it is asked for: all layers and messages are most of a short command's time."""
 _DOORS = ("caffe_pb2", "infogain", "layers", "ops", "pycaffe")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from caffeconv.caffe_format.small_files import read_bytes
 from caffeconv.conversion.upgrade_file import upgrade_file
 from caffeconv.training.solver_state import read_state
 
-READERS = {
+READERS: dict[str, Callable[[Path], object]] = {
     "a text": lambda path: read_bytes(path, "a text"),
     "a weights file (caffemodel)": read_caffemodel,
     "a blob (binaryproto)": read_binaryproto,
