@@ -128,6 +128,10 @@ class Local(Layer):
             if p.pad_type:
                 raise LayerError("pad_type is not known of Local; pad, or pad_h and pad_w, were needed")
             window = parse_window(p).over(2)
+            if window.dilation != (1, 1):
+                raise LayerError(
+                    f"dilation is {format_shape(window.dilation)}, which is not known of Local; 1 was needed"
+                )
         if p.num_output < 1:
             raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
         return cls(p.num_output, p.bias_term, window, Filler.parse(p.weight_filler), Filler.parse(p.bias_filler))

@@ -639,6 +639,7 @@ REFUSED = [
     ("ShuffleChannel", "shuffle_channel_param { group: 4 }", {"x": (1, 6, 2, 2)}, "Wrong group size."),
     ("Axpy", "", {"a": (1, 3), "x": (1, 2, 4, 4), "b": (1, 2, 4, 4)}, "one number for each channel"),
     ("ReLUX", "relux_param { maximal_value: -1 }", {"x": (1, 2)}, "must be non-negative"),
+    ("Local", "convolution_param { num_output: 1 kernel_size: 2 dilation: 0 }", {"x": (1, 1, 3, 9)}, "dilation is 0×0, which"),
     ("Local", "local_param { num_output: 1 kernel_size: 4 }", {"x": (1, 1, 3, 9)}, "height smaller than kernel size"),
     ("Convolution3D", "convolution3d_param { num_output: 3 kernel_size: 3 }", {"x": (1, 1, 4, 4, 4)}, "kernel_depth"),
     ("Pooling3D", "pooling3d_param { kernel_size: 2 kernel_depth: 2 pad: 1 }", {"x": (1, 1, 4, 4, 4)}, "average"),

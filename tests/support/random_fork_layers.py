@@ -660,7 +660,9 @@ def _nms(sketch: Sketch) -> Layout:
 
 def _smooth_l1(sketch: Sketch) -> Layout:
     x = sketch.blob()
-    others = [sketch.like(sketch.shape(x)) for _ in range(sketch.number(1, 3))]
+    shape = sketch.shape(x)
+    # weights that learn would have no diff in Caffe
+    others = [sketch.like(shape), *(sketch.input(shape) for _ in range(sketch.number(0, 2)))]
     sigma = sketch.few(None, 1, 2) if len(others) != 2 else None
     return sketch.fields("smooth_l1_loss_param", sigma=sigma) if sigma else "", [x, *others], 1
 
@@ -683,7 +685,7 @@ FORK_KINDS: dict[str, Kind] = {
     "Convolution3D": _convolution_3d, "Deconvolution3D": _deconvolution_3d, "Pooling3D": _pooling_3d,
     "DepthwiseConvolution": convolution,
     "ConvolutionDepthwise": _windowed("convolution_param", dilates=True), "DeformableConvolution": _deformable,
-    "Local": _either(_windowed("local_param", dilates=False), _windowed("convolution_param", dilates=True)),
+    "Local": _either(_windowed("local_param", dilates=False), _windowed("convolution_param", dilates=False)),
     "ConvolutionRistretto": _quantized(_windowed("convolution_param", dilates=False)),
     "DeconvolutionRistretto": _quantized(_windowed("convolution_param", dilates=False)),
     "FcRistretto": _quantized(_quantized_inner_product),

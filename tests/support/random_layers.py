@@ -74,7 +74,7 @@ class DrawnInput:
     most: int = 1
 
     def values(self, random: np.random.Generator) -> Array:
-        return CONTENTS[self.content](random, self.shape, self.most).astype(np.float32)
+        return np.asarray(CONTENTS[self.content](random, self.shape, self.most), np.float32)
 
 
 @dataclass
