@@ -9,6 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import TraceFunction
 
 PACKAGE = str(Path(__file__).resolve().parents[1] / "caffeconv")
 
@@ -27,12 +31,12 @@ class Lines:
         finally:
             sys.settrace(None)
 
-    def _enter(self, frame: FrameType, event: str, argument: object) -> object:
+    def _enter(self, frame: FrameType, event: str, argument: object) -> TraceFunction | None:
         if not frame.f_code.co_filename.startswith(PACKAGE):
             return None
         lines = self._reached[frame.f_code.co_filename]
 
-        def step(frame: FrameType, event: str, argument: object) -> object:
+        def step(frame: FrameType, event: str, argument: object) -> TraceFunction:
             if event == "line":
                 lines.add(frame.f_lineno)
             return step

@@ -35,6 +35,7 @@ class Net(caffeconv_net.Net):
         weights: caffemodel or Caffe's HDF5; also as the second argument, before the phase.
         allow_python: where modules of `type: "Python"` layers may come from. "path": where Python itself looks, as in
             Caffe; True: also the current folder and the prototxt's; False: none is imported, and such a net refused.
+        output_dir: the folder that HDF5Output layers may write in; None: nowhere, where Caffe lets the net decide.
 
     Raises:
         RuntimeError: a file is not there.
@@ -46,24 +47,25 @@ class Net(caffeconv_net.Net):
     @overload
     def __init__(
         self, network_file: PathLike, phase: int, level: int = 0, stages: Stages = None, weights: PathLike | None = None,
-        *, allow_python: AllowPython = "path",
+        *, allow_python: AllowPython = "path", output_dir: PathLike | None = None,
     ) -> None: ...  # fmt: skip
 
     @overload
     def __init__(
-        self, network_file: PathLike, weights: PathLike, phase: int, *, allow_python: AllowPython = "path"
-    ) -> None: ...
+        self, network_file: PathLike, weights: PathLike, phase: int, *, allow_python: AllowPython = "path",
+        output_dir: PathLike | None = None,
+    ) -> None: ...  # fmt: skip
 
     @overload
     def __init__(
         self, network_file: PathLike, *, phase: int, weights: PathLike | None = None, level: int = 0,
-        stages: Stages = None, allow_python: AllowPython = "path",
+        stages: Stages = None, allow_python: AllowPython = "path", output_dir: PathLike | None = None,
     ) -> None: ...  # fmt: skip
 
     def __init__(  # the overloads say which of these go together
         self, network_file: PathLike, *positional: PathLike | int | Stages, phase: int | None = None,
         level: int | None = None, stages: Stages = None, weights: PathLike | None = None,
-        allow_python: AllowPython = "path",
+        allow_python: AllowPython = "path", output_dir: PathLike | None = None,
     ) -> None:  # fmt: skip
         arguments = _Arguments.of(positional, {"phase": phase, "level": level, "stages": stages, "weights": weights})
         for path in (network_file, arguments.weights):
@@ -74,7 +76,7 @@ class Net(caffeconv_net.Net):
         try:
             super().__init__(
                 network_file, arguments.weights, arguments.phase, level=arguments.level, stages=arguments.stages,
-                allow_python=allow_python, provider=current.provider, seed=current.seed,
+                allow_python=allow_python, output_dir=output_dir, provider=current.provider, seed=current.seed,
             )  # fmt: skip
         except InvalidNetError as error:
             raise PycaffeNetError(error.diagnostics) from error

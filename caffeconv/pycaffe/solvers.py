@@ -30,23 +30,25 @@ class SGDSolver:
     """A solver with its nets; `step` and `solve` train `net`.
 
     solver_file: its type is taken to be that of the class, whatever the file says. Modules of Python layers may come from
-    where Python itself looks, as in Caffe.
+    where Python itself looks, as in Caffe. output_dir: the folder that HDF5Output layers may write in; None: nowhere.
 
     Raises CaffeconvError with everything that is wrong with the file, the nets or their weights.
     """
 
     _type = "SGD"
 
-    def __init__(self, solver_file: PathLike) -> None:
-        self._open(read_solver(solver_file, kind=self._type))
+    def __init__(self, solver_file: PathLike, *, output_dir: PathLike | None = None) -> None:
+        self._open(read_solver(solver_file, kind=self._type), output_dir)
 
-    def _open(self, file: SolverFile) -> None:
+    def _open(self, file: SolverFile, output_dir: PathLike | None = None) -> None:
         current = mode.current()
         seed = file.random_seed if file.random_seed >= 0 else current.seed
         compute = ComputeOptions(current.provider, None, nhwc=False, half=False)
 
         def make_net(source: NetSource, options: NetOptions) -> Net:
-            return Net.of_source(source, replace(options, allow_python="path", seed=seed), compute)
+            return Net.of_source(
+                source, replace(options, allow_python="path", seed=seed, output_dir=output_dir), compute
+            )
 
         self._solver: Solver[Net] = Solver(file, make_net)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -23,6 +24,7 @@ from support.databases import (
 from support.golden_cases import Array, forward
 
 import caffeconv
+import caffeconv.pycaffe as caffe
 from caffeconv import Net
 from caffeconv.data.datum import Item, read_datum
 
@@ -486,6 +488,21 @@ def test_output_is_written_and_added_to(tmp_path: Path) -> None:
     Net("net.prototxt", output_dir=".").forward(a=a, b=b)  # another net begins anew
     with h5py.File("out.h5") as file:
         assert file["data"].shape == (2, 3, 1, 1)
+
+
+@pytest.mark.parametrize("pycaffe", [False, True])
+def test_output_goes_nowhere_unless_a_folder_is_named(tmp_path: Path, pycaffe: bool) -> None:
+    (tmp_path / "net.prototxt").write_text(OUTPUT)
+    (tmp_path / "out").mkdir()
+    for folder in (None, "out"):
+        net: Net
+        if pycaffe:
+            net = caffe.Net("net.prototxt", caffe.TEST, output_dir=folder)
+        else:
+            net = Net("net.prototxt", allow_python=True, output_dir=folder)
+        with refused("nothing that a net names is written") if folder is None else nullcontext():
+            net.forward()
+        assert [path.name for path in tmp_path.rglob("*.h5")] == ([] if folder is None else ["out.h5"])
 
 
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:

@@ -77,7 +77,8 @@ class Outputs:
     "--output-dir",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     metavar="DIR",
-    help="Let the solver's file place snapshots in this folder or below; without it, in the current folder, its own, or below.",
+    help="Let the solver's file place snapshots in this folder or below; without it, in the current folder, its own, or "
+    "below. HDF5Output layers write there alone.",
 )
 @click.option("--level", type=int, help="NetState level of the training net, instead of train_state's.")
 @click.option("--stage", "stages", multiple=True, metavar="NAME", help="Further NetState stage of the training net.")
@@ -132,7 +133,8 @@ def train_command(
     file_seed = file.random_seed if file.random_seed >= 0 else 0
 
     def make_net(source: NetSource, options: NetOptions) -> Net:
-        own = replace(options, allow_python=allow_python, seed=file_seed if seed is None else seed)
+        own_seed = file_seed if seed is None else seed
+        own = replace(options, allow_python=allow_python, seed=own_seed, output_dir=output_dir)
         net = Net.of_source(source, own, compute)
         for diagnostic in net.diagnostics if verbose else ():
             note(str(diagnostic), quiet=quiet)
