@@ -39,6 +39,14 @@ ONCE_WRONG: dict[str, tuple[dict[str, DrawnInput], tuple[DrawnLayer, ...]]] = {
             DrawnLayer("MultiStageMeanfield", MEANFIELD, (x, "x", "z"), (f"y_{x}",), ("s", "b", "c")) for x in "xz"
         ),
     ),
+    "axes of a blob that has none": (
+        {"x": DrawnInput(())},
+        (
+            DrawnLayer("Transpose", "", ("x",), ("t",)),
+            DrawnLayer("ReduceMax", "reduce_max_param { keepdims: true }", ("t",), ("r",)),
+            DrawnLayer("Pad", "pad_param { constant_values: 1 }", ("r",), ("y",)),
+        ),
+    ),
     "nearest places of a plane that was cut first": (
         {"x": PLANES},
         (DrawnLayer("Interp", "interp_param { full_zoom_factor: 2 pad_beg: -1 mode: NEAREST }", ("x",), ("y",)),),

@@ -152,8 +152,10 @@ class OnnxBuilder(Scopes):
         node = helper.make_node(op_type, inputs, outputs, name, domain=domain or None)
         if overload:
             node.overload = overload
-        # in order of their names, so that the same net always gives the same bytes
-        node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
+        # in order of their names, so that the same net always gives the same bytes; of a blob without axes no list of
+        # axes is left, which is what the operators do without one
+        named = sorted((key, value) for key, value in attributes.items() if not _is_empty(value))
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in named)
         self.nodes.append(node)
         if self._layer is not None:
             self.makers[name] = self._layer
@@ -321,6 +323,10 @@ class OnnxBuilder(Scopes):
         name = self._fresh_node_name((what or op_type.lower()) if to is None else "")
         self._add(op_type, inputs, [result], name, "", "", attributes)
         return result
+
+
+def _is_empty(value: Attribute) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and not len(value)
 
 
 def _any_shape(value: str) -> ValueInfoProto:

@@ -12,7 +12,7 @@ from caffeconv.ir.element_types import INT64
 from caffeconv.ir.layer import Arity, Gradients, LabelRule, Layer, Node, at_least, exactly
 from caffeconv.layers.gradient_ops import added_rows, refuse_to
 from caffeconv.tensor.axis_order import AxisOrder
-from caffeconv.tensor.shape import Dims, Shapes, count, format_shape
+from caffeconv.tensor.shape import Dims, Shapes, canonical_axis, count, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,6 +35,7 @@ class BatchReindex(Layer):
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if len(bottoms[1]) != 1:
             raise LayerError(f"the indices are {format_shape(bottoms[1])}; one axis was needed")
+        canonical_axis(0, len(bottoms[0]), bottoms[0])
         return [(*bottoms[1], *bottoms[0][1:])]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:

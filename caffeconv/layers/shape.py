@@ -440,6 +440,9 @@ class Pad(Layer):
         return [tuple(size + sum(self.paddings[2 * i : 2 * i + 2]) for i, size in enumerate(x))]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        if not self.paddings:  # of a blob without axes, which onnxruntime's Pad does not take
+            onnx.emit("Identity", node.bottoms, node.tops)
+            return
         pads = onnx.ints("pads", [*self.paddings[::2], *self.paddings[1::2]])
         onnx.emit("Pad", [node.bottoms[0], pads, onnx.floats("constant_values", self.value)], node.tops)
 

@@ -35,9 +35,9 @@ MIXING = {
     *(FORK_KINDS.keys() - ITEMS_APART),
 }  # fmt: skip
 """Types that may mix items, or whose parameters may lie along them; a batch of 1 is another net then."""
-NOT_THE_DERIVATIVE = {"MVN", "Threshold", "ArgMax", "SigmoidCrossEntropyLoss", "MultinomialLogisticLoss"}
-"""Types whose gradient in Caffe is no derivative (eps left out, none for targets, a clamp that is passed over), or is 0
-where the function jumps."""
+NOT_THE_DERIVATIVE = {"MVN", "Threshold", "ArgMax", "SigmoidCrossEntropyLoss", "MultinomialLogisticLoss", "Sparsify"}
+"""Types whose gradient in Caffe is no derivative (eps left out, none for targets, a clamp that is passed over, more added),
+or is 0 where the function jumps."""
 TRUE_IN_PLACE = {"ReLU", "PReLU", "ELU", "Bias", "Scale", "BatchNorm", "Dropout", "Sigmoid", "TanH"}
 UNTOUCHED_BELOW = {"Convolution", "Deconvolution", "InnerProduct", "Bias", "BatchNorm", "Tile"}
 """In place Caffe's gradient is the derivative where the layer is one of the former, and the only one in its blob, and what
@@ -53,6 +53,13 @@ def check_net(net: DrawnNet, folder: Path, *, all_forms: bool = True) -> list[st
 
     all_forms: every form; else one of them, or the gradient, by the net's seed.
     """
+    try:
+        return _checked(net, folder, all_forms=all_forms)
+    except NeedsFixedBatchError:  # in words: a layer needs a size that values decide
+        return ["refused"]
+
+
+def _checked(net: DrawnNet, folder: Path, *, all_forms: bool) -> list[str]:
     path = folder / "net.prototxt"
     path.write_text(net.text)
     random = np.random.default_rng(net.seed)
@@ -68,10 +75,7 @@ def check_net(net: DrawnNet, folder: Path, *, all_forms: bool = True) -> list[st
             _compare(f"parameter of {layer}", mine.data, read.data, exact=True)
     if is_random:
         return ["written and read back"]
-    try:
-        return ["written and read back", *_compare_models(net, again, weights, feeds, all_forms=all_forms)]
-    except NeedsFixedBatchError:  # in words: a layer needs a size that values decide
-        return ["written and read back", "refused"]
+    return ["written and read back", *_compare_models(net, again, weights, feeds, all_forms=all_forms)]
 
 
 def _compare_models(

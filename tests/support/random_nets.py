@@ -137,8 +137,8 @@ def _with_shared_params(
     owners = [owner for owner, shapes in sharing.values() if shapes == weights]
     if owners:
         return replace(layer, params=draw(st.sampled_from(owners)).params)
-    named = replace(layer, params=tuple(f"{layer.tops[0]}_{i}" for i in range(len(weights))))
-    sharing[layer.tops[0]] = named, weights
+    named = replace(layer, params=tuple(f"p{len(sharing)}_{i}" for i in range(len(weights))))
+    sharing[named.params[0]] = named, weights
     return named
 
 
