@@ -105,8 +105,7 @@ class Forward:
     def value_of(self, blob: str) -> FloatArray:
         """A blob's values; one that the last pass did not compute is computed now."""
         if blob in self._holder:
-            values = self.value_of(self._holder[blob])
-            return values.reshape(self.shape_of(blob))
+            return self.value_of(self._holder[blob]).reshape(self.shape_of(blob))
         if blob in self._buffers:
             return self._buffers[blob]
         if blob in self._pending and blob not in self._values:
