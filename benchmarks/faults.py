@@ -198,7 +198,7 @@ class Trial:
         """Runs it undisturbed; what is wrong after that."""
         child = Child(self.command.argv, self.folder)
         code = child.end()
-        if code and "--resume goes on with it" in child.words:
+        if code and "--resume continues it" in child.words:
             child = Child([*self.command.argv, "--resume"], self.folder)
             code = child.end()
         if code:
@@ -390,6 +390,8 @@ def main() -> int:
                 if fault:
                     bad[kind] += 1
                     seen[fault] += 1
+            tries = 1 if kind in ONCE else arguments.tries
+            print(f"{kind}, {' '.join(trial.command.argv)}: {tries} tries, {seen.total()} bad ends", flush=True)
             for fault, times in seen.most_common(5):
                 print(f"{kind}, {' '.join(trial.command.argv)}: {times} times: {fault}", flush=True)
     print(*(f"{kind}: {number[kind]} tries, {bad[kind]} bad ends" for kind in number), sep="\n")
