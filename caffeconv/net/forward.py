@@ -12,6 +12,7 @@ from caffeconv.emit.held_values import held_value
 from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.open_axes import fixed_dims
 from caffeconv.frontend.reshape import input_shapes
+from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 from caffeconv.net.data_layers import DataLayers
 from caffeconv.net.pass_state import ForwardPass, Noise
@@ -84,9 +85,8 @@ class Forward:
     def shape_of(self, blob: str) -> Shape:
         """The shape that a blob has, or will have after the next pass."""
         if blob in self._holder:
-            planned = self._sessions.graph.shapes[self._last_values[blob]]
             size = count(self.shape_of(self._holder[blob]))
-            return planned if count(planned) == size else self._shape_of_size(blob, size)
+            return _shape_of_size(self._sessions.graph, self._last_values[blob], size)
         if blob in self._values:
             return self._values[blob].shape
         if blob in self._buffers:
@@ -95,12 +95,6 @@ class Forward:
             forward = self._pending[blob]
             return self._sessions.graph_of(forward).shapes[forward.values[blob]]
         return self._sessions.graph.shapes[self._last_values[blob]]
-
-    def _shape_of_size(self, blob: str, size: int) -> Shape:
-        """The shape of a blob of which values decide the size along an axis (Filter)."""
-        dims = fixed_dims(self._sessions.graph)[self._last_values[blob]]
-        known = math.prod(dim for dim in dims if dim is not None)
-        return tuple(size // max(known, 1) if dim is None else dim for dim in dims)
 
     def value_of(self, blob: str) -> FloatArray:
         """A blob's values; one that the last pass did not compute is computed now."""
@@ -363,6 +357,16 @@ class Forward:
                 )
             self.reshape_input(blob, values.shape)
         self._buffers[blob][...] = values
+
+
+def _shape_of_size(graph: Graph, value: str, size: int) -> Shape:
+    """The shape of a value that has `size` elements, which values may have decided along one axis (Filter)."""
+    planned = graph.shapes[value]
+    if count(planned) == size:
+        return planned
+    dims = fixed_dims(graph)[value]
+    known = math.prod(dim for dim in dims if dim is not None)
+    return tuple(size // max(known, 1) if dim is None else dim for dim in dims)
 
 
 def _span_of(all_nodes: Sequence[Node], span: slice, data: DataLayers) -> _Span:
