@@ -217,7 +217,7 @@ def bad_end(child: Child, code: int, allowed: Sequence[int]) -> str:
         return f"a traceback: {said[-500:]}"
     return (
         ""
-        if code in (0, 130) or code < 0 or "error: " in said
+        if code in (0, 2, 130) or code < 0 or "error: " in said
         else f"exit code {code} without a message: {said[-200:]}"
     )
 
@@ -344,7 +344,7 @@ def outputs(trial: Trial, draw: random.Random) -> str:
             reader.start()
         child = Child(argv, trial.folder)
         code = child.end()
-        fault = bad_end(child, code, (0, 1))
+        fault = bad_end(child, code, (0, 1, 2))  # 2: a name that the option does not take
         left = names(trial.folder) - trial.before - {out, "m.onnx"}
         if fault or left:
             said.append(f"{place}: {fault or f'left behind: {sorted(left)}'}")
