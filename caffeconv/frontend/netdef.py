@@ -124,6 +124,8 @@ def _unique_names(names: Sequence[str]) -> list[str]:
 
 def _folders(source: NetSource, options: NetOptions) -> NetFolders:
     root, output = (None if folder is None else Path(folder) for folder in (options.root, options.output_dir))
+    if output is None and options.allow_python:
+        output = Path()  # a net whose code may run may write as well, in the current folder and below
     return NetFolders(source.directory, root, output)
 
 

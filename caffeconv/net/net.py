@@ -65,7 +65,7 @@ class Net(Trainable):
         half: forward passes in half precision, but for losses and statistics; on CUDA only.
         seed: for fillers that draw at random.
         deploy, extended, infogain, shapes, fully_convolutional, dialect, root: as for `convert`.
-        output_dir: the folder that HDF5Output layers may write in; None: nowhere.
+        output_dir: the folder that HDF5Output layers may write in; None: nowhere (with `allow_python` here).
 
     Raises:
         CaffeconvError: whatever is wrong with the net or the weights.

@@ -35,7 +35,7 @@ class Net(caffeconv_net.Net):
         weights: caffemodel or Caffe's HDF5; also as the second argument, before the phase.
         allow_python: where modules of `type: "Python"` layers may come from. "path": where Python itself looks, as in
             Caffe; True: also the current folder and the prototxt's; False: none is imported, and such a net refused.
-        output_dir: the folder that HDF5Output layers may write in; None: nowhere, where Caffe lets the net decide.
+        output_dir: the folder that HDF5Output layers may write in; None: the current one, unless `allow_python` is False.
 
     Raises:
         RuntimeError: a file is not there.

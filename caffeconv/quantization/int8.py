@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caffeconv.emit.lazy_model import LazyModel
+from caffeconv.emit.metadata import is_half
 from caffeconv.errors import CaffeconvError
 from caffeconv.net.open_session import open_session
 from caffeconv.runtime.providers import ComputeOptions
@@ -89,6 +90,8 @@ def quantize(
     Raises:
         CaffeconvError: no data, nothing to quantize, values that are no numbers, or a model of half precision.
     """
+    if is_half({entry.key: entry.value for entry in model.metadata_props}):
+        raise CaffeconvError("int8: the model is of half precision; one of float32 was needed, `half=False`")
     products = _products_with_weights(model)
     if not products:
         raise CaffeconvError("int8: the model has no convolution and no product with weights; there is nothing to gain")

@@ -490,19 +490,29 @@ def test_output_is_written_and_added_to(tmp_path: Path) -> None:
         assert file["data"].shape == (2, 3, 1, 1)
 
 
-@pytest.mark.parametrize("pycaffe", [False, True])
-def test_output_goes_nowhere_unless_a_folder_is_named(tmp_path: Path, pycaffe: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "folder", "written"),
+    [
+        ("data", None, []),
+        ("data", "out", ["out/out.h5"]),
+        ("code", None, ["out.h5"]),
+        ("code", "out", ["out/out.h5"]),
+        ("pycaffe", None, ["out.h5"]),
+        ("pycaffe", "out", ["out/out.h5"]),
+    ],
+)
+def test_where_output_goes(kind: str, folder: str | None, written: list[str], tmp_path: Path) -> None:
+    """A net that is data alone writes nowhere unless a folder is named; one whose code may run, in the current folder."""
     (tmp_path / "net.prototxt").write_text(OUTPUT)
     (tmp_path / "out").mkdir()
-    for folder in (None, "out"):
-        net: Net
-        if pycaffe:
-            net = caffe.Net("net.prototxt", caffe.TEST, output_dir=folder)
-        else:
-            net = Net("net.prototxt", allow_python=True, output_dir=folder)
-        with refused("nothing that a net names is written") if folder is None else nullcontext():
-            net.forward()
-        assert [path.name for path in tmp_path.rglob("*.h5")] == ([] if folder is None else ["out.h5"])
+    net: Net
+    if kind == "pycaffe":
+        net = caffe.Net("net.prototxt", caffe.TEST, output_dir=folder)
+    else:
+        net = Net("net.prototxt", allow_python=kind == "code", output_dir=folder)
+    with nullcontext() if written else refused("nothing that a net names is written"):
+        net.forward()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.h5")] == written
 
 
 def test_output_that_cannot_be_written(tmp_path: Path) -> None:

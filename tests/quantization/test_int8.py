@@ -122,3 +122,9 @@ def test_what_cannot_be(layers: str, values: Array | None, words: str, tmp_path:
     model = caffeconv.convert(write_net(tmp_path, {"x": (1, 2, 4, 4)}, layers))
     with pytest.raises(caffeconv.CaffeconvError, match=words):
         caffeconv.quantize(model, [] if values is None else [{"x": values}])
+
+
+def test_half_precision_is_refused() -> None:
+    model = caffeconv.convert(DIGITS / "deploy.prototxt", DIGITS / "digits.caffemodel", half=True)
+    with pytest.raises(caffeconv.CaffeconvError, match="of half precision"):
+        caffeconv.quantize(model, pictures())
