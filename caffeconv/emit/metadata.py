@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from caffeconv.tensor.shape import FloatArray
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 Layout = Literal["nchw", "nhwc"]
 
@@ -84,6 +87,11 @@ def layouts(metadata: Mapping[str, str]) -> dict[str, str]:
     except ValueError:
         return {}
     return {str(name): str(order) for name, order in entries.items()} if isinstance(entries, dict) else {}
+
+
+def metadata_of(model: ModelProto) -> dict[str, str]:
+    """A model's metadata as a dict."""
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def is_half(metadata: Mapping[str, str]) -> bool:

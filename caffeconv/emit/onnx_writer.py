@@ -24,6 +24,7 @@ import numpy as np
 from onnx import ModelProto, TensorProto
 
 from caffeconv.emit.lazy_model import MOST_BYTES, LazyModel, dtype_of, packed, refuse_too_large, without
+from caffeconv.emit.metadata import metadata_of
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import whole_file, whole_files
 from caffeconv.files.onnx_records import FILES_KEY, FileRecord, record_text, recorded_files
@@ -229,7 +230,7 @@ def _initializer_head(tensor: Tensor) -> bytes:
 
 
 def _write_message(file: BinaryIO, model: ModelProto, metadata: Mapping[str, str]) -> int:
-    entries = {**{entry.key: entry.value for entry in model.metadata_props}, **metadata}
+    entries = {**metadata_of(model), **metadata}
     del model.metadata_props[:]
     for key in sorted(entries):
         model.metadata_props.add(key=key, value=entries[key])

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caffeconv.emit.lazy_model import LazyModel
-from caffeconv.emit.metadata import is_half
+from caffeconv.emit.metadata import is_half, metadata_of
+from caffeconv.emit.passes.editor import with_outputs
 from caffeconv.errors import CaffeconvError
 from caffeconv.net.open_session import open_session
 from caffeconv.runtime.providers import ComputeOptions
@@ -90,7 +91,7 @@ def quantize(
     Raises:
         CaffeconvError: no data, nothing to quantize, values that are no numbers, or a model of half precision.
     """
-    if is_half({entry.key: entry.value for entry in model.metadata_props}):
+    if is_half(metadata_of(model)):
         raise CaffeconvError("int8: the model is of half precision; one of float32 was needed, `half=False`")
     products = _products_with_weights(model)
     if not products:
@@ -103,13 +104,19 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix="caffeconv-int8-") as folder:
         ranges = _measure_ranges(model, batches, Path(folder))
     writer = _Writer(model, ranges, [*products, *ways.carriers], reduce_range=reduce_range)
-    harm = _harm(writer, products, comparison, most_deviation)
-    kept = _kept_float(writer, harm, comparison, most_deviation)
+    kept: list[str] = []
+    harm: dict[str, float] = {}
     quantized = writer.write(kept)
+    deviation = comparison.deviation(quantized)
+    if deviation > most_deviation:
+        harm = _harm(writer, products, comparison)
+        kept = _kept_float(writer, harm, comparison, most_deviation)
+        quantized = writer.write(kept)
+        deviation = comparison.deviation(quantized)
     _note_in_metadata(quantized, len(products) - len(kept), comparison.items)
     return Quantized(
-        quantized, tuple(name for name in products if name not in kept), {name: harm[name] for name in kept},
-        comparison.deviation(quantized), comparison.items, tuple(_output_changes(model, quantized, batches, labels, compute)),
+        quantized, tuple(name for name in products if name not in kept), {name: harm[name] for name in kept}, deviation,
+        comparison.items, tuple(_output_changes(model, quantized, batches, labels, compute)),
     )  # fmt: skip
 
 
@@ -147,10 +154,8 @@ class _Ways:
         return cls(last[::-1], carriers)
 
 
-def _harm(writer: _Writer, products: Sequence[str], comparison: _Comparison, most_deviation: float) -> dict[str, float]:
-    """Node → the deviation that it causes alone; nothing where all together cause little enough."""
-    if comparison.deviation(writer.write(())) <= most_deviation:
-        return {}
+def _harm(writer: _Writer, products: Sequence[str], comparison: _Comparison) -> dict[str, float]:
+    """Node → the deviation that it causes alone."""
     return {
         name: comparison.deviation(writer.write([other for other in products if other != name]), few=True)
         for name in products
@@ -272,17 +277,7 @@ class _Comparison:
         return max(_relative(*sums[name]) for name in self._values)
 
     def _open(self, model: ModelProto) -> Session:
-        return open_session(LazyModel(_with_outputs(model, self._values), {}), self._compute)
-
-
-def _with_outputs(model: ModelProto, values: Sequence[str]) -> ModelProto:
-    from onnx import ModelProto, ValueInfoProto
-
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    present = {value.name for value in copy.graph.output}
-    copy.graph.output.extend(ValueInfoProto(name=value) for value in values if value not in present)
-    return copy
+        return open_session(LazyModel(with_outputs(model, self._values), {}), self._compute)
 
 
 def _added(sums: tuple[float, float], actual: FloatArray, expected: FloatArray) -> tuple[float, float]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from caffeconv.conversion.load import Loaded
-from caffeconv.emit.metadata import Preprocess, image_preprocessing, is_half, layouts
+from caffeconv.emit.metadata import Preprocess, image_preprocessing, is_half, layouts, metadata_of
 from caffeconv.emit.model_options import ModelOptions
+from caffeconv.emit.passes.editor import with_outputs
 from caffeconv.emit.precision import float32_values
 from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.options import NetOptions
@@ -135,7 +136,7 @@ def _graph_for_model(loaded: Loaded, model: ModelProto, model_options: ModelOpti
     """The net's graph with inputs of the shapes that the model takes; those of the prototxt where it takes any."""
     net_shapes = input_shapes(loaded.graph)
     shapes = dict(net_shapes)
-    axis_orders = layouts(_metadata(model))
+    axis_orders = layouts(metadata_of(model))
     for value in model.graph.input:
         if value.name not in net_shapes:
             continue
@@ -154,19 +155,15 @@ def _graph_for_model(loaded: Loaded, model: ModelProto, model_options: ModelOpti
 
 
 def _takes_images(model: ModelProto, name: str) -> bool:
-    preprocessing = image_preprocessing(_metadata(model))
+    preprocessing = image_preprocessing(metadata_of(model))
     return preprocessing is not None and preprocessing.input == name
-
-
-def _metadata(model: ModelProto) -> dict[str, str]:
-    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _compare(subject: Subject, model: ModelProto, inputs: Probe, expected: Mapping[str, FloatArray]) -> Verification:
     """Every blob that both have; the engine is filled in by the caller."""
     results = _results(subject.loaded, model, inputs, expected)
     outputs = {value.name for value in model.graph.output}
-    half = is_half(_metadata(model))
+    half = is_half(metadata_of(model))
     tolerance = HALF if half else SINGLE
     unjudged = _unjudged(subject.graph, half=half)
     checks, absent = [], 0
@@ -190,13 +187,13 @@ def _results(
     loaded: Loaded, model: ModelProto, inputs: Probe, expected: Mapping[str, FloatArray]
 ) -> dict[str, FloatArray]:
     """What the model makes of the inputs, in Caffe's axis order: its outputs as it stands, and blobs on the way to them."""
-    axis_orders = layouts(_metadata(model))
+    axis_orders = layouts(metadata_of(model))
     feeds = {value.name: inputs.model.get(value.name, inputs.net[value.name]) for value in model.graph.input}
     feeds = {name: np.moveaxis(values, 1, -1) if name in axis_orders else values for name, values in feeds.items()}
     model_outputs = _session(model, loaded).run(feeds)
     values = {name for node in model.graph.node for name in node.output}
     inner_values = [name for name in expected if name in values and name not in model_outputs]
-    results = _session(_with_outputs(model, inner_values), loaded).run(feeds, inner_values) if inner_values else {}
+    results = _session(with_outputs(model, inner_values), loaded).run(feeds, inner_values) if inner_values else {}
     outputs = {
         name: np.moveaxis(value, -1, 1) if name in axis_orders else value for name, value in model_outputs.items()
     }
@@ -207,15 +204,6 @@ def _session(model: ModelProto, loaded: Loaded) -> Session:
     from caffeconv.runtime.session import Session
 
     return Session(model, "cpu", python_host=loaded.net.python_host)
-
-
-def _with_outputs(model: ModelProto, values: Sequence[str]) -> ModelProto:
-    from onnx import ModelProto, ValueInfoProto
-
-    copy = ModelProto()
-    copy.CopyFrom(model)
-    copy.graph.output.extend(ValueInfoProto(name=value) for value in values)  # onnxruntime works out the types
-    return copy
 
 
 def _check(blob: str, layer: str, actual: FloatArray, expected: FloatArray, tolerance: Tolerance) -> BlobCheck:

@@ -8,11 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from caffeconv.emit.metadata import metadata_of
 from caffeconv.tensor.shape import unique_name
 
 Dims = tuple[int | str, ...]
 """A value's shape as the model says it: a number, or the name of a size that is open."""
 AnyArray = NDArray[np.generic]
+
+
+def with_outputs(model: ModelProto, values: Sequence[str]) -> ModelProto:
+    """A copy that gives some of its values too; onnxruntime works out their types."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    present = {value.name for value in copy.graph.output}
+    copy.graph.output.extend(ValueInfoProto(name=value) for value in values if value not in present)
+    return copy
 
 
 class ModelEdit:
@@ -23,7 +33,7 @@ class ModelEdit:
         self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self.inputs = [_copy_info(value) for value in model.graph.input]
         self.outputs = [_copy_info(value) for value in model.graph.output]
-        self.metadata = {entry.key: entry.value for entry in model.metadata_props}
+        self.metadata = metadata_of(model)
         self.opset = next(entry.version for entry in model.opset_import if not entry.domain)
         self._source = model
         self._values = {*self.initializers, *(value.name for value in self.inputs)}
