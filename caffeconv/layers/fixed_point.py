@@ -163,6 +163,17 @@ class _FixedParameters(Layer):
     numbers: FixedPoint | None = None
     """None: the parameters stay as they are."""
 
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        numbers = FixedPoint.parse(layer, ("OVER_FLOW", "DIFF_S"))
+        return replace(super().parse(layer), numbers=numbers if layer.proto.fixed_param.enable else None)
+
+    def lower_gradient(
+        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
+    ) -> Gradients:
+        plain = replace(self, numbers=None)
+        return super(_FixedParameters, plain).lower_gradient(node, onnx, top_diffs, propagate_down)
+
     def parameter(self, onnx: OnnxBuilder, name: str) -> str:
         """The parameter of that name, rounded."""
         value = onnx.weight(name)
@@ -172,23 +183,9 @@ class _FixedParameters(Layer):
         return None
 
 
-def _numbers(layer: LayerDef) -> FixedPoint | None:
-    numbers = FixedPoint.parse(layer, ("OVER_FLOW", "DIFF_S"))
-    return numbers if layer.proto.fixed_param.enable else None
-
-
 @dataclass(frozen=True)
 class ConvolutionFixed(_FixedParameters, Convolution):
     """A Convolution whose parameters are rounded to few bits (caffe-xilinx: conv_fixed_layer.cpp)."""
-
-    @classmethod
-    def parse(cls, layer: LayerDef) -> Self:
-        return replace(super().parse(layer), numbers=_numbers(layer))
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        return Convolution.lower_gradient(replace(self, numbers=None), node, onnx, top_diffs, propagate_down)
 
     def _notes(self, node: Node) -> tuple[str, ...]:
         return (*super()._notes(node), NOTE)
@@ -199,15 +196,6 @@ class InnerProductFixed(_FixedParameters, InnerProduct):
     """An InnerProduct whose parameters are rounded to few bits (caffe-xilinx: inner_product_fixed_layer.cpp)."""
 
     is_fully_connected: ClassVar[bool] = False
-
-    @classmethod
-    def parse(cls, layer: LayerDef) -> Self:
-        return replace(super().parse(layer), numbers=_numbers(layer))
-
-    def lower_gradient(
-        self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
-    ) -> Gradients:
-        return InnerProduct.lower_gradient(replace(self, numbers=None), node, onnx, top_diffs, propagate_down)
 
     def as_convolution(self, node: Node, bottoms: Shapes) -> Node:
         raise LayerError(
