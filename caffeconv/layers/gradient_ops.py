@@ -104,6 +104,9 @@ def spread_by_convolution(
     )]  # fmt: skip
     if any(end < 0 for end in ends):
         return None
+    if onnx.training_ops and suits_library(window):
+        fields = {**window_fields(window), "height": size[0], "width": size[1]}
+        return onnx.library_values("ConvBottomGrad", [places, weight], 1, what=what, group=group, **fields)[0]
     outputs, inside = shape[0] // group, shape[1]
     filters = weight
     if group > 1:
@@ -121,6 +124,17 @@ def spread_by_convolution(
         "Conv", [places, filters], what=what, kernel_shape=window.kernel, dilations=window.dilation, pads=[*pads, *ends],
         group=group,
     )  # fmt: skip
+
+
+def suits_library(window: Window) -> bool:
+    """Whether our library's operators know such a window, and are faster than products of matrices, as for one place."""
+    return len(window.kernel) == 2 and (count(window.kernel) > 1 or max(window.stride) > 1)
+
+
+def window_fields(window: Window) -> dict[str, int]:
+    """The attributes by which our library's operators know a window of two axes."""
+    fields = {"kernel": window.kernel, "stride": window.stride, "pad": window.pad, "dilation": window.dilation}
+    return {f"{name}_{axis}": size for name, sizes in fields.items() for axis, size in zip("hw", sizes, strict=True)}
 
 
 def spread_windows(
@@ -152,6 +166,9 @@ def filter_diff(
     roles, and so do stride and dilation.
     """
     axes = len(window.kernel)
+    if onnx.training_ops and suits_library(window):
+        fields = window_fields(window)
+        return onnx.library_values("ConvWeightGrad", [image, places], 1, what=what, group=group, **fields)[0]
     size, positions = image_dims[2:], places_dims[2:]
     positions = onnx.fixed(positions, "the gradient of a weight needs to know the sizes of the output")
     channels = onnx.fixed(image_dims[1:2], "a convolution's number of channels")[0] // group

@@ -317,9 +317,13 @@ def pooling_diff(
             count(window.kernel)
         )
         share = np.where(np.isfinite(share), share, np.float32(0))  # an empty window has no place to give anything to
+        shared = times(onnx, top_diff, onnx.floats("shares", share), "shared_diff")
+        if count(pooled) == 1 and not any(window.pad) and window.kernel == shape[2:]:  # one window: the whole bottom
+            like = [1, 1, *shape[2:]]
+            return onnx.op("Expand", [shared, onnx.ints("whole_bottom", like)], what="bottom_diff")
         ones = onnx.floats("window_ones", np.ones((shape[1], 1, *window.kernel)))
         return spread_windows(
-            onnx, times(onnx, top_diff, onnx.floats("shares", share), "shared_diff"), ones, window, shape[1],
+            onnx, shared, ones, window, shape[1],
             positions=pooled, size=shape[2:], what="bottom_diff",
         )  # fmt: skip
     if onnx.training_ops and len(window.kernel) == 2:

@@ -40,7 +40,8 @@ def library_path() -> str:
 def has_training_ops() -> bool:
     """Whether the library is there and has the operators of training.h."""
     path = _find("caffeconv_ops")
-    return path is not None and hasattr(ctypes.CDLL(str(path)), "caffeconv_has_training_ops")
+    version = None if path is None else getattr(ctypes.CDLL(str(path)), "caffeconv_has_training_ops", None)
+    return version is not None and version() >= 2
 
 
 def cuda_library_path() -> str | None:

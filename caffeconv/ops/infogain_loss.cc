@@ -122,12 +122,6 @@ Attributes attributes_of(const OrtApi* api, const OrtKernelInfo* info, const std
   return attributes;
 }
 
-const InfogainKernels& best_kernels() {
-  const InfogainKernels* builds[3];
-  runnable_kernels(builds);
-  return *builds[0];
-}
-
 // The inputs and outputs of one call, checked.
 struct Call {
   const OrtApi* api;
@@ -269,7 +263,7 @@ struct CpuDevice {
   static constexpr const char* kProvider = nullptr;
 
   static void loss(const Call& call, float* loss, void* prob) {
-    const InfogainKernels& kernels = best_kernels();
+    const InfogainKernels& kernels = infogain_kernels(best_build());
     std::vector<float> columns;
     InfogainJob job = job_of(call, kernels, columns);
     job.want_loss = true;
@@ -280,7 +274,7 @@ struct CpuDevice {
   }
 
   static void gradient(const Call& call, const float* loss_diff, void* scores_diff, float* loss) {
-    const InfogainKernels& kernels = best_kernels();
+    const InfogainKernels& kernels = infogain_kernels(best_build());
     std::vector<float> columns;
     InfogainJob job = job_of(call, kernels, columns);
     // Without a label to ignore all of them count: where one is illegal, there will be no result.

@@ -13,32 +13,15 @@
 #include <cstdlib>
 #include <utility>
 
+#include "isa.h"
+#include "lanes.h"
+
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
 namespace caffeconv {
 namespace {
-
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-#elif defined(__AVX2__)
-constexpr int kLanes = 8;
-#elif defined(__GNUC__)
-constexpr int kLanes = 4;
-#else
-constexpr int kLanes = 1;
-#endif
-
-#if defined(__GNUC__)
-typedef float Floats __attribute__((vector_size(4 * kLanes)));
-typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
-typedef uint32_t UnsignedInts __attribute__((vector_size(4 * kLanes)));
-#else
-using Floats = float;
-using Ints = int32_t;
-using UnsignedInts = uint32_t;
-#endif
 
 #if defined(__GNUC__)
 #define CAFFECONV_MEMBER inline __attribute__((always_inline))
@@ -98,13 +81,6 @@ CAFFECONV_HD void put(Half* to, float value) {
 }
 
 template <typename V>
-CAFFECONV_HD V load(const float* from) {
-  V value;
-  memcpy(&value, from, sizeof(V));
-  return value;
-}
-
-template <typename V>
 CAFFECONV_HD V load(const Half* from) {
 #if defined(__AVX512F__)
   if constexpr (lanes_of<V>() == 16) {
@@ -122,11 +98,6 @@ CAFFECONV_HD V load(const Half* from) {
   float values[lanes_of<V>()];
   for (int k = 0; k < lanes_of<V>(); ++k) values[k] = to_float(from[k]);
   return load<V>(values);
-}
-
-template <typename V>
-CAFFECONV_HD void store(float* to, V value) {
-  memcpy(to, &value, sizeof(V));
 }
 
 template <typename V>
@@ -234,41 +205,6 @@ CAFFECONV_HD float lowest_lane(V value) {
     for (int k = 0; k < n; ++k) values[k] = values[k + n] < values[k] ? values[k + n] : values[k];
   }
   return values[0];
-}
-
-#if defined(__GNUC__)
-// Lanes of a and b in turn, of their lower halves or their upper ones.
-template <bool Upper, int... K>
-CAFFECONV_HD Floats interleaved(Floats a, Floats b, std::integer_sequence<int, K...>) {
-  constexpr int first = Upper ? kLanes / 2 : 0;
-#if defined(__clang__)
-  return __builtin_shufflevector(a, b, (first + K / 2 + K % 2 * kLanes)...);
-#else
-  return __builtin_shuffle(a, b, Ints{(first + K / 2 + K % 2 * kLanes)...});
-#endif
-}
-#endif
-
-// Rows × kLanes elements, one after another: the second half is laid between the first. It moves the highest bit of an
-// element's place to the lowest.
-template <int Rows>
-CAFFECONV_HD void interleave_halves(Floats (&rows)[Rows]) {
-#if defined(__GNUC__)
-  constexpr auto lanes = std::make_integer_sequence<int, kLanes>();
-  Floats next[Rows];
-  for (int i = 0; i < Rows / 2; ++i) {
-    next[2 * i] = interleaved<false>(rows[i], rows[i + Rows / 2], lanes);
-    next[2 * i + 1] = interleaved<true>(rows[i], rows[i + Rows / 2], lanes);
-  }
-  for (int i = 0; i < Rows; ++i) rows[i] = next[i];
-#else
-  static_assert(kLanes == 1, "no vectors, nothing to turn");
-#endif
-}
-
-// rows[i][k] ↔ rows[k][i]: once for each bit of a lane's number, and row and lane have changed roles.
-CAFFECONV_HD void transpose(Floats (&rows)[kLanes]) {
-  for (int span = 1; span < kLanes; span *= 2) interleave_halves(rows);
 }
 
 // Where class 0 of a prediction is.
@@ -1018,11 +954,6 @@ void count(const InfogainJob& job, int64_t begin, int64_t end, InfogainPart* par
 }
 
 }  // namespace
-
-#define CAFFECONV_JOIN_(a, b) a##b
-#define CAFFECONV_JOIN(a, b) CAFFECONV_JOIN_(a, b)
-#define CAFFECONV_TEXT_(a) #a
-#define CAFFECONV_TEXT(a) CAFFECONV_TEXT_(a)
 
 const InfogainKernels& CAFFECONV_JOIN(infogain_kernels_, CAFFECONV_ISA)() {
   static constexpr InfogainKernels kernels = {CAFFECONV_TEXT(CAFFECONV_ISA), table_width, run, count};

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "infogain_loss.h"
+#include "isa.h"
 
 namespace caffeconv {
 
@@ -38,21 +39,15 @@ const InfogainKernels& infogain_kernels_portable();
 const InfogainKernels& infogain_kernels_avx2();
 const InfogainKernels& infogain_kernels_avx512();
 
-// The builds that this processor can run, best first; returns how many.
-inline int runnable_kernels(const InfogainKernels* (&builds)[3]) {
-  int count = 0;
+inline const InfogainKernels& infogain_kernels(Isa build) {
 #if defined(CAFFECONV_WITH_AVX512)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    builds[count++] = &infogain_kernels_avx512();
-  }
+  if (build == Isa::kAvx512) return infogain_kernels_avx512();
 #endif
 #if defined(CAFFECONV_WITH_AVX2)
-  // Every processor with AVX2 has F16C.
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) builds[count++] = &infogain_kernels_avx2();
+  if (build == Isa::kAvx2) return infogain_kernels_avx2();
 #endif
-  builds[count++] = &infogain_kernels_portable();
-  return count;
+  (void)build;
+  return infogain_kernels_portable();
 }
 
 // columns[l·width + y] = H[y,l], 0 for y ≥ classes.

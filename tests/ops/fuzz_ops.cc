@@ -236,7 +236,10 @@ OrtKernelInfo attributes_from(Bytes& bytes) {
   number("ignore_label", small());
   if (bytes.next() < 200) info.texts["normalization"] = normalizations[bytes.below(6)];
   if (bytes.next() < 100) info.texts["bottom"] = bottoms[bytes.below(3)];
-  for (const char* name : {"kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w"}) number(name, small());
+  for (const char* name : {"kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w",
+                           "group", "height", "width"}) {
+    number(name, small());
+  }
   return info;
 }
 
@@ -257,6 +260,11 @@ void add_inputs(Bytes& bytes, const OrtCustomOp* op, const OrtKernelInfo& info, 
       if (i == 3) dims = {};
     }
     if (name == "MaxPoolGrad" && i == 1 && dims.size() == 4) dims[2] = bytes.below(6), dims[3] = bytes.below(6);
+    if (name == "ConvWeightGrad" && i == 1 && dims.size() == 4) dims = {first[0], bytes.below(40), bytes.below(9), bytes.below(9)};
+    if (name == "ConvBottomGrad" && i == 1 && first.size() == 4) {
+      const auto of = [&](const char* attribute) { return info.numbers.count(attribute) ? info.numbers.at(attribute) : 1; };
+      dims = {first[1], bytes.below(40), of("kernel_h"), of("kernel_w")};
+    }
     if (name == "SGDUpdate" && i > 2) dims = {};
     if (count_of(dims) < 0) dims = {0};
     context.inputs.push_back(filled(bytes, op->GetInputType(op, i), dims));
@@ -282,10 +290,11 @@ void run_all_builds(const OrtKernelInfo& info, const OrtKernelContext& context) 
   job.h = reinterpret_cast<const float*>(context.inputs[2]->data.get());
   job.want_loss = true;
   job.gradient_scale = 1;
-  const InfogainKernels* builds[3];
-  const int number = runnable_kernels(builds);
+  Isa builds[3];
+  const int number = runnable_builds(builds);
   for (int b = 0; b < number; ++b) {
-    job.columns_width = builds[b]->table_width(job.shape);
+    const InfogainKernels& kernels = infogain_kernels(builds[b]);
+    job.columns_width = kernels.table_width(job.shape);
     std::unique_ptr<float[]> columns(new float[static_cast<size_t>(job.columns_width * job.shape.classes)]);
     fill_columns(job.shape, job.h, job.columns_width, columns.get());
     job.columns = columns.get();
@@ -294,8 +303,8 @@ void run_all_builds(const OrtKernelInfo& info, const OrtKernelContext& context) 
       job.output = output;
       job.out = out->data.get();
       InfogainPart part = {};
-      builds[b]->run(job, 0, predictions, &part);
-      builds[b]->count(job, 0, predictions, &part);
+      kernels.run(job, 0, predictions, &part);
+      kernels.count(job, 0, predictions, &part);
     }
   }
 }

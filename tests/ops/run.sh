@@ -8,15 +8,18 @@ trap 'rm -rf "$build"' EXIT
 
 make_tests() {
   cmake -S "$root" -B "$1" -DCAFFECONV_DESC=OFF -DCAFFECONV_BUILD_TESTS=ON -DCAFFECONV_SANITIZE="$2" >"$1.log" 2>&1 &&
-    cmake --build "$1" --target test_infogain_loss --parallel "$(nproc)" >>"$1.log" 2>&1 || {
+    cmake --build "$1" --target test_infogain_loss test_conv_grad --parallel "$(nproc)" >>"$1.log" 2>&1 || {
     cat "$1.log"
     return 1
   }
 }
 
 make_tests "$build/sanitized" ON
-UBSAN_OPTIONS=print_stacktrace=1 "$build/sanitized/test_infogain_loss"
+export UBSAN_OPTIONS=print_stacktrace=1
+"$build/sanitized/test_conv_grad"
+"$build/sanitized/test_infogain_loss"
 if [ "${1:-}" = --valgrind ]; then
   make_tests "$build/plain" OFF
+  valgrind --quiet --error-exitcode=1 "$build/plain/test_conv_grad" --quick
   valgrind --quiet --error-exitcode=1 "$build/plain/test_infogain_loss" --quick
 fi

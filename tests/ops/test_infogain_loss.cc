@@ -298,12 +298,12 @@ std::string name_of(const Problem& problem) {
 // f(result, name of the kernels)
 template <typename F>
 void with_all_kernels(const Problem& problem, bool with_prob, F f) {
-  const InfogainKernels* builds[3];
-  const int count = runnable_kernels(builds);
+  Isa builds[3];
+  const int count = runnable_builds(builds);
   for (int b = 0; b < count; ++b) {
-    f(run_cpu(problem, *builds[b], with_prob, chunk_predictions(problem.shape)), std::string(builds[b]->name));
+    f(run_cpu(problem, infogain_kernels(builds[b]), with_prob, chunk_predictions(problem.shape)), std::string(infogain_kernels(builds[b]).name));
     const int64_t small = problem.predictions() > 20 ? 20 : 5;
-    f(run_cpu(problem, *builds[b], with_prob, small), std::string(builds[b]->name) + " small chunks");
+    f(run_cpu(problem, infogain_kernels(builds[b]), with_prob, small), std::string(infogain_kernels(builds[b]).name) + " small chunks");
   }
   f(run_cuda(problem, with_prob), std::string("cuda"));
 }
@@ -470,23 +470,23 @@ void test_halves() {
     EXPECT(half_of_float(float_of_half(static_cast<uint16_t>(bits))) == bits, "half %x", bits);
     problem.scores[63488 + n++] = float_of_half(static_cast<uint16_t>(bits));
   }
-  const InfogainKernels* builds[3];
-  const int count = runnable_kernels(builds);
+  Isa builds[3];
+  const int count = runnable_builds(builds);
   for (int b = 0; b < count; ++b) {
     Problem copied = {shape, true, Buffer<float>(problem.scores.size), Buffer<float>(63488), Buffer<float>(4)};
     copied.shape.probabilities = true;  // the form whose prob is the scores themselves
     std::copy(problem.scores.data.get(), problem.scores.data.get() + problem.scores.size, copied.scores.data.get());
-    const Result result = run_cpu(copied, *builds[b], true, 1 << 16);
+    const Result result = run_cpu(copied, infogain_kernels(builds[b]), true, 1 << 16);
     for (size_t k = 0; k < copied.scores.size; ++k) {
-      EXPECT(half_of_float(result.prob[k]) == half_of_float(copied.scores[k]), "%s: half %g", builds[b]->name,
+      EXPECT(half_of_float(result.prob[k]) == half_of_float(copied.scores[k]), "%s: half %g", infogain_kernels(builds[b]).name,
              copied.scores[k]);
     }
     // Rounding on the way out, against the plain way; a kernel's float may lie one rounding away from double's.
-    const Result softmax = run_cpu(problem, *builds[b], true, 1 << 16);
+    const Result softmax = run_cpu(problem, infogain_kernels(builds[b]), true, 1 << 16);
     for (size_t i = 0; i < 63488; ++i) {
       const double p = 1 / (1 + std::exp(-static_cast<double>(problem.scores[63488 + i])));
       const int wrong = half_of_float(softmax.prob[63488 + i]) - half_of_float(static_cast<float>(p));
-      EXPECT(std::abs(wrong) <= 1, "%s: prob of %g", builds[b]->name, problem.scores[63488 + i]);
+      EXPECT(std::abs(wrong) <= 1, "%s: prob of %g", infogain_kernels(builds[b]).name, problem.scores[63488 + i]);
     }
   }
   printf("halves: all of them\n");
@@ -511,9 +511,9 @@ void test_repeats() {
 
 int main(int argc, char** argv) {
   const bool quick = argc > 1 && std::string(argv[1]) == "--quick";  // for valgrind
-  const InfogainKernels* builds[3];
-  const int count = runnable_kernels(builds);
-  for (int b = 0; b < count; ++b) printf("%s, ", builds[b]->name);
+  Isa builds[3];
+  const int count = runnable_builds(builds);
+  for (int b = 0; b < count; ++b) printf("%s, ", infogain_kernels(builds[b]).name);
   printf("cuda on the CPU\n");
   test_functions(quick);
   test_random(quick);
