@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
 NVIDIA_LEAST_EPS = 1e-5
+_PASSES = "passes"
+"""What NVIDIA's layer counts: the batches that it has normalized."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,14 @@ class BatchNorm(Layer):
         if p.scale_bias or has_fillers or scale_first:
             if not p.add_eps_before_sqrt:
                 raise LayerError("add_eps_before_sqrt is of Synopsys' BatchNorm, scale and bias are of NVIDIA's")
-            return cls(max(p.eps, NVIDIA_LEAST_EPS), layer.phase == "TEST", True, *fillers, scale_first=scale_first)
+            return cls(
+                max(p.eps, NVIDIA_LEAST_EPS),
+                layer.phase == "TEST",
+                True,
+                *fillers,
+                p.moving_average_fraction,
+                scale_first,
+            )
         for spec in layer.param_specs:
             lr_mult = 1.0 if spec.lr_mult is None else spec.lr_mult
             if lr_mult != 0:
@@ -110,6 +119,9 @@ class BatchNorm(Layer):
         counted = {} if self.scale_first else {"scale_factor": Filler(value=1.0)}
         return {**counted, "scale": self.scale_filler, "bias": self.bias_filler}
 
+    def state_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
+        return {_PASSES: (1,)} if self.scale_bias and not self.use_global_stats else {}
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rank = len(node.bottom_shapes[0])
         if not self.use_global_stats:
@@ -117,8 +129,9 @@ class BatchNorm(Layer):
             normalized = f"{node.tops[0]}/normalized" if self.scale_bias else node.tops[0]
             parts = centred_and_deviation(onnx, node.bottoms[0], axes, self.eps, eps_after_root=self.eps_after_root)
             onnx.emit("Div", parts, [normalized])
-            if onnx.open_params and not self.scale_bias:
-                self._move_averages(node, onnx, axes)
+            if onnx.open_params:
+                move = self._move_nvidia_averages if self.scale_bias else self._move_averages
+                move(node, onnx, axes)
             if self.scale_bias:
                 spread = (node.bottom_shapes[0][1], *([1] * (rank - 2)))
                 scaled = onnx.op("Mul", [normalized, onnx.weight("scale", spread)], what="scaled")
@@ -148,6 +161,26 @@ class BatchNorm(Layer):
             aged = times(onnx, onnx.weight(name), self.average_fraction, f"aged_{name}")
             value = added if name == "scale_factor" else onnx.reshape(added, channels, what=f"batch_{name}")
             onnx.change_param(name, onnx.op("Add", [aged, value], what=f"moved_{name}"))
+
+    def _move_nvidia_averages(self, node: Node, onnx: OnnxBuilder, axes: list[int]) -> None:
+        """The batch's statistics, eps within the variance, from the third pass on averaged with those before.
+
+        caffe: NVIDIA's BatchNormLayer::Forward_cpu; the number of passes is not in a weights file, and starts at 0.
+        """
+        channels = node.param("mean").shape
+        passes, one = onnx.state(_PASSES, (1,)), onnx.floats("one_pass", [1])
+        onnx.keep_state(passes, onnx.op("Add", [passes, one], what="passes"))
+        is_early = onnx.op("LessOrEqual", [passes, one], what="is_early")
+        share = onnx.op("Where", [is_early, one, onnx.floats("share", [1 - self.average_fraction])], what="batch_share")
+        stored_share = onnx.op("Sub", [one, share], what="stored_share")
+        mean, square = batch_statistics(onnx, node.bottoms[0], axes)
+        variance = onnx.op("Add", [square, onnx.floats("eps", self.eps)], what="guarded_variance")
+        for name, of_batch in (("mean", mean), ("variance", variance)):
+            added = onnx.op(
+                "Mul", [onnx.reshape(of_batch, channels, what=f"batch_{name}"), share], what=f"added_{name}"
+            )
+            aged = onnx.op("Mul", [onnx.weight(name), stored_share], what=f"aged_{name}")
+            onnx.change_param(name, onnx.op("Add", [aged, added], what=f"moved_{name}"))
 
     def _stored_statistics(self, node: Node, onnx: OnnxBuilder) -> tuple[str, str]:
         """Mean and variance, C each, with the scale factor applied."""

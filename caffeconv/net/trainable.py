@@ -30,6 +30,11 @@ class Trainable:
         self._data.seek_passes(number)
         self._forward.noise = replace(self._forward.noise, number=number)
 
+    @property
+    def keeps_states(self) -> bool:
+        """Whether a layer keeps something from one pass to the next."""
+        return any(node.layer.state_shapes(node.bottom_shapes) for node in self._sessions.graph.nodes)
+
     def stepper(self, learning: Learning) -> Stepper:
         """What a solver needs to train the net; its parameters are inputs of all sessions from then on."""
         return Stepper(self._sessions, self._params, self._forward, self._backward, learning)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
@@ -70,6 +70,7 @@ class Solver(Generic[NetType]):
         self._next_action = next_action
         self._make_net = make_net
         self._current_step = 0
+        self._restored_states: tuple[Mapping[str, FloatArray], ...] = ()
         self._rule = RULES[file.type](file)
         self._say("solver.cpp:44", "Initializing solver from parameters:")
         self.net: NetType = self._open(file.train_net, f"Creating {file.train_net.words}")
@@ -271,7 +272,8 @@ class Solver(Generic[NetType]):
         save(weights, diffs=self.file.snapshot_diff)
         source = "sgd_solver.cpp:283" if ending else "sgd_solver.cpp:273"
         self._say(source, f"Snapshotting solver state to {kind} {state}")
-        write_state(state, SolverState(self.iter, str(weights), self._current_step, tuple(self._stepper.histories)))
+        histories = tuple(self._stepper.histories)
+        write_state(state, SolverState(self.iter, str(weights), self._current_step, histories, self._kept_states()))
         written = Snapshot(self.iter, str(weights), str(state), bool(ending))
         self._report(written)
         return written
@@ -289,18 +291,35 @@ class Solver(Generic[NetType]):
         self._say("sgd_solver.cpp:318", "SGDSolver: restoring history")
         self._stepper.set_histories(state.history)
         self.iter, self._current_step = state.iteration, state.current_step
+        self._restored_states = state.kept_states
         self._shown_iteration = self.iter
 
-    def seek_data(self) -> None:
-        """Brings data and random numbers to where a run that came to this iteration without a break has them.
+    def _kept_states(self) -> tuple[Mapping[str, FloatArray], ...]:
+        nets = (self.net, *self.test_nets)
+        return tuple(net.states for net in nets) if any(net.keeps_states for net in nets) else ()
 
-        Raises CaffeconvError for data that have no position: those of Python layers.
+    def seek_data(self) -> None:
+        """Brings data, random numbers and what layers keep to where a run without a break has them at this iteration.
+
+        Raises CaffeconvError for data that have no position: those of Python layers; and where the state that was restored
+        does not say what the nets' layers keep.
         """
+        nets = (self.net, *self.test_nets)
+        kept = self._restored_states or ({},) * len(nets)
+        if len(kept) != len(nets) or (
+            self.iter and not self._restored_states and any(net.keeps_states for net in nets)
+        ):
+            raise CaffeconvError(
+                f"{self.file.path}: the nets have layers that keep a state from pass to pass, and the snapshot does not hold "
+                "it for each net (Caffe writes none); resume without continuing the data"
+            )
         passes = self.iter * self.file.iter_size
         self.net.seek_passes(passes)
         tests = self._tests_before(self.iter)
         for net, spec in zip(self.test_nets, self.file.test_nets, strict=True):
             net.seek_passes(tests * spec.passes)
+        for net, states in zip(nets, kept, strict=True):
+            net.states = states
 
     def _tests_before(self, iteration: int) -> int:
         """How many tests each net has been through when that iteration comes."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
     import h5py
 
 STATE_SUFFIX = ".solverstate"
-_ITER, _LEARNED_NET, _HISTORY, _CURRENT_STEP = 1, 2, 3, 4
+_ITER, _LEARNED_NET, _HISTORY, _CURRENT_STEP, _KEPT_STATES = 1, 2, 3, 4, 1000
 """Fields of SolverState."""
+_NAME, _VALUES = 1, 2
+"""Fields of KeptStates."""
+_KEPT = "kept_states"
+"""The group of HDF5 files: of each net, by its number, a dataset for each state, whose attribute `name` is the state's."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class SolverState:
     """The weights file, as the state names it; empty where it names none."""
     current_step: int
     history: tuple[FloatArray, ...]
+    kept_states: tuple[Mapping[str, FloatArray], ...] = ()
+    """What layers keep from pass to pass, of the net that learns and of each test net; empty where no layer keeps any."""
 
 
 def write_state(path: Path, state: SolverState) -> None:
@@ -52,10 +59,20 @@ def _write_proto(path: Path, state: SolverState) -> None:
         file.write(tag(_ITER, VARINT) + encode_varint(state.iteration))
         file.write(tag(_LEARNED_NET, BYTES) + encode_varint(len(name)) + name)
         for values in state.history:
-            blob = WrittenBlob.of(values.shape, values)
-            file.write(tag(_HISTORY, BYTES) + encode_varint(len(blob)))
-            blob.write(file)
+            _write_blob(file, _HISTORY, values)
         file.write(tag(_CURRENT_STEP, VARINT) + encode_varint(state.current_step))
+        for states in state.kept_states:
+            message = BytesIO()
+            for key, values in states.items():
+                message.write(tag(_NAME, BYTES) + encode_varint(len(key.encode())) + key.encode())
+                _write_blob(message, _VALUES, values)
+            file.write(tag(_KEPT_STATES, BYTES) + encode_varint(len(message.getvalue())) + message.getvalue())
+
+
+def _write_blob(file: BinaryIO, field: int, values: FloatArray) -> None:
+    blob = WrittenBlob.of(values.shape, values)
+    file.write(tag(field, BYTES) + encode_varint(len(blob)))
+    blob.write(file)
 
 
 def _write_hdf5(path: Path, state: SolverState) -> None:
@@ -69,6 +86,10 @@ def _write_hdf5(path: Path, state: SolverState) -> None:
         group = file.create_group("history")
         for i, values in enumerate(state.history):
             group.create_dataset(str(i), data=np.ascontiguousarray(values, "<f4").reshape(values.shape))
+        for number, states in enumerate(state.kept_states):
+            kept = file.create_group(f"{_KEPT}/{number}")
+            for i, (key, values) in enumerate(states.items()):
+                kept.create_dataset(str(i), data=np.ascontiguousarray(values, "<f4")).attrs["name"] = key
 
 
 def read_state(path: Path) -> SolverState:
@@ -84,8 +105,13 @@ def _read_proto(path: Path) -> SolverState:
         raise CaffeconvError(f"{path}: not readable; a whole .solverstate that Caffe wrote was needed") from None
     if not message.HasField("iter"):
         raise CaffeconvError(f"{path}: it names no iteration; a solver's state (.solverstate) was needed")
-    history = tuple(np.array(blob.data, np.float32).reshape(_shape(blob)) for blob in message.history)
-    return SolverState(message.iter, message.learned_net, message.current_step, history)
+    history = tuple(_values(blob) for blob in message.history)
+    kept = tuple(dict(zip(states.name, map(_values, states.values), strict=False)) for states in message.kept_states)
+    return SolverState(message.iter, message.learned_net, message.current_step, history, kept)
+
+
+def _values(blob: caffe_pb2.BlobProto) -> FloatArray:
+    return np.array(blob.data, np.float32).reshape(_shape(blob))
 
 
 def _bytes_of(path: Path) -> bytes:
@@ -111,9 +137,16 @@ def _read_hdf5(path: Path) -> SolverState:
             history = file["history"]
             arrays = tuple(np.asarray(_numbers(history, str(i), path), np.float32) for i in range(len(history)))
             iteration, step = (_number(_numbers(file, name, path)) for name in ("iter", "current_step"))
-            return SolverState(iteration, _text(file), step, arrays)
+            return SolverState(iteration, _text(file), step, arrays, tuple(_kept_states(file, path)))
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise CaffeconvError(f"{path}: not readable as a solver's state in HDF5: {error}") from None
+
+
+def _kept_states(file: h5py.File, path: Path) -> Iterator[Mapping[str, FloatArray]]:
+    for number in range(len(file.get(_KEPT, ()))):
+        group = file[f"{_KEPT}/{number}"]
+        datasets = [_numbers(group, str(i), path) for i in range(len(group))]
+        yield {str(dataset.attrs["name"]): np.asarray(dataset, np.float32) for dataset in datasets}
 
 
 def _numbers(group: h5py.Group, name: str, path: Path) -> h5py.Dataset:

@@ -53,6 +53,23 @@ def test_training_moves_the_running_averages(tmp_path: Path) -> None:
     np.testing.assert_allclose(test.forward(x=np.full((4, 1), 2.5))["y"], 0, atol=1e-5)
 
 
+def test_training_moves_the_averages_of_nvidias_layer(tmp_path: Path) -> None:
+    # caffe: NVIDIA's BatchNormLayer::Forward_cpu copies twice, then averages
+    text = BATCH_NORM.replace("moving", "eps: 0.01 scale_bias: true moving")
+    net = caffeconv.Net(write_net(tmp_path, {"x": (4, 3, 2, 2)}, text), phase="TRAIN")
+    rng = np.random.default_rng(0)
+    mean, variance = np.zeros(3), np.zeros(3)
+    for number in range(4):
+        x = rng.normal(number, 2, (4, 3, 2, 2)).astype(np.float32)
+        net.forward(x=x)
+        share = 1 if number < 2 else 0.1
+        mean += share * (x.mean((0, 2, 3)) - mean)
+        variance += share * (x.var((0, 2, 3)) + 0.01 - variance)
+        np.testing.assert_allclose(net.params["bn"][0].data, mean, 1e-5)
+        np.testing.assert_allclose(net.params["bn"][1].data, variance, 1e-5)
+    assert net.params["bn"][2].data == 1
+
+
 def test_parameters_that_change_again_and_again_need_no_new_session(tmp_path: Path) -> None:
     layers = (
         'layer { name: "ip" type: "InnerProduct" bottom: "x" top: "y" inner_product_param { num_output: 1 bias_term: false } }'

@@ -21,7 +21,7 @@ from caffeconv.runtime.providers import ComputeOptions
 from caffeconv.training.events import Event, Iteration, NetTest, log_lines
 from caffeconv.training.solver import Action, Solver
 from caffeconv.training.solver_file import read_solver
-from caffeconv.training.solver_state import read_state
+from caffeconv.training.solver_state import read_state, write_state
 
 CASES = Path(__file__).parents[2] / "fixtures" / "solvers"
 RUNS = sorted(path.parent.name for path in CASES.glob("*/trace.npz"))
@@ -153,6 +153,57 @@ def test_with_data_sought_a_resumed_run_equals_one_without_a_break(case: Callabl
     for layer, blobs in whole.net.params.items():
         for one, other in zip(blobs, resumed.net.params[layer], strict=True):
             np.testing.assert_array_equal(one.data, other.data)
+
+
+RECURRENT = """
+net_param {
+  layer { name: "data" type: "DummyData" top: "x" top: "go_on" top: "wanted"
+    dummy_data_param { shape { dim: 2 dim: 3 dim: 4 } shape { dim: 2 dim: 3 } shape { dim: 2 dim: 3 dim: 5 }
+      data_filler { value: 0.5 } data_filler { value: 1 } data_filler { value: 0.25 } } }
+  layer { name: "lstm" type: "LSTM" bottom: "x" bottom: "go_on" top: "y"
+    recurrent_param { num_output: 5 weight_filler { type: "gaussian" std: 0.5 } } }
+  layer { name: "loss" type: "EuclideanLoss" bottom: "y" bottom: "wanted" top: "loss" } }
+base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 snapshot_prefix: "snap" random_seed: 1 max_iter: 10 solver_mode: CPU
+"""
+
+
+def recurrent_solver(folder: Path, more: str = "") -> Solver[Net]:
+    (folder / "solver.prototxt").write_text(RECURRENT + more)
+    file = read_solver(folder / "solver.prototxt")
+    return Solver(file, lambda source, options: Net.of_source(source, options, CPU))
+
+
+@pytest.mark.parametrize("ending", ["", ".h5"])
+def test_a_resumed_run_has_what_layers_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole, resumed, restarted = (
+        recurrent_solver(tmp_path, "snapshot_format: HDF5" if ending else "") for _ in range(3)
+    )
+    whole.step(4)
+    whole.snapshot()
+    whole.step(3)
+    for solver in (resumed, restarted):
+        solver.restore(f"snap_iter_4.solverstate{ending}")
+    resumed.seek_data()
+    for solver in (resumed, restarted):
+        solver.step(3)
+    weights = [solver.net.params["lstm"][0].data for solver in (whole, resumed, restarted)]
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2]), "as in Caffe, where a resumed run begins anew"
+
+
+def test_a_state_of_caffe_does_not_say_what_layers_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    solver = recurrent_solver(tmp_path)
+    solver.step(1)
+    solver.snapshot()
+    state = read_state(Path("snap_iter_1.solverstate"))
+    write_state(Path("caffe.solverstate"), replace(state, kept_states=()))
+    solver.restore("caffe.solverstate")
+    with pytest.raises(
+        CaffeconvError, match="layers that keep a state from pass to pass, and the snapshot does not hold"
+    ):
+        solver.seek_data()
 
 
 def test_arrays_that_were_handed_out_stay_the_parameters_own(case: Callable[[str], Path]) -> None:

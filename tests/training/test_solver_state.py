@@ -19,16 +19,25 @@ ADAM = Path(__file__).parents[2] / "fixtures" / "solvers" / "adam"
 
 @pytest.mark.parametrize("ending", ["", ".h5"])
 @settings(max_examples=10, deadline=None)
-@given(iteration=st.integers(0, 1 << 30), history=st.lists(arrays(np.float32, (2, 3)), max_size=3))
+@given(
+    iteration=st.integers(0, 1 << 30),
+    history=st.lists(arrays(np.float32, (2, 3)), max_size=3),
+    kept=st.lists(st.dictionaries(st.text("a/é_", min_size=1), arrays(np.float32, (1, 2)), max_size=2), max_size=2),
+)
 def test_a_state_comes_back(
-    tmp_path_factory: pytest.TempPathFactory, ending: str, iteration: int, history: list[np.ndarray]
-) -> None:
+    tmp_path_factory: pytest.TempPathFactory, ending: str, iteration: int, history: list[np.ndarray],
+    kept: list[dict[str, np.ndarray]],
+) -> None:  # fmt: skip
     path = tmp_path_factory.mktemp("state") / f"s.solverstate{ending}"
-    write_state(path, SolverState(iteration, "w.caffemodel", 4, tuple(history)))
+    write_state(path, SolverState(iteration, "w.caffemodel", 4, tuple(history), tuple(kept)))
     state = read_state(path)
     assert (state.iteration, state.learned_net, state.current_step) == (iteration, "w.caffemodel", 4)
     for one, other in zip(state.history, history, strict=True):
         np.testing.assert_array_equal(one, other)
+    assert [sorted(states) for states in state.kept_states] == [sorted(states) for states in kept]
+    for one_net, other_net in zip(state.kept_states, kept, strict=True):
+        for name, values in other_net.items():
+            np.testing.assert_array_equal(one_net[name], values)
 
 
 def test_the_message_is_caffes(tmp_path: Path) -> None:
