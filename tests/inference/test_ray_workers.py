@@ -354,7 +354,7 @@ def wait_for(condition: Callable[[], T], process: subprocess.Popen[str]) -> T:
 
 def test_only_results_on_stdout(here: Path, cluster: str) -> None:
     """On a cluster that is there already, where a worker is killed at its work, of which Ray has something to say."""
-    passes = ("--iterations", 6000)
+    passes = ("--iterations", 2500)
     process = start("net.prototxt", *passes, address=cluster)
     os.kill(wait_for(lambda: workers_of(os.getpid()), process)[0], signal.SIGKILL)
     stdout, stderr = process.communicate(timeout=100)
@@ -367,7 +367,7 @@ def test_only_results_on_stdout(here: Path, cluster: str) -> None:
 
 def test_ctrl_c_leaves_what_can_be_gone_on_with(here: Path) -> None:
     """On a Ray of its own, which goes with it."""
-    given = ("net.prototxt", "--blobs", "ip", "--iterations", 6000)
+    given = ("net.prototxt", "--blobs", "ip", "--iterations", 2500)
     process = start(*given, "-o", "f.npy", address="local")
     journal = here / "f.npy.partial" / "journal.json"
     wait_for(lambda: journal.exists() and json.loads(journal.read_text())["items"], process)
