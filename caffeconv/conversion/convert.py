@@ -183,9 +183,7 @@ def _model_options(
     if preprocess is True:
         from caffeconv.conversion.own_preprocess import own_preprocess
 
-        preprocess = own_preprocess(
-            read_net(net, ignore_unknown_fields=options.ignore_unknown_fields, is_built=True), options
-        )
+        preprocess = own_preprocess(read_net(net, is_built=True), options)
     return replace(model_options, layout=layout, preprocess=preprocess or None)
 
 

@@ -20,6 +20,7 @@ from caffeconv.files.atomic import PathLike, refuse_input_as_output, whole_file
 from caffeconv.files.hdf5 import is_hdf5
 from caffeconv.files.plain_file import PlainFile
 from caffeconv.frontend.deploy import to_deploy
+from caffeconv.frontend.open_files import refuse_dropped
 from caffeconv.frontend.options import NetOptions
 from caffeconv.layers import LAYERS
 from caffeconv.tensor.param_values import Blob
@@ -62,7 +63,9 @@ def upgrade_file(source: PathLike, out: PathLike, options: NetOptions | None = N
                 f"{out}: {source} is a prototxt, and becomes one; a name that ends in .prototxt was needed. "
                 "Upgrade the caffemodel by itself."
             )
-        net_source = read_prototxt(source, ignore_unknown_fields=options.ignore_unknown_fields)
+        net_source = read_prototxt(source, ignore_unknown_fields=options.ignore_unknown_fields or options.deploy)
+        if options.deploy:
+            refuse_dropped(net_source, options)
         return _upgrade_prototxt(net_source, source, out, options)
     if is_hdf5(source):
         raise CaffeconvError(f"{source}: this is HDF5, which Caffe never changed; there is nothing to upgrade in it")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from caffeconv.caffe_format.caffemodel import WeightsFile, read_caffemodel
 from caffeconv.caffe_format.hdf5 import read_hdf5_weights
 from caffeconv.caffe_format.prototxt import NetSource, read_prototxt, refuse_unknown_fields
-from caffeconv.caffe_pb2 import NetParameter
+from caffeconv.caffe_format.upgrade import upgrade_net
+from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.errors import CaffeconvError
 from caffeconv.files import arguments
 from caffeconv.files.atomic import PathLike
@@ -40,8 +42,10 @@ def weights_files(net: PathLike, weights: Weights) -> tuple[Path, ...]:
     return paths if paths or arguments.path("net", net).suffix != ".caffemodel" else (Path(net),)
 
 
-def read_net(path: PathLike, *, ignore_unknown_fields: bool = False, is_built: bool = False) -> NetSource:
+def read_net(path: PathLike, *, is_built: bool = False) -> NetSource:
     """The net definition of a prototxt, or the one that a caffemodel carries (by its suffix).
+
+    Fields that the schema lacks are in its `dropped`; `refuse_dropped` says which of them cannot be left out.
 
     is_built: whether the net is to be built, so that a layer of an unknown type is refused, or left out, as a whole.
     """
@@ -55,7 +59,7 @@ def read_net(path: PathLike, *, ignore_unknown_fields: bool = False, is_built: b
         return NetSource(net, (0,) * len(net.layer or net.layers), path, path.parent)
     extra_fields = {name: kind.extra_fields for name, kind in LAYERS.registered.items()}
     return read_prototxt(
-        path, ignore_unknown_fields=ignore_unknown_fields, extra_fields=extra_fields, types=LAYERS if is_built else None
+        path, ignore_unknown_fields=True, extra_fields=extra_fields, types=LAYERS if is_built else None
     )
 
 
@@ -92,17 +96,55 @@ def _unknown_types(source: NetSource, *, deploy: bool) -> list[str]:
     ]
 
 
+_OF_SOLVERS = frozenset(("ParamSpec",))
+"""Messages that say how parameters are trained, and of what is computed nothing."""
+
+
+def refuse_dropped(source: NetSource, options: NetOptions) -> None:
+    """Raises CaffeconvError for fields that the schema lacks, where they can change what the net computes.
+
+    How a parameter is trained changes nothing outside of training, nor what a layer says that a deploy net has not.
+    """
+    if options.ignore_unknown_fields or not source.dropped:
+        return
+    trains = options.phase == "TRAIN" and not options.deploy
+    gone = _lines_that_go(source) if options.deploy else frozenset()
+    refuse_unknown_fields(
+        [
+            field for field in source.dropped
+            if (trains or field.message not in _OF_SOLVERS) and field.layer_line not in gone
+        ],
+        source.path,
+        _unknown_types(source, deploy=options.deploy),
+    )  # fmt: skip
+
+
+def _lines_that_go(source: NetSource) -> frozenset[int]:
+    """Where layers begin that no deploy net has: those that read data, losses and evaluations."""
+    source = upgrade_net(source)
+    return frozenset(
+        line for layer, line in zip(source.net.layer, source.lines, strict=False)
+        if line and (is_training_type(layer.type) or _reads_data(layer))
+    )  # fmt: skip
+
+
+def _reads_data(layer: LayerParameter) -> bool:
+    """Whether a layer fills its tops from elsewhere; the type of a fork's is not known."""
+    if layer.type in LAYERS:
+        return LAYERS[layer.type].fills_itself or LAYERS[layer.type].is_loss
+    return not layer.bottom and bool(layer.top)
+
+
 def read_source(net: PathLike, options: NetOptions) -> NetSource:
     """As `read_net`, in the deploy form where that is wanted, and without what stands in the way of the outputs wanted."""
-    source = read_net(net, ignore_unknown_fields=True, is_built=True)
-    if not options.ignore_unknown_fields and not options.outputs:
-        refuse_unknown_fields(source.dropped, source.path, _unknown_types(source, deploy=options.deploy))
+    source = read_net(net, is_built=True)
+    if not options.outputs:
+        refuse_dropped(source, options)
     deployed = to_deploy(source, options) if options.deploy else source
     if not options.outputs:
         return deployed
     cut = without_obstacles(deployed, options)
-    if not options.ignore_unknown_fields:
-        lines = set(cut.lines)
-        needed = [field for field in source.dropped if not field.layer_line or field.layer_line in lines]
-        refuse_unknown_fields(needed, source.path)
+    lines = set(cut.lines)
+    needed = [field for field in source.dropped if not field.layer_line or field.layer_line in lines]
+    refuse_dropped(replace(source, dropped=tuple(needed)), options)
     return cut

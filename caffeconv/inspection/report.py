@@ -18,7 +18,7 @@ from caffeconv.frontend.bind import BoundGraph, bind, for_built_layers, with_sto
 from caffeconv.frontend.build import PartialGraph, build_partial_graph, finish
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.netdef import draft_net
-from caffeconv.frontend.open_files import Weights, read_net, read_weights, weight_paths
+from caffeconv.frontend.open_files import Weights, read_net, read_weights, refuse_dropped, weight_paths
 from caffeconv.frontend.options import NetOptions
 from caffeconv.inspection.costs import FLOAT_BYTES, peak_bytes, receptive_fields
 from caffeconv.inspection.diagnose import Cure, diagnose, reversed_channels
@@ -174,7 +174,7 @@ def inspect(
         phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields,
         dialect=dialect, root=root,
     )  # fmt: skip
-    source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields, is_built=True)
+    source = _read(net, options)
     files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]
     dropped_warnings = _dropped_warnings(source, net)
     try:
@@ -211,6 +211,12 @@ def inspect(
         weights_fix=fix,
         has_weights=bool(files),
     )  # fmt: skip
+
+
+def _read(net: PathLike, options: NetOptions) -> NetSource:
+    source = read_net(net, is_built=True)
+    refuse_dropped(source, options)
+    return source
 
 
 def _named(definition: NetDef, graph: Graph, values: Iterable[str]) -> dict[str, Shape]:

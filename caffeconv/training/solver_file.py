@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from caffeconv.caffe_format.prototxt import NetSource, SolverSource, read_solver_prototxt
+from caffeconv.caffe_format.prototxt import NetSource, SolverSource, read_solver_prototxt, refuse_unknown_fields
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_pb2 import NetParameter, NetState, SolverParameter
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, near_name
@@ -204,6 +204,7 @@ def open_net(net: SolverNet, solver: Path) -> tuple[NetSource, NetOptions]:
                 f"{solver}: File not found: {net.file}, neither from here nor beside the solver's file"
             )
         source = read_net(path if path.exists() else beside, is_built=True)
+        refuse_unknown_fields(source.dropped, source.path)
     own = source.net.state
     level = net.level if net.level is not None else own.level
     return source, NetOptions(net.phase, level, net.stages)

@@ -120,3 +120,32 @@ def test_unknown_types_are_told_beside_unknown_fields(tmp_path: Path) -> None:
     with pytest.raises(CaffeconvError) as error:
         caffeconv.Net(path, deploy=True)
     assert str(error.value).endswith(said + "Strange (line 3, the first of 2 layers).")
+
+
+SOLVERS_FIELD = "param { lr_mult: 1 breadth_decay_mult: 2 }"
+OF_DATA = 'layer { name: "d" type: "Data" top: "x" top: "t" data_param { batch_size: 1 shuffle_first: 3 } }\n'
+OF_LOSS = 'layer { name: "l" type: "SoftmaxWithLoss" bottom: "y" bottom: "t" loss_param { temper: 2 } }\n'
+
+
+def product(said: str = "") -> str:
+    return f'layer {{ name: "ip" type: "InnerProduct" bottom: "x" top: "y" {said} inner_product_param {{ num_output: 2 }} }}\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "deploy", "dropped"),
+    [
+        (product(SOLVERS_FIELD), False, "breadth_decay_mult"), (OF_DATA + product() + OF_LOSS, True, "shuffle_first, temper"),
+    ],
+)  # fmt: skip
+def test_unknown_fields_that_change_no_result(tmp_path: Path, text: str, deploy: bool, dropped: str) -> None:
+    """Those that only a solver reads, and those of layers that a deploy net has not, are told and left out."""
+    net = tmp_path / "net.prototxt"
+    net.write_text(text if deploy else 'input: "x" input_shape { dim: 1 dim: 3 }\n' + text)
+    shapes = {"x": (1, 3)} if deploy else None
+    report = caffeconv.inspect(net, deploy=deploy, shapes=shapes)
+    told = [d.message for d in report.diagnostics if d.severity == "warning" and "dropped" in d.message]
+    assert (report.ok, len(told)) == (True, len(dropped.split(", ")))
+    assert all(any(name in words for words in told) for name in dropped.split(", "))
+    caffeconv.convert(net, deploy=deploy, shapes=shapes)
+    with pytest.raises(CaffeconvError, match=dropped.split(", ")[0]):
+        caffeconv.convert(net, shapes=shapes, phase="TRAIN")

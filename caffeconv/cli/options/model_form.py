@@ -74,7 +74,7 @@ class FormOptions:
         from caffeconv.frontend.open_files import read_net
 
         try:
-            source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields, is_built=True)
+            source = read_net(net, is_built=True)
             return own_preprocess(source, options)
         except CaffeconvError:
             return None
@@ -91,7 +91,7 @@ class FormOptions:
         from caffeconv.conversion.own_preprocess import own_preprocess
         from caffeconv.frontend.open_files import read_net
 
-        source = read_net(net, ignore_unknown_fields=options.ignore_unknown_fields, is_built=True)
+        source = read_net(net, is_built=True)
         return own_preprocess(source, options, base, notes)
 
 
