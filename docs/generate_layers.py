@@ -33,7 +33,7 @@ Refused with a message rather than guessed at:
 | type | why |
 |---|---|
 | HSwish | one fork computes x · clip(0.4·x + 0.5), others x · ReLU6(x + 3) / 6, which HardSwish is |
-| NdConvolution, MatMul, RReLU | no one rule could be established; `Convolution` takes any number of axes |
+| MatMul, RReLU | no one rule could be established |
 | MultiBoxLoss and other layers for training only | `--deploy` takes them out of a net |
 
 A type of your own can be added from outside: [custom_layers.md](custom_layers.md).

@@ -33,7 +33,7 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
         "CompressedLayerTypes": ALL,
         "ConcatParameter": "engine",
         "ConvolutionParameter": (
-            "engine force_nd_im2col cudnn_convolution_algo_seeker conv_algos_override conv_algorithm"
+            "engine force_nd_im2col cudnn_convolution_algo_seeker conv_algos_override conv_algorithm conv_mode"
         ),
         "DataParameter": "force_encoded_color prefetch threads parser_threads cache",
         "DeformableConvolutionParameter": "engine force_nd_im2col",
@@ -41,7 +41,7 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
         "DropoutParameter": "engine",
         "EltwiseParameter": "engine",
         "ImageDataParameter": "cache precache threads",
-        "InnerProductParameter": "engine",
+        "InnerProductParameter": "engine gemm_mode spmdm_transpose_in spmdm_transpose_out",
         "LRNParameter": "engine",
         "LayerParameter": (
             "forward_type backward_type forward_math backward_math multinode mn_activation_param "
@@ -80,7 +80,7 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
         "InnerDistanceParameter": "update_center_only",
         "InnerProductParameter": "weight_fixed dis_mode gen_mode",
         "LSTMParameter": "clipping_threshold",
-        "LayerParameter": "decode_bbox_param selu_dropout_param spatial_dropout_param",
+        "LayerParameter": "connectivity_mode decode_bbox_param selu_dropout_param spatial_dropout_param",
         "MultiStageMeanfieldParameter": (
             "compatibility_mode threshold spatial_filter_weight bilateral_filter_weight "
             "spatial_filter_weights_str bilateral_filter_weights_str"
@@ -119,6 +119,8 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
         ),
     },
     _SHOW: {
+        "ConvolutionParameter": "dump_parameter dump_activation parameter_sparsity_pattern_histogram",
+        "InnerProductParameter": "dump_parameter dump_activation",
         "DetectionOutputParameter": "save_output_param visualize visualize_threshold save_file label_map_file",
         "FrcnnOutputParameter": "save_output_param",
         "LayerParameter": "debug",

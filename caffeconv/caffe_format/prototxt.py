@@ -45,6 +45,7 @@ _INT_RANGE = {
     FieldDescriptor.CPPTYPE_INT64: (-(1 << 63), (1 << 63) - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, (1 << 64) - 1),
 }
+_V1_TYPE = "caffe.V1LayerParameter.type"
 _FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 _TRUTH = {"true": True, "True": True, "t": True, "1": True, "false": False, "False": False, "f": False, "0": False}
 Scalar = int | float | bool | str | bytes
@@ -464,6 +465,9 @@ class _Parser:
             and int(self._token) in field.enum_type.values_by_number
         ):
             return int(self._advance())
+        if self._token not in values and self._kind == "name" and field.full_name == _V1_TYPE:
+            self._layer_extra["type"] = self._advance()  # a fork's, which counts as a type that nobody knows
+            return 0
         if self._token not in values:
             near = near_name(self._token, values)
             hint = f" (did you mean {near}?)" if near else ""

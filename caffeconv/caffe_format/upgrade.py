@@ -398,6 +398,10 @@ def upgrade_v1(source: NetSource) -> NetSource:
     net.CopyFrom(source.net)
     del net.layers[:]
     net.layer.extend(_upgrade_v1_layer(layer) for layer in source.net.layers)
+    for layer, line in zip(net.layer, source.lines, strict=True):
+        kind = source.extra.get(line, {}).get("type")
+        if isinstance(kind, str):
+            layer.type = "".join(word.capitalize() for word in kind.split("_"))
     for i, (layer, line) in enumerate(zip(net.layer, source.lines, strict=True)):
         if layer.type != "Crop":
             continue
@@ -428,6 +432,8 @@ def _upgrade_v1_layer(old: V1LayerParameter) -> LayerParameter:
     layer = LayerParameter()
     for name in _V1_SAME:
         getattr(layer, name).extend(getattr(old, name))
+    layer.include.extend(old.enable)
+    layer.exclude.extend(old.disable)
     if old.HasField("name"):
         layer.name = old.name
     if old.HasField("type"):

@@ -23,6 +23,7 @@ DIALECTS: Mapping[str, str] = {
     "synopsys": "Synopsys' caffe of the ARC processors: Reorg, Proposal",
     "tsn": "yjxiong/caffe (TSN): BN, Normalize over whole items",
     "ultinous": "Ultinous/caffe: L2Norm per place",
+    "video-caffe": "video-caffe, OpenCL Caffe, Intel's: Pooling over all axes after the channels",
 }
 """Name → fork, and the layers whose rule it decides."""
 

@@ -99,6 +99,8 @@ LAYERS = LayerTypes(
         "Mul": "broadcasting.Mul",
         "MultiStageMeanfield": "meanfield.MultiStageMeanfield",
         "MultinomialLogisticLoss": "losses.MultinomialLogisticLoss",
+        "NdConvolution": "video.NdConvolution",
+        "NdPooling": "video.NdPooling",
         "Nms": "peaks.Nms",
         "NormL2": "norms.NormL2",
         "Normalization": "norms.Normalization",

@@ -15,7 +15,7 @@ OTHER_NAMES: Mapping[str, str] = {
     "fullyconnected": "InnerProduct", "hdf5": "HDF5Data", "hsigmoid": "HardSigmoid", "hswish": "HardSwish",
     "innerprod": "InnerProduct", "leakyrelu": "ReLU",
     "linear": "InnerProduct", "localresponsenormalization": "LRN", "maxpool": "Pooling", "maxpooling": "Pooling",
-    "ndconvolution": "Convolution", "ndpooling": "Pooling", "norm": "LRN", "pool": "Pooling", "rectifiedlinear": "ReLU",
+    "norm": "LRN", "pool": "Pooling", "rectifiedlinear": "ReLU",
     "softmaxloss": "SoftmaxWithLoss", "transposedconvolution": "Deconvolution",
 }  # fmt: skip
 """What layers of this kind are called elsewhere, in small letters and digits alone → Caffe's type."""

@@ -37,6 +37,8 @@ _FIELDS = ("kernel", "stride", "pad")
 METHODS: tuple[Method, ...] = ("MAX", "AVE", "STOCHASTIC", "AVE_EXC_PAD")
 AVERAGES = frozenset(("AVE", "AVE_EXC_PAD"))
 LOWEST = float(np.finfo(np.float32).min)
+ALL_AXES = "video-caffe"
+"""The dialect whose poolings go over all axes after the channels."""
 MOST_LEVELS = 16  # the last has 2^15 × 2^15 cells
 
 
@@ -50,7 +52,9 @@ class Pooling(Layer):
     `pad_type: 1`, TensorFlow's SAME).
 
     Beyond Caffe, where the caller asks for it (`extended`): N×C×D×H×W, with `kernel_size`, `stride` and `pad` for the
-    depth too, and 1, 1 and 0 there where they are given as `…_h` and `…_w`; the rules are those of the other axes.
+    depth too, and 1, 1 and 0 there where they are given as `…_h` and `…_w`; the rules are those of the other axes. So
+    do the forks in which these fields have a value for each axis (video-caffe, OpenCL Caffe, Intel's): a net that gives
+    several values anywhere is one of theirs. `dilation` spreads the window of MAX (OpenCL Caffe, on the GPU).
     """
 
     tops: ClassVar[Arity] = Arity(1, 2)
@@ -71,6 +75,9 @@ class Pooling(Layer):
     """The padding at the end of height and width where it is not that of the start."""
     same: bool = False
     """Whether the padding is that of TensorFlow's SAME."""
+    dilation: tuple[int, int] = (1, 1)
+    axes: int | None = None
+    """How many axes the fields have values for; None: one for all."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -82,8 +89,9 @@ class Pooling(Layer):
         if len(layer.tops) > 1 and p.pool != p.MAX:
             raise LayerError("a second top (the mask) is made by `pool: MAX` only")
         ceil = p.round_mode == p.CEIL if p.HasField("round_mode") else p.ceil_mode
-        kernel, pad, stride = _pool_kernel(p), _either(p, "pad"), _either(p, "stride")
-        sides = parse_sides(p, [name for name in ("pad", "pad_h", "pad_w") if p.HasField(name)])
+        kernel, pad, stride = _pool_kernel(p), _stride_or_pad(p, "pad"), _stride_or_pad(p, "stride")
+        pads = ["pad"] if p.pad else []
+        sides = parse_sides(p, [*pads, *(name for name in ("pad_h", "pad_w") if p.HasField(name))])
         end_pad = None
         if sides is not None:
             (pad_top, pad_bottom), (pad_left, pad_right) = sides
@@ -98,13 +106,39 @@ class Pooling(Layer):
             raise LayerError(
                 f"pad {format_shape(pad)} must be smaller than kernel {format_shape(kernel)} (pad_h_ < kernel_h_)"
             )
-        depth = _depth_window(p) if layer.extended else None
-        return cls(METHODS[p.pool], kernel, stride, pad, ceil, len(layer.tops) > 1, depth, end_pad, p.pad_type == 1)
+        axes, dilation = _number_of_axes(p), _last_two(p.dilation or (1,))
+        if min(dilation) < 1 or (dilation != (1, 1) and METHODS[p.pool] != "MAX"):
+            raise LayerError(f"dilation is {format_shape(dilation)}; at least 1 was needed, and 1 unless `pool: MAX`")
+        depth = _depth_window(p) if layer.extended or axes == 3 or layer.dialect == ALL_AXES else None
+        return cls(
+            METHODS[p.pool],
+            kernel,
+            stride,
+            pad,
+            ceil,
+            len(layer.tops) > 1,
+            depth,
+            end_pad,
+            p.pad_type == 1,
+            dilation,
+            axes,
+        )
+
+    @classmethod
+    def dialect_of_net(cls, layer: LayerDef, layers: Sequence[LayerDef]) -> str | None:
+        """Of the forks that pool all axes, where some layer has a value for each."""
+        poolings = (other.proto.pooling_param for other in layers if other.type == layer.type)
+        return ALL_AXES if any(len(p.kernel_size) > 1 or len(p.stride) > 1 for p in poolings) else None
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
         if len(bottom) != 4 and not (len(bottom) == 5 and self.depth is not None):
             raise LayerError(_not_4d(bottom))
+        if self.axes not in (None, len(bottom) - 2):
+            raise LayerError(
+                f"kernel_size must be specified once, or once per spatial dimension (specified {self.axes} times; "
+                f"{len(bottom) - 2} spatial dims)."
+            )
         if len(bottom) == 5 and self.mask:
             raise LayerError("the mask of a 5-D blob has no meaning in Caffe; leave the second top out")
         if len(bottom) == 5 and (self.same or self.end_pad is not None):
@@ -122,10 +156,11 @@ class Pooling(Layer):
             axes = len(bottom) - 2
             return Window(bottom[2:], (1,) * axes, (0,) * axes, (1,) * axes)
         if len(bottom) == 4 or self.depth is None:
-            window = Window(self.kernel, self.stride, self.pad, (1, 1), self.end_pad)
+            window = Window(self.kernel, self.stride, self.pad, self.dilation, self.end_pad)
             return same_window(window, bottom[2:]) if self.same else window
         depth = self.depth
-        return Window((*depth.kernel, *self.kernel), (*depth.stride, *self.stride), (*depth.pad, *self.pad), (1, 1, 1))
+        dilation = (*depth.dilation, *self.dilation)
+        return Window((*depth.kernel, *self.kernel), (*depth.stride, *self.stride), (*depth.pad, *self.pad), dilation)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self.method == "STOCHASTIC":
@@ -145,7 +180,7 @@ class Pooling(Layer):
         # Caffe and ONNX clip the last window alike, but ONNX does not count padding in one that is clipped
         clipped = any(pad and stride > 1 for pad, stride in zip(self.pad, self.stride, strict=True))
         skips = self.kernel is not None and any(s > k for s, k in zip(self.stride, self.kernel, strict=True))
-        sided = self.same or self.end_pad is not None
+        sided = self.same or self.end_pad is not None or self.dilation != (1, 1)
         if self.mask or skips or sided or (average and clipped) or self.kernel is None or self.depth is not None:
             onnx.fixed(onnx.dims(node.bottoms[0])[2:], "this pooling needs to know the sizes of its input")
         attributes: dict[str, Sequence[int] | int] = {
@@ -206,33 +241,49 @@ class Pooling(Layer):
 def _pool_kernel(p: PoolingParameter) -> tuple[int, int] | None:
     by_axis = p.HasField("kernel_h") and p.HasField("kernel_w")
     if p.global_pooling:
-        if any(p.HasField(name) for name in ("kernel_size", "kernel_h", "kernel_w")):
+        if p.kernel_size or p.HasField("kernel_h") or p.HasField("kernel_w"):
             raise LayerError("With Global_pooling: true Filter size cannot specified")
         return None
-    if p.HasField("kernel_size") == by_axis:
+    if bool(p.kernel_size) == by_axis:
         raise LayerError("Filter size is kernel_size OR kernel_h and kernel_w; not both")
-    kernel = (p.kernel_h, p.kernel_w) if by_axis else (p.kernel_size, p.kernel_size)
+    kernel = (p.kernel_h, p.kernel_w) if by_axis else _last_two(p.kernel_size)
     if min(kernel) < 1:
         raise LayerError("Filter dimensions cannot be zero.")
     return kernel
 
 
-def _either(p: PoolingParameter, name: str) -> tuple[int, int]:
-    """`pad`, or `pad_h` and `pad_w`; the same for `stride`."""
-    height, width = f"{name}_h", f"{name}_w"
-    by_axis = [p.HasField(height), p.HasField(width)]
-    if any(by_axis) and (p.HasField(name) or not all(by_axis)):
+def _number_of_axes(p: PoolingParameter) -> int | None:
+    """For how many axes the fields have values; None where there is one for all."""
+    numbers = {len(values) for values in (p.kernel_size, p.stride, p.pad, p.dilation) if len(values) > 1}
+    if len(numbers) > 1 or not numbers <= {2, 3}:
         raise LayerError(
-            f"{name.capitalize() if name == 'stride' else name} is {name} OR {height} and {width} are required."
+            f"kernel_size, stride and pad are specified {', '.join(map(str, sorted(numbers)))} times; each must be "
+            "specified once, or once per spatial dimension, of which there are 2 or 3"
         )
-    return (getattr(p, height), getattr(p, width)) if any(by_axis) else (getattr(p, name),) * 2
+    return numbers.pop() if numbers else None
+
+
+def _last_two(values: Sequence[int]) -> tuple[int, int]:
+    """Those of height and width, of one value for all axes or one for each."""
+    return (values[-2], values[-1]) if len(values) > 1 else (values[0], values[0])
+
+
+def _stride_or_pad(p: PoolingParameter, name: Literal["stride", "pad"]) -> tuple[int, int]:
+    """`pad`, or `pad_h` and `pad_w`; the same for `stride`."""
+    fields = ("stride_h", "stride_w") if name == "stride" else ("pad_h", "pad_w")
+    values: Sequence[int] = p.stride if name == "stride" else p.pad
+    by_axis = [p.HasField(field) for field in fields]
+    if any(by_axis) and (values or not all(by_axis)):
+        word = "Stride" if name == "stride" else "pad"
+        raise LayerError(f"{word} is {name} OR {' and '.join(fields)} are required.")
+    if any(by_axis):
+        return (p.stride_h, p.stride_w) if name == "stride" else (p.pad_h, p.pad_w)
+    return _last_two(values or ((1,) if name == "stride" else (0,)))
 
 
 def _depth_window(p: PoolingParameter) -> Window:
-    kernel = p.kernel_size if p.HasField("kernel_size") else 1
-    stride = 1 if p.HasField("stride_h") or p.HasField("stride_w") else p.stride
-    pad = 0 if p.HasField("pad_h") or p.HasField("pad_w") else p.pad
-    return Window((kernel,), (stride,), (pad,), (1,))
+    kernel, stride, pad = (*p.kernel_size, 1)[0], (*p.stride, 1)[0], (*p.pad, 0)[0]
+    return Window((kernel,), (stride,), (pad,), ((*p.dilation, 1)[0],))
 
 
 def _not_4d(bottom: Shape) -> str:
@@ -287,7 +338,10 @@ def _padded(
         x = onnx.op("Pad", [x, onnx.ints("pads", [0, 0, *window.pad, 0, 0, *end]), onnx.floats("fill", fill)])
         padded = tuple(before + size + after for before, size, after in zip(window.pad, padded, end, strict=True))
         pads = (0,) * len(pads)
-    return x, padded, {"kernel_shape": window.kernel, "strides": window.stride, "pads": pads}
+    attributes: dict[str, Sequence[int]] = {"kernel_shape": window.kernel, "strides": window.stride, "pads": pads}
+    if set(window.dilation) != {1}:
+        attributes["dilations"] = window.dilation
+    return x, padded, attributes
 
 
 def _places(onnx: OnnxBuilder, window: Window, shape: Shape, padded: Shape, greatest: str, indices: str) -> str:
@@ -326,7 +380,7 @@ def pooling_diff(
             onnx, shared, ones, window, shape[1],
             positions=pooled, size=shape[2:], what="bottom_diff",
         )  # fmt: skip
-    if onnx.training_ops and len(window.kernel) == 2:
+    if onnx.training_ops and window.dilation == (1, 1):
         sizes = zip("hw", window.kernel, window.stride, window.pad, strict=True)
         fields = {f"{name}_{axis}": size for axis, *own in sizes for name, size in zip(_FIELDS, own, strict=True)}
         return onnx.library_values("MaxPoolGrad", [bottom, top_diff], 1, what="bottom_diff", **fields)[0]

@@ -5,6 +5,7 @@ They are not built. Where a net becomes a deploy net they go; what some pass on,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from caffeconv.caffe_pb2 import LayerParameter
@@ -52,6 +53,8 @@ The other tops hold labels and targets.
 """
 DATA: Mapping[str, Mapping[str, Shape]] = {"roi_data_layer.layer.RoIDataLayer": {"im_info": (1, 3), "rois": (1, 5)}}
 """Type → tops after the first that are data of one picture, with their shapes; those of other names hold labels."""
+_SAYS_SO = re.compile(r"(Loss|LossLayer|Accuracy)$|^(Loss|Accuracy)(?=[A-Z])")
+"""What a type is called that is a loss or an accuracy."""
 _SOFTMAX_LOSSES = ("SoftmaxWithLossOHEM", "SoftmaxWithFocalLoss", "VoxelWiseSoftmaxLoss")
 
 
@@ -87,7 +90,7 @@ def is_training_type(name: str) -> bool:
     """As `is_training_only`, of a type, or of the class of a layer in Python, without the layer."""
     if name in LOSSES or name in EVALUATIONS or name in PASSING:
         return True
-    return "." not in name and name not in LAYERS and name.endswith(("Loss", "LossLayer", "Accuracy"))
+    return "." not in name and name not in LAYERS and _SAYS_SO.search(name) is not None
 
 
 def passed_on(layer: LayerDef) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""Convolution3D and Pooling3D over N×C×length×height×width (C3D)."""
+"""Convolutions and poolings over N×C×length×height×width: those of C3D, and video-caffe's over any number of axes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from caffeconv.caffe_pb2 import Convolution3DParameter, ConvolutionParameter
+from caffeconv.caffe_pb2 import (
+    Convolution3DParameter,
+    ConvolutionParameter,
+    LayerParameter,
+    Pooling3DParameter,
+    PoolingParameter,
+)
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
-from caffeconv.ir.layer import Gradients, Layer, Node
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
+from caffeconv.layers.convolution import Convolution
 from caffeconv.layers.gradient_ops import class_sums, filter_diff, spread_windows
-from caffeconv.layers.pooling import METHODS, Method, lower_pooling, pool_padding, pooling_diff
+from caffeconv.layers.pooling import METHODS, Method, Pooling, lower_pooling, pool_padding, pooling_diff
 from caffeconv.layers.weight_layouts import convolution_kernel, flattened
 from caffeconv.tensor.axis_order import AxisOrder
 from caffeconv.tensor.shape import Shape, Shapes, count, format_shape
@@ -185,17 +192,32 @@ class Deconvolution3D(Convolution3D):
 
 def _as_3d(layer: LayerDef) -> Convolution3DParameter:
     """C3D 1.0's fields of convolution_param, in the form of C3D 1.1."""
-    p: ConvolutionParameter = layer.proto.convolution_param
-    for name in ("kernel_size", "stride", "pad"):
-        values = getattr(p, name)
-        if len(values) > 1:
-            raise LayerError(f"{name} is given {len(values)} times; once was needed: height and width are alike")
+    p = layer.proto.convolution_param
+    _check_single_values(p)
     return Convolution3DParameter(
         num_output=p.num_output, bias_term=p.bias_term, kernel_depth=p.kernel_depth, filter_group=p.filter_group,
         kernel_size=p.kernel_size[0] if p.kernel_size else 0, stride=p.stride[0] if p.stride else 1,
         pad=p.pad[0] if p.pad else 0, temporal_stride=p.temporal_stride, temporal_pad=p.temporal_pad,
         weight_filler=p.weight_filler, bias_filler=p.bias_filler,
     )  # fmt: skip
+
+
+def _as_pooling_3d(layer: LayerDef) -> Pooling3DParameter:
+    """C3D 1.0's fields of pooling_param, in the form of C3D 1.1."""
+    p = layer.proto.pooling_param
+    _check_single_values(p)
+    if p.pool == p.AVE_EXC_PAD:
+        raise LayerError("pool is AVE_EXC_PAD, which C3D does not have; MAX or AVE was needed")
+    return Pooling3DParameter(
+        pool=METHODS[p.pool], kernel_depth=p.kernel_depth, kernel_size=(*p.kernel_size, 0)[0],
+        stride=(*p.stride, 1)[0], pad=(*p.pad, 0)[0], temporal_stride=p.temporal_stride,
+    )  # fmt: skip
+
+
+def _check_single_values(p: ConvolutionParameter | PoolingParameter) -> None:
+    for name, values in (("kernel_size", p.kernel_size), ("stride", p.stride), ("pad", p.pad)):
+        if len(values) > 1:
+            raise LayerError(f"{name} is given {len(values)} times; once was needed: height and width are alike")
 
 
 def _check_window(window: Window) -> None:
@@ -223,7 +245,7 @@ class Pooling3D(Layer):
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
-        p = layer.proto.pooling3d_param if layer.proto.HasField("pooling3d_param") else layer.proto.pooling_param
+        p = layer.proto.pooling3d_param if layer.proto.HasField("pooling3d_param") else _as_pooling_3d(layer)
         method = METHODS[p.pool]
         if p.pad and method != "AVE":
             raise LayerError(f"pad is {p.pad} and pool {method}; Padding implemented only for average pooling.")
@@ -265,3 +287,44 @@ class Pooling3D(Layer):
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return count(tops[0]) * count(self.window.kernel)
+
+
+@dataclass(frozen=True)
+class NdConvolution(Convolution):
+    """A Convolution whose window is given as shapes over all axes after the channels (video-caffe: cudnn_ndconv_layer.cpp)."""
+
+    settings: ClassVar[str] = ""
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return super().parse(layer.with_proto(_with_window_lists(layer.proto)))
+
+
+@dataclass(frozen=True)
+class NdPooling(Pooling):
+    """Pooling whose window is given as shapes over all axes after the channels (video-caffe: cudnn_ndpooling_layer.cpp)."""
+
+    tops: ClassVar[Arity] = exactly(1)
+    settings: ClassVar[str] = ""
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        return super().parse(layer.with_proto(_with_window_lists(layer.proto)))
+
+
+def _with_window_lists(proto: LayerParameter) -> LayerParameter:
+    """The layer with kernel_shape, stride_shape and pad_shape as kernel_size, stride and pad, a value for each axis.
+
+    Raises LayerError where they are not for the same number of axes.
+    """
+    written = LayerParameter()
+    written.CopyFrom(proto)
+    p = written.pooling_param if written.HasField("pooling_param") else written.convolution_param
+    for shape, values in ((p.kernel_shape, p.kernel_size), (p.stride_shape, p.stride), (p.pad_shape, p.pad)):
+        if shape.dim and len(shape.dim) != len(p.kernel_shape.dim):
+            raise LayerError(
+                f"a window of {len(p.kernel_shape.dim)} axes (kernel_shape) and {len(shape.dim)} values beside it; "
+                "kernel_shape, and as many in stride_shape and pad_shape, were needed (Kernel and Pad shape don't match !)"
+            )
+        values.extend(shape.dim)
+    return written

@@ -142,7 +142,7 @@ def _convolution_words(layer: LayerParameter) -> list[str]:
 def _pooling_words(layer: LayerParameter) -> list[str]:
     p = layer.pooling_param
     method = PoolingParameter.PoolMethod.Name(p.pool)
-    return [f"({layer.type} {method})", *_window_words(p.kernel_size, p.stride, p.pad)]
+    return [f"({layer.type} {method})", *_window_words((*p.kernel_size, 0)[0], (*p.stride, 1)[0], (*p.pad, 0)[0])]
 
 
 def _window_words(kernel: int, stride: int, pad: int) -> list[str]:

@@ -108,7 +108,7 @@ class Window:
         """
         sizes = []
         for i, size in enumerate(spatial):
-            span = self.padded(size, i) - self.kernel[i]
+            span = self.padded(size, i) - self.extent(i)
             # caffe: ceil and floor of a float, which do not truncate
             steps = -(-span // self.stride[i]) if ceil else span // self.stride[i]
             pooled = steps + 1
@@ -143,12 +143,12 @@ class Window:
     def pool_formula(self, axis: int, spatial: Shape, *, ceil: bool) -> str:
         """``(112 + 2·0 − 3)/2 + 1 = 56, rounded up``: how `pool_size` comes about on a spatial axis."""
         size, result = spatial[axis], self.pool_size(spatial, ceil=ceil)[axis]
-        span = self.padded(size, axis) - self.kernel[axis]
+        span = self.padded(size, axis) - self.extent(axis)
         rounded = (", rounded up" if ceil else ", rounded down") if span % self.stride[axis] else ""
         whole = -(-span // self.stride[axis]) + 1 if ceil else span // self.stride[axis] + 1
         if whole > result:
             rounded += ", less the window that would start beyond the input"
-        return f"({size} + {self._pad_words(axis)} − {self.kernel[axis]})/{self.stride[axis]} + 1 = {result}{rounded}"
+        return f"({size} + {self._pad_words(axis)} − {self._extent_words(axis)})/{self.stride[axis]} + 1 = {result}{rounded}"
 
     def _pad_words(self, axis: int) -> str:
         before, after = self.pad[axis], self.ends[axis]

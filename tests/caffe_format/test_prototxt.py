@@ -58,7 +58,7 @@ def test_every_spelling() -> None:
     assert net.layer[0].power_param.shift == -15
     assert math.isinf(net.layer[0].power_param.scale)
     pool = net.layer[1].pooling_param
-    assert (pool.pool, pool.global_pooling, pool.kernel_size, pool.pad) == (pool.AVE, True, 16, 8)
+    assert (pool.pool, pool.global_pooling, *pool.kernel_size, *pool.pad) == (pool.AVE, True, 16, 8)
     assert list(net.input_dim) == [1, 2, 3]
 
 

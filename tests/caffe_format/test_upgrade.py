@@ -13,7 +13,7 @@ from support.golden_cases import GOLDENS
 from caffeconv import CaffeconvError
 from caffeconv.caffe_format.prototxt import NetSource, parse_text, read_prototxt
 from caffeconv.caffe_format.upgrade import upgrade_and_tell, upgrade_net
-from caffeconv.caffe_pb2 import LayerParameter, NetParameter, V0LayerParameter, V1LayerParameter
+from caffeconv.caffe_pb2 import LayerParameter, NetParameter, NetStateRule, V0LayerParameter, V1LayerParameter
 
 
 def source_of(text: str) -> NetSource:
@@ -158,7 +158,7 @@ def test_padding_layer_read_twice() -> None:
     more = 'layers { bottom: "p" top: "q" layer { name: "q" type: "pool" kernelsize: 3 } }\n'
     net = upgrade_net(source_of(PADDED + more)).net
     assert [list(layer.bottom) for layer in net.layer] == [[], ["data"], ["r"], ["r"]]
-    assert net.layer[3].pooling_param.pad == 2
+    assert list(net.layer[3].pooling_param.pad) == [2]
 
 
 @pytest.mark.parametrize(
@@ -268,10 +268,30 @@ def test_v1_param_is_copied(param: str) -> None:
     assert upgraded(f"layers {{ {param} {{ {fields} }} }}") == message(f"layer {{ {param} {{ {fields} }} }}")
 
 
+def test_states_and_types_of_other_times(tmp_path: Path) -> None:
+    """`enable` and `disable` became include and exclude; a type of a fork is one that nobody knows."""
+    text = "layers {{ name: 'n' type: {} enable {{ phase: TRAIN }} disable {{ }} }}"
+    layer = upgraded(text.format("RELU")).layer[0]
+    assert (list(layer.include), len(layer.exclude)) == ([NetStateRule(phase="TRAIN")], 1)
+    path = tmp_path / "net.prototxt"
+    path.write_text(text.format("SOFTMAX_LOSS_TREE"))
+    assert upgrade_net(read_prototxt(path)).net.layer[0].type == "SoftmaxLossTree"
+
+
 def test_every_v1_field_is_known() -> None:
     from caffeconv.caffe_format import upgrade
 
-    known = {*PARAMS, *upgrade._V1_SAME, *upgrade._V1_FLAGS, *upgrade._V1_PARAM_SPEC, "name", "type", "layer"}
+    known = {
+        *PARAMS,
+        *upgrade._V1_SAME,
+        *upgrade._V1_FLAGS,
+        *upgrade._V1_PARAM_SPEC,
+        "name",
+        "type",
+        "layer",
+        "enable",
+        "disable",
+    }
     assert {field.name for field in V1LayerParameter.DESCRIPTOR.fields} == known
     assert set(V1LayerParameter.LayerType.keys()) == V1_TYPES.keys()
     assert set(PARAMS) <= {field.name for field in LayerParameter.DESCRIPTOR.fields}

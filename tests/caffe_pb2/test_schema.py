@@ -107,7 +107,7 @@ BVLC = {
         "repeated uint32 dilation = 18",
     ],
     "PoolingParameter": [
-        "optional uint32 stride = 3 [default = 1]",
+        "repeated uint32 stride = 3",
         "optional uint32 stride_w = 8",
         "optional bool global_pooling = 12 [default = false]",
         "optional PoolingParameter.RoundMode round_mode = 13 [default = CEIL]",

@@ -107,7 +107,6 @@ def test_tops_that_losses_make_by_themselves(tmp_path: Path) -> None:
         ("Conv", "Convolution"),
         ("Batch_Normalization", "BatchNorm"),
         ("SOFTMAX", "Softmax"),
-        ("NdConvolution", "Convolution"),
         ("HSigmoid", "HardSigmoid"),
     ],
 )

@@ -56,7 +56,7 @@ def test_fields_at_any_depth() -> None:
     assert field_lines(
         'name: "p" pooling_param { pool: MAX stride: 2 }', 'name: "p" bottom: "x" pooling_param { pool: AVE kernel_size: 3 }'
     ) == [
-        "pooling_param.pool: MAX → AVE", "pooling_param.stride: 2 → not given", "pooling_param.kernel_size: not given → 3",
+        "pooling_param.pool: MAX → AVE", "pooling_param.stride: [2] → not given", "pooling_param.kernel_size: not given → [3]",
         'bottom: not given → ["x"]',
     ]  # fmt: skip
 

@@ -118,3 +118,12 @@ def test_a_pyramid_too_high(folder: Path) -> None:
     text = 'layer { name: "l" type: "SPP" bottom: "x" top: "y" spp_param { pyramid_height: 4 } }'
     with pytest.raises(caffeconv.CaffeconvError, match=r"level 3 has pad 4×4, .* \(pad_h_ < kernel_h_\)"):
         caffeconv.convert(write_net(folder, {"x": (1, 1, 9, 9)}, text))
+
+
+def test_dilation_spreads_the_window(folder: Path) -> None:
+    """OpenCL Caffe: a window of (3 − 1)·2 + 1 places looks at three of them on each axis."""
+    x = np.random.default_rng(0).normal(0, 1, (1, 2, 8, 9)).astype(np.float32)
+    want = np.full((1, 2, 4, 5), -np.inf, np.float32)
+    for row, column in np.ndindex(3, 3):
+        want = np.maximum(want, x[:, :, 2 * row : 2 * row + 4, 2 * column : 2 * column + 5])
+    np.testing.assert_array_equal(run(folder, "kernel_size: 3 dilation: 2", x), want)

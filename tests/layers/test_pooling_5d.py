@@ -69,3 +69,44 @@ def test_refused_with_the_remedy(tmp_path: Path) -> None:
         caffeconv.convert(net)
     assert "Reshape 2×3×4×5×6 to 2×12×5×6, pool, and Reshape back" in str(caught.value)
     assert "`extended=True`" in str(caught.value)
+
+
+WINDOW = (1, 2, 3), (1, 2, 1), (0, 1, 1)
+LISTS = "kernel_size: 1 kernel_size: 2 kernel_size: 3 stride: [1, 2, 1] pad: [0, 1, 1]"
+SHAPES = "kernel_shape { dim: [1, 2, 3] } stride_shape { dim: [1, 2, 1] } pad_shape { dim: [0, 1, 1] }"
+
+
+@pytest.mark.parametrize(("kind", "said"), [("Pooling", LISTS), ("NdPooling", SHAPES)])
+def test_a_value_for_each_axis(tmp_path: Path, kind: str, said: str) -> None:
+    """video-caffe's, in both forms; a pooling beside it with one value for all goes over all axes too."""
+    x = np.random.default_rng(0).normal(size=(2, 2, 3, 5, 6)).astype(np.float32)
+    text = f'layer {{ name: "a" type: "{kind}" bottom: "x" top: "a" pooling_param {{ {said} }} }}'
+    text += 'layer { name: "b" type: "Pooling" bottom: "x" top: "b" pooling_param { kernel_size: 2 stride: 2 } }'
+    net, dialect = write_net(tmp_path, {"x": x.shape}, text), None if kind == "Pooling" else "video-caffe"
+    got = run_model(caffeconv.convert(net, dialect=dialect), {"x": x})
+    np.testing.assert_array_equal(got["a"], slow_pool(x, "MAX", *WINDOW))
+    np.testing.assert_array_equal(got["b"], slow_pool(x, "MAX", (2, 2, 2), (2, 2, 2), (0, 0, 0)))
+
+
+def test_values_for_other_axes(tmp_path: Path) -> None:
+    layer = 'layer {{ name: "a" type: "Pooling" bottom: "x" top: "y" pooling_param {{ {} }} }}'
+    for said, message in (
+        ("kernel_size: [1, 2, 2]", "specified 3 times; 2 spatial dims"),
+        ("kernel_size: [2, 2] stride: [1, 2, 2]", "2, 3"),
+    ):
+        net = write_net(tmp_path, {"x": (1, 1, 4, 4)}, layer.format(said))
+        with pytest.raises(caffeconv.CaffeconvError, match=message):
+            caffeconv.convert(net)
+
+
+def test_nd_convolution(tmp_path: Path) -> None:
+    """video-caffe's fields make the layer that BVLC's own lists of numbers make."""
+    said = {"Convolution": "kernel_size: [1, 2, 3] stride: [1, 2, 1] pad: [0, 1, 1]", "NdConvolution": SHAPES}
+    blobs = []
+    for kind, window in said.items():
+        layer = f'layer {{ name: "a" type: "{kind}" bottom: "x" top: "y" convolution_param {{ num_output: 3 {window} '
+        net = write_net(tmp_path, {"x": (1, 2, 3, 5, 6)}, layer + "weight_filler { value: 0.5 } } }")
+        x = np.random.default_rng(0).normal(size=(1, 2, 3, 5, 6)).astype(np.float32)
+        blobs.append(run_model(caffeconv.convert(net), {"x": x})["y"])
+    assert blobs[0].shape == (1, 3, 3, 3, 6)
+    np.testing.assert_array_equal(blobs[0], blobs[1])
