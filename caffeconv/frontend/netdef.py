@@ -24,6 +24,8 @@ from caffeconv.layers import LAYERS
 from caffeconv.python_layers.host import PythonLayerHost
 from caffeconv.tensor.shape import unique_name
 
+NAMELESS = "nameless"
+"""The value of a blob that is called nothing."""
 MOST_SUGGESTIONS = 20
 """Unknown blobs for which a known one is looked for that may be meant."""
 
@@ -147,7 +149,7 @@ def _definition(
 
 
 def blob_faults(layers: Sequence[LayerDef]) -> list[Diagnostic]:
-    """Bottoms that no layer above makes, tops without a name, blobs that several layers make."""
+    """Bottoms that no layer above makes, blobs that several layers make."""
     return _writes(layers)[1]
 
 
@@ -160,11 +162,6 @@ def _name_values(layers: Sequence[LayerDef]) -> tuple[list[LayerDef], dict[str, 
 def _writes(layers: Sequence[LayerDef]) -> tuple[dict[str, list[tuple[int, int]]], list[Diagnostic]]:
     """Blob → where it is written, as (layer, top), and what is wrong with that."""
     uses, problems = _count_uses(layers)
-    problems += [
-        Diagnostic("error", layer.where, 'a top without a name; write `top: "…"`', layer=layer.name)
-        for layer in layers
-        if "" in layer.tops
-    ]
     writes: dict[str, list[tuple[int, int]]] = {}
     for i, layer in enumerate(layers):
         for j, top in enumerate(layer.tops):
@@ -185,7 +182,9 @@ def _assign(
         overwrites_input = len(where) > 1 and _is_input(layers[where[0][0]])
         keeper = where[0] if overwrites_input else where[-1]
         for i, j in where:
-            value_of[i, j] = blob if (i, j) == keeper else unique_name(f"{blob}/{layers[i].name}", taken)
+            # a blob may be called nothing in Caffe, a value may not in ONNX
+            name = blob or unique_name(NAMELESS, taken)
+            value_of[i, j] = name if (i, j) == keeper else unique_name(f"{name}/{layers[i].name}", taken)
     current: dict[str, str] = {}
     named = []
     for i, layer in enumerate(layers):

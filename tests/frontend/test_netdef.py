@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import caffeconv
 from caffeconv.caffe_format.prototxt import read_prototxt
 from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.options import NetOptions
@@ -38,3 +40,14 @@ def test_an_input_that_is_overwritten_keeps_its_name(
 @pytest.mark.parametrize("kind", ["DummyData", "Unheard"])
 def test_what_another_layer_makes_has_the_name_of_its_last_write(tmp_path: Path, kind: str) -> None:
     assert tops(tmp_path, kind) == [("x/in",), ("x",)]
+
+
+def test_a_blob_without_a_name(tmp_path: Path) -> None:
+    """Caffe takes a blob that is called nothing; ONNX cannot, so its value has a name."""
+    text = """input: "x" input_shape { dim: [1, 2] }
+        layer { type: "ReLU" bottom: "x" top: "" }
+        layer { name: "p" type: "Power" bottom: "" top: "y" power_param { shift: 1 } }"""
+    (tmp_path / "net.prototxt").write_text(text)
+    net = caffeconv.Net(tmp_path / "net.prototxt")
+    net.forward(x=np.array([[-1, 2]], np.float32))
+    assert (net.blobs[""].data.tolist(), net.blobs["y"].data.tolist()) == ([[0, 2]], [[1, 3]])
