@@ -216,6 +216,7 @@ def layer_class(definition: LayerDef, requested: Mapping[str, Shape]) -> type[La
 def _type_by_field(definition: LayerDef, kind: type[Layer]) -> type[Layer] | None:
     settings = getattr(definition.proto, kind.settings) if kind.settings else None
     fields = [] if settings is None else [field.name for field, _ in settings.ListFields()]
+    fields += [f"bottom[{i}]" for i in range(1, len(definition.bottoms))]
     rules = (TYPES_BY_FIELD.get(f"{definition.type}.{field}") for field in fields)
     return next((rule for rule in rules if rule is not None), None)
 

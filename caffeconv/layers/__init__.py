@@ -47,6 +47,7 @@ LAYERS = LayerTypes(
         "DenseBlock": "dense_block.DenseBlock",
         "DepthToSpace": "rearranging.DepthToSpace",
         "DepthwiseConvolution": "convolution.Convolution",
+        "DetectionOutputExtended": "action_detection.DetectionOutputExtended",
         "DetectionOutput": "detection.DetectionOutput",
         "Div": "broadcasting.Div",
         "Downsample": "resizing.Downsample",
@@ -185,6 +186,9 @@ PYTHON_LAYERS = LayerTypes(
     {
         "CTPN.layers.text_proposal_layer.ProposalLayer": "text_proposals.TextProposal",
         "SSH.layers.proposal_layer.ProposalLayer": "proposals.SSHProposal",
+        "caffe.custom_layers.actions_detection_output_layer.ActionsDetectionOutputLayer": (
+            "action_detection.ActionsDetectionOutput"
+        ),
         "layers.text_proposal_layer.ProposalLayer": "text_proposals.TextProposal",
         "pylayer.proposal_layer.ProposalLayer": "proposals.MNCProposal",
         "rpn.proposal_layer.ProposalLayer": "proposals.PythonProposal",
@@ -196,10 +200,11 @@ PYTHON_LAYERS = LayerTypes(
 TYPES_BY_FIELD = LayerTypes(
     {
         "DetectionOutput.biases": "yolo_output.RegionDetectionOutput",
+        "InnerProduct.bottom[1]": "product_of_bottoms.ProductOfBottoms",
         "PriorBox.fixed_size": "prior_boxes.DensePriorBox",
     }
 )
-"""Type and field of its settings: layers that have it follow the rule of a fork that took the name for another layer."""
+"""Type and field of its settings, or a bottom: layers that have it follow a fork that took the name for another layer."""
 
 
 def register_layer(kind: type[Layer], name: str | None = None) -> type[Layer]:

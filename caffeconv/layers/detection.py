@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from caffeconv.caffe_pb2 import PriorBoxParameter
-from caffeconv.errors import LayerError
+from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, at_least
@@ -74,13 +74,6 @@ class DetectionOutput(Layer):
             raise LayerError("Must specify num_classes")
         if p.num_classes < 1:
             raise LayerError(f"num_classes is {p.num_classes}; at least 1 was needed")
-        if p.share_location and p.background_label_id == -1:
-            # ssd: the one set of shared boxes has label -1 itself, and is taken for the background's
-            raise LayerError(
-                "background_label_id is -1 with share_location: true, for which SSD finds no boxes "
-                "(Could not find location predictions for label -1); use a background_label_id that no class has, "
-                f"such as {p.num_classes}"
-            )
         keep_top_k = p.keep_top_k if p.keep_top_k > -1 else None
         return cls(
             p.num_classes, p.share_location, p.background_label_id, PriorBoxParameter.CodeType.Name(p.code_type),
@@ -133,7 +126,24 @@ class DetectionOutput(Layer):
         priors, scores = count(bottoms[2], 2) // 4 if len(bottoms[2]) > 2 else 0, count(bottoms[1], 1)
         return ({"num_classes": scores // priors},) if priors and scores % priors == 0 else ()
 
+    @property
+    def fault(self) -> str:
+        """Why SSD, which builds the layer, stops at its first picture; empty where it does not."""
+        if not self.share_location or self.background != -1:
+            return ""
+        # ssd: the one set of shared boxes has label -1 itself, and is taken for the background's
+        return (
+            "background_label_id is -1 with share_location: true, for which SSD finds no boxes "
+            "(Could not find location predictions for label -1); use a background_label_id that no class has, "
+            f"such as {self.num_classes}"
+        )
+
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        return [Diagnostic("warning", node.definition.where, self.fault, layer=node.name)] if self.fault else []
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        if self.fault:
+            raise LayerError(self.fault)
         pictures, leading = length(onnx, node.bottoms[1]), onnx.ints("leading_axes", [0, 1])
         fake = no_detections(onnx, pictures, node.top_shapes[0][3])
         if not self.labels or 0 in (self.nms.top_k, self.keep_top_k):
@@ -174,14 +184,14 @@ class DetectionOutput(Layer):
         rank = onnx.op("Div", [place, onnx.ints("candidates", candidates)], what="label_rank")
         label = onnx.op("Gather", [onnx.floats("labels", labels), rank], axis=0, what="label")
         score = onnx.op("Unsqueeze", [onnx.op("GatherND", [scores, places], what="score"), column], what="score_column")
-        boxes = onnx.reshape(boxes, (num, per_picture, _width(inputs)), what="picture_boxes")
+        boxes = onnx.reshape(boxes, (num, per_picture, self._width(inputs)), what="picture_boxes")
         box = onnx.op("GatherND", [boxes, places], what="box")
         number = onnx.op("Cast", [picture], to=FLOAT, what="picture_number")
         return onnx.op("Concat", [number, label, score, box], axis=1, what="detections")
 
     def _upright(self, inputs: DetectionInputs, onnx: OnnxBuilder, boxes: str) -> str:
         """The boxes alone, without their polygons: groups × candidates × 4."""
-        if inputs.polygons is None:
+        if self._width(inputs) == 4:
             return boxes
         bounds = [onnx.ints(what, [value]) for what, value in (("box_start", 0), ("box_end", 4), ("last_axis", 2))]
         return onnx.op("Slice", [boxes, *bounds], what="upright")
@@ -196,13 +206,13 @@ class DetectionOutput(Layer):
 
     def _candidate_boxes(self, inputs: DetectionInputs, onnx: OnnxBuilder, candidates: int, order: str) -> str:
         """The decoded boxes of the priors in `order`: groups × candidates × 4, or 12 with polygons."""
-        labels, num, priors, width = self.labels, inputs.num, inputs.count, _width(inputs)
+        labels, num, priors, width = self.labels, inputs.num, inputs.count, self._width(inputs)
         groups = None if num is None else num * len(labels)
         boxes = self._decoded(inputs, onnx)  # N × priors × sets × 4
         if self.share_location:
             boxes = onnx.reshape(boxes, (num, priors, 4), what="shared_boxes")
-            if inputs.polygons is not None:
-                boxes = onnx.op("Concat", [boxes, self._polygons(inputs, onnx)], axis=2, what="boxes_and_polygons")
+            if self._width(inputs) > 4:
+                boxes = onnx.op("Concat", [boxes, self._beside(inputs, onnx, boxes)], axis=2, what="boxes_and_more")
             index = onnx.reshape(order, (num, len(labels) * candidates, 1), what="order")
             picked = onnx.op("GatherND", [boxes, index], what="candidates", batch_dims=1)
             return onnx.reshape(picked, (groups, candidates, width), what="boxes")
@@ -222,6 +232,14 @@ class DetectionOutput(Layer):
         if inputs.anchor_locations is not None:  # refinedet: the first stage's boxes are the second's priors
             prior = self._moved(onnx, inputs.anchor_locations, prior, variance)
         return self._moved(onnx, inputs.locations, prior, variance)
+
+    def _width(self, inputs: DetectionInputs) -> int:
+        """How many numbers a candidate has: its box, and what stands beside it."""
+        return 4 if inputs.polygons is None else 4 + POLYGON
+
+    def _beside(self, inputs: DetectionInputs, onnx: OnnxBuilder, boxes: str) -> str:
+        """What stands beside the boxes N × priors × 4 in a row: N × priors × numbers."""
+        return self._polygons(inputs, onnx)
 
     def _polygons(self, inputs: DetectionInputs, onnx: OnnxBuilder) -> str:
         """x1, y1, … x4, y4 of the corners, clockwise from the upper left: N × priors × 8 (TextBoxes++: DecodeBBoxes)."""
@@ -290,10 +308,6 @@ class DetectionOutput(Layer):
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
         return refuse_all(propagate_down)
-
-
-def _width(inputs: DetectionInputs) -> int:
-    return 4 if inputs.polygons is None else 4 + POLYGON
 
 
 def no_detections(onnx: OnnxBuilder, pictures: str, width: int) -> str:

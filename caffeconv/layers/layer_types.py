@@ -31,7 +31,6 @@ _TYPES_OF_FORKS = {
         "TokenizedData TokenizedDataPairs TransformerBlock UnPooling VarSelNet"
     ),
     "NVIDIA's Caffe, where TensorRT computes the whole net (github.com/NVIDIA/caffe)": "TRT",
-    "OpenVINO's training fork (github.com/openvinotoolkit/training_toolbox_caffe)": "DetectionOutputExtended",
     "PDB-ConvLSTM (github.com/shenjianbing/PDB-ConvLSTM)": "ConvLSTM",
     "Ristretto (github.com/pmgysel/caffe), which computes it on a GPU alone": "LRNRistretto",
     "Synopsys' Caffe (github.com/foss-for-synopsys-dwc-arc-processors/synopsys-caffe)": "ICNetSubgraph",

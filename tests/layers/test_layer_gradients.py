@@ -146,6 +146,12 @@ RULES = {
     "bias": Rule("Bias", X),
     "bias two": Rule("Bias", ((2, 3, 5, 4), (2, 3)), "bias_param { axis: 0 }"),
     "inner product": Rule("InnerProduct", X, f"inner_product_param {{ num_output: 3 {GAUSSIAN} }}"),
+    "inner product of bottoms": Rule(
+        "InnerProduct", ((2, 3, 2), (4, 6)), f"inner_product_param {{ num_output: 1 {GAUSSIAN} }}"
+    ),
+    "inner product of bottoms axis": Rule(
+        "InnerProduct", ((2, 3, 4), (3, 2, 2), (3,)), "inner_product_param { axis: 2 num_output: 9 }"
+    ),
     "inner product 2-D": Rule("InnerProduct", ((4, 6),), f"inner_product_param {{ num_output: 3 {GAUSSIAN} }}"),
     "inner product axis": Rule("InnerProduct", X, f"inner_product_param {{ num_output: 3 axis: -1 {GAUSSIAN} }}"),
     "inner product transposed": Rule(
