@@ -7,6 +7,7 @@ read labels go, and losses and evaluations of forks; a loss that contains the pr
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +15,7 @@ from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_format.upgrade import upgrade_net
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
-from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, LayerError
+from caffeconv.errors import CaffeconvError, CaffeconvWarning, Diagnostic, InvalidNetError, LayerError
 from caffeconv.frontend.data_sizes import item_shape
 from caffeconv.frontend.netdef import draft_net
 from caffeconv.frontend.options import NetOptions
@@ -41,6 +42,8 @@ def to_deploy(source: NetSource, options: NetOptions) -> NetSource:
 
     Raises UnknownSizeError where an input's shape cannot be known.
     """
+    source = upgrade_net(source)
+    options = _in_whole_state(source, options)
     source = _with_layers_of_other_phase(source, options)
     net, problems = draft_net(source, options)
     labels = _labels(net.layers) - options.shapes.keys()
@@ -57,19 +60,45 @@ def to_deploy(source: NetSource, options: NetOptions) -> NetSource:
     return replace(source, net=deployed, lines=tuple(line for _, line in layers))
 
 
+def _in_whole_state(source: NetSource, options: NetOptions) -> NetOptions:
+    """The options with the stages in which the net is whole, where it is not without any and just one set makes it so."""
+    _, missing = _made_and_missing(draft_net(source, options)[0].layers)
+    rules = [rule for proto in source.net.layer if missing.intersection(proto.top) for rule in proto.include]
+    whole = [
+        state
+        for stages in dict.fromkeys(tuple(rule.stage) for rule in rules if rule.stage)
+        for state in [replace(options, stages=(*options.stages, *stages))]
+        if not _made_and_missing(draft_net(source, state)[0].layers)[1]
+    ]
+    if len(whole) != 1:
+        return options
+    warnings.warn(
+        f"the net lacks layers unless its stage is {', '.join(whole[0].stages)}, which is taken: "
+        f"`stages={whole[0].stages}`",
+        CaffeconvWarning,
+        stacklevel=2,
+    )
+    return whole[0]
+
+
+def _made_and_missing(layers: Sequence[LayerDef]) -> tuple[set[str], set[str]]:
+    """The blobs that layers make, and those that are read before any makes them."""
+    made: set[str] = set()
+    missing: set[str] = set()
+    for layer in layers:
+        missing.update(bottom for bottom in layer.bottoms if bottom not in made)
+        made.update(layer.tops)
+    return made, missing
+
+
 def _with_layers_of_other_phase(source: NetSource, options: NetOptions) -> NetSource:
     """The net with layers of the other phase for what none makes in this one.
 
     In two files, each has one phase's data layers, which come first. Target layers of detectors, and what passes their
     regions on, stay at their places.
     """
-    source = upgrade_net(source)
     net, _ = draft_net(source, options)
-    made: set[str] = set()
-    missing: set[str] = set()
-    for layer in net.layers:
-        missing.update(bottom for bottom in layer.bottoms if bottom not in made)
-        made.update(layer.tops)
+    made, missing = _made_and_missing(net.layers)
     if not missing:
         return source
     other: Phase = "TRAIN" if options.phase == "TEST" else "TEST"

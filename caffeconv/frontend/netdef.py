@@ -6,7 +6,7 @@ caffe: Net::FilterNet, Net::StateMeetsRule, InsertSplits, Net::AppendTop.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from caffeconv.caffe_format.crop_offset import UndecidedCrop, align_crops
 from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
+from caffeconv.caffe_pb2 import Phase as Phases
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, close_names
 from caffeconv.files.net_folders import NetFolders
 from caffeconv.frontend.dialects import checked_dialect
@@ -51,6 +52,7 @@ def draft_net(source: NetSource, options: NetOptions) -> tuple[NetDef, list[Diag
     stages = (*net.state.stage, *options.stages)  # pycaffe adds stages to the net's own and replaces phase and level
     full_state = NetState(phase=options.phase, level=options.level, stage=stages)
     layers = []
+    elsewhere: dict[str, str] = {}
     for proto, line in zip(net.layer, source.lines, strict=True):
         if proto.include and proto.exclude:
             raise CaffeconvError(
@@ -58,6 +60,10 @@ def draft_net(source: NetSource, options: NetOptions) -> tuple[NetDef, list[Diag
             )
         if keeps_layer(proto, full_state):
             layers.append((proto, line))
+        else:
+            elsewhere.update(
+                dict.fromkeys(proto.top, f"Layer '{proto.name}' makes it{_state_words(proto, full_state)}.")
+            )
     python_host = (
         PythonLayerHost(source.directory if options.allow_python is True else None) if options.allow_python else None
     )
@@ -68,9 +74,18 @@ def draft_net(source: NetSource, options: NetOptions) -> tuple[NetDef, list[Diag
     ]
     definitions = [_with_dialect(layer, definitions) for layer in definitions]
     crop_problems = _align_crops(definitions, options.dialect)
-    named, last_value, problems = _name_values(definitions)
+    named, last_value, problems = _name_values(definitions, elsewhere)
     definition = NetDef(net.name, tuple(named), options.phase, source.directory, source.path, last_value, python_host)
     return definition, [*crop_problems, *problems]
+
+
+def _state_words(layer: LayerParameter, state: NetState) -> str:
+    """In which other state a layer is kept, where its first rule says one."""
+    rule = layer.include[0] if layer.include else NetStateRule()
+    stages = tuple(sorted({*rule.stage} - {*state.stage}))
+    words = [f"`phase={Phases.Name(rule.phase)!r}`"] if rule.HasField("phase") and rule.phase != state.phase else []
+    words += [f"`stages={stages}`"] if stages else []
+    return f" with {' and '.join(words)}" if words else " in another state of the net (phase, level, stages)"
 
 
 def _with_dialect(layer: LayerDef, layers: Sequence[LayerDef]) -> LayerDef:
@@ -150,18 +165,25 @@ def _definition(
 
 def blob_faults(layers: Sequence[LayerDef]) -> list[Diagnostic]:
     """Bottoms that no layer above makes, blobs that several layers make."""
-    return _writes(layers)[1]
+    return _writes(layers, {})[1]
 
 
-def _name_values(layers: Sequence[LayerDef]) -> tuple[list[LayerDef], dict[str, str], list[Diagnostic]]:
-    """Gives each write of a blob a value name of its own; the last write has the blob's name."""
-    writes, problems = _writes(layers)
+def _name_values(
+    layers: Sequence[LayerDef], elsewhere: Mapping[str, str]
+) -> tuple[list[LayerDef], dict[str, str], list[Diagnostic]]:
+    """Gives each write of a blob a value name of its own; the last write has the blob's name.
+
+    elsewhere: of blobs that layers in other states make, which and when.
+    """
+    writes, problems = _writes(layers, elsewhere)
     return *_assign(layers, writes), problems
 
 
-def _writes(layers: Sequence[LayerDef]) -> tuple[dict[str, list[tuple[int, int]]], list[Diagnostic]]:
+def _writes(
+    layers: Sequence[LayerDef], elsewhere: Mapping[str, str]
+) -> tuple[dict[str, list[tuple[int, int]]], list[Diagnostic]]:
     """Blob → where it is written, as (layer, top), and what is wrong with that."""
-    uses, problems = _count_uses(layers)
+    uses, problems = _count_uses(layers, elsewhere)
     writes: dict[str, list[tuple[int, int]]] = {}
     for i, layer in enumerate(layers):
         for j, top in enumerate(layer.tops):
@@ -200,7 +222,9 @@ def _is_input(layer: LayerDef) -> bool:
     return kind is not None and kind.is_input
 
 
-def _count_uses(layers: Sequence[LayerDef]) -> tuple[Counter[tuple[int, int]], list[Diagnostic]]:
+def _count_uses(
+    layers: Sequence[LayerDef], elsewhere: Mapping[str, str]
+) -> tuple[Counter[tuple[int, int]], list[Diagnostic]]:
     """How many layers read each write of a blob; a loss weight on it counts as one more (caffe: InsertSplits)."""
     uses: Counter[tuple[int, int]] = Counter()
     current: dict[str, tuple[int, int]] = {}
@@ -211,17 +235,19 @@ def _count_uses(layers: Sequence[LayerDef]) -> tuple[Counter[tuple[int, int]], l
                 uses[current[bottom]] += 1
             else:
                 known = list(current) if len(problems) < MOST_SUGGESTIONS else []
-                problems.append(_unknown_bottom(layer, bottom, j, known))
+                problems.append(_unknown_bottom(layer, bottom, j, known, elsewhere.get(bottom, "")))
         current.update((top, (i, j)) for j, top in enumerate(layer.tops))
         for weight, top in zip(layer.loss_weights, layer.tops, strict=False):
             uses[current[top]] += bool(weight)
     return uses, problems
 
 
-def _unknown_bottom(layer: LayerDef, bottom: str, index: int, known: Sequence[str]) -> Diagnostic:
-    near = close_names(bottom, known)
+def _unknown_bottom(layer: LayerDef, bottom: str, index: int, known: Sequence[str], elsewhere: str) -> Diagnostic:
+    near = [] if elsewhere else close_names(bottom, known)
     hint = f"Did you mean '{near[0]}'? " if near else ""
-    hint += "No layer above makes this blob in this phase; an input needs a shape (`input_shape`, or an Input layer)."
+    hint += elsewhere or (
+        "No layer above makes this blob in this phase; an input needs a shape (`input_shape`, or an Input layer)."
+    )
     kind = LAYERS.get(layer.type)
     if kind is not None and index in kind.label_bottoms:
         hint += f" It holds labels: a net for use has no layer '{layer.name}', and `deploy=True` takes it out."

@@ -286,3 +286,26 @@ def test_a_third_top_of_deeplabs_data_goes_with_the_labels(tmp_path: Path) -> No
     data = 'type: "ImageData" top: "data" top: "label" top: "dim" image_data_param { new_height: 9 new_width: 9 }'
     layers = deployed(tmp_path, f'layer {{ name: "data" {data} }}\n{BODY}')
     assert layers["data"] == ("Input", [], ["data"])
+
+
+ONE_STAGE = """
+layer { name: "d" type: "Input" top: "x" input_param { shape { dim: [1, 3] } } }
+layer { name: "a" type: "ReLU" bottom: "x" top: "y" include { phase: TEST stage: "small" } }
+layer { name: "b" type: "Power" bottom: "y" top: "z" }
+"""
+
+
+def test_the_one_stage_in_which_the_net_is_whole(tmp_path: Path) -> None:
+    (path := tmp_path / "net.prototxt").write_text(ONE_STAGE)
+    with pytest.raises(caffeconv.CaffeconvError, match=r"Layer 'a' makes it with `stages=\('small',\)`"):
+        caffeconv.convert(path)
+    with pytest.warns(caffeconv.CaffeconvWarning, match="unless its stage is small"):
+        assert next(node.op_type for node in caffeconv.convert(path, deploy=True).graph.node) == "Relu"
+
+
+def test_two_stages_that_make_different_nets(tmp_path: Path) -> None:
+    first, small, last = ONE_STAGE.strip().splitlines()
+    large = small.replace("small", "large").replace("ReLU", "TanH")
+    (path := tmp_path / "net.prototxt").write_text("\n".join((first, small, large, last)))
+    with pytest.raises(caffeconv.CaffeconvError, match="Unknown bottom blob 'y'"):
+        caffeconv.convert(path, deploy=True)
