@@ -256,10 +256,11 @@ def _fits(node: Node, shape: Shape, blob: Blob) -> bool:
 def shape_fits(target: Shape, blob: Blob, *, any_vector: bool = False) -> bool:
     """Caffe's rule (Blob::ShapeEquals): old four-number shapes are held against the target padded with ones in front.
 
-    So are C3D 1.0's, of five numbers. any_vector: whether a vector fits any other of as many values, whatever axes of
-    size 1 either has.
+    So are C3D 1.0's, of five numbers. Beyond Caffe a parameter of one axis takes as many values whatever axes of size 1
+    they have (1×C×1×1, as NVIDIA's files have them); with `any_vector`, one of several axes too.
     """
-    if any_vector and is_vector(target) and is_vector(blob.shape) and count(target) == count(blob.shape):
+    takes_vector = is_vector(target) if any_vector else len(target) == 1
+    if takes_vector and is_vector(blob.shape) and count(target) == count(blob.shape):
         return True
     if not blob.legacy:
         return blob.shape == target

@@ -78,7 +78,7 @@ class BatchNorm(Layer):
         scale_filler = Filler.parse(p.scale_filler) if p.HasField("scale_filler") else Filler(value=1.0)
         fillers = scale_filler, Filler.parse(p.bias_filler)
         has_fillers = p.HasField("scale_filler") or p.HasField("bias_filler")
-        scale_first = not p.scale_bias and _is_scale_first(layer.stored_shapes or (), has_fillers=has_fillers)
+        scale_first = _is_scale_first(layer.stored_shapes or (), has_fillers=has_fillers or p.scale_bias)
         if p.scale_bias or has_fillers or scale_first:
             if not p.add_eps_before_sqrt:
                 raise LayerError("add_eps_before_sqrt is of Synopsys' BatchNorm, scale and bias are of NVIDIA's")

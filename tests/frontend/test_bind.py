@@ -175,6 +175,26 @@ def test_half_as_nvidia_stores_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(prelu(tmp_path, "", path).ravel(), [-0.5, -1, -6, 4])
 
 
+def test_parameters_of_one_axis_in_any_shape(tmp_path: Path) -> None:
+    """NVIDIA's files have 1×C×1×1 where Caffe has C."""
+    layer = 'layer { name: "l" type: "Scale" bottom: "x" top: "y" }'
+    scale = np.arange(1, X.shape[1] + 1, dtype=F)
+    weights = write_weights(tmp_path / "w.caffemodel", "l", [scale.reshape(1, -1, 1, 1)])
+    net = caffeconv.Net(write_net(tmp_path, {"x": X.shape}, layer), weights)
+    np.testing.assert_array_equal(net.params["l"][0].data, scale)
+
+
+@pytest.mark.parametrize("said", ["", "batch_norm_param { scale_bias: true }"])
+def test_nvidias_first_order_of_five_blobs(tmp_path: Path, said: str) -> None:
+    """Scale, bias, mean, variance, counter, whatever the net says of scale and bias."""
+    channels = X.shape[1]
+    scale, bias, mean, variance = (np.full((1, channels, 1, 1), value, F) for value in (2, 3, 0.5, 4))
+    weights = write_weights(tmp_path / "w.caffemodel", "l", [scale, bias, mean, variance, np.ones(1, F)])
+    layer = f'layer {{ name: "l" type: "BatchNorm" bottom: "x" top: "y" {said} }}'
+    net = caffeconv.Net(write_net(tmp_path, {"x": X.shape}, layer), weights)
+    np.testing.assert_allclose(net.forward(x=X)["y"], (X - 0.5) / 2 * 2 + 3, rtol=1e-5, atol=1e-5)
+
+
 def test_other_parameters_fit_in_their_own_shape_only(tmp_path: Path) -> None:
     layer = """layer { name: "l" type: "InnerProduct" bottom: "x" top: "y"
         inner_product_param { num_output: 1 bias_term: false } }
