@@ -11,6 +11,7 @@ from caffeconv.errors import CaffeconvError
 
 DIALECTS: Mapping[str, str] = {
     "akrit2013": "Akrit2013/caffe-dev: L2Norm per place",
+    "bottom-up-attention": "peteanderson80/bottom-up-attention: Embed without a last axis of size 1",
     "bvlc": "BVLC Caffe 1.0: what Caffe itself does wherever it knows the name",
     "faceboxes": "FaceBoxes: PriorBox with denser anchors",
     "happynear": "happynear/caffe-windows: Normalize, Proposal",

@@ -227,7 +227,8 @@ ROWS = 1 << 10
 class Embed(Layer):
     """Rows of a table: top = W[x] (+ b); the bottom's values are row numbers, truncated toward zero.
 
-    Weight input_dim × num_output; bias num_output; the top has one axis more than the bottom.
+    Weight input_dim × num_output; bias num_output; the top has one axis more than the bottom. In bottom-up-attention's
+    Caffe a row takes the place of a last axis of size 1, as what it takes of an ArgMax and joins to an InnerProduct has.
     """
 
     tops_as_caffe: ClassVar[bool] = True
@@ -237,6 +238,8 @@ class Embed(Layer):
     bias: bool
     weight_filler: Filler
     bias_filler: Filler
+    replaces_axis: bool = False
+    """Whether rows take the place of a last axis of size 1."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -246,10 +249,24 @@ class Embed(Layer):
         if p.input_dim < 1:
             raise LayerError("Embed input_dim must be positive.")
         fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
-        return cls(p.num_output, p.input_dim, p.bias_term, *fillers)
+        return cls(p.num_output, p.input_dim, p.bias_term, *fillers, layer.dialect == "bottom-up-attention")
+
+    @classmethod
+    def dialect_of_net(cls, layer: LayerDef, layers: Sequence[LayerDef]) -> str | None:
+        """Bottom-up-attention's, where a net joins embedded classes to features by their first axis after the regions."""
+        features = {top for other in layers if other.type == "InnerProduct" for top in other.tops}
+        classes = {top for other in layers if other.type == "ArgMax" for top in other.tops}
+        joined = [
+            set(other.bottoms) for other in layers if other.type == "Concat" and set(layer.tops) & set(other.bottoms)
+        ]
+        is_theirs = classes.intersection(layer.bottoms) and any(features & bottoms for bottoms in joined)
+        return "bottom-up-attention" if is_theirs else None
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
-        return [(*bottoms[0], self.num_output)]
+        return [(*(bottoms[0][:-1] if self._replaces(bottoms[0]) else bottoms[0]), self.num_output)]
+
+    def _replaces(self, bottom: Shape) -> bool:
+        return self.replaces_axis and bottom[-1:] == (1,)
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         weight = (self.input_dim, self.num_output)
@@ -260,6 +277,9 @@ class Embed(Layer):
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         rows = onnx.op("Cast", [node.bottoms[0]], what="rows", to=7)
+        if self._replaces(node.bottom_shapes[0]):
+            onnx.fixed(onnx.dims(node.bottoms[0])[-1:], "a row takes the place of an axis of size 1")
+            rows = onnx.op("Squeeze", [rows, onnx.ints("last_axis", [-1])], what="rows")
         if not self.bias:
             onnx.emit("Gather", [onnx.weight("weight"), rows], node.tops, axis=0)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from support.golden_cases import ROOT
@@ -30,7 +31,10 @@ def test_layers_know_it(dialect: str | None, tmp_path: Path) -> None:
 
 def test_unknown(tmp_path: Path) -> None:
     net = write_net(tmp_path, {"x": (1, 2)}, RELU)
-    with pytest.raises(caffeconv.CaffeconvError, match=r"`dialect='nobody'`: no such dialect; one of akrit2013, bvlc"):
+    with pytest.raises(
+        caffeconv.CaffeconvError,
+        match=r"`dialect='nobody'`: no such dialect; one of akrit2013, bottom-up",
+    ):
         caffeconv.convert(net, dialect="nobody")
 
 
@@ -91,3 +95,23 @@ def test_regions_that_only_hold_a_place(tmp_path: Path) -> None:
     with pytest.raises(caffeconv.CaffeconvError, match=r"holds the place of R×5.*`shapes=\{'rois': \(1, 5\)\}`"):
         caffeconv.convert(path)
     assert caffeconv.convert(path, shapes={"rois": (1, 5)}).graph.output[0].name == "y"
+
+
+EMBEDDED_CLASSES = """input: "x" input_shape { dim: [3, 4] }
+    layer { name: "f" type: "InnerProduct" bottom: "x" top: "f" inner_product_param { num_output: 5 } }
+    layer { name: "m" type: "ArgMax" bottom: "x" top: "m" argmax_param { axis: 1 } }
+    layer { name: "e" type: "Embed" bottom: "m" top: "e" embed_param { num_output: 2 input_dim: 4 bias_term: false
+        weight_filler { type: "uniform" } } }
+    layer { name: "c" type: "Concat" bottom: "f" bottom: "e" top: "c" }
+"""
+
+
+def test_embedded_classes_beside_features(tmp_path: Path) -> None:
+    """bottom-up-attention: a row takes the place of ArgMax's axis; else BVLC's rule, which another dialect keeps."""
+    (path := tmp_path / "net.prototxt").write_text(EMBEDDED_CLASSES)
+    net = caffeconv.Net(path)
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    net.forward(x=x)
+    np.testing.assert_array_equal(net.blobs["c"].data[:, 5:], net.params["e"][0].data[x.argmax(1)])
+    with pytest.raises(caffeconv.CaffeconvError, match="must have the same"):
+        caffeconv.Net(path, dialect="bvlc")
