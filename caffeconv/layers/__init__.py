@@ -96,6 +96,7 @@ LAYERS = LayerTypes(
         "MaskResize": "roi_sampling.MaskResize",
         "Mean": "distances.Mean",
         "MemoryData": "data.MemoryData",
+        "MergeCrop": "merge_crop.MergeCrop",
         "Mish": "activations.Mish",
         "Mul": "broadcasting.Mul",
         "MultiStageMeanfield": "meanfield.MultiStageMeanfield",

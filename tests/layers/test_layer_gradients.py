@@ -146,6 +146,10 @@ RULES = {
     "bias": Rule("Bias", X),
     "bias two": Rule("Bias", ((2, 3, 5, 4), (2, 3)), "bias_param { axis: 0 }"),
     "inner product": Rule("InnerProduct", X, f"inner_product_param {{ num_output: 3 {GAUSSIAN} }}"),
+    "merge crop": Rule("MergeCrop", ((2, 3, 2, 3), (2, 3, 4, 6)), "mergecrop_param { backward: [true, true] }"),
+    "merge crop adds": Rule(
+        "MergeCrop", ((2, 3, 2, 3), (2, 3, 4, 6)), "mergecrop_param { operation: ADD backward: [true, true] }"
+    ),
     "inner product of bottoms": Rule(
         "InnerProduct", ((2, 3, 2), (4, 6)), f"inner_product_param {{ num_output: 1 {GAUSSIAN} }}"
     ),
