@@ -70,7 +70,8 @@ _TEXT_SIGNATURES: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("item {", "item{"), "a label map of SSD", "it belongs to the class names, not to the net"),
     (("op {", "op{"), "a net of Caffe2 as text", _CONVERT),
     (("graph {", "node {", "node{"), "a graph of TensorFlow as text", _CONVERT),
-    (('{"', '{ "', "{\n"), "JSON", "a net of Caffe is a prototxt"),
+    (('{"', '{ "', "{\n"), "JSON", "Caffe's own text is of another form"),
+    (("import ", "from ", "#!/usr/bin/env python"), "Python code", "run it, where it is what writes the net"),
 )
 
 

@@ -294,7 +294,8 @@ class _Parser:
     def _fail(self, what: str, hint: str = "") -> CaffeconvError:
         line = self._line(self._start)
         column = self._start - self._line_starts[line - 1] + 1
-        token = f"`{self._token[:40]}`" if self._token else "the end of the file"
+        sign = "-" if self._kind == "number" and self._previous == "-" else ""
+        token = f"`{sign}{self._token[:40]}`" if self._token else "the end of the file"
         self._fault_start = self._start
         hint = hint or token_hint(self.text, self._start)
         return CaffeconvError(f"{self.where}:{line}:{column}: {what}, found {token}{hint}")

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from caffeconv.caffe_pb2 import LayerParameter, V1LayerParameter
+from caffeconv.caffe_pb2 import LayerParameter, NetStateRule, ParamSpec, SolverParameter, V1LayerParameter
 
 _CURLY = "\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"
 _TEMPLATE = re.compile(r"\$\{?\w*|\{\{|\{%|%\(|%[ds]|<[A-Z_]+>|@\w+@")
 _TRANSFORM = "transform_param"
+_LINE_NUMBER = re.compile(r"\d+(?=[:.|)\s])")
+_PLACE_HOLDER = "which has to be filled in first"
+_TOKENS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("//", "/*", "<!--"), "a comment begins with `#`"),
+    (('"', "'"), "the quote that opens here is not closed in this line"),
+    (("<<<<<<<", "=======", ">>>>>>>"), "a mark of a merge that was not resolved"),
+    (("--- ", "+++ ", "@@ ", "diff "), "this is a patch, to be applied to a prototxt"),
+    (("=",), "a value stands behind `:`, not behind `=`"),
+    (("(", ")"), "blocks stand in `{ … }`"),
+    (("...", "…"), "something was left out here"),
+)
+"""How a text begins that can be no token there → what it looks like."""
+_OLD_FIELDS = {"blobs_lr": "lr_mult", "weight_decay": "decay_mult"}
+"""Fields of the old form's layers → what a `param` block calls them today."""
+_NUMBERS = (
+    FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_UINT32, FieldDescriptor.CPPTYPE_INT64,
+    FieldDescriptor.CPPTYPE_UINT64, FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE,
+)  # fmt: skip
+MOST_LOOKED_AT = 100
+"""Letters of a text that tell what it looks like."""
 _LAYER = re.compile(r"\blayers?\s*:?\s*\{")
 
 
@@ -23,19 +44,19 @@ def next_layer(text: str, position: int) -> int | None:
 
 def token_hint(text: str, start: int) -> str:
     """What the text at a position looks like, where it can be no token or no such token: ``; comments begin with #``."""
-    rest = text[start:]
+    rest = text[start : start + MOST_LOOKED_AT]
     if rest[:1] and rest[0] in _CURLY:
         return '; these are curly quotes of a word processor, straight ones (") were needed'
-    if rest.startswith(("//", "/*")):
-        return "; a comment begins with `#`"
-    if rest[:1] in ('"', "'"):
-        return "; the quote that opens here is not closed in this line"
-    if rest.startswith("="):
-        return "; a value stands behind `:`, not behind `=`"
-    if rest.startswith(("<<<<<<<", "=======", ">>>>>>>")):
-        return "; a mark of a merge that was not resolved"
+    for beginnings, what in _TOKENS:
+        if rest.startswith(beginnings):
+            return f"; {what}"
+    if _LINE_NUMBER.match(rest) and not text[text.rfind("\n", 0, start) + 1 : start].strip():
+        return "; these seem to be the line numbers of a listing"
     if _TEMPLATE.match(rest):
-        return "; this is a template's place holder, which has to be filled in first"
+        return f"; this is a template's place holder, {_PLACE_HOLDER}"
+    plain = unicodedata.normalize("NFKC", rest[:1])
+    if plain != rest[:1] and plain.isascii():
+        return f"; `{plain}` was needed, which looks alike"
     return ""
 
 
@@ -56,10 +77,12 @@ def value_hint(field: FieldDescriptor, kind: str, token: str, previous: str) -> 
             if field.name == "type"
             else f'; write "{token}" in quotes'
         )
-    if kind == "name" and re.search(r"\d", token) and previous == ":":
-        return "; this looks like a template's place holder, which has to be filled in first"
+    if kind == "number" and re.fullmatch(r"\d+\.0*", token):
+        return f"; write {token.partition('.')[0]}"
+    if kind == "name" and previous == ":" and field.cpp_type in _NUMBERS:
+        return f"; this looks like a template's place holder, {_PLACE_HOLDER}"
     if _TEMPLATE.match(token):
-        return "; this is a template's place holder, which has to be filled in first"
+        return f"; this is a template's place holder, {_PLACE_HOLDER}"
     return ""
 
 
@@ -97,8 +120,7 @@ def _type_of(name: str) -> str:
 
 
 def _layer_fields() -> dict[str, FieldDescriptor]:
-    descriptor: Descriptor = LayerParameter.DESCRIPTOR  # type: ignore[assignment]
-    return {field.name: field for field in descriptor.fields if field.name.endswith("_param")}
+    return {name: field for name, field in _fields_of(LayerParameter.DESCRIPTOR).items() if name.endswith("_param")}
 
 
 def blocks_with(field: str) -> dict[str, str]:
@@ -115,10 +137,15 @@ def blocks_with(field: str) -> dict[str, str]:
 
 def place_hint(message: str, field: str, layer_type: str) -> str:
     """Where a field belongs that stands in the layer itself, or in the block of another type; empty where nowhere."""
-    blocks = blocks_with(field)
+    if message == "NetParameter":
+        return _hint_in_net(field)
     if message not in ("LayerParameter", "V1LayerParameter") and not message.endswith("Parameter"):
         return ""
-    if message == "NetParameter" or not blocks:
+    inner = _inner_block(message, field)
+    if inner:
+        return inner
+    blocks = blocks_with(field)
+    if not blocks:
         return ""
     own = blocks.get(layer_type.lower()) or _block_of_family(blocks, layer_type)
     if own and message in ("LayerParameter", "V1LayerParameter"):
@@ -127,6 +154,34 @@ def place_hint(message: str, field: str, layer_type: str) -> str:
     if own and len(blocks) > 1:
         names = [own, *(name for name in names if name != own)][:3]
     return f"; it is a field of {', '.join(names)}"
+
+
+def _hint_in_net(field: str) -> str:
+    """Where a field belongs that stands in no layer."""
+    if field in _fields_of(SolverParameter.DESCRIPTOR):
+        return "; it is a field of a solver's file, not of a net"
+    is_layers = field in _fields_of(LayerParameter.DESCRIPTOR) or blocks_with(field)
+    return "; it belongs in a `layer { … }`" if is_layers else ""
+
+
+def _inner_block(message: str, field: str) -> str:
+    """The block of a layer that every type has, or the filler, that a field belongs in; empty where none."""
+    if message != "LayerParameter":
+        block = LayerParameter.DESCRIPTOR.file.message_types_by_name.get(message)
+        fields = _fields_of(block).items() if block is not None else ()
+        fillers = [n for n, f in fields if f.message_type is not None and field in f.message_type.fields_by_name]
+        return f"; it belongs in `{fillers[0]} {{ … }}`" if fillers else ""
+    today = _OLD_FIELDS.get(field, field)
+    if today in _fields_of(ParamSpec.DESCRIPTOR):
+        old = f"the old form's {field} is {today} today, and" if today != field else "it"
+        return f"; {old} belongs in `param {{ … }}`, one for each parameter"
+    return "; it belongs in `include { … }`" if field in _fields_of(NetStateRule.DESCRIPTOR) else ""
+
+
+def _fields_of(descriptor: object) -> dict[str, FieldDescriptor]:
+    """A message's fields by name."""
+    assert isinstance(descriptor, Descriptor)
+    return {field.name: field for field in descriptor.fields}
 
 
 def _block_of_family(blocks: dict[str, str], layer_type: str) -> str:

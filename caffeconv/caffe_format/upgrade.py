@@ -17,6 +17,9 @@ from caffeconv.caffe_format.prototxt import NetSource, is_repeated
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter, V0LayerParameter, V1LayerParameter
 from caffeconv.errors import CaffeconvError, near_name
 
+MOST_NAMES = 5
+"""Layers of another form that are named."""
+
 
 def upgrade_net(source: NetSource) -> NetSource:
     """The net in today's form; `source` itself is left as it is. Raises CaffeconvError where Caffe refuses the net."""
@@ -423,8 +426,16 @@ def _refuse_layer_and_layers(source: NetSource) -> None:
         f"{source.path or 'net'}: Refusing to upgrade inconsistent NetParameter input; the definition includes both "
         f"'layer' ('{net.layer[0].name}') and 'layers' ('{net.layers[0].name or net.layers[0].layer.name}') fields. "
         "The current format defines 'layer' fields with string type like layer { type: 'Layer' ... } and not "
-        "layers { type: LAYER ... }. Manually switch the definition to 'layer' format to continue."
+        f"layers {{ type: LAYER ... }}. Manually switch the definition to 'layer' format to continue. {_fewer(net)}"
     )
+
+
+def _fewer(net: NetParameter) -> str:
+    """Which of the two forms has fewer layers, and which these are: the easier ones to rewrite."""
+    old, new = [layer.name or layer.layer.name for layer in net.layers], [layer.name for layer in net.layer]
+    names, form = (old, "layers") if len(old) <= len(new) else (new, "layer")
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"The smaller part is `{form}`: {', '.join(names[:MOST_NAMES])}{more}."
 
 
 def _upgrade_v1_layer(old: V1LayerParameter) -> LayerParameter:

@@ -41,6 +41,7 @@ NET = 'name: "n" # a comment\nlayer { name: "ü" type: "ReLU" }\n'
         (b"7767517\n75 83\n", "a net of ncnn"),
         (b"[net]\nbatch=1\n", "a net of darknet"),
         (b'{"nodes": []}', "JSON"),
+        (b"#!/usr/bin/env python\nimport caffe\n", "Python code"),
         (b'item {\n name: "cat"\n}', "a label map of SSD"),
     ],
 )
