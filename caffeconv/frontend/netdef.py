@@ -51,8 +51,7 @@ def draft_net(source: NetSource, options: NetOptions) -> tuple[NetDef, list[Diag
         raise CaffeconvError(f"{where}: the net has no layers; a net definition with `layer {{ … }}` blocks was needed")
     stages = (*net.state.stage, *options.stages)  # pycaffe adds stages to the net's own and replaces phase and level
     full_state = NetState(phase=options.phase, level=options.level, stage=stages)
-    layers = []
-    elsewhere: dict[str, str] = {}
+    layers, left_out = [], []
     for proto, line in zip(net.layer, source.lines, strict=True):
         if proto.include and proto.exclude:
             raise CaffeconvError(
@@ -61,9 +60,7 @@ def draft_net(source: NetSource, options: NetOptions) -> tuple[NetDef, list[Diag
         if keeps_layer(proto, full_state):
             layers.append((proto, line))
         else:
-            elsewhere.update(
-                dict.fromkeys(proto.top, f"Layer '{proto.name}' makes it{_state_words(proto, full_state)}.")
-            )
+            left_out.append(proto)
     python_host = (
         PythonLayerHost(source.directory if options.allow_python is True else None) if options.allow_python else None
     )
@@ -74,9 +71,22 @@ def draft_net(source: NetSource, options: NetOptions) -> tuple[NetDef, list[Diag
     ]
     definitions = [_with_dialect(layer, definitions) for layer in definitions]
     crop_problems = _align_crops(definitions, options.dialect)
-    named, last_value, problems = _name_values(definitions, elsewhere)
+    named, last_value, problems = _name_values(definitions, _in_other_states(left_out, full_state))
     definition = NetDef(net.name, tuple(named), options.phase, source.directory, source.path, last_value, python_host)
     return definition, [*crop_problems, *problems]
+
+
+def _in_other_states(left_out: Sequence[LayerParameter], state: NetState) -> dict[str, str]:
+    """Blobs of layers that the net's rules leave out → which layer makes the blob, and how to have it."""
+    hints = {}
+    for layer in reversed(left_out):
+        kind = LAYERS.get(layer.type)
+        hint = f"Layer '{layer.name}' ({layer.type}) makes it{_state_words(layer, state)}."
+        if layer.top and not layer.bottom and (kind is None or kind.is_input):
+            shapes = {layer.top[0]: (1, 3, 224, 224)}
+            hint += f" A net for use has an input in its place: `deploy=True` `shapes={shapes}`."
+        hints |= dict.fromkeys(layer.top, hint)
+    return hints
 
 
 def _state_words(layer: LayerParameter, state: NetState) -> str:
@@ -225,7 +235,11 @@ def _is_input(layer: LayerDef) -> bool:
 def _count_uses(
     layers: Sequence[LayerDef], elsewhere: Mapping[str, str]
 ) -> tuple[Counter[tuple[int, int]], list[Diagnostic]]:
-    """How many layers read each write of a blob; a loss weight on it counts as one more (caffe: InsertSplits)."""
+    """How many layers read each write of a blob; a loss weight on it counts as one more (caffe: InsertSplits).
+
+    `elsewhere`: blob → what to say, at its first reader, of the layer that makes it in another state.
+    """
+    hints: dict[str, str] = dict(elsewhere)
     uses: Counter[tuple[int, int]] = Counter()
     current: dict[str, tuple[int, int]] = {}
     problems: list[Diagnostic] = []
@@ -235,18 +249,26 @@ def _count_uses(
                 uses[current[bottom]] += 1
             else:
                 known = list(current) if len(problems) < MOST_SUGGESTIONS else []
-                problems.append(_unknown_bottom(layer, bottom, j, known, elsewhere.get(bottom, "")))
+                problems.append(_unknown_bottom(layer, bottom, j, known, hints.get(bottom)))
+                if bottom in hints:
+                    hints[bottom] = ""
         current.update((top, (i, j)) for j, top in enumerate(layer.tops))
         for weight, top in zip(layer.loss_weights, layer.tops, strict=False):
             uses[current[top]] += bool(weight)
     return uses, problems
 
 
-def _unknown_bottom(layer: LayerDef, bottom: str, index: int, known: Sequence[str], elsewhere: str) -> Diagnostic:
-    near = [] if elsewhere else close_names(bottom, known)
+def _unknown_bottom(
+    layer: LayerDef, bottom: str, index: int, known: Sequence[str], elsewhere: str | None
+) -> Diagnostic:
+    near = close_names(bottom, known) if elsewhere is None else []
     hint = f"Did you mean '{near[0]}'? " if near else ""
-    hint += elsewhere or (
-        "No layer above makes this blob in this phase; an input needs a shape (`input_shape`, or an Input layer)."
+    hint += (
+        elsewhere
+        if elsewhere is not None
+        else (
+            "No layer above makes this blob in this phase; an input needs a shape (`input_shape`, or an Input layer)."
+        )
     )
     kind = LAYERS.get(layer.type)
     if kind is not None and index in kind.label_bottoms:

@@ -297,7 +297,7 @@ layer { name: "b" type: "Power" bottom: "y" top: "z" }
 
 def test_the_one_stage_in_which_the_net_is_whole(tmp_path: Path) -> None:
     (path := tmp_path / "net.prototxt").write_text(ONE_STAGE)
-    with pytest.raises(caffeconv.CaffeconvError, match=r"Layer 'a' makes it with `stages=\('small',\)`"):
+    with pytest.raises(caffeconv.CaffeconvError, match=r"Layer 'a' \(ReLU\) makes it with `stages=\('small',\)`"):
         caffeconv.convert(path)
     with pytest.warns(caffeconv.CaffeconvWarning, match="unless its stage is small"):
         assert next(node.op_type for node in caffeconv.convert(path, deploy=True).graph.node) == "Relu"

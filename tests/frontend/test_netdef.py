@@ -10,6 +10,7 @@ import pytest
 
 import caffeconv
 from caffeconv.caffe_format.prototxt import read_prototxt
+from caffeconv.errors import InvalidNetError
 from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.options import NetOptions
 from caffeconv.layers import LAYERS
@@ -40,6 +41,18 @@ def test_an_input_that_is_overwritten_keeps_its_name(
 @pytest.mark.parametrize("kind", ["DummyData", "Unheard"])
 def test_what_another_layer_makes_has_the_name_of_its_last_write(tmp_path: Path, kind: str) -> None:
     assert tops(tmp_path, kind) == [("x/in",), ("x",)]
+
+
+def test_a_blob_of_another_phase_is_told_with_the_layer_that_makes_it(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    data = 'layer { name: "images" type: "AnnotatedData" top: "x" top: "label" include { phase: TRAIN } }'
+    path.write_text(data + "".join(RELU.replace('top: "x"', f'top: "{top}"') for top in "yz"))
+    with pytest.raises(InvalidNetError) as caught:
+        define_net(read_prototxt(path), NetOptions())
+    first, second = (str(d) for d in caught.value.diagnostics if "Unknown bottom" in str(d))
+    assert "Layer 'images' (AnnotatedData) makes it with `phase='TRAIN'`." in first
+    assert "`deploy=True` `shapes={'x': (1, 3, 224, 224)}`" in first
+    assert "images" not in second
 
 
 def test_a_blob_without_a_name(tmp_path: Path) -> None:
