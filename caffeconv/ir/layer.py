@@ -430,6 +430,8 @@ class Repairs:
     """Fields of it that decide the sizes of the spatial axes: ``pad``, ``stride``, …"""
     channel_setting: ClassVar[str] = ""
     """The field of it that decides the channels of the tops."""
+    input_axis: ClassVar[int] = 1
+    """The axis of bottom 0 that the weights are for, as far as they are for one."""
     crop_setting: ClassVar[str] = ""
     """The field of it that decides height and width of the pictures that the layer makes."""
     source_settings: ClassVar[str] = ""
@@ -470,6 +472,11 @@ class Repairs:
         return ({cls.channel_setting: wanted[1]},) if cls.channel_setting and len(wanted) > 1 else ()
 
     @classmethod
+    def settings_for_channels(cls, layer: LayerDef, bottoms: Shapes, channels: int) -> Sequence[Settings]:
+        """Settings with which the top might have so many channels, for a layer that has no `channel_setting`."""
+        return ()
+
+    @classmethod
     def other_types(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[LayerParameter]:
         """Layers of another type with the same bottoms and tops, for which parameters of the shapes `stored` are made."""
         return ()
@@ -499,7 +506,8 @@ class Repairs:
 
     @classmethod
     def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
-        """The channels (axis 1) that bottom 0 would need for parameters of the shapes `stored`; None: they do not tell."""
+        """The size of axis `input_axis` that bottom 0 would need for parameters of the shapes `stored`; None: they do not
+        tell."""
         return None
 
 

@@ -34,7 +34,7 @@ LAYERS = LayerTypes(
         "ConvolutionFixed": "fixed_point.ConvolutionFixed",
         "ConvolutionRistretto": "ristretto.ConvolutionRistretto",
         "Correlation": "optical_flow.Correlation",
-        "Cosine": "activations.Cosine",
+        "Cosine": "bounded_activations.Cosine",
         "Crop": "crop.Crop",
         "CuDNNBatchNorm": "bn.CuDNNBatchNorm",
         "Data": "data.Data",

@@ -10,7 +10,7 @@ from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT
-from caffeconv.ir.layer import Arity, Gradients, LabelRule, Layer, Node, exactly
+from caffeconv.ir.layer import Arity, Gradients, LabelRule, Layer, Node, Settings, exactly
 from caffeconv.layers.gradient_ops import refuse_all
 from caffeconv.layers.label_ops import (
     at_least_one,
@@ -43,6 +43,7 @@ class Accuracy(Layer):
 
     bottoms: ClassVar[Arity] = exactly(2)
     tops: ClassVar[Arity] = Arity(1, 2)
+    settings: ClassVar[str] = "accuracy_param"
     label_bottoms: ClassVar[tuple[int, ...]] = (1,)
     top_kinds: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy")
     computes_in_float32: ClassVar[bool] = True
@@ -114,6 +115,11 @@ class Accuracy(Layer):
 
     def label_rules(self, node: Node) -> Sequence[LabelRule]:
         return label_rule(node, self.axis, self.ignore_label)
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        classes = count(bottoms[0]) // max(count(bottoms[1]), 1)
+        return [{"top_k": k} for k in (5, 1) if k <= classes and k < layer.proto.accuracy_param.top_k]
 
     def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
         return [{1: labels_for(bottoms[0], self.axis)}]

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from caffeconv.caffe_format.terms import Phase
+from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
 from caffeconv.ir.layer import NO_GRADIENT, Gradients, Layer, Node, Settings
+from caffeconv.layers.convolution import with_slopes
 from caffeconv.layers.gradient_ops import class_sums, filled_like, refuse_all, squared, sum_over, times
 from caffeconv.layers.weight_layouts import along
 from caffeconv.tensor.axis_order import AxisOrder
@@ -123,6 +125,10 @@ class ReLU(Elementwise):
         p = layer.proto.relu_param
         limits = [limit for limit in (p.maximum, 6.0 if p.relu6 else 0.0) if limit > 0]
         return cls(p.negative_slope, p.minimum or -math.inf, min(limits, default=math.inf))
+
+    @classmethod
+    def other_types(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[LayerParameter]:
+        return with_slopes(layer, bottoms, stored)
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         if self._is_bounded:
@@ -562,18 +568,6 @@ class Mish(Elementwise):
         gate_slope = onnx.op("Mul", [open_part, onnx.op("Sigmoid", node.bottoms)], what="gate_slope")
         moved_part = onnx.op("Mul", [node.bottoms[0], gate_slope], what="moved_part")
         return times(onnx, diff, onnx.op("Add", [gate, moved_part], what="slope"))
-
-
-@dataclass(frozen=True)
-class Cosine(Elementwise):
-    """y = cos x (happynear's caffe-windows: cosine_layer.cpp)."""
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        onnx.emit("Cos", node.bottoms, node.tops)
-
-    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
-        slope = onnx.op("Neg", [onnx.op("Sin", node.bottoms)], what="slope")
-        return times(onnx, diff, slope)
 
 
 @dataclass(frozen=True)

@@ -191,3 +191,15 @@ class Sparsify(Elementwise):
         if self.threshold == 0:
             return onnx.op("Identity", [diff], what="bottom_diff")
         return onnx.op("Mul", [diff, onnx.op("Abs", [sign], what="is_kept")], what="bottom_diff")
+
+
+@dataclass(frozen=True)
+class Cosine(Elementwise):
+    """y = cos x (happynear's caffe-windows: cosine_layer.cpp)."""
+
+    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        onnx.emit("Cos", node.bottoms, node.tops)
+
+    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
+        slope = onnx.op("Neg", [onnx.op("Sin", node.bottoms)], what="slope")
+        return times(onnx, diff, slope)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,7 +20,7 @@ from caffeconv.layers.label_ops import (
     weighted,
 )
 from caffeconv.layers.losses import Loss
-from caffeconv.tensor.shape import Shapes, format_shape
+from caffeconv.tensor.shape import Shape, Shapes, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -65,6 +65,9 @@ class ContrastiveLoss(Loss):
                 raise LayerError(f"{name} == 1 ({size} vs. 1): N×C, N×C and N were needed")
         if similar[0] < a[0]:
             raise LayerError(f"bottom[2] is {format_shape(bottoms[2])}; a number for each of {a[0]} pairs was needed")
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        return [{2: bottoms[0][:1]}] if bottoms[0] == bottoms[1] else [{1: bottoms[0], 2: bottoms[0][:1]}]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         pairs = self._pairs(node, onnx)

@@ -524,3 +524,13 @@ def _dilation(p: ConvolutionParameter) -> WindowSetting:
         fault = "dilation, hole, and hole_h/hole_w are names of one thing; one of them was needed"
         return WindowSetting("hole", fault=fault)
     return WindowSetting("hole", height_width=(p.hole_h, p.hole_w)) if by_axis else WindowSetting("hole", (p.hole,))
+
+
+def with_slopes(layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[LayerParameter]:
+    """The PReLU in a layer's place whose slopes are of the shapes `stored`: one of each channel, or one for all."""
+    if len(stored) != 1 or count(stored[0]) not in (1, *bottoms[0][1:2]):
+        return ()
+    other = layer_like(layer, "PReLU")
+    if count(stored[0]) == 1:
+        other.prelu_param.channel_shared = True
+    return (other,)

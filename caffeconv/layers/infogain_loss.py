@@ -183,7 +183,7 @@ class InfogainLoss(Loss):
         if classes * classes == count(self._h_shape(bottoms)) and classes == scores[axis]:
             return [labels]
         known: list[Mapping[int, Shape]] = []
-        if classes * classes == count(self._h_shape(bottoms)) and classes:
+        if self.stored is not None and classes * classes == count(self._h_shape(bottoms)) and classes:
             known.append({0: (*scores[:axis], classes, *scores[axis + 1 :]), **labels})
         if self.stored is None:
             known.append({2: (*((1, 1) if len(bottoms[2]) == 4 else ()), scores[axis], scores[axis]), **labels})

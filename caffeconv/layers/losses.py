@@ -312,6 +312,9 @@ class EuclideanLoss(Loss):
             )
         legacy_shape(a, 0)
 
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        return [{1: bottoms[0]}]
+
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         diff = onnx.op("Sub", rows(onnx, node, (0, 1)), what="diff")
         total = onnx.reduce("ReduceSumSquare", diff, None, keepdims=False, what="total")
@@ -436,6 +439,9 @@ class SmoothL1Loss(Loss):
                     f"bottom[0] is {format_shape(bottoms[0])}, bottom[{i}] {format_shape(bottom)}; "
                     "all must have the same num, channels, height and width"
                 )
+
+    def fitting_bottoms(self, bottoms: Shapes) -> Sequence[Mapping[int, Shape]]:
+        return [{i: bottoms[0] for i in range(1, len(bottoms)) if bottoms[i] != bottoms[0]}]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         diff, size, small, weights = self._differences(node, onnx)

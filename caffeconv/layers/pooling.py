@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from caffeconv.caffe_pb2 import LayerParameter, PoolingParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
-from caffeconv.ir.layer import Arity, Gradients, Layer, Node
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings
 from caffeconv.layers.gradient_ops import added_at, spread_windows, times
 from caffeconv.tensor.axis_order import AxisOrder, Segment, flat
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
@@ -150,6 +150,16 @@ class Pooling(Layer):
         if any(size < 0 for size in sizes):
             raise LayerError(f"the output would be {format_shape(sizes)}; use a larger input or a smaller kernel_size")
         return [(*bottom[:2], *sizes)] * (2 if self.mask else 1)
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        p = layer.proto.pooling_param
+        repairs: list[Settings] = []
+        if p.HasField("stride") and (p.HasField("stride_h") or p.HasField("stride_w")):
+            repairs.append({"stride": (p.stride,)})
+        if p.HasField("pad_h") != p.HasField("pad_w") or (p.HasField("pad") and p.HasField("pad_h")):
+            repairs.append({"pad": (p.pad or p.pad_h or p.pad_w,)})
+        return repairs
 
     def window(self, bottom: Shape) -> Window:
         if self.kernel is None:
@@ -442,6 +452,7 @@ class SPP(Layer):
     """Spatial pyramid: level i pools N×C×H×W into 2^i × 2^i cells; all cells of all levels follow one another."""
 
     in_place: ClassVar[bool] = False
+    settings: ClassVar[str] = "spp_param"
 
     method: Method
     pyramid_height: int
@@ -469,6 +480,17 @@ class SPP(Layer):
             return [(*bottom[:2], *self.level_window(0, bottom[2:]).pool_size(bottom[2:]))]
         cells = sum(count(self.level_window(i, bottom[2:]).pool_size(bottom[2:])) for i in range(self.pyramid_height))
         return [(bottom[0], bottom[1] * cells)]
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        p = layer.proto.spp_param
+        for fewer in range(min(p.pyramid_height, MOST_LEVELS + 1) - 1, 0, -1):
+            try:
+                cls(METHODS[p.pool], fewer).top_shapes(bottoms)
+            except LayerError:
+                continue
+            return [{"pyramid_height": fewer}]
+        return ()
 
     def level_window(self, level: int, spatial: Shape) -> Window:
         bins = 2**level

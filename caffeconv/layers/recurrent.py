@@ -41,6 +41,7 @@ class Recurrent(Layer):
     unless it is exposed.
     """
 
+    input_axis: ClassVar[int] = 2
     bottoms: ClassVar[Arity] = Arity(2, 5)
     tops: ClassVar[Arity] = Arity(1, 3)
     never_forced: ClassVar[tuple[int, ...]] = (1,)
@@ -106,6 +107,10 @@ class Recurrent(Layer):
     def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
         rows = stored[0][0] if stored and stored[0] else 0
         return ({"num_output": rows // cls.gates},) if rows and rows % cls.gates == 0 else ()
+
+    @classmethod
+    def implied_channels(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> int | None:
+        return stored[0][1] if stored and len(stored[0]) == 2 and len(bottoms[0]) == 3 else None  # W_x: rows × inputs
 
     def _check_static(self, x_static: Shape, streams: int) -> None:
         if not x_static or x_static[0] != streams:

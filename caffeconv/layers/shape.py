@@ -226,6 +226,7 @@ class Permute(Layer):
 
     propagates_always: ClassVar[bool] = True
     only_moves_data: ClassVar[bool] = True
+    settings: ClassVar[str] = "permute_param"
 
     order: tuple[int, ...]
 
@@ -243,6 +244,11 @@ class Permute(Layer):
         if any(axis >= rank for axis in self.order):
             raise LayerError(f"order {list(self.order)} names an axis that a blob of {rank} axes lacks")
         return (*self.order, *(axis for axis in range(rank) if axis not in self.order))
+
+    @classmethod
+    def settings_for_channels(cls, layer: LayerDef, bottoms: Shapes, channels: int) -> Sequence[Settings]:
+        axes = range(1, len(bottoms[0]))
+        return [{"order": (0, a, *(b for b in axes if b != a))} for a in axes if bottoms[0][a] == channels]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         onnx.emit("Transpose", node.bottoms, node.tops, perm=self.full_order(len(node.bottom_shapes[0])))

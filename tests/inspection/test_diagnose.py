@@ -501,6 +501,49 @@ CASES: dict[str, Broken] = {
         {"x": (4, 1, 10), "cont": (4, 1)}, plain("lstm", "LSTM", "x cont", "recurrent_param { num_output: 6 }"),
         {"lstm": [(32, 10), (32,), (32, 8)]},
     ),
+    "inputs_of_an_lstm": Broken(
+        {"x": (4, 1, 10), "cont": (4, 1)}, plain("lstm", "LSTM", "x cont", "recurrent_param { num_output: 8 }"),
+        {"lstm": [(32, 12), (32,), (32, 8)]},
+    ),
+    "pictures_with_channels_last": Broken(
+        {"data": (1, 32, 32, 3)}, NET_32 + product("fc", "pool1", "num_output: 10"),
+        {"conv1": [(8, 3, 3, 3), (8,)], "fc": [(10, 2048), (10,)]},
+    ),
+    "picture_without_a_batch": Broken({"data": (3, 32, 32)}, NET_32, {"conv1": [(8, 3, 3, 3), (8,)]}),
+    "permuted_the_wrong_way": Broken(
+        {"data": (1, 32, 32, 3)}, plain("p", "Permute", "data", "permute_param { order: [0, 2, 3, 1] }")
+        + conv("conv1", "p", "num_output: 8 kernel_size: 5"), {"conv1": [(8, 3, 5, 5), (8,)]},
+    ),
+    "padding_of_one_axis": Broken({"data": (1, 3, 8, 8)}, pool("p", "data", "kernel_size: 3 pad_h: 1")),
+    "stride_in_two_forms": Broken(
+        {"data": (1, 3, 8, 8)}, pool("p", "data", "kernel_size: 2 stride: 2 stride_h: 1 stride_w: 1")
+    ),
+    "too_high_a_pyramid": Broken({"data": (1, 1, 9, 9)}, plain("s", "SPP", "data", "spp_param { pyramid_height: 4 }")),
+    "slopes_for_a_relu": Broken(
+        PICTURE, CONV1 + plain("relu1", "ReLU", "conv1"), {"conv1": [(8, 3, 3, 3), (8,)], "relu1": [(8,)]}
+    ),
+    "more_best_scores_than_classes": Broken(
+        {"score": (4, 3), "label": (4,)}, plain("accuracy", "Accuracy", "score label", "accuracy_param { top_k: 5 }")
+    ),
+    "targets_of_a_regression": Broken(
+        {"data": (2, 6), "label": (2, 1)}, product("fc", "data", "num_output: 3") + plain("loss", "EuclideanLoss", "fc label"),
+    ),
+    "pairs_with_two_labels": Broken(
+        {"a": (4, 8), "b": (4, 8), "similar": (4, 2)}, plain("loss", "ContrastiveLoss", "a b similar")
+    ),
+    "two_layers_under_other_names": Broken(
+        PICTURE, NET_32 + conv("conv2", "pool1", "num_output: 4 kernel_size: 1") + product("fc", "conv2", "num_output: 2"),
+        {"c1": [(8, 3, 3, 3), (8,)], "c2": [(4, 8, 1, 1), (4,)], "fc": [(2, 1024), (2,)]},
+    ),
+    "priors_without_max_size": Broken(
+        {"data": (1, 3, 32, 32), "other": (1, 3, 4, 4)}, conv("loc", "data", "num_output: 16 kernel_size: 1")
+        + conv("conf", "data", "num_output: 8 kernel_size: 1")
+        + "".join(plain(f"{n}_perm", "Permute", n, "permute_param { order: [0, 2, 3, 1] }")
+                  + plain(f"{n}_flat", "Flatten", f"{n}_perm") for n in ("loc", "conf"))
+        + plain("prior", "PriorBox", "data data", "prior_box_param { min_size: 8 aspect_ratio: 2 flip: true }")
+        + plain("next", "PriorBox", "other data", "prior_box_param { min_size: 20 }")
+        + plain("out", "DetectionOutput", "loc_flat conf_flat prior", "detection_output_param { num_classes: 2 }"),
+    ),
     "weights_of_another_type": Broken(
         {"data": (1, 8, 4, 4)}, plain("scale", "Bias", "data"), {"scale": [(8,)]},
         net_text({"data": (1, 8, 4, 4)}, plain("scale", "Scale", "data")),

@@ -315,6 +315,8 @@ def _renaming(
     lost, all_ = (
         sum(_parameter_count(trial, i) for i in indices) for indices in (misfits, range(len(trial.net.layers)))
     )
+    if not lost:  # layers without parameters have nothing to learn
+        return None, ""
     return cure, f"{lost:,} of the net's {all_:,} parameters would then start from their fillers"
 
 

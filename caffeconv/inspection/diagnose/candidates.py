@@ -13,9 +13,11 @@ from caffeconv.inspection.diagnose.edit import (
     collapsed,
     edit_between,
     image_size,
+    input_shapes,
     settings_of,
     with_picture_channels,
     with_settings,
+    with_shapes,
 )
 from caffeconv.inspection.diagnose.joint_edits import edits_for_shape, for_bottoms, for_sizes
 from caffeconv.inspection.diagnose.picture_sizes import likely_sizes, resized_inputs
@@ -32,6 +34,8 @@ _PAIRS: tuple[Settings, ...] = (
     *({"kernel_size": (k,), "stride": (s,)} for k, s in ((2, 2), (3, 2), (3, 1), (2, 1))),
 )
 _COUNTED, _COUNTS = ("pooled_h", "pooled_w"), (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
+CHANNELS = (1, 3, 4)
+"""Of pictures: grey, colour, colour and alpha."""
 MOST_PRODUCERS = 6
 MOST_MAKERS = 8
 """Layers before a Reshape whose channels it may be meant to restore."""
@@ -56,6 +60,7 @@ def candidates(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     yield from (*class_candidates, *same_candidates)
     if class_candidates or same_candidates:
         return
+    yield from _input_axes(trial, misfit)
     yield from _label_maps(trial, misfit)
     yield from _own_fields(trial, misfit)
     yield from _channels(trial, misfit)
@@ -69,6 +74,30 @@ def candidates(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
         candidate = Candidate(definitions)
         if _mends(trial, candidate, misfit):
             yield candidate
+
+
+def _input_axes(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
+    """Pictures in Caffe's order of axes, N×C×H×W, where an input has them in another or lacks the first of them."""
+    for j in ancestors(trial, misfit.index):
+        definition = trial.net.layers[j]
+        shapes = input_shapes(definition)
+        ordered = [in_caffes_order(shape) or shape for shape in shapes]
+        if ordered == shapes or _has_caller_shape(trial, definition):
+            continue
+        after = with_shapes(definition, ordered)
+        edit = edit_between(j, definition, after)
+        candidate = Candidate({j: after}, frozenset((j, name) for name in edit.after))
+        if _mends(trial, candidate, misfit):
+            yield candidate
+
+
+def in_caffes_order(shape: Shape) -> Shape | None:
+    """N×C×H×W for pictures in the order N×H×W×C, H×W×C or C×H×W, known by the channels; None for what is none of these."""
+    if len(shape) == 4 and shape[3] in CHANNELS and min(shape[1:3]) > max(CHANNELS):
+        return (shape[0], shape[3], shape[1], shape[2])
+    if len(shape) == 3 and shape[2] in CHANNELS and min(shape[:2]) > max(CHANNELS):
+        return (1, shape[2], shape[0], shape[1])
+    return (1, *shape) if len(shape) == 3 and shape[0] in CHANNELS and min(shape[1:]) > max(CHANNELS) else None
 
 
 def _label_maps(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
@@ -208,16 +237,18 @@ def _channels_as_dims(trial: TrialNet, misfit: Misfit) -> Iterator[Settings]:
 
 def _channels(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     bottoms = trial.bottoms(misfit.index)
-    if not bottoms or any(len(bottom) < 2 for bottom in bottoms):
+    kind = LAYERS.get(trial.net.layers[misfit.index].type)
+    axis = kind.input_axis if kind is not None and misfit.stored else 1
+    if not bottoms or len(bottoms[0]) <= axis or (not misfit.stored and any(len(bottom) < 2 for bottom in bottoms)):
         return
     bases: list[Candidate] = [Candidate({}), *implied(trial, misfit)]
     keys: set[tuple[frozenset[int], int]] = set()
     for base in bases:
         definition = base.definitions.get(misfit.index, trial.net.layers[misfit.index])
-        for target, current in _channel_targets(definition, bottoms, misfit):
+        for target, current in _channel_targets(trial, definition, bottoms, misfit):
             for candidate in (
                 *channel_edits(trial, misfit.index, target, current),
-                *_shaped_channels(trial, misfit.index, bottoms[0], target),
+                *_shaped_channels(trial, misfit.index, bottoms[0], axis, target),
             ):
                 both = Candidate({**base.definitions, **candidate.definitions}, base.proven | candidate.proven)
                 if _mends(trial, both, misfit):
@@ -227,23 +258,30 @@ def _channels(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
                         yield both
 
 
-def _shaped_channels(trial: TrialNet, index: int, bottom: Shape, target: int) -> Iterator[Candidate]:
+def _shaped_channels(trial: TrialNet, index: int, bottom: Shape, axis: int, target: int) -> Iterator[Candidate]:
     """Layers that together make the first bottom's channels: all that an Eltwise adds, one of those a Concat joins."""
     value = trial.net.layers[index].bottom_values[0]
-    yield from (
-        Candidate(definitions) for definitions in edits_for_shape(trial, value, (bottom[0], target, *bottom[2:]))
-    )
+    shape = (*bottom[:axis], target, *bottom[axis + 1 :])
+    yield from (Candidate(definitions) for definitions in edits_for_shape(trial, value, shape))
 
 
-def _channel_targets(definition: LayerDef, bottoms: tuple[Shape, ...], misfit: Misfit) -> Iterator[tuple[int, int]]:
+def _channel_targets(
+    trial: TrialNet, definition: LayerDef, bottoms: tuple[Shape, ...], misfit: Misfit
+) -> Iterator[tuple[int, int]]:
     """(target, current): channels that a bottom might need, and those that it has."""
     kind = LAYERS.get(definition.type)
     if kind is None:
         return
+    stored = misfit.stored or _stored(trial, definition.name)
+    if stored:
+        target = kind.implied_channels(definition, bottoms, stored)
+        current = bottoms[0][kind.input_axis]
+        if target and target != current:
+            yield target, current
     if misfit.stored:
-        target = kind.implied_channels(definition, bottoms, misfit.stored)
-        if target and target != bottoms[0][1]:
-            yield target, bottoms[0][1]
+        return
+    if kind.label_bottoms:  # a loss says what its labels have to be, not its scores
+        yield from ((bottoms[0][1], current) for current in {bottom[1] for bottom in bottoms[1:]} - {bottoms[0][1]})
         return
     counts = sorted({bottom[1] for bottom in bottoms})
     for current in counts:
@@ -272,6 +310,8 @@ def channel_edits(trial: TrialNet, index: int, target: int, current: int) -> Ite
             for new in dict.fromkeys(option for option in options if option > 0 and option != outputs):
                 yield Candidate({j: with_settings(definition, {kind.channel_setting: new})})
             producers += 1
+        elif settings := kind.settings_for_channels(definition, trial.bottoms(j) or ((),), target):
+            yield from (Candidate({j: with_settings(definition, each)}) for each in settings)
         elif not _has_caller_shape(trial, definition):
             new_definition = with_picture_channels(definition, target, current)
             if new_definition is not None:

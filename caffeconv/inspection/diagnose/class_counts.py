@@ -100,6 +100,25 @@ def class_words(trial: TrialNet, misfit: Misfit) -> Iterator[str]:
     )
 
 
+def output_words(trial: TrialNet, misfit: Misfit) -> Iterator[str]:
+    """That all layers that do not fit have other numbers of outputs, in one proportion, where nothing counts classes."""
+    own, stored = _outputs(trial.net.layers[misfit.index]), _stored_outputs(trial, misfit)
+    others = [other for other in trial.misfits.values() if other.stored]
+    ratios = {_ratio(trial, other) for other in others}
+    if not own or not stored or len(ratios) > 1 or any((*class_words(trial, misfit), *anchor_words(trial, misfit))):
+        return
+    if _is_for_priors(trial, ClassCount(1, 1, {misfit.index: stored})):
+        yield f"The file's {stored} outputs and the net's {own} are for other numbers of priors at each place."
+        return
+    number = {1: "", 2: "both", 3: "all three"}.get(len(others), f"all {len(others)}")
+    which = f"In {number} layers that do not fit, only" if number else "Only"
+    them = "the layers" if len(others) > 1 else "the layer"
+    yield (
+        f"{which} the number of outputs differs: {stored} in the file, {own} in the net. To fine-tune for {own} classes, "
+        f"rename {them}; to use the file as it is, `num_output: {stored}`."
+    )
+
+
 def anchor_words(trial: TrialNet, misfit: Misfit) -> Iterator[str]:
     """``The file's 24 outputs are 2 for each of 12 anchors, the net's 18 are 2 for each of 9.``"""
     own, stored = _outputs(trial.net.layers[misfit.index]), _stored_outputs(trial, misfit)

@@ -57,14 +57,14 @@ class Edit:
 def field_text(name: str, value: Setting | str) -> str:
     """A field's value as an edit shows it."""
     if isinstance(value, str):
-        return value if name in (TYPE, LAYERS_INSTEAD) else '"' + value.replace("\n", "\\n") + '"'
+        return value if name in (TYPE, LAYERS_INSTEAD) else '"' + value.replace("\n", "\\n").replace("\t", "\\t") + '"'
     if isinstance(value, bool):
         return "true" if value else "false"
     if name == "round_mode":
         return ("CEIL", "FLOOR")[value if isinstance(value, int) else 0]
     if name == DIM:
         return str(list(value)) if isinstance(value, tuple) else ""
-    if isinstance(value, tuple) and value and name in ("slice_point", "offset", *_COUNTED_NUMBERS):
+    if isinstance(value, tuple) and value and name in ("slice_point", "offset", "order", *_COUNTED_NUMBERS):
         return str(list(value))
     if isinstance(value, tuple):
         return format_shape(value) if value else "not given"
@@ -304,6 +304,8 @@ def type_words(definition: LayerDef) -> str:
     for field, _ in message.ListFields():
         if not _is_number(field):
             copy.ClearField(field.name)
+    if not copy.ListFields():
+        return f'"{definition.type}"'
     return f'"{definition.type}" {kind.settings} {{ {text_format.MessageToString(copy, as_one_line=True)} }}'
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from caffeconv.errors import Diagnostic, LayerError
-from caffeconv.inspection.diagnose.candidates import ancestors
-from caffeconv.inspection.diagnose.class_counts import anchor_words, class_words, explains_all
-from caffeconv.inspection.diagnose.edit import image_size, settings_of, type_words
+from caffeconv.inspection.diagnose.candidates import ancestors, in_caffes_order
+from caffeconv.inspection.diagnose.class_counts import anchor_words, class_words, explains_all, output_words
+from caffeconv.inspection.diagnose.edit import image_size, input_shapes, settings_of, type_words
 from caffeconv.inspection.diagnose.prior_counts import prior_words
 from caffeconv.inspection.diagnose.search import Cure
 from caffeconv.inspection.diagnose.size_trace import (
@@ -96,7 +96,7 @@ def _sides(
         axes_text = f" ({axes})" if axes else ""
         if len(shape) == 2 and len(stored[i]) == 2 and i == 0:
             column = 0 if getattr(layer, "transpose", False) else 1
-            net_factors = f", {shape[column]} = {of_item(bottom)}" if len(bottom) > 2 else ""
+            net_factors = f", {shape[column]} = {of_item(bottom)}" if len(bottom) > 3 else ""
             factors = _factors_text(stored[i][column], shape[column], bottom, reference_bottom, links)
             yield f"file: {name} {format_shape(stored[i])}{axes_text}{factors}"
             yield f"net:  {name} {format_shape(shape)}{net_factors}"
@@ -117,7 +117,7 @@ def _factors_text(
 ) -> str:
     if reference_bottom is not None and len(reference_bottom) > 2 and count(reference_bottom, 1) == number:
         return f", {number} = {of_item(reference_bottom)} (channels × height × width) in the net that the file carries"
-    if len(bottom) < 3 or number == net_number:
+    if len(bottom) < 4 or number == net_number:
         return ""
     shapes = [format_shape(shape) for shape in factorings(number, links, bottom[1])]
     return f", {number} = {' or '.join(shapes)} (channels × height × width)" if shapes else f", {number} inputs"
@@ -181,6 +181,9 @@ def _classics(
 ) -> Iterator[str]:
     definition = comparison.trial.net.layers[misfit.index]
     stored, shapes = misfit.stored, list(weight_shapes.values())
+    if not shapes:
+        yield from _no_parameter_words(comparison, misfit)
+        return
     if len(stored) != len(shapes):
         yield from _count_words(definition.type, stored, shapes)
         return
@@ -195,7 +198,7 @@ def _classics(
         yield "The file's weight is the net's transposed, N×K against K×N: see `transpose`."
     elif len(net_shape) == 2 and len(file_shape) == 2:
         if net_shape[1] == file_shape[1]:
-            yield from _output_words(definition, misfit, bottom, file_shape[0], net_shape[0])
+            yield from _output_words(comparison.trial, misfit, bottom, file_shape[0], net_shape[0])
         else:
             yield from _product_words(file_shape, bottom, reference_bottom, _resolution_words(comparison))
     elif len(net_shape) >= 3 and len(file_shape) == len(net_shape):
@@ -206,6 +209,16 @@ def _classics(
         yield from _other_type_words(comparison, misfit, "more than two axes", count(file_shape) == count(net_shape))
     elif len(net_shape) == len(file_shape) == 1:
         yield f"The file's layer has {file_shape[0]} channels, the net's {net_shape[0]}."
+
+
+def _no_parameter_words(comparison: Comparison, misfit: Misfit) -> Iterator[str]:
+    """That the file has parameters for a layer whose type has none."""
+    definition, bottoms = comparison.trial.net.layers[misfit.index], comparison.trial.bottoms(misfit.index)
+    blobs = " and ".join(map(format_shape, misfit.stored))
+    protos = LAYERS[definition.type].other_types(definition, bottoms or (), misfit.stored)
+    types = ", ".join(type_words(definition.with_proto(proto)) for proto in protos)
+    meant = f" such as {types}" if types else ""
+    yield f"{definition.type} has no parameters, and the file has {blobs} for it: those of another layer type{meant}."
 
 
 def _other_type_words(comparison: Comparison, misfit: Misfit, axes: str, as_many: bool) -> Iterator[str]:
@@ -219,17 +232,19 @@ def _other_type_words(comparison: Comparison, misfit: Misfit, axes: str, as_many
 
 def _resolution_words(comparison: Comparison) -> str:
     """That the weights want pictures of another size, where that is what mends the net; empty where it is not."""
-    for cure in comparison.cures[:1]:
+    axes = next(_axis_words(comparison), "")
+    for cure in comparison.cures[:1] if not axes else ():
         for edit in cure.edits if not cure.layer_counts else ():
             was, now = (image_size(net.layers[edit.index]) for net in (comparison.trial.net, cure.net))
             if was and now and was != now:
                 sizes = f"pictures of {format_shape(now)}, this net's are {format_shape(was)}: another input resolution"
                 return f"The weights are for {sizes}." if cure.source else f"The weights would fit {sizes}, it seems."
-    return ""
+    return axes
 
 
-def _output_words(definition: LayerDef, misfit: Misfit, bottom: Shape, file: int, net: int) -> Iterator[str]:
+def _output_words(trial: TrialNet, misfit: Misfit, bottom: Shape, file: int, net: int) -> Iterator[str]:
     """That a layer has another number of outputs; of LSTM's, each counts for four rows."""
+    definition = trial.net.layers[misfit.index]
     implied = LAYERS[definition.type].implied_settings(definition, (bottom,), misfit.stored)
     outputs = next((settings.get("num_output") for settings in implied), None)
     if isinstance(outputs, int) and outputs != file:
@@ -237,9 +252,9 @@ def _output_words(definition: LayerDef, misfit: Misfit, bottom: Shape, file: int
         rows = f"The file's {file} rows are {each} × {outputs}, the net's {net} are {each} × {net // each}"
         yield f"{rows}: `num_output: {outputs}`."
         return
-    yield (
+    yield from list(output_words(trial, misfit)) or (
         f"Only the number of outputs differs: {file} in the file, {net} in the net. To fine-tune for "
-        f"{net} classes, rename the layer; to use the file as it is, `num_output: {file}`."
+        f"{net} classes, rename the layer; to use the file as it is, `num_output: {file}`.",
     )
 
 
@@ -263,6 +278,8 @@ def _convolution_words(
     transposed = LAYERS[definition.type].transposed
     if net_shape[2:] != file_shape[2:]:
         yield f"The file's kernel is {format_shape(file_shape[2:])}, the net's {format_shape(net_shape[2:])}."
+    if net_shape[1:] == file_shape[1:] or transposed:
+        yield from output_words(comparison.trial, misfit)
     if net_shape[1] == file_shape[1] or transposed:
         return
     channels = bottom[1]
@@ -317,7 +334,18 @@ def shape_words(comparison: Comparison, misfit: Misfit) -> list[str]:
     if kind is not None and kind.fills_itself:
         return ["This is a net for training: `deploy=True` makes of it the net that is used afterwards."]
     boxes = list(prior_words(trial, misfit))
-    return boxes or [*_refusal(trial, misfit.index), *_how_bottoms_came(trial, definition, bottoms or ())]
+    reasons = (*_axis_words(comparison), *_refusal(trial, misfit.index))
+    return boxes or [*reasons, *_how_bottoms_came(trial, definition, bottoms or ())]
+
+
+def _axis_words(comparison: Comparison) -> Iterator[str]:
+    """That pictures come in another order of axes than Caffe's, where that is what fixes the net."""
+    for edit in (edit for cure in comparison.cures[:1] for edit in cure.edits if not cure.layer_counts):
+        before = input_shapes(comparison.trial.net.layers[edit.index])
+        after = input_shapes(comparison.cures[0].net.layers[edit.index])
+        for old, new in zip(before, after, strict=True):
+            if old != new and in_caffes_order(old) == new:
+                yield f"Caffe's pictures are N×C×H×W; those of '{edit.layer}' are {format_shape(old)}."
 
 
 def _refusal(trial: TrialNet, index: int) -> Sequence[str]:
@@ -372,9 +400,12 @@ def _rounding_words(trial: TrialNet, definition: LayerDef, chains: Sequence[list
         before = None if into is None else trial.bottoms(into)
         shrunk = math.prod(stride for stride, upwards in strides if not upwards)
         if before and any(upwards for _, upwards in strides) and any(size % shrunk for size in before[0][2:]):
+            start = definition.bottom_values[definition.bottoms.index(blob)]
+            whole = _shrunk(chain(trial, start))
+            so = f", so height and width of the picture have to be divisible by {whole}" if whole > shrunk else ""
             yield (
-                f"'{blob}' comes from {format_shape(before[0][2:])}, down by {shrunk} and up again: only sizes that {shrunk} "
-                "divides come back as they were."
+                f"'{blob}' comes from {format_shape(before[0][2:])}, down by {shrunk} and up again: only sizes divisible by "
+                f"{shrunk} come back as they were{so}."
             )
             return
     if up and down:
@@ -384,6 +415,16 @@ def _rounding_words(trial: TrialNet, definition: LayerDef, chains: Sequence[list
         )
     elif len({blob in (*up, *down) for blob in definition.bottoms}) > 1:
         yield "A size that does not divide evenly was rounded; sizes that divide at every stride avoid that."
+
+
+def _shrunk(links: Sequence[Link]) -> int:
+    """By how much smaller the least plane on a way is than what it begins with."""
+    least = scale = 1
+    for link in links:
+        stride = max(_strides(link))
+        scale = scale // stride if LAYERS[link.layer.type].transposed else scale * stride
+        least = max(least, scale)
+    return least
 
 
 def _strides(link: Link) -> tuple[int, ...]:

@@ -101,12 +101,28 @@ def _settings_for(trial: TrialNet, branch: Branch) -> Iterator[Settings]:
     before = trial.shapes[definition.top_values[0]]
     target: Shape = (*before[:-1], before[-1] // branch.boxes * branch.wanted)
     own = settings_of(definition)
-    for settings in LAYERS[definition.type].settings_for(definition, bottoms, 0, target):
+    options = (*LAYERS[definition.type].settings_for(definition, bottoms, 0, target), *_up_to_next_size(trial, branch))
+    for settings in options:
         if not all(name in own for name in settings):
             continue
         _, tops, misfit = trial.evaluate(branch.index, with_settings(definition, settings), None, {})
         if misfit is None and tops.get(definition.top_values[0]) == target:
             yield settings
+
+
+def _up_to_next_size(trial: TrialNet, branch: Branch) -> Iterator[Settings]:
+    """A `max_size` for a layer without one: the least `min_size` above its own, which is how SSD's script makes them."""
+    layers = [settings_of(trial.net.layers[i]) for i in range(len(trial.net.layers)) if _boxes(trial, i)]
+    least, own = "min_size", settings_of(trial.net.layers[branch.index])
+    sizes = {size for each in layers for size in _sizes(each, least)}
+    above = [min((size for size in sizes if size > each), default=0) for each in _sizes(own, least)]
+    if not _sizes(own, "max_size") and all(above):
+        yield {"max_size": tuple(above)}
+
+
+def _sizes(settings: Settings, name: str) -> tuple[int, ...]:
+    value = settings.get(name, ())
+    return value if isinstance(value, tuple) else ()
 
 
 def _parts(trial: TrialNet, value: str) -> Sequence[str]:

@@ -35,7 +35,7 @@ _STRIDES = {1: 0.0, 2: 0.05, 4: 0.4, 8: 0.5, 16: 0.5}
 _DEAR = {
     "kernel_size": 0.4, "group": 0.5, "dilation": 0.5, "transpose": 0.2, "round_mode": 0.4, "global_pooling": 0.3,
     "axis": 0.5, "offset": -0.3, "slice_point": -0.3, "dim": -0.3, "flip": -0.3, "min_size": -0.2, "max_size": -0.8,
-    "upsample_h": -0.7, "upsample_w": -0.7,
+    "order": -0.6, "pyramid_height": -0.6, "upsample_h": -0.7, "upsample_w": -0.7,
 }  # fmt: skip
 SIZES = (
     224, 227, 299, 300, 256, 28, 32, 321, 112, 128, 96, 64, 513, 512, 48, 24, 12, 384, 320, 416, 448, 500, 231, 368, 473,

@@ -21,14 +21,16 @@ MOST_COMPARED = 10_000
 def find_renames(trial: TrialNet) -> dict[int, LayerDef]:
     """Layers whose parameters the file has under another name: index → the layer under that name.
 
-    Where no layer takes weights by its name, all of them are matched together, by their letters, by a prefix or suffix
-    that all have, or by shapes and order. Elsewhere, and where that fails, names that are nearly the same count.
+    Where no layer takes weights by its name, or as many are left on either side, all of them are matched together, by
+    their letters, by a prefix or suffix that all have, or by shapes and order. Elsewhere, and where that fails, names that
+    are nearly the same count.
     """
     names = {layer.name for layer in trial.net.layers}
     spare_names = [name for name, layer in trial.context.stored.items() if layer.blobs and name not in names]
     learning = [i for i in range(len(trial.net.layers)) if i not in trial.misfits and _has_params(trial, i)]
     candidates = [i for i in learning if trial.net.layers[i].name not in trial.context.stored]
-    if candidates and candidates == learning and not trial.misfits:
+    # all of them, or all that the two sides do not call alike
+    if candidates and not trial.misfits and (candidates == learning or len(candidates) == len(spare_names)):
         matches = _whole_match(trial, candidates, spare_names)
         if matches:
             return {i: with_name(trial.net.layers[i], name) for i, name in matches.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from caffeconv.caffe_pb2 import LayerParameter
@@ -28,6 +28,7 @@ PATIENCE = 15_000
 """Layers to evaluate in search of a better cure than the best one, besides as many again as that one took."""
 MOST_STATES = 60
 MOST_CHILDREN = 12
+MOST_CHEAPER = 4
 MISFIT_WEIGHT = 0.4
 """What a layer that still does not fit counts when choosing which edits to go on from."""
 
@@ -99,7 +100,7 @@ def _search(trial: TrialNet) -> Iterator[Cure]:
                 continue
             keys.add(key)
             children.append((not candidate.is_whole, child))
-        for _, child in sorted(children)[:MOST_CHILDREN]:
+        for child in _likeliest(children):
             child = replace(child, trial=trial.edited(child.definitions))
             price = _cost(statistics, child.definitions, child.proven)
             if child.trial.first is None:
@@ -115,6 +116,15 @@ def _search(trial: TrialNet) -> Iterator[Cure]:
             else:
                 ahead = MISFIT_WEIGHT * min(len(child.trial.misfits), 20)
                 heapq.heappush(queue, replace(child, priority=price + ahead))
+
+
+def _likeliest(children: Sequence[tuple[bool, _State]]) -> Sequence[_State]:
+    """Of (may leave misfits, state): those to go on with, cheap ones that may leave misfits before those that do not."""
+    whole, others = (sorted(state for is_open, state in children if is_open == kind) for kind in (False, True))
+    if not whole:
+        return others[:MOST_CHILDREN]
+    cheaper = [state for state in others if state.priority < whole[0].priority]
+    return [*cheaper[:MOST_CHEAPER], *whole, *others[len(cheaper[:MOST_CHEAPER]) :]][:MOST_CHILDREN]
 
 
 def _child(statistics: WindowStatistics, state: _State, candidate: Candidate, order: int) -> _State:
@@ -169,7 +179,8 @@ def minimal(
             if name not in old or (index, name) in proven:
                 continue
             attempt = {**smallest, index: with_settings(smallest[index], {name: old[name]})}
-            if trial.edited(attempt).first is None:
+            # the same values in another form, `pad_h` alone and `pad_h` with `pad_w`, are no edit that can be shown
+            if edits_of(trial.net, attempt) and trial.edited(attempt).first is None:
                 smallest = attempt
     return Cure(edits_of(trial.net, smallest), trial.edited(smallest).net, _cost(statistics, smallest, proven))
 
