@@ -7,6 +7,7 @@ length is compared with the bytes that are there. Wire format: protobuf's encodi
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from caffeconv.tensor.param_values import Blob
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
 _NET_LAYER, _NET_LAYERS_V1 = 100, 2
+_BLOB = re.compile(rb"\x08.{1,3}\x10", re.DOTALL)
+"""How a BlobProto of the old form begins: num, then channels."""
 # LayerParameter: a message of its own for each kind of layer from 100 on, BVLC's last is clip_param
 _FIRST_PARAM, _LAST_BVLC_PARAM = 100, 148
 _V1_PARAM_NAMES = (1001, 1002)
@@ -135,7 +138,8 @@ def read_caffemodel(path: Path) -> WeightsFile:
             layers.append(_read_v1_layer(scan, start, end))
         net_parts.append(_without_blobs(scan, number, wire, tag, start, end))
     if not layers:
-        raise CaffeconvError(f"{path}: no layer in it; weights (caffemodel) were needed")
+        blob = "; it is a single blob (binaryproto), a mean or an H" if _BLOB.match(_head(source)) else ""
+        raise CaffeconvError(f"{path}: no layer in it{blob}; weights (caffemodel) were needed")
     return WeightsFile(path, tuple(layers), b"".join(net_parts))
 
 

@@ -16,7 +16,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 import caffeconv.caffe_pb2 as caffe_pb2
-from caffeconv.caffe_format.foreign_files import HEAD, decoded, refuse_foreign
+from caffeconv.caffe_format.foreign_files import HEAD, decoded, may_be_caffemodel, refuse_foreign
 from caffeconv.caffe_format.small_files import read_bytes
 from caffeconv.caffe_format.syntax_hints import next_layer, place_hint, token_hint, value_hint
 from caffeconv.caffe_format.terms import ExtraValue
@@ -113,7 +113,8 @@ def read_text(path: Path, what: str = "a net definition") -> str:
     refuse_foreign(path, content[:HEAD], f"{what} (prototxt)")
     text = decoded(content)
     if "\0" in text:
-        hint = " It looks like a caffemodel: give the prototxt first, then the weights." if b"\0" in content else ""
+        is_model = may_be_caffemodel(content)
+        hint = " It looks like a caffemodel: give the prototxt first, then the weights." if is_model else ""
         raise CaffeconvError(f"{path}: binary data; {what} in text form (prototxt) was needed.{hint}")
     if len(re.sub("#.*", "", text).split()) > 1 and not re.search("[{}:=<]", text):
         raise CaffeconvError(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from caffeconv.caffe_format.foreign_files import HEAD, foreign_file
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.image_headers import is_known, refuse_claims
 from caffeconv.errors import CaffeconvError
@@ -33,7 +34,9 @@ def decode_image(content: bytes, where: str, *, color: bool | None) -> Image:
     except (cv2.error, MemoryError):
         image = None
     if image is None:
-        raise CaffeconvError(f"{where}: not a readable picture ({len(content)} bytes); {_KINDS} was needed")
+        what = foreign_file(content[:HEAD])[0]
+        is_what = f"this is {what}, " if what not in ("", "a picture") else ""
+        raise CaffeconvError(f"{where}: {is_what}not a readable picture ({len(content)} bytes); {_KINDS} was needed")
     if image.dtype != np.uint8:
         raise CaffeconvError(f"{where}: a picture of {image.dtype}; Image data type must be unsigned byte")
     return np.asarray(image, np.uint8).reshape(*image.shape[:2], -1)

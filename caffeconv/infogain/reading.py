@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.caffe_format.caffemodel import read_binaryproto
+from caffeconv.caffe_format.foreign_files import HEAD, foreign_file
 from caffeconv.caffe_format.small_files import read_bytes
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike
@@ -73,8 +74,9 @@ def _read(path: Path, what: str) -> Array:
     if kind == ".binaryproto":
         return read_blob(path)
     if kind not in (*HDF5, ".mat"):
-        read_bytes(path, what)
-        raise CaffeconvError(f"{path}: a file that ends in {kind or 'nothing'}; {KINDS} was needed")
+        known = foreign_file(read_bytes(path, what)[:HEAD])[0]
+        description = f"this is {known}" if known else f"a file that ends in {kind or 'nothing'}"
+        raise CaffeconvError(f"{path}: {description}; {KINDS} was needed")
     if not path.is_file():
         read_bytes(path, what)  # says why not
     return _read_mat(path) if kind == ".mat" else read_hdf5_array(path)

@@ -12,6 +12,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from caffeconv.caffe_format.caffemodel import read_binaryproto
+from caffeconv.caffe_format.foreign_files import what_folder
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.datum import read_datum
 from caffeconv.data.records import backend_of, open_records
@@ -45,9 +46,9 @@ def list_database(path: Path, *, most: int = MOST_RECORDS) -> DatabaseListing:
     """The first `most` records of an LMDB or LevelDB folder. Raises CaffeconvError where it is none."""
     backend = backend_of(path)
     if backend == "LMDB" and not (path / "data.mdb").exists():
-        raise CaffeconvError(
-            f"{path}: this is a folder with no database in it; a net, weights or a database was needed"
-        )
+        what = what_folder(path)
+        is_what = what if what != "a folder" else "a folder with no database in it"
+        raise CaffeconvError(f"{path}: this is {is_what}; a net, weights or a database was needed")
     records = open_records(path, backend)
     keys: list[str] = []
     contents: Counter[str] = Counter()
