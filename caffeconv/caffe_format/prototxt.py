@@ -114,7 +114,8 @@ def read_text(path: Path, what: str = "a net definition") -> str:
     text = decoded(content)
     if "\0" in text:
         is_model = may_be_caffemodel(content)
-        hint = " It looks like a caffemodel: give the prototxt first, then the weights." if is_model else ""
+        advice = ": give the prototxt first, then the weights" if what == "a net definition" else ""
+        hint = f" It looks like a caffemodel{advice}." if is_model else ""
         raise CaffeconvError(f"{path}: binary data; {what} in text form (prototxt) was needed.{hint}")
     if len(re.sub("#.*", "", text).split()) > 1 and not re.search("[{}:=<]", text):
         raise CaffeconvError(

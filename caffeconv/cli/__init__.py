@@ -38,9 +38,12 @@ COMMANDS = {
 NAMES_ELSEWHERE = {
     "test": "run", "time": "run --profile", "classification": "run", "classify": "run", "extract_features": "run --blobs",
     "device_query": "run --provider", "draw_net": "inspect --html", "upgrade_net_proto_text": "upgrade",
-    "upgrade_net_proto_binary": "upgrade",
+    "upgrade_net_proto_binary": "upgrade", "help": "--help", "version": "--version", "info": "inspect",
+    "summary": "inspect", "summarize": "inspect", "show": "inspect", "check": "inspect", "diagnose": "inspect",
+    "fix": "inspect --fix", "draw": "inspect --html", "verify": "convert --verify", "predict": "run", "infer": "run",
+    "export": "convert", "quantize": "convert --int8", "benchmark": "run --profile", "fine-tune": "train --weights",
 }  # fmt: skip
-"""What Caffe's programs and scripts are called → what does the same here."""
+"""What Caffe's programs and scripts, and other tools' commands, are called → what does the same here."""
 
 
 def _no_such_command(word: str) -> str:

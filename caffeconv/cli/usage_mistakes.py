@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
 from typing import IO
 
 import click
@@ -37,6 +38,11 @@ OPTIONS_ELSEWHERE: Mapping[str, str] = {
 _WORDS: Sequence[tuple[str, str]] = (
     (r"(.*): '(.*)' is not a valid integer(?: range)?", r"\1: '\2': a whole number was needed"),
     (r"(.*): '(.*)' is not a valid float(?: range)?", r"\1: '\2': a number was needed"),
+    (r"(.*): (\S+) is not in the range x>=(\S+)", r"\1: \2: at least \3 was needed"),
+    (r"(.*): (\S+) is not in the range (\S+)<=x<=(\S+)", r"\1: \2: \3 to \4 was needed"),
+    (r"(.*): (\S+) is not in the range (\S+)<x<=(\S+)", r"\1: \2: more than \3, up to \4, was needed"),
+    (r"(.*): (\S+) is not in the range (\S+)<=x<(\S+)", r"\1: \2: \3 or more, and less than \4, was needed"),
+    (r"(.*): (\S+) is not in the range x>(\S+)", r"\1: \2: more than \3 was needed"),
 )
 _WEB = re.compile(r"(?:[^/=]+=)?(?:https?|ftp|s3|gs)://", re.IGNORECASE)
 
@@ -86,7 +92,8 @@ def _purpose(parameter: click.Parameter) -> str:
 
 
 def _no_such_option(error: click.exceptions.NoSuchOption) -> str:
-    option, possible = error.option_name, sorted(error.possibilities or ())
+    option = error.option_name
+    possible = sorted(error.possibilities or (), key=lambda other: -SequenceMatcher(None, option, other).ratio())
     message = f"no such option: {option}"
     if option in OPTIONS_ELSEWHERE:
         return f"{message}; {OPTIONS_ELSEWHERE[option]}"

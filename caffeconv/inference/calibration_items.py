@@ -93,7 +93,7 @@ def _own_or_database(request: RunRequest, say: Say) -> Dataset:
         if database is not None:
             raise
         raise CaffeconvError(
-            f"int8: the net's own data cannot be read ({error}); items to measure ranges on were needed: `calibrate=[…]` "
+            f"int8: the net's own data cannot be read ({error}); items to measure ranges on were needed: `calibrate=…` "
             "with pictures, a list of them, an array, or an LMDB"
         ) from None
 

@@ -48,7 +48,7 @@ def parse_provider(text: Provider) -> Device:
         return Device("openvino")
     match = re.fullmatch(r"cuda(?::(\d{1,4}))?", text)
     if match is None:
-        raise CaffeconvError(f"provider {text!r}: {PROVIDERS} (the N-th GPU, from 0) was needed")
+        raise CaffeconvError(f"`provider={text!r}`: {PROVIDERS} (the N-th GPU, from 0) was needed")
     return Device("cuda", int(match[1]) if match[1] else None)
 
 

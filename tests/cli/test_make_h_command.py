@@ -229,7 +229,7 @@ def test_quiet_and_verbose(out: Path) -> None:
         ((), 2, "nothing to make H of; one of SOURCE, --identity, --hierarchy, --positions, --class-weights, --counts"),
         (("x.csv", "--identity", "2"), 2, "SOURCE and --identity given; one of SOURCE, --identity, --hierarchy"),
         (("--counts", "1,2", "--class-weights", "1,2"), 2, "--class-weights and --counts given; one of"),
-        (("--identity", "0"), 2, "0 is not in the range"),
+        (("--identity", "0"), 2, "0: 1 to 16384 was needed"),
         (
             ("--identity", "2", "--from-distances", "exp"),
             2,

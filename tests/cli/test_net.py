@@ -71,7 +71,7 @@ def test_every_option() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--provider", "gpu"), "--provider: provider 'gpu': auto, cpu, openvino, cuda or cuda:N"),
+        (("--provider", "gpu"), "`provider='gpu'`: auto, cpu, openvino, cuda or cuda:N"),
         (("--top-k", "3"), "--top-k is not for this"),
         (("--nhwc",), "--nhwc is not for this"),
         (("--shape", "x"), "--shape x: BLOB=SIZE,SIZE,… was needed, e.g. --shape data=1,3,224,224"),

@@ -22,7 +22,7 @@ def command(**_: object) -> None:
         (["n"], "missing option '--out': the file of Caffe"),
         (["--out", "x"], "missing argument 'NET': the prototxt of a net, or a file that carries one"),
         (["n", "--out", "x", "--size", "a"], "invalid value for '--size': 'a': a whole number was needed"),
-        (["n", "--out", "x", "--size", "12"], "invalid value for '--size': 12 is not in the range 1<=x<=9"),
+        (["n", "--out", "x", "--size", "12"], "invalid value for '--size': 12: 1 to 9 was needed"),
         (["n", "m", "--out", "x"], "unexpected extra argument (m)"),
         (["n", "--oot", "x"], "no such option: --oot; did you mean --out?"),
         (["n", "--gpu", "0"], "no such option: --gpu; write --provider cuda, or cuda:N for the N-th GPU"),

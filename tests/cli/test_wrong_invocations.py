@@ -24,9 +24,24 @@ WRONG = [
         2,
         "net.prototxt stands where a command was needed, such as `caffeconv inspect net.prototxt`",
     ),
-    ("predict net.prototxt", 2, "no such command: predict; commands: convert, inspect, run, train, make-h, upgrade"),
-    ("summary net.prototxt", 2, "no such command: summary; commands: convert, inspect, run, train, make-h, upgrade"),
+    ("predict net.prototxt", 2, "no such command: predict; did you mean run?"),
+    ("summary net.prototxt", 2, "no such command: summary; did you mean inspect?"),
     ("test -model net.prototxt -weights w.caffemodel", 2, "no such command: test; did you mean run?"),
+    ("help", 2, "no such command: help; did you mean --help?"),
+    ("frobnicate", 2, "no such command: frobnicate; commands: convert, inspect, run, train, make-h, upgrade"),
+    ("run net.prototxt w.caffemodel --lables x", 2, "no such option: --lables; did you mean --labels or"),
+    ("run net.prototxt w.caffemodel --top-k 0", 2, "invalid value for '--top-k': 0: at least 1 was needed"),
+    ("make-h --identity 0 -o H.binaryproto", 2, "invalid value for '--identity': 0: 1 to 16384 was needed"),
+    (
+        "run net.prototxt w.caffemodel --input 7.png --threshold 2",
+        1,
+        "--threshold is for boxes, and these are scores of",
+    ),
+    (
+        "inspect net.prototxt w.caffemodel --layer zzz",
+        1,
+        "the net has no layer 'zzz' that could be built. Layers: data, scale,",
+    ),
     ("time net.prototxt", 2, "no such command: time; did you mean run --profile?"),
     ("convert", 2, "missing argument 'NET': the prototxt of a net, or a file that carries one"),
     (
@@ -225,7 +240,7 @@ WRONG = [
     (
         "run net.prototxt w.caffemodel --provider gpu --input 7.png",
         2,
-        "--provider: provider 'gpu': auto, cpu, openvino, cuda or cuda:N (the N-th GPU, from 0) was needed",
+        "--provider gpu: auto, cpu, openvino, cuda or cuda:N (the N-th GPU, from 0) was needed",
     ),
     (
         "run net.prototxt w.caffemodel --input 7.png --top-k five",
@@ -342,7 +357,7 @@ WRONG = [
     (
         "train w.caffemodel",
         1,
-        "w.caffemodel: binary data; a solver's file in text form (prototxt) was needed. It looks like a caffemodel: give",
+        "w.caffemodel: binary data; a solver's file in text form (prototxt) was needed. It looks like a caffemodel.",
     ),
     (
         "make-h",
@@ -362,7 +377,6 @@ WRONG = [
         "--counts a,b: neither numbers apart by commas, e.g. 900,90,10, nor a file that is there",
     ),
     ("make-h --counts 0,0 -o H.binaryproto", 1, "class counts: no class occurs; at least one label was needed"),
-    ("make-h --identity 0 -o H.binaryproto", 2, "invalid value for '--identity': 0 is not in the range 1<=x<=16384"),
     (
         "make-h H.npy -o H.npy",
         1,

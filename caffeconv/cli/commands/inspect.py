@@ -177,7 +177,11 @@ def _explain(report: Report, layer: str, *, as_json: bool) -> None:
             if diagnostic.layer == layer and diagnostic.severity == "error":
                 raise CaffeconvError(str(diagnostic)) from None
         matches = close_names(layer, [other.name for other in report.layers], 3)
-        hint = f" Did you mean {' or '.join(matches)}?" if matches else ""
+        names = [other.name for other in report.layers]
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        hint = (
+            f" Did you mean {' or '.join(matches)}?" if matches else f" Layers: {', '.join(names[:MOST_NAMES])}{more}."
+        )
         raise CaffeconvError(f"the net has no layer '{layer}' that could be built.{hint}") from None
 
 

@@ -190,6 +190,10 @@ def _show(
     rule = _class_rule(run, request, names)
     boxes = is_detection(model, first)
     classes = not boxes and rule.is_classification(first)
+    if classes and request.output.wants_boxes:
+        raise CaffeconvError(
+            "--threshold is for boxes, and these are scores of classes: --top-k says how many are shown"
+        )
     if request.output.records is not None and not classes and not boxes:
         refuse_other_outputs(rule, first, _asking(request))
     form = _form_of_records(request, boxes=boxes) if classes or boxes else None

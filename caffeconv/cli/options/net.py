@@ -108,7 +108,7 @@ def checked_provider(value: str) -> Provider:
     try:
         parse_provider(value)
     except CaffeconvError as error:
-        raise click.UsageError(f"--provider: {error}") from None
+        raise click.UsageError(str(error)) from None
     return value
 
 
