@@ -8,7 +8,7 @@ import pytest
 from support.golden_cases import ROOT
 
 import caffeconv
-from caffeconv.cli.show.layer_table import elided, table_lines
+from caffeconv.cli.show.layer_table import elided, print_layers, table_lines
 from caffeconv.inspection.layer_report import LayerReport
 
 LAYERS = caffeconv.inspect(ROOT / "fixtures" / "digits" / "deploy.prototxt").layers
@@ -44,6 +44,15 @@ def test_long_names_lose_their_middle() -> None:
     assert lines[1].split()[0] == "incepti…_reduce"
     assert all("1×1024×256×256" in line and "1024×3×7×7" in line for line in lines[1:])
     assert "inception_4a/branch_2/3x3_reduce" in table_lines([layer("inception_4a/branch_2/3x3_reduce")])[1]
+
+
+@pytest.mark.parametrize("width", [60, 80, None])
+def test_a_layer_with_more_bottoms_than_tops_and_parameters_is_printed(
+    width: int | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("caffeconv.cli.show.layer_table.terminal_width", lambda: width)
+    print_layers([layer("joined", bottoms=("a" * 30, "b" * 30, "c" * 30))])
+    assert len(capsys.readouterr().out.splitlines()) == (4 if width is None else 2)
 
 
 def test_nothing_is_lost_where_nothing_can_fit() -> None:

@@ -36,7 +36,7 @@ def test_what_values_look_like(values: FloatArray, items: int, kind: str) -> Non
 def test_the_greatest_classes() -> None:
     assert cells(classes("prob", PROBABILITIES, ["a", "b[x]"], ["cat", "dog"], 2)) == [
         ("item", "prob", "class", "label"), ("a", "0.7000", "1", "dog"), ("", "0.2000", "2", ""),
-        (r"b\[x]", "0.5000", "0", "cat"), ("", "0.5000", "2", ""),
+        ("b[x]", "0.5000", "0", "cat"), ("", "0.5000", "2", ""),
     ]  # fmt: skip
     assert cells(classes("prob", PROBABILITIES[:1], ["a"], [], 1)) == [("item", "prob", "class"), ("a", "0.7000", "1")]
 

@@ -168,7 +168,8 @@ def print_table(batches: Iterable[OutputBatch], what: Classified) -> Tally:
         if not batch.size:
             continue
         items = [what.items(int(number)) for number in batch.items]
-        width = max(width, *(min(len(item), MOST_NAME) for item in items))
+        most = min(MOST_NAME, console.width // 2)
+        width = max(width, *(min(len(item), most) for item in items))
         for name, values in batch.blobs.items():
             table = classes(name, values, items, what.labels, what.top_k)
             table.show_header = name not in with_heading or len(batch.blobs) > 1

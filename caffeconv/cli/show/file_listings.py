@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from caffeconv.cli.show.console import echo
+from caffeconv.cli.show.console import echo, visible
 from caffeconv.inspection.report_json import VERSION
 from caffeconv.tensor.shape import format_shape
 
 if TYPE_CHECKING:
+    from caffeconv.cli.show.layer_table import Column
     from caffeconv.inspection.data_listing import ArrayListing, DatabaseListing, DatasetListing
     from caffeconv.inspection.weights_listing import BlobListing, WeightsChange, WeightsListing
 
@@ -20,27 +22,41 @@ MOST_LABELS = 20
 
 def print_weights(listing: WeightsListing) -> None:
     """A row for each blob, then what the file is."""
-    from rich.table import Table
+    from caffeconv.cli.show.layer_table import fitting, lines_of, terminal_width
 
-    from caffeconv.cli.show.console import cell, make_console
-
-    has_statistics = any(blob.statistics for layer in listing.layers for blob in layer.blobs)
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("layer", "type", "blob"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("values", *(("min", "mean", "max", "deviation", "zeros") if has_statistics else ())):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for layer in listing.layers:
-        for i, blob in enumerate(layer.blobs):
-            name, kind = (cell(layer.name), cell(layer.type)) if i == 0 else ("", "")
-            table.add_row(name, kind, _blob_text(blob), str(blob.count), *_statistics(blob))
-    make_console().print(table, soft_wrap=False)
+    columns = fitting(functools.partial(_blob_columns, listing), terminal_width())
+    for row in range(-1, len(columns[0].cells)):
+        for line in lines_of(columns, row):
+            echo(line)
     layers = [layer for layer in listing.layers if layer.blobs]
     net = f", net '{listing.net}'" if listing.net else ""
     echo(
         f"{listing.path}: {listing.form}{net}: {len(layers)} layers with parameters of {len(listing.layers)}, "
         f"{listing.parameter_count:,} values"
     )
+
+
+def _blob_columns(listing: WeightsListing, longest: int | None) -> list[Column]:
+    """The table of blobs, with names of at most so many characters; statistics go first where there is no room."""
+    from caffeconv.cli.show.layer_table import Column, elided
+
+    rows = [(layer, i, blob) for layer in listing.layers for i, blob in enumerate(layer.blobs)]
+
+    def name(text: str, i: int) -> list[str]:
+        return [elided(visible(text), longest)] if i == 0 else []
+
+    columns = [
+        Column("layer", [name(layer.name, i) for layer, i, _ in rows]),
+        Column("type", [name(layer.type, i) for layer, i, _ in rows]),
+        Column("blob", [[_blob_text(blob)] for *_, blob in rows]),
+        Column("values", [[str(blob.count)] for *_, blob in rows], 5, right=True),
+    ]
+    statistics = [_statistics(blob) for *_, blob in rows]
+    if any(statistics):
+        headings = (("min", 1), ("mean", 3), ("max", 2), ("deviation", 6), ("zeros", 4))
+        for k, (heading, rank) in enumerate(headings):
+            columns.append(Column(heading, [list(each[k : k + 1]) for each in statistics], rank, right=True))
+    return columns
 
 
 def _blob_text(blob: BlobListing) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import functools
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ SHORTEST = 8
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and for each layer its lines. rank: the columns of the highest give way first; 0: never."""
+    """A heading, and for each row its lines. rank: the columns of the highest give way first; 0: never."""
 
     heading: str
     cells: Sequence[Sequence[str]]
@@ -35,40 +35,49 @@ class Column:
         return max(len(line) for cell in (*self.cells, [self.heading]) for line in cell or [""])
 
 
-def print_layers(layers: Sequence[LayerReport]) -> None:
-    """Prints one row a layer on stdout: in a terminal as wide as that allows, else whole."""
+def terminal_width() -> int | None:
+    """The terminal's width; None where stdout is something else."""
     import shutil
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for line, is_faulty in zip(table_lines(layers, width), _faults(layers), strict=True):
-        echo(line, colour="red" if is_faulty else None)
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def print_layers(layers: Sequence[LayerReport]) -> None:
+    """Prints one row a layer on stdout: in a terminal as wide as that allows, else whole."""
+    columns = fitting(functools.partial(_columns, layers), terminal_width())
+    for row in range(-1, len(layers)):
+        is_faulty = row >= 0 and bool(layers[row].problems)
+        for line in lines_of(columns, row):
+            echo(line, colour="red" if is_faulty else None)
 
 
 def table_lines(layers: Sequence[LayerReport], width: int | None = None) -> list[str]:
-    """The table's lines, headings first, of at most `width` characters where names and costs can give way to it.
+    """The table's lines, headings first, of at most `width` characters where names and costs can give way to it."""
+    columns = fitting(functools.partial(_columns, layers), width)
+    return [line for row in range(-1, len(layers)) for line in lines_of(columns, row)]
 
-    First columns go, those of costs before the bottoms; then long names lose their middle.
+
+def fitting(columns_of: Callable[[int | None], Sequence[Column]], width: int | None) -> Sequence[Column]:
+    """The columns that fit: first whole ones go, those of the highest rank before others; then names lose their middle.
+
+    `columns_of`: the columns with names of so many characters at most, or whole ones for None.
     """
-    columns = _columns(layers, None)
-    if width is not None:
-        while _width(columns) > width and any(column.rank for column in columns):
-            rank = max(column.rank for column in columns)
-            columns = [column for column in columns if column.rank != rank]
-        if _width(columns) > width:
-            columns = _elided(layers, {column.heading for column in columns}, width)
-    return [line for row in range(-1, len(layers)) for line in _row(columns, row)]
+    columns = columns_of(None)
+    if width is None:
+        return columns
+    while _width(columns) > width and any(column.rank for column in columns):
+        rank = max(column.rank for column in columns)
+        columns = [column for column in columns if column.rank != rank]
+    if _width(columns) <= width:
+        return columns
+    headings = {column.heading for column in columns}
 
+    def shortened(length: int) -> list[Column]:
+        return [column for column in columns_of(length) if column.heading in headings]
 
-def _elided(layers: Sequence[LayerReport], headings: Collection[str], width: int) -> list[Column]:
-    """The columns of these headings, with names as long as the width allows."""
-    names = (name for layer in layers for name in (layer.name, layer.type, *layer.bottoms, *dict(layer.tops)))
-    lengths = range(SHORTEST, max(SHORTEST, *map(len, names)) + 1)
-
-    def columns(length: int) -> list[Column]:
-        return [column for column in _columns(layers, length) if column.heading in headings]
-
-    fitting = bisect.bisect_right(lengths, width, key=lambda length: _width(columns(length)))
-    return columns(lengths[max(0, fitting - 1)])
+    lengths = range(SHORTEST, max(SHORTEST, width) + 1)
+    most = bisect.bisect_right(lengths, width, key=lambda length: _width(shortened(length)))
+    return shortened(lengths[max(0, most - 1)])
 
 
 def elided(name: str, length: int | None) -> str:
@@ -119,8 +128,8 @@ def _width(columns: Sequence[Column]) -> int:
     return sum(column.width for column in columns) + len(GAP) * (len(columns) - 1)
 
 
-def _row(columns: Sequence[Column], row: int) -> list[str]:
-    """One layer's lines, or for -1 the headings."""
+def lines_of(columns: Sequence[Column], row: int) -> list[str]:
+    """One row's lines, or for -1 the headings."""
     cells = [[column.heading] if row < 0 else column.cells[row] for column in columns]
     lines = []
     for i in range(max(1, *map(len, cells))):
@@ -131,9 +140,3 @@ def _row(columns: Sequence[Column], row: int) -> list[str]:
         ]
         lines.append(GAP.join(padded).rstrip())
     return lines
-
-
-def _faults(layers: Sequence[LayerReport]) -> list[bool]:
-    """For every line of the table, whether its layer has a problem."""
-    lines = [(bool(layer.problems), max(1, len(layer.bottoms), len(layer.tops), len(layer.params))) for layer in layers]
-    return [False, *(faulty for faulty, number in lines for _ in range(number))]

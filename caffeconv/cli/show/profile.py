@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from caffeconv.cli.show.console import cell
+from caffeconv.cli.show.elision import Elided
 from caffeconv.errors import CaffeconvError
 from caffeconv.inspection.layer_facts import LayerFacts
 
@@ -49,16 +49,16 @@ def noise_for(inputs: Mapping[str, Sequence[int | str]], batch: int) -> dict[str
 def profile_table(profile: Profile, facts: Sequence[LayerFacts]) -> Table:
     """A row for each layer, in order."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("layer", overflow="fold")
+    table.add_column("layer")
     table.add_column("type")
     for heading in ("ms", "share", "mult-adds", "GFLOP/s"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     times, total_ms = profile.layer_ms, _total_ms(profile)
     for layer in facts:
         ms, work = times.get(layer.name), layer.multiply_adds
         table.add_row(
-            cell(layer.name),
-            cell(layer.type),
+            Elided(layer.name),
+            Elided(layer.type),
             "" if ms is None else f"{ms:.3f}",
             "" if ms is None else f"{ms / total_ms:.1%}",
             f"{work:,}" if work else "",

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from caffeconv.cli.show.console import cell, make_console
+from caffeconv.cli.show.console import make_console
+from caffeconv.cli.show.elision import Elided
 from caffeconv.tensor.shape import format_shape
 
 Array = NDArray[np.float32]
@@ -29,7 +30,7 @@ def _empty(*headings: str) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for heading in headings:
         numeric = heading in ("score", "class", "xmin", "ymin", "xmax", "ymax")
-        table.add_column(cell(heading), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Elided(heading), justify="right" if numeric else "left", no_wrap=numeric)
     return table
 
 
@@ -38,8 +39,8 @@ def classes(name: str, values: Array, items: Sequence[str], labels: Sequence[str
     table = _empty("item", name, "class", *(["label"] if labels else []))
     for item, row in zip(items, values.reshape(len(items), -1), strict=True):
         for rank, index in enumerate(np.argsort(-row, kind="stable")[:top_k]):
-            label = [cell(labels[index])] if index < len(labels) else [""] if labels else []
-            table.add_row(cell(item) if rank == 0 else "", f"{row[index]:.4f}", str(index), *label)
+            label = [Elided(labels[index])] if index < len(labels) else [""] if labels else []
+            table.add_row(Elided(item) if rank == 0 else "", f"{row[index]:.4f}", str(index), *label)
     return table
 
 
@@ -51,7 +52,7 @@ def detections(name: str, values: Array, items: Sequence[str], labels: Sequence[
             continue
         item = items[int(image)] if 0 <= int(image) < len(items) else str(int(image))
         label_text = labels[int(label)] if int(label) < len(labels) else f"class {int(label)}"
-        table.add_row(cell(item), cell(label_text), f"{score:.4f}", *(f"{edge:.4f}" for edge in box))
+        table.add_row(Elided(item), Elided(label_text), f"{score:.4f}", *(f"{edge:.4f}" for edge in box))
     if not table.row_count:
         table.add_row(f"nothing with a score of at least {threshold:g}")
     return table
