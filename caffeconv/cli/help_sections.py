@@ -38,7 +38,10 @@ class SectionedCommand(click.Command):
 
     def sections(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
         """Heading → options and their help, in the help's order."""
-        records = {p.name: record for p in self.get_params(ctx) if (record := p.get_help_record(ctx)) is not None}
+        options = [
+            p for p in self.get_params(ctx) if isinstance(p, click.Option)
+        ]  # newer clicks describe arguments too
+        records = {p.name: record for p in options if (record := p.get_help_record(ctx)) is not None}
         headed = {name for names in self._headings.values() for name in names}
         names_by_heading = {**self._headings, "Other options": [name for name in records if name not in headed]}
         sections = {

@@ -47,7 +47,7 @@ class PartialGraph:
 
 
 WAYS_ON = (
-    "Ways on: cut the net before it, with a blob that does not depend on it (`outputs=…`); add the type with "
+    "What can be done: cut the net before it, with a blob that does not depend on it (`outputs=…`); add the type with "
     'caffeconv.register_layer (docs/custom_layers.md); where it is Python code, write `type: "Python"` with a python_param '
     "and allow that (`allow_python=True`). docs/layers.md lists the types that are known. The weights file by itself, without "
     "the net, becomes an .npz, .h5 or .safetensors all the same."

@@ -87,9 +87,9 @@ def _meaning(node: Node, name: str, shape: Shape) -> str:
 def _sight(node: Node, fields: dict[str, ReceptiveField]) -> Iterator[str]:
     for top in node.tops[:1]:
         if top in fields:
-            yield f"  each place sees {fields[top]} in the input (height×width)"
+            yield f"  each place has a receptive field of {fields[top]} in the input (height×width)"
         elif node.bottoms and len(node.top_shapes[0]) < 3 and not node.layer.has_dynamic_shapes:
-            yield "  each value sees the whole input"
+            yield "  each value depends on the whole input"
 
 
 # -- TensorFlow --------------------------------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ class Net(Trainable):
 
     @property
     def states(self) -> dict[str, FloatArray]:
-        """What recurrent layers keep for the next pass, empty before the first one; assign to go on from elsewhere."""
+        """What recurrent layers keep for the next pass, empty before the first one; assign to continue from elsewhere."""
         return self._forward.states
 
     @states.setter

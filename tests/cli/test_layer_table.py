@@ -22,8 +22,8 @@ def layer(name: str, tops: Sequence[str] = ("y",), bottoms: Sequence[str] = ("x"
 @pytest.mark.parametrize(
     ("width", "headings"),
     [
-        (None, "layer type bottoms tops parameters params mult-adds memory sees"),
-        (98, "layer type bottoms tops parameters params mult-adds memory sees"),
+        (None, "layer type bottoms tops parameters params mult-adds memory rec. field"),
+        (101, "layer type bottoms tops parameters params mult-adds memory rec. field"),
         (92, "layer type bottoms tops parameters params mult-adds memory"),
         (80, "layer type bottoms tops parameters params"), (60, "layer type tops parameters"),
     ],

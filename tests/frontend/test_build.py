@@ -49,7 +49,9 @@ def test_every_problem_in_one_go(tmp_path: Path) -> None:
     with pytest.raises(InvalidNetError) as refusal:
         build(net)
     assert refusal.value.diagnostics == tuple(draft.summary)
-    assert "Unknown layer type: ReLUU; did you mean ReLU?\n  Ways on: cut the net before it" in str(refusal.value)
+    assert "Unknown layer type: ReLUU; did you mean ReLU?\n  What can be done: cut the net before it" in str(
+        refusal.value
+    )
 
 
 @pytest.mark.parametrize(

@@ -63,5 +63,5 @@ def test_the_command(tmp_path: Path) -> None:
     assert "--output" in lines[2]
     assert "caffeconv.register_layer" in lines[2]
     assert "--allow-python" in lines[2]
-    assert result.stderr.count("Ways on") == 1
+    assert result.stderr.count("What can be done") == 1
     assert "quantum_param" not in result.stderr

@@ -44,7 +44,7 @@ def test_what_a_place_sees_is_left_out_where_it_is_not_known(
     field = report.layers[1].receptive_field
     assert report.layers[1].tops
     assert (field.size if field else None) == want
-    assert "sees the whole input" not in "\n".join(explain(report.nodes, "l"))
+    assert "depends on the whole input" not in "\n".join(explain(report.nodes, "l"))
 
 
 def test_memory_with_reuse(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ conv1 (Convolution), line 2: Convolution 7×7, pad 3
     lr_mult 2, decay_mult 0: it learns at 2 × the solver's base_lr, without weight decay; once blobs_lr and weight_decay
   blob 1 (bias) 128: 128 biases, one for each output
     lr_mult 0, decay_mult 1: it does not learn, with 1 × its weight_decay; once blobs_lr and weight_decay
-  each place sees 7×7 pixels, 1×1 apart in the input (height×width)
+  each place has a receptive field of 7×7 pixels, 1×1 apart in the input (height×width)
   TensorFlow: padding='SAME' pads as Caffe does here (top 3, bottom 3, left 3, right 3)
   in NHWC: 1×7×7×13 → 1×7×7×128, kernel 7×7×13×128 (height × width × in × out)"""
 

@@ -51,7 +51,10 @@ class Outputs:
     help="Fine-tune: weights to begin with, instead of those that the solver's file names. May be repeated.",
 )
 @click.option(
-    "--snapshot", type=click.Path(path_type=Path), metavar="FILE", help="Go on from a .solverstate or .solverstate.h5."
+    "--snapshot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Continue from a .solverstate or .solverstate.h5.",
 )
 @click.option(
     "--resume-data",

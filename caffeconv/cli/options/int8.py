@@ -40,7 +40,7 @@ def int8_options(command: Callable[..., None]) -> Callable[..., None]:
     decorators = (
         click.option("--int8", "wants_int8", is_flag=True,
                      help="Weights and computing in eight-bit integers, but for layers that would be too far off; ranges are "
-                     "measured on data, and the change in the outputs is told."),
+                     "measured on data, and the change in the outputs is reported."),
         click.option("--calibrate", multiple=True, metavar="SOURCE",
                      help="With --int8: pictures, lists, arrays, an LMDB or a LevelDB to measure ranges on; as `run --input`, "
                      "with --mean, --scale, --resize and --rgb. May be repeated.  [default: the net's data layers]"),

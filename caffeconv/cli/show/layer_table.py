@@ -120,7 +120,7 @@ def _columns(layers: Sequence[LayerReport], longest: int | None) -> list[Column]
         Column("params", [[short(layer.parameter_count)] for layer in layers], 2, right=True),
         Column("mult-adds", [[short(layer.multiply_adds)] for layer in layers], 3, right=True),
         Column("memory", [[short_bytes(layer.activation_bytes)] for layer in layers], 4, right=True),
-        Column("sees", [["×".join(map(str, field.size))] if field else [] for field in fields], 5, right=True),
+        Column("rec. field", [["×".join(map(str, field.size))] if field else [] for field in fields], 5, right=True),
     ]
 
 

@@ -55,7 +55,7 @@ def misfit_words(comparison: Comparison, misfit: Misfit) -> list[str]:
     lines += (*class_words(trial, misfit), *anchor_words(trial, misfit))
     lines += _classics(comparison, misfit, weight_shapes, bottoms[0], reference_bottom)
     if weight_shapes and _depends_on_bottom(misfit, bottoms, weight_shapes) and (len(links) > 1 or parting is not None):
-        lines += ["how the net comes to it:", *chain_lines(links, parting, _link_notes(comparison, links))]
+        lines += ["how the net arrives at it:", *chain_lines(links, parting, _link_notes(comparison, links))]
     return lines
 
 
@@ -373,7 +373,7 @@ def _how_bottoms_came(trial: TrialNet, definition: LayerDef, bottoms: Sequence[S
     lines = []
     for blob, own in zip(definition.bottoms, chains, strict=True):
         if len(own) > 1 or (own and own[0].formula):
-            lines += [f"how '{blob}' comes to {of_item(own[-1].shape)}:", *_formula_lines(own)]
+            lines += [f"how '{blob}' becomes {of_item(own[-1].shape)}:", *_formula_lines(own)]
     if len(set(map(len, bottoms))) == 1 and len({bottom[2:] for bottom in bottoms}) > 1 and _nearly(bottoms):
         lines += _rounding_words(trial, definition, chains)
     return lines

@@ -99,7 +99,7 @@ def chain_lines(links: list[Link], parting: Parting | None, notes: Mapping[int, 
         if link.index in notes:
             line += f"  ({notes[link.index]})"
         if parting is not None and link.index == parting.index:
-            line += "  ← the two nets part here" + (f": {parting.reason}" if parting.reason else "")
+            line += "  ← the two nets differ from here on" + (f": {parting.reason}" if parting.reason else "")
         yield line.rstrip()
 
 

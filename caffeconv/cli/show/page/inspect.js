@@ -271,7 +271,7 @@ function choose(index, move) {
   add("parameters", layer.parameters ? `${layer.parameters.toLocaleString()} (${layer.params.map((p) => `${p.name} ${by(p.shape)}`).join(", ")})` : "");
   add("multiply-adds", layer.multiply_adds ? short(layer.multiply_adds) : "");
   if (layer.built) add("memory", layer.activation_bytes ? bytes(layer.activation_bytes) : "in place");
-  add("sees", layer.receptive_field ? `${by(layer.receptive_field.size)} pixels, ${by(layer.receptive_field.stride)} apart` : "");
+  add("receptive field", layer.receptive_field ? `${by(layer.receptive_field.size)} pixels, ${by(layer.receptive_field.stride)} apart` : "");
   panel.replaceChildren(el("h2", {}, layer.name), ...layer.problems.map((p) => el("div", { class: "problem" }, el("div", {}, p.message), el("pre", {}, p.hint))), list,
     ...(layer.written ? [el("pre", {}, layer.written)] : []), ...(report.kernels.layer === layer.name ? [kernels()] : []), ...layer.histograms.map(histogram));
 }
@@ -284,7 +284,7 @@ function histogram(h) {
 // ---- the table
 const COLUMNS = [["layer", (l) => l.name], ["type", (l) => l.type], ["output", (l) => l.tops.map((t) => by(t.shape)).join(", ")],
   ["parameters", (l) => l.parameters, short], ["multiply-adds", (l) => l.multiply_adds, short], ["memory", (l) => l.activation_bytes, bytes],
-  ["sees", (l) => l.receptive_field ? l.receptive_field.size[0] : 0, (n, l) => l.receptive_field ? by(l.receptive_field.size) : ""]];
+  ["receptive field", (l) => l.receptive_field ? l.receptive_field.size[0] : 0, (n, l) => l.receptive_field ? by(l.receptive_field.size) : ""]];
 let sorted = { column: -1, up: true };
 function table() {
   const head = el("tr"), body = el("tbody");
