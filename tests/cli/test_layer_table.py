@@ -23,7 +23,7 @@ def layer(name: str, tops: Sequence[str] = ("y",), bottoms: Sequence[str] = ("x"
     ("width", "headings"),
     [
         (None, "layer type bottoms tops parameters params mult-adds memory rec. field"),
-        (101, "layer type bottoms tops parameters params mult-adds memory rec. field"),
+        (103, "layer type bottoms tops parameters params mult-adds memory rec. field"),
         (92, "layer type bottoms tops parameters params mult-adds memory"),
         (80, "layer type bottoms tops parameters params"), (60, "layer type tops parameters"),
     ],
