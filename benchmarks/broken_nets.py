@@ -1,4 +1,4 @@
-"""Twenty nets as people break them, and what `inspect` says first: the table of docs/inspect.md.
+"""Thirty nets as people break them, and what `inspect` says first: the table of docs/inspect.md.
 
 Each is a fixture's net, or a small one, with one mistake from memory of what people ask about. Printed as the table's rows:
 what was broken, the first words of the cause, the first cure, and the seconds that this took.
@@ -102,6 +102,17 @@ RPN = (
         "proposal_param { ratio: [0.5, 1, 2] scale: [8, 16, 32] feat_stride: 16 }",
     )
 )
+UNET = (
+    image("1, 1, 100, 100")
+    + conv("c1", "data", "num_output: 4 kernel_size: 3 pad: 1")
+    + pool("p1", "c1", "kernel_size: 2 stride: 2")
+    + conv("c2", "p1", "num_output: 8 kernel_size: 3 pad: 1")
+    + pool("p2", "c2", "kernel_size: 2 stride: 2")
+    + conv("c3", "p2", "num_output: 8 kernel_size: 3 pad: 1")
+    + pool("p3", "c3", "kernel_size: 2 stride: 2")
+    + conv("up3", "p3", "num_output: 8 kernel_size: 2 stride: 2", "Deconvolution")
+    + layer("joined", "Concat", "up3 c3")
+)
 CASES = (
     Case("AlexNet with pictures of 256×256", image("1, 3, 256, 256") + ALEXNET % "group: 2", ALEXNET_WEIGHTS),
     Case("AlexNet with CIFAR's pictures", image("1, 3, 32, 32") + ALEXNET % "group: 2", ALEXNET_WEIGHTS),
@@ -170,6 +181,46 @@ CASES = (
         + product("fc", "data", 5)
         + image("2, 1", "label")
         + layer("loss", "SigmoidCrossEntropyLoss", "fc label"),
+    ),
+    Case("channels last, as TensorFlow has them", image("1, 227, 227, 3") + ALEXNET % "group: 2", ALEXNET_WEIGHTS),
+    Case("a picture without a batch", image("3, 227, 227") + ALEXNET % "group: 2", ALEXNET_WEIGHTS),
+    Case(
+        "a Permute the wrong way round",
+        image("1, 32, 32, 3")
+        + layer("p", "Permute", "data", "permute_param { order: [0, 2, 3, 1] }")
+        + conv("conv1", "p", "num_output: 8 kernel_size: 5"),
+        {"conv1": [(8, 3, 5, 5), (8,)]},
+    ),
+    Case(
+        "words of another length for an LSTM",
+        image("6, 2, 100")
+        + image("6, 2", "cont")
+        + layer("lstm", "LSTM", "data cont", "recurrent_param { num_output: 16 }"),
+        {"lstm": [(64, 300), (64,), (64, 16)]},
+    ),
+    Case(
+        "ReLU where the file has PReLU",
+        image("1, 3, 8, 8") + conv("conv1", "data", "num_output: 6 kernel_size: 1") + layer("relu1", "ReLU", "conv1"),
+        {"conv1": [(6, 3, 1, 1), (6,)], "relu1": [(6,)]},
+    ),
+    Case(
+        "two layers renamed, the others not",
+        image("1, 3, 32, 32") + BLOCK.replace('"conv1"', '"first"').replace('"scale1"', '"factors"'),
+        BLOCK_WEIGHTS,
+    ),
+    Case(
+        "SSD: `flip` off",
+        (image("1, 3, 32, 32") + SSD % {"conf": 84, "classes": 21, "ratios": "2"}).replace("flip: true", "flip: false"),
+        SSD_WEIGHTS,
+    ),
+    Case("U-Net with 100×100", UNET),
+    Case(
+        "one target for three outputs of a regression",
+        image("4, 8") + product("fc", "data", 3) + image("4, 1", "label") + layer("loss", "EuclideanLoss", "fc label"),
+    ),
+    Case(
+        "the data layer is for TRAIN alone",
+        'layer { name: "data" type: "Data" top: "data" include { phase: TRAIN } }\n' + BLOCK,
     ),
     Case("a brace that is never closed", image("1, 3, 32, 32") + BLOCK[:-3] + layer("fc", "InnerProduct", "relu1")),
     Case(
