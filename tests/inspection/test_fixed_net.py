@@ -38,12 +38,12 @@ def test_comments_and_line_ends_stay(tmp_path: Path, line_end: str) -> None:
     assert caffeconv.inspect(out, WEIGHTS).ok
 
 
-def test_the_difference_on_stdout(tmp_path: Path) -> None:
-    net = commented(tmp_path)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_the_difference_on_stdout(tmp_path: Path, line_end: str) -> None:
+    net = commented(tmp_path, line_end)
     result = call(net, WEIGHTS, "--fix", "-")
-    fixed = caffeconv.inspect(net, WEIGHTS).fixed_text
-    expected = difflib.unified_diff(
-        net.read_text().splitlines(keepends=True), fixed.splitlines(keepends=True), str(net), f"{net} (fixed)"
-    )
-    assert result.stdout == "".join(expected)
+    texts = (net.read_text(), caffeconv.inspect(net, WEIGHTS).fixed_text)
+    before, after = (text.replace("\n", line_end).splitlines(keepends=True) for text in texts)
+    expected = "".join(difflib.unified_diff(before, after, str(net), f"{net} (fixed)"))
+    assert result.stdout_bytes.decode() == expected
     assert "\n+" in result.stdout

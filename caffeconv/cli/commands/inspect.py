@@ -133,7 +133,7 @@ def _explain_solver(path: Path, *, as_json: bool) -> None:
         explanation = explain_solver(path)
     except CaffeconvError as error:
         nets = " and ".join(solver_nets(path))
-        raise CaffeconvError(f"{path}: a solver{f'; its net is {nets}' if nets else ''}\n{error}") from None
+        raise CaffeconvError(f"{path}: a solver{f'; its net is {nets}' if nets else ''}\n  {error}") from None
     if as_json:
         echo(to_json(explanation))
         return
@@ -230,7 +230,6 @@ def _write_page(report: Report, out: Path, inputs: Sequence[Path], *, quiet: boo
 
 
 def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool) -> None:
-    from caffeconv.caffe_format.small_files import read_bytes
     from caffeconv.files.atomic import refuse_input_as_output, whole_file
 
     if report.fixed is None:
@@ -242,10 +241,17 @@ def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool
         echo(_unified_diff(report, inputs[0]), nl=False)
         return
     refuse_input_as_output(out, inputs)
-    is_windows_text = not is_weights(inputs[0]) and b"\r\n" in read_bytes(inputs[0], "a net definition")
     with whole_file(out) as file:
-        file.write((report.fixed_text.replace("\n", "\r\n") if is_windows_text else report.fixed_text).encode())
+        file.write(_with_line_ends_of(inputs[0], report.fixed_text).encode())
     note(f"{out}: written, with {report.cures[0].text(MOST_NAMES)}", quiet=quiet)
+
+
+def _with_line_ends_of(net: Path, text: str) -> str:
+    """The text with the line ends of the net's file, those of Windows or the others."""
+    from caffeconv.caffe_format.small_files import read_bytes
+
+    is_windows_text = not is_weights(net) and b"\r\n" in read_bytes(net, "a net definition")
+    return text.replace("\n", "\r\n") if is_windows_text else text
 
 
 def _unified_diff(report: Report, net: Path) -> str:
@@ -253,8 +259,8 @@ def _unified_diff(report: Report, net: Path) -> str:
 
     from caffeconv.caffe_format.prototxt import read_text
 
-    before = [] if is_weights(net) else read_text(net).splitlines(keepends=True)
-    after = report.fixed_text.splitlines(keepends=True)
+    texts = ("" if is_weights(net) else read_text(net), report.fixed_text)
+    before, after = (_with_line_ends_of(net, text).splitlines(keepends=True) for text in texts)
     return "".join(difflib.unified_diff(before, after, str(net), f"{net} (fixed)"))
 
 

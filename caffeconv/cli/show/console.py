@@ -23,8 +23,8 @@ NARROWEST = 40
 WIDE = 240
 """Columns where the output is no terminal: nothing is folded that somebody may want to search."""
 PROGRAM = "caffeconv"
-# control characters but for tab and line end, and the marks that turn the direction of text around
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# control characters but for tab and line ends, and the marks that turn the direction of text around
+_CONTROL = re.compile("\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _STAND_INS = {
     "×": "x", "→": "->", "←": "<-", "…": "...", "·": "*", "∗": "*", "÷": "/", "−": "-", "–": "-", "—": "-", "±": "+-",
     "∓": "-+", "≤": "<=", "≥": ">=", "²": "^2", "√": "sqrt", "½": "1/2", "∞": "inf", "Σ": "sum", "α": "alpha",
