@@ -94,7 +94,9 @@ class UnknownNameError(CaffeconvError, KeyError):
         known = list(names)
         near = near_name(name, known) if isinstance(name, str) else ""
         shown = ", ".join(known[:MOST_NAMES]) + (", …" if len(known) > MOST_NAMES else "")
-        super().__init__(f"no {what} {name!r}; " + (f"did you mean {near!r}? " if near else "") + f"{what}s: {shown}")
+        noun, space, rest = what.partition(" ")
+        plural = f"{noun}s{space}{rest}"
+        super().__init__(f"no {what} {name!r}; " + (f"did you mean {near!r}? " if near else "") + f"{plural}: {shown}")
 
     def __str__(self) -> str:  # KeyError would put it in quotes
         return str(self.args[0])

@@ -84,7 +84,7 @@ def test_names_that_a_net_lacks() -> None:
     net = caffeconv.Net(NET, WEIGHTS)
     with refused("^no blob 'pro'; did you mean 'prob'\\? blobs: data, scaled, "):
         net.blobs["pro"]
-    with refused("^no layer with parameters 'pool1'; "):
+    with refused("^no layer with parameters 'pool1'; layers with parameters: conv1, "):
         net.params["pool1"]
     assert net.params.get("pool1") is None
     assert net.blobs.get("pro") is None
@@ -94,6 +94,7 @@ def test_what_means_the_same() -> None:
     assert caffeconv.inspect(NET, phase="test").ok  # type: ignore[arg-type]
     assert caffeconv.convert(NET, WEIGHTS, outputs="prob").graph.output[0].name == "prob"
     assert len(caffeconv.convert(NET, WEIGHTS, outputs="ip1").graph.output) == 1
+    assert "ip1" in caffeconv.Net(NET, WEIGHTS).forward(blobs="ip1")
 
 
 @pytest.mark.parametrize(
@@ -103,6 +104,9 @@ def test_what_means_the_same() -> None:
         (lambda: convert(NET, infogain="foo"), "`infogain='foo'`: 'logits' or 'probabilities' was needed"),
         (lambda: convert(NET, batch="many"), "`batch='many'`: 'dynamic', 'keep' or a number was needed"),
         (lambda: convert(NET, batch=0), "`batch=0`: a whole number, at least 1, was needed"),
+        (lambda: convert(NET, half="yes"), "`half='yes'`: True or False was needed"),
+        (lambda: caffeconv.Net(3), "`net=3`: a path was needed"),  # type: ignore[arg-type]
+        (lambda: caffeconv.Net(NET).blobs["data"].reshape(1, "x"), "sizes as whole numbers were needed"),  # type: ignore[arg-type]
         (lambda: convert(NET, opset="x"), "`opset='x'`: a whole number"),
         (lambda: convert(NET, layout="foo"), "`layout='foo'`: 'nchw' or 'nhwc' was needed"),
         (lambda: convert(NET, shapes={"data": "1,1"}), "sizes as whole numbers were needed"),

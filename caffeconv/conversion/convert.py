@@ -174,6 +174,8 @@ def _model_options(
 ) -> ModelOptions:
     """`model_options` with what is to be done to pictures; CaffeconvError for what does not go together."""
     layout: Layout = "nhwc" if arguments.one_of("layout", model_options.layout, ("nchw", "nhwc")) == "nhwc" else "nchw"
+    for name in ("half", "keep_io", "fold"):
+        arguments.truth(name, getattr(model_options, name))
     if model_options.keep_io and not model_options.half:
         raise CaffeconvError(
             "keep_io without half: inputs and outputs are float32 as it is; give half=True, or leave it out"

@@ -30,6 +30,13 @@ def whole_number(argument: str, value: object, least: int = 0) -> int:
     return number
 
 
+def truth(argument: str, value: object) -> bool:
+    """`value` as a bool; CaffeconvError for anything but True and False, such as 'yes', which Python takes for true."""
+    if value is True or value is False:
+        return value
+    raise CaffeconvError(f"`{argument}={value!r}`: True or False was needed")
+
+
 def names(argument: str, value: object) -> tuple[str, ...]:
     """Several names, or one that stands alone; CaffeconvError for anything else."""
     if isinstance(value, str):

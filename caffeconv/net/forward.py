@@ -10,6 +10,7 @@ import numpy as np
 
 from caffeconv.emit.held_values import held_value
 from caffeconv.errors import CaffeconvError
+from caffeconv.files import arguments
 from caffeconv.frontend.open_axes import fixed_dims
 from caffeconv.frontend.reshape import input_shapes
 from caffeconv.ir.graph import Graph
@@ -135,8 +136,8 @@ class Forward:
             raise CaffeconvError(
                 f"blob '{blob}' is no input: its shape follows from the inputs' ({', '.join(self.inputs)})"
             )
-        sizes = [max(int(size), 1) for size in shape]
-        if any(size < 0 for size in shape) or count(sizes) > INT_MAX:
+        shape = arguments.shapes("shape", {blob: shape})[blob]
+        if min(shape, default=0) < 0 or count([max(size, 1) for size in shape]) > INT_MAX:
             raise CaffeconvError(
                 f"blob '{blob}' cannot be {format_shape(shape)}: sizes of at least 0 were needed, and at most "
                 f"{INT_MAX} values in all"

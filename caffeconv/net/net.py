@@ -16,6 +16,7 @@ from caffeconv.conversion.load import Loaded, load, load_source, source_metadata
 from caffeconv.data.source import DataSource
 from caffeconv.emit.weights.caffe_weights import save_caffemodel, save_hdf5
 from caffeconv.errors import CaffeconvError, Diagnostic
+from caffeconv.files import arguments
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.hdf5 import is_hdf5
 from caffeconv.files.unchanged import unchanged
@@ -33,7 +34,7 @@ from caffeconv.net.snapshot import with_copied_weights
 from caffeconv.net.topology import (
     blob_kinds,
     blob_loss_weights,
-    check_names,
+    checked_names,
     layer_objects,
     layer_span,
     order_reasons,
@@ -83,7 +84,7 @@ class Net(Trainable):
             phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
             fully_convolutional, dialect, root=root, output_dir=output_dir,
         )  # fmt: skip
-        with unchanged([Path(net), *weight_paths(weights)]):
+        with unchanged([arguments.path("net", net), *weight_paths(weights)]):
             loaded = with_copied_weights(load(net, weights, options))
         self._open(loaded, ComputeOptions(provider, threads, nhwc, half), options)
 
@@ -176,9 +177,9 @@ class Net(Trainable):
         Raises:
             CaffeconvError: an unknown blob, a wrong shape, a label out of range, a source that is missing or damaged.
         """
-        check_names(blobs, "forward(blobs=[…])", "forward(data=array)")
+        names = checked_names(blobs, "forward(blobs=[…])", "forward(data=array)")
         span = layer_span(self._loaded.graph.nodes, start, end)
-        wanted = list(dict.fromkeys([*(self.outputs if end is None else self.top_names[end]), *(blobs or ())]))
+        wanted = list(dict.fromkeys([*(self.outputs if end is None else self.top_names[end]), *names]))
         self.check_known(wanted)
         self._forward.run(span, wanted, float_arrays(inputs))
         return {blob: self.value_of(blob) for blob in wanted}
@@ -237,11 +238,11 @@ class Net(Trainable):
             CaffeconvError: an unknown blob or layer, a wrong shape, a layer whose gradient is not
                 known, a gradient that Caffe refuses (of labels), a net in which nothing goes backward.
         """
-        check_names(diffs, "backward(diffs=[…])", "backward(prob=array)")
+        names = checked_names(diffs, "backward(diffs=[…])", "backward(prob=array)")
         forward = self._forward.pass_to_go_back()
         span = layer_span(self._loaded.graph.nodes, end, start)
         self._backward.check()
-        wanted = list(dict.fromkeys([*(self.inputs if end is None else self.bottom_names[end]), *(diffs or ())]))
+        wanted = list(dict.fromkeys([*(self.inputs if end is None else self.bottom_names[end]), *names]))
         self.check_known(wanted)
         self._backward.run(span, forward, wanted, top_diffs)
         return {blob: self.diff_of(blob) for blob in wanted}

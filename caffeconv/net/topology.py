@@ -55,14 +55,18 @@ def order_reasons(nodes: Sequence[Node], sinks: Iterable[str]) -> dict[str, str]
     return reasons
 
 
-def check_names(blobs: object, names: str, arrays: str) -> None:
-    """Raises CaffeconvError where something else than blobs' names is given by position, such as an array."""
-    if blobs is None or (isinstance(blobs, Iterable) and not isinstance(blobs, (str, Mapping, np.ndarray))):
-        return
-    what = repr(blobs) if isinstance(blobs, str) else type(blobs).__name__
+def checked_names(blobs: object, names: str, arrays: str) -> tuple[str, ...]:
+    """The blobs' names, or one name that stands alone; CaffeconvError where something else is given by position, such as
+    an array."""
+    if blobs is None:
+        return ()
+    if isinstance(blobs, str):
+        return (blobs,)
+    if isinstance(blobs, Iterable) and not isinstance(blobs, (Mapping, np.ndarray)):
+        return tuple(blobs)
     raise CaffeconvError(
-        f"{what} is given by position, where a list of further blobs to return belongs: {names}. Arrays are given by "
-        f"their blobs' names: {arrays}"
+        f"{type(blobs).__name__} is given by position, where a list of further blobs to return belongs: {names}. "
+        f"Arrays are given by their blobs' names: {arrays}"
     )
 
 
