@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import random
+import resource
+import signal
 import tempfile
 import time
 import traceback
@@ -15,12 +17,16 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from fuzz.coverage import Lines
-from fuzz.harnesses import HARNESSES, run_quietly
+from fuzz.harnesses import HARNESSES, Harness, run_quietly
 from fuzz.mutate import mutated
 
 FINDINGS = Path(__file__).with_name("findings")
 SLOW = 10.0
-"""Seconds of one input, beyond which that is a finding."""
+"""Seconds of processor time that one input may take; at twice as many it is ended."""
+LARGE = 1 << 30
+"""Bytes by which one input may let the process grow."""
+MOST_MEMORY = 1 << 33
+"""Bytes that a process may map, so that a finding does not take the machine's memory."""
 TOGETHER = 500
 """Inputs that one process reads."""
 TRACED = 20
@@ -61,26 +67,39 @@ def _fuzz(name: str, seconds: float, seed: int, lines: Lines) -> tuple[int, int]
 def _read_some(name: str, seed: int, folder: Path, end: float) -> None:
     draw, harness = random.Random(seed), HARNESSES[name]
     seeds, lines = harness.files(), Lines()
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     for number in range(TOGETHER):
         if time.monotonic() > end:
             return
         source = draw.choice(seeds)
         path = folder / f"input{''.join(source.suffixes[-2:])}"
         path.write_bytes(mutated(source.read_bytes(), draw))
-        start = time.monotonic()
-        try:
-            with lines.traced() if number % TRACED == 0 else nullcontext():
-                run_quietly(harness, path)
-        except Exception as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            kind = f"{type(error).__name__}-{Path(last.filename).name}-{last.lineno}"
-            path.rename(folder / f"bad-{kind}{path.suffix}")
-        if time.monotonic() - start > SLOW:
-            path.rename(folder / f"bad-slow{path.suffix}")
+        with lines.traced() if number % TRACED == 0 else nullcontext():
+            bad = _bad_end(harness, path)
+        if bad:
+            path.rename(folder / f"bad-{bad}{path.suffix}")
         (folder / f"done-{number}").touch()
         if number % TRACED == 0:
             lines.write(folder / "lines")
         path.unlink(missing_ok=True)
+
+
+def _bad_end(harness: Harness, path: Path) -> str:
+    """What was bad about it; empty for a good end."""
+    start, size = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    signal.setitimer(signal.ITIMER_PROF, 2 * SLOW)  # its signal ends the process
+    bad = ""
+    try:
+        run_quietly(harness, path)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        bad = f"{type(error).__name__}-{Path(last.filename).name}-{last.lineno}"
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    if time.process_time() - start > SLOW:
+        bad = "slow"
+    if 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - size) > LARGE:  # in KiB
+        bad = "memory"
+    return bad
 
 
 def _keep(name: str, folder: Path, exit_code: int | None) -> set[str]:

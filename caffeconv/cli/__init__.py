@@ -25,6 +25,7 @@ from caffeconv.errors import CaffeconvError, CaffeconvWarning, near_name
 from caffeconv.files.atomic import OUT_OF_SPACE
 from caffeconv.version import __version__
 
+_PACKAGE = Path(__file__).parents[1]
 COMMANDS = {
     "convert": "write a net as ONNX",
     "inspect": "check every shape and parameter, and whether weights fit",
@@ -161,7 +162,10 @@ def _ending_in_order() -> Iterator[None]:
 
 @contextmanager
 def _warnings_as_notes() -> Iterator[None]:
-    """Shows our own warnings as the program's lines; others, as from Python layers, stay as they are."""
+    """Shows our own warnings as the program's lines; others, as from Python layers, stay as they are.
+
+    What numpy warns of in the package's own code (an overflow, an old header) is left out: results say it where it matters.
+    """
     usual = warnings.showwarning
 
     def show(
@@ -170,7 +174,7 @@ def _warnings_as_notes() -> Iterator[None]:
     ) -> None:  # fmt: skip
         if issubclass(category, CaffeconvWarning):
             say(in_shell_words(str(message)), "warning")
-        else:
+        elif not Path(filename).is_relative_to(_PACKAGE):
             usual(message, category, filename, lineno, file, line)
 
     with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from caffeconv.caffe_format.ignored_fields import IgnoredField, ignored_fields
 from caffeconv.caffe_format.prototxt import NetSource, UnknownField
 from caffeconv.caffe_format.upgrade import upgrade_net
-from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, Severity
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.sha256 import Hashes, digest_of
 from caffeconv.frontend.bind import BoundGraph, at_fillers, bind, for_built_layers, with_stored_shapes
@@ -48,14 +49,14 @@ class Loaded:
 
     def _doubtful_values(self) -> Iterator[Diagnostic]:
         """Once for all layers of which the same is to be said."""
-        layers: dict[str, list[Node]] = {}
+        layers = defaultdict[tuple[Severity, str], list[Node]](list)
         for node in self.graph.nodes:
-            text = node.layer.doubtful_values(node)
-            if text:
-                layers.setdefault(text, []).append(node)
-        for text, nodes in layers.items():
+            layers["warning", node.layer.doubtful_values(node)].append(node)
+            layers["note", node.layer.clamp].append(node)
+        for (severity, text), nodes in layers.items():
             others = f" (and {len(nodes) - 1} other layers)" if len(nodes) > 1 else ""
-            yield Diagnostic("warning", nodes[0].definition.where + others, text, layer=nodes[0].name)
+            if text:
+                yield Diagnostic(severity, nodes[0].definition.where + others, text, layer=nodes[0].name)
 
     def _missing_weights(self) -> Iterator[Diagnostic]:
         unfilled = at_fillers(self.graph)

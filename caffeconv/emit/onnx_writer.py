@@ -30,6 +30,7 @@ from caffeconv.files.atomic import whole_file, whole_files
 from caffeconv.files.onnx_records import FILES_KEY, FileRecord, record_text, recorded_files
 from caffeconv.files.sha256 import Hashes
 from caffeconv.files.wire import BYTES, encode_varint, tag
+from caffeconv.tensor.non_finite import count_non_finite
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.param_values import FileValues, Location
 
@@ -167,10 +168,9 @@ def _watched(tensor: Tensor, non_finite: Counter[str]) -> Iterator[Block]:
     """The tensor's blocks; counts the values that are no finite numbers, for as long as each lies in the cache."""
     for block in tensor.blocks():
         if tensor.proto.data_type == TensorProto.FLOAT:
-            values = np.frombuffer(block, np.float32)
-            bad = values.size - int(np.count_nonzero(np.isfinite(values)))
-            if bad:
-                non_finite[tensor.proto.name] += bad
+            number = count_non_finite(np.frombuffer(block, np.float32))
+            if number:
+                non_finite[tensor.proto.name] += number
         yield block
 
 

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
+from caffeconv.tensor.non_finite import count_non_finite
 from caffeconv.tensor.shape import FloatArray
 
 
@@ -21,7 +20,7 @@ class NonFiniteValues:
     def add(self, blobs: Mapping[str, FloatArray]) -> None:
         for name, values in blobs.items():
             self._sizes[name] += values.size
-            self._numbers[name] += values.size - int(np.count_nonzero(np.isfinite(values)))
+            self._numbers[name] += count_non_finite(values)
 
     @property
     def messages(self) -> Iterator[str]:

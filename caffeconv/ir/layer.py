@@ -75,6 +75,8 @@ class Essentials(ABC):
     """Whether the tops come from outside the net, and so become graph inputs."""
     is_loss: ClassVar[bool] = False
     """Whether the first top has loss weight 1 unless the prototxt says otherwise."""
+    clamp: ClassVar[str] = ""
+    """To what Caffe holds numbers that would go beyond it, as a sentence; empty: to nothing."""
     takes_any_vector: ClassVar[bool] = False
     """Whether a weights file may hold a parameter of C values as C or as 1×C×1×1 alike; forks differ there."""
     extra_fields: ClassVar[frozenset[str]] = frozenset()

@@ -21,7 +21,7 @@ from caffeconv.layers.label_ops import (
     labels_for,
     why_labels_are_refused,
 )
-from caffeconv.layers.losses import Loss, softmax_over
+from caffeconv.layers.losses import LOG_THRESHOLD, Loss, clamp_of, softmax_over
 from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, count, shape_string
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class InfogainLoss(Loss):
     tops: ClassVar[Arity] = Arity(1, 2)
     label_bottoms: ClassVar[tuple[int, ...]] = (1, 2)
     top_kinds: ClassVar[tuple[str, ...]] = ("loss", "probabilities")
+    clamp: ClassVar[str] = clamp_of(LOG_THRESHOLD)
 
     axis: int
     normalization: Normalization

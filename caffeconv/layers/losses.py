@@ -53,6 +53,14 @@ FLT_MIN = float(np.finfo(np.float32).tiny)
 LOG_THRESHOLD = 1e-20  # caffe: kLOG_THRESHOLD
 
 
+def clamp_of(least: float) -> str:
+    """What to know of a loss in which no probability counts as less than `least`."""
+    return (
+        f"a probability below {least:.2g} counts as {least:.2g}, as in Caffe, so that no -log of one is above "
+        f"{-math.log(least):.3g}, however wrong the prediction"
+    )
+
+
 @dataclass(frozen=True)
 class Loss(Layer):
     """bottom[0]: N×…; bottom[1]: N×…; the top is a scalar (caffe: loss_layer.cpp)."""
@@ -99,6 +107,7 @@ class SoftmaxWithLoss(Loss):
     """
 
     tops: ClassVar[Arity] = Arity(1, 2)
+    clamp: ClassVar[str] = clamp_of(FLT_MIN)
 
     axis: int
     normalization: Normalization
@@ -206,6 +215,8 @@ class MultinomialLogisticLoss(Loss):
 
     bottom[0]: N×… probabilities, all of an item's values being its classes; bottom[1]: N labels.
     """
+
+    clamp: ClassVar[str] = clamp_of(LOG_THRESHOLD)
 
     def check(self, bottoms: Shapes) -> None:
         legacy_shape(bottoms[0], 0)

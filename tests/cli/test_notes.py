@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -110,6 +112,18 @@ def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     np.save(x, np.array([[np.nan, 1]], np.float32))
     for more in ([], ["-o", f"{tmp_path}/r.npz"], ["-o", f"{tmp_path}/r.h5", "--blobs", "fc8"]):
         assert "blob 'fc8': 3 of 3 values are NaN or infinite; " in call("run", net, "--input", x, *more).stderr
+
+
+@pytest.mark.parametrize("name", ["o.onnx", "o.npz", "o.h5", "o.safetensors", "o.caffemodel", "o.caffemodel.h5"])
+def test_weights_that_are_no_numbers(tmp_path: Path, name: str) -> None:
+    """Also those that float32 has no number for, of which numpy warns in words of its own."""
+    net, weights = write_net(tmp_path, {"x": (1, 2)}, FC), tmp_path / "w.caffemodel.h5"
+    with h5py.File(weights, "w") as file:
+        file["data/fc/0"], file["data/fc/1"] = np.array([[np.nan, 1], [1e300, 0], [0, 1]]), np.full(3, np.inf)
+    result = call("convert", net, weights, "-o", tmp_path / name)
+    told = " ".join(result.stderr.split())
+    assert re.search(r"fc/\w+ and 1 other tensors: 5 values are NaN or infinite, and so is what comes of them", told)
+    assert "Warning" not in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,20 @@ def test_a_batchnorm_without_statistics_is_told_once(tmp_path: Path) -> None:
         assert not told or "values grow 100 times" in remarks[0].message
 
 
+def test_what_losses_hold_probabilities_to_is_told_once(tmp_path: Path) -> None:
+    losses = "".join(
+        f'layer {{ name: "{name}" type: "{kind}" bottom: "x" bottom: "y" top: "{name}" }}'
+        for name, kind in (("a", "SoftmaxWithLoss"), ("b", "MultinomialLogisticLoss"), ("c", "MultinomialLogisticLoss"))
+    )
+    remarks = load(write_net(tmp_path, {"x": (1, 2), "y": (1,)}, losses)).remarks
+    assert [(remark.severity, remark.where, remark.message.partition(",")[0]) for remark in remarks[-2:]] == [
+        ("note", "a (SoftmaxWithLoss), line 3", "a probability below 1.2e-38 counts as 1.2e-38"),
+        ("note", "b (MultinomialLogisticLoss), line 3 (and 1 other layers)", "a probability below 1e-20 counts as 1e-20"),
+    ]  # fmt: skip
+    assert "above 87.3," in remarks[-2].message
+    assert "above 46.1," in remarks[-1].message
+
+
 def test_unknown_fields_may_be_dropped(tmp_path: Path) -> None:
     net = write_net(tmp_path, {"x": (1, 3)}, dense("fc", "x", 2, "novelty: 3"))
     with refused("novelty"):

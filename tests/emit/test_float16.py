@@ -109,14 +109,16 @@ def test_a_value_is_cast_once(tmp_path: Path) -> None:
     assert [node.input[0] for node in half.graph.node if node.op_type == "Cast"].count("ip") == 1
 
 
-def test_a_weight_beyond_half_keeps_its_layer_float32(tmp_path: Path) -> None:
-    net = write_net(tmp_path, {"x": (1, 2)}, IP + IP.replace('"ip"', '"z"').replace('"x"', '"ip"'))
-    weights = write_weights(tmp_path / "w.caffemodel", "ip", [np.array([[7e4, 1], [1, 1]], "f4"), np.zeros(2, "f4")])
+def test_weights_beyond_half_keep_their_layers_float32_and_are_told_once(tmp_path: Path) -> None:
+    layers = "".join(IP.replace('"ip"', f'"{top}"').replace('"x"', f'"{x}"') for x, top in ("xa", "ab", "bc"))
+    net, file = write_net(tmp_path, {"x": (1, 2)}, layers), tmp_path / "w.caffemodel"
+    blobs = [np.array([[7e4, 1], [1, 1]], "f4"), np.zeros(2, "f4")]
+    file.write_bytes(b"".join(write_weights(tmp_path / name, name, blobs).read_bytes() for name in "ab"))
     notes: list[Diagnostic] = []
-    half = to_half(caffeconv.convert(net, weights), notes=notes)
-    assert (held(half)["ip/weight"], held(half)["z/weight"]) == (FLOAT, HALF)
-    assert [note.where for note in notes] == ["ip"]
-    assert "65504" in notes[0].message
+    half = to_half(caffeconv.convert(net, file), notes=notes)
+    assert [held(half)[f"{layer}/weight"] for layer in "abc"] == [FLOAT, FLOAT, HALF]
+    most = "values beyond ±65504, the most that half precision has"
+    assert [note.message for note in notes] == [f"a/weight and 1 other tensors: {most}; float32 stay: a, b"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def convert_weights(
     net: Path, weights: tuple[Path, ...], out: Path, options: NetOptions, *, quiet: bool, verbose: bool
 ) -> None:
     """Writes the parameters, and prints a summary and the notes on them."""
-    from caffeconv.cli.show.written_files import saved_summary
+    from caffeconv.cli.show.written_files import non_finite_remarks, saved_summary
     from caffeconv.conversion.load import load
     from caffeconv.conversion.stored_weights import is_weights_alone, stored_arrays
     from caffeconv.emit.weights.caffe_weights import save_stored, save_weights
@@ -33,14 +33,15 @@ def convert_weights(
     if out.suffix.lower() == ".caffemodel" and is_weights_alone(net, weights):
         content = stored_arrays(net)
         assert content is not None
-        save_stored(out, content)
+        non_finite = save_stored(out, content)
+        tell_problems((), [*non_finite_remarks(out, non_finite)], quiet=quiet, verbose=verbose)
         if not quiet:
             echo(f"{out}: {len(content.arrays)} blobs, {out.stat().st_size / 1e6:.2f} MB")
         return
     if not weights_files(net, weights):
         raise CaffeconvError(f"{out}: no weights were given, so there are none to save; give WEIGHTS after NET")
     loaded = load(net, weights, options)
-    save_weights(out, loaded.graph)
-    tell_problems(loaded.dropped, loaded.remarks, quiet=quiet, verbose=verbose)
+    remarks = [*loaded.remarks, *non_finite_remarks(out, save_weights(out, loaded.graph))]
+    tell_problems(loaded.dropped, remarks, quiet=quiet, verbose=verbose)
     if not quiet:
         echo(f"{out}: {saved_summary(loaded.graph)}, {out.stat().st_size / 1e6:.2f} MB")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from caffeconv.conversion.load import Loaded
     from caffeconv.emit.lazy_model import LazyModel
     from caffeconv.emit.model_options import ModelOptions
-    from caffeconv.emit.onnx_writer import Storage, Written
+    from caffeconv.emit.onnx_writer import Storage
     from caffeconv.verify import Verification
 
 
@@ -42,7 +42,7 @@ class ModelRequest:
 
 def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
     """Writes the model, and prints a summary and the notes on it."""
-    from caffeconv.cli.show.written_files import report_lines
+    from caffeconv.cli.show.written_files import non_finite_remarks, report_lines
     from caffeconv.conversion.load import load_cropped, source_metadata
     from caffeconv.emit.onnx_writer import choose_storage, write_model
     from caffeconv.files.sha256 import hashing
@@ -59,7 +59,12 @@ def convert_model(request: ModelRequest, *, quiet: bool, verbose: bool) -> None:
             return {**source_metadata(loaded, hashes), **own}
 
         written = write_model(model, request.out, storage, hashes, metadata)
-    remarks = [*loaded.remarks, *_of_training(loaded, request), *notes, *_non_finite(written)]
+    remarks = [
+        *loaded.remarks,
+        *_of_training(loaded, request),
+        *notes,
+        *non_finite_remarks(written.model, written.non_finite),
+    ]
     tell_problems(loaded.dropped, remarks, quiet=quiet, verbose=verbose)
     for line in report_lines(written, automatic=storage != (request.storage or "embed"), verbose=verbose):
         note(line, quiet=quiet)
@@ -146,17 +151,6 @@ def _of_training(loaded: Loaded, request: ModelRequest) -> Iterator[Diagnostic]:
     if labels and results and not request.outputs:
         text = f"a net for training: the model takes {', '.join(labels)} and gives {', '.join(results)}"
         yield Diagnostic("warning", str(request.net), text, "To keep its predictions alone: `deploy=True`.")
-
-
-def _non_finite(written: Written) -> Iterator[Diagnostic]:
-    """That parameters hold values that are no numbers, once for all of them."""
-    if not written.non_finite:
-        return
-    names = [*written.non_finite]
-    others = f" and {len(names) - 1} other tensors" if len(names) > 1 else ""
-    total = sum(written.non_finite.values())
-    text = f"{names[0]}{others}: {total} values are NaN or infinite, and so is what comes of them"
-    yield Diagnostic("warning", str(written.model), text, "The training diverged, or the weights file is damaged.")
 
 
 def _describe(value: object) -> str:

@@ -29,6 +29,7 @@ def convert_weight_arrays(
 ) -> None:  # fmt: skip
     """Writes the arrays, and prints a summary and the notes on them; channels last where the layout is not said."""
     from caffeconv.cli.show.progress import progress
+    from caffeconv.cli.show.written_files import non_finite_remarks
     from caffeconv.conversion.load import load
     from caffeconv.emit.weights.weight_arrays import weight_arrays_of
     from caffeconv.emit.weights.weight_files import write_weight_arrays
@@ -40,13 +41,13 @@ def convert_weight_arrays(
         loaded = load(net, weights, options)
         content = weight_arrays_of(loaded.graph, layout or "nhwc", keras_names=out.suffix.lower() == ".h5")
     with progress(len(content.arrays), "writing arrays", quiet=quiet) as advance:
-        size = write_weight_arrays(out, content, advance)
-    if loaded is not None:
-        tell_problems(loaded.dropped, loaded.remarks, quiet=quiet, verbose=verbose)
+        written = write_weight_arrays(out, content, advance)
+    dropped, remarks = (loaded.dropped, loaded.remarks) if loaded is not None else ((), ())
+    tell_problems(dropped, [*remarks, *non_finite_remarks(out, written.non_finite)], quiet=quiet, verbose=verbose)
     _tell_notes({name: layer.get("notes", ()) for name, layer in content.layers.items()}, verbose=verbose, quiet=quiet)
     if not quiet:
         layout_text = "channels last (NHWC)" if content.layout == "nhwc" else "as Caffe has them"
-        echo(f"{out}: {len(content.arrays)} arrays, {size / 1e6:.2f} MB; {layout_text}")
+        echo(f"{out}: {len(content.arrays)} arrays, {written.bytes / 1e6:.2f} MB; {layout_text}")
 
 
 def _as_stored(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from caffeconv.errors import Diagnostic
 
 if TYPE_CHECKING:
     from caffeconv.emit.onnx_writer import Tensor, Written
@@ -30,6 +33,16 @@ def saved_summary(graph: Graph) -> str:
     """How many parameters of how many layers were saved."""
     layers = [node for node in graph.nodes if node.params]
     return f"{sum(len(node.params) for node in layers)} parameters of {len(layers)} layers"
+
+
+def non_finite_remarks(path: Path, numbers: Mapping[str, int]) -> Iterator[Diagnostic]:
+    """That what was written holds values that are no numbers, once for all tensors (name → how many)."""
+    if not numbers:
+        return
+    first, *others = numbers
+    also = f" and {len(others)} other tensors" if others else ""
+    text = f"{first}{also}: {sum(numbers.values())} values are NaN or infinite, and so is what comes of them"
+    yield Diagnostic("warning", str(path), text, "The training diverged, or the weights file is damaged.")
 
 
 def _sum(tensors: Sequence[Tensor]) -> str:

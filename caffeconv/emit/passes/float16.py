@@ -76,6 +76,8 @@ class _Halving:
         self._half_names: dict[str, str] = {}
         """Float initializer → the name of its half."""
         self._too_large: dict[str, bool] = {}
+        self._kept_for: dict[str, list[str]] = {}
+        """Initializer with values beyond half precision → the nodes that stay float32 for it."""
         self._gone: dict[str, int] = {}
         """Float initializer → how many of its values are 0 as halves alone."""
         self._gone_whole: list[str] = []
@@ -136,6 +138,7 @@ class _Halving:
             self._edit.initializers[target] = tensor(target, values)
         for node in self._edit.nodes:
             rename_in(node, names)
+        self._tell_kept()
         self._tell_gone()
 
     def _as_half(self, name: str) -> NDArray[np.float16]:
@@ -147,6 +150,17 @@ class _Halving:
             self._gone[name] = gone
             self._gone_whole += [name] if not values.any() else []
         return values
+
+    def _tell_kept(self) -> None:
+        """One note for all nodes that stay float32 because of what they hold."""
+        if not self._kept_for:
+            return
+        first, *others = self._kept_for
+        nodes = [node for kept in self._kept_for.values() for node in kept]
+        also = f" and {len(others)} other tensors" if others else ""
+        stay = f"{', '.join(nodes[:3])}{f' and {len(nodes) - 3} more' if len(nodes) > 3 else ''}"
+        text = f"{first}{also}: values beyond ±{MOST:g}, the most that half precision has; float32 stay: {stay}"
+        self.notes.append(Diagnostic("note", "", text))
 
     def _tell_gone(self) -> None:
         """One note for all weights that are too small to be there in half precision; a warning where a whole tensor is."""
@@ -170,8 +184,7 @@ class _Halving:
             return FLOAT  # onnxruntime draws no random float16 values
         large = next((name for name in floats if self._overflows(name)), None)
         if large is not None:
-            why = f"stays float32: {large} holds values beyond ±{MOST:g}, the most that half precision has"
-            self.notes.append(Diagnostic("note", node.name, why))
+            self._kept_for.setdefault(large, []).append(node.name)
             return FLOAT
         computed = [name for name in floats if name not in self._edit.initializers]
         native = all(self._value_kinds.get(name) == FLOAT and name not in self._loose for name in computed)

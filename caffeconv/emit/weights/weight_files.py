@@ -6,10 +6,12 @@ import json
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from caffeconv.emit.weights.block_stream import stream
 from caffeconv.emit.weights.weight_arrays import FORMAT, METADATA, Array, WeightsContent
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import PathLike, whole_file, whole_file_in_parts
+from caffeconv.tensor.non_finite import counted
 
 if TYPE_CHECKING:
     import h5py
@@ -28,8 +31,19 @@ ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 """The earliest that zip knows, so that the same weights make the same bytes."""
 
 
-def write_weight_arrays(path: PathLike, content: WeightsContent, advance: Advance = lambda arrays: None) -> int:
-    """Writes the file whole or not at all, in the format that its suffix names; the number of bytes written.
+@dataclass(frozen=True)
+class WrittenArrays:
+    """What was written."""
+
+    bytes: int
+    non_finite: Mapping[str, int]
+    """Arrays that hold NaN or infinite values → how many."""
+
+
+def write_weight_arrays(
+    path: PathLike, content: WeightsContent, advance: Advance = lambda arrays: None
+) -> WrittenArrays:
+    """Writes the file whole or not at all, in the format that its suffix names.
 
     advance: called with a number of arrays as they are written.
 
@@ -43,21 +57,31 @@ def write_weight_arrays(path: PathLike, content: WeightsContent, advance: Advanc
     writer = WRITERS.get(Path(path).suffix.lower())
     if writer is None:
         raise CaffeconvError(f"{path}: a name that ends in {', '.join(WRITERS)} was needed")
+    values = _Values(advance)
     with (whole_file_in_parts if writer is write_keras_h5 else whole_file)(path) as file:
-        writer(file, content, advance)
-        return file.seek(0, os.SEEK_END) if file.seekable() else content.bytes
+        writer(file, content, values)
+        size = file.seek(0, os.SEEK_END) if file.seekable() else content.bytes
+    return WrittenArrays(size, values.non_finite)
 
 
-def _blocks(array: Array) -> Iterator[memoryview]:
-    for block in stream(array.parts()):
-        if block.size:
-            yield block.reshape(-1).view(np.uint8).data
+@dataclass(frozen=True)
+class _Values:
+    """Writes the values of arrays."""
+
+    advance: Advance
+    non_finite: Counter[str] = field(default_factory=Counter)
+
+    def write(self, file: IO[bytes], array: Array) -> None:
+        for block in counted(stream(array.parts()), array.key, self.non_finite):
+            if block.size:
+                file.write(block.reshape(-1).view(np.uint8).data)
+        self.advance(1)
 
 
 # -- safetensors -------------------------------------------------------------------------------------------------------
 
 
-def write_safetensors(file: BinaryIO, content: WeightsContent, advance: Advance) -> None:
+def write_safetensors(file: BinaryIO, content: WeightsContent, values: _Values) -> None:
     """Length of the header (8 bytes, little-endian), the header as JSON, and the arrays one after the other."""
     header: dict[str, object] = {METADATA: {"format": "np", "caffeconv": content.metadata()}}
     start = 0
@@ -70,15 +94,13 @@ def write_safetensors(file: BinaryIO, content: WeightsContent, advance: Advance)
     text += b" " * (-len(text) % 8)
     file.write(struct.pack("<Q", len(text)) + text)
     for array in content.arrays:
-        for block in _blocks(array):
-            file.write(block)
-        advance(1)
+        values.write(file, array)
 
 
 # -- npz ---------------------------------------------------------------------------------------------------------------
 
 
-def write_npz(file: BinaryIO, content: WeightsContent, advance: Advance) -> None:
+def write_npz(file: BinaryIO, content: WeightsContent, values: _Values) -> None:
     """A zip of .npy members, not compressed, and the metadata as a string without axes."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for array in content.arrays:
@@ -86,9 +108,7 @@ def write_npz(file: BinaryIO, content: WeightsContent, advance: Advance) -> None
             member = zipfile.ZipInfo(f"{array.key}.npy", ZIP_TIME)
             with archive.open(member, "w", force_zip64=array.bytes >= zipfile.ZIP64_LIMIT >> 1) as member_file:
                 np.lib.format.write_array_header_1_0(member_file, header)
-                for block in _blocks(array):
-                    member_file.write(block)
-            advance(1)
+                values.write(member_file, array)
         with archive.open(zipfile.ZipInfo(f"{METADATA}.npy", ZIP_TIME), "w") as member_file:
             np.lib.format.write_array(member_file, np.array(content.metadata()), allow_pickle=False)
 
@@ -96,7 +116,7 @@ def write_npz(file: BinaryIO, content: WeightsContent, advance: Advance) -> None
 # -- HDF5, as Keras has it ---------------------------------------------------------------------------------------------
 
 
-def write_keras_h5(file: BinaryIO, content: WeightsContent, advance: Advance) -> None:
+def write_keras_h5(file: BinaryIO, content: WeightsContent, values: _Values) -> None:
     """A group for each layer, named in the attribute `layer_names`, its arrays in Keras's order in `weight_names`.
 
     HDF5 lays out the file with the places of all arrays, which are then filled from the mapped weights.
@@ -117,9 +137,7 @@ def write_keras_h5(file: BinaryIO, content: WeightsContent, advance: Advance) ->
             h5[name].attrs["caffe"] = json.dumps(facts.get(name, {}), ensure_ascii=False)
     for array, offset in zip(content.arrays, offsets, strict=True):
         file.seek(offset or 0)
-        for block in _blocks(array):
-            file.write(block)
-        advance(1)
+        values.write(file, array)
 
 
 def _lay_out(group: h5py.Group, arrays: Sequence[Array]) -> Iterator[int | None]:
@@ -155,7 +173,7 @@ def _write_names(attributes: h5py.AttributeManager, name: str, values: Sequence[
         attributes[f"{name}{i}"] = part
 
 
-WRITERS: dict[str, Callable[[BinaryIO, WeightsContent, Advance], None]] = {
+WRITERS: dict[str, Callable[[BinaryIO, WeightsContent, _Values], None]] = {
     ".npz": write_npz,
     ".h5": write_keras_h5,
     ".safetensors": write_safetensors,
