@@ -23,7 +23,7 @@ from caffeconv.caffe_format.foreign_files import HEAD, refuse_foreign
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.plain_file import ByteSource, MemoryBytes, PlainFile
 from caffeconv.files.wire import BYTES, FIXED32, FIXED64, VARINT, FixedRun, Scan, encode_varint, read_run
-from caffeconv.tensor.param_values import Blob
+from caffeconv.tensor.param_values import BLOCK, Blob
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
 _NET_LAYER, _NET_LAYERS_V1 = 100, 2
@@ -39,8 +39,6 @@ _DIFF, _DOUBLE_DIFF = 6, 9
 _C3D_DIMS, _C3D_DATA = range(1, 6), 6
 # NVIDIA Caffe's Type enum in BlobProto.raw_data_type
 _RAW_DTYPES = {0: "<f8", 1: "<f4", 2: "<f2"}
-BLOCK = 1 << 20
-"""As many values are read at once where a blob is read in blocks."""
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from caffeconv.caffe_format.caffemodel import BLOCK, StoredLayer, WeightsFile
+from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.hdf5 import hdf5_faults, numbers_in, open_hdf5
+from caffeconv.tensor.param_values import BLOCK
 from caffeconv.tensor.shape import FloatArray, Shape
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,10 +63,7 @@ class Filler:
         if self.type == "gaussian":
             return self._gaussian(shape, rng)
         if self.type == "positive_unitball":
-            values = rng.uniform(0, 1, shape)
-            per_row = values.reshape(shape[0] if shape else 1, -1)
-            balls: FloatArray = (per_row / per_row.sum(axis=1, keepdims=True)).reshape(shape).astype(np.float32)
-            return balls
+            return _unit_balls(shape, rng)
         if self.type in ("xavier", "msra"):
             return self._scaled(shape, rng)
         raise LayerError(f"Unknown filler name: {self.type}")
@@ -75,7 +72,8 @@ class Filler:
         values = _drawn(lambda number: rng.normal(self.mean, self.std, number), shape)
         if self.sparse >= 0 and shape:
             # caffe: GaussianFiller — each weight is kept with probability sparse / num_outputs
-            values *= rng.random(shape) < self.sparse / shape[0]
+            for part in _parts(values.reshape(-1)):
+                part *= rng.random(part.size) < self.sparse / shape[0]
         return values
 
     def _scaled(self, shape: Shape, rng: np.random.Generator) -> FloatArray:
@@ -121,9 +119,24 @@ class Filler:
 def _drawn(draw: Callable[[int], NDArray[np.float64]], shape: Shape) -> FloatArray:
     """Random numbers as float32, drawn some at a time: they are the same as drawn at once, in a third of the memory."""
     values = np.empty(count(shape), np.float32)
-    for start in range(0, values.size, _TOGETHER):
-        values[start : start + _TOGETHER] = draw(min(_TOGETHER, values.size - start))
+    for part in _parts(values):
+        part[:] = draw(part.size)
     return values.reshape(shape)
+
+
+def _parts(values: FloatArray, together: int = _TOGETHER) -> Iterator[FloatArray]:
+    """Views of so many values, or rows, each."""
+    return (values[start : start + together] for start in range(0, len(values), together))
+
+
+def _unit_balls(shape: Shape, rng: np.random.Generator) -> FloatArray:
+    """Numbers from 0 to 1, divided by the sum of their row."""
+    rows = np.empty((shape[0] if shape else 1, count(shape, 1)), np.float32)
+    for part in _parts(rows, max(1, _TOGETHER // max(1, rows.shape[1]))):
+        drawn = rng.uniform(0, 1, part.shape)
+        drawn /= drawn.sum(axis=1, keepdims=True)
+        part[:] = drawn
+    return rows.reshape(shape)
 
 
 def _bilinear(shape: Shape) -> FloatArray:

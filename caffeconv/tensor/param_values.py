@@ -10,6 +10,9 @@ from typing import NamedTuple, Protocol
 
 from caffeconv.tensor.shape import FloatArray, Shape
 
+BLOCK = 1 << 20
+"""As many values are read, or copied, at once where a blob is taken in blocks."""
+
 
 class Location(NamedTuple):
     """Where a file holds a parameter's values as contiguous little-endian float32."""
@@ -37,8 +40,10 @@ class ParamValues(ABC):
         """All values, float32, 1-D or of the parameter's shape; a view of what holds them where that is possible."""
 
     def blocks(self) -> Iterator[FloatArray]:
-        """The values one block after another, 1-D float32, in C order."""
-        yield self.array().ravel()
+        """The values in blocks of at most BLOCK, 1-D float32, in C order, so that copies of them take little memory."""
+        values = self.array().ravel()
+        for start in range(0, values.size, BLOCK):
+            yield values[start : start + BLOCK]
 
 
 @dataclass(frozen=True, eq=False)
