@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.hdf5_heaps import has_endless_heap
 from caffeconv.files.plain_file import PlainFile, require_plain
 
 if TYPE_CHECKING:
@@ -60,6 +61,10 @@ def open_hdf5(path: Path, where: object = "") -> h5py.File:
     where = where or path
     with hdf5_faults(where):
         require_plain(path)
+        if has_endless_heap(path):
+            raise CaffeconvError(
+                f"{where}: the free blocks of a heap lead back to themselves; {_NEEDED}. Copy it again"
+            )
         file = h5py.File(path, "r")
         try:
             link = file.id.links.visit(_leads_out, info=True)
