@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from caffeconv.files.foreign_json import MALFORMED
 from caffeconv.tensor.shape import FloatArray
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def layouts(metadata: Mapping[str, str]) -> dict[str, str]:
     """Input or output → ``NHWC``, ``NDHWC``, …, for those that are not in Caffe's order."""
     try:
         entries = json.loads(metadata.get(LAYOUT_KEY, "{}"))
-    except ValueError:
+    except MALFORMED:
         return {}
     return {str(name): str(order) for name, order in entries.items()} if isinstance(entries, dict) else {}
 
@@ -107,5 +108,5 @@ def image_preprocessing(metadata: Mapping[str, str]) -> ImagePreprocessing | Non
         size, crop = ((int(entries[key][0]), int(entries[key][1])) for key in ("size", "crop"))
         names = (str(entries["input"]), str(entries["order"]), str(entries["net_order"]))
         return ImagePreprocessing(*names, size, crop, mean, float(entries["scale"]), tuple(map(str, entries["folded"])))
-    except (KeyError, TypeError, ValueError, IndexError):
+    except MALFORMED:
         return None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.foreign_json import MALFORMED
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 
@@ -44,7 +45,7 @@ def read_precision(metadata: Mapping[str, str]) -> Precision:
     try:
         entries = json.loads(metadata[PRECISION_KEY])
         return Precision(frozenset(entries["nodes"]), frozenset(entries["values"]))
-    except (KeyError, TypeError, ValueError):
+    except MALFORMED:
         raise CaffeconvError(
             f"the model does not say which layers have to stay float32 (metadata {PRECISION_KEY}), so it was not written "
             "by this caffeconv; convert the net again, with `half=True`"

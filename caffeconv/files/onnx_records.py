@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.foreign_json import MALFORMED
 from caffeconv.files.plain_file import PlainFile
 from caffeconv.files.wire import BYTES, Scan
 
@@ -35,7 +36,7 @@ def recorded_files(path: Path) -> tuple[FileRecord, ...]:
         texts = [value for key, value in _metadata(path) if key == FILES_KEY]
         records = [record for text in texts for record in json.loads(text)]
         return tuple(FileRecord(str(r["location"]), int(r["bytes"]), str(r["sha256"])) for r in records)
-    except (OSError, ValueError, TypeError, LookupError, RecursionError, CaffeconvError):
+    except (OSError, CaffeconvError, *MALFORMED):
         return ()
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import OUT_OF_SPACE, refuse_stream
+from caffeconv.files.foreign_json import MALFORMED
 from caffeconv.files.plain_file import NotPlainFileError, read_plain
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
@@ -288,7 +289,7 @@ def _read_journal(folder: Path, name: str = "journal.json") -> Journal:
     try:
         fields = json.loads(read_plain(folder / name))
         journal = Journal(**fields) if _is_sound(fields) else Journal({}, (), version=0)
-    except (OSError, ValueError, TypeError, RecursionError, NotPlainFileError):
+    except (OSError, NotPlainFileError, *MALFORMED):
         journal = Journal({}, (), version=0)
     if journal.version != _VERSION:
         raise CaffeconvError(

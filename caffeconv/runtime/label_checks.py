@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.foreign_json import MALFORMED
 from caffeconv.tensor.shape import FloatArray
 
 
@@ -46,7 +47,7 @@ def label_checks(metadata: Mapping[str, str]) -> tuple[LabelCheck, ...]:
     try:
         rules = json.loads(metadata.get("caffeconv.labels", "[]"))
         return tuple(_check(**rule) for rule in rules)
-    except (ValueError, TypeError, RecursionError):
+    except MALFORMED:
         return ()
 
 
