@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 USUAL_SCALES = ((8,), (8, 16), (8, 16, 32), (4, 8, 16, 32), (2, 4, 8, 16, 32))
 """Scales of anchors that people choose, by how many."""
+MOST_ANCHORS = 1 << 16
 SYNOPSYS_FIELDS = ("anchor_base_size", "anchor_scale", "anchor_ratio", "max_rois", "rpn_min_size", "rpn_nms_thresh")
 PVANET_FIELDS = ("base_size", "min_size", "post_nms_topn", "nms_thresh")
 XILINX_FIELDS = ("nms_input_num", "nms_output_num", "stride_h", "stride_w", "nms_iou_th", "min_width", "min_height")
@@ -441,6 +442,7 @@ def _anchors_of(bottoms: Shapes) -> int:
 
 def rounded_anchors(base: int, ratios: Sequence[float], scales: Sequence[float]) -> Sequence[Sequence[float]]:
     """Boxes about the middle of a base × base square: for each ratio whole sizes of its area, times each scale."""
+    _refuse_too_many(ratios, scales)
     anchors, middle = [], 0.5 * (base - 1)
     for ratio in ratios:
         width = _whole(np.sqrt(base * base / ratio))
@@ -453,6 +455,7 @@ def rounded_anchors(base: int, ratios: Sequence[float], scales: Sequence[float])
 
 def pixel_anchors(base: int, ratios: Sequence[float], scales: Sequence[float]) -> Sequence[Sequence[float]]:
     """happynear: the same with scales in pixels, where only the product is made whole."""
+    _refuse_too_many(ratios, scales)
     anchors, middle = [], 0.5 * (base - 1)
     for ratio in ratios:
         width = np.sqrt(base * base / ratio)
@@ -461,6 +464,14 @@ def pixel_anchors(base: int, ratios: Sequence[float], scales: Sequence[float]) -
             x, y = (0.5 * _whole(size * scale / base - 1) for size in (width, height))
             anchors.append((middle - x, middle - y, middle + x, middle + y))
     return anchors
+
+
+def _refuse_too_many(ratios: Sequence[float], scales: Sequence[float]) -> None:
+    if len(ratios) * len(scales) > MOST_ANCHORS:
+        raise LayerError(
+            f"{len(ratios)} ratios times {len(scales)} scales; {MOST_ANCHORS} anchors at most are made, and no blob has "
+            "channels for more"
+        )
 
 
 def _whole(value: float) -> float:

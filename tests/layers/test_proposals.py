@@ -35,6 +35,7 @@ def python_proposal(parameters: str, module: str = "rpn.proposal_layer", tops: s
         ("scale: 48 ratio: 0.5 ratio: 1 ratio: 2", "`dialect='happynear'`"),
         ("scale: 8 ratio: 1", "two for each of 1 anchors"),
         ("scale: 8 ratio: -1", "each must be > 0"),
+        ("scale: 8 " * 500 + "ratio: 1 " * 500, "500 ratios times 500 scales; 65536 anchors at most"),
     ],
 )
 def test_refused(tmp_path: Path, fields: str, complaint: str) -> None:
