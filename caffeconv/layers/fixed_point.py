@@ -128,6 +128,8 @@ class FixedNeuron(Elementwise):
                 onnx.change_param("position", onnx.op("Reshape", [position, onnx.ints("one_number", [1])]))
         else:
             position = onnx.op("Floor", [onnx.weight("position")], what="whole_position")
+            if not node.bottom_shapes[0]:
+                position = onnx.op("Squeeze", [position], what="scalar_position")
         if self.follows_data and self.phase == "TRAIN":
             onnx.emit("Identity", [self.numbers.rounded(onnx, x, position)], node.tops)
             return

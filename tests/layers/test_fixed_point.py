@@ -31,6 +31,10 @@ def test_neurons_behind_data_cut(tmp_path: Path) -> None:
     np.testing.assert_array_equal(neuron(tmp_path, said, 1, x), [[0, -0.5, 9, -9.5]])
 
 
+def test_neurons_over_a_scalar(tmp_path: Path) -> None:
+    assert neuron(tmp_path, "fixed_method: OVER_FLOW", 1, np.array(0.8, F)) == F(1)
+
+
 def test_a_neuron_that_is_off_copies(tmp_path: Path) -> None:
     x = np.array([[0.3, -0.9]], F)
     np.testing.assert_array_equal(neuron(tmp_path, "fixed_method: DIFF_S enable: false", 1, x), x)
