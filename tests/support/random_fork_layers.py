@@ -144,6 +144,24 @@ def _quantized_inner_product(sketch: Sketch) -> Layout:
     return f"inner_product_param {{ num_output: {sketch.number(1, 4)} {FILLER} }}", [sketch.blob()], 1
 
 
+def _fixed(kind: Kind, *methods: str) -> Kind:
+    """The layer of that kind, in numbers of few bits as caffe-xilinx has them."""
+
+    def drawn(sketch: Sketch) -> Layout:
+        fields, bottoms, tops = kind(sketch)
+        numbers = sketch.fields(
+            "fixed_param", fixed_method=("OVER_FLOW", *methods), bit_width=(4, 8), enable=(None, None, "false")
+        )
+        return f"{fields} {numbers}", bottoms, tops
+
+    return drawn
+
+
+def _fixed_neuron(sketch: Sketch) -> Layout:
+    fields, bottoms, tops = _fixed(one(), "DIFF_S", "DIFF_A", "DIFF_S_SIGMOID")(sketch)
+    return f"{fields[:-1]} follow_data_layer: {sketch.few(*BOTH)} }}", bottoms, tops
+
+
 def _correlation(sketch: Sketch) -> Layout:
     x, shape = _spatial(sketch)
     numbers = f"kernel_size: {sketch.few(1, 1, 3)} max_displacement: {sketch.number(0, 2)} pad: {sketch.number(0, 3)}"
@@ -208,6 +226,34 @@ def _resized(message: str, formats: tuple[str, ...], modes: tuple[str, ...]) -> 
         return f'{message} {{ data_format: "{layout}" {sizes} {mode} }}', [sketch.blob(5 if "D" in layout else 4)], 1
 
     return drawn
+
+
+def _resize_of_planes(sketch: Sketch, shape: tuple[int, ...]) -> str:
+    turn = sketch.number(0, 3)
+    if turn == 0:
+        return f"resize_param {{ height: {_side(sketch)} width: {_side(sketch)} }}"
+    if turn == 1:
+        return sketch.fields(
+            "resize_param", is_pyramid_test="true", out_height_scale=(0.5, 2), out_width_scale=(1, 1.5)
+        )
+    return sketch.fields("resize_param", resize_ratio=(0.5, 2, 3), type=("BILINEAR", "NEAREST"))
+
+
+def _resize_of_xilinx(sketch: Sketch, shape: tuple[int, ...]) -> str:
+    sizes = f"new_height: {_side(sketch)} new_width: {_side(sketch)}"
+    scales = f"scale_h: {sketch.few(0.5, 2)} scale_w: {sketch.few(1, 1.5)}"
+    return f"deephi_resize_param {{ {sketch.few(sizes, scales)} resize_type: {sketch.few('BILINEAR', 'NEAREST')} }}"
+
+
+def _auto_crop(sketch: Sketch) -> Layout:
+    """To the size of a blob that is no larger; whether both look at the same places, the net says."""
+    x, shape = _spatial(sketch)
+    small = [
+        name
+        for name, other in sketch.blobs.items()
+        if len(other) == 4 and other[2] <= shape[2] and other[3] <= shape[3]
+    ]
+    return "", [x, str(sketch.few(*small))], 1
 
 
 def _resample(sketch: Sketch) -> Layout:
@@ -710,6 +756,11 @@ FORK_KINDS: dict[str, Kind] = {
     "Reorg": _either(*(_with_channels(4, f"reorg_param {{ stride: 2 reverse: {way} }}") for way in BOTH)),
     "ShuffleChannel": _shuffle,
     "Add": _arithmetic("add"), "Sub": _arithmetic("sub"), "Mul": _arithmetic("mul"), "Div": _arithmetic("div"),
+    "DeephiResize": _over(4, _resize_of_xilinx), "Resize": _over(4, _resize_of_planes), "AutoCrop": _auto_crop,
+    "ConvolutionFixed": _fixed(convolution, "DIFF_S"), "InnerProductFixed": _fixed(_quantized_inner_product, "DIFF_S"),
+    "FixedNeuron": _fixed_neuron,
+    "Insanity": one("insanity_param", lb=(2, 3), ub=(4, 8)), "ScaleFilter": one("scale_filter_param", min_scale=(0.5,)),
+    "ScaleTanH": one("scale_tanh_param", init_scale=(1, 0.5, 2)),
     "Axpy": _axpy, "ChannelScale": _channel_scale, "Pairwise": _pairwise, "Mean": _mean,
     "InnerDistance": _inner_distance, "MaskPooling": _mask_pooling, "FlowWarp": _flow_warp,
     **{f"Reduce{name}": _reduce(f"reduce_{name.lower()}_param")
@@ -726,7 +777,8 @@ FORK_KINDS: dict[str, Kind] = {
 }  # fmt: skip
 BY_DIALECT = {
     "akrit2013": "L2Norm", "ultinous": "L2Norm", "retrieval": "L2Norm", "happynear": "Normalize", "tsn": "Normalize",
-    "synopsys": "Reorg", "refinedet": "DetectionOutput", "faceboxes": "PriorBox", "ssd": "PriorBox", "pvanet": "Proposal",
+    "synopsys": "Reorg", "hed": "Crop",
+    "refinedet": "DetectionOutput", "faceboxes": "PriorBox", "ssd": "PriorBox", "pvanet": "Proposal",
     "mini-caffe": "Proposal",
 }  # fmt: skip
 """Dialect → a type whose rule it decides."""

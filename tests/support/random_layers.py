@@ -291,6 +291,8 @@ def _crop(sketch: Sketch) -> Layout:
     all_offsets = offsets * (len(shape) - start) if len(offsets) == 1 else offsets
     cut = (max(1, size - offset) for size, offset in zip(shape[start:], all_offsets, strict=True))
     like = sketch.like((*shape[:start], *cut)) if len(shape) > start else x
+    if sketch.number(0, 4) == 0:  # offset 0 in Caffe; in HED's dialect what the net says
+        return "", [x, sketch.blob(len(shape))], 1
     return f"crop_param {{ axis: {start} {times('offset', offsets)} }}", [x, like], 1
 
 

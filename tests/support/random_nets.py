@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from caffeconv.caffe_format.crop_offset import align_crops
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import LayerError
@@ -102,7 +103,7 @@ def nets(draw: DrawFn, most_layers: int = 12) -> DrawnNet:
             extra = {name: drawn_input.shape for name, drawn_input in sketch.inputs.items()}
             shapes = [[sizes[blob] for blob in layer.bottoms] for sizes in (blobs | extra, others | extra)]
             is_open = shapes[0] != shapes[1]  # what indices an input may hold then, values say
-            built = None if is_open and sketch.inputs else _built(layer, shapes, phase, dialect)
+            built = None if is_open and sketch.inputs else _built(layer, shapes, phase, dialect, layers)
             if built is not None:
                 break
         else:
@@ -143,14 +144,21 @@ def _with_shared_params(
 
 
 def _built(
-    layer: DrawnLayer, shapes: Sequence[Sequence[Shape]], phase: Phase, dialect: str | None
+    layer: DrawnLayer,
+    shapes: Sequence[Sequence[Shape]],
+    phase: Phase,
+    dialect: str | None,
+    before: Sequence[DrawnLayer],
 ) -> tuple[Sequence[Shape], Sequence[Shape], Sequence[Shape]] | None:
     """The shapes of its tops, what they are where values lead to larger bottoms, and those of its parameters.
 
-    None where Caffe refuses the layer, or a blob would be empty or large. shapes: of the bottoms, in either case.
+    None where Caffe refuses the layer, or a blob would be empty or large. shapes: of the bottoms, in either case; before:
+    the layers so far.
     """
     bottoms, _ = shapes
-    proto = text_format.Parse(layer.fields, LayerParameter(type=layer.kind, bottom=layer.bottoms, top=layer.tops))
+    proto = _aligned(layer, before, dialect)
+    if proto is None:
+        return None
     definition = LayerDef(
         "l", layer.kind, layer.bottoms, layer.tops, (), (), proto, phase, NetFolders(Path()), dialect=dialect
     ).with_proto(proto)  # fmt: skip
@@ -173,6 +181,16 @@ def _built(
     if len(tops) != len(layer.tops) or any(not 0 < size <= MOST_VALUES for size in sizes):
         return None
     return tops, others, params
+
+
+def _aligned(layer: DrawnLayer, before: Sequence[DrawnLayer], dialect: str | None) -> LayerParameter | None:
+    """The layer's definition, with the offset that a crop which looks for it finds; None where it finds none."""
+    protos = [
+        text_format.Parse(one.fields, LayerParameter(type=one.kind, bottom=one.bottoms, top=one.tops))
+        for one in (*before, layer)
+    ]
+    crop = align_crops(protos, dialect).get(len(before), protos[-1])
+    return crop if isinstance(crop, LayerParameter) else None
 
 
 def drawn(most_layers: int = 12) -> SearchStrategy[DrawnNet]:
