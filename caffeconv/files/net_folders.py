@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class NetFolders:
         refuse_special(path)
         found = beside if not path.exists() and beside.exists() else path
         refuse_special(found)
-        if self.root is not None and not _is_below(found, self.root):
+        if self.root is not None and not all(_is_below(path, self.root) for path in (found, *_database_files(found))):
             raise CaffeconvError(f"{name}: it lies outside `root={str(self.root)!r}`, and is not read")
         return found
 
@@ -48,6 +49,12 @@ class NetFolders:
         if not _is_below(path, self.output):
             raise CaffeconvError(f"{name}: it lies outside `output_dir={str(self.output)!r}`, and is not written")
         return path
+
+
+def _database_files(folder: Path) -> Iterator[Path]:
+    """What a database is read from, whose library opens it by itself; nothing of a folder of other files."""
+    if (folder / "data.mdb").exists() or (folder / "CURRENT").exists():
+        yield from folder.iterdir()
 
 
 def _is_below(path: Path, folder: Path) -> bool:

@@ -34,6 +34,15 @@ def test_nothing_outside_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in ("/etc/passwd", "../a", "link", "circle"):
         with pytest.raises(CaffeconvError, match=f"^{name}: it lies outside `root='{root}'`, and is not read$"):
             NetFolders(root, root=root).find(name)
+    outside, database = tmp_path / "data.mdb", root / "database"
+    outside.touch()
+    database.mkdir()
+    (database / "data.mdb").symlink_to(outside)
+    with pytest.raises(CaffeconvError, match="database: it lies outside"):
+        NetFolders(root, root=root).find("database")
+    (root / "pictures").mkdir()
+    (root / "pictures" / "elsewhere").symlink_to(outside)  # refused when it is read, not before
+    assert NetFolders(root, root=root).find("pictures") == Path("pictures")
     (root / "a").touch()
     assert NetFolders(root, root=root).find("a") == Path("a")
     assert NetFolders(root, root=root).find("missing") == Path("missing")
