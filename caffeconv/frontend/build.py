@@ -15,7 +15,7 @@ from caffeconv.layers.layer_types import KNOWN_ELSEWHERE, OTHER_NAMES
 from caffeconv.layers.training_only import is_training_only
 from caffeconv.layers.unknown_type import UnknownType
 from caffeconv.tensor.param import Param
-from caffeconv.tensor.shape import Shape, count, format_shape
+from caffeconv.tensor.shape import MOST_AXES, Shape, count, format_shape
 from caffeconv.tensor.window import INT_MAX
 
 
@@ -279,10 +279,10 @@ def refuse_empty(definition: LayerDef, tops: Sequence[Shape]) -> None:
 
 def _check_sizes(definition: LayerDef, tops: Sequence[Shape], *, limited: bool) -> None:
     for blob, shape in zip(definition.tops, tops, strict=False):
-        if len(shape) > 32 or any(dim < 0 for dim in shape):
-            raise LayerError(
-                f"blob '{blob}' would be {'×'.join(map(str, shape))}; sizes of at least 0 on at most 32 axes are possible"
-            )
+        if len(shape) > MOST_AXES:
+            raise LayerError(f"blob '{blob}' would have {len(shape)} axes; {MOST_AXES} at most are possible")
+        if any(dim < 0 for dim in shape):
+            raise LayerError(f"blob '{blob}' would be {'×'.join(map(str, shape))}; sizes of at least 0 are possible")
         total = 1
         for dim in shape:
             total *= max(dim, 1)  # an empty blob of vast sizes is refused too: what follows from them is not empty

@@ -15,7 +15,7 @@ from caffeconv.layers.concat_slice import Split
 from caffeconv.layers.gradient_ops import like_bottom
 from caffeconv.layers.rearranging import Move, moved, moved_back, pixel_shuffle
 from caffeconv.tensor.axis_order import AxisOrder, as_caffe, concatenated, flat, reshaped
-from caffeconv.tensor.shape import Shape, Shapes, canonical_axis, count, format_shape
+from caffeconv.tensor.shape import MOST_AXES, Shape, Shapes, canonical_axis, count, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -162,6 +162,8 @@ class Reshape(_SameValues):
     @classmethod
     def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
         dims = tuple(layer.proto.reshape_param.shape.dim)
+        if len(dims) > MOST_AXES:
+            return ()
         rest = tuple(1 if dim == -1 else dim for dim in dims)
         # the explicit size that stands for the rest is inferred instead; what was inferred before becomes 1
         return [{"dim": (*rest[:i], -1, *rest[i + 1 :])} for i, dim in reversed(list(enumerate(dims))) if dim > 0]

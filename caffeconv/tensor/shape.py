@@ -20,6 +20,10 @@ Dims = tuple[int | None, ...]
 """A shape in which an axis that varies with the batch, or follows from values, is None."""
 
 
+MOST_AXES = 32
+"""Of a blob (caffe: kMaxBlobAxes)."""
+
+
 BATCH = "batch"
 """The name of the first input's batch axis."""
 

@@ -79,7 +79,7 @@ def test_sizes(tmp_path: Path) -> None:
     net = net_of(tmp_path, X, layer("a", "ReLU", "x"))
     for shape, message in (((1 << 16, 1 << 15), "x' would be 65536×32768: blob size exceeds INT_MAX"),
                            ((0, 1 << 31), "blob size exceeds INT_MAX"),
-                           ((1,) * 33, "sizes of at least 0 on at most 32 axes are possible"),
+                           ((1,) * 33, "would have 33 axes; 32 at most are possible"),
                            ((2, -1), "x' would be 2×-1; sizes of at least 0")):  # fmt: skip
         with pytest.raises(InvalidNetError, match=message):
             build(net, {"x": shape})
