@@ -251,14 +251,22 @@ class PlaneResize(Resize):
         weights[np.arange(places), lower], weights[np.arange(places), lower + 1] = 1 - share, share
         return weights[:, :size]
 
+    def top_shapes(self, bottoms: Shapes) -> Shapes:
+        tops = super().top_shapes(bottoms)
+        for axis in self.axes if self.coordinates == "NEAREST" else ():
+            last, size = int(self._sources(tops[0][axis])[-1]), bottoms[0][axis]
+            if last >= size:
+                raise LayerError(
+                    f"place {last} of {size} would be read; NEAREST goes by resize_ratio, with sizes of its own BILINEAR "
+                    "was needed"
+                )
+        return tops
+
+    def _sources(self, places: int) -> NDArray[np.int64]:
+        return (np.arange(places, dtype=np.float32) / np.float32(self.ratio)).astype(np.int64)
+
     def _picks(self, size: int, places: int) -> FloatArray:
-        sources = (np.arange(places, dtype=np.float32) / np.float32(self.ratio)).astype(np.int64)
-        if sources.max() >= size:
-            raise LayerError(
-                f"place {sources.max()} of {size} would be read; NEAREST goes by resize_ratio, with sizes of its own "
-                "BILINEAR was needed"
-            )
-        picks: FloatArray = np.eye(size, dtype=np.float32)[sources]
+        picks: FloatArray = np.eye(size, dtype=np.float32)[self._sources(places)]
         return picks
 
     def lower_gradient(
