@@ -18,6 +18,7 @@ from caffeconv.caffe_format.hdf5 import read_hdf5_weights
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.array_files import read_array
 from caffeconv.data.datum import read_datum
+from caffeconv.data.images import read_image
 from caffeconv.data.lmdb_pages import LmdbFile
 from caffeconv.data.records import open_records
 from caffeconv.infogain.hierarchy import read_hierarchy
@@ -108,12 +109,25 @@ def _command(*words: str) -> Callable[[Path], None]:
     return run
 
 
+def _hdf5_data(path: Path) -> None:
+    """Over a net with an HDF5Data layer."""
+    source, net = path.with_name("list.txt"), path.with_name("net.prototxt")
+    source.write_text(f"{path}\n")
+    fields = f'hdf5_data_param {{ source: "{source}" batch_size: 2 }}'
+    net.write_text(f'layer {{ name: "d" type: "HDF5Data" top: "data" top: "label" {fields} }}')
+    _command("run", str(net), "-q")(path)
+
+
 _ARRAYS = ("fixtures/hostile/arrays/*.np[yz]", "fixtures/goldens/layers/a*/*.npz")
 _NETS = ("fixtures/goldens/*/*/net.prototxt", "fixtures/hostile/prototxt/*.prototxt")
 HARNESSES = {
     "caffemodel": Harness(_weights, ("fixtures/goldens/**/*.caffemodel", "fixtures/hostile/weights/*.caffemodel")),
     "binaryproto": Harness(lambda path: read_binaryproto(path).array(), ("fixtures/**/*.binaryproto",)),
     "hdf5": Harness(_hdf5, ("fixtures/**/*.caffemodel.h5", "fixtures/hostile/hdf5_weights/*.h5")),
+    "hdf5_data": Harness(_hdf5_data, ("fixtures/solvers/*/data.h5",)),
+    "pictures": Harness(
+        lambda path: read_image(path, color=None), ("fixtures/digits/*.png", "fixtures/hostile/pictures/*.png")
+    ),
     "arrays": Harness(lambda path: read_array(path, "H"), _ARRAYS),
     "matrix": Harness(read_matrix, ("fixtures/hostile/arrays/*.np[yz]", "fixtures/digits/labels.txt")),
     "solver": Harness(_solver, ("fixtures/solvers/*/solver.prototxt", "fixtures/digits/solver.prototxt")),
