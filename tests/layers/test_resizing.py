@@ -125,7 +125,7 @@ def test_downsample_leaves_out_nan(tmp_path: Path) -> None:
         ('type: "UpsampleDarknet" upsample_darknet_param { stride: 0 }', "stride is 0"),
         ('type: "Resize" resize_param { resize_ratio: 0 }', "resize_ratio is 0"),
         ('type: "Resize" resize_param { resize_factor: 2 }', "another fork's Resize"),
-        ('type: "Resize" resize_param { height: 9 width: 9 }', "place 8 of 4"),
+        ('type: "Resize" resize_param { height: 9 width: 9 }', "place 8 of 3"),
         ('type: "DeephiResize" deephi_resize_param { new_height: 9 }', "should be set at the same time"),
         ('type: "Downsample"', "at least 2 were needed"),
     ],
