@@ -69,7 +69,7 @@ class Outputs:
     callback=lambda _, __, value: value and checked_provider(value),
     help="Where to compute. By default the CPU where solver_mode says so, else a GPU where onnxruntime has CUDA.",
 )
-@click.option("--threads", type=click.IntRange(1), help="Threads of onnxruntime.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of onnxruntime.")
 @click.option("--seed", type=int, help="For fillers, dropout and random crops, instead of random_seed; 0 by default.")
 @click.option(
     "--allow-python",

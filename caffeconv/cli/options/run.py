@@ -196,7 +196,7 @@ _DATA_OPTIONS = (
     click.option("--resume", is_flag=True, help="Continue -o FILE where an interrupted run stopped."),
     click.option("--skip-bad", is_flag=True,
                  help="Pass over damaged items, and list them at the end, instead of stopping at the first."),
-    click.option("--decoders", type=click.IntRange(0), metavar="N",
+    click.option("--decoders", type=click.IntRange(0, 1024), metavar="N",
                  help="Threads that read, decode and transform.  [default: one for each core]"),
     click.option("--engine", type=click.Choice(["process", "ray"], case_sensitive=False), default="process", show_default=True,
                  help="What computes: this process, or the workers of a Ray cluster, which share the items."),
