@@ -263,7 +263,8 @@ class PlaneResize(Resize):
         return tops
 
     def _sources(self, places: int) -> NDArray[np.int64]:
-        return (np.arange(places, dtype=np.float32) / np.float32(self.ratio)).astype(np.int64)
+        sources: NDArray[np.int64] = (np.arange(places, dtype=np.float32) / np.float32(self.ratio)).astype(np.int64)
+        return sources
 
     def _picks(self, size: int, places: int) -> FloatArray:
         picks: FloatArray = np.eye(size, dtype=np.float32)[self._sources(places)]
