@@ -126,7 +126,9 @@ def write_mat73(path: Path, **variables: NDArray[np.generic]) -> None:
 
 
 @given(arrays(np.float32, st.integers(1, 4).map(lambda n: (n, n)), elements=st.floats(-9, 9, width=32)))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=5)  # a child process for each old .mat
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=5
+)  # a child process for each old .mat
 def test_every_form_gives_the_same(tmp_path: Path, matrix: NDArray[np.float32]) -> None:
     np.savetxt(tmp_path / "H.csv", matrix, delimiter=",")
     np.save(tmp_path / "H.npy", matrix)
