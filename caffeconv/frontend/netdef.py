@@ -78,7 +78,7 @@ def draft_net(source: NetSource, options: NetOptions) -> tuple[NetDef, list[Diag
 
 def _in_other_states(left_out: Sequence[LayerParameter], state: NetState) -> dict[str, str]:
     """Blobs of layers that the net's rules leave out → which layer makes the blob, and how to have it."""
-    hints = {}
+    hints: dict[str, str] = {}
     for layer in reversed(left_out):
         kind = LAYERS.get(layer.type)
         hint = f"Layer '{layer.name}' ({layer.type}) makes it{_state_words(layer, state)}."

@@ -85,7 +85,7 @@ LAYERS = LayerTypes(
         "Interp": "resampling.Interp",
         "L2Norm": "norms.L2Norm",
         "L2Normalize": "norms.L2Normalize",
-        "LRN": "normalization.LRN",
+        "LRN": "lrn.LRN",
         "LSTM": "recurrent.LSTM",
         "LSTMUnit": "recurrent.LSTMUnit",
         "Local": "local.Local",

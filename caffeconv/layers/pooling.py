@@ -155,10 +155,10 @@ class Pooling(Layer):
     def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
         p = layer.proto.pooling_param
         repairs: list[Settings] = []
-        if p.HasField("stride") and (p.HasField("stride_h") or p.HasField("stride_w")):
-            repairs.append({"stride": (p.stride,)})
-        if p.HasField("pad_h") != p.HasField("pad_w") or (p.HasField("pad") and p.HasField("pad_h")):
-            repairs.append({"pad": (p.pad or p.pad_h or p.pad_w,)})
+        if p.stride and (p.HasField("stride_h") or p.HasField("stride_w")):
+            repairs.append({"stride": tuple(p.stride)})
+        if p.HasField("pad_h") != p.HasField("pad_w") or (p.pad and p.HasField("pad_h")):
+            repairs.append({"pad": tuple(p.pad) or (p.pad_h or p.pad_w,)})
         return repairs
 
     def window(self, bottom: Shape) -> Window:
