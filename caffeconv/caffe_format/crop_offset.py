@@ -7,7 +7,7 @@ bottom looks at: x = scale·y + shift. The offset makes both look at the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -46,35 +46,96 @@ class Places:
         return Places(1 / self.scale, -self.shift / self.scale)
 
 
+MOST_SCALE = 1 << 31
+"""Beyond it, or below its inverse, a place looks at no place of any blob's."""
 Views = tuple[Places, Places]
 """Height and width."""
 NO_CHANGE: Views = (Places(), Places())
 
 
-def crop_offset(crop: LayerParameter, layers: Sequence[LayerParameter], inputs: Sequence[str]) -> list[int]:
-    """Height and width to leave out of a Crop layer's first bottom, from the layers before it; or CannotAlignError."""
-    if len(crop.bottom) != 2:
-        raise CannotAlignError(
-            f"{len(crop.bottom)} bottoms; the blob to crop and the blob of the wanted size were needed"
-        )
-    # a blob written in place counts as the first layer's that makes it, and in-place layers change no place
-    makers = {top: layer for layer in reversed(layers) for top in layer.top}
-    paths = [_walk_back(blob, makers, inputs) for blob in crop.bottom]
-    meeting = next((blob for blob in paths[1] if blob in paths[0]), None)
-    if meeting is None:
-        raise CannotAlignError(f"Cannot align apparently disconnected blobs. ('{crop.bottom[0]}', '{crop.bottom[1]}')")
-    offsets = []
-    for axis in range(2):
-        first, second = (_view(path, meeting, makers, axis) for path in paths)
-        offset = (second.shift - first.shift) / first.scale
-        if first.scale != second.scale:
+class BlobPlaces:
+    """Which places of earlier blobs those of later ones look at, as a net's layers are added one after another.
+
+    inputs: blobs that are there before all layers. A blob written in place counts as the first layer's that makes it, and
+    in-place layers change no place.
+    """
+
+    def __init__(self, inputs: Iterable[str] = ()) -> None:
+        self._makers: dict[str, LayerParameter] = {}
+        self._origins: dict[str, tuple[str, Views]] = {}
+        """Blob → the earliest blob that only layers of known places lie between, and its places that the blob looks at."""
+        self._inputs = frozenset(inputs)
+
+    def add(self, layer: LayerParameter) -> None:
+        for top in layer.top:
+            if top in self._makers or top in self._inputs:
+                continue
+            self._makers[top] = layer
+            if layer.bottom and layer.bottom[0] != top:
+                self._origins[top] = self._origin_through(layer, top)
+
+    def _origin_through(self, layer: LayerParameter, top: str) -> tuple[str, Views]:
+        try:
+            own = _layer_view(layer)
+        except CannotAlignError:
+            return top, NO_CHANGE
+        origin, views = self._origin(layer.bottom[0])
+        height, width = own[0].then(views[0]), own[1].then(views[1])
+        is_far = any(max(abs(view.scale.numerator), view.scale.denominator) > MOST_SCALE for view in (height, width))
+        return (top, NO_CHANGE) if is_far else (origin, (height, width))
+
+    def _origin(self, blob: str) -> tuple[str, Views]:
+        return self._origins.get(blob, (blob, NO_CHANGE))
+
+    def offset(self, crop: LayerParameter) -> list[int]:
+        """Height and width to leave out of a Crop layer's first bottom; CannotAlignError where no offset follows."""
+        if len(crop.bottom) != 2:
             raise CannotAlignError(
-                f"'{crop.bottom[0]}' and '{crop.bottom[1]}' differ in scale by {float(second.scale / first.scale):g}"
+                f"{len(crop.bottom)} bottoms; the blob to crop and the blob of the wanted size were needed"
             )
-        if offset < 0 or offset.denominator != 1:
-            raise CannotAlignError(f"the offset would be {float(offset):g}; a whole number from 0 on was needed")
-        offsets.append(int(offset))
-    return offsets
+        origins = [self._origin(blob) for blob in crop.bottom]
+        if origins[0][0] != origins[1][0]:
+            raise self._no_common_blob(crop)
+        offsets = []
+        for axis in range(2):
+            first, second = (views[axis] for _, views in origins)
+            offset = (second.shift - first.shift) / first.scale
+            if first.scale != second.scale:
+                raise CannotAlignError(
+                    f"'{crop.bottom[0]}' and '{crop.bottom[1]}' differ in scale by {float(second.scale / first.scale):g}"
+                )
+            if offset < 0 or offset.denominator != 1:
+                raise CannotAlignError(f"the offset would be {float(offset):g}; a whole number from 0 on was needed")
+            offsets.append(int(offset))
+        return offsets
+
+    def _no_common_blob(self, crop: LayerParameter) -> CannotAlignError:
+        """Which layer stands between two bottoms and the blob where they part, or that there is no such blob."""
+        paths = [self._path(blob) for blob in crop.bottom]
+        meeting = next((blob for blob in paths[1] if blob in paths[0]), None)
+        if meeting is None:
+            return CannotAlignError(
+                f"Cannot align apparently disconnected blobs. ('{crop.bottom[0]}', '{crop.bottom[1]}')"
+            )
+        for path in paths:
+            for blob in path:
+                if blob == meeting:
+                    break
+                try:
+                    _layer_view(self._makers[blob])
+                except CannotAlignError as error:
+                    return error
+        return CannotAlignError(f"'{crop.bottom[0]}' and '{crop.bottom[1]}' lie further apart than any blob is wide")
+
+    def _path(self, blob: str) -> dict[str, None]:
+        """A blob, the first bottom of its layer, and so on to an input, in order."""
+        path = {blob: None}
+        while blob in self._makers and self._makers[blob].bottom:
+            blob = self._makers[blob].bottom[0]
+            if blob in path:
+                break
+            path[blob] = None
+        return path
 
 
 @dataclass(frozen=True)
@@ -103,45 +164,40 @@ def align_crops(
     """
     if dialect is None and any(layer.type in KIN_OF_HED for layer in layers):
         dialect = "hed"
+    if not any(_looks_for_offset(layer, dialect) for layer in layers):
+        return {}
     aligned: dict[int, LayerParameter | UndecidedCrop | str] = {}
-    known = list(layers)
+    places = BlobPlaces()
     for i, layer in enumerate(layers):
-        is_own_type = layer.type == SELF_ALIGNING
-        if layer.HasField("crop_param") or not (is_own_type or (layer.type == "Crop" and dialect in (None, "hed"))):
-            continue
-        try:
-            offset = crop_offset(layer, known[:i], ())
-        except CannotAlignError as error:
-            if is_own_type or dialect == "hed":
-                aligned[i] = f"{error}. `crop_param {{ offset: … }}` says the offset itself"
-            continue
-        if not is_own_type and dialect is None:
-            if any(offset):
-                aligned[i] = UndecidedCrop(offset)
-            continue
-        known[i] = LayerParameter()
-        known[i].CopyFrom(layer)
-        known[i].crop_param.offset.extend(offset)
-        aligned[i] = known[i]
+        result = _aligned(layer, places, dialect)
+        if result is not None:
+            aligned[i] = result
+        places.add(result if isinstance(result, LayerParameter) else layer)
     return aligned
 
 
-def _walk_back(blob: str, makers: Mapping[str, LayerParameter], inputs: Sequence[str]) -> list[str]:
-    """A blob, the first bottom of its layer, and so on to an input."""
-    path = [blob]
-    while blob not in inputs and blob in makers and makers[blob].bottom:
-        blob = makers[blob].bottom[0]
-        if blob in path:
-            break
-        path.append(blob)
-    return path
+def _looks_for_offset(layer: LayerParameter, dialect: str | None) -> bool:
+    has_rule = layer.type == SELF_ALIGNING or (layer.type == "Crop" and dialect in (None, "hed"))
+    return has_rule and not layer.HasField("crop_param")
 
 
-def _view(path: Sequence[str], meeting: str, makers: Mapping[str, LayerParameter], axis: int) -> Places:
-    view = Places()
-    for blob in path[: path.index(meeting)]:
-        view = view.then(_layer_view(makers[blob])[axis])
-    return view
+def _aligned(
+    layer: LayerParameter, places: BlobPlaces, dialect: str | None
+) -> LayerParameter | UndecidedCrop | str | None:
+    if not _looks_for_offset(layer, dialect):
+        return None
+    is_own_type = layer.type == SELF_ALIGNING
+    try:
+        offset = places.offset(layer)
+    except CannotAlignError as error:
+        is_needed = is_own_type or dialect == "hed"
+        return f"{error}. `crop_param {{ offset: … }}` says the offset itself" if is_needed else None
+    if not is_own_type and dialect is None:
+        return UndecidedCrop(offset) if any(offset) else None
+    result = LayerParameter()
+    result.CopyFrom(layer)
+    result.crop_param.offset.extend(offset)
+    return result
 
 
 def _layer_view(layer: LayerParameter) -> Views:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from google.protobuf.message import Message
 
-from caffeconv.caffe_format.crop_offset import CannotAlignError, crop_offset
+from caffeconv.caffe_format.crop_offset import BlobPlaces, CannotAlignError
 from caffeconv.caffe_format.prototxt import NetSource, is_repeated
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter, V0LayerParameter, V1LayerParameter
 from caffeconv.errors import CaffeconvError, near_name
@@ -405,17 +405,23 @@ def upgrade_v1(source: NetSource) -> NetSource:
         kind = source.extra.get(line, {}).get("type")
         if isinstance(kind, str):
             layer.type = "".join(word.capitalize() for word in kind.split("_"))
-    for i, (layer, line) in enumerate(zip(net.layer, source.lines, strict=True)):
-        if layer.type != "Crop":
-            continue
+    if any(layer.type == "Crop" for layer in net.layer):
+        _align_old_crops(net, source)
+    return replace(source, net=net)
+
+
+def _align_old_crops(net: NetParameter, source: NetSource) -> None:
+    places = BlobPlaces(net.input)
+    for layer, line in zip(net.layer, source.lines, strict=True):
         try:
-            layer.crop_param.offset.extend(crop_offset(layer, net.layer[:i], net.input))
+            if layer.type == "Crop":
+                layer.crop_param.offset.extend(places.offset(layer))
         except CannotAlignError as error:
             raise CaffeconvError(
                 f"{_where(source, layer.name, line)}: {error}. The old CROP layer finds its offset itself; write the "
                 'net in today\'s form, with `layer { type: "Crop" crop_param { axis: 2 offset: … } }`.'
             ) from None
-    return replace(source, net=net)
+        places.add(layer)
 
 
 def _refuse_layer_and_layers(source: NetSource) -> None:
