@@ -80,5 +80,5 @@ def test_a_fixed_batch_is_filled(most: int, sizes: list[int]) -> None:
 
 
 def test_a_net_without_data_asks_for_them() -> None:
-    with pytest.raises(CaffeconvError, match=r"`calibrate=\[…\]` with pictures"):
+    with pytest.raises(CaffeconvError, match=r"`calibrate=…` with pictures"):
         read()

@@ -157,7 +157,7 @@ def test_backward_after_a_part_runs_on_what_the_blobs_hold(tmp_path: Path) -> No
     assert net.blobs["y"].data.item(0) == 49
 
 
-@pytest.mark.parametrize("given", [X, "prob", {"x": X}])
+@pytest.mark.parametrize("given", [X, {"x": X}])
 def test_arrays_by_position_are_told_where_they_belong(tmp_path: Path, given: object) -> None:
     net = net_of(tmp_path, CHAIN)
     with pytest.raises(caffeconv.CaffeconvError, match=r"given by their blobs' names: forward\(data=array\)"):
