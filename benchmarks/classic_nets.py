@@ -82,8 +82,7 @@ def resnet50(net: Prototxt) -> None:
             name, stride = f"res{stage}{'abcdef'[i]}", 2 if i == 0 and stage > 2 else 1
             shortcut = x if i else net.conv_bn(f"{name}/1", x, 4 * width, 1, stride=stride, relu=False)
             x = net.conv_bn(f"{name}/2b", net.conv_bn(f"{name}/2a", x, width, 1, stride=stride), width)
-            x = net.layer("Eltwise", name, [shortcut, net.conv_bn(f"{name}/2c", x, 4 * width, 1, relu=False)],
-                          "eltwise_param { coeff: 0.7 coeff: 0.7 }")  # fmt: skip
+            x = net.layer("Eltwise", name, [shortcut, net.conv_bn(f"{name}/2c", x, 4 * width, 1, relu=False)])
             x = net.layer("ReLU", f"{name}/relu", x, top=x)
     net.layer("Softmax", "prob", net.fc("fc1000", _mean(net, x), 1000, relu=False))
 
