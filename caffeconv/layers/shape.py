@@ -401,7 +401,11 @@ class Squeeze(_SameValues):
         return [tuple(size for axis, size in enumerate(x) if axis not in dropped)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        if len(onnx.dims(node.tops[0])) == len(node.bottom_shapes[0]):
+        shape = node.bottom_shapes[0]
+        if not self.axes:  # an axis whose length values decide would stay, or go, in each pass anew
+            ones = tuple(dim for dim, size in zip(onnx.dims(node.bottoms[0]), shape, strict=True) if size == 1)
+            onnx.fixed(ones, "Squeeze without `axis` needs to know which axes have length 1; `axis` says which")
+        if len(onnx.dims(node.tops[0])) == len(shape):
             onnx.emit("Identity", node.bottoms, node.tops)
         else:
             onnx.reshape(node.bottoms[0], onnx.dims(node.tops[0]), to=node.tops[0])

@@ -56,7 +56,6 @@ WITHOUT_TEST_FILE: dict[str, str] = {
     "layers/rois.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/scale.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/select.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
-    "layers/shape.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/shared_memory.py": "passes/test_shared_memory.py",
     "layers/softmax.py": "Caffe's recorded numbers: test_goldens.py, layers/test_layer_gradients.py",
     "layers/video.py": "layers/test_forks.py, layers/test_layer_gradients.py",
