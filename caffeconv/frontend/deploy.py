@@ -43,9 +43,11 @@ def to_deploy(source: NetSource, options: NetOptions) -> NetSource:
     Raises UnknownSizeError where an input's shape cannot be known.
     """
     source = upgrade_net(source)
-    options = _in_whole_state(source, options)
-    source = _with_layers_of_other_phase(source, options)
     net, problems = draft_net(source, options)
+    if _made_and_missing(net.layers)[1]:
+        options = _in_whole_state(source, options)
+        source = _with_layers_of_other_phase(source, options)
+        net, problems = draft_net(source, options)
     labels = _labels(net.layers) - options.shapes.keys()
     deploy = _DeployNet(net.layers, labels, options.shapes)
     for layer in net.layers:

@@ -261,15 +261,14 @@ def _count_uses(
 def _unknown_bottom(
     layer: LayerDef, bottom: str, index: int, known: Sequence[str], elsewhere: str | None
 ) -> Diagnostic:
-    near = close_names(bottom, known) if elsewhere is None else []
-    hint = f"Did you mean '{near[0]}'? " if near else ""
-    hint += (
-        elsewhere
-        if elsewhere is not None
-        else (
+    if elsewhere is None:
+        near = close_names(bottom, known)
+        hint = f"Did you mean '{near[0]}'? " if near else ""
+        hint += (
             "No layer above makes this blob in this phase; an input needs a shape (`input_shape`, or an Input layer)."
         )
-    )
+    else:
+        hint = elsewhere
     kind = LAYERS.get(layer.type)
     if kind is not None and index in kind.label_bottoms:
         hint += f" It holds labels: a net for use has no layer '{layer.name}', and `deploy=True` takes it out."

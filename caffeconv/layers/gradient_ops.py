@@ -131,10 +131,9 @@ def suits_library(window: Window) -> bool:
     return len(window.kernel) == 2 and (count(window.kernel) > 1 or max(window.stride) > 1)
 
 
-def window_fields(window: Window) -> dict[str, int]:
+def window_fields(window: Window, names: Sequence[str] = ("kernel", "stride", "pad", "dilation")) -> dict[str, int]:
     """The attributes by which our library's operators know a window of two axes."""
-    fields = {"kernel": window.kernel, "stride": window.stride, "pad": window.pad, "dilation": window.dilation}
-    return {f"{name}_{axis}": size for name, sizes in fields.items() for axis, size in zip("hw", sizes, strict=True)}
+    return {f"{name}_{axis}": size for name in names for axis, size in zip("hw", getattr(window, name), strict=True)}
 
 
 def spread_windows(

@@ -13,7 +13,7 @@ from caffeconv.caffe_pb2 import LayerParameter, PoolingParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings
-from caffeconv.layers.gradient_ops import added_at, spread_windows, times
+from caffeconv.layers.gradient_ops import added_at, spread_windows, times, window_fields
 from caffeconv.tensor.axis_order import AxisOrder, Segment, flat
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
 from caffeconv.tensor.window import (
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
 Method = Literal["MAX", "AVE", "STOCHASTIC", "AVE_EXC_PAD"]
-_FIELDS = ("kernel", "stride", "pad")
 METHODS: tuple[Method, ...] = ("MAX", "AVE", "STOCHASTIC", "AVE_EXC_PAD")
 AVERAGES = frozenset(("AVE", "AVE_EXC_PAD"))
 LOWEST = float(np.finfo(np.float32).min)
@@ -387,12 +386,10 @@ def pooling_diff(
             return onnx.op("Expand", [shared, onnx.ints("whole_bottom", like)], what="bottom_diff")
         ones = onnx.floats("window_ones", np.ones((shape[1], 1, *window.kernel)))
         return spread_windows(
-            onnx, shared, ones, window, shape[1],
-            positions=pooled, size=shape[2:], what="bottom_diff",
-        )  # fmt: skip
+            onnx, shared, ones, window, shape[1], positions=pooled, size=shape[2:], what="bottom_diff"
+        )
     if onnx.training_ops and window.dilation == (1, 1):
-        sizes = zip("hw", window.kernel, window.stride, window.pad, strict=True)
-        fields = {f"{name}_{axis}": size for axis, *own in sizes for name, size in zip(_FIELDS, own, strict=True)}
+        fields = window_fields(window, ("kernel", "stride", "pad"))
         return onnx.library_values("MaxPoolGrad", [bottom, top_diff], 1, what="bottom_diff", **fields)[0]
     x, padded, attributes = _padded(onnx, method, window, shape, pooled, bottom)
     greatest, indices = onnx.ops("MaxPool", [x], 2, what="winner", **attributes)

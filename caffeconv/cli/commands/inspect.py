@@ -176,8 +176,8 @@ def _explain(report: Report, layer: str, *, as_json: bool) -> None:
         for diagnostic in report.diagnostics:
             if diagnostic.layer == layer and diagnostic.severity == "error":
                 raise CaffeconvError(str(diagnostic)) from None
-        matches = close_names(layer, [other.name for other in report.layers], 3)
         names = [other.name for other in report.layers]
+        matches = close_names(layer, names, 3)
         more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         hint = (
             f" Did you mean {' or '.join(matches)}?" if matches else f" Layers: {', '.join(names[:MOST_NAMES])}{more}."
