@@ -3,10 +3,10 @@
     python benchmarks/training.py [--threads 2] [--seconds 5] [--nets lenet cifar caffenet squeezenet]
 
 SGD with momentum and weight decay; medians. Where PyTorch is installed, the same layers, loss and update in it, on as many
-threads; and a script's own loop, which runs forward and backward and changes the parameters with numpy. All in turns of a few
-iterations, of which the first does not count: threads of the one before may still spin. Then the nodes on which onnxruntime
-spends most of the iteration; and images/s with a Data layer over an LMDB of such pictures, uncompressed, and the most memory
-that a process of its own takes for it.
+threads; and a script's own loop, which runs forward and backward and changes the parameters with numpy. All in turns of half
+a second, whose beginning does not count: threads of the one before may still spin. Then the nodes on which onnxruntime spends
+most of the iteration; and images/s with a Data layer over an LMDB of such pictures, uncompressed, and the most memory that a
+process of its own takes for it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import lmdb
 import numpy as np
@@ -245,14 +246,42 @@ def own_loop(solver: Solver[Net]) -> Callable[[], object]:
     return step
 
 
-def turn(call: Callable[[], object], runs: int = 4) -> list[float]:
-    """Seconds that calls take, without those of the first."""
-    times = []
-    for _ in range(runs + 1):
-        start = time.perf_counter()
+TURN, SPIN = 0.5, 0.15
+"""Seconds that a contestant goes on for, at least, and those at its beginning that do not count."""
+
+
+def turn(call: Callable[[], object]) -> list[float]:
+    """Seconds that calls take, without those of the first ones."""
+    times: list[float] = []
+    begin = time.perf_counter()
+    call()
+    while (start := time.perf_counter()) < begin + TURN or len(times) < 2:
         call()
-        times.append(time.perf_counter() - start)
-    return times[1:]
+        if start > begin + SPIN:
+            times.append(time.perf_counter() - start)
+    return times
+
+
+def seconds_outside(solver: Solver[Net]) -> list[float]:
+    """Of each iteration from now on, the seconds that it was not in onnxruntime; grows as the solver goes on."""
+    (entry,) = solver._stepper._entries.values()
+    iterate, run_session = solver._iterate, entry.run.run
+    outside: list[float] = []
+
+    def timed_run() -> None:
+        start = time.perf_counter()
+        run_session()
+        outside[-1] -= time.perf_counter() - start
+
+    def timed_iteration(first: int) -> None:
+        start = time.perf_counter()
+        outside.append(0.0)
+        iterate(first)
+        outside[-1] += time.perf_counter() - start
+
+    patch.object(entry.run, "run", timed_run).start()
+    patch.object(solver, "_iterate", timed_iteration).start()
+    return outside
 
 
 def slowest_nodes(solver: Solver[Net], threads: int) -> list[str]:
@@ -326,24 +355,26 @@ def measure(name: str, threads: int, seconds: float) -> None:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other_folder:
         solver = ours(chain, threads, Path(folder))
         solver.step(2)
-        (entry,) = solver._stepper._entries.values()
         nodes = slowest_nodes(solver, threads)
         contestants: dict[str, Callable[[], object]] = {
             "ours": lambda: solver.step(1),
-            "onnxruntime alone": entry.run.run,
             "own loop": own_loop(ours(chain, threads, Path(other_folder))),
         }
         if (theirs := torch_step(chain, threads)) is not None:
             contestants["PyTorch"] = theirs
         times: dict[str, list[float]] = {contestant: [] for contestant in contestants}
+        outside: list[float] = []
+        outside_all = seconds_outside(solver)
         end = time.monotonic() + seconds
         while time.monotonic() < end or len(times["ours"]) < 8:
             for contestant, call in contestants.items():
-                times[contestant] += turn(call)
+                times[contestant] += (calls := turn(call))
+                if contestant == "ours":
+                    outside += outside_all[-len(calls) :]
     medians = {contestant: statistics.median(values) for contestant, values in times.items()}
     step = medians["ours"]
-    outside = max(0.0, step - medians["onnxruntime alone"]) / step
-    print(f"{name}, batch {chain.shape[0]}: {chain.shape[0] / step:.0f} images/s, {outside:.1%} outside onnxruntime")
+    share = statistics.median(outside) / step
+    print(f"{name}, batch {chain.shape[0]}: {chain.shape[0] / step:.0f} images/s, {share:.1%} outside onnxruntime")
     for contestant, median in medians.items():
         print(f"{median * 1e3:8.2f} ms  {contestant}, {median / step:.2f} times ours")
     print("  of which:")

@@ -92,22 +92,27 @@ def spread_by_convolution(
 ) -> str | None:  # fmt: skip
     """As `spread_windows`, of places that lie as close as the image: a convolution with every filter turned round.
 
-    shape: the weight's. None where the windows lie further apart, or where there are fewer places than pixels, so that the
-    convolution would have more to do.
+    shape: the weight's. None where the windows lie further apart, or where the other form is faster, as the convolution would
+    have more to do.
     """
     axes = len(window.kernel)
     pads = [d * (k - 1) - p for d, k, p in zip(window.dilation, window.kernel, window.pad, strict=True)]
-    if any(s > 1 for s in window.stride) or any(p < 0 for p in pads) or count(positions) < count(size):
+    if any(s > 1 for s in window.stride) or any(p < 0 for p in pads):
         return None
     ends = [s - n + d * (k - 1) - p for s, n, d, k, p in zip(
         size, positions, window.dilation, window.kernel, pads, strict=True
     )]  # fmt: skip
     if any(end < 0 for end in ends):
         return None
-    if onnx.training_ops and suits_library(window):
-        fields = {**window_fields(window), "height": size[0], "width": size[1]}
-        return onnx.library_values("ConvBottomGrad", [places, weight], 1, what=what, group=group, **fields)[0]
     outputs, inside = shape[0] // group, shape[1]
+    has_fewer_places = count(positions) < count(size)
+    if onnx.training_ops and suits_library(window):
+        useful = _useful_sums(inside, positions[1], size[1])
+        if useful >= LEAST_USEFUL or (group > 1 and not has_fewer_places):
+            fields = {**window_fields(window), "height": size[0], "width": size[1]}
+            return onnx.library_values("ConvBottomGrad", [places, weight], 1, what=what, group=group, **fields)[0]
+    if has_fewer_places or (group == 1 and 2 * inside < outputs):
+        return None
     filters = weight
     if group > 1:
         filters = onnx.reshape(filters, (group, outputs, inside, *window.kernel), what="filters_by_group")
@@ -129,6 +134,16 @@ def spread_by_convolution(
 def suits_library(window: Window) -> bool:
     """Whether our library's operators know such a window, and are faster than products of matrices, as for one place."""
     return len(window.kernel) == 2 and (count(window.kernel) > 1 or max(window.stride) > 1)
+
+
+SUMS_AT_ONCE, LEAST_USEFUL = 32, 0.4
+"""Of our library's sums for a convolution's bottom, at least this share has to be useful: it makes so many channels' at a time,
+and what windows see left and right of the places is zeros. With less, a ConvTranspose is faster."""
+
+
+def _useful_sums(channels: int, positions: int, size: int) -> float:
+    """The share of useful ones among the sums that ConvBottomGrad makes; the places' and the bottom's width."""
+    return channels / (SUMS_AT_ONCE * -(-channels // SUMS_AT_ONCE)) * min(1.0, positions / size)
 
 
 def window_fields(window: Window, names: Sequence[str] = ("kernel", "stride", "pad", "dilation")) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -68,42 +68,49 @@ class SwappedArrays(Generic[Key]):
 
 
 class BoundRun:
-    """A session's inputs and outputs, float32 in C order, where they lie."""
+    """A session's inputs and outputs, float32 in C order, where they lie.
+
+    Two bindings take turns: arrays that change places after each run are then where the last but one had them, and need not
+    be bound again.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._binding = session.binding()
-        self._as_ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
-        self._values: dict[tuple[int, str], tuple[FloatArray, onnxruntime.OrtValue]] = {}
-        """(Array, name) → the array, which must live as long, and onnxruntime's view of it."""
-        self._held: list[FloatArray] = []
-        """What else has to live until the run is over."""
+        self._turn, self._next = _Binding(session), _Binding(session)
 
     def bind_input(self, name: str, array: FloatArray, *, lasting: bool = True) -> None:
         """Makes an array the input of that name. lasting: whether it will be there in later runs too."""
-        shape = self._session.inputs[name]
-        self._binding.bind_ortvalue_input(name, self._view(name, array, shape, lasting=lasting))
+        self._turn.bind(
+            name, array, self._session.inputs[name], self._turn.of_session.bind_ortvalue_input, lasting=lasting
+        )
 
     def bind_output(self, name: str, array: FloatArray, *, lasting: bool = True) -> None:
         """Makes an array the place that the output of that name is written to."""
-        shape = self._session.outputs[name]
-        self._binding.bind_ortvalue_output(name, self._view(name, array, shape, lasting=lasting))
-
-    def _view(
-        self, name: str, array: FloatArray, shape: Iterable[int | str], *, lasting: bool
-    ) -> onnxruntime.OrtValue:  # fmt: skip
-        known = self._values.get((id(array), name))
-        if known is not None and known[0] is array:
-            return known[1]
-        view = array.reshape([int(size) for size in shape]) if lasting else np.asarray(array, np.float32, order="C")
-        value = self._as_ort_value(view)
-        if lasting:
-            self._values[id(array), name] = array, value
-        else:
-            self._held.append(view)
-        return value
+        self._turn.bind(
+            name, array, self._session.outputs[name], self._turn.of_session.bind_ortvalue_output, lasting=lasting
+        )
 
     def run(self) -> None:
         """Runs the session once; Python layers that have run in this pass give again what they gave."""
-        self._session.run_bound(self._binding, same_pass=True)
-        self._held.clear()
+        self._session.run_bound(self._turn.of_session, same_pass=True)
+        self._turn, self._next = self._next, self._turn
+
+
+class _Binding:
+    """What is bound to the names of a session's inputs and outputs, which no two of these share."""
+
+    def __init__(self, session: Session) -> None:
+        self.of_session = session.binding()
+        self._as_ort_value = import_onnxruntime().OrtValue.ortvalue_from_numpy
+        self._arrays: dict[str, FloatArray] = {}
+        """What lasts, and what else has to live until it is replaced."""
+
+    def bind(
+        self, name: str, array: FloatArray, shape: Iterable[int | str],
+        bind: Callable[[str, onnxruntime.OrtValue], None], *, lasting: bool,
+    ) -> None:  # fmt: skip
+        if self._arrays.get(name) is array:
+            return
+        view = array.reshape([int(size) for size in shape]) if lasting else np.asarray(array, np.float32, order="C")
+        bind(name, self._as_ort_value(view))
+        self._arrays[name] = array if lasting else view

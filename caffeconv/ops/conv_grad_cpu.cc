@@ -215,12 +215,25 @@ void pack_weights(const ConvShape& shape, int64_t begin, int64_t end, const floa
   }
 }
 
-// The sums of one tile; `places` are where the window begins for each of its rows.
+// Rows of a window, from `begin` to before `end`.
+struct Span {
+  int64_t begin, end;
+};
+
+// The rows that see more than zeros from somewhere between two rows of places.
+Span seen_rows(const ConvAxis& rows, int64_t first, int64_t last) {
+  const int64_t before = rows.pad - last, after = rows.pad + rows.size - first;
+  return {before > 0 ? smaller(rows.kernel, divided_up(before, rows.dilation)) : 0,
+          after > 0 ? smaller(rows.kernel, divided_up(after, rows.dilation)) : 0};
+}
+
+// The sums of one tile over some rows of the window; `places` are where the window begins for each of the tile's rows.
 template <int Vectors>
-void sum_tile(const ConvShape& shape, const Image& image, const float* const (&places)[kRows], const float* weights,
-              float (&total)[kRows][kPanel]) {
+void sum_tile(const ConvShape& shape, const Image& image, const float* const (&places)[kRows], const Span& rows,
+              const float* weights, float (&total)[kRows][kPanel]) {
   Floats sums[kRows][Vectors] = {};
-  for (int64_t row = 0; row < shape.rows.kernel; ++row) {
+  weights += rows.begin * shape.columns.kernel * shape.outputs * kPanel;
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
     for (int64_t column = 0; column < shape.columns.kernel; ++column) {
       int64_t offset = row * shape.rows.dilation * image.row + column * shape.columns.dilation;
       for (int64_t output = 0; output < shape.outputs; ++output, offset += image.plane, weights += kPanel) {
@@ -270,11 +283,13 @@ void bottom_grad(const ConvShape& shape, int64_t item, int64_t group, const floa
         const int64_t number = smaller(place + i, plane - 1);
         places[i] = image.data + number / columns.positions * image.row + number % columns.positions;
       }
+      const int64_t last = smaller(place + kRows, plane) - 1;
+      const Span seen = seen_rows(rows, place / columns.positions, last / columns.positions);
       float total[kRows][kPanel];
       if (channels <= kLanes) {
-        sum_tile<1>(shape, image, places, weights, total);
+        sum_tile<1>(shape, image, places, seen, weights, total);
       } else {
-        sum_tile<2>(shape, image, places, weights, total);
+        sum_tile<2>(shape, image, places, seen, weights, total);
       }
       store_tile(total, channels, plane, plane - place, to + first * plane + place);
     }

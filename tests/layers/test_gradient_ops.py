@@ -83,6 +83,7 @@ def test_all_forms_of_a_weight_diff_give_the_same(name: str, monkeypatch: pytest
         ((2, 4, 3, 5), 6, Window((1, 1), (1, 1), (0, 0), (1, 1)), 1, True),
         ((2, 4, 9), 6, Window((3,), (1,), (1,), (1,)), 4, True),
         ((2, 4, 7, 6), 6, Window((3, 3), (1, 1), (0, 0), (1, 1)), 1, False),
+        ((2, 2, 7, 6), 6, Window((3, 3), (1, 1), (1, 1), (1, 1)), 1, False),
         ((2, 4, 7, 6), 6, Window((3, 3), (2, 2), (1, 1), (1, 1)), 1, False),
         ((2, 4, 4, 9), 6, Window((3, 3), (1, 1), (3, 0), (1, 1)), 1, False),
     ],
