@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from caffeconv.errors import Diagnostic, InvalidNetError, near_name
-from caffeconv.training.solver_file import POLICIES, SolverFile
+from caffeconv.errors import Diagnostic, InvalidNetError
+from caffeconv.training.solver_file import SolverFile, policy_faults
 
 
 @dataclass(frozen=True)
@@ -49,31 +48,6 @@ def rate_at(solver: SolverFile, iteration: int, step: int) -> Rate:
 
 def check_policy(solver: SolverFile) -> None:
     """Raises InvalidNetError for what Caffe refuses when it first asks for the rate."""
-    problems = [Diagnostic("error", solver.where(name), message) for name, message in _faults(solver)]
+    problems = [Diagnostic("error", solver.where(name), message) for name, message in policy_faults(solver)]
     if problems:
         raise InvalidNetError(problems)
-
-
-def _faults(solver: SolverFile) -> Iterator[tuple[str, str]]:
-    policy = solver.lr_policy
-    if policy not in POLICIES:
-        near = near_name(policy, POLICIES)
-        hint = f" Did you mean {near}?" if near else ""
-        yield "lr_policy", f"Unknown learning rate policy: {policy}; one of {', '.join(POLICIES)} was needed.{hint}"
-        return
-    if policy in ("step", "sigmoid") and solver.stepsize <= 0:
-        yield (
-            "stepsize" if "stepsize" in solver.lines else "lr_policy",
-            (
-                f"stepsize is {solver.stepsize}; policy {policy} needs a number of iterations above 0. Caffe: Check failed: "
-                f"this->param_.stepsize() > 0 ({solver.stepsize} vs. 0)"
-            ),
-        )
-    if policy in ("step", "exp", "inv", "multistep", "sigmoid") and solver.gamma < 0:
-        yield (
-            "gamma",
-            (
-                f"gamma is {solver.gamma:g}; at least 0 was needed. Caffe: Check failed: this->param_.gamma() >= 0 "
-                f"({solver.gamma:g} vs. 0)"
-            ),
-        )

@@ -109,7 +109,8 @@ def read_solver(path: PathLike, *, kind: str | None = None) -> SolverFile:
     if kind is not None:
         upgraded.type = kind
     problems += _problems(upgraded, source)
-    if problems:
+    if problems:  # as all is told at once, also what Caffe finds only when it trains
+        problems += [_problem(source, name, message) for name, message in policy_faults(upgraded)]
         raise InvalidNetError(problems)
     return _solver_file(upgraded, source)
 
@@ -365,3 +366,29 @@ def _snapshot_faults(p: SolverParameter) -> Iterator[tuple[str, str]]:
     folder = Path(p.snapshot_prefix) if Path(p.snapshot_prefix).is_dir() else Path(p.snapshot_prefix).parent
     if not folder.is_dir():
         yield "snapshot_prefix", _no_folder(folder, p.snapshot_prefix)
+
+
+def policy_faults(solver: SolverFile | SolverParameter) -> Iterator[tuple[str, str]]:
+    """What Caffe refuses when it first asks for a learning rate: each fault's field, and what is wrong."""
+    policy = solver.lr_policy
+    if policy not in POLICIES:
+        near = near_name(policy, POLICIES)
+        hint = f" Did you mean {near}?" if near else ""
+        yield "lr_policy", f"Unknown learning rate policy: {policy}; one of {', '.join(POLICIES)} was needed.{hint}"
+        return
+    if policy in ("step", "sigmoid") and solver.stepsize <= 0:
+        yield (
+            "stepsize" if solver.stepsize else "lr_policy",
+            (
+                f"stepsize is {solver.stepsize}; policy {policy} needs a number of iterations above 0. Caffe: Check failed: "
+                f"this->param_.stepsize() > 0 ({solver.stepsize} vs. 0)"
+            ),
+        )
+    if policy in ("step", "exp", "inv", "multistep", "sigmoid") and solver.gamma < 0:
+        yield (
+            "gamma",
+            (
+                f"gamma is {solver.gamma:g}; at least 0 was needed. Caffe: Check failed: this->param_.gamma() >= 0 "
+                f"({solver.gamma:g} vs. 0)"
+            ),
+        )

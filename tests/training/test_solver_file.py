@@ -36,11 +36,11 @@ def test_refusals_carry_caffes_words(name: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_everything_wrong_is_reported_at_once(tmp_path: Path) -> None:
-    path = written(tmp_path, 'type: "AdaGrad"\nmomentum: 0.5\naverage_loss: 0\ntest_iter: 1\n')
+    path = written(tmp_path, 'type: "AdaGrad"\nmomentum: 0.5\naverage_loss: 0\ntest_iter: 1\nlr_policy: "no"')
     with pytest.raises(InvalidNetError) as error:
         read_solver(path)
     lines = str(error.value).splitlines()
-    assert [re.findall(r", line (\d)", line) for line in lines] == [["2"], [], ["4"], ["4"], ["3"]]
+    assert [re.findall(r", line (\d)", line) for line in lines] == [["2"], [], ["4"], ["4"], ["3"], ["5"]]
     assert "Momentum cannot be used with AdaGrad" in lines[0]
 
 
