@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
@@ -55,6 +54,8 @@ class Hashes:
 
 def digest_of(path: Path, stop: threading.Event | None = None) -> Digest:
     """The digest of a file; raises OSError where it cannot be read, InterruptedError where `stop` is set before the end."""
+    import hashlib  # brings in OpenSSL
+
     digest, size = hashlib.sha256(), 0
     with path.open("rb", buffering=0) as file:
         block = memoryview(bytearray(min(_BLOCK, path.stat().st_size or 1 << 16)))

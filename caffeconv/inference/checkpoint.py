@@ -12,7 +12,6 @@ import io
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -248,7 +247,7 @@ class Checkpoint:
         self._clear()
         self.close_files()
         with suppress(OSError):  # all at once, so that no folder without a journal is left
-            gone = self.folder.with_name(f".{self.folder.name[:50]}.{secrets.token_hex(6)}.part")
+            gone = self.folder.with_name(f".{self.folder.name[:50]}.{os.urandom(6).hex()}.part")
             self.folder.replace(gone)
             shutil.rmtree(gone, ignore_errors=True)
 

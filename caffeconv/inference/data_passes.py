@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from caffeconv.data.source import DataSource
 from caffeconv.errors import CaffeconvError
 from caffeconv.inference.output_batches import OutputBatch, Positions
 from caffeconv.ir.definition import LayerDef, error_context
-from caffeconv.net.net import Net
 from caffeconv.tensor.shape import FloatArray
+
+if TYPE_CHECKING:
+    from caffeconv.net.net import Net
 
 
 class Model(Protocol):

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from caffeconv.inference.data_passes import Dataset, DatasetRunner
 from caffeconv.inference.request import EngineOptions, RunRequest
 from caffeconv.inference.sharding import RunnerBuild, ShardedRunner, refuse_order
-from caffeconv.net.net import Net
 from caffeconv.runtime.providers import Provider
 
 if TYPE_CHECKING:
     from caffeconv.data.input_items import InputSource
+    from caffeconv.net.net import Net
     from caffeconv.tensor.shape import FloatArray
 
 Say = Callable[[str], None]

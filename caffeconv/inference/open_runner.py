@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -36,12 +36,14 @@ from caffeconv.inference.sharding import bytes_of_net, bytes_of_session
 from caffeconv.inspection.layer_facts import LayerFacts, facts_of_file, facts_of_graph
 from caffeconv.ir.graph import Graph
 from caffeconv.layers import LAYERS
-from caffeconv.net.net import Net
 from caffeconv.net.open_session import open_session
 from caffeconv.net.planned_session import PlannedSession
 from caffeconv.runtime.providers import Provider
 from caffeconv.runtime.session import Session
 from caffeconv.tensor.shape import FloatArray, format_shape
+
+if TYPE_CHECKING:
+    from caffeconv.net.net import Net
 
 # -- a net over what its data layers read --------------------------------------------------------------------------------
 
@@ -104,6 +106,8 @@ def _blobs_of(net: Net, blobs: Sequence[str]) -> list[str]:
 def open_net(request: RunRequest, say: Say) -> Net:
     """The net, all of whose inputs its data layers or a database fill; CaffeconvError where one is left."""
     files, options, compute = request.files, request.net, request.compute
+    from caffeconv.net.net import Net  # takes its time, and models that are ONNX need none
+
     net = Net(
         files.net, files.weights, options.phase, level=options.level, stages=options.stages,
         allow_python=options.allow_python, provider=compute.provider, threads=compute.threads, nhwc=compute.nhwc,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.net.net import Net
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
+
+if TYPE_CHECKING:
+    from caffeconv.net.net import Net
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,18 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 from caffeconv.errors import CaffeconvError
 from caffeconv.inference.data_passes import Dataset, DatasetRunner
 from caffeconv.inference.output_batches import OutputBatch, Positions
-from caffeconv.net.net import Net
 from caffeconv.runtime.session import Session
 from caffeconv.tensor.shape import count
+
+if TYPE_CHECKING:
+    from caffeconv.net.net import Net
 
 Job = TypeVar("Job")
 Result_co = TypeVar("Result_co", covariant=True)
