@@ -6,7 +6,7 @@ that pictures are brought to. The rule is theirs: what is cropped has the size o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from google.protobuf.message import Message
 
@@ -14,6 +14,13 @@ from caffeconv.ir.definition import LayerDef
 from caffeconv.tensor.shape import Shape
 
 Field = object
+SIZES = (
+    224, 227, 299, 300, 256, 28, 32, 321, 112, 128, 96, 64, 513, 512, 48, 24, 12, 384, 320, 416, 448, 500, 231, 368, 473,
+    713, 608, 600, 160, 192, 110, 144, 60, 40,
+)  # fmt: skip
+"""Heights and widths that people choose for pictures, likeliest first."""
+MOST_LENGTH = 2048
+"""Of a side of a picture."""
 _SIZES = (
     ("crop_height", "crop_width"),
     ("crop_h", "crop_w"),
@@ -44,7 +51,7 @@ def item_shape(layer: LayerDef) -> Shape | None:
     )
     if size is None:
         return None
-    channels = _channels(fields)
+    channels = channels_of(layer)
     frames = fields.get("new_length")
     if not isinstance(frames, int) or frames < 1:
         return (1, channels, *size)
@@ -55,7 +62,18 @@ def item_shape(layer: LayerDef) -> Shape | None:
     return (1, channels, frames, *size)
 
 
-def _channels(fields: Mapping[str, Field]) -> int:
+def stated_sizes(layer: LayerDef) -> Iterator[tuple[int, int]]:
+    """Heights and widths that the layer's fields state, of a blob of its own or of a grid (`side`)."""
+    fields = dict(_fields(layer))
+    for names in (*_SIZES, ("upsample_h", "upsample_w"), ("side", "side")):
+        height, width = (fields.get(name) for name in names)
+        if isinstance(height, int) and isinstance(width, int) and min(height, width) > 1:
+            yield height, width
+
+
+def channels_of(layer: LayerDef) -> int:
+    """How many channels a data layer's pictures have by its fields; 3 where nothing tells."""
+    fields = dict(_fields(layer))
     if fields.get("is_color") is False or fields.get("force_gray") or fields.get("grayscale"):
         return 1
     means = fields.get("mean_value")

@@ -16,9 +16,11 @@ from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_format.upgrade import upgrade_net
 from caffeconv.caffe_pb2 import LayerParameter, NetParameter
 from caffeconv.errors import CaffeconvError, CaffeconvWarning, Diagnostic, InvalidNetError, LayerError
-from caffeconv.frontend.data_sizes import item_shape
-from caffeconv.frontend.netdef import draft_net
+from caffeconv.frontend.build import build_partial_graph
+from caffeconv.frontend.data_sizes import channels_of, item_shape
+from caffeconv.frontend.netdef import define_net, draft_net
 from caffeconv.frontend.options import NetOptions
+from caffeconv.frontend.pinned_sizes import Size, candidates
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Layer
 from caffeconv.layers.detection_head import detection_head
@@ -36,13 +38,74 @@ from caffeconv.tensor.shape import Shape
 class UnknownSizeError(InvalidNetError):
     """The net does not say how large an input is."""
 
+    def __init__(self, layer: LayerDef, top: str, why: str, size: Size = (224, 224)) -> None:
+        self.layer, self.top, self.why = layer, top, why
+        hint = f"Name it: `shapes={ {top: (1, channels_of(layer), *size)} }`"
+        super().__init__([Diagnostic("error", layer.where, why, hint, layer.name)])
+
 
 def to_deploy(source: NetSource, options: NetOptions) -> NetSource:
     """The deploy form of the net that the options keep, in today's form; their `shapes` give inputs that the net does not.
 
-    Raises UnknownSizeError where an input's shape cannot be known.
+    Of pictures whose size the data layers do not say, the size is taken, and told, over which alone the layers fit. Raises
+    UnknownSizeError where an input's shape cannot be known.
     """
     source = upgrade_net(source)
+    try:
+        return _to_deploy(source, options)
+    except UnknownSizeError as error:
+        fitting = _fitting_shapes(source, options)
+        if not fitting:
+            raise
+        shapes = fitting[0]
+        if error.top not in shapes or len(fitting) > 1:
+            raise UnknownSizeError(error.layer, error.top, error.why, _picture_size(shapes)) from None
+        warnings.warn(
+            f"{error.layer.where}: {error.why}. Of the usual sizes, and those that layers behind it state, only this one fits "
+            f"them, and is taken: `shapes={shapes}`",
+            CaffeconvWarning,
+            stacklevel=2,
+        )
+        return _to_deploy(source, replace(options, shapes={**options.shapes, **shapes}))
+
+
+def _fitting_shapes(source: NetSource, options: NetOptions) -> list[dict[str, Shape]]:
+    """Shapes of the inputs over which the deploy net is whole, likeliest first; two where it takes several sizes."""
+    fitting: list[dict[str, Shape]] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for size in candidates(draft_net(source, options)[0].layers):
+            shapes = _shapes_of_size(source, options, size)
+            if shapes:
+                fitting.append(shapes)
+            if len(fitting) > 1:
+                break
+    return fitting
+
+
+def _shapes_of_size(source: NetSource, options: NetOptions, size: Size) -> dict[str, Shape]:
+    """What has to be known of the inputs, where all unknown ones are pictures of one size; empty where layers do not fit."""
+    shapes: dict[str, Shape] = {}
+    while True:
+        own = replace(options, shapes={**options.shapes, **shapes})
+        try:
+            partial_graph = build_partial_graph(define_net(_to_deploy(source, own), own))
+        except UnknownSizeError as error:
+            if error.top in shapes:
+                return {}
+            shapes[error.top] = (1, channels_of(error.layer), *size)
+        except CaffeconvError:
+            return {}
+        else:
+            return {} if partial_graph.problems or partial_graph.unbuilt else shapes
+
+
+def _picture_size(shapes: Mapping[str, Shape]) -> Size:
+    _, _, height, width = next(iter(shapes.values()))
+    return height, width
+
+
+def _to_deploy(source: NetSource, options: NetOptions) -> NetSource:
     net, problems = draft_net(source, options)
     if _made_and_missing(net.layers)[1]:
         options = _in_whole_state(source, options)
@@ -245,8 +308,7 @@ def _unknown_input(
     unknown = [top for top in wanted if top not in known]
     if unknown:
         message = f"{name_of(layer)} is a data layer of a fork, which does not say how large '{unknown[0]}' is"
-        hint = f"Name it: `shapes={ {unknown[0]: (1, 3, 224, 224)} }`"
-        raise UnknownSizeError([Diagnostic("error", layer.where, message, hint, layer.name)])
+        raise UnknownSizeError(layer, unknown[0], message)
     proto = LayerParameter(name=layer.name, type="Input", top=wanted)
     for top in wanted:
         proto.input_param.shape.add().dim.extend(known[top])
@@ -273,8 +335,7 @@ def _input(
         why = str(error)
     unknown = [top for top in wanted if top not in shapes and top not in known]
     if unknown:
-        hint = f"Name it: `shapes={ {unknown[0]: (1, 3, 224, 224)} }`"
-        raise UnknownSizeError([Diagnostic("error", layer.where, why, hint, layer.name)])
+        raise UnknownSizeError(layer, unknown[0], why)
     proto = LayerParameter(name=layer.name, type="Input", top=wanted)
     for top in wanted:
         shape = shapes.get(top) or kind.deploy_shape(known[top])

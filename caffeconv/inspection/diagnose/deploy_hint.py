@@ -10,10 +10,10 @@ from caffeconv.caffe_format.prototxt import NetSource
 from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.bind import bind, with_stored_shapes
 from caffeconv.frontend.build import build_partial_graph, finish
+from caffeconv.frontend.data_sizes import SIZES
 from caffeconv.frontend.deploy import to_deploy
 from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.options import NetOptions
-from caffeconv.inspection.diagnose.ranking import SIZES
 from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
 from caffeconv.tensor.shape import Shape

@@ -6,16 +6,14 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from caffeconv.frontend.data_sizes import MOST_LENGTH, SIZES
 from caffeconv.inspection.diagnose.edit import image_size, resized, settings_of
-from caffeconv.inspection.diagnose.ranking import SIZES
 from caffeconv.inspection.diagnose.size_trace import chain
 from caffeconv.inspection.diagnose.trial_net import MOST_STEPS, Misfit, TrialNet, fitting_bottoms, stored_shapes
 from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
 from caffeconv.tensor.shape import Shape, count
 
-MOST_LENGTH = 2048
-"""Of a side of a picture."""
 MOST_ASPECT = 4
 """How many times as wide as high, or the reverse, what a layer sees may be."""
 MOST_TARGETS = 6

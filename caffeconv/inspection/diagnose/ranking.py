@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from caffeconv.frontend.data_sizes import SIZES
 from caffeconv.inspection.diagnose.edit import NAME, SHAPE, Edit, settings_of
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.layer import Setting
@@ -37,12 +38,6 @@ _DEAR = {
     "axis": 0.5, "offset": -0.3, "slice_point": -0.3, "dim": -0.3, "flip": -0.3, "min_size": -0.2, "max_size": -0.8,
     "order": -0.6, "pyramid_height": -0.6, "upsample_h": -0.7, "upsample_w": -0.7,
 }  # fmt: skip
-SIZES = (
-    224, 227, 299, 300, 256, 28, 32, 321, 112, 128, 96, 64, 513, 512, 48, 24, 12, 384, 320, 416, 448, 500, 231, 368, 473,
-    713, 608, 600, 160, 192, 110, 144, 60, 40,
-)  # fmt: skip
-"""Heights and widths that people choose for pictures, likeliest first."""
-
 
 FieldCounts = tuple[str, Setting | None, Setting | None, Setting | None, Setting | None]
 """A layer's type, kernel, stride, pad and dilation."""
