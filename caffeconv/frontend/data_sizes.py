@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from google.protobuf.message import Message
 
 from caffeconv.ir.definition import LayerDef
+from caffeconv.layers.training_only import clip_length
 from caffeconv.tensor.shape import Shape
 
 Field = object
@@ -52,7 +53,7 @@ def item_shape(layer: LayerDef) -> Shape | None:
     if size is None:
         return None
     channels = channels_of(layer)
-    frames = fields.get("new_length")
+    frames = clip_length(layer) or fields.get("new_length")
     if not isinstance(frames, int) or frames < 1:
         return (1, channels, *size)
     if "modality" in fields or "num_segments" in fields:  # yjxiong: the frames of a snippet are its channels

@@ -20,11 +20,12 @@ from caffeconv.frontend.build import build_partial_graph
 from caffeconv.frontend.data_sizes import channels_of, item_shape
 from caffeconv.frontend.netdef import define_net, draft_net
 from caffeconv.frontend.options import NetOptions
-from caffeconv.frontend.pinned_sizes import Size, candidates
-from caffeconv.ir.definition import LayerDef
+from caffeconv.frontend.pinned_sizes import PROBES, Size, candidates, without_rest
+from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.layer import Layer
 from caffeconv.layers.detection_head import detection_head
 from caffeconv.layers.training_only import (
+    clip_length,
     data_tops,
     is_training_only,
     known_type,
@@ -58,51 +59,58 @@ def to_deploy(source: NetSource, options: NetOptions) -> NetSource:
         if not fitting:
             raise
         shapes = fitting[0]
-        if error.top not in shapes or len(fitting) > 1:
-            raise UnknownSizeError(error.layer, error.top, error.why, _picture_size(shapes)) from None
+        if len(fitting) > 1:
+            raise UnknownSizeError(
+                error.layer, error.top, error.why, (shapes[error.top][2], shapes[error.top][3])
+            ) from None
         warnings.warn(
-            f"{error.layer.where}: {error.why}. Of the usual sizes, and those that layers behind it state, only this one fits "
-            f"them, and is taken: `shapes={shapes}`",
+            f"{error.layer.where}: {error.why}. This size fits the layers behind it, and is taken: `shapes={shapes}`",
             CaffeconvWarning,
             stacklevel=2,
         )
         return _to_deploy(source, replace(options, shapes={**options.shapes, **shapes}))
 
 
-def _fitting_shapes(source: NetSource, options: NetOptions) -> list[dict[str, Shape]]:
-    """Shapes of the inputs over which the deploy net is whole, likeliest first; two where it takes several sizes."""
-    fitting: list[dict[str, Shape]] = []
+def _fitting_shapes(source: NetSource, options: NetOptions) -> list[Mapping[str, Shape]]:
+    """Shapes of the unknown inputs, all of one size, over which the deploy net is whole; several where it takes several."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for size in candidates(draft_net(source, options)[0].layers):
-            shapes = _shapes_of_size(source, options, size)
-            if shapes:
-                fitting.append(shapes)
-            if len(fitting) > 1:
-                break
-    return fitting
+        try:
+            net, channels = _net_of_any_size(source, options)
+        except CaffeconvError:
+            return []
+        for sizes in candidates(net.layers):
+            fitting = [size for size in sizes if _is_whole(net, _shapes(channels, size))]
+            if fitting:
+                return [_shapes(channels, size) for size in without_rest(fitting)]
+    return []
 
 
-def _shapes_of_size(source: NetSource, options: NetOptions, size: Size) -> dict[str, Shape]:
-    """What has to be known of the inputs, where all unknown ones are pictures of one size; empty where layers do not fit."""
-    shapes: dict[str, Shape] = {}
+def _shapes(channels: Mapping[str, int], size: Size) -> Mapping[str, Shape]:
+    return {top: (1, number, *size) for top, number in channels.items()}
+
+
+def _is_whole(net: NetDef, shapes: Mapping[str, Shape]) -> bool:
+    partial_graph = build_partial_graph(net, shapes)
+    return not (partial_graph.problems or partial_graph.unbuilt)
+
+
+def _net_of_any_size(source: NetSource, options: NetOptions) -> tuple[NetDef, dict[str, int]]:
+    """The deploy net over pictures of some size, and the inputs that nothing says the size of, with their channels.
+
+    Raises UnknownSizeError for an input that is no picture, and CaffeconvError where there is no deploy net.
+    """
+    channels: dict[str, int] = {}
     while True:
+        shapes = _shapes(channels, (PROBES[0], PROBES[0]))
         own = replace(options, shapes={**options.shapes, **shapes})
         try:
-            partial_graph = build_partial_graph(define_net(_to_deploy(source, own), own))
+            return define_net(_to_deploy(source, own), own), channels
         except UnknownSizeError as error:
-            if error.top in shapes:
-                return {}
-            shapes[error.top] = (1, channels_of(error.layer), *size)
-        except CaffeconvError:
-            return {}
-        else:
-            return {} if partial_graph.problems or partial_graph.unbuilt else shapes
-
-
-def _picture_size(shapes: Mapping[str, Shape]) -> Size:
-    _, _, height, width = next(iter(shapes.values()))
-    return height, width
+            kind = known_type(error.layer)
+            if error.top in channels or (kind is not None and not kind.crop_setting):
+                raise
+            channels[error.top] = channels_of(error.layer)
 
 
 def _to_deploy(source: NetSource, options: NetOptions) -> NetSource:
@@ -304,6 +312,13 @@ def _unknown_input(
     size = item_shape(layer)
     if size is not None:
         known[layer.tops[0]] = size
+        if clip_length(layer) and layer.tops[0] not in shapes:
+            warnings.warn(
+                f"{layer.where}: the length of a clip stands in its data; C3D's {clip_length(layer)} frames are taken: "
+                f"`shapes={ {layer.tops[0]: size} }`",
+                CaffeconvWarning,
+                stacklevel=2,
+            )
     known.update(shapes)
     unknown = [top for top in wanted if top not in known]
     if unknown:

@@ -53,6 +53,8 @@ The other tops hold labels and targets.
 """
 DATA: Mapping[str, Mapping[str, Shape]] = {"roi_data_layer.layer.RoIDataLayer": {"im_info": (1, 3), "rois": (1, 5)}}
 """Type → tops after the first that are data of one picture, with their shapes; those of other names hold labels."""
+CLIPS: Mapping[str, int] = {"VideoSegmentationData": 16, "VideoWithVoxelTruthData": 16}
+"""Type → how many frames C3D's clips have, where files say how many they are."""
 _SAYS_SO = re.compile(r"(Loss|LossLayer|Accuracy)$|^(Loss|Accuracy)(?=[A-Z])")
 """What a type is called that is a loss or an accuracy."""
 _SOFTMAX_LOSSES = ("SoftmaxWithLossOHEM", "SoftmaxWithFocalLoss", "VoxelWiseSoftmaxLoss")
@@ -104,6 +106,11 @@ def data_tops(layer: LayerDef) -> Mapping[str, Shape | None]:
     """The tops of a data layer that hold data, and their shapes where these are the same for every net."""
     others = DATA.get(name_of(layer), {})
     return {layer.tops[0]: None, **{top: others[top] for top in layer.tops[1:] if top in others}}
+
+
+def clip_length(layer: LayerDef) -> int | None:
+    """The usual number of frames of a data layer whose files say it; None for other layers."""
+    return CLIPS.get(layer.type)
 
 
 def prediction_layer(layer: LayerDef) -> LayerParameter | None:

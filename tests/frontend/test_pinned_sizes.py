@@ -11,7 +11,7 @@ from caffeconv.errors import CaffeconvWarning
 from caffeconv.frontend.deploy import UnknownSizeError, to_deploy
 from caffeconv.frontend.netdef import draft_net
 from caffeconv.frontend.options import NetOptions
-from caffeconv.frontend.pinned_sizes import PROBES, candidates
+from caffeconv.frontend.pinned_sizes import PROBES, candidates, without_rest
 
 DATA = 'layer { name: "data" type: "DenseImageData" top: "data" top: "label" }'
 POOL = """
@@ -43,7 +43,7 @@ def upsample(fields: str) -> str:
 )
 def test_the_only_size_that_fits_is_taken_and_told(tmp_path: Path, fields: str, size: tuple[int, int]) -> None:
     path = written(tmp_path, DATA + POOL + upsample(fields) + LOSS)
-    with pytest.warns(CaffeconvWarning, match=f"line 1: .* only this one fits them.*1, 3, {size[0]}, {size[1]}"):
+    with pytest.warns(CaffeconvWarning, match=f"line 1: .* This size fits .*1, 3, {size[0]}, {size[1]}"):
         net = to_deploy(read_prototxt(path), NetOptions()).net
     assert list(net.layer[0].input_param.shape[0].dim) == [1, 3, *size]
 
@@ -63,11 +63,27 @@ def test_otherwise_it_is_asked_for(tmp_path: Path, fields: str, named: str) -> N
     assert named in str(error.value)
 
 
-def test_probes_come_first_and_nothing_twice(tmp_path: Path) -> None:
+def test_probes_come_first(tmp_path: Path) -> None:
     net, _ = draft_net(
         read_prototxt(written(tmp_path, DATA + POOL + upsample("upsample_h: 7 upsample_w: 9"))), NetOptions()
     )
-    sizes = list(candidates(net.layers))
-    assert sizes[:4] == [*((probe, probe) for probe in PROBES), (7, 9)]
-    assert len(set(sizes)) == len(sizes)
-    assert (224, 288) in sizes
+    probes, stated, usual = candidates(net.layers)
+    assert probes == [(probe, probe) for probe in PROBES]
+    assert stated == [(7, 9), (14, 18), (28, 36), (56, 72), (112, 144), (224, 288), (448, 576)]
+    assert (360, 480) in usual
+    assert not set(usual) & set(probes)
+
+
+def test_of_sizes_that_lead_to_the_same_one_is_meant() -> None:
+    assert without_rest([(448, 448), (473, 473), (500, 500)]) == [(448, 448)]
+    assert without_rest([(448, 448), (480, 640)]) == [(448, 448), (480, 640)]
+    assert without_rest([(224, 224), (300, 300)]) == [(224, 224), (300, 300)]
+
+
+def test_c3d_clips_have_the_length_that_is_told(tmp_path: Path) -> None:
+    data = 'layers { name: "data" type: VIDEO_SEGMENTATION_DATA top: "data" top: "truth" image_data_param { crop_size: 112 } }'
+    conv = """layers { name: "conv" type: CONVOLUTION3D bottom: "data" top: "conv"
+      convolution_param { num_output: 2 kernel_size: 3 kernel_depth: 3 } }"""
+    with pytest.warns(CaffeconvWarning, match="C3D's 16 frames are taken: .*1, 3, 16, 112, 112"):
+        net = to_deploy(read_prototxt(written(tmp_path, data + conv)), NetOptions()).net
+    assert list(net.layer[0].input_param.shape[0].dim) == [1, 3, 16, 112, 112]
