@@ -6,8 +6,9 @@ net inside the weights file and without: how many mutants some offered edit mend
 offered first, and how long that takes.
 
 Then mistakes that span layers, or are the file's: another number of classes, another size of the pictures, sizes of
-Upsample layers, offsets of Crop layers, one-hot labels, labels of another size, files under other names, BatchNorm as NVIDIA or
-BVLC has it. Nets for these are those of
+Upsample layers, offsets of Crop layers, one-hot labels, labels of another size, labels beside each other, a `feat_stride` or
+`spatial_scale` that is missing or wrong, pictures of another size than their mean image, files under other names, BatchNorm as
+NVIDIA or BVLC has it. Nets for these are those of
 $CAFFECONV_PROTOTXTS too, with weights of the right shapes.
 
 Of every kind the first cure is converted and run too, beside the net that was meant, on the same inputs, where neither has
@@ -24,6 +25,7 @@ import math
 import os
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,12 +35,12 @@ import numpy as np
 import onnxruntime
 
 from caffeconv.caffe_format.caffemodel import StoredLayer, WeightsFile
-from caffeconv.caffe_pb2 import LayerParameter
+from caffeconv.caffe_pb2 import BlobProto, LayerParameter
 from caffeconv.conversion.load import Loaded
 from caffeconv.conversion.to_onnx import to_onnx
 from caffeconv.errors import CaffeconvError
 from caffeconv.frontend.bind import bind
-from caffeconv.frontend.build import build_partial_graph, finish
+from caffeconv.frontend.build import build_partial_graph, finish, known_python
 from caffeconv.frontend.netdef import define_net
 from caffeconv.frontend.open_files import read_net, read_weights
 from caffeconv.frontend.options import NetOptions
@@ -48,6 +50,7 @@ from caffeconv.inspection.diagnose.edit import (
     edit_between,
     edited,
     image_size,
+    input_shapes,
     resized,
     settings_of,
     with_name,
@@ -55,9 +58,12 @@ from caffeconv.inspection.diagnose.edit import (
     with_shapes,
 )
 from caffeconv.inspection.diagnose.insertions import Rewriting, with_labels_made_over
+from caffeconv.inspection.diagnose.label_slices import with_labels_sliced
 from caffeconv.inspection.diagnose.trial_net import Budget, SearchContext, TrialNet, stored_layers
 from caffeconv.ir.definition import LayerDef, NetDef
-from caffeconv.ir.layer import Setting
+from caffeconv.ir.layer import Layer, Setting
+from caffeconv.layers import LAYERS
+from caffeconv.layers.place_distance import ReadsPlaces
 from caffeconv.passes.shared_memory import follow_shared_memory
 from caffeconv.tensor.shape import FloatArray, Shape
 from caffeconv.verify.probe import probe
@@ -114,6 +120,7 @@ class Numbers:
         return f"numbers of {self.compared} compared, equal in {self.equal}{wrong}"
 
 
+MEANS = Path(tempfile.mkdtemp(prefix="means-"))
 LARGE_FILE = 3_000_000
 """Parameters of nets that are not run here."""
 
@@ -360,6 +367,69 @@ def label_sizes(good: Good, chance: random.Random) -> tuple[NetDef, NetDef] | No
     return edited(net, {len(net.layers) - 2: with_shapes(net.layers[-2], [larger])}), net
 
 
+def labels_beside_each_other(good: Good, chance: random.Random) -> tuple[NetDef, NetDef] | None:
+    """The net with losses over two of its blobs that both read one blob of labels, and the same with a Slice before them."""
+    net, shape = with_loss(good)
+    if net is None or len(shape) != 2:
+        return None
+    first, label = net.layers[-1], net.layers[-2]
+    more = LayerParameter(name="the_scores", type="Power", bottom=[first.bottoms[0]], top=["the_scores"])
+    scores = replace(first.with_proto(more), name=more.name, bottoms=tuple(more.bottom), tops=tuple(more.top),
+                     bottom_values=first.bottom_values[:1], top_values=tuple(more.top))  # fmt: skip
+    loss = LayerParameter(
+        name="other_loss", type="SoftmaxWithLoss", bottom=["the_scores", "the_label"], top=["other_loss"]
+    )
+    second = replace(first.with_proto(loss), name=loss.name, bottoms=tuple(loss.bottom), tops=tuple(loss.top),
+                     bottom_values=("the_scores", "the_label"), top_values=tuple(loss.top))  # fmt: skip
+    wide = with_shapes(label, [(shape[0], 2)])
+    wrong = replace(net, layers=(*net.layers[:-2], wide, scores, first, second))
+    meant = with_labels_sliced(Rewriting(TrialNet.of(wrong, SearchContext({}, {}, Budget(1 << 30)))))
+    return (wrong, meant.trial.net) if meant is not None else None
+
+
+def other_distance(good: Good, chance: random.Random) -> NetDef | None:
+    """A proposal layer or a pooling of regions with half or twice the distance of the places that it reads, or none."""
+    layers = good.net.layers
+    places = [i for i, layer in enumerate(layers) if issubclass(kind_of(layer), ReadsPlaces)]
+    if not places:
+        return None
+    i = chance.choice(places)
+    kind = kind_of(layers[i])
+    distance = kind.place_distance(layers[i]) if issubclass(kind, ReadsPlaces) else None
+    if distance is None or not issubclass(kind, ReadsPlaces):
+        return None
+    proto = kind.with_place_distance(layers[i], int(distance * chance.choice((0.5, 2))))
+    if layers[i].type == "Python" and chance.random() < 0.5:
+        proto.python_param.param_str = ""
+    return edited(good.net, {i: layers[i].with_proto(proto)})
+
+
+def other_mean(good: Good, chance: random.Random) -> tuple[NetDef, NetDef] | None:
+    """The net over a list of pictures that are not as large as their mean image, and over the same with a crop."""
+    layer, size = good.net.layers[0], image_size(good.net.layers[0])
+    shapes = input_shapes(layer)
+    if not size or len(set(size)) > 1 or len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][1] not in (1, 3):
+        return None
+    larger = size[0] + chance.choice((16, 29, 32))
+    mean = MEANS / f"{shapes[0][1]}_{larger}.binaryproto"
+    if not mean.exists():
+        blob = BlobProto(num=1, channels=shapes[0][1], height=larger, width=larger)
+        blob.data.extend([0.0] * (shapes[0][1] * larger * larger))
+        mean.write_bytes(blob.SerializeToString())
+    proto = LayerParameter(name=layer.name, type="ImageData", top=layer.tops)
+    proto.transform_param.mean_file = str(mean)
+    proto.image_data_param.source, proto.image_data_param.batch_size = "list.txt", shapes[0][0]
+    proto.image_data_param.is_color = shapes[0][1] == 3
+    proto.image_data_param.new_height = proto.image_data_param.new_width = size[0]
+    wrong = replace(layer.with_proto(proto), type="ImageData")
+    fields = {"new_height": larger, "new_width": larger, "crop_size": size[0]}
+    return edited(good.net, {0: wrong}), edited(good.net, {0: with_settings(wrong, fields)})
+
+
+def kind_of(layer: LayerDef) -> type[Layer]:
+    return known_python(layer, {}) or LAYERS.get(layer.type) or Layer
+
+
 def with_loss(good: Good) -> tuple[NetDef | None, Shape]:
     """The net with labels and a SoftmaxWithLoss in place of its last layer, a Softmax; and the shape of the scores."""
     last = good.net.layers[-1]
@@ -417,9 +487,12 @@ def mistakes(goods: Sequence[Good], chance: random.Random) -> Mapping[str, list[
     net_changes = {
         "classes": other_classes, "pictures": other_pictures, "upsampling": other_upsampling, "crops": other_crop,
     }  # fmt: skip
-    label_changes = {"one-hot labels": one_hot_labels, "sizes of labels": label_sizes}
+    pair_changes = {
+        "one-hot labels": one_hot_labels, "sizes of labels": label_sizes, "labels beside each other": labels_beside_each_other,
+        "sizes of means": other_mean,
+    }  # fmt: skip
     for good in goods:
-        for kind, change_labels in label_changes.items():
+        for kind, change_labels in pair_changes.items():
             pair = change_labels(good, chance)
             if pair is not None:
                 bare = replace(good.file, net_bytes=b"")
@@ -429,6 +502,11 @@ def mistakes(goods: Sequence[Good], chance: random.Random) -> Mapping[str, list[
             if net is not None and not is_whole(net, good.file):
                 bare = replace(good.file, net_bytes=b"")
                 kinds.setdefault(kind, []).append(Mistake(net, bare, good.net))
+        net = other_distance(good, chance)
+        if net is not None:
+            kinds.setdefault("distances of places", []).append(
+                Mistake(net, replace(good.file, net_bytes=b""), good.net)
+            )
         renamed = other_names(good, chance)
         learning = [layer.name for layer in good.file.layers if layer.blobs]
         names = dict(zip(learning, (layer.name for layer in renamed.layers), strict=True))
@@ -451,7 +529,9 @@ def is_first(mistake: Mistake, diagnosis: Diagnosis) -> bool:
 
 
 def text_of(layer: LayerDef) -> tuple[str, str, tuple[str, ...], str]:
-    return layer.name, layer.type, layer.bottoms, str(sorted(settings_of(layer).items())) + str(image_size(layer))
+    kind, settings = kind_of(layer), sorted(settings_of(layer).items())
+    distance = kind.place_distance(layer) if issubclass(kind, ReadsPlaces) else None
+    return layer.name, layer.type, layer.bottoms, f"{settings} {image_size(layer)} {distance}"
 
 
 def score_mistakes(goods: Sequence[Good], chance: random.Random, most: int) -> None:

@@ -156,13 +156,13 @@ def _node(
 
 def parse_layer(definition: LayerDef, requested: Mapping[str, Shape]) -> tuple[LayerDef, Layer]:
     """The definition with the shapes that the caller asks for, and what it says; raises LayerError."""
-    kind = _known_python(definition, requested) or layer_class(definition, requested)
+    kind = known_python(definition, requested) or layer_class(definition, requested)
     _check_arity(definition, kind)
     definition = kind.with_requested_shapes(definition, requested)
     return definition, kind.parse(definition).with_tops(definition.tops, requested)
 
 
-def _known_python(definition: LayerDef, requested: Mapping[str, Shape]) -> type[Layer] | None:
+def known_python(definition: LayerDef, requested: Mapping[str, Shape]) -> type[Layer] | None:
     """The rule for a layer in Python whose code is known, where that code cannot run and nobody says what it makes."""
     param = definition.proto.python_param
     kind = PYTHON_LAYERS.get(f"{param.module}.{param.layer}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -66,13 +66,8 @@ class DataLayer(Layer):
 
     @classmethod
     def mean_size(cls, layer: LayerDef) -> tuple[int, int] | None:
-        # caffe: DataTransformer::Transform, which checks height and width before it crops
-        p = layer.proto.transform_param
-        try:
-            mean = read_mean(layer.find_file(p.mean_file)) if p.HasField("mean_file") else None
-        except CaffeconvError:
-            return None
-        return None if mean is None else (mean.shape[1], mean.shape[2])
+        mean = _mean_shape(layer)
+        return None if mean is None else (mean[1], mean[2])
 
     @property
     def label_shape(self) -> Shape:
@@ -87,6 +82,46 @@ class DataLayer(Layer):
             return super().input_shapes(tops, shapes)
         data = shapes[tops[0]]
         return [data, *(shapes.get(top, (*data[:1], *self.label_shape)) for top in tops[1:])]
+
+
+def _mean_shape(layer: LayerDef) -> Shape | None:
+    """C×H×W of a data layer's mean image; None where there is none that can be read."""
+    p = layer.proto.transform_param
+    try:
+        return read_mean(layer.find_file(p.mean_file)).shape if p.HasField("mean_file") else None
+    except CaffeconvError:
+        return None
+
+
+def _mean_remarks(
+    node: Node, transform: Transform, channels: int | None = None, size: tuple[int, int] | None = None
+) -> Iterator[Diagnostic]:
+    """What keeps Caffe from taking the mean image off pictures of so many channels and of that size, as far as known.
+
+    caffe: DataTransformer::Transform, which compares both with the mean's, and crops afterwards.
+    """
+    definition, mean = node.definition, _mean_shape(node.definition)
+    if mean is None:
+        return
+    whole = "Caffe takes the mean off whole pictures, crops afterwards, and stops here"
+    if channels is not None and channels != mean[0]:
+        message = f"the mean image has {_channels(mean[0])}, the pictures {_channels(channels)}"
+        hint = f"{whole}: a mean of such pictures was needed, or `mean_value`"
+        yield Diagnostic("warning", definition.where, message, hint, definition.name)
+    if size is not None and size != mean[1:]:
+        message = f"the mean image is {format_shape(mean[1:])}, the pictures are {format_shape(size)}"
+        names = type(node.layer).picture_settings[1:]
+        fields = " ".join(f"{name}: {length}" for name, length in zip(names, mean[1:], strict=True))
+        hint = f"{whole}: `{fields}`, and `crop_size` for smaller ones"
+        yield Diagnostic("warning", definition.where, message, hint, definition.name)
+    elif transform.crop is not None and (transform.crop[0] > mean[1] or transform.crop[1] > mean[2]):
+        message = f"the mean image is {format_shape(mean[1:])}, the crop {format_shape(transform.crop)}"
+        hint = f"{whole}: no crop can be larger than the mean"
+        yield Diagnostic("warning", definition.where, message, hint, definition.name)
+
+
+def _channels(number: int) -> str:
+    return "1 channel" if number == 1 else f"{number} channels"
 
 
 def _source_remarks(node: Node, written: str) -> Sequence[Diagnostic]:
@@ -170,7 +205,8 @@ class Data(DataLayer):
             raise OutsideError(str(error)) from None
 
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
-        return _source_remarks(node, node.definition.proto.data_param.source)
+        remarks = _source_remarks(node, node.definition.proto.data_param.source)
+        return [*remarks, *_mean_remarks(node, self.transform)]
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return DatabaseSource(tops, self.source, self.backend, self.batch_size, self.transform, random)
@@ -236,18 +272,10 @@ class ImageData(DataLayer):
         return channels, height, width
 
     def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
-        definition, mean = node.definition, self.mean_size(node.definition)
-        remarks = _source_remarks(node, definition.proto.image_data_param.source)
-        if mean is None or self.pictures.size in (None, mean):
-            return remarks
-        sizes = (
-            f"the mean image is {format_shape(mean)}, the pictures are resized to {format_shape(self.pictures.size)}"
-        )
-        hint = (
-            f"Caffe takes the mean off before it crops, and stops here: `new_height: {mean[0]} new_width: {mean[1]}`, and "
-            "`crop_size` for smaller pictures"
-        )
-        return [*remarks, Diagnostic("warning", definition.where, sizes, hint, layer=definition.name)]
+        remarks = _source_remarks(node, node.definition.proto.image_data_param.source)
+        return [
+            *remarks, *_mean_remarks(node, self.transform, 3 if self.pictures.color else 1, self.pictures.size)
+        ]  # fmt: skip
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return ImageListSource(
@@ -328,6 +356,12 @@ class MemoryData(DataLayer):
 
     def item_shape(self) -> Shape:
         return self.shape
+
+    def lint(self, node: Node, sources: Sequence[Node | None]) -> Sequence[Diagnostic]:
+        if self.transform is None:
+            return ()
+        size = None if self.transform.crop else (self.shape[1], self.shape[2])
+        return list(_mean_remarks(node, self.transform, self.shape[0], size))
 
     def data_source(self, tops: Sequence[str], random: Generator) -> DataSource:
         return MemorySource(tops, (self.batch_size, *self.shape))

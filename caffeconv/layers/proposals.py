@@ -15,8 +15,9 @@ from caffeconv.caffe_pb2 import LayerParameter, ProposalParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import FLOAT
-from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
+from caffeconv.ir.layer import Arity, Gradients, Node, Settings, exactly
 from caffeconv.layers.gradient_ops import refuse_all
+from caffeconv.layers.place_distance import ReadsPlaces
 from caffeconv.layers.pooling import LOWEST
 from caffeconv.tensor.shape import FloatArray, Shape, Shapes, format_shape
 
@@ -48,7 +49,7 @@ class Suppression:
 
 
 @dataclass(frozen=True)
-class Proposal(Layer):
+class Proposal(ReadsPlaces):
     """The best boxes of all places and anchors, thinned by non-maximum suppression.
 
     Bottoms: scores N×2A×H×W, of which the second A channels are the foreground's; offsets N×4A×H×W (dx, dy, log dw,
@@ -68,6 +69,7 @@ class Proposal(Layer):
     tops_as_caffe: ClassVar[bool] = True
     is_discontinuous: ClassVar[bool] = True
     settings: ClassVar[str] = "proposal_param"
+    distance_field: ClassVar[str] = "feat_stride"
 
     anchors: Anchors
     stride: int
@@ -135,6 +137,17 @@ class Proposal(Layer):
     @property
     def boxes_at_each_place(self) -> int:
         return len(self.anchors)
+
+    @classmethod
+    def place_distance(cls, layer: LayerDef) -> float | None:
+        return layer.proto.proposal_param.feat_stride or 16
+
+    @classmethod
+    def with_place_distance(cls, layer: LayerDef, pixels: int) -> LayerParameter:
+        proto = LayerParameter()
+        proto.CopyFrom(layer.proto)
+        proto.proposal_param.feat_stride = pixels
+        return proto
 
     @classmethod
     def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
@@ -344,6 +357,14 @@ class PythonProposal(Proposal):
         )  # fmt: skip
 
     @classmethod
+    def place_distance(cls, layer: LayerDef) -> float | None:
+        return stride_in(layer.proto.python_param.param_str)
+
+    @classmethod
+    def with_place_distance(cls, layer: LayerDef, pixels: int) -> LayerParameter:
+        return with_stride_in(layer, pixels)
+
+    @classmethod
     def other_rules(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
         """The layer with other scales in its param_str, as many as the scores and offsets have anchors for."""
         text, wanted = layer.proto.python_param.param_str, _anchors_of(bottoms)
@@ -423,13 +444,36 @@ def _python_parameters(text: str) -> _PythonParameters:
 
 def _with_scales(text: str, scales: Sequence[int]) -> str:
     """A `param_str` with other scales."""
-    said = f"'scales': {list(scales)}"
-    match = re.search(_SEVERAL_NUMBERS.replace("{name}", "scales"), text)
+    return _saying(text, _SEVERAL_NUMBERS.replace("{name}", "scales"), f"'scales': {list(scales)}")
+
+
+def _saying(text: str, pattern: str, said: str) -> str:
+    """A `param_str` with `said` in place of what the pattern matches, or after the rest."""
+    match = re.search(pattern, text)
     if match:
         return text[: match.start()] + said + text[match.end() :]
+    rest = text.strip().removesuffix("}").rstrip(", ")
     if text.rstrip().endswith("}"):
-        return f"{text.rstrip()[:-1].rstrip(', ')}, {said}}}"
-    return f"{text}\n{said}"
+        return f"{rest}{'' if rest.endswith('{') else ', '}{said}}}"
+    return f"{rest}\n{said}" if rest else said
+
+
+_STRIDE = _ONE_NUMBER.replace("{name}", "feat_stride")
+
+
+def stride_in(text: str) -> int | None:
+    """What a `param_str` says of feat_stride; None: nothing."""
+    match = re.search(_STRIDE, text)
+    return int(float(match[1])) if match else None
+
+
+def with_stride_in(layer: LayerDef, pixels: int) -> LayerParameter:
+    """A Python layer whose `param_str` says that feat_stride."""
+    proto = LayerParameter()
+    proto.CopyFrom(layer.proto)
+    text = layer.proto.python_param.param_str
+    proto.python_param.param_str = _saying(text, _STRIDE, f"'feat_stride': {pixels}")
+    return proto
 
 
 def _anchors_of(bottoms: Shapes) -> int:

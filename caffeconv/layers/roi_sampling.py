@@ -15,6 +15,7 @@ from caffeconv.ir.element_types import FLOAT, INT64
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
 from caffeconv.layers.gradient_ops import added_rows, refuse_to
 from caffeconv.layers.rois import (
+    ScaledRegions,
     check_bottoms,
     check_position_sensitive,
     columns,
@@ -116,7 +117,7 @@ def _between(onnx: OnnxBuilder, low: str, high: str, share: str) -> str:
 
 
 @dataclass(frozen=True)
-class SampledRegions(Layer):
+class SampledRegions(ScaledRegions):
     """Features N×C×H×W and regions R×5, rows (picture, x1, y1, x2, y2), of which each is read at a grid of places."""
 
     bottoms: ClassVar[Arity] = exactly(2)

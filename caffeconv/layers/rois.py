@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from caffeconv.caffe_pb2 import LayerParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.element_types import DOUBLE, FLOAT, INT64
-from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
+from caffeconv.ir.layer import Arity, Gradients, Node, Settings, exactly
 from caffeconv.layers.gradient_ops import added_at, refuse_to
+from caffeconv.layers.place_distance import ReadsPlaces
 from caffeconv.layers.pooling import LOWEST
 from caffeconv.tensor.shape import Dims, FloatArray, Shape, Shapes, count, format_shape
 
@@ -53,7 +55,26 @@ def _is_placeholder(rois: Shape) -> bool:
 
 
 @dataclass(frozen=True)
-class ROIPooling(Layer):
+class ScaledRegions(ReadsPlaces):
+    """Regions in pixels of the picture, which `spatial_scale` of the layer's `settings` brings to the feature map."""
+
+    distance_field: ClassVar[str] = "spatial_scale"
+
+    @classmethod
+    def place_distance(cls, layer: LayerDef) -> float | None:
+        scale: float = getattr(layer.proto, cls.settings).spatial_scale
+        return 1 / scale if scale > 0 else None
+
+    @classmethod
+    def with_place_distance(cls, layer: LayerDef, pixels: int) -> LayerParameter:
+        proto = LayerParameter()
+        proto.CopyFrom(layer.proto)
+        getattr(proto, cls.settings).spatial_scale = 1 / pixels
+        return proto
+
+
+@dataclass(frozen=True)
+class ROIPooling(ScaledRegions):
     """The greatest value in each of pooled_h × pooled_w bins of each region; 0 where a bin lies outside the features.
 
     Bottoms: features N×C×H×W, regions R×5; top R×C×pooled_h×pooled_w. Corners are scaled and rounded (halves away
@@ -204,7 +225,7 @@ def position_sensitive_shape(bottoms: Shapes, output_dim: int, group_size: int) 
 
 
 @dataclass(frozen=True)
-class PSROIPooling(Layer):
+class PSROIPooling(ScaledRegions):
     """The average in each of group_size × group_size bins, each bin in channels of its own; 0 for an empty bin.
 
     Bottoms: features N×(output_dim·g·g)×H×W, regions R×5; top R×output_dim×g×g, where bin (i, j) of output d reads

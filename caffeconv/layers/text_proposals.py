@@ -11,7 +11,9 @@ import numpy as np
 
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
-from caffeconv.ir.layer import Arity, Gradients, Layer, Node, exactly
+from caffeconv.ir.layer import Arity, Gradients, Node, exactly
+from caffeconv.layers.place_distance import ReadsPlaces
+from caffeconv.layers.proposals import stride_in, with_stride_in
 from caffeconv.tensor.shape import FloatArray, Shapes, count, format_shape
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from caffeconv.caffe_pb2 import LayerParameter
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
 HEIGHTS = (11, 16, 23, 33, 48, 68, 97, 139, 198, 283)
@@ -27,7 +30,7 @@ _STRIDE = re.compile(r"""^\s*\{?\s*['"]?feat_stride['"]?\s*:\s*(\d+)\s*,?\s*\}?\
 
 
 @dataclass(frozen=True)
-class TextProposal(Layer):
+class TextProposal(ReadsPlaces):
     """A box for each anchor, moved and grown up and down alone, and held to the picture; none is thinned.
 
     Bottoms: scores 1×20×H×W, of which the last ten are the text's; offsets 1×20×H×W, (dy, log dh) for each anchor; im_info
@@ -41,6 +44,7 @@ class TextProposal(Layer):
     computes_in_float32: ClassVar[bool] = True
     float32_tops: ClassVar[tuple[int, ...]] = (0,)
     tops_as_caffe: ClassVar[bool] = True
+    distance_field: ClassVar[str] = "feat_stride"
 
     stride: int
 
@@ -51,6 +55,14 @@ class TextProposal(Layer):
         if match is None:
             raise LayerError(f"param_str is {text!r}; 'feat_stride': 16 was needed")
         return cls(int(match[1]))
+
+    @classmethod
+    def place_distance(cls, layer: LayerDef) -> float | None:
+        return stride_in(layer.proto.python_param.param_str)
+
+    @classmethod
+    def with_place_distance(cls, layer: LayerDef, pixels: int) -> LayerParameter:
+        return with_stride_in(layer, pixels)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         scores, offsets, info = bottoms

@@ -56,6 +56,26 @@ def plain(name: str, kind: str, bottoms: str, fields: str = "") -> str:
     return f'layer {{ name: "{name}" type: "{kind}" {reads} top: "{name}" {fields} }}\n'
 
 
+IMAGES = 'type: "ImageData" image_data_param { source: "list.txt" batch_size: 2'
+DETECTOR = {"data": (1, 3, 64, 96), "im_info": (1, 3)}
+
+
+def regions(param_str: str, fields: str) -> str:
+    """The end of a Faster R-CNN with a place every 16 pixels."""
+    python = f'module: "rpn.proposal_layer" layer: "ProposalLayer" param_str: "{param_str}"'
+    return (
+        conv("conv", "data", "num_output: 6 kernel_size: 3 stride: 8 pad: 1")
+        + pool("pool", "conv", "kernel_size: 2 stride: 2")
+        + conv("score", "pool", "num_output: 18 kernel_size: 1")
+        + conv("bbox", "pool", "num_output: 36 kernel_size: 1")
+        + plain("rows", "Reshape", "score", "reshape_param { shape { dim: 0 dim: 2 dim: -1 dim: 0 } }")
+        + plain("prob", "Softmax", "rows")
+        + plain("places", "Reshape", "prob", "reshape_param { shape { dim: 0 dim: 18 dim: -1 dim: 0 } }")
+        + plain("rois", "Python", "places bbox im_info", f"python_param {{ {python} }}")
+        + plain("roi_pool", "ROIPooling", "pool rois", f"roi_pooling_param {{ pooled_w: 7 pooled_h: 7 {fields} }}")
+    )
+
+
 PICTURE = {"data": (1, 3, 32, 32)}
 CONV1 = conv("conv1", "data", "num_output: 8 kernel_size: 3 pad: 1")
 NET_32 = CONV1 + pool("pool1", "conv1", "kernel_size: 2 stride: 2")
@@ -489,6 +509,19 @@ CASES: dict[str, Broken] = {
         {"data": (2, 3, 6, 6), "label": (2, 5, 6, 6)}, conv("score", "data", "num_output: 5 kernel_size: 1")
         + plain("loss", "SoftmaxWithLoss", "score label") + plain("accuracy", "Accuracy", "score label"),
     ),
+    "a_label_for_each_loss": Broken(
+        {"data": (2, 6), "label": (2, 2)}, product("a", "data", "num_output: 5") + product("b", "data", "num_output: 3")
+        + plain("loss_a", "SoftmaxWithLoss", "a label") + plain("loss_b", "SoftmaxWithLoss", "b label")
+        + plain("accuracy_b", "Accuracy", "b label"),
+    ),
+    "a_target_for_each_loss": Broken(
+        {"data": (2, 6), "label": (2, 2), "label_1": (1,)}, product("a", "data", "num_output: 1")
+        + product("b", "data", "num_output: 1") + plain("x", "EuclideanLoss", "a label")
+        + plain("y", "EuclideanLoss", "b label"),
+    ),
+    "proposals_without_stride": Broken(DETECTOR, regions("", "spatial_scale: 0.0625")),
+    "proposals_of_another_stride": Broken(DETECTOR, regions("{'feat_stride': 8}", "spatial_scale: 0.0625")),
+    "regions_without_scale": Broken(DETECTOR, regions("'scales': [8, 16, 32]", "")),
     "labels_of_a_colour_picture": Broken(
         {"data": (2, 3, 6, 6), "label": (2, 3, 6, 6)}, conv("score", "data", "num_output: 5 kernel_size: 1")
         + plain("loss", "SoftmaxWithLoss", "score label"),
@@ -721,6 +754,29 @@ def test_pictures_are_as_large_as_their_mean(data: str, tmp_path: Path) -> None:
     layers += product("fc", "pool1", "num_output: 10")
     report = caffeconv.inspect(*Broken({}, layers, {"fc": [(10, 8 * 14 * 14), (10,)]}).write(tmp_path))
     assert str(report.cures[0]) == "data { crop_size: not given → 28 }"
+
+
+@pytest.mark.parametrize(
+    ("data", "crop", "expected"),
+    [
+        (
+            f"{IMAGES} new_height: 28 new_width: 28 }}",
+            0,
+            "new_height: 28 → 32, new_width: 28 → 32, crop_size: 0 → 28",
+        ),
+        (f"{IMAGES} new_height: 40 new_width: 40 }}", 28, "new_height: 40 → 32, new_width: 40 → 32"),
+        ('type: "Data" data_param { source: "a" batch_size: 2 }', 40, ""),
+        ('type: "MemoryData" memory_data_param { batch_size: 2 channels: 1 height: 32 width: 32 }', 0, ""),
+    ],
+)
+def test_pictures_are_weighed_against_their_mean(data: str, crop: int, expected: str, tmp_path: Path) -> None:
+    """Caffe stops where they differ, which no shape tells."""
+    write_mean(tmp_path / "mean.binaryproto", np.zeros((3, 32, 32), np.float32))
+    transform = f'transform_param {{ mean_file: "mean.binaryproto" crop_size: {crop} }}'
+    layers = f'layer {{ name: "data" top: "data" top: "label" {data} {transform} }}'
+    report = caffeconv.inspect(*Broken({}, layers + conv("c", "data", "num_output: 2 kernel_size: 3")).write(tmp_path))
+    assert [str(cure) for cure in report.cures] == ([f"data {{ {expected} }}"] if expected else [])
+    assert any(str(d).startswith("data (") and "the mean image" in str(d) for d in report.diagnostics)
 
 
 def main() -> None:

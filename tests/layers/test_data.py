@@ -532,5 +532,5 @@ def test_a_mean_of_another_size_than_the_pictures_is_told(tmp_path: Path) -> Non
         'image_data_param { source: "a.txt" batch_size: 2 new_height: 5 new_width: 5 } }'
     )
     (warning,) = (d for d in caffeconv.inspect(net).diagnostics if d.severity == "warning")
-    assert warning.message == "the mean image is 6×8, the pictures are resized to 5×5"
+    assert warning.message == "the mean image is 6×8, the pictures are 5×5"
     assert "`new_height: 6 new_width: 8`" in warning.hint

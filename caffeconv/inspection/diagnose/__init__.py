@@ -19,7 +19,7 @@ from caffeconv.inspection.diagnose.companion_layers import (
     missing_companions,
     without_superfluous,
 )
-from caffeconv.inspection.diagnose.edit import Edit, edited
+from caffeconv.inspection.diagnose.edit import Edit, as_large_as_mean, edited
 from caffeconv.inspection.diagnose.explanations import Comparison, another_net, misfit_words, other_types, shape_words
 from caffeconv.inspection.diagnose.insertions import (
     Rewriting,
@@ -28,6 +28,8 @@ from caffeconv.inspection.diagnose.insertions import (
     with_labels_made_over,
     with_recipes,
 )
+from caffeconv.inspection.diagnose.label_slices import with_labels_sliced
+from caffeconv.inspection.diagnose.place_distances import wrong_distances
 from caffeconv.inspection.diagnose.renames import find_renames, free_name, without_weights
 from caffeconv.inspection.diagnose.search import MOST_CURES, Cure, cure_from, edits_of, find_cures
 from caffeconv.inspection.diagnose.trial_net import Budget, SearchContext, TrialNet, stored_layers
@@ -147,7 +149,9 @@ def diagnose(
     reference = _reference(net, files, trial)
     diagnostics = tuple(_with_names(diagnostics, edits_of(net, renames)))
     companions = missing_companions(trial, reference)
-    diagnostics = (*_with_companions(diagnostics, companions), *other_types(trial))
+    distances = [each for each in wrong_distances(trial) if each.said is not None]
+    warnings = (each.warning(net.layers[each.index]) for each in distances)
+    diagnostics = (*_with_companions(diagnostics, companions), *other_types(trial), *warnings)
     if not trial.misfits and not missing_bottoms(trial.net):
         candidates = _cures_of_a_whole_net(trial, renames, companions)
         valid = tuple(_checked(candidates, files, shapes))
@@ -169,7 +173,10 @@ def _cures_of_a_whole_net(
     if renames:
         return [_cure(trial, renames)]
     rewriting = completed(trial, companions) if companions else without_superfluous(trial)
-    return [rewriting.cure()] if rewriting.edits else []
+    if rewriting.edits:
+        return [rewriting.cure()]
+    definitions = _silent_mistakes(trial)
+    return [_cure(trial, definitions)] if definitions else []
 
 
 def _checked_fix(
@@ -193,10 +200,27 @@ def _checked_cures(
     )
     if reference_cure is not None:
         cures = [reference_cure, *(cure for cure in cures if str(cure) != str(reference_cure))]
+    cures = [_with_silent_mistakes(cure, base.trial) for cure in cures]
     net_cures = [base.cure(cure) for cure in cures] if base.trial.misfits else [base.cure()]
-    labels = with_labels_made_over(base)
+    labels = with_labels_made_over(base) or with_labels_sliced(base)
     net_cures = [*([labels.cure()] if labels else []), *net_cures]
     return list(_checked(net_cures, files, input_shapes))[:MOST_CURES]
+
+
+def _with_silent_mistakes(cure: Cure, trial: TrialNet) -> Cure:
+    """The cure, with edits of what else is wrong and no shape tells."""
+    if cure.layer_counts:
+        return cure
+    definitions = _silent_mistakes(TrialNet.of(cure.net, trial.context))
+    net = edited(cure.net, definitions)
+    return replace(cure, edits=(*cure.edits, *edits_of(cure.net, definitions)), net=net) if definitions else cure
+
+
+def _silent_mistakes(trial: TrialNet) -> dict[int, LayerDef]:
+    """Layers as they ought to be by what no shape tells: how far apart places lie, and how large a mean image is."""
+    pairs = ((i, as_large_as_mean(layer)) for i, layer in enumerate(trial.net.layers))
+    means = {i: layer for i, layer in pairs if layer is not None}
+    return means | {each.index: each.after for each in wrong_distances(trial)}
 
 
 def _with_scales(base: Rewriting, cure: Cure, reference: TrialNet | None) -> Cure:

@@ -9,6 +9,7 @@ from caffeconv.errors import LayerError
 from caffeconv.inspection.diagnose.class_counts import class_edits, told_by_locations
 from caffeconv.inspection.diagnose.edit import (
     DIM,
+    PARAM_STR,
     TYPE,
     collapsed,
     edit_between,
@@ -21,6 +22,7 @@ from caffeconv.inspection.diagnose.edit import (
 )
 from caffeconv.inspection.diagnose.joint_edits import edits_for_shape, for_bottoms, for_sizes
 from caffeconv.inspection.diagnose.picture_sizes import likely_sizes, resized_inputs
+from caffeconv.inspection.diagnose.place_distances import wrong_distances
 from caffeconv.inspection.diagnose.prior_counts import prior_edits
 from caffeconv.inspection.diagnose.trial_net import Misfit, TrialNet, fitting_bottoms, stored_shapes
 from caffeconv.ir.definition import LayerDef
@@ -61,6 +63,7 @@ def candidates(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
     if class_candidates or same_candidates:
         return
     yield from _input_axes(trial, misfit)
+    yield from _place_distances(trial, misfit)
     yield from _label_maps(trial, misfit)
     yield from _own_fields(trial, misfit)
     yield from _channels(trial, misfit)
@@ -88,6 +91,14 @@ def _input_axes(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
         edit = edit_between(j, definition, after)
         candidate = Candidate({j: after}, frozenset((j, name) for name in edit.after))
         if _mends(trial, candidate, misfit):
+            yield candidate
+
+
+def _place_distances(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
+    """A layer that does not say how far apart the places lie that it reads, with what the strides before it come to."""
+    for distance in wrong_distances(trial):
+        candidate = Candidate({distance.index: distance.after}, frozenset({(distance.index, PARAM_STR)}))
+        if distance.index == misfit.index and distance.said is None and _mends(trial, candidate, misfit):
             yield candidate
 
 

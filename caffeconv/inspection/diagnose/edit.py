@@ -16,6 +16,7 @@ from caffeconv.caffe_pb2 import BlobShape, LayerParameter, ReshapeParameter
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.ir.layer import Setting
 from caffeconv.layers import LAYERS
+from caffeconv.layers.place_distance import ReadsPlaces
 from caffeconv.tensor.shape import Shape, format_shape
 
 _WINDOW = {"kernel_size": "kernel", "stride": "stride", "pad": "pad", "dilation": "dilation"}
@@ -26,7 +27,7 @@ DIM = "dim"
 _COUNTED_NUMBERS = frozenset(("aspect_ratio", "min_size", "max_size", "scale"))
 """Fields of fractions that decide shapes by how many there are; edited where all are whole numbers."""
 _NO_MATTER = frozenset(("engine", "force_nd_im2col", "cudnn_math_override", "pool"))
-NAME, SHAPE, TYPE, PARAM_STR = "name", "shape", "type", "param_str"
+NAME, SHAPE, TYPE, PARAM_STR, SCALE = "name", "shape", "type", "param_str", "spatial_scale"
 LAYERS_INSTEAD = "layers"
 """What stands for a layer in whose place several come."""
 
@@ -57,7 +58,11 @@ class Edit:
 def field_text(name: str, value: Setting | str) -> str:
     """A field's value as an edit shows it."""
     if isinstance(value, str):
-        return value if name in (TYPE, LAYERS_INSTEAD) else '"' + value.replace("\n", "\\n").replace("\t", "\\t") + '"'
+        return (
+            value
+            if name in (TYPE, SCALE, LAYERS_INSTEAD)
+            else '"' + value.replace("\n", "\\n").replace("\t", "\\t") + '"'
+        )
     if isinstance(value, bool):
         return "true" if value else "false"
     if name == "round_mode":
@@ -245,6 +250,21 @@ def resized(definition: LayerDef, height: int, width: int) -> LayerDef | None:
     return with_settings(definition, {kind.crop_setting: height, **dict.fromkeys(small, height)})
 
 
+def as_large_as_mean(definition: LayerDef) -> LayerDef | None:
+    """A data layer that brings its pictures to the size of its mean image, and crops them to the size that they had; None
+    where they have that size, or are not brought to any."""
+    kind = LAYERS.get(definition.type)
+    mean = kind.mean_size(definition) if kind is not None and kind.crop_setting and kind.picture_settings else None
+    if kind is None or mean is None:
+        return None
+    settings, fields = settings_of(definition), kind.picture_settings[1:]
+    height, width = (int(str(settings[name])) for name in fields)
+    if min(height, width) == 0 or (height, width) == mean:
+        return None
+    crop = {} if settings[kind.crop_setting] or height != width else {kind.crop_setting: height}
+    return with_settings(definition, {**dict(zip(fields, mean, strict=True)), **crop})
+
+
 def image_size(definition: LayerDef) -> tuple[int, int] | None:
     """Height and width of the pictures that an input layer makes, where its fields say so."""
     kind = LAYERS.get(definition.type)
@@ -333,6 +353,17 @@ def edit_between(index: int, before: LayerDef, after: LayerDef) -> Edit:
     texts = [each.proto.python_param.param_str for each in (before, after)]
     if texts[0] != texts[1]:
         was[PARAM_STR], now[PARAM_STR] = texts
+    scales = [_scale_of(each) for each in (before, after)]
+    if scales[0] != scales[1]:
+        was[SCALE], now[SCALE] = scales
     if before.name != after.name:
         return Edit(before.name, index, {**was, NAME: before.name}, {**now, NAME: after.name})
     return Edit(before.name, index, was, now)
+
+
+def _scale_of(definition: LayerDef) -> str:
+    """`spatial_scale` of a layer that has one; otherwise empty."""
+    kind = LAYERS.get(definition.type)
+    if kind is None or not issubclass(kind, ReadsPlaces) or kind.distance_field != SCALE:
+        return ""
+    return f"{getattr(definition.proto, kind.settings).spatial_scale:g}"

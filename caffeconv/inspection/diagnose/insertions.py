@@ -144,31 +144,37 @@ def rewritten(trial: TrialNet, recipes: Mapping[int, Sequence[LayerParameter]]) 
     """The trial of the net with other layers in the place of some: index → the layers there."""
     layers: list[LayerDef] = []
     names = {value for layer in trial.net.layers for value in layer.top_values}
+    new_values: dict[str, str] = {}
     for i, layer in enumerate(trial.net.layers):
-        layers += _in_place(layer, recipes[i], names) if i in recipes else [layer]
+        layers += _in_place(layer, recipes[i], names, new_values) if i in recipes else [layer]
     net: NetDef = replace(trial.net, layers=tuple(layers))
-    layer_names = {i: trial.net.layers[i].name for i in recipes}
-    edits = tuple(
-        Edit(
-            layer_names[i],
-            i,
-            {LAYERS_INSTEAD: layers_text([trial.net.layers[i].proto])},
-            {LAYERS_INSTEAD: layers_text(recipes[i])},
-        )
-        for i in sorted(recipes)
-    )
+    edits = tuple(_edit(i, trial.net.layers[i], recipes[i]) for i in sorted(recipes))
     return Rewriting(TrialNet.of(net, trial.context), edits, {i: len(protos) for i, protos in recipes.items()})
 
 
-def _in_place(layer: LayerDef, protos: Sequence[LayerParameter], names: set[str]) -> Iterator[LayerDef]:
-    """The layers, whose first ones read what the layer read, and whose last ones make what it made."""
-    current = dict(zip(layer.bottoms, layer.bottom_values, strict=True))
+def _edit(index: int, layer: LayerDef, protos: Sequence[LayerParameter]) -> Edit:
+    changes = [(a, b) for a, b in zip(layer.bottoms, protos[0].bottom, strict=False) if a != b] if protos else []
+    if len(protos) == 1 and len(changes) == 1 and protos[0].type == layer.type:
+        return Edit(layer.name, index, {"bottom": changes[0][0]}, {"bottom": changes[0][1]})
+    was, now = layers_text([layer.proto]), layers_text(protos)
+    return Edit(layer.name, index, {LAYERS_INSTEAD: was}, {LAYERS_INSTEAD: now})
+
+
+def _in_place(
+    layer: LayerDef, protos: Sequence[LayerParameter], names: set[str], new_values: dict[str, str]
+) -> Iterator[LayerDef]:
+    """The layers, whose first ones read what the layer read, and whose last ones make what it made.
+
+    `new_values`: blobs that such layers made before, and the values that they hold; those made here are added.
+    """
+    current = {**new_values, **dict(zip(layer.bottoms, layer.bottom_values, strict=True))}
     last = {top: i for i, proto in enumerate(protos) for top in proto.top}
     own = dict(zip(layer.tops, layer.top_values, strict=True))
     for i, proto in enumerate(protos):
         bottoms = tuple(current[bottom] for bottom in proto.bottom)
         tops = tuple(own[top] if top in own and last[top] == i else unique_name(top, names, "/") for top in proto.top)
         current.update(zip(proto.top, tops, strict=True))
+        new_values.update((top, value) for top, value in zip(proto.top, tops, strict=True) if top not in own)
         yield replace(
             layer.with_proto(proto), name=proto.name, bottoms=tuple(proto.bottom), tops=tuple(proto.top),
             bottom_values=bottoms, top_values=tops,
