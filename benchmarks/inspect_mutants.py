@@ -416,12 +416,13 @@ def other_mean(good: Good, chance: random.Random) -> tuple[NetDef, NetDef] | Non
         blob = BlobProto(num=1, channels=shapes[0][1], height=larger, width=larger)
         blob.data.extend([0.0] * (shapes[0][1] * larger * larger))
         mean.write_bytes(blob.SerializeToString())
-    proto = LayerParameter(name=layer.name, type="ImageData", top=layer.tops)
+    proto = LayerParameter(name=layer.name, type="ImageData", top=[*layer.tops, "the_label"])
     proto.transform_param.mean_file = str(mean)
     proto.image_data_param.source, proto.image_data_param.batch_size = "list.txt", shapes[0][0]
     proto.image_data_param.is_color = shapes[0][1] == 3
     proto.image_data_param.new_height = proto.image_data_param.new_width = size[0]
-    wrong = replace(layer.with_proto(proto), type="ImageData")
+    values = (*layer.top_values, "the_label")
+    wrong = replace(layer.with_proto(proto), type="ImageData", tops=tuple(proto.top), top_values=values)
     fields = {"new_height": larger, "new_width": larger, "crop_size": size[0]}
     return edited(good.net, {0: wrong}), edited(good.net, {0: with_settings(wrong, fields)})
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from support.databases import refused
 from support.golden_cases import ROOT
 
 import caffeconv
+from caffeconv import infogain
 from caffeconv.cli import main
+from caffeconv.layers.base import Layer
 
 convert: Callable[..., object] = caffeconv.convert
 net: Callable[..., object] = caffeconv.Net
@@ -31,6 +34,79 @@ def test_public_names() -> None:
     }  # fmt: skip
     assert set(caffeconv.__all__) <= set(dir(caffeconv))
     assert (files(caffeconv) / "py.typed").is_file()
+
+
+SWITCHES = (
+    "deploy", "extended", "ignore_unknown_fields", "fully_convolutional", "allow_python", "values", "swap_channels", "half",
+    "nhwc", "keep_io", "fold", "preprocess", "rgb", "reduce_range", "legacy", "diffs", "label_maps", "weighted",
+)  # fmt: skip
+WRONG: dict[str, Sequence[object]] = {
+    **dict.fromkeys(SWITCHES, ("yes", 1, [True])),
+    **dict.fromkeys(("net", "out", "path", "root", "output_dir", "place"), (3.5, b"x", ["a", 1])),
+    **dict.fromkeys(("phase", "layout", "storage", "infogain", "provider", "pictures", "decay", "balance"), ("bogus", 3.5, ())),
+    **dict.fromkeys(("level", "seed", "opset", "batch", "threads", "classes", "size"), (1.5, "many", 1 << 80)),
+    **dict.fromkeys(("scale", "most_deviation", "sigma", "epsilon"), ("much", float("nan"), [])),
+    **dict.fromkeys(("stages", "outputs", "blobs", "names"), (3.5, [1], {"a": 1})),
+    **dict.fromkeys(("dialect", "name", "input", "output", "blob", "dataset", "what"), (3.5, [1], {"a": 1})),
+    **dict.fromkeys(("array", "matrix", "distances", "positions", "counts", "weights_of_classes"), (None, "a", [[1], [1, 2]])),
+    **dict.fromkeys(("mean", "labels", "data", "base"), ("a", [[1], [1, 2]], {"a": 1})),
+    "weights": (3.5, [1], {1: 2}), "shapes": ("a", {"data": "x"}, {"data": 3}), "shape": ("a", 3.5, {1: 2}),
+    "model": (None, "a", 3), "batches": (None, "a", [1]), "kind": (int, "a", None), "other": (None, "a", 3),
+    "call": (None, "a", 3), "start": (3.5, [1], "bogus"), "end": (3.5, [1], "bogus"),
+    "ignore_label": (1.5, "many"), "beta": ("much", [1]),
+}  # fmt: skip
+"""Parameter → values that it does not take."""
+SAID_OTHERWISE = {
+    "array": "H: ", "matrix": "H: ", "distances": "distances: ", "positions": "positions: ", "counts": "class counts: ",
+    "base": "base: ", "data": "data=", "labels": "labels", "start": "no layer '", "end": "no layer '", "weights": "weights",
+    "blobs": "blobs=[",
+}  # fmt: skip
+"""Parameter → how messages name it that are not of the form `name=value`."""
+SAID_ELSEWHERE = {("backward", "diffs")}
+"""Function and parameter with a test of its own."""
+MODEL = caffeconv.convert(NET, WEIGHTS)
+DIGITS = caffeconv.Net(NET, WEIGHTS)
+
+
+PUBLIC: dict[str, tuple[Callable[..., object], dict[str, object]]] = {
+    "convert": (convert, {"net": NET}), "convert_to": (caffeconv.convert_to, {"out": "never.onnx", "net": NET}),
+    "inspect": (inspect, {"net": NET}), "Net": (net, {"net": NET}), "Preprocess": (caffeconv.Preprocess, {}),
+    "quantize": (caffeconv.quantize, {"model": MODEL, "batches": [{"data": np.zeros((1, 1, 28, 28), np.float32)}]}),
+    "make_h": (caffeconv.make_h, {"array": np.eye(2), "path": "never.binaryproto"}),
+    "register_layer": (caffeconv.register_layer, {"kind": Layer}),
+    "forward": (DIGITS.forward, {}), "backward": (DIGITS.backward, {}),
+    "reshape_input": (DIGITS.reshape_input, {"blob": "data", "shape": (1, 1, 28, 28)}), "kind": (DIGITS.kind, {}),
+    "save": (DIGITS.save, {"path": "never.caffemodel"}), "save_hdf5": (DIGITS.save_hdf5, {"path": "never.h5"}),
+    "copy_from": (DIGITS.copy_from, {}), "load_hdf5": (DIGITS.load_hdf5, {}), "share_with": (DIGITS.share_with, {}),
+    "set_input_arrays": (DIGITS.set_input_arrays, {"data": np.zeros(1), "labels": np.zeros(1)}),
+    "before_forward": (DIGITS.before_forward, {}), "after_forward": (DIGITS.after_forward, {}),
+    "class_weights": (infogain.class_weights, {"counts": [1, 2], "balance": "effective-number"}),
+    "count_labels": (infogain.count_labels, {"place": "never"}), "identity": (infogain.identity, {}),
+    "distances_between": (infogain.distances_between, {}), "read_matrix": (infogain.read_matrix, {}),
+    "from_distances": (infogain.from_distances, {"distances": [[0, 1], [1, 0]]}),
+    "read_hierarchy": (infogain.read_hierarchy, {"path": "never"}),
+    "read_numbers": (infogain.read_numbers, {"path": "never", "what": "weights"}),
+    "remarks": (infogain.remarks, {"matrix": np.eye(2, dtype=np.float32)}),
+    "smoothed": (infogain.smoothed, {"matrix": np.eye(2), "epsilon": 0.1}),
+    "weighted": (infogain.weighted, {"matrix": np.eye(2), "weights": [1, 2]}), "ClassCounts.of": (infogain.ClassCounts.of, {}),
+    "with_unit_rows": (infogain.with_unit_rows, {}),
+}  # fmt: skip
+"""Public function → itself, and arguments that it takes. Its parameters are read from its signature: a new one needs a row of
+`WRONG`."""
+
+
+@pytest.mark.parametrize("function", PUBLIC)
+def test_every_wrong_argument_is_named(function: str) -> None:
+    """Whatever a parameter is given that it does not take: one error of ours, that says which parameter."""
+    call, rest = PUBLIC[function]
+    for parameter in signature(call).parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD or (function, parameter.name) in SAID_ELSEWHERE:
+            continue
+        for value in WRONG[parameter.name]:
+            with pytest.raises(caffeconv.CaffeconvError) as error:
+                call(**{**rest, parameter.name: value})
+            named = (f"`{parameter.name}=", SAID_OTHERWISE.get(parameter.name, "\0"))
+            assert any(name in str(error.value) for name in named), (parameter.name, value, str(error.value))
 
 
 def test_reprs_are_short() -> None:
@@ -133,8 +209,9 @@ def test_wrong_arguments(call: Callable[[], object], message: str) -> None:
 @pytest.mark.parametrize(
     ("out", "storage", "message"),
     [
-        ("x.caffemodel", None, "x.caffemodel: this writes ONNX models, and .caffemodel files hold weights; "),
-        ("x.npz", None, "a name that ends in .onnx was needed"),
+        ("x.caffemodel", None, "x.caffemodel: this writes ONNX models; a name that ends in .onnx was needed"),
+        ("x.xyz", None, "a name that ends in .onnx was needed"),
+        ("model", None, "a name that ends in .onnx was needed"),
         ("x.onnx", "foo", "`storage='foo'`: 'embed', 'external' or 'link' was needed"),
     ],
 )

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 _OTHER_NAMES = {
+    "epsilon": "--smooth",
     "fix_weights": "--fix-weights",
     "swap_channels": "--swap-channels",
     "half": "--fp16",
@@ -18,10 +19,10 @@ _OTHER_NAMES = {
     "storage": "--weights",
 }
 _SAME_NAMES = (
-    "allow_python", "batch", "batch_size", "beta", "blobs", "calibrate", "crop", "deploy", "dialect", "engine", "extended",
-    "from_distances", "fully_convolutional", "ignore_label", "ignore_unknown_fields", "infogain", "input", "input_db",
-    "label_maps", "labels", "layout", "level", "mean", "nhwc", "normalize", "opset", "output_dir", "oversample", "phase",
-    "preprocess", "provider", "resize", "resume", "rgb", "root", "scale", "seed", "threads", "verify",
+    "allow_python", "batch", "batch_size", "beta", "blobs", "calibrate", "classes", "crop", "deploy", "dialect", "engine",
+    "extended", "from_distances", "fully_convolutional", "ignore_label", "ignore_unknown_fields", "infogain", "input",
+    "input_db", "label_maps", "labels", "layout", "level", "mean", "nhwc", "normalize", "opset", "output_dir", "oversample",
+    "phase", "preprocess", "provider", "resize", "resume", "rgb", "root", "scale", "seed", "sigma", "threads", "verify",
     "verify_report", "verify_with", "workers",
 )  # fmt: skip
 OPTIONS: Mapping[str, str] = {**{name: f"--{name.replace('_', '-')}" for name in _SAME_NAMES}, **_OTHER_NAMES}

@@ -20,15 +20,13 @@ from caffeconv.files.sha256 import hashing
 from caffeconv.frontend.open_files import Weights, read_net, weight_paths, weights_files
 from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import Infogain
+from caffeconv.tensor.window import INT_MAX
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
     from caffeconv.emit.lazy_model import LazyModel
     from caffeconv.emit.onnx_writer import Storage, Written
-
-OTHER_FILES = frozenset((".caffemodel", ".h5", ".npz", ".safetensors", ".npy", ".prototxt"))
-"""Suffixes that no model has."""
 
 
 def convert(
@@ -69,8 +67,8 @@ def convert(
         CaffeconvError: whatever is wrong with the net, the weights or the arguments.
     """
     options = NetOptions(
-        phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
-        fully_convolutional, dialect, _blobs(outputs), root,
+        phase, level, stages, {} if shapes is None else shapes, deploy, extended, infogain, allow_python,
+        ignore_unknown_fields, seed, fully_convolutional, dialect, _blobs(outputs), root,
     )  # fmt: skip
     model_options = _model_options(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
     loaded = load(net, weights, options)
@@ -104,13 +102,13 @@ def convert_to(
     from caffeconv.files.atomic import refuse_input_as_output
 
     out = arguments.path("out", out)
-    refuse_input_as_output(out, (net, *weight_paths(weights)))
+    refuse_input_as_output(out, (arguments.path("net", net), *weight_paths(weights)))
     _refuse_other_files(out)
     if storage is not None:
         arguments.one_of("storage", storage, ("embed", "external", "link"))
     options = NetOptions(
-        phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
-        fully_convolutional, dialect, _blobs(outputs), root,
+        phase, level, stages, {} if shapes is None else shapes, deploy, extended, infogain, allow_python,
+        ignore_unknown_fields, seed, fully_convolutional, dialect, _blobs(outputs), root,
     )  # fmt: skip
     model_options = _model_options(net, options, ModelOptions(layout, half, keep_io, fold=fold), preprocess)
     refuse_changed_links(model_options, storage)
@@ -123,16 +121,17 @@ def convert_to(
 
 
 def _refuse_other_files(path: Path) -> None:
-    """Raises CaffeconvError where a file's name says that it is to hold something else than a model."""
-    if path.suffix.lower() in OTHER_FILES:
+    """Raises CaffeconvError where a file's name does not say that it is to hold a model."""
+    if path.suffix.lower() != ".onnx" and (path.is_file() or not path.exists()):
         raise CaffeconvError(
-            f"{path}: this writes ONNX models, and {path.suffix} files hold weights; a name that ends in .onnx was needed. "
-            "`caffeconv convert` in a shell writes weights too"
+            f"{path}: this writes ONNX models; a name that ends in .onnx was needed. `caffeconv convert` in a shell writes "
+            "weights too"
         )
 
 
 def _blobs(outputs: Sequence[str] | Literal["all"] | None) -> tuple[str, ...]:
-    return () if outputs is None or outputs == "all" else arguments.names("outputs", outputs)
+    is_all = isinstance(outputs, str) and outputs == "all"
+    return () if outputs is None or is_all else arguments.names("outputs", outputs)
 
 
 @dataclass(frozen=True)
@@ -148,10 +147,10 @@ class _Request:
 
     def __post_init__(self) -> None:
         """Raises CaffeconvError for a batch or an opset that means nothing."""
-        if self.batch not in ("dynamic", "keep"):
-            if isinstance(self.batch, str):
-                raise CaffeconvError(f"`batch={self.batch!r}`: 'dynamic', 'keep' or a number was needed")
-            arguments.whole_number("batch", self.batch, 1)
+        if not isinstance(self.batch, str):
+            arguments.whole_number("batch", self.batch, 1, INT_MAX)
+        elif self.batch not in ("dynamic", "keep"):
+            raise CaffeconvError(f"`batch={self.batch!r}`: 'dynamic', 'keep' or a number was needed")
         if self.opset is not None:
             arguments.whole_number("opset", self.opset, 1)
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
+import numpy as np
+
+from caffeconv.errors import CaffeconvError, shortened
+from caffeconv.files import arguments
 from caffeconv.files.foreign_json import MALFORMED
 from caffeconv.tensor.shape import FloatArray
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
     from onnx import ModelProto
 
 Layout = Literal["nchw", "nhwc"]
@@ -50,6 +55,40 @@ class Preprocess:
     pictures: ChannelOrder = "rgb"
     layout: Layout = "nhwc"
     input: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises CaffeconvError for what means nothing; takes a mean that is a list or a number, and choices in any case."""
+        checked: dict[str, object] = {
+            "scale": arguments.number("scale", self.scale),
+            "rgb": arguments.truth("rgb", self.rgb),
+            "pictures": arguments.one_of("pictures", self.pictures, get_args(ChannelOrder)),
+            "layout": arguments.one_of("layout", self.layout, get_args(Layout)),
+        }
+        if self.mean is not None:
+            checked["mean"] = _mean_array(self.mean)
+        if self.size is not None:
+            checked["size"] = _two_sizes(self.size)
+        if self.input is not None:
+            arguments.name("input", self.input)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+def _mean_array(mean: ArrayLike) -> FloatArray:
+    try:
+        array = np.atleast_1d(np.asarray(mean, np.float32))
+    except (TypeError, ValueError):
+        array = np.zeros(0, np.float32)
+    if not array.size:
+        raise CaffeconvError(f"`mean={shortened(repr(mean))}`: a number for each channel, or C×H×W of them, was needed")
+    return array
+
+
+def _two_sizes(size: object) -> tuple[int, int]:
+    sizes = tuple(size) if isinstance(size, Sequence) and not isinstance(size, (str, bytes)) else ()
+    if len(sizes) != 2:
+        raise CaffeconvError(f"`size={size!r}`: height and width were needed, such as (256, 256)")
+    return arguments.whole_number("size", sizes[0], 1), arguments.whole_number("size", sizes[1], 1)
 
 
 @dataclass(frozen=True)

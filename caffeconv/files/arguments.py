@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from caffeconv.errors import CaffeconvError
 
@@ -19,21 +21,34 @@ def one_of(argument: str, value: object, choices: Sequence[str]) -> str:
     raise CaffeconvError(f"`{argument}={value!r}`: {', '.join(first)} or {last} was needed")
 
 
-def whole_number(argument: str, value: object, least: int = 0) -> int:
-    """`value` as an int; CaffeconvError for anything that is no whole number, or that is below `least`."""
+def whole_number(argument: str, value: object, least: int = 0, most: int = (1 << 63) - 1) -> int:
+    """`value` as an int; CaffeconvError for anything that is no whole number, or outside `least` to `most`."""
     try:
         number = operator.index(value)  # type: ignore[arg-type] # what is none raises
     except TypeError:
         number = None
     if number is None or isinstance(value, bool) or number < least:
         raise CaffeconvError(f"`{argument}={value!r}`: a whole number, at least {least}, was needed")
+    if number > most:
+        raise CaffeconvError(f"`{argument}={value!r}`: a whole number, at most {most}, was needed")
     return number
+
+
+def number(argument: str, value: object) -> float:
+    """`value` as a float; CaffeconvError for what is no number, and for those that are not finite."""
+    try:
+        real = float(value) if not isinstance(value, (str, bytes)) else math.nan  # type: ignore[arg-type] # as above
+    except (TypeError, ValueError, OverflowError):
+        real = math.nan
+    if not math.isfinite(real):
+        raise CaffeconvError(f"`{argument}={value!r}`: a finite number was needed")
+    return real
 
 
 def truth(argument: str, value: object) -> bool:
     """`value` as a bool; CaffeconvError for anything but True and False, such as 'yes', which Python takes for true."""
-    if value is True or value is False:
-        return value
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):  # numpy's too
+        return bool(value)
     raise CaffeconvError(f"`{argument}={value!r}`: True or False was needed")
 
 
@@ -41,17 +56,35 @@ def names(argument: str, value: object) -> tuple[str, ...]:
     """Several names, or one that stands alone; CaffeconvError for anything else."""
     if isinstance(value, str):
         return (value,)
-    items = tuple(value) if isinstance(value, (Sequence, set, frozenset)) or hasattr(value, "__iter__") else (None,)
+    items = tuple(value) if isinstance(value, Iterable) and not isinstance(value, Mapping) else (None,)
     if not all(isinstance(item, str) for item in items):
         raise CaffeconvError(f"`{argument}={value!r}`: a name or a list of names was needed")
     return items
 
 
+def name(argument: str, value: object) -> str:
+    """`value` as one name; CaffeconvError for anything but a string."""
+    if not isinstance(value, str):
+        raise CaffeconvError(f"`{argument}={value!r}`: a name was needed")
+    return value
+
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def function(argument: str, value: Function) -> Function:
+    """`value` where it can be called; CaffeconvError for anything else."""
+    if not callable(value):
+        raise CaffeconvError(f"`{argument}={value!r}`: a function was needed")
+    return value
+
+
 def path(argument: str, value: object) -> Path:
     """`value` as a path; CaffeconvError for what is none."""
-    if not isinstance(value, (str, os.PathLike)):
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else b""
+    if not isinstance(text, str):
         raise CaffeconvError(f"`{argument}={value!r}`: a path was needed")
-    return Path(os.fspath(value))
+    return Path(text)
 
 
 def shapes(argument: str, value: object) -> dict[str, tuple[int, ...]]:
@@ -63,6 +96,8 @@ def shapes(argument: str, value: object) -> dict[str, tuple[int, ...]]:
     sizes: dict[str, tuple[int, ...]] = {}
     for blob, shape in value.items():
         try:
+            if isinstance(shape, (str, bytes, Mapping)):
+                raise TypeError
             sizes[blob] = tuple(operator.index(size) for size in shape)
         except TypeError:
             raise CaffeconvError(

@@ -31,6 +31,6 @@ DIALECTS: Mapping[str, str] = {
 
 def checked_dialect(name: str | None) -> str | None:
     """The name itself; CaffeconvError for one that no fork here has."""
-    if name is not None and name not in DIALECTS:
+    if name is not None and (not isinstance(name, str) or name not in DIALECTS):
         raise CaffeconvError(f"`dialect={name!r}`: no such dialect; one of {', '.join(DIALECTS)} was needed")
     return name

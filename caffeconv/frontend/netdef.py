@@ -18,7 +18,6 @@ from caffeconv.caffe_pb2 import LayerParameter, NetState, NetStateRule
 from caffeconv.caffe_pb2 import Phase as Phases
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, close_names
 from caffeconv.files.net_folders import NetFolders
-from caffeconv.frontend.dialects import checked_dialect
 from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import LayerDef, NetDef
 from caffeconv.layers import LAYERS
@@ -169,7 +168,7 @@ def _definition(
         name, proto.type, tuple(proto.bottom), tuple(proto.top), (), (), proto, own,
         _folders(source, options),
         line or None, source.net.force_backward, options.extended, source.extra.get(line, {}),
-        options.infogain, checked_dialect(options.dialect), python_host,
+        options.infogain, options.dialect, python_host,
     ).with_proto(proto)  # fmt: skip
 
 

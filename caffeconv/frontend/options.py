@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.files import arguments
 from caffeconv.files.atomic import PathLike
+from caffeconv.frontend.dialects import checked_dialect
 from caffeconv.ir.definition import Infogain
 from caffeconv.python_layers.host import AllowPython
 
 PHASES = {0: "TRAIN", 1: "TEST"}
 """Caffe's numbers."""
-LEAST_LEVEL = -(1 << 31)
+LEAST_LEVEL, MOST_LEVEL = -(1 << 31), (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,20 @@ class NetOptions:
     def __post_init__(self) -> None:
         """Takes what means the same (a phase in lower case, one stage alone); CaffeconvError for what means nothing."""
         phase = PHASES.get(self.phase, self.phase) if isinstance(self.phase, int) else self.phase
-        checked = {
+        checked: dict[str, object] = {
             "phase": arguments.one_of("phase", phase, ("TRAIN", "TEST")),
-            "level": arguments.whole_number("level", self.level, LEAST_LEVEL),
+            "level": arguments.whole_number("level", self.level, LEAST_LEVEL, MOST_LEVEL),
             "stages": arguments.names("stages", self.stages),
             "shapes": arguments.shapes("shapes", self.shapes),
             "seed": arguments.whole_number("seed", self.seed),
         }
+        for name in ("deploy", "extended", "ignore_unknown_fields", "fully_convolutional"):
+            checked[name] = arguments.truth(name, getattr(self, name))
+        if not (isinstance(self.allow_python, str) and self.allow_python == "path"):
+            checked["allow_python"] = arguments.truth("allow_python", self.allow_python)
+        checked["dialect"] = checked_dialect(self.dialect)
+        for name, folder in (("root", self.root), ("output_dir", self.output_dir)):
+            checked[name] = None if folder is None else arguments.path(name, folder)
         if self.infogain is not None:
             checked["infogain"] = arguments.one_of("infogain", self.infogain, ("logits", "probabilities"))
         for name, value in checked.items():

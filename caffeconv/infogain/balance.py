@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from caffeconv.errors import CaffeconvError
+from caffeconv.files import arguments
+from caffeconv.infogain.matrices import as_numbers
 from caffeconv.infogain.remarks import short
 from caffeconv.tensor.shape import format_shape
 
@@ -32,7 +34,7 @@ class ClassCounts:
     @classmethod
     def of(cls, counts: ArrayLike) -> ClassCounts:
         """From counts alone: as if every item held every class. CaffeconvError where they cannot be counts."""
-        labels = np.asarray(counts, np.float64)
+        labels = as_numbers(counts, "class counts")
         if labels.ndim != 1 or not labels.size:
             raise CaffeconvError(f"class counts: {format_shape(labels.shape)} numbers; one for each class was needed")
         bad = np.flatnonzero(~(np.isfinite(labels) & (labels >= 0)))
@@ -61,6 +63,8 @@ def class_weights(
 
     Raises CaffeconvError where no class occurs, or β is outside 0 ≤ β < 1.
     """
+    if arguments.one_of("balance", balance, get_args(Balance)) == "effective-number":
+        arguments.number("beta", beta)
     class_counts = counts if isinstance(counts, ClassCounts) else ClassCounts.of(counts)
     occurs = class_counts.labels > 0
     if not occurs.any():
@@ -79,7 +83,7 @@ def class_weights(
 
 def _effective(n: NDArray[np.float64], beta: float) -> NDArray[np.float64]:
     if not 0 <= beta < 1:
-        raise CaffeconvError(f"beta is {beta:g}; 0 or more, and less than 1, was needed, e.g. 0.999")
+        raise CaffeconvError(f"`beta={beta:g}`: 0 or more, and less than 1, was needed, e.g. 0.999")
     if n.min() < 1:
         raise CaffeconvError(f"class counts: {n.min():g}; an effective number needs numbers of labels, not shares")
     # expm1: 1-βⁿ would lose its digits for β near 1

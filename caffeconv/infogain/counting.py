@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.errors import CaffeconvError
+from caffeconv.files import arguments
 from caffeconv.files.atomic import PathLike
 from caffeconv.infogain.balance import ClassCounts
 from caffeconv.infogain.label_sources import Labels, LabelSource, open_labels
@@ -31,8 +32,13 @@ def count_labels(
     Raises:
         CaffeconvError: nothing to count there, something damaged, or a label outside 0…L-1, with its place.
     """
-    source = open_labels(Path(place), label_maps=label_maps, dataset=dataset)
-    return count(source, Path(place), classes, ignore_label)
+    path = arguments.path("place", place)
+    arguments.truth("label_maps", label_maps)
+    for name, value, least in (("classes", classes, 0), ("ignore_label", ignore_label, -(1 << 31))):
+        if value is not None:
+            arguments.whole_number(name, value, least)
+    source = open_labels(path, label_maps=label_maps, dataset=arguments.name("dataset", dataset))
+    return count(source, path, classes, ignore_label)
 
 
 def count(
@@ -52,7 +58,7 @@ class _Tally:
 
     def __init__(self, classes: int | None, ignore_label: int | None) -> None:
         if classes is not None and not 1 <= classes <= MAX_CLASSES:
-            raise CaffeconvError(f"{classes} classes; 1 to {MAX_CLASSES} were needed")
+            raise CaffeconvError(f"`classes={classes}`: 1 to {MAX_CLASSES} were needed")
         self._classes = classes
         self._ignore_label = ignore_label
         self._counts = np.zeros(classes or 1, np.int64)

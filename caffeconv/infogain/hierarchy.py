@@ -30,6 +30,7 @@ import numpy as np
 
 from caffeconv.caffe_format.small_files import read_bytes
 from caffeconv.errors import CaffeconvError
+from caffeconv.files import arguments
 from caffeconv.infogain.matrices import MAX_CLASSES
 from caffeconv.tensor.shape import FloatArray
 
@@ -80,6 +81,8 @@ def read_hierarchy(path: Path, names: Sequence[str] | None = None) -> LabelTree:
     `names` are the classes' names in the order of their labels, for a tree that gives no labels itself. Raises
     CaffeconvError where the file is no such tree, or its labels are not 0…L-1.
     """
+    path = arguments.path("path", path)
+    names = None if names is None else arguments.names("names", names)
     text = read_bytes(path, "a tree of labels").decode("utf-8-sig", "replace")
     read_leaves = _read_json if path.suffix.lower() == ".json" else _read_text
     leaves = _without_lone_root(list(read_leaves(text, path)))

@@ -7,12 +7,13 @@ H is L×L for L classes: row = the true label, column = the predicted class. The
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, shortened
+from caffeconv.files import arguments
 from caffeconv.tensor.shape import FloatArray, format_shape
 
 Decay = Literal["exp", "linear", "inverse"]
@@ -53,8 +54,8 @@ def checked(array: ArrayLike, where: str = "H") -> FloatArray:
 
 def identity(size: int) -> FloatArray:
     """The H with which InfogainLoss is SoftmaxWithLoss."""
-    if not 1 <= size <= MAX_CLASSES:
-        raise CaffeconvError(f"{size} classes; 1 to {MAX_CLASSES} were needed")
+    if not 1 <= arguments.whole_number("size", size) <= MAX_CLASSES:
+        raise CaffeconvError(f"`size={size}`: 1 to {MAX_CLASSES} were needed")
     return np.eye(size, dtype=np.float32)
 
 
@@ -94,10 +95,11 @@ def from_distances(distances: ArrayLike, decay: Decay = "exp", sigma: float | No
         row = nonzero[0]
         hint = " Similarities need no `from_distances=…`." if d[row, row] >= d[row].max() else ""
         raise CaffeconvError(f"distances: class {row} is {d[row, row]:g} away from itself; 0 was needed.{hint}")
+    arguments.one_of("decay", decay, get_args(Decay))
     if sigma is None:
         sigma = (float(d.max()) or 1.0) if decay == "linear" else 1.0
-    if not (np.isfinite(sigma) and sigma > 0):
-        raise CaffeconvError(f"sigma is {sigma:g}; a number above 0 was needed, in the unit of the distances")
+    if arguments.number("sigma", sigma) <= 0:
+        raise CaffeconvError(f"`sigma={sigma:g}`: a number above 0 was needed, in the unit of the distances")
     with np.errstate(over="ignore"):
         scaled = d / sigma
     if decay == "exp":
@@ -113,8 +115,8 @@ def smoothed(matrix: ArrayLike, epsilon: float) -> FloatArray:
     Of the identity this makes (1-ε)·I + ε/L, with which the loss is that of label smoothing (Szegedy et al. 2016,
     "Rethinking the Inception Architecture for Computer Vision", section 7). CaffeconvError unless 0 ≤ ε < 1.
     """
-    if not 0 <= epsilon < 1:
-        raise CaffeconvError(f"smoothing by {epsilon:g}; 0 or more, and less than 1, was needed")
+    if not 0 <= arguments.number("epsilon", epsilon) < 1:
+        raise CaffeconvError(f"`epsilon={epsilon:g}`: 0 or more, and less than 1, was needed")
     h = checked(matrix).astype(np.float64)
     return np.asarray((1 - epsilon) * h + epsilon * h.mean(axis=1, keepdims=True), np.float32)
 
@@ -130,8 +132,16 @@ def with_unit_rows(matrix: ArrayLike) -> FloatArray:
     return checked(h / np.where(sums > 0, sums, 1)[:, None])
 
 
+def as_numbers(values: ArrayLike, what: str) -> NDArray[np.float64]:
+    """An array of float64; CaffeconvError, with `what` it is for, for anything but numbers."""
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        raise CaffeconvError(f"{what}: {shortened(repr(values))}; numbers were needed") from None
+
+
 def _vector(values: Sequence[float] | NDArray[np.float64], what: str) -> NDArray[np.float64]:
-    vector = np.asarray(values, np.float64)
+    vector = as_numbers(values, what)
     if vector.ndim != 1 or not 1 <= len(vector) <= MAX_CLASSES:
         raise CaffeconvError(
             f"{what}: {format_shape(vector.shape)}; 1 to {MAX_CLASSES} numbers, one a class, were needed"

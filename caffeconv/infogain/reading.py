@@ -14,6 +14,7 @@ from caffeconv.caffe_format.caffemodel import read_binaryproto
 from caffeconv.caffe_format.foreign_files import HEAD, foreign_file
 from caffeconv.caffe_format.small_files import read_bytes
 from caffeconv.errors import CaffeconvError
+from caffeconv.files import arguments
 from caffeconv.files.atomic import PathLike
 from caffeconv.files.claims import refuse_bomb
 from caffeconv.files.hdf5 import hdf5_faults, is_hdf5, numbers_in, open_hdf5
@@ -47,7 +48,7 @@ def read_matrix(path: PathLike) -> FloatArray:
     .npy; .npz, .h5 or .mat with one array, or one called H; .csv, .tsv or .txt with one row a line, numbers apart by
     commas, semicolons or spaces, and comments after #; .binaryproto.
     """
-    return checked(_read(Path(path), "a matrix"), str(path))
+    return checked(_read(arguments.path("path", path), "a matrix"), str(path))
 
 
 def read_numbers(path: PathLike, what: str) -> NDArray[np.float64]:
@@ -55,7 +56,7 @@ def read_numbers(path: PathLike, what: str) -> NDArray[np.float64]:
 
     `what` names them in the message of a CaffeconvError.
     """
-    array = _read(Path(path), what)
+    array = _read(arguments.path("path", path), arguments.name("what", what))
     if array.dtype.kind not in "fiub" or array.size < 1 or max(array.shape, default=1) != array.size:
         raise CaffeconvError(
             f"{path}: {format_shape(array.shape)} {array.dtype}; {what}, one for each class, were needed"

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from caffeconv.files import arguments
+from caffeconv.infogain.matrices import checked
 from caffeconv.tensor.shape import FloatArray
 
 
@@ -17,7 +19,9 @@ def remarks(matrix: FloatArray, *, weighted: bool = False, base: FloatArray | No
     base: what H was made of, where that is a matrix of the user's; whether it is symmetric or holds distances is
         looked up there, because weights and unit rows change the one and hide the other.
     """
-    return tuple(_remarks(matrix, weighted=weighted, base=matrix if base is None else base))
+    h = checked(matrix)
+    arguments.truth("weighted", weighted)
+    return tuple(_remarks(h, weighted=weighted, base=h if base is None else checked(base, "base")))
 
 
 def _remarks(matrix: FloatArray, *, weighted: bool, base: FloatArray) -> Iterator[str]:

@@ -18,6 +18,7 @@ from caffeconv.caffe_pb2 import (
     NetParameter,
 )
 from caffeconv.errors import CaffeconvError
+from caffeconv.files import arguments
 from caffeconv.files.atomic import PathLike, refuse_filled_folder, whole_file, whole_file_in_parts, whole_folder
 from caffeconv.infogain.reading import HDF5
 from caffeconv.tensor.shape import FloatArray
@@ -46,7 +47,8 @@ def make_h(array: ArrayLike, path: PathLike, *, legacy: bool = False) -> None:
     from caffeconv.infogain.matrices import checked
 
     matrix = checked(array)
-    path = Path(path)
+    path = arguments.path("path", path)
+    arguments.truth("legacy", legacy)
     form = check_place(path, legacy=legacy)
     if form == "HDF5":
         _write_hdf5(matrix, path)

@@ -12,7 +12,8 @@ from caffeconv.caffe_format.prototxt import NetSource, unknown_field_lines
 from caffeconv.caffe_format.terms import Phase
 from caffeconv.caffe_format.upgrade import upgrade_net
 from caffeconv.caffe_pb2 import NetParameter
-from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
+from caffeconv.errors import Diagnostic, InvalidNetError
+from caffeconv.files import arguments
 from caffeconv.files.atomic import PathLike
 from caffeconv.frontend.bind import BoundGraph, bind, for_built_layers, with_stored_shapes
 from caffeconv.frontend.build import PartialGraph, build_partial_graph, finish
@@ -33,6 +34,7 @@ from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 from caffeconv.python_layers.host import AllowPython
 from caffeconv.tensor.shape import Shape, count
+from caffeconv.tensor.window import INT_MAX
 
 
 @dataclass(frozen=True, repr=False)
@@ -160,7 +162,7 @@ def inspect(
 ) -> Report:  # fmt: skip
     """Checks every shape and parameter of a net, and whether the weights fit it.
 
-    Arguments as for `convert`. Problems of the net and of the weights are in the report (`ok`, `diagnostics`).
+    Problems of the net and of the weights are in the report (`ok`, `diagnostics`). Arguments as for `convert`, and:
 
     Args:
         batch: the batch size to compute costs for; None: the net's own.
@@ -171,11 +173,11 @@ def inspect(
         CaffeconvError: a file that cannot be read at all.
     """
     options = NetOptions(
-        phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields,
+        phase, level, stages, {} if shapes is None else shapes, deploy, extended, infogain, allow_python, ignore_unknown_fields,
         dialect=dialect, root=root,
     )  # fmt: skip
-    source = _read(net, options)
-    files = [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]
+    _check_arguments(batch, values, swap_channels)
+    source, files = _read(net, options), [read_weights(path) for path in weight_paths(weights) or _own_weights(net)]
     dropped_warnings = _dropped_warnings(source, net)
     try:
         upgraded = to_deploy(source, options) if deploy else upgrade_net(source)
@@ -188,8 +190,8 @@ def inspect(
     binding = bind(graph := finish(definition, partial_graph), files)
     problems = (*dropped_warnings, *faults, *_problems(partial_graph, binding))
     diagnosis = diagnose(definition, files, problems, shapes)
-    own_fix = diagnosis.weights_fix
-    fix = reversed_channels(definition, files, own_fix, shapes) if swap_channels else own_fix
+    fix = diagnosis.weights_fix
+    fix = reversed_channels(definition, files, fix, shapes) if swap_channels else fix
     diagnostics = (*diagnosis.diagnostics, *(check_values(binding.graph.nodes) if values else ()))
     sized = replace(options, shapes=shapes or {})
     deploy_command = "" if deploy else deploy_options(upgraded, sized, partial_graph.unbuilt, files)
@@ -211,6 +213,13 @@ def inspect(
         weights_fix=fix,
         has_weights=bool(files),
     )  # fmt: skip
+
+
+def _check_arguments(batch: object, values: object, swap_channels: object) -> None:
+    arguments.truth("values", values)
+    arguments.truth("swap_channels", swap_channels)
+    if batch is not None:
+        arguments.whole_number("batch", batch, 1, INT_MAX)
 
 
 def _read(net: PathLike, options: NetOptions) -> NetSource:
@@ -258,8 +267,6 @@ def _deploy_advice(command: str) -> str:
 
 def _with_batch(definition: NetDef, shapes: Mapping[str, Sequence[int]] | None, batch: int) -> dict[str, Sequence[int]]:
     """The shapes of those inputs that have the first one's batch size, with another one."""
-    if batch < 1:
-        raise CaffeconvError(f"`batch={batch}`: at least 1 was needed")
     input_shapes = {
         blob: shape
         for node in build_partial_graph(definition, shapes).nodes if node.layer.is_input

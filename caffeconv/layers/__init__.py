@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from caffeconv.errors import CaffeconvError
+from caffeconv.files import arguments
 from caffeconv.ir.layer import Layer
 from caffeconv.layers.layer_types import LayerTypes
 
@@ -211,12 +213,15 @@ TYPES_BY_FIELD = LayerTypes(
 def register_layer(kind: type[Layer], name: str | None = None) -> type[Layer]:
     """Adds a layer type from outside, under its class's name or `name`; gives the class back, so it can decorate one.
 
-    Raises TypeError for what is no `Layer`, ValueError for a type that caffeconv has already.
+    Raises CaffeconvError for what is no `Layer`, and for a type that caffeconv has already.
     """
     if not (isinstance(kind, type) and issubclass(kind, Layer)):
-        raise TypeError(f"{kind!r} is no class derived from caffeconv.ir.layer.Layer")
-    name = name or kind.__name__
+        raise CaffeconvError(f"`kind={kind!r}`: a class derived from caffeconv.layers.base.Layer was needed")
+    name = kind.__name__ if name is None else arguments.name("name", name)
+    if not name:
+        raise CaffeconvError(f"`name={name!r}`: the name of a layer type was needed")
     if LAYERS.get(name, kind) is not kind:
-        raise ValueError(f"there is a layer type {name} already: {LAYERS[name].__module__}.{LAYERS[name].__qualname__}")
+        taken = f"{LAYERS[name].__module__}.{LAYERS[name].__qualname__}"
+        raise CaffeconvError(f"`name={name!r}`: there is such a layer type already, {taken}; another name was needed")
     LAYERS[name] = kind
     return kind

@@ -13,7 +13,7 @@ from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Gradients, Layer, Node
 from caffeconv.layers.gradient_ops import times
 from caffeconv.layers.pooling import divisor_correction, pooling_diff
-from caffeconv.tensor.shape import FloatArray, Shapes, count, format_shape
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
 from caffeconv.tensor.window import Window
 
 if TYPE_CHECKING:
@@ -153,9 +153,9 @@ class LRN(Layer):
         others = times(onnx, onnx.op("Mul", [x, spread], what="x_spread"), factor, "others_diff")
         return Gradients((onnx.op("Add", [direct, others], what="bottom_diff"),))
 
-    @property
-    def mixes_positions(self) -> bool:
-        return self.within
+    def window_over(self, bottom: Shape) -> Window | None:
+        side, half = (self.size, self.size), (self.size // 2, self.size // 2)
+        return Window(side, (1, 1), half, (1, 1)) if self.within else None
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
         return count(bottoms[0]) * self.size * (self.size if self.within else 1)

@@ -61,8 +61,14 @@ def _float_array(blob: str, values: ArrayLike) -> FloatArray:
 class NamedBlobs(dict[str, "NetBlob"]):
     """A net's blobs by name, in the order in which Caffe makes them."""
 
-    def __missing__(self, name: object) -> NetBlob:
-        raise UnknownNameError("blob", name, self)
+    def __getitem__(self, name: str) -> NetBlob:
+        return super().__getitem__(self.known(name))
+
+    def known(self, name: str) -> str:
+        """The name itself; UnknownNameError where no blob has it."""
+        if not isinstance(name, str) or name not in self:
+            raise UnknownNameError("blob", name, self)
+        return name
 
 
 def with_shapes(blobs: Sequence[str], shape_of: Callable[[str], Shape]) -> str:

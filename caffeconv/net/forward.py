@@ -132,7 +132,7 @@ class Forward:
 
     def reshape_input(self, blob: str, shape: Sequence[int]) -> None:
         """Gives an input another shape, its values zero; CaffeconvError for a blob that is no input."""
-        if blob not in self._buffers:
+        if arguments.name("blob", blob) not in self._buffers:
             raise CaffeconvError(
                 f"blob '{blob}' is no input: its shape follows from the inputs' ({', '.join(self.inputs)})"
             )

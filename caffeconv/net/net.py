@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from caffeconv.caffe_format.hdf5 import read_hdf5_weights
@@ -81,8 +79,8 @@ class Net(Trainable):
         dialect: str | None = None, root: PathLike | None = None, output_dir: PathLike | None = None,
     ) -> None:  # fmt: skip
         options = NetOptions(
-            phase, level, stages, shapes or {}, deploy, extended, infogain, allow_python, ignore_unknown_fields, seed,
-            fully_convolutional, dialect, root=root, output_dir=output_dir,
+            phase, level, stages, {} if shapes is None else shapes, deploy, extended, infogain, allow_python,
+            ignore_unknown_fields, seed, fully_convolutional, dialect, root=root, output_dir=output_dir,
         )  # fmt: skip
         with unchanged([arguments.path("net", net), *weight_paths(weights)]):
             loaded = with_copied_weights(load(net, weights, options))
@@ -108,7 +106,7 @@ class Net(Trainable):
         self._backward = Backward(self._sessions, self._params, self.shape_of)
         self.params: Mapping[str, list[ParamBlob]] = self._params
         access = self.shape_of, self.value_of, self.diff_of, self.reshape_input
-        self.blobs: dict[str, NetBlob] = NamedBlobs((blob, NetBlob(blob, *access)) for blob in self._forward.blobs)
+        self.blobs = NamedBlobs((blob, NetBlob(blob, *access)) for blob in self._forward.blobs)
         self.layer_names: list[str] = [layer.name for layer in definition.layers]
         self.top_names: dict[str, list[str]] = {layer.name: list(layer.tops) for layer in definition.layers}
         self.bottom_names: dict[str, list[str]] = {layer.name: list(layer.bottoms) for layer in definition.layers}
@@ -137,15 +135,15 @@ class Net(Trainable):
 
     def shape_of(self, blob: str) -> Shape:
         """The shape that a blob has, or will have after the next forward."""
-        return self._forward.shape_of(blob)
+        return self._forward.shape_of(self.blobs.known(blob))
 
     def value_of(self, blob: str) -> FloatArray:
         """A blob's values; one that the last forward did not compute is computed now, and kept by later ones."""
-        return self._forward.value_of(blob)
+        return self._forward.value_of(self.blobs.known(blob))
 
     def diff_of(self, blob: str) -> FloatArray:
         """A blob's gradient; one that the last backward did not compute is computed now, and from then on each time."""
-        return self._backward.diff_of(blob)
+        return self._backward.diff_of(self.blobs.known(blob))
 
     def reshape_input(self, blob: str, shape: Sequence[int]) -> None:
         """Gives an input another shape, its values zero; CaffeconvError for a blob that is no input."""
@@ -189,11 +187,11 @@ class Net(Trainable):
 
         Layers then run one at a time, as Caffe runs them; that is slower by far.
         """
-        self._forward.before_layer.append(call)
+        self._forward.before_layer.append(arguments.function("call", call))
 
     def after_forward(self, call: Callable[[int], object]) -> None:
         """As `before_forward`, after each layer."""
-        self._forward.after_layer.append(call)
+        self._forward.after_layer.append(arguments.function("call", call))
 
     def run(self, feeds: Mapping[str, FloatArray], outputs: Sequence[str]) -> dict[str, FloatArray]:
         """The blobs of one pass, as of `forward`, without a copy and without a word in `net.blobs`: for many batches.
@@ -303,7 +301,7 @@ class Net(Trainable):
         N is a multiple of the batch size; the next `forward` takes the first batch. Raises CaffeconvError where the
         first layer is another, or the arrays do not fit.
         """
-        self._data.set_arrays(self.layer_names[0], np.asarray(data, np.float32), np.asarray(labels, np.float32))
+        self._data.set_arrays(self.layer_names[0], **float_arrays({"data": data, "labels": labels}))
 
     # -- layers ----------------------------------------------------------------------------------------------------
 
@@ -332,7 +330,7 @@ class Net(Trainable):
 
     def kind(self, output: str) -> str:
         """What a blob means to whoever runs the net (probabilities, detections, …); empty where its layer does not say."""
-        return blob_kinds(self._loaded.graph.nodes).get(output, "")
+        return blob_kinds(self._loaded.graph.nodes).get(arguments.name("output", output), "")
 
     @property
     def blob_loss_weights(self) -> dict[str, float]:
@@ -350,24 +348,25 @@ class Net(Trainable):
 
         diffs: write the parameters' diffs too.
         """
-        save_caffemodel(Path(path), self._params.apply(self._loaded.graph), self._params.diff_of if diffs else None)
+        save_caffemodel(path, self._params.apply(self._loaded.graph), self._params.diffs_if(wanted=diffs))
 
     def save_hdf5(self, path: PathLike, *, diffs: bool = False) -> None:
         """As `save`, as Caffe's HDF5; CaffeconvError where that cannot be (a slash in a layer's name)."""
-        save_hdf5(Path(path), self._params.apply(self._loaded.graph), self._params.diff_of if diffs else None)
+        save_hdf5(path, self._params.apply(self._loaded.graph), self._params.diffs_if(wanted=diffs))
 
     def copy_from(self, path: PathLike) -> None:
         """Takes over the parameters of those layers that a caffemodel, or Caffe's HDF5, has; the others stay.
 
         Raises InvalidNetError, and leaves all as they are, where one does not fit.
         """
-        self._copy_from(read_weights(Path(path)))
+        self._copy_from(read_weights(arguments.path("path", path)))
 
     def load_hdf5(self, path: PathLike) -> None:
         """As `copy_from`, from Caffe's HDF5."""
-        if not is_hdf5(Path(path)):
+        file = arguments.path("path", path)
+        if not is_hdf5(file):
             raise CaffeconvError(f"{path}: this is no HDF5 file, or not there; weights in Caffe's HDF5 were needed")
-        self._copy_from(read_hdf5_weights(Path(path)))
+        self._copy_from(read_hdf5_weights(file))
 
     def _copy_from(self, file: WeightsFile) -> None:
         self.diagnostics += self._params.copy_from(file, self._loaded.graph)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError, UnknownNameError
+from caffeconv.files import arguments
 from caffeconv.frontend.bind import copied_from
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
@@ -54,7 +55,7 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
                 self._take_blobs(node, node.layer.user_object)
 
     def __getitem__(self, layer: str) -> list[ParamBlob]:
-        if layer not in self._params:
+        if not isinstance(layer, str) or layer not in self._params:
             raise UnknownNameError("layer with parameters", layer, self)
         return [self._blob(param.key_in(layer), param) for param in self._params[layer]]
 
@@ -133,6 +134,10 @@ class ParamStore(Mapping[str, list[ParamBlob]]):
     def set_diffs_late(self, compute: Callable[[], Mapping[ParamKey, FloatArray]]) -> None:
         """As `set_diffs` with what `compute` gives, when somebody reads one."""
         self._late_diffs = compute
+
+    def diffs_if(self, *, wanted: bool) -> Callable[[ParamKey], FloatArray] | None:
+        """`diff_of`, or None where diffs are not wanted."""
+        return self.diff_of if arguments.truth("diffs", wanted) else None
 
     def diff_of(self, key: ParamKey) -> FloatArray:
         """The diff, shaped as the parameter's owner has it."""

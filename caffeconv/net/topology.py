@@ -8,6 +8,7 @@ import numpy as np
 
 from caffeconv.emit.backward import loss_weights
 from caffeconv.errors import CaffeconvError
+from caffeconv.files import arguments
 from caffeconv.ir.layer import Node
 from caffeconv.net.blobs import NetLayer, ParamBlob
 from caffeconv.passes.subgraph import last_writes
@@ -63,7 +64,7 @@ def checked_names(blobs: object, names: str, arrays: str) -> tuple[str, ...]:
     if isinstance(blobs, str):
         return (blobs,)
     if isinstance(blobs, Iterable) and not isinstance(blobs, (Mapping, np.ndarray)):
-        return tuple(blobs)
+        return arguments.names("blobs", blobs)
     raise CaffeconvError(
         f"{type(blobs).__name__} is given by position, where a list of further blobs to return belongs: {names}. "
         f"Arrays are given by their blobs' names: {arrays}"
@@ -82,6 +83,6 @@ def layer_span(nodes: Sequence[Node], first: str | None, last: str | None) -> sl
 def place_of(nodes: Sequence[Node], layer: str) -> int:
     """Where a layer stands; CaffeconvError where it is none of the net's."""
     names = [node.name if node.layer.stands_in_net else "" for node in nodes]
-    if layer not in names:
+    if not isinstance(layer, str) or layer not in names:
         raise CaffeconvError(f"the net has no layer '{layer}'; it has {', '.join(filter(None, names))}")
     return names.index(layer)

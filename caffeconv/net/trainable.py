@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from caffeconv.errors import CaffeconvError
 from caffeconv.net.backward import Backward
 from caffeconv.net.data_layers import DataLayers
 from caffeconv.net.forward import Forward
@@ -44,6 +45,8 @@ class Trainable:
 
         Raises CaffeconvError where those of a layer differ in number or shape; nothing is shared then.
         """
+        if not isinstance(other, Trainable):
+            raise CaffeconvError(f"`other={other!r}`: a net was needed")
         self._params.share_with(other._params)
         if other._sessions.opens_params:
             self._sessions.open_params()

@@ -16,7 +16,8 @@ import numpy as np
 from caffeconv.emit.lazy_model import LazyModel
 from caffeconv.emit.metadata import is_half, metadata_of
 from caffeconv.emit.passes.editor import with_outputs
-from caffeconv.errors import CaffeconvError
+from caffeconv.errors import CaffeconvError, shortened
+from caffeconv.files import arguments
 from caffeconv.net.open_session import open_session
 from caffeconv.runtime.providers import ComputeOptions
 from caffeconv.tensor.shape import FloatArray
@@ -91,6 +92,16 @@ def quantize(
     Raises:
         CaffeconvError: no data, nothing to quantize, values that are no numbers, or a model of half precision.
     """
+    from onnx import ModelProto
+
+    if not isinstance(model, ModelProto):
+        raise CaffeconvError(
+            f"`model={shortened(repr(model))}`: an ONNX model was needed, as `caffeconv.convert` makes it"
+        )
+    _check_data(batches, labels)
+    if arguments.number("most_deviation", most_deviation) < 0:
+        raise CaffeconvError(f"`most_deviation={most_deviation!r}`: 0 or more was needed")
+    arguments.truth("reduce_range", reduce_range)
     if is_half(metadata_of(model)):
         raise CaffeconvError("int8: the model is of half precision; one of float32 was needed, `half=False`")
     products = _products_with_weights(model)
@@ -118,6 +129,17 @@ def quantize(
         quantized, tuple(name for name in products if name not in kept), {name: harm[name] for name in kept}, deviation,
         comparison.items, tuple(_output_changes(model, quantized, batches, labels, compute)),
     )  # fmt: skip
+
+
+def _check_data(batches: object, labels: object) -> None:
+    """Raises CaffeconvError for what holds no batches of arrays by the names of inputs, and for labels that are no numbers."""
+    is_list = isinstance(batches, Sequence) and not isinstance(batches, (str, bytes))
+    feeds = list(batches) if is_list and isinstance(batches, Sequence) else [None]
+    if not all(isinstance(feed, Mapping) for feed in feeds):
+        example = "[{'data': array}, …]"
+        raise CaffeconvError(f"`batches={shortened(repr(batches))}`: a list of dicts of arrays was needed: {example}")
+    if labels is not None and (not isinstance(labels, np.ndarray) or labels.dtype.kind not in "fiub"):
+        raise CaffeconvError(f"`labels={shortened(repr(labels))}`: an array of class numbers was needed")
 
 
 # -- which nodes -------------------------------------------------------------------------------------------------------

@@ -125,6 +125,9 @@ def layer_of(node: str, layers: Collection[str]) -> str | None:
     return None
 
 
+MOST_THREADS = 1024
+
+
 @dataclass(frozen=True)
 class ComputeOptions:
     """Where and how to compute; CaffeconvError for what no session takes."""
@@ -138,4 +141,6 @@ class ComputeOptions:
         if not isinstance(self.provider, str):
             raise CaffeconvError(f"`provider={self.provider!r}`: {PROVIDERS} was needed")
         if self.threads is not None:
-            arguments.whole_number("threads", self.threads, 1)
+            arguments.whole_number("threads", self.threads, 1, MOST_THREADS)
+        arguments.truth("nhwc", self.nhwc)
+        arguments.truth("half", self.half)

@@ -167,7 +167,7 @@ WRONG = [
         1,
         "the net has no layer 'conv9' that could be built. Did you mean conv2 or conv1?",
     ),
-    ("inspect net.prototxt w.caffemodel --batch 0", 1, "--batch 0: at least 1 was needed"),
+    ("inspect net.prototxt w.caffemodel --batch 0", 1, "--batch 0: a whole number, at least 1, was needed"),
     (
         "inspect net.prototxt w.caffemodel -o out.json",
         2,

@@ -10,7 +10,7 @@ from caffeconv.frontend.options import NetOptions
 
 CHANGES: dict[str, object] = {
     "phase": "TRAIN", "level": 1, "stages": ("deploy",), "deploy": True, "extended": True, "infogain": "logits",
-    "allow_python": True, "dialect": "nvidia",
+    "allow_python": True, "dialect": "ssd",
 }  # fmt: skip
 """A value of each option that makes another net."""
 SAME_NET: dict[str, object] = {

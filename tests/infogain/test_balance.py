@@ -68,9 +68,9 @@ def test_a_class_that_never_occurs(counts: list[int], balance: Balance, place: i
         ([1, float("nan")], 0.9, "class counts: nan for class 1"),
         ([1, float("inf")], 0.9, "class counts: inf for class 1"),
         ([0.9, 0.1], 0.9, "class counts: 0.1; an effective number needs numbers of labels, not shares"),
-        ([1, 2], 1, "beta is 1; 0 or more, and less than 1, was needed"),
-        ([1, 2], -0.5, "beta is -0.5"),
-        ([1, 2], float("nan"), "beta is nan"),
+        ([1, 2], 1, "`beta=1`: 0 or more, and less than 1, was needed"),
+        ([1, 2], -0.5, "`beta=-0.5`"),
+        ([1, 2], float("nan"), "`beta=nan`: a finite number"),
     ],
 )
 def test_refused(counts: list[float], beta: float, message: str) -> None:

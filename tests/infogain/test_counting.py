@@ -279,7 +279,7 @@ def test_wrong_calls(tmp_path: Path) -> None:
     with refused("dataset c: a single number; an axis of items was needed"):
         count_labels(tmp_path / "a.h5", dataset="c")
     for classes in (0, 1 << 20):
-        with refused(f"{classes} classes; 1 to 16384 were needed"):
+        with refused(f"`classes={classes}`: 1 to 16384 were needed"):
             count_labels(tmp_path / "a.h5", dataset="a", classes=classes)
     (tmp_path / "empty").mkdir()
     with refused("empty: no picture in this folder"):

@@ -29,7 +29,7 @@ def test_receptive_fields() -> None:
     [
         ("ReLU", "", (1, 1)),
         ("LRN", "", (1, 1)),
-        ("LRN", "lrn_param { norm_region: WITHIN_CHANNEL }", None),
+        ("LRN", "lrn_param { norm_region: WITHIN_CHANNEL }", (5, 5)),
         ("Permute", "permute_param { order: 0 order: 1 order: 3 order: 2 }", None),
         ("Reshape", "reshape_param { shape { dim: 0 dim: 0 dim: 4 dim: 9 } }", None),
         ("MVN", "", None),

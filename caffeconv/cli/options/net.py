@@ -20,7 +20,7 @@ from caffeconv.errors import CaffeconvError, Diagnostic, InvalidNetError
 from caffeconv.frontend.dialects import DIALECTS
 from caffeconv.frontend.options import NetOptions
 from caffeconv.ir.definition import Infogain
-from caffeconv.runtime.providers import ComputeOptions, Provider, parse_provider
+from caffeconv.runtime.providers import MOST_THREADS, ComputeOptions, Provider, parse_provider
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -92,7 +92,7 @@ def compute_options(command: Callable[..., None]) -> Callable[..., None]:
                      callback=lambda _, __, value: checked_provider(value),
                      help="Where to compute: the CPU, with onnxruntime's kernels or OpenVINO's, or the N-th GPU. auto: a GPU "
                           "where onnxruntime has CUDA, else OpenVINO where it has that."),
-        click.option("--threads", type=click.IntRange(1, 1024), help="Threads of onnxruntime."),
+        click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="Threads of onnxruntime."),
         click.option("--nhwc", is_flag=True, help="On CUDA, prefer kernels that keep channels last."),
         click.option("--fp16", "half", is_flag=True,
                      help="On CUDA, compute in half precision, but for losses and statistics."),

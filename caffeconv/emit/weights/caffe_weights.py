@@ -16,7 +16,8 @@ from caffeconv.caffe_format.caffemodel_writer import WrittenBlob, write_layer
 from caffeconv.caffe_pb2 import TEST, TRAIN, LayerParameter, NetParameter
 from caffeconv.emit.weights.weight_arrays import Array, WeightsContent
 from caffeconv.errors import CaffeconvError
-from caffeconv.files.atomic import whole_file, whole_file_in_parts
+from caffeconv.files import arguments
+from caffeconv.files.atomic import PathLike, whole_file, whole_file_in_parts
 from caffeconv.ir.graph import Graph
 from caffeconv.ir.layer import Node
 from caffeconv.tensor.non_finite import counted
@@ -38,7 +39,7 @@ def save_weights(path: Path, graph: Graph) -> Counter[str]:
     return save(path, graph)
 
 
-def save_caffemodel(path: Path, graph: Graph, diff_of: DiffOf | None = None) -> Counter[str]:
+def save_caffemodel(path: PathLike, graph: Graph, diff_of: DiffOf | None = None) -> Counter[str]:
     """Writes every layer, as its prototxt has it, with its parameters; a shared one stands in each layer that uses it.
 
     Returns which parameters, layer/name, hold NaN or infinite values, and how many.
@@ -47,6 +48,7 @@ def save_caffemodel(path: Path, graph: Graph, diff_of: DiffOf | None = None) -> 
     The Split layers that Caffe adds to its own files are left out. Raises CaffeconvError where `path` cannot be written,
     or the file would be too large for Caffe.
     """
+    path = arguments.path("path", path)
     head, non_finite = NetParameter(name=graph.net.name or None).SerializeToString(), Counter[str]()
     layers = [
         (_definition(node), [_blob(node, p, diff_of, non_finite) for p in node.params]) for node in _own_layers(graph)
@@ -107,13 +109,14 @@ def _definition(node: Node) -> bytes:
     return proto.SerializeToString()
 
 
-def save_hdf5(path: Path, graph: Graph, diff_of: DiffOf | None = None) -> Counter[str]:
+def save_hdf5(path: PathLike, graph: Graph, diff_of: DiffOf | None = None) -> Counter[str]:
     """Writes the parameters as /data/<layer>/<index>, float32; a shared one stands in its owner's layer only.
 
     diff_of: gives what is written as /diff/<layer>/<index>, in each layer that uses it, as of `save_caffemodel`.
     Returns what `save_caffemodel` does.
     Raises CaffeconvError where `path` cannot be written, and for a layer whose name holds a slash, as Caffe does.
     """
+    path = arguments.path("path", path)
     slashed = [node.name for node in _own_layers(graph) if "/" in node.name or node.name in ("", ".")]
     if slashed:
         raise CaffeconvError(
