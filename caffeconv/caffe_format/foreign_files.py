@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.database_folders import DATABASE_FILES
 
 HEAD = 512
 """As many bytes of a file tell what it is."""
@@ -94,7 +95,7 @@ _PATTERNS: tuple[tuple[bytes, str, str], ...] = (
 )
 """Regular expressions at the start of a file."""
 _FOLDERS = {
-    "data.mdb": "an LMDB", "CURRENT": "a LevelDB", "saved_model.pb": "a SavedModel of TensorFlow",
+    DATABASE_FILES["LMDB"]: "an LMDB", DATABASE_FILES["LEVELDB"]: "a LevelDB", "saved_model.pb": "a SavedModel of TensorFlow",
     "variables/variables.index": "a SavedModel of TensorFlow", "checkpoint": "a folder of checkpoints of TensorFlow",
     "Manifest.json": "a package of Core ML",
 }  # fmt: skip

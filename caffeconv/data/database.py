@@ -10,10 +10,11 @@ import numpy as np
 
 from caffeconv.data.datum import Item, read_datum
 from caffeconv.data.image_transform import ImageTransform
-from caffeconv.data.records import Backend, Cycle, Records, open_records
+from caffeconv.data.records import Cycle, Records, open_records
 from caffeconv.data.source import DataSource, ItemBlock
 from caffeconv.data.transform import Transform
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.database_folders import Backend
 from caffeconv.tensor.shape import FloatArray, Shape
 
 LOOKED_AT = 16

@@ -18,19 +18,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary, finalize
 
 from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.lmdb_pages import LmdbFile, LmdbPages, Record, Snapshot
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.database_folders import DATABASE_FILES, Backend, database_in
 from caffeconv.files.plain_file import read_plain, require_plain
 
 if TYPE_CHECKING:
     import lmdb
     import plyvel
 
-Backend = Literal["LMDB", "LEVELDB"]
 # LMDB's rule: a process opens a file once. Whoever reads a database that is open already shares what is there.
 _OPEN: WeakValueDictionary[tuple[int, int], lmdb.Environment] = WeakValueDictionary()
 _OPENING = Lock()
@@ -58,11 +58,6 @@ class Records(ABC):
         return f"{self.path}, record '{key.decode('utf-8', 'backslashreplace')}'"
 
 
-def backend_of(path: Path) -> Backend:
-    """Which kind of database a folder holds, by the files in it."""
-    return "LEVELDB" if (path / "CURRENT").exists() else "LMDB"
-
-
 def open_records(path: Path, backend: Backend) -> Records:
     """Opens a database for reading.
 
@@ -87,11 +82,11 @@ class LmdbRecords(Records):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        if not (path / "data.mdb").exists():
-            hint = " It is a LevelDB: write `backend: LEVELDB`." if (path / "CURRENT").exists() else ""
+        if not (path / DATABASE_FILES["LMDB"]).exists():
+            hint = " It is a LevelDB: write `backend: LEVELDB`." if database_in(path) else ""
             raise CaffeconvError(f"{path}: no data.mdb in this folder; {_KINDS['LMDB']} was needed.{hint}")
         try:
-            self._file = LmdbFile(path / "data.mdb")
+            self._file = LmdbFile(path / DATABASE_FILES["LMDB"])
         except OSError as error:
             raise _unreadable(path, "LMDB", error) from None
         self._environment = _shared_environment(path)
@@ -145,7 +140,7 @@ def _shared_environment(path: Path) -> lmdb.Environment | None:
         return None
     require_plain(lock)
     with _OPENING:
-        status = (path / "data.mdb").stat()
+        status = (path / DATABASE_FILES["LMDB"]).stat()
         environment = _OPEN.get((status.st_dev, status.st_ino))
         if environment is None:
             try:
@@ -184,9 +179,8 @@ class LevelDbRecords(Records):
             raise SourceUnavailableError(
                 f"{path}: reading LevelDB needs the package plyvel; `pip install caffeconv[leveldb]`"
             ) from None
-        if not (path / "CURRENT").exists():
-            is_lmdb = (path / "data.mdb").exists()
-            hint = " It is an LMDB: write `backend: LMDB` (LEVELDB is the default)." if is_lmdb else ""
+        if not (path / DATABASE_FILES["LEVELDB"]).exists():
+            hint = " It is an LMDB: write `backend: LMDB` (LEVELDB is the default)." if database_in(path) else ""
             raise CaffeconvError(f"{path}: no file CURRENT in this folder; {_KINDS['LEVELDB']} was needed.{hint}")
         view = Path(tempfile.mkdtemp(prefix="caffeconv-"))
         try:

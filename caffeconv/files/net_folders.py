@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.database_folders import database_in
 from caffeconv.files.plain_file import refuse_special
 
 
@@ -53,7 +54,7 @@ class NetFolders:
 
 def _database_files(folder: Path) -> Iterator[Path]:
     """What a database is read from, whose library opens it by itself; nothing of a folder of other files."""
-    if (folder / "data.mdb").exists() or (folder / "CURRENT").exists():
+    if database_in(folder) is not None:
         yield from folder.iterdir()
 
 

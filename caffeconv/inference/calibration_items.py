@@ -11,6 +11,7 @@ import numpy as np
 
 from caffeconv.data.input_items import ImageSource
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.database_folders import database_in
 from caffeconv.frontend.options import NetOptions
 from caffeconv.inference.data_passes import Dataset, DatasetRunner, own_data
 from caffeconv.inference.engine import Say
@@ -23,7 +24,6 @@ from caffeconv.tensor.shape import FloatArray
 
 BATCH = 8
 """Items a batch, where the model takes any number."""
-DATABASE_FILES = ("data.mdb", "CURRENT")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def read_calibration_items(session: Session, request: RunRequest, most: int, say
 
 def _is_database(place: str) -> bool:
     path = Path(place if Path(place).exists() else place.partition("=")[2] or place)
-    return path.is_dir() and any((path / name).is_file() for name in DATABASE_FILES)
+    return path.is_dir() and database_in(path) is not None
 
 
 def _own_or_database(request: RunRequest, say: Say) -> Dataset:

@@ -14,11 +14,11 @@ from caffeconv.conversion.load import Loaded, load_cropped, source_metadata
 from caffeconv.conversion.to_onnx import choose_outputs, to_onnx
 from caffeconv.data.database import DatabaseSource, first_shape
 from caffeconv.data.input_items import InputSource
-from caffeconv.data.records import backend_of
 from caffeconv.data.source import DataSource, MemorySource
 from caffeconv.data.transform import Transform
 from caffeconv.errors import CaffeconvError
 from caffeconv.files.atomic import refuse_input_as_output
+from caffeconv.files.database_folders import Backend, database_in
 from caffeconv.files.sha256 import digest_of
 from caffeconv.files.unchanged import unchanged
 from caffeconv.frontend.open_files import read_definition
@@ -157,10 +157,14 @@ def _read_database(net: Net, value: str, request: RunRequest) -> None:
                 f"`mean=…`, `scale=…` and `batch_size=…` with `input_db=…`: layer '{layer}' has its own transform_param and "
                 "batch_size"
             )
-        net.read_from(layer, own[layer].at(path, backend_of(path)))
+        net.read_from(layer, own[layer].at(path, _backend(path)))
         return
     blob = blob or next(top for top in tops if tops[top] == layer)
     net.read_from(layer, _database_for(net, blob, path, request))
+
+
+def _backend(path: Path) -> Backend:
+    return database_in(path) or "LMDB"  # whose reader says what is missing
 
 
 def _database_for(net: Net, blob: str, path: Path, request: RunRequest) -> DataSource:
@@ -173,14 +177,14 @@ def _database_for(net: Net, blob: str, path: Path, request: RunRequest) -> DataS
         mean_file=mean.file if mean is not None else None, mean_values=mean.values if mean is not None else (),
         force_color=channels == 3, force_gray=channels == 1,
     )  # fmt: skip
-    item = first_shape(path, backend_of(path), transform)
+    item = first_shape(path, _backend(path), transform)
     if item != shape[1:]:
         raise CaffeconvError(
             f"`input_db={path}`: its items are {format_shape(item)}; input '{blob}' needs {format_shape(shape[1:])}. "
             f"For a net that takes any size: `shapes={ {blob: (batch, *item)} }`"
         )
     source = DatabaseSource(
-        (blob,), path, backend_of(path), request.data.batch_size or batch, transform, np.random.default_rng(0)
+        (blob,), path, _backend(path), request.data.batch_size or batch, transform, np.random.default_rng(0)
     )  # fmt: skip
     net.reshape_input(blob, (source.batch_size, *item))
     return source

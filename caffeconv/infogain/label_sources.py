@@ -22,6 +22,7 @@ from caffeconv.data.input_images import SUFFIXES, find_images
 from caffeconv.data.lists import read_list
 from caffeconv.data.records import Records, open_records
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.database_folders import database_in
 from caffeconv.files.hdf5 import hdf5_faults, open_hdf5
 from caffeconv.files.net_folders import NetFolders
 from caffeconv.files.plain_file import read_plain
@@ -70,12 +71,11 @@ def open_labels(place: Path, *, label_maps: bool = False, dataset: str = "label"
     Raises CaffeconvError where there is nothing of the kind.
     """
     kind = place.suffix.lower()
-    if (place / "data.mdb").is_file():
-        records = open_records(place, "LMDB")
-        return _Database(records, records.count(), label_maps=label_maps)
-    if (place / "CURRENT").is_file():
+    backend = database_in(place)
+    if backend is not None:
+        records = open_records(place, backend)
         # how many a LevelDB has would only be known after reading it all
-        return _Database(open_records(place, "LEVELDB"), None, label_maps=label_maps)
+        return _Database(records, records.count() if backend == "LMDB" else None, label_maps=label_maps)
     if kind in HDF5:
         return _Hdf5([place], dataset)
     if kind in (".npy", ".npz"):

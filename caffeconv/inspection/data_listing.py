@@ -15,8 +15,9 @@ from caffeconv.caffe_format.caffemodel import read_binaryproto
 from caffeconv.caffe_format.foreign_files import what_folder
 from caffeconv.caffe_pb2 import Datum
 from caffeconv.data.datum import read_datum
-from caffeconv.data.records import backend_of, open_records
+from caffeconv.data.records import open_records
 from caffeconv.errors import CaffeconvError
+from caffeconv.files.database_folders import database_in
 from caffeconv.files.hdf5 import hdf5_faults, numbers_in, open_hdf5
 from caffeconv.tensor.shape import FloatArray, Shape, format_shape
 
@@ -44,8 +45,8 @@ class DatabaseListing:
 
 def list_database(path: Path, *, most: int = MOST_RECORDS) -> DatabaseListing:
     """The first `most` records of an LMDB or LevelDB folder. Raises CaffeconvError where it is none."""
-    backend = backend_of(path)
-    if backend == "LMDB" and not (path / "data.mdb").exists():
+    backend = database_in(path)
+    if backend is None:
         what = what_folder(path)
         is_what = what if what != "a folder" else "a folder with no database in it"
         raise CaffeconvError(f"{path}: this is {is_what}; a net, weights or a database was needed")

@@ -14,11 +14,11 @@ from caffeconv.data.errors import SourceUnavailableError
 from caffeconv.data.hdf5 import HDF5Files, HDF5Source
 from caffeconv.data.hdf5_sink import DataSink, HDF5Sink
 from caffeconv.data.image_list import ImageList, ImageListSource
-from caffeconv.data.records import Backend
 from caffeconv.data.source import DataSource, MemorySource
 from caffeconv.data.transform import Preparation, Transform, read_mean
 from caffeconv.data.windows import Sampling, WindowSource
 from caffeconv.errors import CaffeconvError, Diagnostic, LayerError, OutsideError
+from caffeconv.files.database_folders import Backend
 from caffeconv.files.net_folders import NetFolders
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Layer, Node, at_least, exactly

@@ -13,7 +13,8 @@ from support.databases import contents, refused, write_lmdb
 from support.lmdb_processes import read_all, replace_all
 
 from caffeconv.data.errors import SourceUnavailableError
-from caffeconv.data.records import Backend, Cycle, Records, open_records
+from caffeconv.data.records import Cycle, Records, open_records
+from caffeconv.files.database_folders import Backend
 
 KEYS = ["b", "a", "00000010", "9", "00000002", "B", "é"]
 

@@ -242,16 +242,16 @@ def _write_fix(report: Report, out: Path, inputs: Sequence[Path], *, quiet: bool
         return
     refuse_input_as_output(out, inputs)
     with whole_file(out) as file:
-        file.write(_with_line_ends_of(inputs[0], report.fixed_text).encode())
+        file.write(report.fixed_text.replace("\n", _line_end_of(inputs[0])).encode())
     note(f"{out}: written, with {report.cures[0].text(MOST_NAMES)}", quiet=quiet)
 
 
-def _with_line_ends_of(net: Path, text: str) -> str:
-    """The text with the line ends of the net's file, those of Windows or the others."""
+def _line_end_of(net: Path) -> str:
+    """How the lines of the net's file end, as those of Windows or as the others."""
     from caffeconv.caffe_format.small_files import read_bytes
 
     is_windows_text = not is_weights(net) and b"\r\n" in read_bytes(net, "a net definition")
-    return text.replace("\n", "\r\n") if is_windows_text else text
+    return "\r\n" if is_windows_text else "\n"
 
 
 def _unified_diff(report: Report, net: Path) -> str:
@@ -260,7 +260,8 @@ def _unified_diff(report: Report, net: Path) -> str:
     from caffeconv.caffe_format.prototxt import read_text
 
     texts = ("" if is_weights(net) else read_text(net), report.fixed_text)
-    before, after = (_with_line_ends_of(net, text).splitlines(keepends=True) for text in texts)
+    end = _line_end_of(net)
+    before, after = (text.replace("\n", end).splitlines(keepends=True) for text in texts)
     return "".join(difflib.unified_diff(before, after, str(net), f"{net} (fixed)"))
 
 
