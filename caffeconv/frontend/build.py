@@ -243,15 +243,23 @@ def _unknown_type(layers: Sequence[LayerDef]) -> Diagnostic:
     return Diagnostic("error", first.where, message, layer=first.name)
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _check_arity(definition: LayerDef, kind: type[Layer]) -> None:
     # caffe: Layer::CheckBlobCounts
     number = len(definition.bottoms)
     if not kind.bottoms.fits(number):
-        raise LayerError(f"{number} bottoms; {definition.type} Layer takes {kind.bottoms} bottom blob(s) as input.")
+        raise LayerError(
+            f"{_counted(number, 'bottom')}; {definition.type} Layer takes {kind.bottoms} bottom blob(s) as input."
+        )
     number = len(definition.tops)
     enough = number <= kind.tops.least and kind.makes_missing_tops
     if not (kind.tops.fits(number) or enough):
-        raise LayerError(f"{number} tops; {definition.type} Layer produces {kind.tops} top blob(s) as output.")
+        raise LayerError(
+            f"{_counted(number, 'top')}; {definition.type} Layer produces {kind.tops} top blob(s) as output."
+        )
     if not kind.in_place and any(b == t for b, t in zip(definition.bottoms, definition.tops, strict=False)):
         raise LayerError(
             f"top '{definition.tops[0]}' is its own bottom; {definition.type} Layer does not allow in-place computation."

@@ -95,6 +95,7 @@ class Concat(Layer):
 
     bottoms: ClassVar[Arity] = at_least(1)
     only_moves_data: ClassVar[bool] = True
+    settings: ClassVar[str] = "concat_param"
 
     axis: int
     flattens: bool = False
@@ -106,6 +107,13 @@ class Concat(Layer):
         if p.HasField("axis") and p.HasField("concat_dim"):
             raise LayerError("Either axis or concat_dim should be specified; not both.")
         return cls(p.concat_dim if p.HasField("concat_dim") else p.axis, p.per_fla_fuse)
+
+    @classmethod
+    def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
+        """The one axis on which the bottoms differ."""
+        differing = [axis for axis, sizes in enumerate(zip(*bottoms, strict=False)) if len(set(sizes)) > 1]
+        is_one = len(differing) == 1 and len({len(bottom) for bottom in bottoms}) == 1
+        return [{"axis": differing[0]}] if is_one and not layer.proto.concat_param.HasField("concat_dim") else []
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         if self.flattens:

@@ -319,6 +319,9 @@ class Convolution(Layer):
     @classmethod
     def repairs(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[Settings]:
         p, channels = layer.proto.convolution_param, bottoms[0][1] if len(bottoms[0]) > 1 else 0
+        sides = max(p.kernel_h, p.kernel_w)
+        if p.HasField("kernel_h") != p.HasField("kernel_w") or (p.kernel_size and sides):
+            return [{"kernel_size": tuple(p.kernel_size) or (sides,)}]
         # a filter over all channels, or as many groups as divide both sides
         groups = [g for g in (1, p.group // 2, channels) if g and channels % g == 0 and p.num_output % g == 0]
         return [{"group": group} for group in dict.fromkeys(groups) if group != p.group]

@@ -232,6 +232,7 @@ class Embed(Layer):
     """
 
     tops_as_caffe: ClassVar[bool] = True
+    settings: ClassVar[str] = "embed_param"
 
     num_output: int
     input_dim: int
@@ -261,6 +262,13 @@ class Embed(Layer):
         ]
         is_theirs = classes.intersection(layer.bottoms) and any(features & bottoms for bottoms in joined)
         return "bottom-up-attention" if is_theirs else None
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        if not stored or len(stored[0]) < 2:
+            return ()
+        rows, columns = stored[0][-2:]
+        return ({"input_dim": rows, "num_output": columns, "bias_term": len(stored) > 1},)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         return [(*(bottoms[0][:-1] if self._replaces(bottoms[0]) else bottoms[0]), self.num_output)]

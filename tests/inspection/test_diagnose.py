@@ -519,6 +519,22 @@ CASES: dict[str, Broken] = {
         + product("b", "data", "num_output: 1") + plain("x", "EuclideanLoss", "a label")
         + plain("y", "EuclideanLoss", "b label"),
     ),
+    "label_before_its_scores": Broken(
+        {"data": (4, 6), "label": (4,)}, product("fc", "data", "num_output: 5") + plain("loss", "SoftmaxWithLoss", "label fc")
+    ),
+    "picture_before_what_is_cropped": Broken(
+        {"data": (1, 3, 32, 32)}, conv("up", "data", "num_output: 3 kernel_size: 4 stride: 2", "Deconvolution")
+        + plain("crop", "Crop", "data up"),
+    ),
+    "axis_of_a_concat": Broken({"a": (4, 8), "b": (4, 6)}, plain("c", "Concat", "a b", "concat_param { axis: 0 }")),
+    "rows_of_an_embed": Broken(
+        {"data": (1, 6)}, plain("e", "Embed", "data", "embed_param { num_output: 10 input_dim: 100 }"),
+        {"e": [(120, 10), (10,)]},
+    ),
+    "kernel_of_one_side": Broken({"data": (1, 3, 32, 32)}, conv("c", "data", "num_output: 4 kernel_h: 3")),
+    "kernel_in_two_forms": Broken(
+        {"data": (1, 3, 32, 32)}, conv("c", "data", "num_output: 4 kernel_size: 3 kernel_h: 5 kernel_w: 1")
+    ),
     "proposals_without_stride": Broken(DETECTOR, regions("", "spatial_scale: 0.0625")),
     "proposals_of_another_stride": Broken(DETECTOR, regions("{'feat_stride': 8}", "spatial_scale: 0.0625")),
     "regions_without_scale": Broken(DETECTOR, regions("'scales': [8, 16, 32]", "")),

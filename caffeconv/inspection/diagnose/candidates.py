@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from caffeconv.errors import LayerError
 from caffeconv.inspection.diagnose.class_counts import class_edits, told_by_locations
 from caffeconv.inspection.diagnose.edit import (
+    BOTTOM,
     DIM,
     PARAM_STR,
     TYPE,
@@ -19,6 +21,7 @@ from caffeconv.inspection.diagnose.edit import (
     with_picture_channels,
     with_settings,
     with_shapes,
+    with_swapped,
 )
 from caffeconv.inspection.diagnose.joint_edits import edits_for_shape, for_bottoms, for_sizes
 from caffeconv.inspection.diagnose.picture_sizes import likely_sizes, resized_inputs
@@ -38,6 +41,8 @@ _PAIRS: tuple[Settings, ...] = (
 _COUNTED, _COUNTS = ("pooled_h", "pooled_w"), (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 CHANNELS = (1, 3, 4)
 """Of pictures: grey, colour, colour and alpha."""
+MANY = 99
+"""Bottoms that only a layer takes to which their order is one of places: Concat, Eltwise."""
 MOST_PRODUCERS = 6
 MOST_MAKERS = 8
 """Layers before a Reshape whose channels it may be meant to restore."""
@@ -224,8 +229,28 @@ def _own_fields(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
         candidate = Candidate({misfit.index: definition.with_proto(proto)}, frozenset({(misfit.index, TYPE)}))
         if _mends(trial, candidate, misfit):
             yield candidate
+    yield from _swapped_bottoms(trial, misfit)
     for settings in (*repairs, *_channels_as_dims(trial, misfit), *variants(trial, misfit.index)):
-        candidate = Candidate({misfit.index: with_settings(definition, settings)})
+        is_only_one = len(repairs) == 1 and settings is repairs[0] and DIM not in settings
+        proven = frozenset((misfit.index, name) for name in settings) if is_only_one else frozenset[tuple[int, str]]()
+        candidate = Candidate({misfit.index: with_settings(definition, settings)}, proven)
+        if _mends(trial, candidate, misfit):
+            yield candidate
+
+
+def _swapped_bottoms(trial: TrialNet, misfit: Misfit) -> Iterator[Candidate]:
+    """The layer with two of its bottoms in each other's place: labels before scores, regions before features."""
+    definition, kind = trial.net.layers[misfit.index], LAYERS.get(trial.net.layers[misfit.index].type)
+    if misfit.stored or kind is None or not kind.bottoms.fits(len(definition.bottoms)) or kind.bottoms.fits(MANY):
+        return
+    shapes = trial.bottoms(misfit.index) or ()
+    for i, j in itertools.combinations(range(len(shapes)), 2):
+        maker = trial.net.layers[trial.makers[definition.bottom_values[j]]]
+        if maker.type in LAYERS and LAYERS[maker.type].is_input:
+            continue  # what the net is given comes after what it makes: labels, regions, the picture that scores are cropped to
+        is_proven = len(shapes[i]) != len(shapes[j])
+        proven = frozenset({(misfit.index, BOTTOM)}) if is_proven else frozenset[tuple[int, str]]()
+        candidate = Candidate({misfit.index: with_swapped(definition, i, j)}, proven)
         if _mends(trial, candidate, misfit):
             yield candidate
 

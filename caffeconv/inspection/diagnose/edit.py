@@ -27,7 +27,7 @@ DIM = "dim"
 _COUNTED_NUMBERS = frozenset(("aspect_ratio", "min_size", "max_size", "scale"))
 """Fields of fractions that decide shapes by how many there are; edited where all are whole numbers."""
 _NO_MATTER = frozenset(("engine", "force_nd_im2col", "cudnn_math_override", "pool"))
-NAME, SHAPE, TYPE, PARAM_STR, SCALE = "name", "shape", "type", "param_str", "spatial_scale"
+NAME, SHAPE, TYPE, PARAM_STR, SCALE, BOTTOM = "name", "shape", "type", "param_str", "spatial_scale", "bottom"
 LAYERS_INSTEAD = "layers"
 """What stands for a layer in whose place several come."""
 
@@ -308,6 +308,17 @@ def with_name(definition: LayerDef, name: str) -> LayerDef:
     return replace(definition, proto=proto, name=name)
 
 
+def with_swapped(definition: LayerDef, first: int, second: int) -> LayerDef:
+    """The layer with two of its bottoms in each other's place."""
+    order = list(range(len(definition.bottoms)))
+    order[first], order[second] = second, first
+    proto = LayerParameter()
+    proto.CopyFrom(definition.proto)
+    proto.bottom[:] = [definition.proto.bottom[i] for i in order]
+    bottoms, values = (tuple(each[i] for i in order) for each in (definition.bottoms, definition.bottom_values))
+    return replace(definition.with_proto(proto), bottoms=bottoms, bottom_values=values)
+
+
 def edited(net: NetDef, definitions: Mapping[int, LayerDef]) -> NetDef:
     """The net with some layers replaced: index → definition."""
     return replace(net, layers=tuple(definitions.get(i, layer) for i, layer in enumerate(net.layers)))
@@ -356,6 +367,8 @@ def edit_between(index: int, before: LayerDef, after: LayerDef) -> Edit:
     scales = [_scale_of(each) for each in (before, after)]
     if scales[0] != scales[1]:
         was[SCALE], now[SCALE] = scales
+    if before.bottoms != after.bottoms:
+        was[BOTTOM], now[BOTTOM] = (" ".join(each.bottoms) for each in (before, after))
     if before.name != after.name:
         return Edit(before.name, index, {**was, NAME: before.name}, {**now, NAME: after.name})
     return Edit(before.name, index, was, now)

@@ -247,6 +247,9 @@ def _output_words(trial: TrialNet, misfit: Misfit, bottom: Shape, file: int, net
     definition = trial.net.layers[misfit.index]
     implied = LAYERS[definition.type].implied_settings(definition, (bottom,), misfit.stored)
     outputs = next((settings.get("num_output") for settings in implied), None)
+    own = settings_of(definition).get("num_output")
+    if outputs == own:
+        return  # another field tells the rows: the classes of an Embed
     if isinstance(outputs, int) and outputs != file:
         each = file // outputs
         rows = f"The file's {file} rows are {each} × {outputs}, the net's {net} are {each} × {net // each}"
