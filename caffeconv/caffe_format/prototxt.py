@@ -18,7 +18,15 @@ from google.protobuf.message import Message
 import caffeconv.caffe_pb2 as caffe_pb2
 from caffeconv.caffe_format.foreign_files import HEAD, decoded, may_be_caffemodel, refuse_foreign
 from caffeconv.caffe_format.small_files import read_bytes
-from caffeconv.caffe_format.syntax_hints import next_layer, place_hint, token_hint, value_hint
+from caffeconv.caffe_format.syntax_hints import (
+    block_hint,
+    meant_field,
+    next_layer,
+    place_hint,
+    token_hint,
+    value_hint,
+    values_hint,
+)
 from caffeconv.caffe_format.terms import ExtraValue
 from caffeconv.errors import MOST_TOLD, CaffeconvError, near_name
 
@@ -368,16 +376,14 @@ class _Parser:
 
     def _no_field(self, closing: str) -> CaffeconvError:
         if closing:
-            hint = self._unclosed() if self._kind == "end" else ""
-            if self._kind == "number" and self._previous == ",":
-                hint = "; several values are given as `[1, 2]`, a fraction with a point"
+            hint = self._unclosed() if self._kind == "end" else values_hint(self._kind, self._previous)
             return self._fail(f"expected a field name or `{closing}`", hint)
         hint = "; everything before it is closed, so there is one too many" if self._token == "}" else ""
         return self._fail("expected a field name", hint)
 
     def _note_unknown(self, message: str, fields: Iterable[str], start: int, name: str, depth: int) -> None:
         is_early = len(self.unknown) + len(self._layer_unknown) < MOST_SUGGESTIONS
-        entry = (self._line(start), message, name, near_name(name, fields) if is_early else "")
+        entry = (self._line(start), message, name, meant_field(name, fields) if is_early else "")
         if depth == 0:
             self.unknown.append(UnknownField(entry[0], "", *entry[1:]))
         else:
@@ -417,7 +423,7 @@ class _Parser:
 
     def _child(self, message: Message, field: FieldDescriptor, repeated: bool, start: int, depth: int) -> Scalar:
         if self._token not in CLOSING or self._kind != "mark":
-            raise self._fail("expected `{`")
+            raise self._fail("expected `{`", block_hint(field))
         closing = CLOSING[self._advance()]
         child = getattr(message, field.name)
         if repeated:

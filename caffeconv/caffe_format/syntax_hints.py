@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from caffeconv.caffe_pb2 import LayerParameter, NetStateRule, ParamSpec, SolverParameter, V1LayerParameter
+from caffeconv.errors import near_name
 
 _CURLY = "\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"
 _TEMPLATE = re.compile(r"\$\{?\w*|\{\{|\{%|%\(|%[ds]|<[A-Z_]+>|@\w+@")
@@ -31,6 +32,7 @@ _NUMBERS = (
     FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_UINT32, FieldDescriptor.CPPTYPE_INT64,
     FieldDescriptor.CPPTYPE_UINT64, FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE,
 )  # fmt: skip
+_SIDES = ("_d", "_h", "_w")
 MOST_LOOKED_AT = 100
 """Letters of a text that tell what it looks like."""
 _LAYER = re.compile(r"\blayers?\s*:?\s*\{")
@@ -60,6 +62,29 @@ def token_hint(text: str, start: int) -> str:
     return ""
 
 
+def block_hint(field: FieldDescriptor) -> str:
+    """How the fields of a block are written, where something else stands in its place: ``shape: [1, 3]``, ``include: TEST``."""
+    if field.message_type is None:
+        return ""
+    first = next(iter(_fields_of(field.message_type)), "")
+    return f"; `{field.name}` is a block with fields of its own: `{field.name} {{ {first}: … }}`"
+
+
+def values_hint(kind: str, previous: str) -> str:
+    """How several values are written, where a token of some kind stands that no field's name is, behind `previous`."""
+    if kind != "number" or not re.fullmatch(r",|[\d.]+", previous):
+        return ""
+    otherwise = "a fraction with a point" if previous == "," else "or each behind the field's name"
+    return f"; several values are given as `[1, 2]`, {otherwise}"
+
+
+def meant_field(name: str, fields: Iterable[str]) -> str:
+    """The field that a name is meant for; empty where none is near. One of a side, `kernel_h`, only for a name that has one."""
+    whole = [field for field in fields if name[-2:] in _SIDES or field[-2:] not in _SIDES]
+    longer = [field for field in whole if field.startswith(f"{name}_")]
+    return min(longer, key=len) if longer else near_name(name, whole)
+
+
 def value_hint(field: FieldDescriptor, kind: str, token: str, previous: str) -> str:
     """What was probably meant by a value of the wrong kind; `kind`: that of the token, `previous`: what stands before it."""
     bare = token.strip("\"'")
@@ -79,6 +104,10 @@ def value_hint(field: FieldDescriptor, kind: str, token: str, previous: str) -> 
         )
     if kind == "number" and re.fullmatch(r"\d+\.0*", token):
         return f"; write {token.partition('.')[0]}"
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL and bare.lower() in ("true", "false", "yes", "no", "on", "off"):
+        return f"; write {'true' if bare.lower() in ('true', 'yes', 'on') else 'false'}"
+    if field.name.startswith("pad") and bare.lower() in ("same", "valid"):
+        return "; Caffe pads by numbers: 0 is `valid`, and (kernel_size - 1) / 2 of an odd kernel keeps the size at stride 1"
     if kind == "name" and previous == ":" and field.cpp_type in _NUMBERS:
         return f"; this looks like a template's place holder, {_PLACE_HOLDER}"
     if _TEMPLATE.match(token):
