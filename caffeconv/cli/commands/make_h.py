@@ -64,7 +64,7 @@ FILE = click.Path(path_type=Path)
     help="Divide each row by its sum, before class weights are applied.",
 )
 @click.option("--class-weights", metavar="W,W,…|FILE", help="Multiply each class's row by its weight.")
-@click.option("--counts", metavar="N,N,…|FILE", help="Weigh classes by how often they occur: numbers of labels.")
+@click.option("--counts", metavar="N,N,…|FILE", help="Weight classes by how often they occur: numbers of labels.")
 @click.option(
     "--count-labels",
     "place",

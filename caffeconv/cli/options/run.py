@@ -195,7 +195,7 @@ _DATA_OPTIONS = (
                  help="Let the net's HDF5Output layers write into this folder or below; without it, they may not."),
     click.option("--resume", is_flag=True, help="Continue -o FILE where an interrupted run stopped."),
     click.option("--skip-bad", is_flag=True,
-                 help="Pass over damaged items, and list them at the end, instead of stopping at the first."),
+                 help="Leave damaged items out, and list them at the end, instead of stopping at the first."),
     click.option("--decoders", type=click.IntRange(0, 1024), metavar="N",
                  help="Threads that read, decode and transform.  [default: one for each core]"),
     click.option("--engine", type=click.Choice(["process", "ray"], case_sensitive=False), default="process", show_default=True,

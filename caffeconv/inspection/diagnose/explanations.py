@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.inspection.diagnose.candidates import ancestors, in_caffes_order
 from caffeconv.inspection.diagnose.class_counts import anchor_words, class_words, explains_all, output_words
-from caffeconv.inspection.diagnose.edit import image_size, input_shapes, settings_of, type_words
+from caffeconv.inspection.diagnose.edit import image_size, input_shapes, resized, settings_of, type_words
 from caffeconv.inspection.diagnose.prior_counts import prior_words
 from caffeconv.inspection.diagnose.search import Cure
 from caffeconv.inspection.diagnose.size_trace import (
@@ -28,6 +28,8 @@ from caffeconv.layers import LAYERS
 from caffeconv.tensor.shape import Shape, count, format_shape
 
 GREY_OR_COLOUR = {1: "1 channel (grey)", 3: "3 channels (colour)", 4: "4 channels (colour, alpha)"}
+MOST_BESIDE = 32
+"""Pixels more or fewer than the likeliest size of the pictures that are tried."""
 
 
 @dataclass(frozen=True)
@@ -238,8 +240,31 @@ def _resolution_words(comparison: Comparison) -> str:
             was, now = (image_size(net.layers[edit.index]) for net in (comparison.trial.net, cure.net))
             if was and now and was != now:
                 sizes = f"pictures of {format_shape(now)}, this net's are {format_shape(was)}: another input resolution"
-                return f"The weights are for {sizes}." if cure.source else f"The weights would fit {sizes}, it seems."
+                if cure.source:
+                    return f"The weights are for {sizes}."
+                return f"The weights would fit {sizes}, it seems.{_as_good_sizes(comparison.trial, cure, edit.index)}"
     return axes
+
+
+def _as_good_sizes(trial: TrialNet, cure: Cure, index: int) -> str:
+    """The other squares about the size that a cure gives the pictures, with which all fits too: windows round sizes down."""
+    size = image_size(cure.net.layers[index])
+    if size is None or size[0] != size[1] or len(cure.edits) > 1:
+        return ""
+    ends = []
+    for step in (-1, 1):
+        length = size[0]
+        while abs(length + step - size[0]) <= MOST_BESIDE and _fits_at(trial, index, length + step):
+            length += step
+        ends.append(length)
+    if ends[0] == ends[1]:
+        return ""
+    return f" So would all from {ends[0]}×{ends[0]} to {ends[1]}×{ends[1]}; {size[0]} is the likeliest."
+
+
+def _fits_at(trial: TrialNet, index: int, length: int) -> bool:
+    definition = resized(trial.net.layers[index], length, length)
+    return definition is not None and trial.edited({index: definition}).first is None
 
 
 def _output_words(trial: TrialNet, misfit: Misfit, bottom: Shape, file: int, net: int) -> Iterator[str]:
