@@ -388,9 +388,16 @@ def labels_beside_each_other(good: Good, chance: random.Random) -> tuple[NetDef,
 
 
 def other_distance(good: Good, chance: random.Random) -> NetDef | None:
-    """A proposal layer or a pooling of regions with half or twice the distance of the places that it reads, or none."""
+    """A proposal layer or a pooling of regions with half or twice the distance of the places that it reads, or none.
+
+    Of nets that begin with features nobody can tell it.
+    """
     layers = good.net.layers
-    places = [i for i, layer in enumerate(layers) if issubclass(kind_of(layer), ReadsPlaces)]
+    inputs = {top for layer in layers if not layer.bottoms for top in layer.tops}
+    places = [
+        i for i, layer in enumerate(layers)
+        if issubclass(kind_of(layer), ReadsPlaces) and not inputs & set(layer.bottoms[:1])
+    ]  # fmt: skip
     if not places:
         return None
     i = chance.choice(places)

@@ -42,6 +42,11 @@ _WORDS: Sequence[tuple[str, str]] = (
     (r"(.*): (\S+) is not in the range (\S+)<=x<=(\S+)", r"\1: \2: \3 to \4 was needed"),
     (r"(.*): (\S+) is not in the range (\S+)<x<=(\S+)", r"\1: \2: more than \3, up to \4, was needed"),
     (r"(.*): (\S+) is not in the range (\S+)<=x<(\S+)", r"\1: \2: \3 or more, and less than \4, was needed"),
+    (
+        r"(.*'--weights': .*\.(?:caffemodel|h5)') is not one of .*",
+        r"\1 is a file: weights are the arguments after the net, "
+        "without an option; --weights says where the model keeps them",
+    ),
     (r"(.*): (\S+) is not in the range x>(\S+)", r"\1: \2: more than \3 was needed"),
 )
 _WEB = re.compile(r"(?:[^/=]+=)?(?:https?|ftp|s3|gs)://", re.IGNORECASE)

@@ -38,7 +38,7 @@ def receptive_fields(nodes: Sequence[Node]) -> dict[str, ReceptiveField]:
     """Value → receptive field with respect to the inputs; left out where that is not known, or is all."""
     fields: dict[str, ReceptiveField] = {}
     for node in nodes:
-        receptive_field = _input_field(node) if node.layer.is_input else _field(node, fields)
+        receptive_field = _field(node, fields) if node.bottoms else _input_field(node)
         if receptive_field is not None:
             fields.update(
                 (top, receptive_field) for top, shape in zip(node.tops, node.top_shapes, strict=True) if len(shape) > 2

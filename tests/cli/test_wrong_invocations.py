@@ -446,6 +446,11 @@ WRONG = [
         "x.npy: .npy holds one array, and there are 8; name one (--blobs), or use .npz",
     ),
     (
+        "convert net.prototxt -o x.onnx --weights w.caffemodel",
+        2,
+        "invalid value for '--weights': 'w.caffemodel' is a file: weights are the arguments after the net, without an option",
+    ),
+    (
         "convert net.prototxt w.caffemodel -o x.onnx --weights file",
         2,
         "invalid value for '--weights': 'file' is not one of 'embed', 'external', 'link'",

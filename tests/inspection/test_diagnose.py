@@ -795,6 +795,13 @@ def test_pictures_are_weighed_against_their_mean(data: str, crop: int, expected:
     assert any(str(d).startswith("data (") and "the mean image" in str(d) for d in report.diagnostics)
 
 
+def test_a_shape_without_a_batch_is_told(tmp_path: Path) -> None:
+    net = Broken({"data": (1, 3, 8, 8)}, pool("p", "data", "kernel_size: 2")).write(tmp_path)[0]
+    report = caffeconv.inspect(net, shapes={"data": (3, 8, 8)})
+    hint = "Caffe's pictures are N×C×H×W; 3×8×8 was given for 'data': `shapes={'data': (1, 3, 8, 8)}`"
+    assert report.diagnostics[0].hint.splitlines()[0] == hint
+
+
 def main() -> None:
     TEXTS.mkdir(exist_ok=True)
     for name in GOLDEN:

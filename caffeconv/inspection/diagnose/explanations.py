@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caffeconv.errors import Diagnostic, LayerError
 from caffeconv.inspection.diagnose.candidates import ancestors, in_caffes_order
@@ -374,6 +374,19 @@ def _axis_words(comparison: Comparison) -> Iterator[str]:
         for old, new in zip(before, after, strict=True):
             if old != new and in_caffes_order(old) == new:
                 yield f"Caffe's pictures are N×C×H×W; those of '{edit.layer}' are {format_shape(old)}."
+    yield from _caller_axis_words(comparison.trial)
+
+
+def _caller_axis_words(trial: TrialNet) -> Iterator[str]:
+    """The same of shapes that the caller gives."""
+    for blob, shape in trial.context.input_shapes.items():
+        ordered = in_caffes_order(shape)
+        context = replace(
+            trial.context, input_shapes={**trial.context.input_shapes, blob: ordered or ()}, evaluations={}
+        )
+        if ordered and TrialNet.of(trial.net, context).first is None:
+            argument = f"`shapes={{{blob!r}: ({', '.join(map(str, ordered))})}}`"
+            yield f"Caffe's pictures are N×C×H×W; {format_shape(shape)} was given for '{blob}': {argument}"
 
 
 def _refusal(trial: TrialNet, index: int) -> Sequence[str]:
