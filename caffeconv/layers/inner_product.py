@@ -192,7 +192,7 @@ class InnerProduct(Layer):
 
     @classmethod
     def other_types(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[LayerParameter]:
-        if not stored or len(stored[0]) != 4 or len(bottoms[0]) < 2:
+        if not stored or len(stored[0]) != 4 or len(bottoms[0]) < 2 or stored[0][:2] == (1, 1):
             return ()
         outputs, inside, *kernel_hw = stored[0]
         other = layer_like(layer, "Convolution")

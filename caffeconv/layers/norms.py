@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.filler import Filler
-from caffeconv.ir.layer import Arity, Gradients, Layer, Node
+from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings
 from caffeconv.layers.gradient_ops import class_sums, like_bottom, sum_over, times
 from caffeconv.layers.weight_layouts import along
 from caffeconv.tensor.axis_order import AxisOrder
@@ -250,6 +250,7 @@ class Normalize(NormDivision):
 
     tops: ClassVar[Arity] = Arity(1, 2)
     takes_any_vector: ClassVar[bool] = True
+    settings: ClassVar[str] = "norm_param"
 
     scaled: bool = False
     """Whether there is a scale."""
@@ -259,6 +260,13 @@ class Normalize(NormDivision):
     """Whether a second top has the norms."""
     own_gradient: bool = False
     """Whether the fork makes a gradient of its own (fix_gradient, bp_norm), which no rule here gives."""
+
+    @classmethod
+    def implied_settings(cls, layer: LayerDef, bottoms: Shapes, stored: Shapes) -> Sequence[Settings]:
+        is_of_ssd = len(bottoms[0]) > 1 and not layer.proto.HasField("normalize_param")
+        if not stored or not is_of_ssd or count(stored[0]) not in (1, bottoms[0][1]):
+            return ()
+        return ({"channel_shared": count(stored[0]) == 1},)
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:

@@ -535,6 +535,20 @@ CASES: dict[str, Broken] = {
     "kernel_in_two_forms": Broken(
         {"data": (1, 3, 32, 32)}, conv("c", "data", "num_output: 4 kernel_size: 3 kernel_h: 5 kernel_w: 1")
     ),
+    "norms_merged_in_the_file": Broken(
+        PICTURE,
+        conv("c", "data", "num_output: 4 kernel_size: 3 bias_term: false") + plain("bn", "BatchNorm", "c")
+        + plain("sc", "Scale", "bn", "scale_param { bias_term: true }") + plain("r", "ReLU", "sc"),
+        {"c": [(4, 3, 3, 3), (4,)]},
+    ),
+    "norms_merged_in_the_net": Broken(
+        PICTURE, conv("c", "data", "num_output: 4 kernel_size: 3") + plain("r", "ReLU", "c"),
+        {"c": [(4, 3, 3, 3)], "bn": [(4,), (4,), (1,)], "sc": [(4,), (4,)]},
+    ),
+    "a_scale_for_each_channel": Broken(
+        PICTURE, conv("c", "data", "num_output: 4 kernel_size: 3") + plain("n", "Normalize", "c"),
+        {"c": [(4, 3, 3, 3), (4,)], "n": [(4,)]},
+    ),
     "proposals_without_stride": Broken(DETECTOR, regions("", "spatial_scale: 0.0625")),
     "proposals_of_another_stride": Broken(DETECTOR, regions("{'feat_stride': 8}", "spatial_scale: 0.0625")),
     "regions_without_scale": Broken(DETECTOR, regions("'scales': [8, 16, 32]", "")),

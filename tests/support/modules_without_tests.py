@@ -37,6 +37,7 @@ WITHOUT_TEST_FILE: dict[str, str] = {
     "inspection/diagnose/insertions.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/joint_edits.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/label_slices.py": "whole diagnoses: inspection/test_diagnose.py",
+    "inspection/diagnose/merged_norms.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/picture_sizes.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/place_distances.py": "whole diagnoses: inspection/test_diagnose.py",
     "inspection/diagnose/prior_counts.py": "whole diagnoses: inspection/test_diagnose.py",

@@ -29,6 +29,7 @@ from caffeconv.inspection.diagnose.insertions import (
     with_recipes,
 )
 from caffeconv.inspection.diagnose.label_slices import with_labels_sliced
+from caffeconv.inspection.diagnose.merged_norms import with_split, without_merged
 from caffeconv.inspection.diagnose.place_distances import wrong_distances
 from caffeconv.inspection.diagnose.renames import find_renames, free_name, without_weights
 from caffeconv.inspection.diagnose.search import MOST_CURES, Cure, cure_from, edits_of, find_cures
@@ -172,11 +173,19 @@ def _cures_of_a_whole_net(
     """Edits with which a net that has no problem uses more of the file."""
     if renames:
         return [_cure(trial, renames)]
-    rewriting = completed(trial, companions) if companions else without_superfluous(trial)
+    rewriting = _with_the_files_norms(trial, companions)
     if rewriting.edits:
         return [rewriting.cure()]
     definitions = _silent_mistakes(trial)
     return [_cure(trial, definitions)] if definitions else []
+
+
+def _with_the_files_norms(trial: TrialNet, companions: Sequence[Companion]) -> Rewriting:
+    """The net with as many BatchNorms and Scales as the file has: completed, or without what is elsewhere there."""
+    if companions:
+        return completed(trial, companions)
+    ways = (without_superfluous(trial), without_merged(trial), with_split(trial))
+    return next((way for way in ways if way.edits), ways[0])
 
 
 def _checked_fix(
@@ -187,7 +196,8 @@ def _checked_fix(
     if fix is None:
         return None
     as_it_is = Cure((), trial.net, 0.0)
-    return fix if list(_checked([as_it_is], [fix.file], input_shapes)) else None
+    # what drops trained layers is another net than the trained one
+    return fix if any(not each.unused for each in _checked([as_it_is], [fix.file], input_shapes)) else None
 
 
 def _checked_cures(
@@ -230,7 +240,7 @@ def _with_scales(base: Rewriting, cure: Cure, reference: TrialNet | None) -> Cur
         return cure
     trial = TrialNet.of(cure.net, base.trial.context)
     companions = missing_companions(trial, reference)
-    after = completed(trial, companions) if companions else without_superfluous(trial)
+    after = _with_the_files_norms(trial, companions)
     if not after.edits:
         return cure
     return replace(cure, edits=(*cure.edits, *after.edits), net=after.trial.net, layer_counts=after.layer_counts)
