@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -345,7 +344,8 @@ def test_killed_when_the_file_is_there(
         elif moment == "emptied":
             patched.setattr(Path, "unlink", killed_at_the_second)
         else:
-            patched.setattr(secrets, "token_hex", lambda size: killed() if size == 6 and out.exists() else "x")
+            draw = os.urandom
+            patched.setattr(os, "urandom", lambda size: killed() if size == 6 and out.exists() else draw(size))
         assert isinstance(run(*command, "-o", out).exception, KilledError)
     assert partial.exists()
     made = out.stat().st_ino
