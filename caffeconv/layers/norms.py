@@ -302,7 +302,9 @@ class Normalize(NormDivision):
         if own:
             raise LayerError(f"{own[0]} is no field of SSD's norm_param; write it in normalize_param")
         over: Literal["item", "place"] = "item" if p.across_spatial else "place"
-        rule = NormRule(over, sum_eps=p.eps) if p.add_eps_before_sqrt else NormRule(over, root_eps=p.eps)
+        # synopsys-caffe: norms of places start from eps, whatever add_eps_before_sqrt says
+        under_root = p.add_eps_before_sqrt or over == "place"
+        rule = NormRule(over, sum_eps=p.eps) if under_root else NormRule(over, root_eps=p.eps)
         filler = Filler.parse(p.scale_filler) if p.HasField("scale_filler") else ONE
         return cls(rule, scaled=True, channel_shared=p.channel_shared, filler=filler)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,8 +134,10 @@ class PriorBox(PriorLayer):
     further aspect ratio (width min_size·√ratio, height min_size/√ratio). Sizes are cut to whole pixels (ssd:
     prior_box_layer.cpp).
 
-    synopsys-caffe: with `tf` the square of √(min_size·max_size) comes last, with `keras` the flipped ratios follow all
-    others, with `yx_order` y comes before x; a pair of box_width and box_height is a prior of its own. FaceBoxes, and
+    synopsys-caffe: with `tf` the square of √(min_size·max_size) comes last, and a square of min_size 60 is smaller by a
+    twentieth of the picture on each side; with `keras`, which has no regard to `tf`, that square comes first, and the
+    flipped ratios follow all others; with `yx_order` y comes before x; a pair of box_width and box_height is a prior of
+    its own. FaceBoxes, and
     `faceboxes` there: 4×4 squares of min_size 32, 2×2 of 64, one of any other, each a pixel smaller. TextBoxes++: with
     `denser_prior_boxes` each box stands a second time, half a place lower where `offset` is 0.5.
     """
@@ -150,7 +152,8 @@ class PriorBox(PriorLayer):
     """width, height of the boxes that are written out in place of min_size."""
     grid: Grid
     faceboxes: bool
-    middle_last: bool
+    order: Literal["ssd", "tf", "keras"]
+    """Where the square of √(min_size·max_size) stands: second, last or first."""
     y_first: bool
     denser: bool
 
@@ -183,8 +186,9 @@ class PriorBox(PriorLayer):
                 "`dialect='faceboxes'` or `dialect='ssd'` says whose rule is meant"
             )
         ratios = _aspect_ratios(p.aspect_ratio, flip=p.flip, flipped_last=p.keras)
+        order: Literal["ssd", "tf", "keras"] = "keras" if p.keras else "tf" if p.tf else "ssd"
         return cls(
-            min_sizes, max_sizes, ratios, box_sizes, Grid.parse(p), faceboxes, p.tf, p.yx_order, p.denser_prior_boxes
+            min_sizes, max_sizes, ratios, box_sizes, Grid.parse(p), faceboxes, order, p.yx_order, p.denser_prior_boxes
         )
 
     @classmethod
@@ -227,7 +231,13 @@ class PriorBox(PriorLayer):
             middles = [] if middle is None else [(middle, middle)]
             roots = [np.sqrt(np.float32(ratio)) for ratio in self.aspect_ratios]
             shaped = [(side * root, side / root) for root in roots]
-            sizes += [(side, side), *(shaped + middles if self.middle_last else middles + shaped)]
+            square = [(side, side)]
+            orders = {
+                "ssd": square + middles + shaped,
+                "tf": square + shaped + middles,
+                "keras": middles + square + shaped,
+            }
+            sizes += orders[self.order]
         return np.array(sizes, np.float32)
 
     def _boxes_of_place(self) -> Boxes:
@@ -247,8 +257,20 @@ class PriorBox(PriorLayer):
             step_h, _ = self.grid.steps(bottoms)
             lower = boxes + np.array([0, (1 - self.grid.offset) * step_h, 0, 0])
             boxes = np.stack([boxes, lower], axis=1).reshape(-1, 4)
+        if self.order == "tf" and not self.faceboxes:
+            boxes = self._with_smaller_squares(bottoms, boxes)
         edges = self.grid.edges(bottoms, boxes)
         return self.grid.top(edges[..., [1, 0, 3, 2]] if self.y_first else edges)
+
+    def _with_smaller_squares(self, bottoms: Shapes, boxes: Boxes) -> Boxes:
+        """`boxes`, of which the squares of min_size 60 are a tenth of the picture lower and narrower."""
+        height, width = self.grid.picture(bottoms)
+        of_one_size = 1 + len(self.aspect_ratios) + bool(self.max_sizes)
+        smaller: Boxes = boxes.copy()
+        for i, low in enumerate(self.min_sizes):
+            if int(low) == TF_SMALLER_SIZE:
+                smaller[i * of_one_size, 2:] -= np.array([width, height]) * TF_MARGIN * 2
+        return smaller
 
 
 @dataclass(frozen=True)
@@ -338,6 +360,9 @@ class PriorBoxClustered(PriorLayer):
         return self.grid.top(self.grid.edges(bottoms, np.concatenate([np.zeros_like(sizes), sizes], axis=1)))
 
 
+TF_SMALLER_SIZE = 60
+TF_MARGIN = 0.05
+"""Of `tf`: how far the edges of the square of that min_size are moved inward, as a share of the picture."""
 FACEBOXES_PRIORS, SSD_PRIORS = 21, 3
 """How many boxes a place has of min_size 32, 64 and 128."""
 

@@ -78,7 +78,7 @@ class Proposal(ReadsPlaces):
     number_of_tops: int
     drops_small: bool = False
     anchor_slowest: bool = False
-    """Whether the candidates run anchor by anchor, and the last of them is never looked at (synopsys-caffe)."""
+    """Whether the candidates run anchor by anchor, and the last of them is never too small (synopsys-caffe)."""
     takes_batches: bool = False
     score_columns: tuple[int, ...] = ()
     """The axes of the scores after the rows."""
@@ -279,7 +279,7 @@ class Proposal(ReadsPlaces):
         excess = onnx.reduce("ReduceMin", onnx.op("Sub", [size, least], what="excess"), [2], keepdims=False)
         large = onnx.op("GreaterOrEqual", [excess, onnx.floats("zero", 0)], what="large")
         if self.anchor_slowest:
-            large = onnx.op("And", [large, onnx.bools("all_but_last", np.arange(count) < count - 1)], what="looked_at")
+            large = onnx.op("Or", [large, onnx.bools("last_candidate", np.arange(count) == count - 1)], what="counts")
         return onnx.op(
             "Where", [large, scores, onnx.floats("small", -np.inf if self.drops_small else 0)], what="scores"
         )

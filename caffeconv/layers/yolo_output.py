@@ -157,7 +157,7 @@ class YoloOutput(Layer):
 
 @dataclass(frozen=True)
 class YoloDetectionOutput(YoloOutput):
-    """YOLO v2: one map, anchors in places, a softmax over the classes (yolo_detection_output_layer.cpp)."""
+    """YOLO v2: one map or two, anchors in places, a softmax over the classes (yolo_detection_output_layer.cpp)."""
 
     bottoms: ClassVar[Arity] = Arity(1, 2)
     settings: ClassVar[str] = "yolo_detection_output_param"
@@ -177,13 +177,11 @@ class YoloDetectionOutput(YoloOutput):
             )
         return cls(p.num_classes, p.num_box, p.confidence_threshold, p.nms_threshold, anchors)
 
-    def _maps(self, bottoms: Shapes) -> Shapes:
-        return bottoms[:1]
-
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         shapes = super().top_shapes(bottoms)
-        if bottoms[0][2] != bottoms[0][3]:
-            raise LayerError(f"the bottom is {format_shape(bottoms[0])}; as many rows as columns were needed")
+        for shape in self._maps(bottoms):
+            if shape[2] != shape[3]:
+                raise LayerError(f"a bottom is {format_shape(shape)}; as many rows as columns were needed")
         return shapes
 
     def _anchors(self, number: int, shape: Shape) -> Sequence[Size]:

@@ -124,3 +124,12 @@ def test_second_top_of_normalize_has_the_norms(tmp_path: Path) -> None:
     tops = forward(caffeconv.Net(write_net(tmp_path, {"x": x.shape}, text)), {"x": x})
     np.testing.assert_allclose(tops["norm"], np.sqrt((x**2).sum(axis=1, keepdims=True) + 1e-6), rtol=1e-5)
     np.testing.assert_allclose(tops["y"], x / tops["norm"], rtol=1e-5)
+
+
+def test_norms_of_places_have_eps_under_the_root(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(2, 3, 2, 2)).astype(F)
+    rule = "norm_param { eps: 0.5 add_eps_before_sqrt: false"
+    places = normed(tmp_path, f'type: "Normalize" {rule} across_spatial: false }}', x)
+    np.testing.assert_allclose(places, x / np.sqrt((x**2).sum(axis=1, keepdims=True) + 0.5), rtol=1e-5)
+    items = normed(tmp_path, f'type: "Normalize" {rule} }}', x)
+    np.testing.assert_allclose(items, x / (np.sqrt((x**2).sum(axis=(1, 2, 3), keepdims=True)) + 0.5), rtol=1e-5)

@@ -90,3 +90,19 @@ def test_dense_squares_fill_the_size_about_a_place(tmp_path: Path) -> None:
 )
 def test_shapes_of_dense_boxes(tmp_path: Path, fields: str, wanted: list[tuple[int, ...]]) -> None:
     np.testing.assert_array_equal(dense_boxes(tmp_path, f"fixed_size: 32 density: 1 {fields}"), wanted)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ("min_size: 32 max_size: 50", [(32, 32), (40, 40), (64, 16)]),
+        ("min_size: 32 max_size: 50 tf: true", [(32, 32), (64, 16), (40, 40)]),
+        ("min_size: 32 max_size: 50 keras: true", [(40, 40), (32, 32), (64, 16)]),
+        ("min_size: 32 max_size: 50 keras: true tf: true", [(40, 40), (32, 32), (64, 16)]),
+        ("min_size: 60 tf: true", [(53.6, 53.6), (120, 30)]),
+        ("min_size: 60", [(60, 60), (120, 30)]),
+    ],
+)
+def test_orders_of_synopsys(tmp_path: Path, fields: str, wanted: list[tuple[float, float]]) -> None:
+    edges = dense_boxes(tmp_path, f"{fields} aspect_ratio: 4 flip: false variance: 0.1")
+    np.testing.assert_allclose(edges[:, 2:] - edges[:, :2], wanted, rtol=1e-5)

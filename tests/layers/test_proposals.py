@@ -144,3 +144,12 @@ def test_python_parameters_that_the_rule_lacks(tmp_path: Path, parameters: str, 
     with pytest.raises(caffeconv.CaffeconvError) as error:
         caffeconv.convert(path)
     assert complaint in str(error.value)
+
+
+def test_last_candidate_of_synopsys_is_never_too_small(tmp_path: Path) -> None:
+    shapes = {"scores": (1, 2, 1, 2), "offsets": (1, 4, 1, 2), "info": (1, 3)}
+    fields = "anchor_scale: 1 anchor_ratio: 1 anchor_base_size: 1 feat_stride: 40 rpn_min_size: 1000"
+    net = caffeconv.Net(write_net(tmp_path, shapes, proposal(fields)))
+    feeds = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    feeds["info"][:] = 100, 100, 1
+    np.testing.assert_array_equal(forward(net, feeds)["rois"], [[0, 24.5, 0, 56.5, 16.5]])

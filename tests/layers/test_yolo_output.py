@@ -103,3 +103,16 @@ def test_detections_of_yolo_v2_in_the_order_of_places(tmp_path: Path) -> None:
     np.testing.assert_allclose(forward(net, {"x": x})["y"][0, 0], rows, rtol=1e-5, atol=1e-6)
     x[:, 4::8] = -20
     np.testing.assert_array_equal(forward(net, {"x": x})["y"], np.full((1, 1, 1, 7), -1) + np.eye(1, 7))
+
+
+def test_second_map_counts_too(tmp_path: Path) -> None:
+    fields = "num_classes: 2 num_box: 1 biases: [1, 1] confidence_threshold: 0.3"
+    text = 'layer { name: "l" type: "YoloDetectionOutput" bottom: "a" bottom: "b" top: "y" '
+    text += f"yolo_detection_output_param {{ {fields} }} }}"
+    maps = {"a": np.zeros((1, 7, 2, 2), np.float32), "b": np.zeros((1, 7, 4, 4), np.float32)}
+    for name, row, column in (("a", 1, 0), ("b", 0, 3)):
+        maps[name][0, 4] = -20
+        maps[name][0, 4:6, row, column] = 9
+    net = caffeconv.Net(write_net(tmp_path, {name: x.shape for name, x in maps.items()}, text))
+    boxes = forward(net, maps)["y"][0, 0, :, 3:]
+    np.testing.assert_allclose(sorted(map(tuple, boxes)), [(0, 0.5, 0.5, 1), (0.75, 0, 1, 0.25)], atol=1e-6)
