@@ -73,11 +73,11 @@ _REASONS: Mapping[str, Mapping[str, str]] = {
         "BatchNormParameter": (
             "moving_average_fraction update_global_stats filler use_weight_bias bias_term stats_batch_size"
         ),
-        "ChannelScaleParameter": "do_backward_feature do_backward_scale init_global_scale",
+        "ChannelScaleParameter": "init_global_scale",
         "ConvolutionParameter": "weight_fixed dis_mode gen_mode",
         "DecodeBBoxParameter": ALL,
         "DenseBlockParameter": "initChannel use_dropout dropout_amount moving_average_fraction",
-        "InnerDistanceParameter": "update_center_only",
+        "InnerDistanceParameter": "update_center_only bias_term bias_filler",
         "InnerProductParameter": "weight_fixed dis_mode gen_mode",
         "LSTMParameter": "clipping_threshold",
         "LayerParameter": "connectivity_mode decode_bbox_param selu_dropout_param spatial_dropout_param",

@@ -201,5 +201,4 @@ class Cosine(Elementwise):
         onnx.emit("Cos", node.bottoms, node.tops)
 
     def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
-        slope = onnx.op("Neg", [onnx.op("Sin", node.bottoms)], what="slope")
-        return times(onnx, diff, slope)
+        return onnx.op("Neg", [onnx.op("Sin", node.bottoms)], what="slope")  # the fork leaves the top's diff out

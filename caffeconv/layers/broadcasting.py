@@ -157,6 +157,9 @@ class ChannelScale(Layer):
     """The least and the greatest number that `global_scale` multiplies by; None: the second bottom has the factors."""
     tells_scale: bool
     """Whether a second top is the global scale."""
+    scales_diff: bool
+    """Whether the bottom's diff is that of the top times the factors, or a copy of it."""
+    factors_learn: bool
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -166,7 +169,7 @@ class ChannelScale(Layer):
                 "a second top is the global scale; `global_scale: true` and `do_forward: true` were needed"
             )
         limits = (p.min_global_scale, p.max_global_scale) if p.global_scale else None
-        return cls(p.do_forward, limits, len(layer.tops) == 2)
+        return cls(p.do_forward, limits, len(layer.tops) == 2, p.do_backward_feature, p.do_backward_scale)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         x, factors = bottoms
@@ -193,18 +196,19 @@ class ChannelScale(Layer):
             least, most = self.global_range
             capped = onnx.op("Min", [onnx.weight("scale"), onnx.floats("most", most)], what="capped")
             return onnx.op("Max", [capped, onnx.floats("least", least)], what="scale_in_range")
+        return self._factors(node, onnx)
+
+    def _factors(self, node: Node, onnx: OnnxBuilder) -> str:
         batch, _, *places = onnx.dims(node.bottoms[0])
         return onnx.reshape(node.bottoms[1], (batch, 1, *places), what="factors")
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
-        if not self.forward or self.global_range is not None:
-            raise LayerError(
-                "the gradient of ChannelScale with `global_scale: true` or `do_forward: false` is not the derivative of "
-                "what it computes; a layer without them was needed"
-            )
-        diff = times(onnx, top_diffs[0], self._factor(node, onnx))
+        # whatever the top is made of, the fork goes backward through x times the second bottom
+        diff = times(onnx, top_diffs[0], self._factors(node, onnx)) if self.scales_diff else top_diffs[0]
+        if not self.factors_learn:
+            return Gradients((diff, None))
         change = onnx.op("Mul", [top_diffs[0], node.bottoms[0]], what="changes")
         factor_diff = sum_over(onnx, change, [1], "factor_diff")
         x = node.bottom_shapes[0]

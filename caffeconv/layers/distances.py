@@ -41,11 +41,12 @@ def rows_of_length_1(onnx: OnnxBuilder, rows: str) -> str:
 class InnerDistance(Layer):
     """The distance of each row of the bottom to each of num_output rows (caffe-windows: inner_distance_layer.cpp).
 
-    Top M×num_output: Σ (x-w)² (`distance_type: "L2"`) or Σ |x-w| ("L1") over the axes from `axis` on, plus a bias.
-    Parameters: weight num_output × K and bias num_output; a second bottom stands for the weight, a third for the bias.
+    Top M×num_output: Σ (x-w)² (`distance_type: "L2"`) or Σ |x-w| ("L1") over the axes from `axis` on. The parameter is
+    the weight, num_output × K; a second bottom stands for it, and has as many rows as it likes. There is no bias, whatever
+    `bias_term` says.
     """
 
-    bottoms: ClassVar[Arity] = Arity(1, 3)
+    bottoms: ClassVar[Arity] = Arity(1, 2)
     in_place: ClassVar[bool] = False
     settings: ClassVar[str] = "inner_distance_param"
     channel_setting: ClassVar[str] = "num_output"
@@ -54,51 +55,46 @@ class InnerDistance(Layer):
     num_output: int
     axis: int
     transpose: bool
-    bias: bool
     squared: bool
     normalize: bool
     weight_filler: Filler
-    bias_filler: Filler
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.inner_distance_param
-        if p.num_output < 1:
+        if p.num_output < 1 and len(layer.bottoms) == 1:
             raise LayerError(f"num_output is {p.num_output}; at least 1 was needed")
         if p.distance_type not in ("L1", "L2"):
             raise LayerError(f"distance_type is {p.distance_type!r}; L1 or L2 was needed")
-        if (len(layer.bottoms) == 2 and p.bias_term) or (len(layer.bottoms) == 3 and not p.bias_term):
-            raise LayerError(
-                f"{len(layer.bottoms)} bottoms and bias_term {str(p.bias_term).lower()}; with a second bottom for the weight "
-                "a third for the bias, or `bias_term: false`, was needed"
-            )
-        fillers = Filler.parse(p.weight_filler), Filler.parse(p.bias_filler)
-        return cls(p.num_output, p.axis, p.transpose, p.bias_term, p.distance_type == "L2", p.normalize, *fillers)
+        filler = Filler.parse(p.weight_filler)
+        return cls(p.num_output, p.axis, p.transpose, p.distance_type == "L2", p.normalize, filler)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         axis = canonical_axis(self.axis, len(bottoms[0]), bottoms[0])
-        wanted = (self.num_output * count(bottoms[0], axis), self.num_output)
-        for bottom, size in zip(bottoms[1:], wanted, strict=False):
-            if count(bottom) != size:
-                raise LayerError(f"a bottom for a parameter is {format_shape(bottom)}; {size} values were needed")
-        return [(*bottoms[0][:axis], self.num_output)]
+        rows, length = self._rows(bottoms), count(bottoms[0], axis)
+        if len(bottoms) > 1 and count(bottoms[1], 1) != length:
+            raise LayerError(
+                f"the bottom for the weight is {format_shape(bottoms[1])}; rows of {length} values were needed"
+            )
+        return [(*bottoms[0][:axis], rows)]
+
+    def _rows(self, bottoms: Shapes) -> int:
+        return bottoms[1][0] if len(bottoms) > 1 and bottoms[1] else self.num_output
 
     def weight_shapes(self, bottoms: Shapes) -> Mapping[str, Shape]:
         if len(bottoms) > 1:
             return {}
         k = count(bottoms[0], canonical_axis(self.axis, len(bottoms[0])))
         weight = (k, self.num_output) if self.transpose else (self.num_output, k)
-        return {"weight": weight, "bias": (self.num_output,)} if self.bias else {"weight": weight}
+        return {"weight": weight}
 
     def fillers(self) -> Mapping[str, Filler]:
-        return {"weight": self.weight_filler, "bias": self.bias_filler}
+        return {"weight": self.weight_filler}
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         difference = self._difference(node, onnx)
         operator = "ReduceSumSquare" if self.squared else "ReduceL1"
         distance = onnx.reduce(operator, difference, [2], keepdims=False, what="distance")
-        if self.bias:
-            distance = onnx.op("Add", [distance, self._operand(node, onnx, "bias", (self.num_output,))], what="biased")
         onnx.reshape(distance, onnx.dims(node.tops[0]), to=node.tops[0])
 
     def _difference(self, node: Node, onnx: OnnxBuilder) -> str:
@@ -109,17 +105,13 @@ class InnerDistance(Layer):
         rows = None if None in before else count(shape, 0, axis)
         x = onnx.reshape(node.bottoms[0], (rows, 1, k), what="rows")
         # the fork reads the weight row by row even where `transpose` says otherwise
-        weight = self._operand(node, onnx, "weight", (self.num_output, k))
-        if self.normalize and len(node.bottoms) == 1:
-            weight = rows_of_length_1(onnx, weight)
+        matrix = (self._rows(node.bottom_shapes), k)
+        if len(node.bottoms) > 1:
+            weight = onnx.reshape(node.bottoms[1], matrix, what="weight")
+        else:
+            weight = onnx.weight("weight", matrix)
+            weight = rows_of_length_1(onnx, weight) if self.normalize else weight
         return onnx.op("Sub", [x, weight], what="difference")
-
-    def _operand(self, node: Node, onnx: OnnxBuilder, name: str, shape: Shape) -> str:
-        """The parameter of that name, or the bottom that stands for it."""
-        bottom = ("weight", "bias").index(name) + 1
-        if bottom < len(node.bottoms):
-            return onnx.reshape(node.bottoms[bottom], shape, what=name)
-        return onnx.weight(name, shape)
 
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
@@ -129,20 +121,17 @@ class InnerDistance(Layer):
         axis = canonical_axis(self.axis, len(node.bottom_shapes[0]))
         before = onnx.dims(node.tops[0])[:axis]
         rows = None if None in before else count(node.top_shapes[0], 0, axis)
-        diff = onnx.reshape(top_diffs[0], (rows, self.num_output, 1), what="distance_diff")
+        diff = onnx.reshape(top_diffs[0], (rows, self._rows(node.bottom_shapes), 1), what="distance_diff")
         change = onnx.op("Mul", [slope, diff], what="change")
         bottom_diff = sum_over(onnx, change, [1], "bottom_diff")
         shape = (count(node.bottom_shapes[0], 0, axis), count(node.bottom_shapes[0], axis))
         bottoms: list[str | None] = [like_bottom(onnx, node, bottom_diff, shape=shape)]
         weight_diff = onnx.op("Neg", [sum_over(onnx, change, [0], "weight_change")], what="weight_diff")
-        bias_diff = sum_over(onnx, diff, [0, 2], "bias_diff")
         if len(node.bottoms) > 1:
-            parts = ((weight_diff, (self.num_output, shape[1])), (bias_diff, (self.num_output,)))
-            for i, (part, size) in enumerate(parts[: len(node.bottoms) - 1], 1):
-                bottoms.append(like_bottom(onnx, node, part, i, shape=size))
-            return Gradients(bottoms)
+            matrix = (self._rows(node.bottom_shapes), shape[1])
+            return Gradients([*bottoms, like_bottom(onnx, node, weight_diff, 1, shape=matrix)])
         weight_diff = onnx.reshape(weight_diff, node.param("weight").shape, what="weight_diff")
-        return Gradients(bottoms, {"weight": weight_diff, **({"bias": bias_diff} if self.bias else {})})
+        return Gradients(bottoms, {"weight": weight_diff})
 
     def axis_orders(self, node: Node, bottoms: Sequence[AxisOrder]) -> Sequence[AxisOrder] | None:
         return None if any(bottom.moves for bottom in bottoms) else [as_caffe(node.top_shapes[0])]
@@ -151,7 +140,7 @@ class InnerDistance(Layer):
         return WeightArrays(all_as_stored(node))
 
     def multiply_adds(self, bottoms: Shapes, tops: Shapes) -> int:
-        return count(bottoms[0]) * self.num_output
+        return count(bottoms[0]) * self._rows(bottoms)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Gradients, Layer, Node
@@ -154,12 +152,10 @@ class Gram(Layer):
     def lower_gradient(
         self, node: Node, onnx: OnnxBuilder, top_diffs: Sequence[str], propagate_down: Sequence[bool]
     ) -> Gradients:
-        """As the fork has it: right for the derivative of a loss that looks at each pair of channels once."""
         x, _ = self._planes(node, onnx)
         batch, channels = onnx.dims(node.tops[0])[0], node.top_shapes[0][1]
         diff = onnx.reshape(top_diffs[0], (batch, channels, channels), what="pair_diff")
-        twice = onnx.floats("diagonal_twice", 1 + np.eye(channels, dtype=np.float32))
-        diff = onnx.op("Mul", [diff, twice], what="diagonal_doubled")
+        diff = onnx.op("Add", [diff, onnx.op("Transpose", [diff], perm=[0, 2, 1], what="turned")], what="both_sides")
         diff = times(onnx, onnx.op("MatMul", [diff, x], what="plane_diff"), self._share(node), "mean_diff")
         return Gradients((onnx.reshape(diff, onnx.dims(node.bottoms[0]), what="bottom_diff"),))
 

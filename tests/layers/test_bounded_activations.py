@@ -46,3 +46,11 @@ def test_the_norm_that_sparsify_adds_to_the_diff(tmp_path: Path) -> None:
     y = net.forward(x=X)["y"]
     diff = np.random.default_rng(1).normal(size=X.shape).astype(np.float32)
     np.testing.assert_allclose(net.backward(y=diff)["x"], (diff + 0.25 * np.sign(y)) * (y != 0), rtol=1e-6)
+
+
+def test_gradient_of_cosine_leaves_the_tops_diff_out(tmp_path: Path) -> None:
+    x = np.random.default_rng(1).normal(size=(2, 3)).astype(np.float32)
+    text = 'layer { name: "l" type: "Cosine" bottom: "x" top: "y" }'
+    net = caffeconv.Net(write_net(tmp_path, {"x": x.shape}, text, "force_backward: true\n"))
+    net.forward(x=x)
+    np.testing.assert_allclose(net.backward(y=np.full_like(x, 7))["x"], -np.sin(x), rtol=1e-5)

@@ -57,3 +57,17 @@ def test_refusals(tmp_path: Path, layer: str, shapes: list[Shape], complaint: st
     inputs = {f"x{i}": normal(*shape) for i, shape in enumerate(shapes)}
     with pytest.raises(caffeconv.CaffeconvError, match=complaint):
         run(tmp_path, layer, **inputs)
+
+
+@pytest.mark.parametrize("fields", ["", "do_forward: false", "global_scale: true"])
+@pytest.mark.parametrize("copied", [False, True])
+def test_gradient_of_channel_scale_is_that_of_the_product(tmp_path: Path, fields: str, copied: bool) -> None:
+    x, factors, diff = normal(2, 3, 2, 2), normal(2, 1, 2, 2), normal(2, 3, 2, 2)
+    fields += f" do_backward_feature: {str(not copied).lower()} do_backward_scale: {str(not copied).lower()}"
+    text = 'layer { name: "l" type: "ChannelScale" bottom: "x" bottom: "s" top: "y" '
+    text += f"channel_scale_param {{ {fields} }} }}"
+    net = caffeconv.Net(write_net(tmp_path, {"x": x.shape, "s": factors.shape}, text, "force_backward: true\n"))
+    net.forward(x=x, s=factors)
+    diffs = net.backward(y=diff)
+    np.testing.assert_allclose(diffs["x"], diff if copied else diff * factors, rtol=1e-6)
+    np.testing.assert_allclose(diffs["s"], 0 if copied else (diff * x).sum(1, keepdims=True), rtol=1e-5, atol=1e-6)

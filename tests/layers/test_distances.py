@@ -23,18 +23,17 @@ def run(folder: Path, layer: str, weights: Path | None = None, **inputs: Array) 
 
 @pytest.mark.parametrize("kind", ["L1", "L2"])
 def test_the_second_bottom_is_the_weight(tmp_path: Path, kind: str) -> None:
-    said = f'type: "InnerDistance" inner_distance_param {{ num_output: 4 bias_term: false distance_type: "{kind}" }}'
+    said = f'type: "InnerDistance" inner_distance_param {{ num_output: 9 distance_type: "{kind}" }}'
     apart = ROWS[:, None] - CENTRES
     want = np.abs(apart).sum(2) if kind == "L1" else (apart**2).sum(2)
     np.testing.assert_allclose(run(tmp_path, said, x=ROWS, w=CENTRES), want, rtol=1e-5)
 
 
-def test_normalized_centres_and_a_bias(tmp_path: Path) -> None:
-    bias = np.arange(4, dtype=np.float32)
-    weights = write_weights(tmp_path / "w.caffemodel", "l", [CENTRES, bias])
+def test_normalized_centres_have_no_bias(tmp_path: Path) -> None:
+    weights = write_weights(tmp_path / "w.caffemodel", "l", [CENTRES])
     said = 'type: "InnerDistance" inner_distance_param { num_output: 4 normalize: true }'
     unit = CENTRES / np.sqrt((CENTRES**2).sum(1, keepdims=True) + 1e-6)
-    want = ((ROWS[:, None] - unit) ** 2).sum(2) + bias
+    want = ((ROWS[:, None] - unit) ** 2).sum(2)
     np.testing.assert_allclose(run(tmp_path, said, weights, x=ROWS), want, rtol=1e-5)
 
 

@@ -295,7 +295,6 @@ RULES = {
     "truncation": Rule("Truncation", X, "truncation_param { lower_bound: -1.02 upper_bound: 2.03 }", spread),
     "sparsify": Rule("Sparsify", X, "sparsify_param { thre: 0.52 }", spread),
     "sparsify nothing": Rule("Sparsify", X, "sparsify_param { thre: 0 }", spread),
-    "cosine": Rule("Cosine", X),
     "selu dropout": Rule("SeLuDropout", X),
     "add": Rule("Add", ((2, 1, 4), (3, 1))),
     "sub": Rule("Sub", ((3, 4), (2, 1, 4))),
@@ -307,9 +306,7 @@ RULES = {
     "pairwise product": Rule("Pairwise", ((3, 4), (2, 4)), "pairwise_param { operation: PROD }"),
     "pairwise max": Rule("Pairwise", ((3, 4), (2, 4)), "pairwise_param { operation: MAX }"),
     "inner distance": Rule("InnerDistance", ((3, 5),), f"inner_distance_param {{ num_output: 4 {GAUSSIAN} }}"),
-    "inner distance of bottoms": Rule(
-        "InnerDistance", ((3, 5), (4, 5)), "inner_distance_param { num_output: 4 bias_term: false }"
-    ),
+    "inner distance of bottoms": Rule("InnerDistance", ((3, 5), (4, 5)), "inner_distance_param { num_output: 4 }"),
     "squeeze": Rule("Squeeze", ((2, 1, 3, 1),), "squeeze_param { axis: -1 }"),
     "pad": Rule("Pad", ((2, 3, 2),), "pad_param { paddings: 0 paddings: 0 paddings: 1 paddings: 2 paddings: 0 paddings: 3 }"),
     "pad rows and columns": Rule("Pad", X, "pad_param { pad_h: 1 pad_w: 2 }"),
