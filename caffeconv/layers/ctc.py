@@ -29,8 +29,9 @@ BEYOND = 1e6
 class CTCGreedyDecoder(Layer):
     """The best class of every step, repeats merged (`ctc_merge_repeated`) and blanks left out: N×T×1×1, -1 after the end.
 
-    Bottom: scores T×N×C. caffe_ocr's takes labels N×L as a second bottom, negative after their end, and then makes 1×2×1×1
-    instead: 1 - the mean normalised edit distance, and the share of items without any. The original's second bottom is T×N,
+    Bottom: scores T×N×C. caffe_ocr's takes labels N×L as a second bottom, negative after their end, blanks among them left
+    out, and then makes 1×2×1×1 instead: 1 - the mean normalised edit distance, and the share of items without any, where an
+    item without classes and labels adds 0 to both means. The original's second bottom is T×N,
     where a 0 ends the item that goes before; further tops are the scores, N×1×1×1, minus the sum of the best values,
     and, with labels T×N as a third bottom, 1 - the mean normalised edit distance, 1×1×1×1. blank_index is 0 unless given,
     with the original's bottoms -1, the last class.
@@ -103,9 +104,9 @@ class CTCGreedyDecoder(Layer):
         active = self._active(node, onnx) if form == "original" else None
         decoded = self._decoded(node, onnx, best, active)
         if form == "measures":
-            labels = onnx.reshape(node.bottoms[1], onnx.dims(node.bottoms[1])[:2], what="labels")
-            distance, longest = self._distance(node, onnx, decoded, labels, node.bottom_shapes[1][1])
+            distance, longest = self._distance(node, onnx, decoded, self._labels(node, onnx), node.bottom_shapes[1][1])
             right = onnx.op("Equal", [distance, onnx.floats("no_edit", 0)], what="is_right")
+            right = onnx.op("And", [right, onnx.op("Greater", [longest, onnx.floats("empty", 0)])], what="is_right")
             right = onnx.op("Cast", [right], what="right", to=FLOAT)
             numbers = [self._accuracy(onnx, distance, longest), onnx.reduce("ReduceMean", right, [0], keepdims=True)]
             onnx.reshape(onnx.op("Concat", numbers, what="measures", axis=0), (1, 2, 1, 1), to=node.tops[0])
@@ -114,6 +115,30 @@ class CTCGreedyDecoder(Layer):
         onnx.emit("Unsqueeze", [rows, onnx.ints("last_axes", [2, 3])], node.tops[:1])
         if active is not None and len(node.tops) > 1:
             self._lower_original_tops(node, onnx, decoded, active)
+
+    def _labels(self, node: Node, onnx: OnnxBuilder) -> str:
+        """caffe_ocr's labels without blanks, N×L, -1 after the end of each."""
+        labels = onnx.reshape(node.bottoms[1], onnx.dims(node.bottoms[1])[:2], what="labels")
+        inside = self._before_negative(onnx, labels)
+        blank = (self.blank_index or 0) % node.bottom_shapes[0][2]
+        target = onnx.op("Floor", [onnx.op("Add", [labels, onnx.floats("half", 0.5)])], what="label")
+        is_class = onnx.op("Not", [onnx.op("Equal", [target, onnx.floats("blank_label", blank)])], what="is_label")
+        counts = onnx.op("And", [inside, is_class], what="label_counts")
+        number, axis = onnx.op("Cast", [counts], what="label_number", to=INT64), onnx.ints("labels_axis", 1)
+        place = onnx.op("CumSum", [number, axis], what="label_place", exclusive=1)
+        length = node.bottom_shapes[1][1]
+        place = onnx.op("Where", [counts, place, onnx.ints("no_place", length)], what="label_place")
+        larger = onnx.op("Add", [onnx.op("Shape", [labels]), onnx.ints("one_label_more", [0, 1])], what="larger")
+        empty = onnx.op("Expand", [onnx.floats("end", -1), larger], what="empty_labels")
+        filled = onnx.op("ScatterElements", [empty, place, target], what="label_row", axis=1)
+        bounds = [onnx.ints("first", [0]), onnx.ints("label_end", [length]), onnx.ints("columns", [1])]
+        return onnx.op("Slice", [filled, *bounds], what="classes_of_labels")
+
+    def _before_negative(self, onnx: OnnxBuilder, labels: str) -> str:
+        """Which labels stand before the first negative one of their item, N×L."""
+        negative = onnx.op("Cast", [onnx.op("Less", [labels, onnx.floats("ended", 0)])], what="negative", to=FLOAT)
+        after = onnx.op("CumSum", [negative, onnx.ints("labels_axis", 1)], what="after")
+        return onnx.op("Equal", [after, onnx.floats("not_after", 0)], what="inside")
 
     def _lower_original_tops(self, node: Node, onnx: OnnxBuilder, decoded: str, active: str) -> None:
         tops = list(node.tops[1:])
@@ -173,9 +198,7 @@ class CTCGreedyDecoder(Layer):
 
     def _distance(self, node: Node, onnx: OnnxBuilder, decoded: str, labels: str, length: int) -> tuple[str, str]:
         """The edits from the decoded sequences (T×N) to the labels (N×length), and the longer one's length; N each."""
-        negative = onnx.op("Cast", [onnx.op("Less", [labels, onnx.floats("ended", 0)])], what="negative", to=FLOAT)
-        after = onnx.op("CumSum", [negative, onnx.ints("labels_axis", 1)], what="after")
-        inside = onnx.op("Equal", [after, onnx.floats("not_after", 0)], what="inside")
+        inside = self._before_negative(onnx, labels)
         size = onnx.reduce("ReduceSum", onnx.op("Cast", [inside], to=FLOAT), [1], keepdims=False, what="label_length")
         target = onnx.op("Floor", [onnx.op("Add", [labels, onnx.floats("half", 0.5)])], what="target")
         index = np.arange(length + 1, dtype=np.float32)
@@ -222,7 +245,7 @@ class CTCGreedyDecoder(Layer):
 
     def _accuracy(self, onnx: OnnxBuilder, distance: str, longest: str) -> str:
         """1 - the mean normalised distance, one number on one axis."""
-        share = onnx.op("Div", [distance, longest], what="share")
+        share = onnx.op("Div", [distance, onnx.op("Max", [longest, onnx.floats("one_class", 1)])], what="share")
         mean = onnx.reduce("ReduceMean", share, [0], keepdims=True, what="mean_share")
         return onnx.op("Sub", [onnx.floats("whole", [1]), mean], what="accuracy")
 

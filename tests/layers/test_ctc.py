@@ -79,10 +79,20 @@ def test_one_bottom(tmp_path: Path, seed: int, said: str, blank: int, merges: bo
 def test_labels_of_caffe_ocr(tmp_path: Path, seed: int) -> None:
     scores, _, labels = drawn(seed)
     layer = 'layer { name: "l" type: "CTCGreedyDecoder" bottom: "x" bottom: "labels" top: "y" }'
-    got = run_net(tmp_path, layer, {"x": scores, "labels": labels})["y"]
     each = shares(decoded(scores, None, 0, True), labels)
+    blanks = np.zeros((N, 1), F)
+    labels = np.concatenate([labels[:, :1], blanks, labels[:, 1:]], axis=1)  # a blank among them counts for nothing
+    got = run_net(tmp_path, layer, {"x": scores, "labels": labels})["y"]
     np.testing.assert_allclose(got.ravel(), [1 - np.mean(each), np.mean(np.array(each) == 0)], rtol=1e-5, atol=1e-6)
     assert got.shape == (1, 2, 1, 1)
+
+
+def test_item_without_anything_is_not_right(tmp_path: Path) -> None:
+    layer = 'layer { name: "l" type: "CTCGreedyDecoder" bottom: "x" bottom: "labels" top: "y" }'
+    scores = np.zeros((2, 2, 3), F)
+    scores[0, 1, 2] = 1
+    got = run_net(tmp_path, layer, {"x": scores, "labels": np.array([[0, -1, 5], [2, 0, -1]], F)})["y"]
+    np.testing.assert_array_equal(got.ravel(), [1, 0.5])
 
 
 @pytest.mark.parametrize("seed", range(4))
