@@ -189,7 +189,9 @@ class _InFewBits(Layer):
     quantization: Quantization = EXACT
 
     def parameter(self, onnx: OnnxBuilder, name: str) -> str:
-        """The parameter of that name, rounded."""
+        """The parameter of that name, rounded; a bias is no power of 2."""
+        if name == "bias" and self.quantization.precision == "INTEGER_POWER_OF_2_WEIGHTS":
+            return onnx.weight(name)
         return self.quantization.rounded(onnx, onnx.weight(name), "params")
 
     def rewritten_bottoms(self, node: Node) -> Mapping[int, Layer]:

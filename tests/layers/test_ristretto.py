@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.small_nets import Array, run_model, write_net
+from support.small_nets import Array, run_model, write_net, write_weights
 
 import caffeconv
 
@@ -69,3 +69,12 @@ def test_who_reads_the_bottom_later_sees_it_rounded(tmp_path: Path) -> None:
 def test_refusals(tmp_path: Path, said: str, phase: str, complaint: str) -> None:
     with pytest.raises(caffeconv.CaffeconvError, match=complaint):
         rounded(tmp_path, said, np.ones(2, np.float32), phase)
+
+
+def test_a_bias_is_no_power_of_2(tmp_path: Path) -> None:
+    text = """layer { name: "l" type: "FcRistretto" bottom: "x" top: "y" inner_product_param { num_output: 2 }
+        quantization_param { precision: INTEGER_POWER_OF_2_WEIGHTS exp_min: -3 exp_max: 0 } }"""
+    weights = write_weights(tmp_path / "w.caffemodel", "l", [np.array([[0.3], [-1.7]]), np.array([0.3, -1.7])])
+    x = np.ones((1, 1), np.float32)
+    model = caffeconv.convert(write_net(tmp_path, {"x": x.shape}, text), weights)
+    np.testing.assert_allclose(run_model(model, {"x": x})["y"], [[0.25 + 0.3, -1 - 1.7]], rtol=1e-6)
