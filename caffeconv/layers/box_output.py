@@ -96,17 +96,19 @@ class MapBoxes(Coordinates):
     number_of_tops: int
 
     @abstractmethod
-    def _maps(self, node: Node, onnx: OnnxBuilder) -> Sequence[tuple[str, str]]:
-        """For each map the scores N × places and the boxes N × places × 4, x1, y1, x2, y2."""
+    def _maps(self, node: Node, onnx: OnnxBuilder) -> Sequence[tuple[str, str, str]]:
+        """For each map the scores N × places, the boxes N × places × 4, x1, y1, x2, y2, and their sides N × places × 2."""
 
     def _shapes(self) -> Shapes:
         return [(1, 5, 1, 1), (1, 6, 1, 1)][: self.number_of_tops]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
         maps = self._maps(node, onnx)
-        scores = onnx.op("Concat", [score for score, _ in maps], axis=1, what="scores")
-        boxes = onnx.op("Concat", [box for _, box in maps], axis=1, what="boxes")
-        scores = self._of_counting(onnx, scores, boxes)
+        scores, boxes, sides = (
+            onnx.op("Concat", [parts[i] for parts in maps], axis=1, what=what)
+            for i, what in enumerate(("scores", "boxes", "sides"))
+        )
+        scores = self._of_counting(onnx, scores, sides)
         scores, boxes = best_first(onnx, scores, boxes, self.thinning.most_before)
         counts = onnx.op("Greater", [scores, onnx.floats("dropped", -np.inf)], what="counts")
         left = survivors(onnx, boxes, onnx.op("Cast", [counts], to=FLOAT), self.thinning.overlap)
@@ -126,13 +128,9 @@ class MapBoxes(Coordinates):
             rows = onnx.op("Concat", parts[: width - 3], axis=1, what="rows")
             _emit_rows(onnx, rows, fake, top, width)
 
-    def _of_counting(self, onnx: OnnxBuilder, scores: str, boxes: str) -> str:
+    def _of_counting(self, onnx: OnnxBuilder, scores: str, sides: str) -> str:
         """The scores; the lowest of all for boxes that do not count."""
-        low, high = onnx.ops("Split", [boxes, onnx.ints("halves", [2, 2])], 2, what="corners", axis=2)
-        size = onnx.op("Sub", [high, low], what="size")
-        if self.thinning.overlap.whole_pixels:
-            size = onnx.op("Add", [size, onnx.floats("one_pixel", 1)], what="size")
-        small = onnx.reduce("ReduceMin", size, [2], keepdims=False, what="shorter_side")
+        small = onnx.reduce("ReduceMin", sides, [2], keepdims=False, what="shorter_side")
         large = onnx.op("GreaterOrEqual", [small, onnx.floats("min_size", self.thinning.min_size)], what="large")
         good = onnx.op("GreaterOrEqual", [scores, onnx.floats("fg_thr", self.thinning.fg_thr)], what="good")
         both = onnx.op("And", [large, good], what="counting")
@@ -142,13 +140,13 @@ class MapBoxes(Coordinates):
         """Centres and sizes, …×2 each, of the net's numbers …×4; field: width and height; centres: of the places."""
         offsets = self.deviations.offsets(onnx, values)
         move, growth = onnx.ops("Split", [offsets, onnx.ints("halves", [2, 2])], 2, what="parts", axis=-1)
-        for_move, for_growth = 1 / self.field_xyr, np.log(self.field_whr)
+        for_move = 1 / self.field_xyr
+        # held after Exp, whose rounding would decide about sides that are just min_size
+        least, most = (np.exp(np.float32(sign * np.log(np.float32(self.field_whr)))) for sign in (-1, 1))
         move = onnx.op("Clip", [move, onnx.floats("least_move", -for_move), onnx.floats("most_move", for_move)])
-        growth = onnx.op(
-            "Clip", [growth, onnx.floats("least_growth", -for_growth), onnx.floats("most_growth", for_growth)]
-        )
+        growth = onnx.op("Clip", [onnx.op("Exp", [growth]), onnx.floats("least", least), onnx.floats("most", most)])
         centre = onnx.op("Add", [onnx.op("Mul", [move, field], what="moved"), centres], what="centre")
-        return centre, onnx.op("Mul", [onnx.op("Exp", [growth]), field], what="size")
+        return centre, onnx.op("Mul", [growth, field], what="size")
 
 
 @dataclass(frozen=True)
@@ -189,10 +187,10 @@ class BoxOutput(MapBoxes):
                 )
         return self._shapes()
 
-    def _maps(self, node: Node, onnx: OnnxBuilder) -> Sequence[tuple[str, str]]:
+    def _maps(self, node: Node, onnx: OnnxBuilder) -> Sequence[tuple[str, str, str]]:
         return [self._map(node, onnx, i) for i in range(len(node.bottoms))]
 
-    def _map(self, node: Node, onnx: OnnxBuilder, i: int) -> tuple[str, str]:
+    def _map(self, node: Node, onnx: OnnxBuilder, i: int) -> tuple[str, str, str]:
         channels, height, width = node.bottom_shapes[i][1:]
         field_w, field_h, rate = self.fields[i]
         values = onnx.reshape(node.bottoms[i], (onnx.dims(node.bottoms[i])[0], channels, height * width), what="map")
@@ -208,8 +206,9 @@ class BoxOutput(MapBoxes):
         half = onnx.op("Div", [size, onnx.floats("two", 2)], what="half")
         corner = onnx.op("Max", [onnx.op("Sub", [centre, half]), onnx.floats("zero", 0)], what="corner")
         rest = onnx.op("Sub", [onnx.floats(f"picture_{i}", [width * rate, height * rate]), corner], what="rest")
-        end = onnx.op("Add", [corner, onnx.op("Min", [size, rest])], what="end")
-        return score, onnx.op("Concat", [corner, end], axis=2, what="map_boxes")
+        sides = onnx.op("Min", [size, rest], what="sides")
+        end = onnx.op("Add", [corner, sides], what="end")
+        return score, onnx.op("Concat", [corner, end], axis=2, what="map_boxes"), sides
 
 
 @dataclass(frozen=True)
@@ -256,10 +255,10 @@ class BoxGroupOutput(MapBoxes):
                 )
         return self._shapes()
 
-    def _maps(self, node: Node, onnx: OnnxBuilder) -> Sequence[tuple[str, str]]:
+    def _maps(self, node: Node, onnx: OnnxBuilder) -> Sequence[tuple[str, str, str]]:
         return [self._map(node, onnx, i) for i in range(len(self.fields))]
 
-    def _map(self, node: Node, onnx: OnnxBuilder, i: int) -> tuple[str, str]:
+    def _map(self, node: Node, onnx: OnnxBuilder, i: int) -> tuple[str, str, str]:
         (fields, stride), (classes, height, width) = self.fields[i], node.bottom_shapes[2 * i][1:]
         groups, places = len(fields), height * width
         probabilities = onnx.reshape(node.bottoms[2 * i], (None, groups, classes, places), what="probabilities")
@@ -277,7 +276,9 @@ class BoxGroupOutput(MapBoxes):
         high = onnx.op("Sub", [onnx.op("Add", [low, size]), one], what="high")
         edges = [onnx.op("Max", [low, zero], what="low"), onnx.op("Min", [high, picture], what="high")]
         boxes = onnx.op("Concat", edges, axis=3, what="map_boxes")
-        return score, onnx.reshape(boxes, (None, groups * places, 4), what="map_boxes")
+        sides = onnx.op("Add", [onnx.op("Sub", edges[::-1], what="extent"), one], what="sides")
+        sides = onnx.reshape(sides, (None, groups * places, 2), what="sides")
+        return score, onnx.reshape(boxes, (None, groups * places, 4), what="map_boxes"), sides
 
 
 def _centres(height: int, width: int, rate: int) -> NDArray[np.float64]:

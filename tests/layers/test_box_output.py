@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.small_nets import write_net
 
@@ -42,3 +43,17 @@ def test_refused(tmp_path: Path, inputs: dict[str, tuple[int, ...]], layer: str,
     with pytest.raises(caffeconv.CaffeconvError) as error:
         caffeconv.convert(path)
     assert complaint in str(error.value)
+
+
+def test_a_side_of_just_min_size_is_kept_anywhere(tmp_path: Path) -> None:
+    """The field's half is the least side that there is, and it is not measured again between the corners."""
+    fields = "field_w: 30 field_h: 30 downsample_rate: 8 iou_thr: 1 fg_thr: 0.5"
+    text = f'layer {{ name: "l" type: "BoxOutput" bottom: "x" top: "y" box_output_param {{ {fields} }} }}'
+    x = np.zeros((1, 6, 2, 40), np.float32)
+    x[:, 1], x[:, 4:] = 1, -9
+    x[:, 2] = np.random.default_rng(4).uniform(-0.3, 0.3, (2, 40))
+    net = caffeconv.Net(write_net(tmp_path, {"x": x.shape}, text))
+    net.forward(x=x)
+    middles = x[0, 2] * 30 + (np.arange(40) + 0.5) * 8
+    whole = middles + 7.5 <= 320  # the others are cut off at the picture's right edge
+    assert len(net.blobs["y"].data) == whole[0].sum() > 30  # and those of the lower row at the lower one
