@@ -181,6 +181,14 @@ def _with_layers_of_other_phase(source: NetSource, options: NetOptions) -> NetSo
         if missing.intersection(layer.tops) and not (made - missing).intersection(layer.tops)
     ]
     data_layers = [layer for layer in lacking if not layer.bottoms]
+    if data_layers:
+        names = ", ".join(f"'{layer.name}'" for layer in data_layers)
+        warnings.warn(
+            f"no data layer of phase {options.phase} makes {', '.join(sorted(missing & _tops(data_layers)))}; {names}, of "
+            f"phase {other}, is taken in its place",
+            CaffeconvWarning,
+            stacklevel=2,
+        )
     targets = {(layer.name, layer.line or 0) for layer in lacking if layer.bottoms and is_training_only(layer)}
     whole = NetParameter()
     whole.CopyFrom(source.net)
@@ -192,6 +200,10 @@ def _with_layers_of_other_phase(source: NetSource, options: NetOptions) -> NetSo
             proto.ClearField("include")
             proto.ClearField("exclude")
     return replace(source, net=whole, lines=lines)
+
+
+def _tops(layers: Sequence[LayerDef]) -> set[str]:
+    return {top for layer in layers for top in layer.tops}
 
 
 def _labels(layers: Sequence[LayerDef]) -> set[str]:

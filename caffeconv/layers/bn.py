@@ -69,6 +69,8 @@ class BN(Layer):
     """How many tops hold the batch's mean and variance."""
     momentum: float | None = None
     """How much of the stored mean and variance stays in a pass that takes those of its batch; None: they stay as they are."""
+    learns: bool = True
+    """Whether slope and bias have gradients."""
 
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
@@ -126,7 +128,9 @@ class BN(Layer):
         stored = p.frozen or layer.phase == "TEST"
         fillers = Filler.parse(p.slope_filler), Filler.parse(p.bias_filler)
         variance = 1.0 if p.frozen else 0.0
-        return cls(False, "stored" if stored else "batch", p.eps, *fillers, variance, momentum=p.momentum)
+        return cls(
+            False, "stored" if stored else "batch", p.eps, *fillers, variance, momentum=p.momentum, learns=not p.frozen
+        )
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         bottom = bottoms[0]
@@ -204,6 +208,8 @@ class BN(Layer):
             deviation = onnx.op("Sqrt", [guarded], what="deviation")
             x = onnx.op("Div", [onnx.op("Sub", [x, mean], what="centred"), deviation], what="normalized")
             diff = onnx.op("Div", [diff, deviation], what="bottom_diff")
+        if not self.learns:
+            return Gradients((like_bottom(onnx, node, diff),))
         product = onnx.op("Mul", [top_diffs[0], x], what="diff_x")
         factor, summand = self.names
         sums = {factor: product, summand: top_diffs[0]}

@@ -195,7 +195,10 @@ def test_data_of_the_other_phase_alone(tmp_path: Path) -> None:
     """SSD's nets for training and for testing are two files."""
     path = tmp_path / "train.prototxt"
     path.write_text(SSD.replace('top: "label" annotated', 'top: "label" include { phase: TRAIN } annotated'))
-    model = caffeconv.convert(path, deploy=True, shapes={"data": (1, 3, 4, 4)})
+    with pytest.warns(
+        caffeconv.CaffeconvWarning, match="no data layer of phase TEST makes data, label; 'data', of phase"
+    ):
+        model = caffeconv.convert(path, deploy=True, shapes={"data": (1, 3, 4, 4)})
     assert [value.name for value in model.graph.input] == ["data"]
     assert [value.name for value in model.graph.output] == ["fc"]
 
@@ -203,7 +206,8 @@ def test_data_of_the_other_phase_alone(tmp_path: Path) -> None:
 def test_data_of_the_other_phase_behind_a_layer_in_place(tmp_path: Path) -> None:
     data = DATA.split("layer {")[1]
     power = 'layer { name: "shift" type: "Power" bottom: "data" top: "data" power_param { shift: 1 } }'
-    layers = deployed(tmp_path, f"layer {{ {data} {power} {BODY}")
+    with pytest.warns(caffeconv.CaffeconvWarning, match="of phase TRAIN, is taken"):
+        layers = deployed(tmp_path, f"layer {{ {data} {power} {BODY}")
     assert list(layers) == ["data", "shift", "fc"]
 
 

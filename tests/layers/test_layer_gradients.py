@@ -394,7 +394,7 @@ RULES = {
     "mvn eps before": Rule("MVN", X, "mvn_param { add_eps_before_sqrt: true eps: 0.1 }"),
     "cudnn batch norm": Rule("CuDNNBatchNorm", X, f"cudnn_batch_norm_param {{ frozen: true scale_{FILLED} }}", learnt=(0, 1)),
     "bn segnet plain": Rule("BN", ((3, 4),), f"bn_param {{ bn_mode: INFERENCE scale_{FILLED} }}"),
-    "bn pspnet": Rule("BN", X, f"bn_param {{ frozen: true slope_{FILLED} }}", learnt=(0, 1)),
+    "bn pspnet": Rule("BN", X, f"bn_param {{ frozen: true slope_{FILLED} }}", learnt=()),
     "embed": Rule(
         "Embed", ((2, 3),), f"embed_param {{ num_output: 4 input_dim: 5 {GAUSSIAN} }}", held={0: rows(4, 0, 0, 2, 4, 4)},
         forced=False,
