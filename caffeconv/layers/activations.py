@@ -534,24 +534,6 @@ class Dropout(Elementwise):
         return self.phase == "TRAIN"
 
 
-SELU_ALPHA, SELU_LAMBDA = 1.6732632423543772, 1.0507009873554805
-
-
-@dataclass(frozen=True)
-class SeLu(Elementwise):
-    """y = λ · x for x > 0, else λ · α · (exp x - 1); λ 1.0507…, α 1.6733… (py-RFCN-priv: selu_layer.cpp)."""
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        onnx.emit("Selu", node.bottoms, node.tops, alpha=SELU_ALPHA, gamma=SELU_LAMBDA)
-
-    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
-        # by the top, as ELU's: λ·α·exp x = y + λ·α
-        curve = onnx.op("Add", [node.tops[0], onnx.floats("depth", SELU_LAMBDA * SELU_ALPHA)], what="curve")
-        positive = onnx.op("Greater", [node.bottoms[0], onnx.floats("zero", 0)], what="positive")
-        slope = onnx.op("Where", [positive, onnx.floats("lambda", SELU_LAMBDA), curve], what="slope")
-        return times(onnx, diff, slope)
-
-
 @dataclass(frozen=True)
 class Mish(Elementwise):
     """y = x · tanh(log(1 + exp x)) (darknet and its ports to Caffe: mish_layer.cpp)."""
@@ -568,25 +550,3 @@ class Mish(Elementwise):
         gate_slope = onnx.op("Mul", [open_part, onnx.op("Sigmoid", node.bottoms)], what="gate_slope")
         moved_part = onnx.op("Mul", [node.bottoms[0], gate_slope], what="moved_part")
         return times(onnx, diff, onnx.op("Add", [gate, moved_part], what="slope"))
-
-
-@dataclass(frozen=True)
-class SeLuDropout(Elementwise):
-    """TEST: y = x. TRAIN, where elements become the least value of SELU at random, is refused (deepdetect, Synopsys)."""
-
-    @classmethod
-    def parse(cls, layer: LayerDef) -> Self:
-        if layer.phase != "TEST":
-            raise LayerError(
-                "SeLuDropout in TRAIN is not known; `phase='TEST'`, where it copies its bottom, was needed"
-            )
-        return cls()
-
-    def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        onnx.emit("Identity", node.bottoms, node.tops)
-
-    def bottom_diff(self, node: Node, onnx: OnnxBuilder, diff: str) -> str:
-        return diff
-
-    def is_identity(self, node: Node) -> bool:
-        return True

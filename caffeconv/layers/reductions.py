@@ -16,6 +16,7 @@ from caffeconv.tensor.shape import Shapes, canonical_axis, count, format_shape
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from caffeconv.caffe_pb2 import ReduceNormParameter
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
 
@@ -103,7 +104,17 @@ class ReduceProd(Reduce):
 
 
 @dataclass(frozen=True)
-class ReduceL1(Reduce):
+class ReduceNorm(Reduce):
+    """A norm of the values along the axes `axes`, all where none is named; these stay unless `keepdims: 0`."""
+
+    @classmethod
+    def parse(cls, layer: LayerDef) -> Self:
+        p: ReduceNormParameter = getattr(layer.proto, cls.message)
+        return cls(tuple(p.axes), p.keepdims == 1)
+
+
+@dataclass(frozen=True)
+class ReduceL1(ReduceNorm):
     """The sum of the absolute values along some axes (Synopsys: reduce_l1_layer.cpp)."""
 
     operator: ClassVar[str] = "ReduceL1"
@@ -111,7 +122,7 @@ class ReduceL1(Reduce):
 
 
 @dataclass(frozen=True)
-class ReduceL2(Reduce):
+class ReduceL2(ReduceNorm):
     """The root of the sum of the squares along some axes (Synopsys: reduce_l2_layer.cpp)."""
 
     operator: ClassVar[str] = "ReduceL2"

@@ -39,7 +39,7 @@ MIXING = {
 """Types that may mix items, or whose parameters may lie along them; a batch of 1 is another net then."""
 NOT_THE_DERIVATIVE = {
     "MVN", "Threshold", "ArgMax", "SigmoidCrossEntropyLoss", "MultinomialLogisticLoss", "Sparsify", "L2Norm", "GRN",
-    "Normalize", "Gram", "FixedNeuron", "ConvolutionFixed", "InnerProductFixed",
+    "Normalize", "Cosine", "FixedNeuron", "ConvolutionFixed", "InnerProductFixed",
 }  # fmt: skip
 """Types whose gradient in Caffe is no derivative (eps left out, none for targets, a clamp that is passed over, more added),
 or is 0 where the function jumps."""
