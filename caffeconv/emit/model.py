@@ -13,8 +13,10 @@ from onnx import FunctionProto, ModelProto, TensorProto, ValueInfoProto, helper
 from caffeconv.emit.lazy_model import LazyModel, packed
 from caffeconv.emit.precision import PRECISION_KEY, precision_of
 from caffeconv.errors import CaffeconvError, LayerError
+from caffeconv.frontend.open_axes import DATA_SIZE, values_decide
+from caffeconv.frontend.reshape import input_shapes, reshape_graph
 from caffeconv.ir.graph import Graph
-from caffeconv.ir.onnx_builder import OUR_DOMAIN, Array, OnnxBuilder, same
+from caffeconv.ir.onnx_builder import OUR_DOMAIN, Array, NeedsFixedBatchError, OnnxBuilder, same
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.shape import Dims
 from caffeconv.version import __version__
@@ -56,17 +58,36 @@ def lower_graph(
     graph: Graph, *, opset: int = DEFAULT_OPSET, stateful: bool = False, unroll: bool = False,
     open_params: bool = False, training_ops: bool = False,
 ) -> OnnxBuilder:  # fmt: skip
-    """Every layer as ONNX nodes; raises as `emit_model`. open_params, training_ops: see OnnxBuilder."""
+    """Every layer as ONNX nodes; raises as `emit_model`. open_params, training_ops: see OnnxBuilder.
+
+    NeedsFixedBatchError also where a layer would be written for the size that Caffe guesses of what values decide.
+    """
+    if values_decide(graph):
+        _require_no_guess(graph, opset)
     builder = OnnxBuilder(
         opset, graph.dims, stateful=stateful, unroll=unroll, open_params=open_params, training_ops=training_ops
     )
+    _lower(graph, builder)
+    return builder
+
+
+def _lower(graph: Graph, builder: OnnxBuilder) -> None:
     for node in graph.nodes:
         builder.enter(node.name, node.tops, node.params)
         try:
             node.layer.lower(node, builder)
         except LayerError as error:
             raise CaffeconvError(f"{node.definition.where}: {error}") from None
-    return builder
+
+
+def _require_no_guess(graph: Graph, opset: int) -> None:
+    try:
+        other = reshape_graph(graph, input_shapes(graph), data_size=DATA_SIZE)
+    except CaffeconvError:  # a layer wants the size that Caffe guesses; the run will tell
+        return
+    layer = differing_layer([graph, other], opset=opset)
+    if layer is not None:
+        raise NeedsFixedBatchError(f"{layer}: it needs to know the size of a bottom, which values decide")
 
 
 def differing_layer(graphs: Sequence[Graph], *, opset: int) -> str | None:
@@ -75,7 +96,10 @@ def differing_layer(graphs: Sequence[Graph], *, opset: int) -> str | None:
     Raises as `emit_model`.
     """
     for i, node in enumerate(graphs[0].nodes):
-        first, *others = (lower_graph(replace(graph, nodes=(graph.nodes[i],)), opset=opset) for graph in graphs)
+        builders = [OnnxBuilder(opset, graph.dims) for graph in graphs]
+        for graph, builder in zip(graphs, builders, strict=True):
+            _lower(replace(graph, nodes=(graph.nodes[i],)), builder)
+        first, *others = builders
         if not all(_alike(first, other) for other in others):
             return node.name
     return None

@@ -13,7 +13,8 @@ Symbols = dict[tuple[str, int], str]
 
 # primes, so that a size tells what it follows from, and none divides another by chance
 _BATCH_SIZES = (7, 11, 13, 17, 19, 23, 29)
-_DATA_SIZE = 37
+DATA_SIZE = 37
+"""What values decide, in graphs that are only compared."""
 _GROWTH = 1009
 
 
@@ -60,7 +61,7 @@ def _varying(
         if any_size:
             requested = grown(requested, _GROWTH * factor)
         try:
-            others.append(reshape_graph(graph, requested, data_size=_DATA_SIZE * factor).shapes)
+            others.append(reshape_graph(graph, requested, data_size=DATA_SIZE * factor).shapes)
         except CaffeconvError:
             return None
     dims = _differing(graph.shapes, others)
@@ -84,7 +85,7 @@ def fixed_dims(graph: Graph) -> dict[str, Dims]:
     if all(node.layer.open_axis is None for node in graph.nodes):
         return dict(graph.shapes)
     try:
-        dims = _differing(graph.shapes, [reshape_graph(graph, input_shapes(graph), data_size=_DATA_SIZE).shapes])
+        dims = _differing(graph.shapes, [reshape_graph(graph, input_shapes(graph), data_size=DATA_SIZE).shapes])
     except CaffeconvError:  # a later layer wants the size that Caffe guesses; the run will tell
         dims = None
     return dims or {

@@ -39,10 +39,10 @@ MIXING = {
 """Types that may mix items, or whose parameters may lie along them; a batch of 1 is another net then."""
 NOT_THE_DERIVATIVE = {
     "MVN", "Threshold", "ArgMax", "SigmoidCrossEntropyLoss", "MultinomialLogisticLoss", "Sparsify", "L2Norm", "GRN",
-    "Normalize", "Cosine", "FixedNeuron", "ConvolutionFixed", "InnerProductFixed",
+    "Normalize", "Cosine", "FixedNeuron", "ConvolutionFixed", "InnerProductFixed", "Upsample", "Unpooling",
 }  # fmt: skip
-"""Types whose gradient in Caffe is no derivative (eps left out, none for targets, a clamp that is passed over, more added),
-or is 0 where the function jumps."""
+"""Types whose gradient in Caffe is no derivative (eps left out, none for targets, a clamp that is passed over, more added,
+values that another one in their place has replaced), or is 0 where the function jumps."""
 TRUE_IN_PLACE = {"ReLU", "PReLU", "ELU", "Bias", "Scale", "BatchNorm", "Dropout", "Sigmoid", "TanH"}
 UNTOUCHED_BELOW = {"Convolution", "Deconvolution", "InnerProduct", "Bias", "BatchNorm", "Tile"}
 """In place Caffe's gradient is the derivative where the layer is one of the former, and the only one in its blob, and what
