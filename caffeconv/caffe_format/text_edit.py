@@ -6,7 +6,6 @@ net; so whoever uses this reads the result again and compares.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -60,9 +59,12 @@ def edited_text(text: str, edits: Sequence[LayerEdit]) -> str | None:
         replacements = [one for edit in edits for one in _layer_replacements(text, fields, edit)]
     except (_NotForeseenError, IndexError):
         return None
-    for one in sorted(replacements, key=lambda replacement: replacement.start, reverse=True):
-        text = text[: one.start] + one.text + text[one.end :]
-    return text
+    parts, position = [], 0
+    replacements.reverse()  # of several at one place the last one stands first
+    for one in sorted(replacements, key=lambda replacement: replacement.start):
+        parts += [text[position : one.start], one.text]
+        position = max(position, one.end)
+    return "".join([*parts, text[position:]])
 
 
 # -- where what stands -------------------------------------------------------------------------------------------------
@@ -216,11 +218,12 @@ def _revalued(places: Sequence[_Field], values: Sequence[str], text: str) -> Ite
 
 def _removal(text: str, field: _Field) -> _Replacement:
     """The field away, with its line where it stands alone there."""
-    start, end = _line_start(text, field.start), _line_end(text, field.end)
-    if not text[start : field.start].strip() and not text[field.end : end].strip():
-        return _Replacement(start, end, "")
-    gap = re.match(r"[ \t]*[,;]?[ \t]*", text[field.end :])
-    return _Replacement(field.start, field.end + (gap.end() if gap else 0), "")
+    start, end = field.start, _blank_end(text, field.end)
+    while start and text[start - 1] != "\n" and text[start - 1].isspace():
+        start -= 1
+    if (not start or text[start - 1] == "\n") and text[end : end + 1] in ("", "\n"):
+        return _Replacement(start, min(end + 1, len(text)), "")
+    return _Replacement(field.start, _blank_end(text, end + 1) if text[end : end + 1] in (",", ";") else end, "")
 
 
 def _addition(text: str, block: _Field, lines: Sequence[str]) -> _Replacement:
@@ -234,6 +237,13 @@ def _addition(text: str, block: _Field, lines: Sequence[str]) -> _Replacement:
     indent = text[_line_start(text, first) : first]
     indent = indent if not indent.strip() else text[start:closing] + "  "
     return _Replacement(start, start, "".join(f"{indent}{line}\n" for line in lines))
+
+
+def _blank_end(text: str, position: int) -> int:
+    """Behind the white space of the line from there on; looks at no more of it, as a line may hold all of the text."""
+    while position < len(text) and text[position] != "\n" and text[position].isspace():
+        position += 1
+    return position
 
 
 def _line_start(text: str, position: int) -> int:
