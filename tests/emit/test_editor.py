@@ -51,7 +51,7 @@ def test_the_model_that_it_came_from_stays() -> None:
     model = chain()
     before = model.SerializeToString()
     edit = ModelEdit(model)
-    edit.rename("r", "q")
+    edit.rename({"r": "q"})
     edit.replace_constant("one", np.zeros(3, np.float32))
     set_dims(edit.inputs[0], ("n", 3))
     edit.metadata["a"] = "1"

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from support.golden_cases import ROOT, Array, Case, cases, difference, forward, part
+from support.graphs import layer
 from support.keras_nets import held, metadata, rebuilt, run
 from support.small_nets import write_net
 
@@ -231,3 +232,12 @@ def test_flattened_images_are_followed(name: str, tmp_path: Path) -> None:
         feeds["cont"] = np.array([[0], [1]], np.float32)
     net = write_net(tmp_path, {blob: values.shape for blob, values in feeds.items()}, layers)
     matches_net(tmp_path, net, random_weights(tmp_path, net), feeds, blobs)
+
+
+def test_a_thousand_ways_to_the_first_layer_with_channels(tmp_path: Path) -> None:
+    """Each step doubles them, and is deeper than Python's functions call each other."""
+    steps = "".join(layer(f"a{i}", "ReLU", f"e{i - 1}" if i else "x") + layer(f"b{i}", "ReLU", f"e{i - 1}" if i else "x")
+                    + layer(f"e{i}", "Eltwise", f"a{i} b{i}") for i in range(600))  # fmt: skip
+    dense = layer("ip", "InnerProduct", "e599", "inner_product_param { num_output: 2 }")
+    graph = load(write_net(tmp_path, {"x": (1, 3, 2, 2)}, steps + dense)).graph
+    assert "ip" in weight_arrays_of(graph, "nhwc").layers

@@ -110,3 +110,17 @@ def test_what_others_see_of_it(tmp_path: Path) -> None:
     model = caffeconv.convert(tmp_path / "net.prototxt", outputs=["f"])
     assert [node.name for node in model.graph.node][-2:] == ["f", "r"]  # and nothing that nobody reads
     assert "SharedMemory" not in (tmp_path / "saved.caffemodel").read_bytes().decode("latin-1")
+
+
+def test_a_value_that_nobody_looks_at_is_not_made(tmp_path: Path) -> None:
+    """Of sixty blobs in one memory, each written over in turn, every one is made anew once, not sixty times."""
+    layers = "".join(
+        layer(f"s{i}", "Split", f"s{i - 1}" if i else "x") + layer(f"r{i}", "ReLU", f"s{i}", top=f"s{i}")
+        for i in range(60)
+    )
+    path = write_net(tmp_path, {"x": (1, 4)}, layers)
+    assert len(caffeconv.convert(path, outputs="all").graph.node) < 200
+    net = caffeconv.Net(path)
+    net.forward(x=X - 2)
+    for blob in ("s0", "s30", "s59"):
+        np.testing.assert_array_equal(net.blobs[blob].data, [[0, 0, 1, 2]])

@@ -87,7 +87,7 @@ def nets(draw: DrawFn, most_layers: int = 12) -> DrawnNet:
     inputs = {"x": DrawnInput(shape), "z": DrawnInput(shape)}
     blobs, read = {"x": shape, "z": shape}, {"x", "z"}
     others = dict(blobs)
-    """Shapes with one place more along each axis whose size follows from values."""
+    """Shapes with more places along each axis whose size follows from values."""
     kinds = [
         *OWN_KINDS,
         *OFTEN,
@@ -176,7 +176,8 @@ def _built(
         return None
     axis = parsed.open_axis
     if axis is not None:
-        others = [(*shape[:axis], shape[axis] + 1, *shape[axis + 1 :]) for shape in others]
+        more = 1 + len(before)  # another number for each layer, as values need not lead to equal sizes
+        others = [(*shape[:axis], shape[axis] + more, *shape[axis + 1 :]) for shape in others]
     sizes = [count(shape) for shape in (*tops, *params)]
     if len(tops) != len(layer.tops) or any(not 0 < size <= MOST_VALUES for size in sizes):
         return None

@@ -25,9 +25,11 @@ _ELEMENTWISE = frozenset(
 )  # fmt: skip
 
 
-def note_layout(metadata: dict[str, str], name: str, rank: int) -> None:
-    """Writes into a model's metadata that an input or output has its channels last."""
-    metadata[LAYOUT_KEY] = json.dumps({**layouts(metadata), name: channels_last_name(rank)}, sort_keys=True)
+def note_layouts(metadata: dict[str, str], ranks: Mapping[str, int]) -> None:
+    """Writes into a model's metadata that inputs and outputs, of so many axes, have their channels last."""
+    names = {name: channels_last_name(rank) for name, rank in ranks.items()}
+    if names:
+        metadata[LAYOUT_KEY] = json.dumps({**layouts(metadata), **names}, sort_keys=True)
 
 
 def channels_last_name(rank: int) -> str:
@@ -54,16 +56,14 @@ def to_nhwc(model: ModelProto) -> ModelProto:
     outputs = [value for value in edit.outputs if len(dims_of(value)) >= 4 and not _holds_rows(edit, value.name)]
     order_free = _order_free_values(edit, inputs, outputs)
     edges = {value.name for value in (*inputs, *outputs)}
-    for name in sorted(order_free - edges):
-        edit.rename(name, edit.fresh(f"{name}/nhwc"))
-    for value in (*inputs, *outputs):
-        note_layout(edit.metadata, value.name, len(dims_of(value)))
-    for value in inputs:
-        if value.name not in order_free and not _reorder_gemm(edit, value):
-            _open_input(edit, value)
-    for value in outputs:
-        if value.name not in order_free:
-            _turn_output(edit, value)
+    edit.rename({name: edit.fresh(f"{name}/nhwc") for name in sorted(order_free - edges)})
+    note_layouts(edit.metadata, {value.name: len(dims_of(value)) for value in (*inputs, *outputs)})
+    turned_inputs = [value for value in inputs if value.name not in order_free and not _reorder_gemm(edit, value)]
+    turned_outputs = [value for value in outputs if value.name not in order_free]
+    inner = {value.name: edit.fresh(f"{value.name}/nchw") for value in (*turned_inputs, *turned_outputs)}
+    edit.rename(inner)
+    edit.nodes[:0] = [_turned_input(edit, value, inner[value.name]) for value in reversed(turned_inputs)]
+    edit.nodes += [_turned_output(edit, value, inner[value.name]) for value in turned_outputs]
     for value in (*inputs, *outputs):
         set_dims(value, channels_last(dims_of(value)))
     return edit.model()
@@ -73,23 +73,19 @@ def _holds_rows(edit: ModelEdit, output: str) -> bool:
     return edit.metadata.get(_KIND_KEY + output, "") in _ROW_KINDS
 
 
-def _open_input(edit: ModelEdit, value: ValueInfoProto) -> None:
+def _turned_input(edit: ModelEdit, value: ValueInfoProto, inner: str) -> NodeProto:
     """Given  data (NCHW) → conv   Result  data (NHWC) → Transpose → data/nchw → conv ."""
     dims = dims_of(value)
-    inner = edit.fresh(f"{value.name}/nchw")
-    edit.rename(value.name, inner)
     last = len(dims) - 1
     perm = (0, last, *range(1, last))
-    edit.nodes.insert(0, transpose_node(edit, value.name, inner, channels_last(dims), perm, f"{value.name}/to_nchw"))
+    return transpose_node(edit, value.name, inner, channels_last(dims), perm, f"{value.name}/to_nchw")
 
 
-def _turn_output(edit: ModelEdit, value: ValueInfoProto) -> None:
+def _turned_output(edit: ModelEdit, value: ValueInfoProto, inner: str) -> NodeProto:
     """Given  conv → y (NCHW)   Result  conv → y/nchw → Transpose → y (NHWC) ."""
     dims = dims_of(value)
-    inner = edit.fresh(f"{value.name}/nchw")
-    edit.rename(value.name, inner)
     perm = (0, *range(2, len(dims)), 1)
-    edit.nodes.append(transpose_node(edit, inner, value.name, dims, perm, f"{value.name}/to_nhwc"))
+    return transpose_node(edit, inner, value.name, dims, perm, f"{value.name}/to_nhwc")
 
 
 def transpose_node(edit: ModelEdit, source: str, output: str, dims: Dims, perm: Sequence[int], name: str) -> NodeProto:
@@ -150,34 +146,30 @@ def _order_free_values(
 ) -> frozenset[str]:
     """Inputs and outputs between which all nodes work element by element, so that no order is better than another."""
     dims = {value.name: dims_of(value) for value in inputs}
-    makers = {name: node for node in edit.nodes for name in node.output}
-    regions = [_region(edit, output.name, dims, makers) for output in outputs]
-    values = set().union(*(region for region in regions if region is not None))
+    leads_from_input = dict.fromkeys(dims, True)
+    """For each value that only elementwise nodes lie before: whether these begin at an input."""
+    makers: dict[str, NodeProto] = {}
+    for node in edit.nodes:
+        sources = [name for name in node.input if name and not _is_single(edit, name)]
+        if node.domain or node.op_type not in _ELEMENTWISE or not all(name in leads_from_input for name in sources):
+            continue
+        for name in node.output:
+            makers[name] = node
+            leads_from_input.setdefault(name, any(leads_from_input[source] for source in sources))
+    values: set[str] = set()
+    waiting = [value.name for value in outputs if leads_from_input.get(value.name)]
+    while waiting:
+        name = waiting.pop()
+        if name in values or not name or _is_single(edit, name):
+            continue
+        values.add(name)
+        if name not in dims:
+            waiting.extend(makers[name].input)
     input_dims = {dims[name] for name in values if name in dims}
     outer_nodes = [node for node in edit.nodes if values & reads(node) and not values.issuperset(node.output)]
     if len(input_dims) != 1 or outer_nodes:
         return frozenset()
     return frozenset(values)
-
-
-def _region(
-    edit: ModelEdit, value: str, inputs: Mapping[str, Dims], makers: Mapping[str, NodeProto]
-) -> set[str] | None:
-    """All values from the inputs to this one, where only elementwise nodes lie between; None where others do."""
-    region: set[str] = set()
-    waiting = [value]
-    while waiting:
-        name = waiting.pop()
-        if name in region or not name or _is_single(edit, name):
-            continue
-        region.add(name)
-        if name in inputs:
-            continue
-        node = makers.get(name)
-        if node is None or node.domain or node.op_type not in _ELEMENTWISE:
-            return None
-        waiting.extend(node.input)
-    return region if region & inputs.keys() else None
 
 
 def _is_single(edit: ModelEdit, name: str) -> bool:

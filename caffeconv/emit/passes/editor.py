@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,8 @@ class ModelEdit:
         self._values = {*self.initializers, *(value.name for value in self.inputs)}
         self._values |= {name for node in self.nodes for name in node.output}
         self._node_names = {node.name for node in self.nodes}
+        self._readers: tuple[int, Mapping[str, list[NodeProto]]] | None = None
+        """Value → the nodes that read it, and of how many nodes that tells."""
 
     def model(self) -> ModelProto:
         """The model as it is now, without initializers that nothing reads."""
@@ -75,12 +78,19 @@ class ModelEdit:
 
     def readers(self, value: str) -> list[NodeProto]:
         """The nodes that read a value, themselves or in a body."""
-        return [node for node in self.nodes if value in reads(node)]
+        if self._readers is None or self._readers[0] != len(self.nodes):
+            index = defaultdict[str, list[NodeProto]](list)
+            for node in self.nodes:
+                for name in reads(node):
+                    index[name].append(node)
+            self._readers = len(self.nodes), index
+        return list(self._readers[1].get(value, ()))
 
-    def rename(self, old: str, new: str) -> None:
-        """Gives a value another name wherever nodes make or read it; the model's inputs and outputs keep theirs."""
-        for node in self.nodes:
-            rename_in(node, {old: new})
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Gives values other names, all at once, wherever nodes have them; the model's inputs and outputs keep theirs."""
+        for node in self.nodes if names else ():
+            rename_in(node, names)
+        self._readers = None
 
     # -- nodes ------------------------------------------------------------------------------------------------------
 
@@ -140,7 +150,7 @@ def every_node(node: NodeProto) -> Iterable[NodeProto]:
             yield from every_node(inner)
 
 
-def rename_in(node: NodeProto, names: dict[str, str]) -> None:
+def rename_in(node: NodeProto, names: Mapping[str, str]) -> None:
     """Renames values in a node and its bodies; names within bodies are never those of the graph around them."""
     for part in every_node(node):
         for values in (part.input, part.output):

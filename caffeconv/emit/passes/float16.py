@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -49,8 +49,7 @@ def to_half(model: ModelProto, *, keep_io: bool = False, notes: list[Diagnostic]
     nodes, edit.nodes = edit.nodes, []
     for node in nodes:
         halving.take(node)
-    for value in edit.outputs:
-        halving.give(value, keep_io=keep_io)
+    halving.give(edit.outputs, keep_io=keep_io)
     halving.write_constants()
     if notes is not None:
         notes.extend(halving.notes)
@@ -109,23 +108,26 @@ class _Halving:
             self._value_kinds[node.output[i]] = kind if _allows_half(node, "output", i, self._edit.opset) else FLOAT
         self._edit.nodes.append(node)
 
-    def give(self, value: ValueInfoProto, *, keep_io: bool) -> None:
-        """Declares an output in the type that it will have, and sees to it that it is made so."""
-        if value.type.tensor_type.elem_type != FLOAT:
-            return
-        kind = FLOAT if keep_io or value.name in self._precision.values else HALF
-        value.type.tensor_type.elem_type = kind
-        current = self._value_kinds[value.name]
-        if current == kind:
-            return
-        inner = self._edit.fresh(f"{value.name}/{_SUFFIX[current]}")
-        self._edit.rename(value.name, inner)
-        cast = self._casts.get((value.name, kind))
-        if cast is not None:  # another node reads it in that type already
-            self._edit.rename(cast, value.name)
-            return
-        name = f"{value.name}/to_{_SUFFIX[kind]}"
-        self._edit.nodes.append(self._edit.node("Cast", [inner], value.name, name, to=kind))
+    def give(self, outputs: Sequence[ValueInfoProto], *, keep_io: bool) -> None:
+        """Declares the outputs in the types that they will have, and sees to it that they are made so."""
+        names, casts = dict[str, str](), list[NodeProto]()
+        for value in outputs:
+            if value.type.tensor_type.elem_type != FLOAT:
+                continue
+            kind = FLOAT if keep_io or value.name in self._precision.values else HALF
+            value.type.tensor_type.elem_type = kind
+            current = self._value_kinds[value.name]
+            if current == kind:
+                continue
+            inner = names[value.name] = self._edit.fresh(f"{value.name}/{_SUFFIX[current]}")
+            cast = self._casts.get((value.name, kind))
+            if cast is not None:  # another node reads it in that type already
+                names[cast] = value.name
+                continue
+            name = f"{value.name}/to_{_SUFFIX[kind]}"
+            casts.append(self._edit.node("Cast", [inner], value.name, name, to=kind))
+        self._edit.rename(names)
+        self._edit.nodes += casts
 
     def write_constants(self) -> None:
         """Casts the initializers to the types in which they are read; one that is read as both is there twice."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from caffeconv.emit.metadata import PREPROCESS_KEY, Folding, ImagePreprocessing, Layout, Preprocess
-from caffeconv.emit.passes.channels_last import channels_last, note_layout, transpose_node
+from caffeconv.emit.passes.channels_last import channels_last, note_layouts, transpose_node
 from caffeconv.emit.passes.editor import Dims, ModelEdit, dims_of
 from caffeconv.emit.precision import keep_float32
 from caffeconv.errors import CaffeconvError
@@ -32,7 +32,7 @@ def with_preprocess(model: ModelProto, preprocess: Preprocess, *, folding: Foldi
     plan = _plan(edit, preprocess)
     folded = _fold(edit, plan, folding)
     inner = edit.fresh(f"{plan.blob}/net")
-    edit.rename(plan.blob, inner)
+    edit.rename({plan.blob: inner})
     nodes = _first_nodes(edit, plan, folded, inner)
     edit.nodes[:0] = nodes
     keep_float32(edit.metadata, [node.name for node in nodes])
@@ -40,7 +40,7 @@ def with_preprocess(model: ModelProto, preprocess: Preprocess, *, folding: Foldi
     dims: Dims = (plan.batch, plan.channels, *plan.size)
     if plan.layout == "nhwc":
         dims = channels_last(dims)
-        note_layout(edit.metadata, plan.blob, 4)
+        note_layouts(edit.metadata, {plan.blob: 4})
     value.CopyFrom(helper.make_tensor_value_info(plan.blob, TensorProto.UINT8, list(dims)))
     description = ImagePreprocessing(
         plan.blob, plan.order, plan.net_order, plan.size, plan.crop, _mean_entry(preprocess.mean), plan.scale, folded

@@ -177,12 +177,17 @@ def _input_tops(node: Node, readers: Mapping[str, Sequence[Node]]) -> list[AxisO
 
 
 def _channel_axis(value: str, readers: Mapping[str, Sequence[Node]]) -> int | None:
-    for node in readers.get(value, ()):
-        axis = node.layer.channel_axis_of(node, node.bottoms.index(value))
-        if axis is None and node.layer.is_pointwise and node.tops:
-            axis = _channel_axis(node.tops[0], readers)
+    """What the first layer says that knows, behind pointwise ones; each value is followed once."""
+    seen, waiting = {value}, [(node, value) for node in reversed(readers.get(value, ()))]
+    while waiting:
+        node, bottom = waiting.pop()
+        axis = node.layer.channel_axis_of(node, node.bottoms.index(bottom))
         if axis is not None:
             return axis
+        if node.layer.is_pointwise and node.tops and node.tops[0] not in seen:
+            top = node.tops[0]
+            seen.add(top)
+            waiting += [(reader, top) for reader in reversed(readers.get(top, ()))]
     return None
 
 
