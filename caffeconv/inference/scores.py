@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from caffeconv.errors import CaffeconvError
-from caffeconv.tensor.shape import FloatArray, Shape, format_shape
+from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape
+
+MOST_SCORES = 1 << 24
+"""Each is a line of what `caffe test` prints."""
 
 if TYPE_CHECKING:
     from caffeconv.net.net import Net
@@ -49,9 +53,6 @@ class Scores:
         self.outputs: Sequence[str] = net.outputs
         self.blobs: list[str] = list(dict.fromkeys([*net.outputs, *self.weights]))
         """What each pass has to give."""
-        self.names: list[str] = []
-        """The output of each element, known after the first batch; `prob[3]` where an output has several."""
-        self._of: list[str] = []
         self._shapes: dict[str, Shape] = {}
         self._sum: NDArray[np.float64] = np.zeros(0)
         self._loss = 0.0
@@ -61,8 +62,12 @@ class Scores:
         """Takes a batch; CaffeconvError where an output has another size than in the batch before."""
         for output in self.outputs:
             self._check_shape(output, blobs[output])
-        if not self._batches:
-            self._name(blobs)
+        total = sum(blobs[output].size for output in self.outputs)
+        if total > MOST_SCORES:
+            raise CaffeconvError(
+                f"the outputs {', '.join(self.outputs)} have {total} values, of which each is a score; {MOST_SCORES} at most "
+                "are averaged. `blobs=…` -o FILE.lmdb keeps the values of some"
+            )
         loss = sum(weight * float(blobs[blob].sum(dtype=np.float64)) for blob, weight in self.weights.items())
         values = np.concatenate([np.zeros(0), *(blobs[output].ravel().astype(np.float64) for output in self.outputs)])
         self._sum = values + (self._sum if self._batches else 0)
@@ -79,21 +84,20 @@ class Scores:
                 f"needed to average it over the batches. `blobs={output}` -o FILE.lmdb keeps its values"
             )
 
-    def _name(self, blobs: Mapping[str, FloatArray]) -> None:
+    def names(self) -> Iterator[str]:
+        """The output of each element, known after the first batch; `prob[3]` where an output has several."""
         for output in self.outputs:
-            size = blobs[output].size
-            self.names += [output] if size == 1 else [f"{output}[{i}]" for i in range(size)]
-            self._of += [output] * size
+            size = count(self._shapes[output])
+            yield from [output] if size == 1 else (f"{output}[{i}]" for i in range(size))
 
     @property
     def loss(self) -> float:
         """The mean of the total loss (caffe: `Loss: …`)."""
         return self._loss / max(self._batches, 1)
 
-    def means(self) -> list[Score]:
+    def means(self) -> Iterator[Score]:
         """Every element of every output, in Caffe's order."""
-        means = self._sum / max(self._batches, 1)
-        return [
-            Score(output, float(mean), self.weights.get(output, 0.0))
-            for output, mean in zip(self._of, means, strict=True)
-        ]
+        means = iter(self._sum / max(self._batches, 1))
+        for output in self.outputs if self._batches else ():
+            for mean in itertools.islice(means, count(self._shapes[output])):
+                yield Score(output, float(mean), self.weights.get(output, 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -82,16 +83,20 @@ def peak_bytes(nodes: Sequence[Node], outputs: Sequence[str]) -> int:
     """
     last = {value: i for i, node in enumerate(nodes) for value in (*node.tops, *node.bottoms)}
     last.update(dict.fromkeys(outputs, len(nodes)))
+    ends = defaultdict[int, list[str]](list)
+    for value, i in last.items():
+        ends[i].append(value)
     alive: dict[str, int] = {}
-    peak = 0
+    total = peak = 0
     for i, node in enumerate(nodes):
         for value, blob, shape in zip(node.tops, _blobs(node), node.top_shapes, strict=True):
             for j, bottom in enumerate(node.definition.bottoms):
                 if bottom == blob:
-                    alive.pop(node.bottoms[j], None)
+                    total -= alive.pop(node.bottoms[j], 0)
             alive[value] = count(shape) * FLOAT_BYTES
-        peak = max(peak, sum(alive.values()))
-        alive = {value: size for value, size in alive.items() if last[value] > i}
+            total += alive[value]
+        peak = max(peak, total)
+        total -= sum(alive.pop(value, 0) for value in ends[i])
     return peak
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MOST_VALUES = 1 << 28
 """Values that one filler makes, at most: a gigabyte, more than twice what VGG's largest layer has."""
 _TOGETHER = 1 << 20
+_WRITTEN_OUT = 1 << 16
+"""Values of a blob with one constant that stand in a model, at most."""
 TYPES = ("constant", "gaussian", "positive_unitball", "uniform", "xavier", "msra", "bilinear")
 
 
@@ -93,7 +95,9 @@ class Filler:
 
     def lower(self, onnx: OnnxBuilder, shape: Shape, top: str) -> None:
         """Writes nodes that fill `top` anew in each pass; what is not random is a constant."""
-        if not self.is_random:
+        if self.type == "constant" and count(shape) > _WRITTEN_OUT:
+            onnx.emit("Expand", [onnx.floats("value", self.value), onnx.ints("shape", shape)], [top])
+        elif not self.is_random:
             values = self.fill(shape, np.random.default_rng(0))
             onnx.emit("Identity", [onnx.floats("filled", values)], [top])
         elif self.type in ("uniform", "xavier"):

@@ -10,9 +10,9 @@ from caffeconv.conversion.load import Loaded
 from caffeconv.conversion.to_onnx import to_onnx
 from caffeconv.errors import ShapesChangedError
 from caffeconv.frontend.reshape import input_shapes, reshape_graph
-from caffeconv.inspection.costs import session_bytes
 from caffeconv.ir.graph import Graph
 from caffeconv.net.lru import LruCache
+from caffeconv.net.memory import session_size
 from caffeconv.net.open_session import finish_model, open_session
 from caffeconv.runtime.providers import ComputeOptions
 from caffeconv.runtime.session import Feed, Session
@@ -21,7 +21,7 @@ from caffeconv.tensor.shape import FloatArray, Shape
 Result = TypeVar("Result")
 MAX_SESSIONS = 8
 MAX_SESSION_BYTES = 2 << 30
-"""What the sessions of a net may hold together, by `session_bytes`; the newest is kept whatever it holds."""
+"""What the sessions of a net may hold together, by `session_size`; the newest is kept whatever it holds."""
 
 
 def run_replanning(run: Callable[[], Result], replan_and_run: Callable[[], Result], layers: int) -> Result:
@@ -76,7 +76,7 @@ class GraphSessions:
         key = (values, span and (span.start, span.stop), session_key(graph))
         session = self._sessions.get(key)
         if session is None:
-            size = session_bytes(graph)
+            size = session_size(graph)
             self._sessions.evict_for(size)
             graph = graph if with_params is None else with_params(graph)
             loaded = replace(self._loaded, bound=replace(self._loaded.bound, graph=graph))

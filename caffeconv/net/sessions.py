@@ -9,9 +9,9 @@ from typing import TypeVar
 from caffeconv.conversion.load import Loaded
 from caffeconv.emit.backward import BackwardModel, emit_backward
 from caffeconv.frontend.reshape import input_shapes, reshape_graph
-from caffeconv.inspection.costs import session_bytes
 from caffeconv.ir.graph import Graph
 from caffeconv.net.lru import LruCache
+from caffeconv.net.memory import session_size
 from caffeconv.net.open_params import NO_INPUTS, OpenForward, OpenInputs, open_forward, takes_training_ops
 from caffeconv.net.open_session import open_session
 from caffeconv.net.params import ParamStore
@@ -212,7 +212,7 @@ class SessionPool:
         key = (values, span and (span.start, span.stop), session_key(graph))
         entry = self._open_forward.get(key)
         if entry is None:
-            size = session_bytes(graph)
+            size = session_size(graph)
             self._open_forward.evict_for(size)
             entry = open_forward(graph, values, self._params, self._compute)
             self._open_forward.put(key, entry, size)
@@ -231,7 +231,7 @@ class SessionPool:
         key = (span.start, span.stop, tuple(sorted(seeds)), tuple(sorted(blobs)), held, session_key(graph))
         entry = self._backward.get(key)
         if entry is None:
-            size = 2 * session_bytes(graph)  # values and diffs
+            size = session_size(graph, with_diffs=True)
             self._backward.evict_for(size)
             entry = self._make_backward(graph, span, seeds, blobs, held=held)
             self._backward.put(key, entry, size)

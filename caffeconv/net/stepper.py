@@ -12,6 +12,7 @@ from caffeconv.emit.training_step import Learning, StepKind, StepModel, emit_ste
 from caffeconv.net.backward import Backward
 from caffeconv.net.bound_arrays import BoundRun, SwappedArrays
 from caffeconv.net.forward import Forward
+from caffeconv.net.memory import session_size
 from caffeconv.net.open_params import OpenInputs, draw, learning_session, takes_training_ops
 from caffeconv.net.params import ParamStore
 from caffeconv.net.pass_state import BackwardPass, ForwardPass, initial_state
@@ -183,6 +184,7 @@ class Stepper:
         key = (kind, values, tells_updates, self._resting, session_key(graph))
         entry = self._entries.get(key)
         if entry is None or entry.inputs.fixed:
+            session_size(graph, with_diffs=True)
             read: set[ParamKey] = set()
             model = emit_step(
                 self._params.apply(graph, read.add), self._learning, kind, values=values, resting=self._resting,

@@ -45,7 +45,7 @@ def test_scores_are_those_of_forward(here: Path) -> None:
     forwards = [{name: values.copy() for name, values in again.forward().items()} for _ in range(5)]
     means = {name: np.mean([forward[name] for forward in forwards], axis=0) for name in again.outputs}
     # caffe: Net::Init keeps what nobody reads in a std::set, so the outputs are in the order of the alphabet
-    assert scores.names == ["accuracy", "loss", *(f"per_class[{i}]" for i in range(5))]
+    assert list(scores.names()) == ["accuracy", "loss", *(f"per_class[{i}]" for i in range(5))]
     want = np.concatenate([means[name].ravel() for name in again.outputs])
     np.testing.assert_allclose([score.mean for score in scores.means()], want, rtol=1e-6)
     np.testing.assert_allclose(scores.loss, 0.5 * means["loss"], rtol=1e-6)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -70,7 +71,7 @@ def _test(request: RunRequest, verbosity: Verbosity) -> None:
         say(f"the last batch was filled up with the first {twice} items again, as Caffe does: they count twice")
     say_corrupt(corrupt.messages)
     say_non_finite(non_finite)
-    for line in ([f"Loss: {scores.loss:.6g}"] if scores.weights else []) + [str(score) for score in scores.means()]:
+    for line in itertools.chain([f"Loss: {scores.loss:.6g}"] if scores.weights else [], map(str, scores.means())):
         echo(line, err=str(per_batch) == "-")
     if verbosity.verbose:
         note(f"{runner.throughput}")
@@ -87,14 +88,14 @@ def _add_all(
         for output in advancing(batches, advance):
             batch = scores.add(output.number, output.blobs)
             if not output.number:
-                write(["batch", *map(csv_text, scores.names), "loss"])
-            write([str(batch.number), *(f"{value:.9g}" for value in (*batch.values, batch.loss))])
+                write(itertools.chain(["batch"], map(csv_text, scores.names()), ["loss"]))
+            write(itertools.chain([str(batch.number)], (f"{value:.9g}" for value in (*batch.values, batch.loss))))
             twice += int((~output.counted).sum())
     return twice
 
 
 @contextmanager
-def _rows(path: Path | None) -> Iterator[Callable[[Sequence[str]], None]]:
+def _rows(path: Path | None) -> Iterator[Callable[[Iterable[str]], object]]:
     """Writes rows of CSV to a file, whole or not at all; to stdout for ``-``; nowhere for None."""
     from caffeconv.files.atomic import whole_file
 
