@@ -109,7 +109,8 @@ def _deploy_net(source: NetSource, options: NetOptions) -> tuple[NetSource, tupl
     deploy_source = to_deploy(source, options)
     types = {layer.name: layer.type for layer in deploy_source.net.layer}
     removed_names = dict.fromkeys(layer.name for layer in source.net.layer if layer.name not in types)
-    new_names = [name for name in types if name not in {layer.name for layer in source.net.layer}]
+    old_names = {layer.name for layer in source.net.layer}
+    new_names = [name for name in types if name not in old_names]
     inputs = [
         f"{top} {format_shape(shape.dim)}"
         for layer in deploy_source.net.layer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -16,6 +15,7 @@ from caffeconv.errors import CaffeconvError, LayerError
 from caffeconv.frontend.open_axes import DATA_SIZE, values_decide
 from caffeconv.frontend.reshape import input_shapes, reshape_graph
 from caffeconv.ir.graph import Graph
+from caffeconv.ir.layer import Node
 from caffeconv.ir.onnx_builder import OUR_DOMAIN, Array, NeedsFixedBatchError, OnnxBuilder, same
 from caffeconv.tensor.param import Param
 from caffeconv.tensor.shape import Dims
@@ -67,12 +67,12 @@ def lower_graph(
     builder = OnnxBuilder(
         opset, graph.dims, stateful=stateful, unroll=unroll, open_params=open_params, training_ops=training_ops
     )
-    _lower(graph, builder)
+    _lower(graph.nodes, builder)
     return builder
 
 
-def _lower(graph: Graph, builder: OnnxBuilder) -> None:
-    for node in graph.nodes:
+def _lower(nodes: Sequence[Node], builder: OnnxBuilder) -> None:
+    for node in nodes:
         builder.enter(node.name, node.tops, node.params)
         try:
             node.layer.lower(node, builder)
@@ -96,9 +96,11 @@ def differing_layer(graphs: Sequence[Graph], *, opset: int) -> str | None:
     Raises as `emit_model`.
     """
     for i, node in enumerate(graphs[0].nodes):
-        builders = [OnnxBuilder(opset, graph.dims) for graph in graphs]
+        builders = [
+            OnnxBuilder(opset, {value: graph.dims[value] for value in (*node.bottoms, *node.tops)}) for graph in graphs
+        ]
         for graph, builder in zip(graphs, builders, strict=True):
-            _lower(replace(graph, nodes=(graph.nodes[i],)), builder)
+            _lower(graph.nodes[i : i + 1], builder)
         first, *others = builders
         if not all(_alike(first, other) for other in others):
             return node.name
