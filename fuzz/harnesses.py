@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import plyvel
 
 import caffeconv
@@ -31,6 +32,8 @@ from fuzz.mutate import mutated
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 200_000
+MOST_BLOBS = 1 << 28
+"""Bytes of a net that is run: what a larger one may ask for, it asks of any engine."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,49 @@ def _command(*words: str) -> Callable[[Path], None]:
     return run
 
 
+def _net(path: Path) -> None:
+    """A pass forward and one backward, where the net's blobs are not large."""
+    report = caffeconv.inspect(path)
+    if report.ok and report.peak_bytes < MOST_BLOBS:
+        net = caffeconv.Net(path, phase="TRAIN")
+        net.forward()
+        net.backward()
+
+
+def _train(path: Path) -> None:
+    """Two iterations of a solver over the net."""
+    if caffeconv.inspect(path, phase="TRAIN").peak_bytes < MOST_BLOBS:
+        fields = 'base_lr: 0.1 lr_policy: "fixed" momentum: 0.9 max_iter: 2 display: 1 snapshot_after_train: false'
+        path.with_name("solver.prototxt").write_text(f'net: "{path}" {fields}')
+        _command("train", str(path.with_name("solver.prototxt")), "-q")(path)
+
+
+def _operators(path: Path) -> None:
+    """A node of our library with the attributes and shapes that the file's bytes draw."""
+    import onnx
+
+    draw = random.Random(path.read_bytes())
+    op, attributes, inputs = draw.choice(OPERATORS)
+    sizes = (0, 1, 1, 2, 2, 3, 4, 5, 7, 64)
+    numbers = (*sizes, -1, 1 << 15, (1 << 31) - 1, 1 << 31, 1 << 40, (1 << 63) - 1, -(1 << 63))
+    values = [draw.choice(sizes if draw.randrange(4) else numbers) for _ in attributes]
+    shapes = [[draw.choice(sizes) for _ in range(draw.choice((4, 4, 4, 4, 2, 0, 5)))] for _ in range(inputs)]
+    node = onnx.helper.make_node(op, [f"x{i}" for i in range(inputs)], ["y"], domain="caffeconv")
+    node.attribute.extend(
+        onnx.helper.make_attribute(name, value) for name, value in zip(attributes, values, strict=True)
+    )
+    graph = onnx.helper.make_graph(
+        [node], "operator",
+        [onnx.helper.make_tensor_value_info(f"x{i}", onnx.TensorProto.FLOAT, shape) for i, shape in enumerate(shapes)],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+    )  # fmt: skip
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("caffeconv", 1)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path.with_suffix(".onnx"))
+    random_values = np.random.default_rng(draw.randrange(1 << 32))
+    session = Session(path.with_suffix(".onnx"), "cpu")
+    session.run({f"x{i}": random_values.normal(0, 1, shape).astype(np.float32) for i, shape in enumerate(shapes)})
+
+
 def _hdf5_data(path: Path) -> None:
     """Over a net with an HDF5Data layer."""
     source, net = path.with_name("list.txt"), path.with_name("net.prototxt")
@@ -118,6 +164,16 @@ def _hdf5_data(path: Path) -> None:
     _command("run", str(net), "-q")(path)
 
 
+_WINDOW = ("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w")
+_CONVOLUTION = (*_WINDOW, "dilation_h", "dilation_w", "group")
+OPERATORS: tuple[tuple[str, tuple[str, ...], int], ...] = (
+    ("ConvWeightGrad", _CONVOLUTION, 2),
+    ("ConvBottomGrad", (*_CONVOLUTION, "height", "width"), 2),
+    ("MaxPoolGrad", _WINDOW, 2),
+    ("ReLUGrad", (), 3),
+    ("InfogainLoss", ("axis", "has_ignore_label", "ignore_label"), 3),
+)
+"""Name, attributes, and how many inputs."""
 _ARRAYS = ("fixtures/hostile/arrays/*.np[yz]", "fixtures/goldens/layers/a*/*.npz")
 _NETS = ("fixtures/goldens/*/*/net.prototxt", "fixtures/hostile/prototxt/*.prototxt")
 HARNESSES = {
@@ -140,6 +196,10 @@ HARNESSES = {
     "prototxt": Harness(_command("inspect", "FILE", "-q"), _NETS),
     "upgrade": Harness(_command("upgrade", "FILE", "-o", "FILE.new.prototxt", "-q"), ("fixtures/goldens/*/*/net.prototxt",)),
     "convert": Harness(_command("convert", "FILE", "-o", "FILE.onnx", "-q"), ("fixtures/goldens/layers/*/net.prototxt",)),
+    "net": Harness(_net, ("fixtures/goldens/layers/*/net.prototxt", "fixtures/goldens/fork/*/net.prototxt")),
+    "train": Harness(_train, ("fixtures/goldens/layers/*/net.prototxt",)),
+    "make_h": Harness(_command("make-h", "FILE", "-o", "FILE.binaryproto", "-q"), ("fixtures/hostile/arrays/*",)),
+    "operators": Harness(_operators, ("fixtures/digits/labels.txt",)),
 }  # fmt: skip
 
 

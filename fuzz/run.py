@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fuzz.coverage import Lines
 from fuzz.harnesses import HARNESSES, Harness, run_quietly
-from fuzz.mutate import mutated
+from fuzz.mutate import mutated, mutated_text
 
 FINDINGS = Path(__file__).with_name("findings")
 SLOW = 10.0
@@ -73,7 +73,8 @@ def _read_some(name: str, seed: int, folder: Path, end: float) -> None:
             return
         source = draw.choice(seeds)
         path = folder / f"input{''.join(source.suffixes[-2:])}"
-        path.write_bytes(mutated(source.read_bytes(), draw))
+        is_text = source.suffix == ".prototxt" and draw.randrange(4)
+        path.write_bytes((mutated_text if is_text else mutated)(source.read_bytes(), draw))
         with lines.traced() if number % TRACED == 0 else nullcontext():
             bad = _bad_end(harness, path)
         if bad:

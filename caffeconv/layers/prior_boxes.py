@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +11,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from caffeconv.caffe_format.prototxt import is_repeated
 from caffeconv.caffe_pb2 import PriorBoxParameter
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, Layer, Node, Settings, exactly
 from caffeconv.layers.detection import legacy_shape
-from caffeconv.tensor.shape import FloatArray, Shape, Shapes, format_shape
+from caffeconv.tensor.shape import FloatArray, Shape, Shapes, count, format_shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 Boxes = NDArray[np.float64]
 """A row for each box of a place: how far its centre lies from the place's, x and y, and its width and height; pixels."""
+_GREATEST = 1 << 31
+_MOST_VALUES = 1 << 25
+"""Numbers of one layer's boxes that a model holds; SSD's largest has some hundred thousand."""
 USUAL_RATIOS: tuple[tuple[int, ...], ...] = ((2,), (2, 3), ())
 """The aspect ratios of SSD's layers."""
 FACEBOXES_GRIDS = {32: (4, 8), 64: (2, 16)}
@@ -116,6 +121,11 @@ class PriorLayer(Layer):
         return [(1, 2, size)]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
+        values = count(node.top_shapes[0])
+        if values > _MOST_VALUES:
+            raise LayerError(
+                f"the boxes of these sizes are {values} numbers; {_MOST_VALUES} at most are written into a model"
+            )
         onnx.emit("Identity", [onnx.floats("boxes", self.boxes(node.bottom_shapes))], node.tops)
 
     def lower_gradient(
@@ -160,6 +170,7 @@ class PriorBox(PriorLayer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.prior_box_param
+        _check_finite(p)
         min_sizes, max_sizes = tuple(p.min_size), tuple(p.max_size)
         box_sizes = _pairs("box_width", p.box_width, "box_height", p.box_height)
         if not min_sizes and not box_sizes:
@@ -194,6 +205,8 @@ class PriorBox(PriorLayer):
     @classmethod
     def settings_for(cls, layer: LayerDef, bottoms: Shapes, top: int, wanted: Shape) -> Sequence[Settings]:
         p = layer.proto.prior_box_param
+        if not all(map(math.isfinite, (*p.min_size, *p.max_size))):
+            return ()
         fewer = tuple(map(round, p.min_size[:-1]))
         return (
             *({"aspect_ratio": ratios} for ratios in USUAL_RATIOS), {"flip": not p.flip}, {"max_size": ()},
@@ -346,6 +359,7 @@ class PriorBoxClustered(PriorLayer):
     @classmethod
     def parse(cls, layer: LayerDef) -> Self:
         p = layer.proto.prior_box_param
+        _check_finite(p)
         sizes = _pairs("width", p.width, "height", p.height)
         if not sizes:
             raise LayerError("no width and height; a pair for each prior was needed")
@@ -369,6 +383,14 @@ FACEBOXES_PRIORS, SSD_PRIORS = 21, 3
 
 def _might_be_faceboxes(p: PriorBoxParameter) -> bool:
     return list(p.min_size) == [32, 64, 128] and not p.max_size and not p.aspect_ratio
+
+
+def _check_finite(p: PriorBoxParameter) -> None:
+    """Raises LayerError for a number that Caffe's int, in which the sizes go, cannot hold."""
+    for field, value in p.ListFields():
+        for number in value if is_repeated(field) else (value,):
+            if isinstance(number, float) and not abs(number) < _GREATEST:
+                raise LayerError(f"{field.name} is {number:g}; a number below {_GREATEST} was needed")
 
 
 def _pairs(

@@ -55,6 +55,16 @@ import caffeconv
             'type: "PriorBoxClustered" prior_box_param { width: 4 height: 0 }',
             "each must be above 0",
         ),
+        (
+            {"f": (1, 2, 2, 2), "d": (1, 3, 8, 8)},
+            'type: "PriorBox" prior_box_param { min_size: 4 min_size: nan }',
+            "min_size is nan; a number below 2147483648 was needed",
+        ),
+        (
+            {"f": (1, 2, 3000, 3000), "d": (1, 3, 8, 8)},
+            'type: "PriorBox" prior_box_param { min_size: 4 aspect_ratio: 2 aspect_ratio: 3 flip: true }',
+            "numbers; 33554432 at most are written into a model",
+        ),
     ],
 )
 def test_refused(tmp_path: Path, inputs: dict[str, tuple[int, ...]], layer: str, complaint: str) -> None:

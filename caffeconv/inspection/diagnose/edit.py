@@ -95,7 +95,7 @@ def settings_of(definition: LayerDef) -> dict[str, Setting]:
             settings[name] = getattr(message, name)
         elif form == "numbers":
             settings[name] = tuple(getattr(message, name))
-        elif all(value == round(value) for value in getattr(message, name)):
+        elif all(float(value).is_integer() for value in getattr(message, name)):
             settings[name] = tuple(map(round, getattr(message, name)))
     return settings
 

@@ -49,10 +49,14 @@ def with_bottoms(trial: TrialNet) -> Rewriting:
     the layer's type has one bottom less: a Softmax with the label of the loss that it replaced."""
     layers = list(trial.net.layers)
     edits = []
+    shortened: set[int] = set()
     for i, j in missing_bottoms(trial.net):
         layer = layers[i]
+        if i in shortened:  # its bottoms have other places now; the next round sees to them
+            continue
         if _is_one_too_many(layer) and layer is trial.net.layers[i]:
             layers[i], edit = _without_bottom(i, layer, j)
+            shortened.add(i)
             edits.append(edit)
             continue
         values_by_name = {
