@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -148,17 +150,24 @@ def _type_of(name: str) -> str:
     return "".join(special.get(word, word.capitalize()) for word in words)
 
 
+@functools.cache
 def _layer_fields() -> dict[str, FieldDescriptor]:
     return {name: field for name, field in _fields_of(LayerParameter.DESCRIPTOR).items() if name.endswith("_param")}
 
 
+@functools.cache
+def _blocks_by_field() -> dict[str, list[tuple[str, FieldDescriptor]]]:
+    """Name of a field → the blocks of a layer that have one, each with its name."""
+    blocks = defaultdict[str, list[tuple[str, FieldDescriptor]]](list)
+    for name, block in _layer_fields().items():
+        for field in _fields_of(block.message_type) if block.message_type is not None else ():
+            blocks[field].append((name, block))
+    return dict(blocks)
+
+
 def blocks_with(field: str) -> dict[str, str]:
     """The blocks of a layer that have a field of this name, by the type that each is for: convolution → convolution_param."""
-    fields = (
-        (name, block)
-        for name, block in _layer_fields().items()
-        if block.message_type is not None and field in block.message_type.fields_by_name
-    )
+    fields = _blocks_by_field().get(field, ())
     # forks added fields to the block of every data layer, which nobody means who misplaces a layer's own
     ordered = sorted(fields, key=lambda each: (each[0] == _TRANSFORM, each[1].number))
     return {name.removesuffix("_param").replace("_", ""): name for name, _ in ordered}
@@ -207,6 +216,7 @@ def _inner_block(message: str, field: str) -> str:
     return "; it belongs in `include { … }`" if field in _fields_of(NetStateRule.DESCRIPTOR) else ""
 
 
+@functools.cache
 def _fields_of(descriptor: object) -> dict[str, FieldDescriptor]:
     """A message's fields by name."""
     assert isinstance(descriptor, Descriptor)

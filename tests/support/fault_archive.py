@@ -15,7 +15,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "fixtures" / "digits"
 ARCHIVE = ROOT / "fixtures" / "hostile" / "faults.tar.xz"
-NET = f"{DIGITS}/deploy.prototxt {DIGITS}/digits.caffemodel"
+DEPLOY = DIGITS / "deploy.prototxt"
+NET = f"{DEPLOY} {DIGITS}/digits.caffemodel"
 ONES = '{ name: "x" type: "Input" top: "x" input_param { shape { dim: 1 dim: 1 dim: 9 dim: 9 } } }'
 
 
@@ -96,7 +97,7 @@ FAULTS = (
     Fault("fuzz_(draft|prototxt)_.*", ("inspect FILE", "upgrade FILE --deploy -o u.prototxt"), r".*\.prototxt"),
     Fault("fuzz_inspect_.*", ("inspect in.prototxt in.caffemodel --html r.html",)),
     Fault("fuzz_datum_.*", ("run n.prototxt",), prepare=_datum_database),
-    Fault("fuzz_hdf5w_.*", (f"inspect {DIGITS}/deploy.prototxt FILE --values",), r".*\.h5"),
+    Fault("fuzz_hdf5w_.*", (f"inspect {DEPLOY} FILE --values", f"convert {DEPLOY} FILE -o o.onnx"), r".*\.h5"),
     Fault("fuzz_lmdb_.*", ("run n.prototxt",), prepare=lambda folder: _data_net(folder, "db")),
     Fault("fuzz_onnx_.*", (f"run FILE --input {DIGITS}/0.png",), r".*\.onnx"),
     Fault("onnx_.*|terminal_.*", ("run FILE --input x4.npy", "run FILE --input x=x4.npy"), r".*\.onnx"),
