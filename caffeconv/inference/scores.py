@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from caffeconv.errors import CaffeconvError
 from caffeconv.tensor.shape import FloatArray, Shape, count, format_shape
 
-MOST_SCORES = 1 << 24
-"""Each is a line of what `caffe test` prints."""
-
 if TYPE_CHECKING:
     from caffeconv.net.net import Net
+
+MOST_SCORES = 1 << 24
+"""Each is a line of what `caffe test` prints."""
 
 
 @dataclass(frozen=True)
