@@ -117,12 +117,17 @@ class _Commands(click.Group):
             ctx.exit(1)
 
 
+_HELP_WITHOUT_ARGUMENTS: type[Exception] = getattr(
+    click.exceptions, "NoArgsIsHelpError", UsageMistake
+)  # since click 8.2
+
+
 @contextmanager
 def _usage_mistakes() -> Iterator[None]:
     """Has click's usage errors look as all others do."""
     try:
         yield
-    except (click.exceptions.NoArgsIsHelpError, UsageMistake):
+    except (_HELP_WITHOUT_ARGUMENTS, UsageMistake):
         raise
     except click.UsageError as error:
         raise UsageMistake(error) from None
