@@ -19,7 +19,7 @@ def session_size(graph: Graph, *, with_diffs: bool = False) -> int:
         what = "blobs, their diffs" if with_diffs else "blobs"
         raise CaffeconvError(
             f"the {what} and parameters take {size / 1e9:.1f} GB at once; {free / 1e9:.1f} GB of memory are free. Try smaller "
-            "inputs with `shapes=…`, a smaller batch_size in the net, or less of the net with `end=…`"
+            "inputs with `shapes=…`, or a smaller batch_size in the net"
         )
     return size
 

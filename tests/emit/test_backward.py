@@ -283,6 +283,7 @@ WITHOUT_GRADIENT = {
     "PointwiseSpatialAttention",
     "ReduceL1",
     "ReduceL2",
+    "ReduceLogSumExp",
     "ReduceLogsumexp",
     "ReduceMax",
     "ReduceMean",

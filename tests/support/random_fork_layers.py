@@ -308,16 +308,24 @@ def _order(message: str, name: str, *, some: bool) -> Kind:
     return drawn
 
 
-def _axes(sketch: Sketch, shape: tuple[int, ...]) -> str:
+def _axes(sketch: Sketch, shape: tuple[int, ...], field: str = "axis") -> str:
     """Some of the axes, or none at all, each once, at times counted from the end."""
     chosen = [axis for axis in range(len(shape)) if sketch.chance()]
-    return times("axis", [axis - len(shape) if sketch.number(0, 3) == 0 else axis for axis in chosen])
+    return times(field, [axis - len(shape) if sketch.number(0, 3) == 0 else axis for axis in chosen])
 
 
 def _reduce(name: str) -> Kind:
     def drawn(sketch: Sketch) -> Layout:
         x = sketch.blob()
         return f"{name} {{ {_axes(sketch, sketch.shape(x))} keepdims: {sketch.few(*BOTH)} }}", [x], 1
+
+    return drawn
+
+
+def _reduce_norm(name: str) -> Kind:
+    def drawn(sketch: Sketch) -> Layout:
+        x = sketch.blob()
+        return f"{name} {{ {_axes(sketch, sketch.shape(x), 'axes')} keepdims: {sketch.few(0, 1)} }}", [x], 1
 
     return drawn
 
@@ -763,8 +771,9 @@ FORK_KINDS: dict[str, Kind] = {
     "ScaleTanH": one("scale_tanh_param", init_scale=(1, 0.5, 2)),
     "Axpy": _axpy, "ChannelScale": _channel_scale, "Pairwise": _pairwise, "Mean": _mean,
     "InnerDistance": _inner_distance, "MaskPooling": _mask_pooling, "FlowWarp": _flow_warp,
+    **{f"Reduce{name}": _reduce_norm(f"reduce_{name.lower()}_param") for name in ("L1", "L2")},
     **{f"Reduce{name}": _reduce(f"reduce_{name.lower()}_param")
-       for name in ("L1", "L2", "Logsumexp", "Max", "Mean", "Min", "Prod", "Sum")},
+       for name in ("Logsumexp", "Max", "Mean", "Min", "Prod", "Sum")},
     "Lstm": _lstm_of_forks, "CTCGreedyDecoder": _ctc, "ContinuationIndicator": _continuation, "ReverseTime": _reverse_time,
     "ROIPooling": _pooled("roi_pooling_param", widens=True), "ROIAlign": _pooled("roi_pooling_param", widens=True),
     "ROIWarping": _pooled("roi_warping_param", widens=False),

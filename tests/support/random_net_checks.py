@@ -40,6 +40,7 @@ MIXING = {
 NOT_THE_DERIVATIVE = {
     "MVN", "Threshold", "ArgMax", "SigmoidCrossEntropyLoss", "MultinomialLogisticLoss", "Sparsify", "L2Norm", "GRN",
     "Normalize", "Cosine", "FixedNeuron", "ConvolutionFixed", "InnerProductFixed", "Upsample", "Unpooling",
+    "ChannelScale", "Gram",
 }  # fmt: skip
 """Types whose gradient in Caffe is no derivative (eps left out, none for targets, a clamp that is passed over, more added,
 values that another one in their place has replaced), or is 0 where the function jumps."""
