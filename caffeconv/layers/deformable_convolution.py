@@ -80,9 +80,11 @@ class DeformableConvolution(Convolution):
         return [top]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        num, channels, height, width = onnx.dims(node.bottoms[0])
-        assert channels is not None
-        size = onnx.fixed((height, width), "a DeformableConvolution needs to know the size of its input")
+        num = onnx.dims(node.bottoms[0])[0]
+        sizes = onnx.fixed(
+            onnx.dims(node.bottoms[0])[1:], "a DeformableConvolution needs to know the size of its input"
+        )
+        channels, size = sizes[0], sizes[1:]
         window, groups, places = self.window_over(node.bottom_shapes[0]), self.deformable_group, size[0] * size[1]
         taps = window.kernel[0] * window.kernel[1]
         planes = onnx.reshape(node.bottoms[0], (num, groups, channels // groups, places), what="planes")

@@ -421,9 +421,9 @@ class ShuffleChannel(Layer):
         return [(*bottom, *([1] * (4 - len(bottom))))]
 
     def lower(self, node: Node, onnx: OnnxBuilder) -> None:
-        num, channels, *_ = onnx.dims(node.bottoms[0])
-        assert channels is not None
-        places = count(node.bottom_shapes[0], 2)
+        num, dims = onnx.dims(node.bottoms[0])[0], onnx.dims(node.bottoms[0])[1:]
+        channels, *sizes = onnx.fixed(dims, "it needs to know how many channels and places there are")
+        places = count(tuple(sizes))
         groups = onnx.reshape(node.bottoms[0], (num, self.group, channels // self.group, places), what="groups")
         shuffled = onnx.op("Transpose", [groups], perm=[0, 2, 1, 3], what="shuffled")
         onnx.reshape(shuffled, onnx.dims(node.tops[0]), to=node.tops[0])

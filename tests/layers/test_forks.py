@@ -263,6 +263,13 @@ def test_shuffle_channel(folder: Path, seed: int, n: int, group: int, size: int,
     np.testing.assert_array_equal(got, want.reshape(*x.shape, *[1] * (4 - x.ndim)))
 
 
+def test_shuffle_channel_of_as_many_channels_as_there_are_items(tmp_path: Path) -> None:
+    text = layer("CTCGreedyDecoder", ["x"], "ctc_decoder_param { }", ["labels"]) + layer("ShuffleChannel", ["labels"])
+    path = write_net(tmp_path, {"x": (1, 2, 3)}, text)
+    caffeconv.convert_to(tmp_path / "net.onnx", path)
+    assert (tmp_path / "net.onnx").exists()
+
+
 # -- BN ----------------------------------------------------------------------------------------------------------------
 
 PSPNET = 'bn_param { slope_filler { type: "constant" value: 1 } eps: 0.25 FROZEN }'
