@@ -46,7 +46,7 @@ def shortened(text: str) -> str:
 
 
 class CaffeconvWarning(RuntimeWarning):
-    """Something is done in another way than was asked for."""
+    """Something is done differently from what was asked for."""
 
 
 class ShapesChangedError(CaffeconvError):

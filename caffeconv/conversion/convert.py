@@ -48,7 +48,7 @@ def convert(
         batch: "dynamic": any batch size where every layer allows it; "keep": the prototxt's; or a number.
         shapes: blob → shape of an input, instead of the prototxt's (axis order as in Caffe, NCHW).
         layout: axis order of the model's inputs and outputs of four axes and more; "nhwc": channels last.
-        half: weights and computing in float16, but for losses and statistics; inputs and outputs too, unless keep_io.
+        half: weights and computation in float16, except for losses and statistics; inputs and outputs too, unless keep_io.
         preprocess: what the model does to pictures, its input then being uint8; True: what the net's data layer does.
         opset: ONNX operator set, 17 where None.
         fold: take out layers that change nothing and fold BatchNorm, Scale and Bias into the layer before them.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def to_half_precision(model: LazyModel | Path) -> ModelProto:
-    """The model, or that of an ONNX file, with weights and computing in float16; inputs and outputs stay as they are.
+    """The model, or that of an ONNX file, with weights and computation in float16; inputs and outputs stay as they are.
 
     Raises CaffeconvError for a model that does not say what has to stay float32, or that one message cannot hold.
     """

@@ -45,7 +45,7 @@ def read_blob(path: PathLike) -> FloatArray:
 def read_matrix(path: PathLike) -> FloatArray:
     """H from a file, L×L float32; CaffeconvError says what is wrong with it, and in which line.
 
-    .npy; .npz, .h5 or .mat with one array, or one called H; .csv, .tsv or .txt with one row a line, numbers apart by
+    .npy; .npz, .h5 or .mat with one array, or one called H; .csv, .tsv or .txt with one row a line, numbers separated by
     commas, semicolons or spaces, and comments after #; .binaryproto.
     """
     return checked(_read(arguments.path("path", path), "a matrix"), str(path))

@@ -42,7 +42,7 @@ def make_h(array: ArrayLike, path: PathLike, *, legacy: bool = False) -> None:
         legacy: binaryproto with num, channels, height, width instead of a shape, for a Caffe from before 2015.
 
     Raises:
-        CaffeconvError: the array is no square matrix of finite numbers, or the file cannot be written.
+        CaffeconvError: the array is not a square matrix of finite numbers, or the file cannot be written.
     """
     from caffeconv.infogain.matrices import checked
 

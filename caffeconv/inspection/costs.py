@@ -77,7 +77,7 @@ def _field(node: Node, fields: Mapping[str, ReceptiveField]) -> ReceptiveField |
 
 
 def peak_bytes(nodes: Sequence[Node], outputs: Sequence[str]) -> int:
-    """The most that blobs take at once, float32, where each is given up after its last reader; parameters not counted.
+    """The most that blobs take at once, float32, where each is freed after its last reader; parameters not counted.
 
     Layers that work in place in Caffe do so here.
     """

@@ -58,11 +58,11 @@ class Report:
     cures: tuple[Cure, ...] = ()
     """Edits after which the net is whole and takes all its weights, best first, at most three; each was checked."""
     peak_bytes: int = 0
-    """The most that blobs take at once, float32, where each is given up after its last reader."""
+    """The most that blobs take at once, float32, where each is freed after its last reader."""
     nodes: tuple[Node, ...] = ()
     """The layers as built, with their parameters bound."""
     fixed: NetParameter | None = None
-    """The net with the edits of the first cure, in today's form."""
+    """The net with the edits of the first cure, in the current format."""
     fixed_text: str = ""
     """That as prototxt: the user's own text with what changes where possible, otherwise the net written anew."""
     advice: str = ""

@@ -213,7 +213,7 @@ TYPES_BY_FIELD = LayerTypes(
 
 
 def register_layer(kind: type[Layer], name: str | None = None) -> type[Layer]:
-    """Adds a layer type from outside, under its class's name or `name`; gives the class back, so it can decorate one.
+    """Adds a layer type from outside, under its class's name or `name`; returns the class, so that it can be a decorator.
 
     Raises CaffeconvError for what is no `Layer`, and for a type that caffeconv has already.
     """

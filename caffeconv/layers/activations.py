@@ -388,7 +388,7 @@ def _c_pow(base: float, exponent: float) -> float:
 
 @dataclass(frozen=True)
 class Clip(Elementwise):
-    """y = x held between min and max (caffe: clip_layer.cpp)."""
+    """y = x clipped to min … max (caffe: clip_layer.cpp)."""
 
     low: float
     high: float

@@ -135,7 +135,7 @@ class ScaleTanH(TanH):
 
 @dataclass(frozen=True)
 class Truncation(Elementwise):
-    """y = x held between lower_bound and upper_bound (happynear's caffe-windows: truncation_layer.cpp)."""
+    """y = x clipped to lower_bound … upper_bound (happynear's caffe-windows: truncation_layer.cpp)."""
 
     keeps_bottoms: ClassVar[bool] = True
 

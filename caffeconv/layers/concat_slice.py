@@ -88,7 +88,7 @@ class Silence(Layer):
 
 @dataclass(frozen=True)
 class Concat(Layer):
-    """Lays the bottoms one after the other along an axis (caffe: concat_layer.cpp).
+    """Concatenates the bottoms along an axis (caffe: concat_layer.cpp).
 
     Intel's `per_fla_fuse` does what the Permute (to N×H×W×C) and Flatten before each bottom did, which are left out.
     """

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReverseTime(Layer):
-    """Turns each sequence round within its length (caffe_ocr: reverse_time_layer.cpp).
+    """Reverses each sequence within its length (caffe_ocr: reverse_time_layer.cpp).
 
     Bottoms: T×N×…, and the N lengths, at most T. What follows a sequence's end is copied with `copy_remaining`, else zero
     (caffe_ocr: what the top held before).

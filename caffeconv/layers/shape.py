@@ -296,7 +296,7 @@ class Transpose(Permute):
 
 @dataclass(frozen=True)
 class Reverse(Layer):
-    """The order along an axis, or several, turned round (caffe_ocr: reverse_layer.cpp)."""
+    """Reverses the order along an axis, or several (caffe_ocr: reverse_layer.cpp)."""
 
     in_place: ClassVar[bool] = False
     only_moves_data: ClassVar[bool] = True

@@ -61,7 +61,7 @@ class Net(Trainable):
         allow_python: import and run the module of a `type: "Python"` layer; "path": only one that Python itself finds.
         provider: "auto", "cpu", "openvino", "cuda" or "cuda:N"; auto takes CUDA, else OpenVINO, where onnxruntime has it.
         threads: of onnxruntime, for one pass. nhwc: on CUDA, prefer kernels that keep channels last.
-        half: forward passes in half precision, but for losses and statistics; on CUDA only.
+        half: forward passes in half precision, except for losses and statistics; on CUDA only.
         seed: for fillers that draw at random.
         deploy, extended, infogain, shapes, fully_convolutional, dialect, root: as for `convert`.
         output_dir: the folder that HDF5Output layers may write in; None: nowhere (with `allow_python` here).
@@ -150,7 +150,7 @@ class Net(Trainable):
         self._forward.reshape_input(blob, shape)
 
     def reshape(self) -> None:
-        """Works out every shape anew; raises CaffeconvError where the inputs' shapes do not go together."""
+        """Computes every shape again; raises CaffeconvError where the inputs' shapes do not go together."""
         self._sessions.update_shapes()
 
     def check_known(self, blobs: Iterable[str]) -> None:
@@ -194,7 +194,7 @@ class Net(Trainable):
         self._forward.after_layer.append(arguments.function("call", call))
 
     def run(self, feeds: Mapping[str, FloatArray], outputs: Sequence[str]) -> dict[str, FloatArray]:
-        """The blobs of one pass, as of `forward`, without a copy and without a word in `net.blobs`: for many batches.
+        """The blobs of one pass, as of `forward`, without a copy and without touching `net.blobs`: for many batches.
 
         Args:
             feeds: input → values, float32; an input that is left out is as it was. Another shape reshapes the net.
@@ -334,7 +334,7 @@ class Net(Trainable):
 
     @property
     def blob_loss_weights(self) -> dict[str, float]:
-        """Blob → by how much it counts in the net's loss."""
+        """Blob → its weight in the net's loss."""
         return {**dict.fromkeys(self.blobs, 0.0), **blob_loss_weights(self._loaded.graph.nodes)}
 
     # -- weights files ---------------------------------------------------------------------------------------------

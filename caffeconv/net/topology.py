@@ -37,7 +37,7 @@ def blob_kinds(nodes: Sequence[Node]) -> dict[str, str]:
 
 
 def blob_loss_weights(nodes: Sequence[Node]) -> dict[str, float]:
-    """Blob → by how much it counts in the net's loss, for those of all tops."""
+    """Blob → its weight in the net's loss, for those of all tops."""
     weights: dict[str, float] = {}
     for node in nodes:
         blobs = (*node.definition.tops, *node.tops[len(node.definition.tops) :])

@@ -242,7 +242,11 @@ def test_quiet_and_verbose(out: Path) -> None:
         (("--counts", "1,2", "--ignore-label", "0"), 2, "--ignore-label is for --count-labels, which was not given"),
         (("--counts", "1,2", "--label-maps"), 2, "--label-maps is for --count-labels, which was not given"),
         (("--counts", "1,2", "--dataset", "x"), 2, "--dataset is for --count-labels, which was not given"),
-        (("--counts", "1;2"), 2, "--counts 1;2: neither numbers apart by commas, e.g. 900,90,10, nor a file that is"),
+        (
+            ("--counts", "1;2"),
+            2,
+            "--counts 1;2: neither numbers separated by commas, e.g. 900,90,10, nor a file that is",
+        ),
         (("--class-weights", "nowhere.csv"), 2, "--class-weights nowhere.csv: neither numbers"),
         (("--identity", "2", "--plot", "H.jpg"), 2, "--plot H.jpg: a name that ends in .png was needed"),
         (("--counts", "1,-1"), 1, "class counts: -1 for class 1 (from 0); a number of at least 0 was needed"),

@@ -374,7 +374,7 @@ WRONG = [
     (
         "make-h --counts a,b -o H.binaryproto",
         2,
-        "--counts a,b: neither numbers apart by commas, e.g. 900,90,10, nor a file that is there",
+        "--counts a,b: neither numbers separated by commas, e.g. 900,90,10, nor a file that is there",
     ),
     ("make-h --counts 0,0 -o H.binaryproto", 1, "class counts: no class occurs; at least one label was needed"),
     (

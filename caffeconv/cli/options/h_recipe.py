@@ -177,6 +177,6 @@ def _numbers(value: str, option: str, what: str) -> NDArray[np.float64]:
         return np.array(numbers, np.float64)
     if not Path(value).exists():
         raise click.UsageError(
-            f"{option} {value}: neither numbers apart by commas, e.g. 900,90,10, nor a file that is there"
+            f"{option} {value}: neither numbers separated by commas, e.g. 900,90,10, nor a file that is there"
         )
     return read_numbers(value, what)

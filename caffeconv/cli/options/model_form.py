@@ -117,7 +117,7 @@ def form_options(command: Callable[..., None]) -> Callable[..., None]:
                      help="Axis order, nhwc: channels last; of a model's inputs and outputs of four axes and more, or of "
                      "weights alone.  [default: nchw for ONNX, nhwc for weights alone]"),
         click.option("--fp16", "half", is_flag=True,
-                     help="Weights and computing in half precision, but for losses and statistics."),
+                     help="Weights and computation in half precision, except for losses and statistics."),
         click.option("--keep-io", is_flag=True, help="With --fp16: leave inputs and outputs float32."),
         click.option("--preprocess", is_flag=True,
                      help="Take uint8 pictures, and do to them what the net's data layer (its transform_param) does."),

@@ -95,7 +95,7 @@ def compute_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--threads", type=click.IntRange(1, MOST_THREADS), help="Threads of onnxruntime."),
         click.option("--nhwc", is_flag=True, help="On CUDA, prefer kernels that keep channels last."),
         click.option("--fp16", "half", is_flag=True,
-                     help="On CUDA, compute in half precision, but for losses and statistics."),
+                     help="On CUDA, compute in half precision, except for losses and statistics."),
     )  # fmt: skip
     decorated: Callable[..., None] = wrapper
     for decorator in reversed(decorators):

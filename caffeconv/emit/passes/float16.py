@@ -1,4 +1,4 @@
-"""Half precision: weights and computing in float16, but for what the layers say is for float32 alone."""
+"""Half precision: weights and computation in float16, but for what the layers say is for float32 alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LITTLE = 1024
 
 
 def to_half(model: ModelProto, *, keep_io: bool = False, notes: list[Diagnostic] | None = None) -> ModelProto:
-    """The model of float32 with weights and computing in float16; notes for the user go to `notes`.
+    """The model of float32 with weights and computation in float16; notes for the user go to `notes`.
 
     What stays float32: the nodes of layers that say so (Layer.keeps_float32), nodes with a weight beyond ±65504, what an
     operator takes as float32 only, and inputs and outputs that hold labels, indices, coordinates or losses. Other inputs
