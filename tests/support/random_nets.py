@@ -103,7 +103,10 @@ def nets(draw: DrawFn, most_layers: int = 12) -> DrawnNet:
             extra = {name: drawn_input.shape for name, drawn_input in sketch.inputs.items()}
             shapes = [[sizes[blob] for blob in layer.bottoms] for sizes in (blobs | extra, others | extra)]
             is_open = shapes[0] != shapes[1]  # what indices an input may hold then, values say
-            built = None if is_open and sketch.inputs else _built(layer, shapes, phase, dialect, layers)
+            is_uncertain = is_open and (
+                bool(sketch.inputs) or "batch_size" in layer.fields
+            )  # whose multiple rows may not be
+            built = None if is_uncertain else _built(layer, shapes, phase, dialect, layers)
             if built is not None:
                 break
         else:
