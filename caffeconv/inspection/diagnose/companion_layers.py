@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from caffeconv.caffe_pb2 import LayerParameter
-from caffeconv.inspection.diagnose.edit import LAYERS_INSTEAD, Edit, with_settings
-from caffeconv.inspection.diagnose.insertions import Rewriting, layers_text, rewritten
+from caffeconv.inspection.diagnose.edit import with_settings
+from caffeconv.inspection.diagnose.insertions import Rewriting, rewritten, without_followers
 from caffeconv.inspection.diagnose.trial_net import TrialNet, stored_shapes
 from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
@@ -58,8 +58,7 @@ def without_superfluous(trial: TrialNet) -> Rewriting:
 
     The completed layer then makes what the other one made: NVIDIA's BatchNorm in place of BatchNorm and Scale.
     """
-    layers: dict[int, LayerDef] = {}
-    edits: list[Edit] = []
+    chains = []
     for i, layer in enumerate(trial.net.layers):
         follower = _sole_reader(trial, layer)
         if follower is None or layer.name not in trial.context.stored or not _is_complete(trial, i):
@@ -67,16 +66,8 @@ def without_superfluous(trial: TrialNet) -> Rewriting:
         other = trial.net.layers[follower]
         if other.type != LAYERS[layer.type].completed_by or other.name in trial.context.stored:
             continue
-        proto = LayerParameter()
-        proto.CopyFrom(layer.proto)
-        proto.top[:] = other.tops
-        layers[i] = replace(layer.with_proto(proto), tops=other.tops, top_values=other.top_values)
-        if layer.tops != other.tops:
-            edits.append(Edit(layer.name, i, {"top": layer.tops[0]}, {"top": other.tops[0]}))
-        edits.append(Edit(other.name, follower, {LAYERS_INSTEAD: layers_text([other.proto])}, {LAYERS_INSTEAD: ""}))
-    removed = {edit.index: 0 for edit in edits if LAYERS_INSTEAD in edit.after}
-    kept = tuple(layers.get(i, layer) for i, layer in enumerate(trial.net.layers) if i not in removed)
-    return Rewriting(TrialNet.of(replace(trial.net, layers=kept), trial.context), tuple(edits), removed)
+        chains.append((i, follower))
+    return without_followers(trial, chains)
 
 
 def _sole_reader(trial: TrialNet, layer: LayerDef) -> int | None:

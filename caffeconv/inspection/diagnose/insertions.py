@@ -156,6 +156,26 @@ def rewritten(trial: TrialNet, recipes: Mapping[int, Sequence[LayerParameter]]) 
     return Rewriting(TrialNet.of(net, trial.context), edits, {i: len(protos) for i, protos in recipes.items()})
 
 
+def without_followers(trial: TrialNet, chains: Iterable[Sequence[int]]) -> Rewriting:
+    """The net where the first layer of each chain makes what the last one made, without the others."""
+    layers: dict[int, LayerDef] = {}
+    edits: list[Edit] = []
+    for maker, *followers in chains:
+        layer, last = trial.net.layers[maker], trial.net.layers[followers[-1]]
+        proto = LayerParameter()
+        proto.CopyFrom(layer.proto)
+        proto.top[:] = last.tops
+        layers[maker] = replace(layer.with_proto(proto), tops=last.tops, top_values=last.top_values)
+        if layer.tops != last.tops:
+            edits.append(Edit(layer.name, maker, {"top": layer.tops[0]}, {"top": last.tops[0]}))
+        for i in followers:
+            text = layers_text([trial.net.layers[i].proto])
+            edits.append(Edit(trial.net.layers[i].name, i, {LAYERS_INSTEAD: text}, {LAYERS_INSTEAD: ""}))
+    removed = {edit.index: 0 for edit in edits if LAYERS_INSTEAD in edit.after}
+    kept = tuple(layers.get(i, layer) for i, layer in enumerate(trial.net.layers) if i not in removed)
+    return Rewriting(TrialNet.of(replace(trial.net, layers=kept), trial.context), tuple(edits), removed)
+
+
 def _edit(index: int, layer: LayerDef, protos: Sequence[LayerParameter]) -> Edit:
     changes = [(a, b) for a, b in zip(layer.bottoms, protos[0].bottom, strict=False) if a != b] if protos else []
     if len(protos) == 1 and len(changes) == 1 and protos[0].type == layer.type:

@@ -4,11 +4,9 @@ it was trained, and the reverse."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from caffeconv.caffe_pb2 import LayerParameter
-from caffeconv.inspection.diagnose.edit import LAYERS_INSTEAD, Edit
-from caffeconv.inspection.diagnose.insertions import Rewriting, layers_text, rewritten
+from caffeconv.inspection.diagnose.insertions import Rewriting, rewritten, without_followers
 from caffeconv.inspection.diagnose.trial_net import TrialNet, stored_shapes
 from caffeconv.ir.definition import LayerDef
 from caffeconv.layers import LAYERS
@@ -23,22 +21,7 @@ def without_merged(trial: TrialNet) -> Rewriting:
     chains = [_chain(trial, i) for i in norms]
     if not chains or not all(chains) or any(_completed_by(layer.type) for layer in stored.values()):
         return Rewriting(trial)
-    layers: dict[int, LayerDef] = {}
-    edits: list[Edit] = []
-    for maker, *rest in chains:
-        layer, last = trial.net.layers[maker], trial.net.layers[rest[-1]]
-        proto = LayerParameter()
-        proto.CopyFrom(layer.proto)
-        proto.top[:] = last.tops
-        layers[maker] = replace(layer.with_proto(proto), tops=last.tops, top_values=last.top_values)
-        if layer.tops != last.tops:
-            edits.append(Edit(layer.name, maker, {"top": layer.tops[0]}, {"top": last.tops[0]}))
-        for i in rest:
-            text = layers_text([trial.net.layers[i].proto])
-            edits.append(Edit(trial.net.layers[i].name, i, {LAYERS_INSTEAD: text}, {LAYERS_INSTEAD: ""}))
-    removed = {edit.index: 0 for edit in edits if LAYERS_INSTEAD in edit.after}
-    kept = tuple(layers.get(i, layer) for i, layer in enumerate(trial.net.layers) if i not in removed)
-    return Rewriting(TrialNet.of(replace(trial.net, layers=kept), trial.context), tuple(edits), removed)
+    return without_followers(trial, chains)
 
 
 def _completed_by(layer_type: str) -> str:
