@@ -336,7 +336,25 @@ class FrcnnProposal(Proposal):
 
 
 @dataclass(frozen=True)
-class PythonProposal(Proposal):
+class StrideInParamStr(ReadsPlaces):
+    """A layer in Python whose `param_str` says feat_stride."""
+
+    @classmethod
+    def place_distance(cls, layer: LayerDef) -> float | None:
+        match = re.search(_STRIDE, layer.proto.python_param.param_str)
+        return int(float(match[1])) if match else None
+
+    @classmethod
+    def with_place_distance(cls, layer: LayerDef, pixels: int) -> LayerParameter:
+        proto = LayerParameter()
+        proto.CopyFrom(layer.proto)
+        text = layer.proto.python_param.param_str
+        proto.python_param.param_str = _saying(text, _STRIDE, f"'feat_stride': {pixels}")
+        return proto
+
+
+@dataclass(frozen=True)
+class PythonProposal(StrideInParamStr, Proposal):
     """py-faster-rcnn's `rpn.proposal_layer`, a layer in Python, by the rule of its code and of its configuration.
 
     PVANET's has `ratios` besides.
@@ -355,14 +373,6 @@ class PythonProposal(Proposal):
             _checked(rounded_anchors(p.base_size, p.ratios, p.scales)), p.stride, cls.least[layer.phase], rule,
             len(layer.tops), drops_small=True, score_columns=(1,),
         )  # fmt: skip
-
-    @classmethod
-    def place_distance(cls, layer: LayerDef) -> float | None:
-        return stride_in(layer.proto.python_param.param_str)
-
-    @classmethod
-    def with_place_distance(cls, layer: LayerDef, pixels: int) -> LayerParameter:
-        return with_stride_in(layer, pixels)
 
     @classmethod
     def other_rules(cls, layer: LayerDef, bottoms: Shapes) -> Sequence[LayerParameter]:
@@ -459,21 +469,6 @@ def _saying(text: str, pattern: str, said: str) -> str:
 
 
 _STRIDE = _ONE_NUMBER.replace("{name}", "feat_stride")
-
-
-def stride_in(text: str) -> int | None:
-    """What a `param_str` says of feat_stride; None: nothing."""
-    match = re.search(_STRIDE, text)
-    return int(float(match[1])) if match else None
-
-
-def with_stride_in(layer: LayerDef, pixels: int) -> LayerParameter:
-    """A Python layer whose `param_str` says that feat_stride."""
-    proto = LayerParameter()
-    proto.CopyFrom(layer.proto)
-    text = layer.proto.python_param.param_str
-    proto.python_param.param_str = _saying(text, _STRIDE, f"'feat_stride': {pixels}")
-    return proto
 
 
 def _anchors_of(bottoms: Shapes) -> int:

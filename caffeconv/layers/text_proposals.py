@@ -12,8 +12,7 @@ import numpy as np
 from caffeconv.errors import LayerError
 from caffeconv.ir.definition import LayerDef
 from caffeconv.ir.layer import Arity, Gradients, Node, exactly
-from caffeconv.layers.place_distance import ReadsPlaces
-from caffeconv.layers.proposals import stride_in, with_stride_in
+from caffeconv.layers.proposals import StrideInParamStr
 from caffeconv.tensor.shape import FloatArray, Shapes, count, format_shape
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from caffeconv.caffe_pb2 import LayerParameter
     from caffeconv.ir.onnx_builder import OnnxBuilder
 
 HEIGHTS = (11, 16, 23, 33, 48, 68, 97, 139, 198, 283)
@@ -30,7 +28,7 @@ _STRIDE = re.compile(r"""^\s*\{?\s*['"]?feat_stride['"]?\s*:\s*(\d+)\s*,?\s*\}?\
 
 
 @dataclass(frozen=True)
-class TextProposal(ReadsPlaces):
+class TextProposal(StrideInParamStr):
     """A box for each anchor, moved and grown up and down alone, and held to the picture; none is thinned.
 
     Bottoms: scores 1×20×H×W, of which the last ten are the text's; offsets 1×20×H×W, (dy, log dh) for each anchor; im_info
@@ -55,14 +53,6 @@ class TextProposal(ReadsPlaces):
         if match is None:
             raise LayerError(f"param_str is {text!r}; 'feat_stride': 16 was needed")
         return cls(int(match[1]))
-
-    @classmethod
-    def place_distance(cls, layer: LayerDef) -> float | None:
-        return stride_in(layer.proto.python_param.param_str)
-
-    @classmethod
-    def with_place_distance(cls, layer: LayerDef, pixels: int) -> LayerParameter:
-        return with_stride_in(layer, pixels)
 
     def top_shapes(self, bottoms: Shapes) -> Shapes:
         scores, offsets, info = bottoms
